@@ -1,0 +1,108 @@
+"""A component (what a plugin offers) and a spec (how a config names one)."""
+
+import difflib
+import json
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from speechkit.errors import ComponentError
+
+Time = Literal["frame", "causal", "lookahead", "utterance"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Component:
+    """One thing a plugin offers under a name; listing it imports nothing but the plugin module.
+
+    `name` is snake_case and unique within plugin and kind. `factory` is a callable, or
+    `"package.module:attribute"`, imported on first use. `time` says what an output frame may
+    read: its own frame, the past, a bounded future, or the whole utterance. `example` holds the
+    parameters a check builds it with.
+    """
+
+    name: str
+    factory: Callable[..., Any] | str
+    summary: str
+    formula: str = ""
+    paper: str = ""
+    time: Time = "frame"
+    foldable: bool = False
+    in_factor: int = 1
+    pointwise: str = ""
+    behaviour: int = 1
+    exports: frozenset[str] = frozenset({"torch"})
+    example: Mapping[str, Any] = field(default_factory=dict)
+    experimental: bool = False
+
+
+@dataclass(frozen=True)
+class Spec:
+    """A component's name and parameters as a config states them.
+
+    Three equal spellings: `"swish:beta=1.5,learn=true"`,
+    `{"name": "swish", "params": {"beta": 1.5, "learn": true}}` and `Spec("swish", {...})`.
+    A name may be qualified by its plugin: `"acme/snake:alpha=0.5"`.
+    """
+
+    name: str
+    params: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def parse(cls, value: "Spec | str | Mapping[str, Any]") -> "Spec":
+        """Reads any of the three spellings; raises ComponentError with the expected form."""
+        if isinstance(value, Spec):
+            return value
+        if isinstance(value, str):
+            return cls._parse_string(value)
+        if (
+            isinstance(value, Mapping)
+            and isinstance(value.get("name"), str)
+            and set(value) <= {"name", "params"}
+        ):
+            return cls(value["name"], dict(value.get("params") or {}))
+        raise ComponentError(
+            f"cannot read component {value!r}; write 'name', 'name:key=value,key=value' "
+            f"or {{'name': ..., 'params': {{...}}}}"
+        )
+
+    @classmethod
+    def _parse_string(cls, text: str) -> "Spec":
+        name, colon, rest = text.partition(":")
+        params: dict[str, Any] = {}
+        for item in rest.split(",") if colon else []:
+            key, equals, value = item.partition("=")
+            if not equals or not key.strip().isidentifier() or key.strip() in params:
+                raise ComponentError(
+                    f"cannot read {item!r} in component {text!r}; write name:key=value,key=value"
+                )
+            params[key.strip()] = _scalar(value.strip())
+        if not all(part.isidentifier() for part in name.strip().split("/", 1)):
+            raise ComponentError(f"{name!r} is not a component name; write name or plugin/name")
+        return cls(name.strip(), params)
+
+    def __str__(self) -> str:
+        if not self.params:
+            return self.name
+        values = (f"{k}={_text(v)}" for k, v in self.params.items())
+        return f"{self.name}:{','.join(values)}"
+
+
+def _scalar(text: str) -> Any:
+    try:
+        value = json.loads(text)
+    except ValueError:
+        return text
+    return text if isinstance(value, dict | list) else value
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """A sentence naming the closest known word, then the known ones."""
+    known = sorted(known)
+    close = difflib.get_close_matches(name, known, n=1)
+    hint = f"Did you mean {close[0]!r}? " if close else ""
+    return f"{hint}Known: {', '.join(known) or 'none'}"

@@ -1,0 +1,61 @@
+"""Every exception speechkit raises on purpose.
+
+    SpeechkitError
+    ├── ConfigError       a config, a --set or a recipe that does not fit its schema
+    ├── ComponentError    an unknown, ambiguous or wrongly parametrised component
+    ├── PluginError       a plugin that is missing, broken or clashes with another
+    ├── AudioError        sound that cannot be read or used
+    ├── ManifestError     a manifest line that cannot be used
+    ├── CheckpointError   a model folder that cannot be loaded or written
+    ├── StreamError       a chunk or a layer that cannot be streamed
+    ├── TrainingError     a run that cannot go on
+    └── MissingExtraError an optional dependency that is not installed
+
+Each message is one line: what was given, what was expected, what to type.
+"""
+
+
+class SpeechkitError(Exception):
+    """The base of all errors that are the caller's to fix; the command line prints it in one line."""
+
+
+class ConfigError(SpeechkitError):
+    """A config, a `--set` or a recipe that does not fit its schema."""
+
+
+class ComponentError(SpeechkitError):
+    """An unknown, ambiguous or wrongly parametrised component."""
+
+
+class PluginError(SpeechkitError):
+    """A plugin that is missing, broken or clashes with another."""
+
+
+class AudioError(SpeechkitError):
+    """Sound that cannot be read or used."""
+
+
+class ManifestError(SpeechkitError):
+    """A manifest line that cannot be used."""
+
+
+class CheckpointError(SpeechkitError):
+    """A model folder that cannot be loaded or written."""
+
+
+class StreamError(SpeechkitError):
+    """A chunk or a layer that cannot be streamed."""
+
+
+class TrainingError(SpeechkitError):
+    """A run that cannot go on."""
+
+
+class MissingExtraError(SpeechkitError):
+    """An optional dependency that is not installed."""
+
+    def __init__(self, package: str, extra: str) -> None:
+        super().__init__(
+            f"this needs {package}, which is not installed; "
+            f"type: pip install 'speechkit-core[{extra}]'"
+        )

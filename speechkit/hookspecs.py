@@ -1,0 +1,193 @@
+"""The whole extension contract: one hook per kind of component, and five that watch a run.
+
+A plugin is a module with functions of these names, marked `@speechkit.hookimpl`, that return a
+list of `Component`. Declarative hooks have no side effects. `factory(...)` below is what
+`Component.factory` must accept; every tensor is `[B, C, T]`, physically channels-last.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pluggy
+
+if TYPE_CHECKING:
+    from speechkit.component import Component
+
+PROJECT = "speechkit"
+hookspec = pluggy.HookspecMarker(PROJECT)
+hookimpl = pluggy.HookimplMarker(PROJECT)
+
+
+@hookspec
+def speechkit_activations() -> list[Component]:
+    """`factory(channels, **p)` → Module applied frame by frame, with f(NaN) confined to its frame."""
+
+
+@hookspec
+def speechkit_norms() -> list[Component]:
+    """`factory(channels, **p)` → Module per frame, or StreamLayer where statistics run in time."""
+
+
+@hookspec
+def speechkit_channel_layers() -> list[Component]:
+    """`factory(c_in, c_out, **p)` → Module mixing channels frame by frame (1×1 conv, KAN)."""
+
+
+@hookspec
+def speechkit_mixers() -> list[Component]:
+    """`factory(channels, kernel, stride, dilation, lookahead, **p)` → StreamLayer over time."""
+
+
+@hookspec
+def speechkit_residuals() -> list[Component]:
+    """`factory(channels, index, depth, **p)` → Module `(shortcut, body) -> y`, per frame.
+
+    A merge rule only: the core aligns the two branches' delays. `index` of `depth` blocks.
+    """
+
+
+@hookspec
+def speechkit_blocks() -> list[Component]:
+    """`factory(c_in, c_out, make_body, index, depth, **p)` → StreamLayer owning its calls of the body.
+
+    `make_body(c_in, c_out)` is the block's sub-blocks up to the last norm; `make_body.shortcut`,
+    `.merge`, `.norm`, `.activation` and the block's shape come with it (`speechkit.nn.BodyMaker`).
+    """
+
+
+@hookspec
+def speechkit_stacks() -> list[Component]:
+    """`factory(blocks, **p)` → StreamLayer over the whole list of blocks (columns, dense links)."""
+
+
+@hookspec
+def speechkit_stems() -> list[Component]:
+    """`factory(c_in, c_out, make_body, **p)` → StreamLayer, the first layer after the front end."""
+
+
+@hookspec
+def speechkit_heads() -> list[Component]:
+    """`factory(channels, labels, **p)` → StreamLayer giving scores; `labels` is their number."""
+
+
+@hookspec
+def speechkit_inits() -> list[Component]:
+    """`factory(**p)` → `f(model, generator)`, which sets the initial weights in place."""
+
+
+@hookspec
+def speechkit_pools() -> list[Component]:
+    """`factory(channels, **p)` → StreamLayer pooling over time (`[B, C, 1]` or one per frame)."""
+
+
+@hookspec
+def speechkit_frontends() -> list[Component]:
+    """`factory(sample_rate, **p)` → StreamLayer from audio `[B, 1, N]` to features `[B, F, T]`."""
+
+
+@hookspec
+def speechkit_augmentations() -> list[Component]:
+    """`factory(**p)` → `f(x, length, generator)` → (x, length).
+
+    `x` is one utterance: audio `[1, N]` or features `[F, T]`, as the factory's attribute `domain`
+    says (`"audio"`, `"features"`). Every random choice is drawn from the generator.
+    """
+
+
+@hookspec
+def speechkit_losses() -> list[Component]:
+    """`factory(**p)` → `f(scores, lengths, targets, target_lengths)` → a loss per utterance, `[B]`."""
+
+
+@hookspec
+def speechkit_optimizers() -> list[Component]:
+    """`factory(params, **p)` → `torch.optim.Optimizer`; the config's `lr` arrives as a parameter."""
+
+
+@hookspec
+def speechkit_schedules() -> list[Component]:
+    """`factory(steps, **p)` → `f(step)` → the factor of the base learning rate at that step."""
+
+
+@hookspec
+def speechkit_methods() -> list[Component]:
+    """`factory(**p)` → training method with any of `transform_model`, `param_groups`, `extra_loss`,
+    `after_step` (EMA, SAM, distillation, pruning)."""
+
+
+@hookspec
+def speechkit_decoders() -> list[Component]:
+    """`factory(labels, **p)` → `init()`, `step(state, log_probs)`, `finish(state)`, pure in state."""
+
+
+@hookspec
+def speechkit_exporters() -> list[Component]:
+    """`factory(**p)` → `f(model, example, path)`, which writes an artefact."""
+
+
+@hookspec
+def speechkit_probes() -> list[Component]:
+    """`factory(**p)` → `f(model, batch)` → `dict[str, Tensor]` for analysis."""
+
+
+@hookspec
+def speechkit_recipes() -> list[Component]:
+    """`factory(source, out)` → the manifests it prepared."""
+
+
+@hookspec
+def speechkit_kernels() -> list[Component]:
+    """`factory()` → an implementation of a named op: `supports(args) -> None | reason`, the function."""
+
+
+@hookspec
+def speechkit_commands(cli: Any) -> None:
+    """Adds commands to the `speechkit` command line (a `typer.Typer`)."""
+
+
+@hookspec
+def speechkit_run_start(run: Any) -> None:
+    """Called once before the first step of a training run."""
+
+
+@hookspec
+def speechkit_run_step(run: Any, step: int, loss: float) -> None:
+    """Called after each optimiser step."""
+
+
+@hookspec
+def speechkit_run_eval(run: Any, metrics: dict[str, float]) -> None:
+    """Called after each evaluation."""
+
+
+@hookspec
+def speechkit_run_end(run: Any) -> None:
+    """Called once after the last save."""
+
+
+KINDS: dict[str, str] = {
+    "activation": "speechkit_activations",
+    "norm": "speechkit_norms",
+    "channel": "speechkit_channel_layers",
+    "mixer": "speechkit_mixers",
+    "residual": "speechkit_residuals",
+    "block": "speechkit_blocks",
+    "stack": "speechkit_stacks",
+    "stem": "speechkit_stems",
+    "head": "speechkit_heads",
+    "init": "speechkit_inits",
+    "pool": "speechkit_pools",
+    "frontend": "speechkit_frontends",
+    "augmentation": "speechkit_augmentations",
+    "loss": "speechkit_losses",
+    "optimizer": "speechkit_optimizers",
+    "schedule": "speechkit_schedules",
+    "method": "speechkit_methods",
+    "decoder": "speechkit_decoders",
+    "exporter": "speechkit_exporters",
+    "probe": "speechkit_probes",
+    "recipe": "speechkit_recipes",
+    "kernel": "speechkit_kernels",
+}
+"""Each kind of component and the hook that lists it."""

@@ -1,0 +1,24 @@
+"""The three families: a config says what, `build` makes it."""
+
+import torch
+
+from speechkit.models.marblenet import MarbleNet
+from speechkit.models.matchboxnet import MatchboxNet
+from speechkit.models.model import Model, Output
+from speechkit.models.net import Block, Net, encoder_layers
+from speechkit.models.quartznet import QuartzNet
+from speechkit.nn import as_layer
+from speechkit.plugins import registry
+
+__all__ = ["Block", "MarbleNet", "MatchboxNet", "Model", "Net", "Output", "QuartzNet", "build"]
+
+
+def build(config: Net, seed: int = 0) -> Model:
+    """The model a config describes, with initial weights drawn from `seed`."""
+    components = registry()
+    frontend = components.build("frontend", config.frontend, config.sample_rate)
+    stem, encoder, channels = encoder_layers(config, frontend.channels_out(1), components)
+    head = as_layer(components.build("head", config.head, channels, len(config.labels)))
+    model = Model(config, frontend, stem, encoder, head)
+    components.build("init", config.init)(model, torch.Generator().manual_seed(seed))
+    return model

@@ -1,0 +1,87 @@
+"""From sound to scores: a front end, a stem, an encoder and a head in a row."""
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from speechkit.errors import AudioError
+from speechkit.models.net import Net
+from speechkit.nn import Chunk, ClipHead, Serial, StreamLayer
+
+
+class Output(NamedTuple):
+    """What a model says: CTC log-probabilities `[B, T', V + 1]` (blank last), frame logits
+    `[B, T', n]` or clip logits `[B, n]`, and each row's number of valid frames `[B]`."""
+
+    scores: Tensor
+    lengths: Tensor
+
+
+class Model(nn.Module):
+    """A built net; its weights are named `frontend.`, `stem.`, `encoder.` and `head.`."""
+
+    def __init__(
+        self,
+        config: Net,
+        frontend: StreamLayer,
+        stem: StreamLayer,
+        encoder: StreamLayer,
+        head: StreamLayer,
+    ) -> None:
+        super().__init__()
+        self.config = config
+        self.frontend = frontend
+        self.stem = stem
+        self.encoder = encoder
+        self.head = head
+        # scores carry no label beyond these; a CTC head adds the blank after them
+        self.labels = config.labels
+        self.sample_rate = config.sample_rate
+
+    def forward(self, audio: Tensor, lengths: Tensor | None = None) -> Output:
+        """Scores of float32 audio `[B, N]` in [-1, 1] whose rows have `lengths [B]` samples."""
+        return self.score(self.features(audio, lengths))
+
+    def features(self, audio: Tensor, lengths: Tensor | None = None) -> Chunk:
+        """The front end's features, `[B, F, T]`."""
+        if audio.ndim != 2 or not audio.is_floating_point():
+            raise AudioError(
+                f"audio is {audio.dtype} of shape {list(audio.shape)}; give float32 [batch, samples]"
+            )
+        c: Chunk = self.frontend(Chunk.of(audio.unsqueeze(1), lengths))
+        return c
+
+    def score(self, features: Chunk) -> Output:
+        """Scores of features from `features()`, perhaps augmented on the way."""
+        c = self.head(self.encoder(self.stem(features)))
+        if self.per_clip:
+            return Output(c.x.squeeze(2), c.lengths)
+        return Output(c.x.transpose(1, 2), c.lengths)
+
+    @property
+    def per_clip(self) -> bool:
+        """Whether the head gives one score vector per utterance."""
+        return isinstance(self.head, ClipHead)
+
+    def stream_layer(self) -> Serial:
+        """The whole net as one StreamLayer over audio `[B, 1, N]`, sharing the weights.
+
+        A clip classifier answers at every frame for the utterance so far.
+        """
+        head = self.head.running() if isinstance(self.head, ClipHead) else self.head
+        return Serial(frontend=self.frontend, stem=self.stem, encoder=self.encoder, head=head)
+
+    @property
+    def latency_s(self) -> float:
+        """The audio that must follow a frame before its score is out, in seconds."""
+        layer = self.stream_layer()
+        return layer.delay * layer.stride / layer.rate / self.sample_rate
+
+    def extra_repr(self) -> str:
+        return f"{len(self.labels)} labels, {self.sample_rate} Hz"
+
+
+def single(audio: Tensor, device: Any = None) -> tuple[Tensor, Tensor]:
+    """One utterance `[N]` as a batch: audio `[1, N]` and lengths `[1]`."""
+    return audio[None].to(device), torch.tensor([audio.shape[0]], device=device)

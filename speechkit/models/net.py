@@ -1,0 +1,157 @@
+"""What the three families share: the config's fields and the way from a config to layers."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
+from functools import partial
+from typing import Any, Literal
+
+from speechkit.component import Spec
+from speechkit.errors import ConfigError
+from speechkit.nn import BodyMaker, LookAhead, Serial, StreamLayer, as_layer
+from speechkit.plugins import Registry
+
+Name = Spec | str
+"""A component by name, in any spelling of `Spec`; a config stores the Spec."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Block:
+    """One row of a paper's table: `copies` equal blocks of `repeat` sub-blocks each."""
+
+    __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012
+
+    channels: int
+    kernel: int
+    repeat: int = 1
+    stride: int = 1
+    dilation: int = 1
+    residual: bool = False
+    separable: bool = True
+    copies: int = 1
+
+    def __post_init__(self) -> None:
+        for name in ("channels", "kernel", "repeat", "stride", "dilation", "copies"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"block {name}={getattr(self, name)}: give at least 1")
+        if self.stride > 1 and (self.repeat > 1 or self.residual):
+            raise ConfigError(
+                f"block with stride {self.stride} has repeat {self.repeat} and residual "
+                f"{self.residual}: give a block with a stride repeat=1, residual=False"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Net:
+    """The fields of every family's config.
+
+    `lookahead` is what each convolution over time may read ahead: "same" for half its span, a
+    number of its input frames, or one of these for each block, the stem included.
+    """
+
+    __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012
+
+    labels: tuple[str, ...]
+    blocks: tuple[Block, ...] = ()
+    sample_rate: int = 16000
+    frontend: Name = "log_mel"
+    stem: Name = "plain"
+    block: Name = "plain"
+    stack: Name = "serial"
+    head: Name = "frame"
+    activation: Name = "relu"
+    norm: Name = "batch"
+    channel: Name = "linear"
+    mixer: Name = "depthwise"
+    residual: Name = "add"
+    init: Name = "xavier_uniform"
+    lookahead: LookAhead | tuple[LookAhead, ...] = "same"
+    dropout: float = 0.0
+    behaviour: int = 1
+
+    def __post_init__(self) -> None:
+        for kind in COMPONENTS:
+            object.__setattr__(self, kind, Spec.parse(getattr(self, kind)))
+        object.__setattr__(self, "labels", tuple(self.labels))
+        object.__setattr__(self, "blocks", tuple(self.blocks))
+        if not self.labels or len(set(self.labels)) < len(self.labels):
+            raise ConfigError(f"labels={self.labels}: give at least one label, each of them once")
+        if not isinstance(self.lookahead, int | str):
+            object.__setattr__(self, "lookahead", tuple(self.lookahead))
+            if self.blocks and len(self.lookahead) != len(self.rows()):
+                raise ConfigError(
+                    f"lookahead has {len(self.lookahead)} entries for {len(self.rows())} blocks; "
+                    "give one for each block, the stem first"
+                )
+        if self.behaviour != 1:
+            raise ConfigError(f"behaviour={self.behaviour}: this version knows behaviour 1")
+
+    def rows(self) -> list[tuple[Block, LookAhead]]:
+        """Each block with its look-ahead, copies written out, the stem first."""
+        blocks = [replace(b, copies=1) for b in self.blocks for _ in range(b.copies)]
+        ahead = self.lookahead
+        each = list(ahead) if isinstance(ahead, tuple) else [ahead] * len(blocks)
+        return list(zip(blocks, each, strict=True))
+
+    def components(self) -> list[tuple[str, Spec]]:
+        """Every (kind, spec) the config names."""
+        return [(kind, getattr(self, kind)) for kind in COMPONENTS]
+
+
+COMPONENTS = tuple(field.name for field in fields(Net) if field.type == Name)
+
+
+def choose_blocks(config: Net, size: str, table: tuple[Block, ...] | None) -> None:
+    """Fills in the blocks of a named size; blocks given explicitly make the size "custom"."""
+    if config.blocks:
+        if config.blocks != table:
+            object.__setattr__(config, "size", "custom")
+        return
+    if table is None:
+        raise ConfigError(f"size={size!r} is not known for {type(config).__name__}; or give blocks=")
+    object.__setattr__(config, "blocks", table)
+    Net.__post_init__(config)
+
+
+def encoder_layers(
+    config: Net, c_in: int, registry: Registry
+) -> tuple[StreamLayer, StreamLayer, int]:
+    """The stem and the stack of blocks for `c_in` features, and the channels they give."""
+    (first, first_ahead), *rest = config.rows()
+    maker = partial(_body_maker, config, registry)
+    stem = registry.build("stem", config.stem, c_in, first.channels, maker(first, first_ahead))
+    channels = first.channels
+    blocks = []
+    for index, (row, ahead) in enumerate(rest):
+        # blocks without a residual (the ends of the net) keep the papers' plain form
+        design = config.block if row.residual else "plain"
+        body = maker(row, ahead)
+        blocks.append(
+            registry.build("block", design, channels, row.channels, body, index, len(rest))
+        )
+        channels = row.channels
+    return stem, registry.build("stack", config.stack, blocks), channels
+
+
+def _body_maker(
+    config: Net, registry: Registry, row: Block, lookahead: LookAhead
+) -> BodyMaker:
+    def layer(kind: str, c_out: Callable[..., int | None] = lambda *_: None) -> Callable[..., Any]:
+        spec = getattr(config, kind)
+        return lambda *args: as_layer(registry.build(kind, spec, *args), c_out(*args))
+
+    return BodyMaker(
+        kernel=row.kernel,
+        repeat=row.repeat,
+        stride=row.stride,
+        dilation=row.dilation,
+        lookahead=lookahead,
+        separable=row.separable,
+        residual=row.residual,
+        dropout=config.dropout,
+        widening=registry.find("activation", config.activation.name).component.in_factor,
+        mixer=layer("mixer"),
+        channel=layer("channel", lambda c_in, c_out: c_out),
+        norm=layer("norm"),
+        activation=layer("activation", lambda channels: channels),
+        merge=lambda *args: registry.build("residual", config.residual, *args),
+    )

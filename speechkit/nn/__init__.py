@@ -1,0 +1,45 @@
+"""Layers that give the same numbers whole and chunk by chunk; start with `stream.py`."""
+
+from speechkit.nn.block import BodyMaker, plain_block
+from speechkit.nn.conv import Conv, DenseConv, DepthwiseConv, LookAhead
+from speechkit.nn.frame import BatchNorm, Bias, Pointwise
+from speechkit.nn.pool import AveragePool, ClipHead, RunningAverage
+from speechkit.nn.stream import (
+    Chunk,
+    Delay,
+    FrameWise,
+    Residual,
+    Serial,
+    State,
+    StreamLayer,
+    as_layer,
+    cat_time,
+    empty_past,
+    zeros,
+)
+
+__all__ = [
+    "AveragePool",
+    "BatchNorm",
+    "Bias",
+    "BodyMaker",
+    "Chunk",
+    "ClipHead",
+    "Conv",
+    "Delay",
+    "DenseConv",
+    "DepthwiseConv",
+    "FrameWise",
+    "LookAhead",
+    "Pointwise",
+    "Residual",
+    "RunningAverage",
+    "Serial",
+    "State",
+    "StreamLayer",
+    "as_layer",
+    "cat_time",
+    "empty_past",
+    "plain_block",
+    "zeros",
+]

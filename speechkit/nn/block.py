@@ -1,0 +1,79 @@
+"""What a block of a time-channel-separable net is made of."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch import nn
+
+from speechkit.nn.conv import DenseConv, LookAhead
+from speechkit.nn.stream import FrameWise, Residual, Serial, StreamLayer
+
+
+@dataclass(frozen=True, kw_only=True)
+class BodyMaker:
+    """Makes a block's body, and the parts a block design may want beside it.
+
+    The body is `repeat` × [mixer over time, channel layer, norm] with activation and dropout
+    between them, and ends with a norm: the block merges and activates. Where `separable` is off,
+    one dense convolution takes the place of mixer and channel layer. `activation` reads
+    `widening` times the channels it gives (2 for the GLU family), so norms are that much wider.
+    The callables take numbers of channels and give layers.
+    """
+
+    kernel: int
+    repeat: int = 1
+    stride: int = 1
+    dilation: int = 1
+    lookahead: LookAhead = "same"
+    separable: bool = True
+    residual: bool = True
+    dropout: float = 0.0
+    widening: int = 1
+    mixer: Callable[[int, int, int, int, LookAhead], StreamLayer]
+    channel: Callable[[int, int], StreamLayer]
+    norm: Callable[[int], StreamLayer]
+    activation: Callable[[int], StreamLayer]
+    merge: Callable[[int, int, int], nn.Module]
+
+    def __call__(self, c_in: int, c_out: int) -> Serial:
+        """The body; [B, c_in, T] → [B, c_out · widening, T / stride]."""
+        layers: list[StreamLayer] = []
+        for index in range(self.repeat):
+            if index:
+                layers.append(self.after(c_out))
+            layers.append(self.layer(c_out if index else c_in, c_out))
+        return Serial(*layers)
+
+    def layer(self, c_in: int, c_out: int) -> Serial:
+        """One sub-block: mixer, channel layer, norm."""
+        wide = c_out * self.widening
+        shape = self.kernel, self.stride, self.dilation, self.lookahead
+        if not self.separable:
+            return Serial(conv=DenseConv(c_in, wide, *shape), norm=self.norm(wide))
+        mixer = self.mixer(c_in, *shape)
+        return Serial(mixer=mixer, channel=self.channel(c_in, wide), norm=self.norm(wide))
+
+    def after(self, c_out: int) -> Serial:
+        """Activation and dropout."""
+        drop = {"dropout": FrameWise(nn.Dropout(self.dropout))} if self.dropout else {}
+        return Serial(activation=self.activation(c_out), **drop)
+
+    def shortcut(self, c_in: int, c_out: int) -> Serial:
+        """The projection beside the body: channel layer and norm."""
+        wide = c_out * self.widening
+        return Serial(channel=self.channel(c_in, wide), norm=self.norm(wide))
+
+
+def plain_block(
+    c_in: int, c_out: int, make_body: BodyMaker, index: int = 0, depth: int = 1
+) -> StreamLayer:
+    """y = activation(merge(shortcut(x), body(x))), or activation(body(x)) without a residual.
+
+    Li et al., Jasper, arXiv:1904.03288; Kriman et al., QuartzNet, arXiv:1910.10261.
+    """
+    body = make_body(c_in, c_out)
+    after = make_body.after(c_out)
+    if not make_body.residual:
+        return Serial(body=body, after=after)
+    merge = make_body.merge(c_out * make_body.widening, index, depth)
+    return Serial(sum=Residual(body, make_body.shortcut(c_in, c_out), merge), after=after)

@@ -1,0 +1,129 @@
+"""Convolutions over time that stream: depthwise, dense, and their shared arithmetic."""
+
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from speechkit import ops
+from speechkit.nn.stream import Chunk, State, StreamLayer, cat_time, empty_past
+
+LookAhead = int | Literal["same"]
+
+
+class Conv(StreamLayer):
+    """A convolution over time; subclasses say how one window of frames is convolved.
+
+    span = dilation·(kernel − 1) + 1; right = `lookahead` frames (0 causal, "same" (span − 1) // 2,
+    never more than span − 1); left = span − 1 − right. Output frame o reads input frames
+    o·stride − left … o·stride + right, so delay = right // stride, and the state is the last
+    stride·delay + left input frames. Shape: x `[B, C, T]`, y `[B, C', ceil(T / stride)]`.
+    """
+
+    weight: nn.Parameter
+
+    def __init__(self, kernel: int, stride: int, dilation: int, lookahead: LookAhead) -> None:
+        super().__init__()
+        if kernel < 1 or stride < 1 or dilation < 1:
+            raise ValueError(f"kernel {kernel}, stride {stride}, dilation {dilation}: give at least 1")
+        if lookahead != "same" and lookahead < 0:
+            raise ValueError(f"lookahead {lookahead}: give 'same' or a number of frames from 0 up")
+        self.kernel, self.stride, self.dilation = kernel, stride, dilation
+        self.span = dilation * (kernel - 1) + 1
+        wanted = (self.span - 1) // 2 if lookahead == "same" else lookahead
+        self.right = min(wanted, self.span - 1)
+        self.left = self.span - 1 - self.right
+        self.delay = self.right // stride
+        self.keep = stride * self.delay + self.left
+
+    def convolve(self, window: Tensor) -> Tensor:
+        """The unpadded convolution of `window [B, C, T']` in channels-last."""
+        raise AssertionError("a Conv is one of its subclasses")
+
+    def forward(self, c: Chunk) -> Chunk:
+        missing = (-c.x.shape[2]) % self.stride
+        x = F.pad(c.masked.transpose(1, 2), (0, 0, self.left, self.right + missing))
+        return Chunk(self._convolve_frames(x.transpose(1, 2)), c.valid[:, :: self.stride])
+
+    def init_state(
+        self, batch: int, c_in: int, dtype: torch.dtype = torch.float32, device: Any = None
+    ) -> State:
+        return empty_past(batch, c_in, self.keep, dtype, device)
+
+    def step(self, c: Chunk, state: State) -> tuple[Chunk, State]:
+        self.check_chunk(c)
+        frames = c.x.shape[2]
+        x, valid = cat_time([state[0], c.masked]), torch.cat([state[1], c.valid], dim=1)
+        y = self._convolve_frames(x[:, :, : frames - self.stride + self.span])
+        own = valid[:, self.left : self.left + frames : self.stride]
+        return Chunk(y, own), (x[:, :, frames:], valid[:, frames:])
+
+    def _convolve_frames(self, window: Tensor) -> Tensor:
+        if not window.shape[2]:
+            return window.new_empty(window.shape[0], 0, self.weight.shape[0]).transpose(1, 2)
+        return self.convolve(window)
+
+    def extra_repr(self) -> str:
+        shape = f"{self.weight.shape[1]}→{self.weight.shape[0]}"
+        return (
+            f"{shape}, kernel={self.kernel}, stride={self.stride}, dilation={self.dilation}, "
+            f"left={self.left}, right={self.right}"
+        )
+
+
+class DepthwiseConv(Conv):
+    """Each channel filtered over time by itself, without bias.
+
+    Shape: x `[B, C, T]`, weight `[C, 1, kernel]`, y `[B, C, ceil(T / stride)]`.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        kernel: int,
+        stride: int = 1,
+        dilation: int = 1,
+        lookahead: LookAhead = "same",
+    ) -> None:
+        super().__init__(kernel, stride, dilation, lookahead)
+        self.weight = nn.Parameter(torch.empty(channels, 1, kernel))
+        nn.init.xavier_uniform_(self.weight)
+
+    def convolve(self, window: Tensor) -> Tensor:
+        return ops.depthwise_conv(window, self.weight, self.stride, self.dilation)
+
+
+class DenseConv(Conv):
+    """Every output channel reads every input channel over time, without bias.
+
+    Shape: x `[B, C, T]`, weight `[C', C, kernel]`, y `[B, C', ceil(T / stride)]`.
+    """
+
+    def __init__(
+        self,
+        c_in: int,
+        c_out: int,
+        kernel: int,
+        stride: int = 1,
+        dilation: int = 1,
+        lookahead: LookAhead = "same",
+    ) -> None:
+        super().__init__(kernel, stride, dilation, lookahead)
+        self.weight = nn.Parameter(torch.empty(c_out, c_in, kernel))
+        nn.init.xavier_uniform_(self.weight)
+
+    def channels_out(self, c_in: int) -> int:
+        return self.weight.shape[0]
+
+    def convolve(self, window: Tensor) -> Tensor:
+        if self.kernel == 1:
+            frames = window[:, :, :: self.stride].transpose(1, 2)
+            return F.linear(frames, self.weight.squeeze(2)).transpose(1, 2)
+        y = F.conv2d(
+            window.unsqueeze(2),
+            self.weight.unsqueeze(2),
+            stride=(1, self.stride),
+            dilation=(1, self.dilation),
+        )
+        return y.squeeze(2)

@@ -1,0 +1,95 @@
+"""Layers that treat each frame alone."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from speechkit.nn.stream import Chunk, StreamLayer
+
+
+class Pointwise(StreamLayer):
+    """A 1×1 convolution: y = W x (+ b) at every frame.
+
+    Shape: x `[B, C, T]`, weight `[C', C]`, y `[B, C', T]`.
+    """
+
+    def __init__(self, c_in: int, c_out: int, bias: bool = False) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(c_out, c_in))
+        nn.init.xavier_uniform_(self.weight)
+        self.bias = nn.Parameter(torch.empty(c_out)) if bias else None
+        if self.bias is not None:
+            nn.init.uniform_(self.bias, -(c_in**-0.5), c_in**-0.5)
+
+    def channels_out(self, c_in: int) -> int:
+        return self.weight.shape[0]
+
+    def forward(self, c: Chunk) -> Chunk:
+        y = F.linear(c.x.transpose(1, 2), self.weight, self.bias).transpose(1, 2)
+        return Chunk(y, c.valid)
+
+    def extra_repr(self) -> str:
+        return f"{self.weight.shape[1]}→{self.weight.shape[0]}, bias={self.bias is not None}"
+
+
+class Bias(nn.Module):
+    """y = x + b per channel: what is left of a norm once its scale is folded into the weights.
+
+    Shape: `[B, C, T]` → the same.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.bias = nn.Parameter(torch.zeros(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.bias[:, None]
+
+
+class BatchNorm(StreamLayer):
+    """y = (x − μ) / sqrt(σ² + eps) · weight + bias per channel, over valid frames only.
+
+    In training μ and σ² are those of the batch's valid frames, so padding changes nothing; running
+    means of them (momentum as in torch) serve in evaluation, where each frame stands alone.
+    Shape: `[B, C, T]` → the same. Ioffe & Szegedy, arXiv:1502.03167.
+    """
+
+    running_mean: Tensor
+    running_var: Tensor
+    num_batches_tracked: Tensor
+
+    def __init__(self, channels: int, eps: float = 1e-3, momentum: float = 0.1) -> None:
+        super().__init__()
+        self.eps, self.momentum = eps, momentum
+        self.weight = nn.Parameter(torch.ones(channels))
+        self.bias = nn.Parameter(torch.zeros(channels))
+        self.register_buffer("running_mean", torch.zeros(channels))
+        self.register_buffer("running_var", torch.ones(channels))
+        self.register_buffer("num_batches_tracked", torch.tensor(0))
+
+    def forward(self, c: Chunk) -> Chunk:
+        if self.training:
+            return Chunk(self._normalize_batch(c), c.valid)
+        scale = self.weight * torch.rsqrt(self.running_var + self.eps)
+        shift = self.bias - self.running_mean * scale
+        return Chunk(torch.addcmul(shift[:, None], c.x, scale[:, None]), c.valid)
+
+    def _normalize_batch(self, c: Chunk) -> Tensor:
+        frames = c.masked.transpose(1, 2).flatten(0, 1)
+        real = c.valid.flatten().to(frames.dtype)
+        count = real.sum().clamp(min=1)
+        # products with the row of validities are sums over valid frames, at matrix speed
+        mean = real @ frames / count
+        centred = frames - mean
+        variance = real @ centred.square() / count
+        with torch.no_grad():
+            self.num_batches_tracked += 1
+            unbiased = variance * count / (count - 1).clamp(min=1)
+            self.running_mean.lerp_(mean.to(self.running_mean.dtype), self.momentum)
+            self.running_var.lerp_(unbiased.to(self.running_var.dtype), self.momentum)
+        scale = self.weight * torch.rsqrt(variance + self.eps)
+        y = torch.addcmul(self.bias, centred, scale)
+        return y.unflatten(0, c.valid.shape).transpose(1, 2)
+
+    def extra_repr(self) -> str:
+        return f"{self.weight.shape[0]}, eps={self.eps}, momentum={self.momentum}"

@@ -1,0 +1,86 @@
+"""Pooling over time: the whole utterance at once, or the mean so far at every frame."""
+
+import math
+from typing import Any
+
+import torch
+
+from speechkit.errors import StreamError
+from speechkit.nn.stream import Chunk, Serial, State, StreamLayer
+
+
+class AveragePool(StreamLayer):
+    """The mean of each row's valid frames: y[b, c] = Σ_t valid[b, t] x[b, c, t] / Σ_t valid[b, t].
+
+    Shape: x `[B, C, T]`, y `[B, C, 1]`. It reads the whole utterance; `RunningAverage` streams.
+    `nemo_compat` averages padding too, as NeMo's classifiers do.
+    """
+
+    left = right = math.inf
+
+    def __init__(self, nemo_compat: bool = False) -> None:
+        super().__init__()
+        self.nemo_compat = nemo_compat
+
+    def forward(self, c: Chunk) -> Chunk:
+        some = torch.ones_like(c.valid[:, :1])
+        if self.nemo_compat:
+            return Chunk(c.x.mean(2, keepdim=True), some)
+        count = c.lengths.clamp(min=1)[:, None, None]
+        return Chunk(c.masked.sum(2, keepdim=True) / count, some)
+
+    def step(self, c: Chunk, state: State) -> tuple[Chunk, State]:
+        raise StreamError("pool 'average' reads the whole utterance; use pool 'running' to stream")
+
+
+class RunningAverage(StreamLayer):
+    """The mean of the valid frames so far: y[t] = Σ_{s ≤ t} valid[s] x[s] / Σ_{s ≤ t} valid[s].
+
+    At a row's last frame it equals `AveragePool`. Shape: `[B, C, T]` → the same.
+    """
+
+    left = math.inf
+
+    def forward(self, c: Chunk) -> Chunk:
+        batch, channels, _ = c.x.shape
+        return self.step(c, self.init_state(batch, channels, c.x.dtype, c.x.device))[0]
+
+    def init_state(
+        self, batch: int, c_in: int, dtype: torch.dtype = torch.float32, device: Any = None
+    ) -> State:
+        total = torch.zeros(batch, c_in, 1, dtype=dtype, device=device)
+        return total, torch.zeros(batch, 1, 1, dtype=dtype, device=device)
+
+    def step(self, c: Chunk, state: State) -> tuple[Chunk, State]:
+        total = state[0] + c.masked.transpose(1, 2).cumsum(1).transpose(1, 2)
+        count = state[1] + c.valid[:, None].cumsum(2).to(c.x.dtype)
+        y = Chunk(total / count.clamp(min=1), c.valid)
+        if not c.x.shape[2]:
+            return y, state
+        return y, (total[:, :, -1:], count[:, :, -1:])
+
+
+class ClipHead(StreamLayer):
+    """One score vector per utterance: a pool over time, then a linear layer.
+
+    Shape: x `[B, C, T]`, y `[B, labels, 1]`.
+    """
+
+    left = right = math.inf
+    per_clip = True
+
+    def __init__(self, pool: StreamLayer, linear: StreamLayer) -> None:
+        super().__init__()
+        self.pool = pool
+        self.linear = linear
+
+    def channels_out(self, c_in: int) -> int:
+        return self.linear.channels_out(c_in)
+
+    def forward(self, c: Chunk) -> Chunk:
+        y: Chunk = self.linear(self.pool(c))
+        return y
+
+    def running(self) -> StreamLayer:
+        """The same scores as a stream: at every frame, those of the utterance so far."""
+        return Serial(pool=RunningAverage(), linear=self.linear)

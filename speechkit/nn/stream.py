@@ -1,0 +1,287 @@
+"""The streaming contract and the four layers that compose it. Read this file first.
+
+A layer computes the same numbers in two ways. `forward` sees a whole utterance. `step` sees one
+chunk and a state, and returns one chunk and the next state; it trails `forward` by `delay` output
+frames, because it waits for the future that `forward` may read:
+
+    cat(step outputs)[delay : delay + n] == forward(x)          for every chunking
+
+once `delay * stride` invalid frames have been fed to flush. Ragged batches, warm-up and flush are
+one thing: `valid`. A layer that reads sideways in time masks its input by it first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from fractions import Fraction
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from speechkit.errors import StreamError
+
+State = Any
+"""Nested tuples of tensors, batch first."""
+
+
+class Chunk(NamedTuple):
+    """Frames and which of them are real.
+
+    Shape: x `[B, C, T]` with the strides of a contiguous `[B, T, C]`; valid `[B, T]` bool, False
+    before the first frame, after the last, and in batch padding, where x may hold anything.
+    """
+
+    x: Tensor
+    valid: Tensor
+
+    @classmethod
+    def of(cls, x: Tensor, lengths: Tensor | None = None) -> Chunk:
+        """A chunk of `x [B, C, T]` whose row b is real for `lengths[b]` frames, or throughout."""
+        frames = torch.arange(x.shape[2], device=x.device)
+        end = torch.full((x.shape[0],), x.shape[2], device=x.device) if lengths is None else lengths
+        return cls(x, frames < end[:, None])
+
+    @property
+    def masked(self) -> Tensor:
+        """`x` with zeros where it is not valid; unlike a product, this stops NaN."""
+        return self.x.masked_fill(~self.valid[:, None], 0)
+
+    @property
+    def lengths(self) -> Tensor:
+        """The number of valid frames of each row, `[B]` int64."""
+        return self.valid.sum(1)
+
+
+class StreamLayer(nn.Module):
+    """The base of every layer that can be streamed; on its own it is the identity.
+
+    `stride` input frames make `rate` output frames (`rate` is 1 except where a layer upsamples),
+    and a step takes a multiple of `stride`. `delay` is in output frames. An output frame reads the
+    input from `left` frames before its own to `right` after (infinite where it reads everything).
+    """
+
+    stride: int = 1
+    rate: int = 1
+    delay: int = 0
+    left: Fraction | float = Fraction(0)
+    right: Fraction | float = Fraction(0)
+
+    def channels_out(self, c_in: int) -> int:
+        """The number of output channels for `c_in` input channels."""
+        return c_in
+
+    def forward(self, c: Chunk) -> Chunk:
+        """The whole utterance at once."""
+        return c
+
+    def init_state(
+        self, batch: int, c_in: int, dtype: torch.dtype = torch.float32, device: Any = None
+    ) -> State:
+        """The state before the first frame."""
+        return ()
+
+    def step(self, c: Chunk, state: State) -> tuple[Chunk, State]:
+        """The next chunk; pure, so the caller keeps the state."""
+        return self.forward(c), state
+
+    def check_chunk(self, c: Chunk) -> None:
+        """Raises StreamError where the chunk's frames are not a multiple of `stride`."""
+        frames, rest = c.x.shape[2], c.x.shape[2] % self.stride
+        if rest:
+            fits = [n for n in (frames - rest, frames - rest + self.stride) if n]
+            raise StreamError(
+                f"chunk of {frames} frames is not a multiple of stride {self.stride}; "
+                f"feed {' or '.join(map(str, fits))}"
+            )
+
+
+def cat_time(parts: list[Tensor]) -> Tensor:
+    """Joins `[B, C, T]` tensors along time and keeps them channels-last."""
+    return torch.cat([part.transpose(1, 2) for part in parts], dim=1).transpose(1, 2)
+
+
+def zeros(batch: int, channels: int, frames: int, dtype: torch.dtype, device: Any) -> Tensor:
+    """Channels-last zeros, `[B, C, T]`."""
+    return torch.zeros(batch, frames, channels, dtype=dtype, device=device).transpose(1, 2)
+
+
+def empty_past(
+    batch: int, channels: int, frames: int, dtype: torch.dtype, device: Any
+) -> tuple[Tensor, Tensor]:
+    """The state of a layer that keeps `frames` input frames: none of them real yet."""
+    valid = torch.zeros(batch, frames, dtype=torch.bool, device=device)
+    return zeros(batch, channels, frames, dtype, device), valid
+
+
+class Delay(StreamLayer):
+    """Holds frames back so that two branches of a net meet at the same time.
+
+    Offline it is the identity. Shape: `[B, C, T]` → the same.
+    """
+
+    def __init__(self, frames: int) -> None:
+        super().__init__()
+        self.delay = frames
+
+    def init_state(
+        self, batch: int, c_in: int, dtype: torch.dtype = torch.float32, device: Any = None
+    ) -> State:
+        return empty_past(batch, c_in, self.delay, dtype, device)
+
+    def step(self, c: Chunk, state: State) -> tuple[Chunk, State]:
+        if not self.delay:
+            return c, state
+        x, valid = cat_time([state[0], c.x]), torch.cat([state[1], c.valid], dim=1)
+        frames = c.x.shape[2]
+        return Chunk(x[:, :, :frames], valid[:, :frames]), (x[:, :, frames:], valid[:, frames:])
+
+    def extra_repr(self) -> str:
+        return f"frames={self.delay}"
+
+
+class FrameWise(StreamLayer):
+    """Any module that treats each frame alone, as a StreamLayer without state.
+
+    `module` maps `[B, C, T]` to `[B, C', T]`; `c_out` is C' where it differs from C.
+    """
+
+    def __init__(self, module: nn.Module, c_out: int | None = None) -> None:
+        super().__init__()
+        self.module = module
+        self.c_out = c_out
+
+    def channels_out(self, c_in: int) -> int:
+        return c_in if self.c_out is None else self.c_out
+
+    def forward(self, c: Chunk) -> Chunk:
+        return Chunk(self.module(c.x), c.valid)
+
+
+def as_layer(module: nn.Module, c_out: int | None = None) -> StreamLayer:
+    """The module itself if it is a StreamLayer, otherwise wrapped by FrameWise."""
+    return module if isinstance(module, StreamLayer) else FrameWise(module, c_out)
+
+
+class Serial(StreamLayer):
+    """Layers one after the other, numbered or named: `Serial(a, b)`, `Serial(mixer=a, norm=b)`.
+
+    Where a delay does not divide the next layer's stride, a Delay is put before that layer.
+    delay = Σ over layers of delay // stride · rate + layer.delay, in output frames.
+    """
+
+    def __init__(self, *layers: StreamLayer, **named: StreamLayer) -> None:
+        super().__init__()
+        waits: list[Delay | None] = []
+        delay, ratio, multiple = 0, Fraction(1), 1
+        left: Fraction | float = Fraction(0)
+        right: Fraction | float = Fraction(0)
+        for name, layer in {**{str(i): x for i, x in enumerate(layers)}, **named}.items():
+            if not isinstance(layer, StreamLayer):
+                raise TypeError(f"Serial takes StreamLayers, not {type(layer).__name__}; use as_layer")
+            self.add_module(name, layer)
+            missing = -delay % layer.stride
+            waits.append(Delay(missing) if missing else None)
+            delay = (delay + missing) // layer.stride * layer.rate + layer.delay
+            left, right = left + layer.left / ratio, right + layer.right / ratio
+            # the smallest number of input frames that gives this layer a multiple of its stride
+            multiple *= Fraction(layer.stride, int(multiple * ratio)).numerator
+            ratio *= Fraction(layer.rate, layer.stride)
+        # not registered: weights keep their names whatever the look-ahead is
+        self.waits = tuple(waits)
+        self.stride, self.rate, self.delay = multiple, int(multiple * ratio), delay
+        self.left, self.right = left, right
+
+    def __iter__(self) -> Iterator[StreamLayer]:
+        return iter(self._modules.values())  # type: ignore[arg-type]
+
+    def __len__(self) -> int:
+        return len(self._modules)
+
+    def __getitem__(self, index: int) -> StreamLayer:
+        return list(self)[index]
+
+    def channels_out(self, c_in: int) -> int:
+        for layer in self:
+            c_in = layer.channels_out(c_in)
+        return c_in
+
+    def forward(self, c: Chunk) -> Chunk:
+        for layer in self:
+            c = layer(c)
+        return c
+
+    def init_state(
+        self, batch: int, c_in: int, dtype: torch.dtype = torch.float32, device: Any = None
+    ) -> State:
+        states = []
+        for layer in self._aligned():
+            states.append(layer.init_state(batch, c_in, dtype, device))
+            c_in = layer.channels_out(c_in)
+        return tuple(states)
+
+    def step(self, c: Chunk, state: State) -> tuple[Chunk, State]:
+        self.check_chunk(c)
+        states = []
+        for layer, before in zip(self._aligned(), state, strict=True):
+            c, after = layer.step(c, before)
+            states.append(after)
+        return c, tuple(states)
+
+    def _aligned(self) -> Iterator[StreamLayer]:
+        for wait, layer in zip(self.waits, self, strict=True):
+            if wait is not None:
+                yield wait
+            yield layer
+
+
+class Residual(StreamLayer):
+    """y = merge(shortcut(x), body(x)), with the earlier branch delayed to meet the later one.
+
+    `merge` is a module `(shortcut, body) -> y` on `[B, C, T]`; both branches have one stride.
+    """
+
+    def __init__(self, body: StreamLayer, shortcut: StreamLayer, merge: nn.Module) -> None:
+        super().__init__()
+        if (body.stride, body.rate) != (shortcut.stride, shortcut.rate):
+            raise StreamError(
+                f"the body has stride {body.stride} and the shortcut {shortcut.stride}; "
+                "give both the same"
+            )
+        self.stride, self.rate = body.stride, body.rate
+        self.delay = max(body.delay, shortcut.delay)
+        self.left = max(body.left, shortcut.left)
+        self.right = max(body.right, shortcut.right)
+        self.body = body
+        self.shortcut = shortcut
+        self.merge = merge
+        self.body_wait = Delay(self.delay - body.delay)
+        self.shortcut_wait = Delay(self.delay - shortcut.delay)
+
+    def channels_out(self, c_in: int) -> int:
+        return self.body.channels_out(c_in)
+
+    def forward(self, c: Chunk) -> Chunk:
+        body, shortcut = self.body(c), self.shortcut(c)
+        return Chunk(self.merge(shortcut.x, body.x), body.valid)
+
+    def init_state(
+        self, batch: int, c_in: int, dtype: torch.dtype = torch.float32, device: Any = None
+    ) -> State:
+        branches = (self.body, self.body_wait), (self.shortcut, self.shortcut_wait)
+        return tuple(
+            state
+            for branch, wait in branches
+            for state in (
+                branch.init_state(batch, c_in, dtype, device),
+                wait.init_state(batch, branch.channels_out(c_in), dtype, device),
+            )
+        )
+
+    def step(self, c: Chunk, state: State) -> tuple[Chunk, State]:
+        body, s_body = self.body.step(c, state[0])
+        body, s_body_wait = self.body_wait.step(body, state[1])
+        shortcut, s_shortcut = self.shortcut.step(c, state[2])
+        shortcut, s_shortcut_wait = self.shortcut_wait.step(shortcut, state[3])
+        y = Chunk(self.merge(shortcut.x, body.x), body.valid)
+        return y, (s_body, s_body_wait, s_shortcut, s_shortcut_wait)

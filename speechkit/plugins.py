@@ -1,0 +1,249 @@
+"""Loading plugins and finding the components they offer."""
+
+import importlib
+import importlib.metadata
+import importlib.util
+import inspect
+import logging
+import os
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pluggy
+
+from speechkit import hookspecs
+from speechkit.component import Component, Spec, did_you_mean
+from speechkit.errors import ComponentError, PluginError
+
+log = logging.getLogger(__name__)
+
+CORE = "core"
+ENTRY_POINT_GROUP = "speechkit"
+DISTRIBUTION = "speechkit-core"
+BUILTIN_MODULES = (
+    "speechkit.builtin.layers",
+    "speechkit.builtin.frontends",
+    "speechkit.builtin.augmentations",
+    "speechkit.builtin.training",
+)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A component together with its kind and the plugin and version it comes from."""
+
+    kind: str
+    component: Component
+    plugin: str
+    version: str
+
+    @property
+    def qualified_name(self) -> str:
+        return f"{self.plugin}/{self.component.name}"
+
+    def factory(self) -> Callable[..., Any]:
+        """The component's factory, imported now if it was given as `"module:attribute"`."""
+        factory = self.component.factory
+        if not isinstance(factory, str):
+            return factory
+        module, _, attribute = factory.partition(":")
+        try:
+            loaded: Callable[..., Any] = getattr(importlib.import_module(module), attribute)
+        except (ImportError, AttributeError) as error:
+            raise PluginError(
+                f"{self.kind} {self.qualified_name} cannot be loaded from {factory!r}: {error}"
+            ) from error
+        return loaded
+
+
+class Registry:
+    """The components of all loaded plugins, by kind and name.
+
+    Built-ins come first, then entry points of the group `speechkit`, then files given by path.
+    `SPEECHKIT_PLUGINS` names the only entry points to load ("" for none);
+    `SPEECHKIT_DISABLE_PLUGINS` names those to leave out.
+    """
+
+    def __init__(self, environment: Mapping[str, str] = os.environ) -> None:
+        self.manager = pluggy.PluginManager(hookspecs.PROJECT)
+        self.manager.add_hookspecs(hookspecs)
+        self.failures: dict[str, str] = {}
+        self._versions = {CORE: _core_version()}
+        self._entries: dict[str, list[Entry]] | None = None
+        for name in BUILTIN_MODULES:
+            self._register(importlib.import_module(name), CORE)
+        self._load_entry_points(environment)
+
+    @property
+    def hook(self) -> Any:
+        """The hooks themselves, to call the behavioural ones."""
+        return self.manager.hook
+
+    def load_file(self, path: Path | str) -> None:
+        """Loads a plugin written as one Python file, under the file's name."""
+        path = Path(path)
+        if not path.is_file():
+            raise PluginError(f"no plugin file {path}; give the path of a Python file")
+        spec = importlib.util.spec_from_file_location(path.stem, path)
+        if spec is None or spec.loader is None:
+            raise PluginError(f"{path} is not a Python file; give a path ending in .py")
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[path.stem] = module
+        try:
+            spec.loader.exec_module(module)
+        except Exception as error:
+            raise PluginError(f"plugin {path} does not import: {error}") from error
+        self.add(module, path.stem)
+
+    def add(self, plugin: object, name: str, version: str = "") -> None:
+        """Registers an imported plugin; raises PluginError on a clash or a misspelt hook."""
+        if name == CORE or name in self._versions:
+            raise PluginError(f"a plugin named {name!r} is loaded already; rename one of the two")
+        self._versions[name] = version
+        try:
+            self._register(plugin, name)
+            self._entries = self._collect()
+        except Exception as error:
+            self._forget(plugin, name)
+            if isinstance(error, PluginError):
+                raise
+            raise PluginError(f"plugin {name!r} cannot be used: {error}") from error
+
+    def plugins(self) -> dict[str, str]:
+        """The version of each loaded plugin."""
+        return dict(self._versions)
+
+    def components(self, kind: str | None = None) -> list[Entry]:
+        """All entries, or those of one kind, in the order in which they were loaded."""
+        if self._entries is None:
+            self._entries = self._collect()
+        if kind is None:
+            return [entry for entries in self._entries.values() for entry in entries]
+        if kind not in hookspecs.KINDS:
+            raise ComponentError(f"no kind {kind!r}. {did_you_mean(kind, hookspecs.KINDS)}")
+        return self._entries[kind]
+
+    def find(self, kind: str, name: str) -> Entry:
+        """The one entry of that kind and name; a short name of the core's is the core's."""
+        entries = self.components(kind)
+        matches = [e for e in entries if name in (e.component.name, e.qualified_name)]
+        if len(matches) > 1:
+            matches = [e for e in matches if e.plugin == CORE] or matches
+        if len(matches) == 1:
+            return matches[0]
+        if matches:
+            names = ", ".join(e.qualified_name for e in matches)
+            raise ComponentError(
+                f"{kind} {name!r} comes from {len(matches)} plugins; write one of {names}"
+            )
+        raise ComponentError(self._unknown(kind, name, entries))
+
+    def build(self, kind: str, spec: Spec | str | Mapping[str, Any], /, *args: Any, **kw: Any) -> Any:
+        """Calls the factory of `spec` with `args`, `kw` and the spec's own parameters."""
+        spec = Spec.parse(spec)
+        entry = self.find(kind, spec.name)
+        factory = entry.factory()
+        _check_parameters(kind, spec, factory, args, kw)
+        try:
+            return factory(*args, **kw, **spec.params)
+        except (TypeError, ValueError) as error:
+            raise ComponentError(f"{kind} {spec}: {error}") from error
+
+    def used_by(self, specs: Iterable[tuple[str, Spec]]) -> dict[str, str]:
+        """The plugins outside the core that `(kind, spec)` pairs need, with their versions."""
+        plugins = {self.find(kind, spec.name).plugin for kind, spec in specs}
+        return {name: self._versions[name] for name in sorted(plugins - {CORE})}
+
+    def _unknown(self, kind: str, name: str, entries: list[Entry]) -> str:
+        message = f"no {kind} named {name!r}. "
+        message += did_you_mean(name, {e.component.name for e in entries})
+        plugin = name.partition("/")[0]
+        if "/" in name and plugin not in self._versions and plugin not in self.failures:
+            message += f". Plugin {plugin!r} is not installed; try: pip install speechkit-{plugin}"
+        for failed, reason in self.failures.items():
+            message += f". Plugin {failed!r} did not load: {reason}"
+        return message
+
+    def _load_entry_points(self, environment: Mapping[str, str]) -> None:
+        only = environment.get("SPEECHKIT_PLUGINS")
+        wanted = None if only is None else _names(only)
+        disabled = _names(environment.get("SPEECHKIT_DISABLE_PLUGINS", ""))
+        if CORE in disabled:
+            raise PluginError("plugin 'core' cannot be disabled; name another plugin")
+        points = importlib.metadata.entry_points(group=ENTRY_POINT_GROUP)
+        for point in sorted(points, key=lambda p: p.name):
+            if point.name in disabled or (wanted is not None and point.name not in wanted):
+                continue
+            try:
+                version = point.dist.version if point.dist else ""
+                self.add(point.load(), point.name, version)
+            except Exception as error:
+                self.failures[point.name] = str(error)
+                log.warning("plugin %s did not load: %s", point.name, error)
+
+    def _register(self, plugin: object, name: str) -> None:
+        # pluggy wants one name per module; the core is several modules under one plugin name
+        module = getattr(plugin, "__name__", "") if name == CORE else name
+        self.manager.register(plugin, f"{name}:{module}" if name == CORE else name)
+        self.manager.check_pending()
+
+    def _forget(self, plugin: object, name: str) -> None:
+        self._versions.pop(name, None)
+        if self.manager.is_registered(plugin):
+            self.manager.unregister(plugin)
+        self._entries = None
+
+    def _collect(self) -> dict[str, list[Entry]]:
+        return {kind: self._collect_kind(kind) for kind in hookspecs.KINDS}
+
+    def _collect_kind(self, kind: str) -> list[Entry]:
+        entries: dict[str, Entry] = {}
+        for implementation in getattr(self.manager.hook, hookspecs.KINDS[kind]).get_hookimpls():
+            plugin = implementation.plugin_name.partition(":")[0]
+            for component in implementation.function():
+                entry = Entry(kind, component, plugin, self._versions[plugin])
+                if entry.qualified_name in entries:
+                    raise PluginError(f"plugin {plugin!r} offers {kind} {component.name!r} twice")
+                entries[entry.qualified_name] = entry
+        return list(entries.values())
+
+
+def _check_parameters(
+    kind: str, spec: Spec, factory: Callable[..., Any], args: tuple[Any, ...], kw: dict[str, Any]
+) -> None:
+    """Names the parameter that the factory does not take, and those that it does."""
+    parameters = inspect.signature(factory).parameters
+    if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+        return
+    own = [name for name in list(parameters)[len(args) :] if name not in kw]
+    for given in spec.params:
+        if given not in own:
+            raise ComponentError(
+                f"{kind} {spec}: got an unexpected keyword argument {given!r}; it takes {own}"
+            )
+
+
+def _names(text: str) -> set[str]:
+    return {name.strip() for name in text.split(",") if name.strip()}
+
+
+def _core_version() -> str:
+    try:
+        return importlib.metadata.version(DISTRIBUTION)
+    except importlib.metadata.PackageNotFoundError:
+        return "0+unknown"
+
+
+@cache
+def registry() -> Registry:
+    """The process's registry, built on first use."""
+    return Registry()
+
+
+def components(kind: str | None = None) -> list[Entry]:
+    """All components of a kind, or of every kind, that loaded plugins offer."""
+    return registry().components(kind)
