@@ -5,6 +5,7 @@ list of `Component`. Declarative hooks have no side effects. `factory(...)` belo
 `Component.factory` must accept; every tensor is `[B, C, T]`, physically channels-last.
 """
 
+# mypy: disable-error-code="empty-body"
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
@@ -118,7 +119,8 @@ def speechkit_methods() -> list[Component]:
 
 @hookspec
 def speechkit_decoders() -> list[Component]:
-    """`factory(labels, **p)` → `init()`, `step(state, log_probs)`, `finish(state)`, pure in state."""
+    """`factory(labels, **p)` → `init()`, `step(state, log_probs)` → (state, text so far),
+    `finish(state)` → text; pure in state."""
 
 
 @hookspec

@@ -32,3 +32,7 @@ class MarbleNet(Net):
             object.__setattr__(self, "head", "frame" if self.frame_level else "clip")
         super().__post_init__()
         choose_blocks(self, self.size, paper_blocks(self.size, stride=2 if self.frame_level else 1))
+
+    @property
+    def task(self) -> Literal["clip", "frame"]:
+        return "frame" if self.frame_level else "clip"

@@ -39,3 +39,7 @@ class MatchboxNet(Net):
     def __post_init__(self) -> None:
         super().__post_init__()
         choose_blocks(self, self.size, paper_blocks(self.size))
+
+    @property
+    def task(self) -> Literal["clip"]:
+        return "clip"

@@ -1,8 +1,7 @@
 """From sound to scores: a front end, a stem, an encoder and a head in a row."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import torch
 from torch import Tensor, nn
 
 from speechkit.errors import AudioError
@@ -64,6 +63,12 @@ class Model(nn.Module):
         """Whether the head gives one score vector per utterance."""
         return isinstance(self.head, ClipHead)
 
+    @property
+    def frame_s(self) -> float:
+        """The time from one frame of scores to the next, in seconds."""
+        layer = self.stream_layer()
+        return layer.stride / layer.rate / self.sample_rate
+
     def stream_layer(self) -> Serial:
         """The whole net as one StreamLayer over audio `[B, 1, N]`, sharing the weights.
 
@@ -75,13 +80,7 @@ class Model(nn.Module):
     @property
     def latency_s(self) -> float:
         """The audio that must follow a frame before its score is out, in seconds."""
-        layer = self.stream_layer()
-        return layer.delay * layer.stride / layer.rate / self.sample_rate
+        return self.stream_layer().delay * self.frame_s
 
     def extra_repr(self) -> str:
         return f"{len(self.labels)} labels, {self.sample_rate} Hz"
-
-
-def single(audio: Tensor, device: Any = None) -> tuple[Tensor, Tensor]:
-    """One utterance `[N]` as a batch: audio `[1, N]` and lengths `[1]`."""
-    return audio[None].to(device), torch.tensor([audio.shape[0]], device=device)

@@ -50,6 +50,7 @@ class Net:
 
     __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012
 
+    kind: str
     labels: tuple[str, ...]
     blocks: tuple[Block, ...] = ()
     sample_rate: int = 16000
@@ -84,6 +85,11 @@ class Net:
                 )
         if self.behaviour != 1:
             raise ConfigError(f"behaviour={self.behaviour}: this version knows behaviour 1")
+
+    @property
+    def task(self) -> Literal["ctc", "clip", "frame"]:
+        """What the scores are: text by CTC, one label per clip, or one per frame."""
+        raise AssertionError("a family says what it is for")
 
     def rows(self) -> list[tuple[Block, LookAhead]]:
         """Each block with its look-ahead, copies written out, the stem first."""

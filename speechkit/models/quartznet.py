@@ -28,14 +28,20 @@ SIZES = {"5x5": paper_blocks(1), "10x5": paper_blocks(2), "15x5": paper_blocks(3
 class QuartzNet(Net):
     """Characters from speech; `size` is one of 5x5, 10x5, 15x5, or give `blocks`.
 
-    Scores are log-probabilities of `labels` and blank, one per 20 ms at stride 2.
+    Scores are log-probabilities of `labels` and blank, one per 20 ms at stride 2. `normalization`
+    names how text becomes labels (`speechkit.text`).
     """
 
     kind: Literal["quartznet"] = "quartznet"
     size: str = "15x5"
     labels: tuple[str, ...] = ENGLISH_LABELS
     head: Name = "ctc"
+    normalization: str = "english"
 
     def __post_init__(self) -> None:
         super().__post_init__()
         choose_blocks(self, self.size, SIZES.get(self.size))
+
+    @property
+    def task(self) -> Literal["ctc"]:
+        return "ctc"

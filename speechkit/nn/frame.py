@@ -4,6 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from speechkit import ops
 from speechkit.nn.stream import Chunk, StreamLayer
 
 
@@ -75,20 +76,15 @@ class BatchNorm(StreamLayer):
         return Chunk(torch.addcmul(shift[:, None], c.x, scale[:, None]), c.valid)
 
     def _normalize_batch(self, c: Chunk) -> Tensor:
+        real = c.valid.flatten().to(c.x.dtype)
         frames = c.masked.transpose(1, 2).flatten(0, 1)
-        real = c.valid.flatten().to(frames.dtype)
-        count = real.sum().clamp(min=1)
-        # products with the row of validities are sums over valid frames, at matrix speed
-        mean = real @ frames / count
-        centred = frames - mean
-        variance = real @ centred.square() / count
+        y, mean, variance = ops.batch_norm(frames, real, self.weight, self.bias, self.eps)
         with torch.no_grad():
             self.num_batches_tracked += 1
-            unbiased = variance * count / (count - 1).clamp(min=1)
+            count = real.sum().clamp(min=2)
+            unbiased = variance * count / (count - 1)
             self.running_mean.lerp_(mean.to(self.running_mean.dtype), self.momentum)
             self.running_var.lerp_(unbiased.to(self.running_var.dtype), self.momentum)
-        scale = self.weight * torch.rsqrt(variance + self.eps)
-        y = torch.addcmul(self.bias, centred, scale)
         return y.unflatten(0, c.valid.shape).transpose(1, 2)
 
     def extra_repr(self) -> str:

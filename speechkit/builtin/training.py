@@ -1,0 +1,131 @@
+"""The core's losses, optimisers, schedules, initial weights and decoders."""
+
+from speechkit.component import Component
+from speechkit.hookspecs import hookimpl
+
+
+@hookimpl
+def speechkit_losses() -> list[Component]:
+    return [
+        Component(
+            name="ctc",
+            factory="speechkit.losses:CTC",
+            summary="Connectionist temporal classification, blank last, per utterance",
+            formula="-log P(targets | scores), 0 where no alignment exists",
+            paper="Graves et al., ICML 2006",
+        ),
+        Component(
+            name="cross_entropy",
+            factory="speechkit.losses:CrossEntropy",
+            summary="Cross entropy of one class per utterance, with label smoothing",
+            formula="-sum(((1 - smoothing) * one_hot(target) + smoothing / n) * log_softmax(x))",
+            paper="arXiv:1512.00567",
+            example={"smoothing": 0.1},
+        ),
+        Component(
+            name="frame_cross_entropy",
+            factory="speechkit.losses:FrameCrossEntropy",
+            summary="Cross entropy of one class per frame, averaged over valid frames",
+            formula="mean_t(-log_softmax(x_t)[target_t])",
+        ),
+    ]
+
+
+@hookimpl
+def speechkit_optimizers() -> list[Component]:
+    return [
+        Component(
+            name="novograd",
+            factory="speechkit.optim:novograd",
+            summary="Momentum on gradients normalised tensor by tensor",
+            formula="m = beta1 * m + g / (sqrt(v) + eps) + weight_decay * w; w -= lr * m",
+            paper="arXiv:1905.11286",
+            example={"lr": 0.01, "beta1": 0.95, "beta2": 0.5, "weight_decay": 1e-3},
+        ),
+        Component(
+            name="sgd",
+            factory="torch.optim:SGD",
+            summary="Stochastic gradient descent with momentum",
+            formula="m = momentum * m + g + weight_decay * w; w -= lr * m",
+            paper="Sutskever et al., ICML 2013",
+            example={"lr": 0.01, "momentum": 0.9, "weight_decay": 1e-3},
+        ),
+        Component(
+            name="adamw",
+            factory="speechkit.optim:adamw",
+            summary="Adam with decoupled weight decay",
+            formula="w -= lr * (m / (sqrt(v) + eps) + weight_decay * w), m and v bias-corrected",
+            paper="arXiv:1711.05101",
+            example={"lr": 1e-3, "beta1": 0.9, "beta2": 0.98, "weight_decay": 1e-2},
+        ),
+    ]
+
+
+@hookimpl
+def speechkit_schedules() -> list[Component]:
+    return [
+        Component(
+            name="constant",
+            factory="speechkit.schedules:constant",
+            summary="Warm-up, then the base rate",
+            formula="1",
+            example={"warmup": 10},
+        ),
+        Component(
+            name="cosine",
+            factory="speechkit.schedules:cosine",
+            summary="Warm-up, then half a cosine down to the floor",
+            formula="floor + (1 - floor) * (1 + cos(pi * p)) / 2",
+            paper="arXiv:1608.03983",
+            example={"warmup": 0.05, "floor": 0.01},
+        ),
+        Component(
+            name="polynomial_hold",
+            factory="speechkit.schedules:polynomial_hold",
+            summary="Warm-up, hold, then a polynomial down to the floor",
+            formula="floor + (1 - floor) * (1 - p) ^ power",
+            paper="arXiv:2004.08531",
+            example={"warmup_ratio": 0.05, "hold_ratio": 0.45, "power": 2.0, "floor": 0.02},
+        ),
+        Component(
+            name="exponential",
+            factory="speechkit.schedules:exponential",
+            summary="Warm-up, hold, then halving every half-life down to the floor",
+            formula="max(floor, 0.5 ^ ((step - start) / halflife))",
+            example={"warmup": 10, "hold": 0.5, "halflife": 0.1, "floor": 0.001},
+        ),
+    ]
+
+
+@hookimpl
+def speechkit_inits() -> list[Component]:
+    return [
+        Component(
+            name="xavier_uniform",
+            factory="speechkit.inits:xavier_uniform",
+            summary="Weights uniform, scaled by fan-in and fan-out",
+            formula="w ~ U(-b, b), b = gain * sqrt(6 / (fan_in + fan_out))",
+            paper="Glorot & Bengio, AISTATS 2010",
+            example={"gain": 1.0},
+        ),
+        Component(
+            name="kaiming_uniform",
+            factory="speechkit.inits:kaiming_uniform",
+            summary="Weights uniform, scaled by fan-in for ReLU",
+            formula="w ~ U(-b, b), b = sqrt(6 / fan_in)",
+            paper="arXiv:1502.01852",
+        ),
+    ]
+
+
+@hookimpl
+def speechkit_decoders() -> list[Component]:
+    return [
+        Component(
+            name="greedy",
+            factory="speechkit.text:GreedyCTC",
+            summary="The best label of each CTC frame, repeats collapsed, blanks dropped",
+            formula="drop_blank(collapse(argmax(log_probs)))",
+            paper="Graves et al., ICML 2006",
+        ),
+    ]

@@ -1,0 +1,162 @@
+"""Manifests: JSON lines that say which utterances there are and what was said in them."""
+
+import difflib
+import json
+import math
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from speechkit.errors import ManifestError
+
+Segments = tuple[tuple[float, float], ...]
+
+KEYS = ("audio_filepath", "duration", "text", "label", "segments", "offset", "speaker")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Utterance:
+    """A stretch of a recording and what it holds.
+
+    `audio` is absolute; `segments` are the `(start_s, end_s)` of speech, counted from `offset_s`.
+    """
+
+    audio: Path
+    duration_s: float
+    text: str | None = None
+    label: str | None = None
+    segments: Segments | None = None
+    offset_s: float = 0.0
+    speaker: str | None = None
+
+
+def read_manifest(path: str | os.PathLike[str], *, check_files: bool = True) -> list[Utterance]:
+    """Reads JSON lines with `audio_filepath`, `duration` and any of the other KEYS.
+
+    Paths are relative to the manifest; other keys are ignored. Raises ManifestError as
+    `train.jsonl:17: duration: ...`; `check_files` also asks that each audio file exists.
+    """
+    path = Path(path)
+    try:
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
+    except OSError as error:
+        raise ManifestError(f"cannot open manifest {path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise ManifestError(f"manifest {path} is not UTF-8; convert it to JSON lines") from error
+    utterances = []
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            utterances.append(_parse(line, path.parent, check_files))
+        except ManifestError as error:
+            raise ManifestError(f"{path.name}:{number}: {error}") from error
+    if not utterances:
+        raise ManifestError(f"manifest {path} has no utterances; write one JSON object per line")
+    return utterances
+
+
+def write_manifest(path: str | os.PathLike[str], utterances: Iterable[Utterance]) -> None:
+    """Writes JSON lines, paths relative to the manifest; the file appears whole or not at all."""
+    path = Path(path)
+    lines = [json.dumps(_row(u, path.parent), ensure_ascii=False) + "\n" for u in utterances]
+    if not lines:
+        raise ManifestError(f"no utterances to write to {path}; give at least one")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text("".join(lines), encoding="utf-8", newline="\n")
+    temporary.replace(path)
+
+
+def _row(utterance: Utterance, folder: Path) -> dict[str, Any]:
+    row = {
+        "audio_filepath": Path(os.path.relpath(utterance.audio, folder)).as_posix(),
+        "duration": utterance.duration_s,
+        "text": utterance.text,
+        "label": utterance.label,
+        "segments": utterance.segments,
+        "offset": utterance.offset_s or None,
+        "speaker": utterance.speaker,
+    }
+    return {key: value for key, value in row.items() if value is not None}
+
+
+def _parse(line: str, folder: Path, check_files: bool) -> Utterance:
+    try:
+        row = json.loads(line)
+    except ValueError as error:
+        raise ManifestError(f"not JSON: {error}") from error
+    if not isinstance(row, dict):
+        raise ManifestError('not a JSON object; write {"audio_filepath": ..., "duration": ...}')
+    _check_keys(row)
+    name = _string(row, "audio_filepath")
+    if not name:
+        raise ManifestError("audio_filepath: missing; give the path of the audio file")
+    audio = Path(os.path.abspath(folder / name))
+    if check_files and not audio.is_file():
+        raise ManifestError(f"audio_filepath: no file {audio}; correct the path or drop the line")
+    duration_s, offset_s = _number(row, "duration"), _number(row, "offset", 0.0)
+    if duration_s <= 0:
+        raise ManifestError(f"duration: {duration_s:g} is not positive; give seconds")
+    if offset_s < 0:
+        raise ManifestError(f"offset: {offset_s:g} is negative; give seconds from the file's start")
+    return Utterance(
+        audio=audio,
+        duration_s=duration_s,
+        text=_string(row, "text"),
+        label=_string(row, "label"),
+        segments=_segments(row, duration_s),
+        offset_s=offset_s,
+        speaker=_string(row, "speaker"),
+    )
+
+
+def _check_keys(row: dict[str, Any]) -> None:
+    """Names a key that is nearly one of KEYS and stands in for it."""
+    absent = [key for key in KEYS if key not in row]
+    for key in row:
+        close = difflib.get_close_matches(key.lower(), absent, n=1, cutoff=0.83)
+        if key not in KEYS and close:
+            raise ManifestError(f"{key}: no such key; did you mean {close[0]!r}?")
+
+
+def _string(row: dict[str, Any], key: str) -> str | None:
+    value = row.get(key)
+    if value is not None and not isinstance(value, str):
+        raise ManifestError(f"{key}: {value!r} is not a string; write it in quotes")
+    return value
+
+
+def _number(row: dict[str, Any], key: str, default: float | None = None) -> float:
+    value: Any = row.get(key, default)
+    if not _is_number(value):
+        given = "missing" if value is None else f"{value!r} is not a number"
+        raise ManifestError(f"{key}: {given}; give seconds, such as 3.2")
+    return float(value)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _segments(row: dict[str, Any], duration_s: float) -> Segments | None:
+    value = row.get("segments")
+    if value is None:
+        return None
+    pairs = value if isinstance(value, list) else [value]
+    end_of_last = 0.0
+    for pair in pairs:
+        if not (isinstance(pair, list) and len(pair) == 2 and all(map(_is_number, pair))):
+            raise ManifestError(
+                f"segments: {pair!r} is not a [start, end]; write [[0.2, 1.5], ...]"
+            )
+        start, end = pair
+        if not end_of_last <= start < end <= duration_s:
+            raise ManifestError(
+                f"segments: {pair} is out of order or outside [0, {duration_s:g}]; "
+                "sort them and cut them to the utterance"
+            )
+        end_of_last = end
+    return tuple((float(start), float(end)) for start, end in pairs)

@@ -1,0 +1,44 @@
+"""How well a model does on a manifest."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from speechkit.data import UtteranceDataset, Utterance, batches, bucket_batches, read_manifest
+from speechkit.models import Model
+from speechkit.tasks import task_of
+
+
+@torch.inference_mode()
+def evaluate(
+    model: Model,
+    manifest: Path | str | Sequence[Utterance],
+    batch_size: int = 32,
+    workers: int = 0,
+) -> dict[str, Any]:
+    """The number of utterances `n` and the task's figures, as fractions: `wer` and `cer`,
+    `accuracy`, or `auc`. The model is left in the mode it was in."""
+    utterances = read_manifest(manifest) if isinstance(manifest, Path | str) else manifest
+    task = task_of(model)
+    dataset = UtteranceDataset(utterances, task.encode, sample_rate=model.sample_rate)
+    plan = bucket_batches(
+        [u.duration_s for u in utterances],
+        batch_size=batch_size,
+        batch_seconds=None,
+        seed=0,
+        epoch=0,
+        shuffle=False,
+    )
+    device = next(model.parameters()).device
+    was_training = model.training
+    model.eval()
+    references: list[Any] = []
+    answers: list[Any] = []
+    for batch in batches(dataset, plan, workers):
+        output = model(batch.audio.to(device), batch.lengths.to(device))
+        references += task.references(batch, output)
+        answers += task.answers(output)
+    model.train(was_training)
+    return {"n": len(utterances), **task.marks(references, answers)}

@@ -1,0 +1,23 @@
+"""From audio to features: every layer here streams, or says what to use instead."""
+
+from speechkit.frontend.base import Offline
+from speechkit.frontend.mel import MFCC, LogMel
+from speechkit.frontend.nemo1 import NemoPowerSpectrum, PadTo
+from speechkit.frontend.normalize import Fixed, PerFeature, Running, fit_statistics
+from speechkit.frontend.resample import Resample
+from speechkit.frontend.stft import PowerSpectrum, PreEmphasis
+
+__all__ = [
+    "MFCC",
+    "Fixed",
+    "LogMel",
+    "NemoPowerSpectrum",
+    "Offline",
+    "PadTo",
+    "PerFeature",
+    "PowerSpectrum",
+    "PreEmphasis",
+    "Resample",
+    "Running",
+    "fit_statistics",
+]

@@ -1,0 +1,161 @@
+"""Log-mel energies and cepstra: the features the networks read."""
+
+import math
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from speechkit.component import Spec
+from speechkit.errors import ComponentError
+from speechkit.frontend.base import Project
+from speechkit.frontend.nemo1 import Mask, NemoPowerSpectrum, PadTo
+from speechkit.frontend.normalize import normalizer
+from speechkit.frontend.stft import PowerSpectrum, PreEmphasis
+from speechkit.nn.stream import FrameWise, Serial, StreamLayer
+from speechkit.units import Seconds, to_samples
+
+Compat = Literal["nemo1"] | None
+
+
+class Log(nn.Module):
+    """y = ln(x + guard)."""
+
+    def __init__(self, guard: float) -> None:
+        super().__init__()
+        self.guard = guard
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.log(x + self.guard)
+
+    def extra_repr(self) -> str:
+        return f"guard={self.guard}"
+
+
+class LogMel(Serial):
+    """ln(mel energy + 2⁻²⁴) of pre-emphasised speech on the Slaney scale, then normalised.
+
+    Shape: x `[B, 1, N]` audio in [−1, 1], y `[B, n_mels, N // hop]`. `window_s` and `hop_s` are
+    seconds. `normalize` is `per_feature` (over the utterance, does not stream), `fixed`,
+    `running` or `none`, with parameters after a colon. compat="nemo1" gives the frames of NeMo
+    1.0 to 2.4 and does not stream; `pad_to` frames is 16 with it, else 0, unless given.
+    Source: NeMo `FilterbankFeatures`.
+    """
+
+    def __init__(
+        self,
+        sample_rate: int = 16000,
+        n_mels: int = 64,
+        window_s: float = 0.02,
+        hop_s: float = 0.01,
+        n_fft: int = 512,
+        preemphasis: float = 0.97,
+        normalize: str | Spec = "per_feature",
+        compat: Compat = None,
+        pad_to: int | None = None,
+    ) -> None:
+        check_compat(compat)
+        window = to_samples(Seconds(window_s), sample_rate)
+        hop = to_samples(Seconds(hop_s), sample_rate)
+        spectrum = NemoPowerSpectrum if compat else PowerSpectrum
+        if pad_to is None:
+            pad_to = 16 if compat else 0
+        super().__init__(
+            PreEmphasis(preemphasis),
+            spectrum(n_fft, window, hop),
+            Project(slaney_bank(sample_rate, n_fft, n_mels)),
+            FrameWise(Log(2**-24)),
+            normalizer(normalize, n_mels),
+            *([PadTo(pad_to)] if pad_to else []),
+        )
+        self.sample_rate, self.hop_samples, self.features = sample_rate, hop, n_mels
+
+
+class MFCC(Serial):
+    """Cosine transform of ln(mel energy + 1e-6) on the HTK scale, not normalised.
+
+    Shape: x `[B, 1, N]` audio in [−1, 1], y `[B, n_mfcc, N // hop]`. `window_s` and `hop_s` are
+    seconds. compat="nemo1" gives NeMo's frames and does not stream.
+    Source: torchaudio `MFCC(log_mels=True)`.
+    """
+
+    def __init__(
+        self,
+        sample_rate: int = 16000,
+        n_mfcc: int = 64,
+        n_mels: int = 64,
+        window_s: float = 0.025,
+        hop_s: float = 0.01,
+        n_fft: int = 512,
+        compat: Compat = None,
+    ) -> None:
+        check_compat(compat)
+        if not 0 < n_mfcc <= n_mels:
+            raise ComponentError(f"n_mfcc {n_mfcc} of n_mels {n_mels}; give 1 to {n_mels}")
+        window = to_samples(Seconds(window_s), sample_rate)
+        hop = to_samples(Seconds(hop_s), sample_rate)
+        spectrum: list[StreamLayer] = (
+            [Mask(), NemoPowerSpectrum(n_fft, window, hop, periodic=True, count="ceil")]
+            if compat
+            else [PowerSpectrum(n_fft, window, hop, periodic=True)]
+        )
+        super().__init__(
+            *spectrum,
+            Project(htk_bank(sample_rate, n_fft, n_mels)),
+            FrameWise(Log(1e-6)),
+            Project(cosines(n_mfcc, n_mels)),
+        )
+        self.sample_rate, self.hop_samples, self.features = sample_rate, hop, n_mfcc
+
+
+def check_compat(compat: str | None) -> None:
+    """Raises ComponentError where `compat` is neither None nor "nemo1"."""
+    if compat not in (None, "nemo1"):
+        raise ComponentError(f"compat {compat!r} is not known; use None or 'nemo1'")
+
+
+def slaney_bank(sample_rate: int, n_fft: int, n_mels: int) -> Tensor:
+    """Triangles of area 1 on the Slaney scale, 0 to sample_rate / 2 hertz.
+
+    mel(f) = 3f / 200 below 1 kHz, 15 + 27 ln(f / 1000) / ln 6.4 above. Shape: `[n_mels, F]`
+    float64. Source: librosa `filters.mel(norm="slaney")`.
+    """
+    top_hz = sample_rate / 2
+    step = math.log(6.4) / 27
+    top = 15 + math.log(top_hz / 1000) / step if top_hz > 1000 else 3 * top_hz / 200
+    mel = torch.linspace(0, top, n_mels + 2, dtype=torch.float64)
+    hz = torch.where(mel < 15, mel * 200 / 3, 1000 * torch.exp((mel - 15) * step))
+    return triangles(hz, sample_rate, n_fft) * (2 / (hz[2:] - hz[:-2]))[:, None]
+
+
+def htk_bank(sample_rate: int, n_fft: int, n_mels: int) -> Tensor:
+    """Triangles of height 1 on the HTK scale, 0 to sample_rate / 2 hertz.
+
+    mel(f) = 2595 log₁₀(1 + f / 700). Shape: `[n_mels, F]` float64.
+    """
+    top = 2595 * math.log10(1 + sample_rate / 2 / 700)
+    mel = torch.linspace(0, top, n_mels + 2, dtype=torch.float64)
+    return triangles(700 * (10 ** (mel / 2595) - 1), sample_rate, n_fft)
+
+
+def triangles(hz: Tensor, sample_rate: int, n_fft: int) -> Tensor:
+    """Triangle m rises from hz[m] to 1 at hz[m + 1] and falls to hz[m + 2], at each DFT bin.
+
+    Shape: hz `[M + 2]`, returns `[M, n_fft // 2 + 1]`.
+    """
+    bins = torch.arange(n_fft // 2 + 1, dtype=torch.float64) * sample_rate / n_fft
+    start, peak, end = hz[:-2, None], hz[1:-1, None], hz[2:, None]
+    rise, fall = (bins - start) / (peak - start), (end - bins) / (end - peak)
+    return torch.minimum(rise, fall).clamp(min=0)
+
+
+def cosines(n_out: int, n_in: int) -> Tensor:
+    """The orthonormal DCT-II: D[k, n] = √(2 / n_in) cos(π k (n + ½) / n_in), D[0] / √2.
+
+    Shape: `[n_out, n_in]` float64.
+    """
+    k = torch.arange(n_out, dtype=torch.float64)[:, None]
+    n = torch.arange(n_in, dtype=torch.float64)
+    table = math.sqrt(2 / n_in) * torch.cos(math.pi * k * (n + 0.5) / n_in)
+    table[0] /= math.sqrt(2)
+    return table

@@ -1,0 +1,165 @@
+"""Features brought to zero mean and unit variance, over an utterance or along a stream."""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from speechkit.component import Spec, did_you_mean
+from speechkit.errors import AudioError, ComponentError
+from speechkit.frontend.base import Offline, full_precision
+from speechkit.nn.stream import Chunk, Serial, State, StreamLayer
+
+EPSILON = 1e-5
+BLOCK_FRAMES = 64
+
+
+class PerFeature(Offline):
+    """y = (x − mean) / (std + 1e-5) over the row's valid frames; invalid frames become zero.
+
+    std is the unbiased one, 0 for a single frame. Shape: `[B, F, T]` → the same.
+    Source: NeMo `normalize_batch`.
+    """
+
+    instead = "normalize='fixed' or normalize='running'"
+
+    def __init__(self, features: int) -> None:
+        super().__init__()
+        self.features = features
+
+    def forward(self, c: Chunk) -> Chunk:
+        x, frames = c.masked.transpose(1, 2), c.lengths[:, None, None]
+        mean = x.sum(1, keepdim=True) / frames.clamp(min=1)
+        centred = (x - mean).masked_fill(~c.valid[:, :, None], 0)
+        variance = centred.square().sum(1, keepdim=True) / (frames - 1).clamp(min=1)
+        return Chunk((centred / (variance.sqrt() + EPSILON)).transpose(1, 2), c.valid)
+
+
+class Fixed(StreamLayer):
+    """y = (x − mean) / std with statistics of the training data, stored with the weights.
+
+    They are 0 and 1 until `fit`. Shape: `[B, F, T]` → the same.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, features: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(features))
+        self.register_buffer("std", torch.ones(features))
+
+    @torch.no_grad()
+    def fit(self, chunks: Iterable[Chunk]) -> None:
+        """Sets mean and std (unbiased, + 1e-5) from the valid frames of feature chunks."""
+        features = self.mean.shape[0]
+        frames, mean = 0, torch.zeros(features, dtype=torch.float64)
+        scatter = torch.zeros_like(mean)
+        for c in chunks:
+            x = c.x.transpose(1, 2)[c.valid].cpu().double()
+            if not len(x):
+                continue
+            # merged part by part around each part's own mean: no large squares to cancel
+            offset = x.mean(0) - mean
+            total = frames + len(x)
+            scatter += (x - x.mean(0)).square().sum(0) + offset.square() * frames * len(x) / total
+            mean += offset * len(x) / total
+            frames = total
+        if frames < 2:
+            raise AudioError(f"statistics of {frames} valid frames; give at least 2")
+        self.mean.copy_(mean)
+        self.std.copy_((scatter / (frames - 1)).sqrt() + EPSILON)
+
+    def forward(self, c: Chunk) -> Chunk:
+        return Chunk((c.x - self.mean[:, None]) / self.std[:, None], c.valid)
+
+
+class Running(Fixed):
+    """y_t = (x_t − m_t) / √(v_t + 1e-5) with statistics that forget, over the valid frames so far.
+
+        a   = exp(−1 / time_constant_frames)
+        n_t = a n_{t−1} + 1                         m_t = s_t / n_t,  s_t = a s_{t−1} + x_t
+        q_t = a q_{t−1} + (1 − 1/n_t) (x_t − m_{t−1})²                v_t = q_t / n_t
+
+    starting from n_0 = prior_frames frames of the stored mean and std (0 and 1 until `fit`). An
+    invalid frame changes nothing. Shape: `[B, F, T]` → the same.
+    """
+
+    def __init__(
+        self, features: int, time_constant_frames: float = 300, prior_frames: float = 10
+    ) -> None:
+        super().__init__(features)
+        if time_constant_frames <= 0 or prior_frames <= 0:
+            raise ComponentError(
+                f"time_constant_frames {time_constant_frames}, prior_frames {prior_frames}: "
+                "give more than 0"
+            )
+        self.time_constant_frames = time_constant_frames
+        self.prior_frames = prior_frames
+
+    def forward(self, c: Chunk) -> Chunk:
+        batch, features, _ = c.x.shape
+        return self.step(c, self.init_state(batch, features, c.x.dtype, c.x.device))[0]
+
+    def init_state(
+        self, batch: int, c_in: int, dtype: torch.dtype = torch.float32, device: Any = None
+    ) -> State:
+        mean, std = (table.to(device=device, dtype=dtype) for table in (self.mean, self.std))
+        n = mean.new_full((batch, 1, 1), self.prior_frames)
+        return n, n * mean, n * std.square()
+
+    def step(self, c: Chunk, state: State) -> tuple[Chunk, State]:
+        parts = []
+        blocks = c.masked.transpose(1, 2).split(BLOCK_FRAMES, 1), c.valid.split(BLOCK_FRAMES, 1)
+        for x, valid in zip(*blocks, strict=True):
+            y, state = self._block(x, valid, state)
+            parts.append(y)
+        return Chunk(torch.cat(parts, dim=1).transpose(1, 2), c.valid), state
+
+    def _block(self, x: Tensor, valid: Tensor, state: State) -> tuple[Tensor, State]:
+        seen = F.pad(valid.cumsum(1), (1, 0))
+        age = (seen[:, :, None] - seen[:, None]).clamp(min=0).to(x.dtype)
+        decay = torch.exp(-age / self.time_constant_frames).tril()
+
+        def accumulate(before: Tensor, now: Tensor) -> Tensor:
+            """z_t = a z_{t−1} + now_t for the whole block, with z_0 = before in front."""
+            return decay @ torch.cat([before, now], dim=1)
+
+        real = valid[:, :, None].to(x.dtype)
+        with full_precision(x):
+            n = accumulate(state[0], real)
+            s = accumulate(state[1], x)
+            m = s / n
+            surprise = (x - m[:, :-1]) * real
+            q = accumulate(state[2], (1 - 1 / n[:, 1:]) * surprise.square())
+        y = (x - m[:, 1:]) / (q / n + EPSILON)[:, 1:].sqrt()
+        return y, (n[:, -1:], s[:, -1:], q[:, -1:])
+
+    def extra_repr(self) -> str:
+        return f"time_constant_frames={self.time_constant_frames}, prior_frames={self.prior_frames}"
+
+
+def fit_statistics(frontend: nn.Module, audio: Iterable[Tensor]) -> None:
+    """Fits a front end's `Fixed` or `Running` layer, where it has one, to utterances `[N]`."""
+    layers = list(frontend) if isinstance(frontend, Serial) else []
+    for index, layer in enumerate(layers):
+        if isinstance(layer, Fixed):
+            before = Serial(*layers[:index])
+            layer.fit(before(Chunk.of(x[None, None])) for x in audio)
+            return
+
+
+def normalizer(spec: str | Spec, features: int) -> StreamLayer:
+    """The layer that a spec such as `"running:time_constant_frames=500"` names."""
+    spec = Spec.parse(spec)
+    known: dict[str, Callable[..., StreamLayer]] = {
+        "per_feature": PerFeature,
+        "fixed": Fixed,
+        "running": Running,
+        "none": lambda features: StreamLayer(),
+    }
+    if spec.name not in known:
+        raise ComponentError(f"no normalisation {spec.name!r}. {did_you_mean(spec.name, known)}")
+    return known[spec.name](features, **spec.params)

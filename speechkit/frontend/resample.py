@@ -1,0 +1,102 @@
+"""Audio from one sample rate to another, exactly the same whole or in pieces."""
+
+import math
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from speechkit.errors import AudioError
+from speechkit.frontend.base import TableLayer
+from speechkit.nn.stream import Chunk, State, cat_time, empty_past
+
+ZEROS = 64
+"""Zero crossings of the filter on each side, at the lower of the two rates."""
+STOP_DB = 90
+"""Attenuation from the lower Nyquist frequency on."""
+# Kaiser's design formulas: the shape, and the width of the transition as a part of Nyquist
+BETA = 0.1102 * (STOP_DB - 8.7)
+TRANSITION = (STOP_DB - 8) / (2.285 * 2 * ZEROS * math.pi)
+
+
+class Resample(TableLayer):
+    """Windowed-sinc interpolation from `rate_in` to `rate_out` hertz.
+
+        y[m] = Σ_n x[n] h(m · rate_in / rate_out − n)
+        h(τ) = c r sinc(c r τ) I₀(β √(1 − (r τ / 64)²)) / I₀(β),  r = min(1, rate_out / rate_in)
+
+    flat to 0.91 of the lower Nyquist frequency and 90 dB down from Nyquist on. With both rates
+    divided by their greatest common divisor, `stride` = rate_in samples make `rate` = rate_out,
+    computed as that many phases of one strided convolution. An output sample is valid where the
+    input at or just before its time is. Shape: x `[B, 1, N]`,
+    y `[B, 1, ceil(N · rate_out / rate_in)]`.
+    Source: J. F. Kaiser, "Nonrecursive digital filter design using the I0-sinh window function".
+    """
+
+    def __init__(self, rate_in: int, rate_out: int) -> None:
+        if min(rate_in, rate_out) < 1 or rate_in == rate_out:
+            raise AudioError(
+                f"cannot resample {rate_in} to {rate_out} Hz; give two different positive rates"
+            )
+        common = math.gcd(rate_in, rate_out)
+        stride, rate = rate_in // common, rate_out // common
+        reach = math.ceil(ZEROS * max(1, stride / rate))
+        super().__init__(phases(stride, rate, reach))
+        self.rate_in, self.rate_out = rate_in, rate_out
+        self.stride, self.rate = stride, rate
+        self.left: int = reach
+        self.right: int = self.table.shape[1] - 1 - self.left
+        # whole blocks, so that a layer after this one meets whole blocks too
+        blocks = self.right // stride
+        self.delay = blocks * rate
+        self.keep = blocks * stride + self.left
+
+    def forward(self, c: Chunk) -> Chunk:
+        samples = c.x.shape[2]
+        missing = -samples % self.stride
+        x = F.pad(c.masked, (self.left, self.right + missing))
+        valid = F.pad(c.valid, (0, missing))
+        y = self._interpolate(x, valid)
+        n = -(-samples * self.rate // self.stride)
+        return Chunk(y.x[:, :, :n], y.valid[:, :n])
+
+    def init_state(
+        self, batch: int, c_in: int, dtype: torch.dtype = torch.float32, device: Any = None
+    ) -> State:
+        return empty_past(batch, c_in, self.keep, dtype, device)
+
+    def step(self, c: Chunk, state: State) -> tuple[Chunk, State]:
+        self.check_chunk(c)
+        samples = c.x.shape[2]
+        x, valid = cat_time([state[0], c.masked]), torch.cat([state[1], c.valid], dim=1)
+        y = self._interpolate(x, valid[:, self.left : self.left + samples])
+        return y, (x[:, :, samples:], valid[:, samples:])
+
+    def _interpolate(self, x: Tensor, valid: Tensor) -> Chunk:
+        """The outputs whose own inputs are `valid`; `x` begins `left` samples before them."""
+        n = valid.shape[1] // self.stride * self.rate
+        own = torch.arange(n, device=x.device) * self.stride // self.rate
+        if not n:
+            return Chunk(x[:, :, :0], valid[:, own])
+        y = F.conv1d(x, self.table.to(x.dtype)[:, None], stride=self.stride)
+        y = y.transpose(1, 2).reshape(x.shape[0], -1, 1)[:, :n]
+        return Chunk(y.transpose(1, 2), valid[:, own])
+
+    def extra_repr(self) -> str:
+        return f"{self.rate_in} → {self.rate_out} Hz"
+
+
+def phases(stride: int, rate: int, reach: int) -> Tensor:
+    """One filter per output sample of a block, over the input from `reach` before the block on.
+
+    Shape: `[rate, 2 · reach + 1 + (rate − 1) · stride // rate]` float64, each row's sum 1.
+    """
+    last = (rate - 1) * stride // rate
+    at = torch.arange(rate, dtype=torch.float64)[:, None] * stride / rate
+    tau = at - torch.arange(-reach, last + reach + 1, dtype=torch.float64)
+    low = min(1.0, rate / stride)
+    inside = 1 - (low * tau / ZEROS).square()
+    window = torch.special.i0(BETA * inside.clamp(min=0).sqrt()) * (inside >= 0)
+    h = torch.sinc((1 - TRANSITION / 2) * low * tau) * window
+    return h / h.sum(1, keepdim=True)

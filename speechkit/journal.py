@@ -1,0 +1,64 @@
+"""What a run leaves to read: a progress bar, JSON lines and TensorBoard."""
+
+import json
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from speechkit.errors import MissingExtraError
+
+FILE = "metrics.jsonl"
+
+
+class Journal:
+    """Figures by step, in `metrics.jsonl` and for TensorBoard, and a bar on the terminal."""
+
+    def __init__(self, out: Path, steps: int, start: int = 0) -> None:
+        try:
+            from torch.utils.tensorboard.writer import SummaryWriter
+        except ImportError as error:
+            raise MissingExtraError("tensorboard", "train") from error
+        self.path = out / FILE
+        _forget_after(self.path, start)
+        self.board = SummaryWriter(str(out / "tensorboard"), purge_step=start + 1)
+        self.bar = Progress(
+            TextColumn("training"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[latest]}"),
+            TimeRemainingColumn(),
+        )
+        self.task = self.bar.add_task("training", total=steps, completed=start, latest="")
+
+    def __enter__(self) -> "Journal":
+        self.bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
+    ) -> None:
+        self.bar.stop()
+        self.board.close()
+
+    def advance(self, step: int, loss: float) -> None:
+        """Moves the bar to `step`."""
+        self.bar.update(self.task, completed=step, latest=f"loss {loss:.3f}")
+
+    def log(self, step: int, **figures: Any) -> None:
+        """Writes figures of one step."""
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"step": step, **figures}) + "\n")
+        for name, value in figures.items():
+            self.board.add_scalar(name, value, step)
+        if "loss" not in figures:
+            said = ", ".join(f"{name} {value:.4g}" for name, value in figures.items())
+            self.bar.console.print(f"step {step}: {said}")
+
+
+def _forget_after(path: Path, step: int) -> None:
+    """Drops the lines of steps that will be run again."""
+    if path.exists():
+        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+        path.write_text("".join(x for x in lines if json.loads(x)["step"] <= step), "utf-8")

@@ -1,0 +1,91 @@
+"""Losses: each call gives one loss per utterance, which the training loop averages.
+
+`loss(scores, lengths, targets, target_lengths)` → `[B]`, with lengths `[B]` in output frames.
+All compute in float32 at least, whatever the network's precision.
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from speechkit.errors import TrainingError
+
+IGNORED = -100
+"""The target of a frame that does not count."""
+
+
+class CTC:
+    """−log P(targets | scores), summed over all alignments; 0 where there is none.
+
+    Not divided by the target's length. Shape: scores `[B, T, V + 1]` log-probabilities with the
+    blank last, targets `[B, S]` int64, target_lengths `[B]`. Graves et al., ICML 2006.
+    """
+
+    def __call__(
+        self, scores: Tensor, lengths: Tensor, targets: Tensor, target_lengths: Tensor
+    ) -> Tensor:
+        return F.ctc_loss(
+            _precise(scores).transpose(0, 1),
+            targets,
+            lengths,
+            target_lengths,
+            blank=scores.shape[2] - 1,
+            reduction="none",
+            zero_infinity=True,
+        )
+
+
+@dataclass(frozen=True)
+class CrossEntropy:
+    """−Σ q·log softmax(scores), q = (1 − smoothing)·one_hot(targets) + smoothing / n.
+
+    Shape: scores `[B, n]`, targets `[B]` int64. Smoothing: Szegedy et al., arXiv:1512.00567.
+    """
+
+    smoothing: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.smoothing <= 1:
+            raise ValueError(f"smoothing {self.smoothing}: give a fraction from 0 to 1")
+
+    def __call__(
+        self, scores: Tensor, lengths: Tensor, targets: Tensor, target_lengths: Tensor
+    ) -> Tensor:
+        return F.cross_entropy(
+            _precise(scores), targets, reduction="none", label_smoothing=self.smoothing
+        )
+
+
+class FrameCrossEntropy:
+    """−log softmax(scores)[target], averaged over the frames of each utterance.
+
+    Frames beyond `lengths`, and those whose target is −100, do not count; with none left the loss
+    is 0. Shape: scores `[B, T, n]`, targets `[B, T]` int64.
+    """
+
+    def __call__(
+        self, scores: Tensor, lengths: Tensor, targets: Tensor, target_lengths: Tensor
+    ) -> Tensor:
+        frames = scores.shape[1]
+        if targets.shape != scores.shape[:2]:
+            raise TrainingError(
+                f"scores of {frames} frames, targets of {targets.shape[1]}; "
+                f"give one target per output frame"
+            )
+        valid = torch.arange(frames, device=scores.device) < lengths[:, None]
+        valid = valid & (targets != IGNORED)
+        # filled before the softmax, whose gradient would spread a NaN in padding
+        scores = _precise(scores).masked_fill(~valid[:, :, None], 0.0)
+        loss = F.cross_entropy(
+            scores.transpose(1, 2),
+            targets.masked_fill(~valid, IGNORED),
+            reduction="none",
+            ignore_index=IGNORED,
+        )
+        return loss.sum(dim=1) / valid.sum(dim=1).clamp(min=1)
+
+
+def _precise(scores: Tensor) -> Tensor:
+    return scores.to(torch.promote_types(scores.dtype, torch.float32))

@@ -1,0 +1,127 @@
+"""Text to labels and back: normalisation, encoding and the greedy reading of CTC scores."""
+
+import string
+import unicodedata
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from speechkit.component import did_you_mean
+from speechkit.errors import ConfigError, ManifestError, SpeechkitError
+
+ENGLISH_LABELS: tuple[str, ...] = (" ", *string.ascii_lowercase, "'")
+"""Space, a…z and the apostrophe; the CTC blank follows as index 28."""
+
+_ENGLISH_SPELLINGS = str.maketrans(
+    {"’": "'", "ʼ": "'", "´": "'", "`": "'", "&": " and ", "+": " plus ", "%": " percent "}
+)
+
+
+def normalize(text: str, name: str = "english", labels: Sequence[str] = ENGLISH_LABELS) -> str:
+    """`text` under the normalisation `name`, sure to consist of `labels`.
+
+    "english" lower-cases, strips accents, spells out & + and %, keeps the apostrophe, turns other
+    punctuation into spaces and collapses spaces; "none" leaves the text as it is. Neither expands
+    digits: a character that is no label raises ManifestError.
+    """
+    if name not in NORMALIZATIONS:
+        raise ConfigError(f"no text normalisation {name!r}. {did_you_mean(name, NORMALIZATIONS)}")
+    normalized = NORMALIZATIONS[name](text)
+    _check(normalized, text, labels)
+    return normalized
+
+
+def encode(text: str, labels: Sequence[str] = ENGLISH_LABELS) -> Tensor:
+    """The index of each character of `text` in `labels`, int64 `[S]`."""
+    _check(text, text, labels)
+    index = {label: i for i, label in enumerate(labels)}
+    return torch.tensor([index[character] for character in text], dtype=torch.int64)
+
+
+def decode(ids: Tensor | Iterable[int], labels: Sequence[str] = ENGLISH_LABELS) -> str:
+    """The text that `encode` turns into `ids`."""
+    ids = ids.tolist() if isinstance(ids, Tensor) else list(ids)
+    for i in ids:
+        if not 0 <= i < len(labels):
+            raise SpeechkitError(
+                f"id {i} is none of {len(labels)} labels; drop blanks and padding before decoding"
+            )
+    return "".join(labels[i] for i in ids)
+
+
+def greedy_ctc(log_probs: Tensor, lengths: Tensor) -> list[list[int]]:
+    """The best label of each frame, repeats collapsed, blanks dropped.
+
+    Shape: log_probs `[B, T, V + 1]` with the blank last, lengths `[B]` in frames; B lists of ids.
+    """
+    best = log_probs.argmax(dim=2)
+    blank = log_probs.shape[2] - 1
+    inside = torch.arange(best.shape[1], device=best.device) < lengths.to(best.device)[:, None]
+    new = _begins_label(best, best.new_full((best.shape[0], 1), blank), blank) & inside
+    return [row[begins].tolist() for row, begins in zip(best, new, strict=True)]
+
+
+class GreedyState(NamedTuple):
+    """What a greedy decoder remembers: the last frame's id, and the text so far."""
+
+    last: int
+    text: str
+
+
+class GreedyCTC:
+    """Reads CTC scores chunk by chunk: the joined chunks give the text of `greedy_ctc`."""
+
+    def __init__(self, labels: Sequence[str]) -> None:
+        self.labels = tuple(labels)
+        self.blank = len(self.labels)
+
+    def init(self) -> GreedyState:
+        return GreedyState(self.blank, "")
+
+    def step(self, state: GreedyState, log_probs: Tensor) -> tuple[GreedyState, str]:
+        """The next state and the text so far, after valid frames log_probs `[T, V + 1]`."""
+        best = log_probs.argmax(dim=1)
+        if not len(best):
+            return state, state.text
+        new = _begins_label(best, best.new_tensor([state.last]), self.blank)
+        text = state.text + decode(best[new], self.labels)
+        return GreedyState(int(best[-1]), text), text
+
+    def finish(self, state: GreedyState) -> str:
+        """The whole text."""
+        return state.text
+
+
+def _begins_label(best: Tensor, before: Tensor, blank: int) -> Tensor:
+    """True where `best [..., T]` starts a label, with `before [..., 1]` the frame before it."""
+    previous = torch.cat([before, best[..., :-1]], dim=-1)
+    return (best != previous) & (best != blank)
+
+
+def _check(text: str, source: str, labels: Sequence[str]) -> None:
+    unknown = set(text) - set(labels)
+    if unknown:
+        character = min(unknown, key=text.index)
+        raise ManifestError(
+            f"text {source!r} has {character!r}, which is no label; "
+            f"spell it out, or add it to the labels"
+        )
+
+
+def _english(text: str) -> str:
+    # compatibility decomposition takes accents and ligatures apart, and may yield capitals
+    decomposed = unicodedata.normalize("NFKD", text.translate(_ENGLISH_SPELLINGS)).lower()
+    return " ".join("".join(map(_english_character, decomposed)).split())
+
+
+def _english_character(character: str) -> str:
+    category = unicodedata.category(character)
+    if category in ("Mn", "Cf"):  # accents; invisible marks such as a soft hyphen
+        return ""
+    return " " if category.startswith("P") and character != "'" else character
+
+
+NORMALIZATIONS: Mapping[str, Callable[[str], str]] = {"english": _english, "none": str}
+"""Each text normalisation by the name that a model stores."""

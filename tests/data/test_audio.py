@@ -1,0 +1,194 @@
+"""Reading sound: formats, rates, channels, and one line for everything that cannot be used."""
+
+import io
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from speechkit.data.audio import AudioWarning, audio_duration_s, read_audio
+from speechkit.errors import AudioError
+
+FORMATS: dict[str, dict[str, Any]] = {
+    "wav": {},
+    "flac": {},
+    "ogg": {"format": "OGG", "subtype": "VORBIS"},
+    "opus": {"format": "OGG", "subtype": "OPUS"},
+    "mp3": {},
+    "sph": {"format": "NIST"},
+}
+
+
+def tone(hertz: float = 440.0, rate: int = 16000, seconds: float = 1.0) -> np.ndarray:
+    return 0.3 * np.sin(2 * np.pi * hertz * np.arange(round(rate * seconds)) / rate)
+
+
+def write(path: Path, x: np.ndarray, rate: int = 16000, **options: Any) -> Path:
+    soundfile.write(path, x, rate, **options)
+    return path
+
+
+def loudest_hertz(x: torch.Tensor, rate: int = 16000) -> float:
+    return float(torch.fft.rfft(x).abs().argmax()) * rate / len(x)
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_reads_every_format_from_path_and_bytes(tmp_path: Path, name: str) -> None:
+    path = write(tmp_path / f"a.{name}", tone(), **FORMATS[name])
+    x = read_audio(path)
+    assert x.dtype == torch.float32
+    assert x.shape == (16000,)
+    assert loudest_hertz(x) == 440
+    assert x[2000:-2000].abs().max().item() == pytest.approx(0.3, rel=0.05)
+    assert torch.equal(x, read_audio(path.read_bytes()))
+    assert torch.equal(x, read_audio(str(path)))
+    assert audio_duration_s(path) == 1
+
+
+@pytest.mark.parametrize("rate", [8000, 44100, 96000])
+def test_resampling_keeps_pitch_length_and_level(tmp_path: Path, rate: int) -> None:
+    x = read_audio(write(tmp_path / "a.wav", tone(1000, rate), rate))
+    assert len(x) == 16000
+    assert loudest_hertz(x) == 1000
+    assert x[1000:-1000].abs().max().item() == pytest.approx(0.3, abs=2e-3)
+
+
+def test_resampling_removes_what_the_new_rate_cannot_hold() -> None:
+    x = read_audio(tone(20000, 96000), sample_rate=96000)
+    assert x[1000:-1000].abs().max() < 1e-3
+
+
+@pytest.mark.parametrize("name", ["wav", "flac", "opus"])
+def test_reads_only_the_wanted_part(tmp_path: Path, name: str) -> None:
+    noise = np.random.default_rng(0).uniform(-0.2, 0.2, 48000)
+    path = write(tmp_path / f"a.{name}", noise, **FORMATS[name])
+    part = read_audio(path, offset_s=1.5, duration_s=0.5)
+    assert torch.equal(part, read_audio(path)[24000:32000])
+    assert torch.equal(
+        read_audio(noise, sample_rate=16000, offset_s=2.5), read_audio(noise, 16000)[40000:]
+    )
+
+
+def test_a_duration_rounded_up_reads_to_the_end(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.wav", tone(seconds=1.04))
+    assert len(read_audio(path, duration_s=1.1)) == 16640
+
+
+def test_arrays_and_tensors_give_the_same_sound() -> None:
+    integers = np.array([0, 16384, -32768, 8192], dtype=np.int16).repeat(200)
+    floats = integers / 32768
+    with pytest.warns(AudioWarning, match="is clipped: 25.0% of its samples"):
+        expected = read_audio(integers, sample_rate=16000)
+    assert expected[::200].tolist() == [0, 0.5, -1, 0.25]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", AudioWarning)
+        for source in (floats, floats.astype(np.float32), torch.from_numpy(floats)):
+            assert torch.equal(read_audio(source, sample_rate=16000), expected)
+
+
+def test_two_channels_are_averaged(tmp_path: Path) -> None:
+    stereo = np.stack([tone(), np.zeros(16000)], axis=1)
+    x = read_audio(write(tmp_path / "a.wav", stereo))
+    torch.testing.assert_close(x, torch.from_numpy(tone() / 2).float(), atol=1e-4, rtol=0)
+    assert torch.equal(read_audio(stereo, 16000), read_audio(tone() / 2, 16000))
+
+
+def test_the_source_array_is_left_alone() -> None:
+    x = np.linspace(-1.5, 1.5, 1000, dtype=np.float32)
+    before = x.copy()
+    with pytest.warns(AudioWarning):
+        assert read_audio(x, 16000).abs().max() == 1
+    assert np.array_equal(x, before)
+
+
+ARRAYS: dict[str, tuple[Any, dict[str, Any], str]] = {
+    "no rate": (tone(), {}, "does not say its sample rate; pass sample_rate="),
+    "rate 0": (tone(), {"sample_rate": 0}, "sample_rate=0 is not a rate"),
+    "empty": (np.zeros(0), {"sample_rate": 8000}, "holds no sound; give at least one sample"),
+    "int32": (np.zeros(9, np.int32), {"sample_rate": 8000}, "is int32; convert it to float32"),
+    "bfloat16": (torch.zeros(9).bfloat16(), {"sample_rate": 8000}, "is bfloat16; convert it"),
+    "no channel": (np.zeros((9, 0)), {"sample_rate": 8000}, "has 0 channels, expected 1 or 2"),
+    "3-D": (np.zeros((1, 1, 9)), {"sample_rate": 8000}, r"neither \[N\] nor \[N, channels\]"),
+    "channels first": (np.zeros((2, 900)), {"sample_rate": 8000}, "900 channels.* x.T where time"),
+    "NaN": (np.full(9, np.nan), {"sample_rate": 8000}, "contains NaN or infinity"),
+    "infinity": (np.full(9, np.inf), {"sample_rate": 8000}, "contains NaN or infinity"),
+    "integers as floats": (
+        tone() * 32768,
+        {"sample_rate": 8000},
+        r"reaches 98.*expected \[-1, 1\]",
+    ),
+    "a list": ([0.0, 0.1], {}, "cannot read list; give a path, bytes, a numpy array or a tensor"),
+    "no bytes": (b"", {}, "is an empty file"),
+    "not sound": (b"hello world" * 99, {}, "cannot decode the sound in 1089 bytes: .*; give wav"),
+    "late": (tone(), {"sample_rate": 16000, "offset_s": 2.0}, "ends at 1 s, before 2 s"),
+    "long": (tone(), {"sample_rate": 16000, "duration_s": 2.0}, "ends at 1 s, before 2 s"),
+    "no part": (tone(), {"sample_rate": 16000, "duration_s": 0.0}, r"give offset_s >= 0 and dur"),
+}
+
+
+@pytest.mark.parametrize("case", ARRAYS)
+def test_bad_input_is_refused_in_one_line(case: str) -> None:
+    source, options, message = ARRAYS[case]
+    with pytest.raises(AudioError, match=message) as caught:
+        read_audio(source, **options)
+    assert "\n" not in str(caught.value)
+
+
+def test_bad_files_are_named(tmp_path: Path) -> None:
+    with pytest.raises(AudioError, match=r"cannot open .*gone.wav: no such file or directory"):
+        read_audio(tmp_path / "gone.wav")
+    with pytest.raises(AudioError, match="is a directory"):
+        read_audio(tmp_path)
+    for name in ("empty.wav", "empty.raw"):
+        (tmp_path / name).touch()
+        with pytest.raises(AudioError, match=f"{name} is an empty file"):
+            read_audio(tmp_path / name)
+    (tmp_path / "a.raw").write_bytes(bytes(100))
+    with pytest.raises(AudioError, match=r"cannot decode .*a.raw"):
+        read_audio(tmp_path / "a.raw")
+    silent = write(tmp_path / "no_samples.wav", np.zeros(0))
+    with pytest.raises(AudioError, match="holds no sound"):
+        read_audio(silent)
+    six = write(tmp_path / "six.wav", np.zeros((99, 6)))
+    with pytest.raises(AudioError, match=r"six.wav has 6 channels.*ffmpeg -i .*six.wav"):
+        read_audio(six)
+    with pytest.raises(AudioError, match="is at 16000 Hz, not 8000; omit sample_rate="):
+        read_audio(write(tmp_path / "a.wav", tone()), sample_rate=8000)
+
+
+@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("share", [0.3, 0.6, 0.95])
+def test_a_truncated_file_is_refused(tmp_path: Path, name: str, share: float) -> None:
+    noise = np.random.default_rng(0).uniform(-0.2, 0.2, 16000 * 5)
+    whole = write(tmp_path / f"a.{name}", noise, **FORMATS[name]).read_bytes()
+    cut = tmp_path / f"cut.{name}"
+    cut.write_bytes(whole[: int(len(whole) * share)])
+    with pytest.raises(AudioError, match=r"cut.\w+( is cut short|: flac decoder lost sync)"):
+        read_audio(cut)
+
+
+@pytest.mark.parametrize("name", ["ogg", "opus"])
+def test_an_ogg_stream_without_its_last_page_is_refused(tmp_path: Path, name: str) -> None:
+    noise = np.random.default_rng(0).uniform(-0.2, 0.2, 16000 * 5)
+    whole = write(tmp_path / f"a.{name}", noise, **FORMATS[name]).read_bytes()
+    with pytest.raises(AudioError, match="is cut short"):
+        read_audio(whole[: whole.rfind(b"OggS")])
+
+
+def test_a_wav_from_a_pipe_has_no_length_and_is_read_whole(tmp_path: Path) -> None:
+    stream = io.BytesIO()
+    soundfile.write(stream, tone(), 16000, format="WAV")
+    data = bytearray(stream.getvalue())
+    place = data.find(b"data") + 4
+    data[place : place + 4] = b"\xff\xff\xff\xff"
+    assert len(read_audio(bytes(data))) == 16000
+
+
+def test_a_clipped_recording_is_used_with_a_warning(tmp_path: Path) -> None:
+    path = write(tmp_path / "loud.wav", np.clip(tone() * 10, -1, 1))
+    with pytest.warns(AudioWarning, match=r"loud.wav is clipped: \d\d.\d% of its samples"):
+        assert len(read_audio(path)) == 16000

@@ -1,0 +1,98 @@
+"""Error rates, accuracy and area under the curve against hand counts and brute force."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from speechkit.errors import SpeechkitError
+from speechkit.metrics import accuracy, auc, cer, wer
+
+
+def distance(a: list[str], b: list[str]) -> int:
+    """Edit distance by its recursion over prefixes."""
+    row = list(range(len(b) + 1))
+    for i, x in enumerate(a, 1):
+        last, row[0] = row[0], i
+        for j, y in enumerate(b, 1):
+            last, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, last + (x != y))
+    return row[-1]
+
+
+def test_wer_pools_the_corpus() -> None:
+    # one substitution in four words, none in one: 1/5, where the mean of rates would be 1/8
+    assert wer(["a b c d", "e"], ["a b x d", "e"]) == pytest.approx(1 / 5)
+
+
+def test_cer_counts_inner_spaces() -> None:
+    assert cer(["a b"], ["ab"]) == pytest.approx(1 / 3)
+
+
+def test_rates_may_exceed_one() -> None:
+    assert wer(["a"], ["b c d"]) == 3.0
+
+
+def test_empty_references_count_insertions() -> None:
+    assert wer(["", "a b"], ["x y", "a b"]) == 1.0
+    assert wer([""], ["x y"]) == 2.0
+    assert wer(["", ""], ["", ""]) == cer([""], [""]) == 0.0
+
+
+words = st.lists(st.sampled_from(["a", "bb", "c"]), min_size=1, max_size=6)
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.lists(st.tuples(words, words), min_size=1, max_size=3))
+def test_rates_are_edit_distances(pairs: list[tuple[list[str], list[str]]]) -> None:
+    references = [" ".join(r) for r, _ in pairs]
+    hypotheses = [" ".join(h) for _, h in pairs]
+    edits = sum(distance(r, h) for r, h in pairs)
+    assert wer(references, hypotheses) == pytest.approx(edits / sum(len(r) for r, _ in pairs))
+    letters = sum(distance([*r], [*h]) for r, h in zip(references, hypotheses, strict=True))
+    assert cer(references, hypotheses) == pytest.approx(letters / sum(map(len, references)))
+
+
+def test_accuracy_by_hand() -> None:
+    assert accuracy([0, 1, 2, 1], [0, 1, 1, 1]) == 0.75
+    assert accuracy(torch.tensor([3, 3]), torch.tensor([3, 3])) == 1.0
+
+
+@pytest.mark.parametrize(
+    ("labels", "scores", "expected"),
+    [
+        ([0, 1], [0.1, 0.9], 1.0),
+        ([0, 1], [0.9, 0.1], 0.0),
+        ([0, 1], [0.5, 0.5], 0.5),
+        ([0, 0, 1, 1], [0.1, 0.4, 0.35, 0.8], 0.75),
+    ],
+)
+def test_auc_by_hand(labels: list[int], scores: list[float], expected: float) -> None:
+    assert auc(labels, scores) == pytest.approx(expected)
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.lists(st.integers(0, 4), min_size=1), st.lists(st.integers(0, 4), min_size=1))
+def test_auc_counts_pairs_with_ties_as_half(positives: list[int], negatives: list[int]) -> None:
+    wins = sum((p > n) + (p == n) / 2 for p in positives for n in negatives)
+    labels = [1] * len(positives) + [0] * len(negatives)
+    expected = wins / (len(positives) * len(negatives))
+    assert auc(labels, positives + negatives) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("metric", [wer, cer, accuracy, auc])
+def test_mismatched_and_empty_input_is_refused(metric: Callable) -> None:
+    with pytest.raises(SpeechkitError, match="2 references, 1 outputs"):
+        metric(["a", "b"], ["a"])
+    with pytest.raises(SpeechkitError, match="nothing to score"):
+        metric([], [])
+
+
+def test_auc_refuses_what_it_cannot_rank() -> None:
+    with pytest.raises(SpeechkitError, match="give 0 and 1 only"):
+        auc([0, 2], [0.1, 0.2])
+    with pytest.raises(SpeechkitError, match="NaN"):
+        auc([0, 1], [0.1, float("nan")])
+    with pytest.raises(SpeechkitError, match="2 positives, 0 negatives"):
+        auc([1, 1], [0.1, 0.2])
