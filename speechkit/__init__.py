@@ -18,7 +18,7 @@ _HOME = {
     "classify": "speechkit.infer",
     "components": "speechkit.plugins",
     "detect": "speechkit.infer",
-    "evaluate": "speechkit.evaluate",
+    "evaluate": "speechkit.evaluation",
     "fit": "speechkit.train",
     "hookimpl": "speechkit.hookspecs",
     "load": "speechkit.checkpoint",

@@ -117,16 +117,17 @@ def whole_folder(path: Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.exists() and not (path.is_dir() and ((path / CONFIG).exists() or not any(path.iterdir()))):
         raise CheckpointError(f"{path} exists and is not a model folder; choose another path")
-    temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    around = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    # mkdtemp's own folder is closed to other users, one inside it is as open as any
+    new = around / "new"
+    new.mkdir()
     try:
-        yield temporary
-        old = temporary.with_name(temporary.name + ".old")
+        yield new
         if path.exists():
-            os.replace(path, old)
-        os.replace(temporary, path)
-        shutil.rmtree(old, ignore_errors=True)
+            os.replace(path, around / "old")
+        os.replace(new, path)
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        shutil.rmtree(around, ignore_errors=True)
 
 
 def _check_plugins(folder: Path, stored: dict[str, Any], config: Net) -> None:

@@ -55,12 +55,10 @@ class Spec:
             return value
         if isinstance(value, str):
             return cls._parse_string(value)
-        if (
-            isinstance(value, Mapping)
-            and isinstance(value.get("name"), str)
-            and set(value) <= {"name", "params"}
-        ):
-            return cls(value["name"], dict(value.get("params") or {}))
+        if isinstance(value, Mapping) and set(value) <= {"name", "params"}:
+            name, params = value.get("name"), value.get("params") or {}
+            if isinstance(name, str) and isinstance(params, Mapping):
+                return cls(name, dict(params))
         raise ComponentError(
             f"cannot read component {value!r}; write 'name', 'name:key=value,key=value' "
             f"or {{'name': ..., 'params': {{...}}}}"
@@ -97,7 +95,11 @@ def _scalar(text: str) -> Any:
 
 
 def _text(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value)
+    if not isinstance(value, str):
+        return json.dumps(value)
+    plain = "," not in value and _scalar(value.strip()) == value
+    # quoted where it would read as something else, with no comma to split at
+    return value if plain else json.dumps(value).replace(",", "\\u002c")
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

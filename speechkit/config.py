@@ -66,7 +66,9 @@ def _descend(target: Any, key: str, path: str) -> Any:
         return target[int(key)]
     if isinstance(target, dict) and key in target:
         return target[key]
-    known = target if isinstance(target, dict) else map(str, range(len(target or ())))
+    known: Iterable[str] = target if isinstance(target, dict) else ()
+    if isinstance(target, list):
+        known = map(str, range(len(target)))
     raise ConfigError(f"--set {path}: no {key!r} there. {did_you_mean(key, known)}")
 
 

@@ -92,7 +92,8 @@ def speechkit_augmentations() -> list[Component]:
     """`factory(**p)` → `f(x, length, generator)` → (x, length).
 
     `x` is one utterance: audio `[1, N]` or features `[F, T]`, as the factory's attribute `domain`
-    says (`"audio"`, `"features"`). Every random choice is drawn from the generator.
+    says (`"audio"`, `"features"`). Every random choice is drawn from the generator. A factory with
+    a parameter `sample_rate` is given the model's.
     """
 
 

@@ -7,6 +7,8 @@ import torch
 from torch import Tensor
 
 from speechkit.data import Source, read_audio
+from speechkit.errors import AudioError
+from speechkit.evaluation import evaluating
 from speechkit.models import Model, Output
 from speechkit.nn import Chunk
 from speechkit.tasks import require, task_of
@@ -73,6 +75,7 @@ def stream_scores(model: Model, audio: Tensor, chunk_s: float = 0.08) -> Iterato
 
     Joined they equal the offline scores frame by frame; a clip classifier's last row is the clip's.
     """
+    _check_length(model, audio)
     layer = model.stream_layer()
     chunk = max(1, round(chunk_s / model.frame_s)) * layer.stride
     flush = layer.delay * layer.stride // layer.rate
@@ -82,12 +85,24 @@ def stream_scores(model: Model, audio: Tensor, chunk_s: float = 0.08) -> Iterato
     state = layer.init_state(1, 1, audio.dtype, audio.device)
     for start in range(0, total, chunk):
         part = Chunk(c.x[:, :, start : start + chunk], c.valid[:, start : start + chunk])
-        out, state = layer.step(part, state)
+        with evaluating(model):
+            out, state = layer.step(part, state)
         yield out.x[0].T[out.valid[0]]
 
 
 @torch.inference_mode()
 def _scores(model: Model, audio: Source, sample_rate: int | None) -> Output:
     samples = read_audio(audio, sample_rate, model.sample_rate)
-    output: Output = model(samples[None].to(next(model.parameters()).device))
+    _check_length(model, samples)
+    with evaluating(model):
+        output: Output = model(samples[None].to(next(model.parameters()).device))
     return output
+
+
+def _check_length(model: Model, samples: Tensor) -> None:
+    frame = model.frontend.stride
+    if len(samples) < frame:
+        raise AudioError(
+            f"{len(samples)} samples at {model.sample_rate} Hz are less than one frame; "
+            f"give at least {frame}"
+        )

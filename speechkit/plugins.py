@@ -91,11 +91,14 @@ class Registry:
         spec = importlib.util.spec_from_file_location(path.stem, path)
         if spec is None or spec.loader is None:
             raise PluginError(f"{path} is not a Python file; give a path ending in .py")
+        if path.stem in sys.modules:
+            raise PluginError(f"plugin {path}: a module {path.stem!r} is loaded already; rename it")
         module = importlib.util.module_from_spec(spec)
         sys.modules[path.stem] = module
         try:
             spec.loader.exec_module(module)
         except Exception as error:
+            del sys.modules[path.stem]
             raise PluginError(f"plugin {path} does not import: {error}") from error
         self.add(module, path.stem)
 

@@ -5,6 +5,7 @@ import logging
 from collections.abc import Iterator, Mapping
 from copy import deepcopy
 from dataclasses import asdict, dataclass, field, fields
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from speechkit.data import (
     utterance_generator,
 )
 from speechkit.errors import ConfigError, MissingExtraError, TrainingError
-from speechkit.evaluate import evaluate
+from speechkit.evaluation import evaluate
 from speechkit.frontend import fit_statistics
 from speechkit.journal import Journal
 from speechkit.models import Model, build
@@ -44,7 +45,9 @@ class Data:
     """Where the utterances are and how they are grouped.
 
     A batch holds at most `batch_size` utterances and `batch_seconds` seconds, padding included.
-    Training utterances longer than `max_duration_s` are left out; `cache` keeps the rest decoded.
+    `buckets` groups of similar durations keep padding low; with 1, batches are drawn at random,
+    which batch norm prefers where durations tell classes or speakers apart. Training utterances
+    longer than `max_duration_s` are left out; `cache` keeps the rest decoded.
     """
 
     __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012
@@ -53,6 +56,7 @@ class Data:
     dev: Path
     batch_size: int | None = 32
     batch_seconds: float | None = None
+    buckets: int = 20
     max_duration_s: float = 16.7
     workers: int = 0
     cache: bool = False
@@ -125,6 +129,11 @@ def fit(run: Run, out: Path | str, resume: bool = False, device: str = "auto") -
     train = [
         u for u in read_manifest(run.data.train) if u.duration_s <= run.data.max_duration_s
     ]
+    if not train:
+        raise TrainingError(
+            f"every utterance of {run.data.train} is longer than max_duration_s="
+            f"{run.data.max_duration_s:g}; raise it"
+        )
     dev = read_manifest(run.data.dev)
     audio_augment, feature_augment = _augmentations(run)
 
@@ -158,6 +167,7 @@ def fit(run: Run, out: Path | str, resume: bool = False, device: str = "auto") -
     wrapped, optimizer = fabric.setup(model, optimizer)
     wrapped.mark_forward_method("score")
     average.to(fabric.device)
+    out.mkdir(parents=True, exist_ok=True)
     write_json(out / "run.json", to_dict(run))
     journal = Journal(out, run.steps, loop.step)
     hook.speechkit_run_start(run=run)
@@ -220,6 +230,7 @@ def _endless(dataset: UtteranceDataset, run: Run, loop: Loop) -> Iterator[Batch]
             batch_seconds=run.data.batch_seconds,
             seed=run.seed,
             epoch=loop.epoch,
+            buckets=run.data.buckets,
         )
         dataset.epoch = loop.epoch
         for batch in batches(dataset, plan, run.data.workers, start=loop.batch):
@@ -245,10 +256,13 @@ def _features(
 
 
 def _augmentations(run: Run) -> tuple[list[Any], list[Any]]:
-    """The run's augmentations of audio and of features."""
+    """The run's augmentations of audio and of features, told the sample rate if they ask for it."""
     built: dict[str, list[Any]] = {"audio": [], "features": []}
     for spec in run.augment:
-        augmentation = registry().build("augmentation", spec)
+        factory = registry().find("augmentation", spec.name).factory()
+        asks = "sample_rate" in signature(factory).parameters
+        rate = {"sample_rate": run.model.sample_rate} if asks else {}
+        augmentation = registry().build("augmentation", spec, **rate)
         built[augmentation.domain].append(augmentation)
     return built["audio"], built["features"]
 
@@ -290,20 +304,23 @@ def _check_out(out: Path, run: Run, resume: bool) -> None:
         stored = json.loads((out / "run.json").read_text(encoding="utf-8"))
         if stored["model"] != json.loads(json.dumps(to_dict(run.model))):
             raise TrainingError(f"{out} was trained with another model; see {out / 'run.json'}")
-    out.mkdir(parents=True, exist_ok=True)
 
 
 def _fabric(device: str, precision: str) -> Any:
     try:
         from lightning_fabric import Fabric
+        from lightning_fabric.utilities.exceptions import MisconfigurationException
     except ImportError as error:
         raise MissingExtraError("lightning-fabric", "train") from error
     accelerator, _, index = device.partition(":")
-    fabric = Fabric(
-        accelerator=accelerator,
-        devices=[int(index)] if index else 1,
-        precision=precision,  # type: ignore[arg-type]
-    )
+    try:
+        fabric = Fabric(
+            accelerator=accelerator,
+            devices=[int(index)] if index else 1,
+            precision=precision,  # type: ignore[arg-type]
+        )
+    except (ValueError, RuntimeError, MisconfigurationException) as error:
+        raise TrainingError(f"device {device!r}, precision {precision!r}: {error}") from error
     fabric.launch()
     return fabric
 

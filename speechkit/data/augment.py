@@ -146,6 +146,26 @@ class TimeShift(AudioAugmentation):
 
 
 @dataclass(frozen=True)
+class Pad(AudioAugmentation):
+    """Silence before and after, each for a random time: clips cut close meet a live microphone.
+
+    U(0, max_ms) milliseconds of zeros on either side; the length grows.
+    """
+
+    max_ms: float = 300.0
+    probability: float = 1.0
+    sample_rate: int = 16000
+
+    def __post_init__(self) -> None:
+        _check_range("max_ms", 0, self.max_ms)
+
+    def change(self, x: Tensor, generator: Generator) -> Tensor:
+        sides_ms = [_uniform(0, self.max_ms, generator) for _ in range(2)]
+        before, after = (int(ms * self.sample_rate / 1000) for ms in sides_ms)
+        return F.pad(x, (before, after))
+
+
+@dataclass(frozen=True)
 class Speed(AudioAugmentation):
     """Plays faster or slower, pitch included, by resampling; the factor is a whole per cent.
 
@@ -164,6 +184,34 @@ class Speed(AudioAugmentation):
     def change(self, x: Tensor, generator: Generator) -> Tensor:
         percent = _integer(round(100 * self.min), round(100 * self.max), generator)
         return torch.from_numpy(soxr.resample(x[0].numpy(), percent, 100))[None]
+
+
+@dataclass(frozen=True)
+class Equalize(AudioAugmentation):
+    """A random microphone: a smooth random gain over frequency.
+
+    Y(f) = 10^(g(f) / 20) X(f), g through `knots` values U(−max_db, max_db), evenly spaced on the
+    scale log(1 + f / 700 Hz) and joined by lines; the level of the sound is kept.
+    """
+
+    max_db: float = 10.0
+    knots: int = 6
+    probability: float = 1.0
+    sample_rate: int = 16000
+
+    def __post_init__(self) -> None:
+        _check_range("max_db", 0, self.max_db)
+
+    def change(self, x: Tensor, generator: Generator) -> Tensor:
+        # silence behind, so that the filter's tail does not wrap around to the start
+        samples, padded = x.shape[1], x.shape[1] + self.sample_rate // 20
+        hz = np.fft.rfftfreq(padded, 1 / self.sample_rate)
+        scale = np.log1p(hz / 700)
+        gains_db = [_uniform(-self.max_db, self.max_db, generator) for _ in range(self.knots)]
+        curve_db = np.interp(scale, np.linspace(0, scale[-1], self.knots), gains_db)
+        spectrum = np.fft.rfft(x[0].numpy(), padded) * 10 ** (curve_db / 20)
+        y = torch.from_numpy(np.fft.irfft(spectrum, padded)[:samples]).to(x.dtype)[None]
+        return y * _level_ratio(x, y)
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """Features brought to zero mean and unit variance, over an utterance or along a stream."""
 
+import math
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -23,6 +24,7 @@ class PerFeature(Offline):
     Source: NeMo `normalize_batch`.
     """
 
+    left = right = math.inf
     instead = "normalize='fixed' or normalize='running'"
 
     def __init__(self, features: int) -> None:
@@ -86,6 +88,8 @@ class Running(Fixed):
     starting from n_0 = prior_frames frames of the stored mean and std (0 and 1 until `fit`). An
     invalid frame changes nothing. Shape: `[B, F, T]` → the same.
     """
+
+    left = math.inf
 
     def __init__(
         self, features: int, time_constant_frames: float = 300, prior_frames: float = 10

@@ -17,6 +17,8 @@ class PreEmphasis(StreamLayer):
     Shape: `[B, C, N]` → the same.
     """
 
+    left = 1
+
     def __init__(self, coefficient: float = 0.97) -> None:
         super().__init__()
         self.coefficient = coefficient

@@ -1,6 +1,7 @@
 """MarbleNet: voice activity (Jia et al., arXiv:2010.13886), for clips or for every 20 ms."""
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 from speechkit.component import Spec
@@ -19,7 +20,7 @@ class MarbleNet(Net):
     """
 
     kind: Literal["marblenet"] = "marblenet"
-    size: str = "3x2x64"
+    size: str = ""
     frame_level: bool = False
     labels: tuple[str, ...] = ("background", "speech")
     frontend: Name = ""
@@ -31,7 +32,8 @@ class MarbleNet(Net):
         if not self.head:
             object.__setattr__(self, "head", "frame" if self.frame_level else "clip")
         super().__post_init__()
-        choose_blocks(self, self.size, paper_blocks(self.size, stride=2 if self.frame_level else 1))
+        stride = 2 if self.frame_level else 1
+        choose_blocks(self, partial(paper_blocks, stride=stride), default="3x2x64")
 
     @property
     def task(self) -> Literal["clip", "frame"]:

@@ -32,13 +32,13 @@ class MatchboxNet(Net):
     """
 
     kind: Literal["matchboxnet"] = "matchboxnet"
-    size: str = "3x1x64"
+    size: str = ""
     frontend: Name = "mfcc"
     head: Name = "clip"
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        choose_blocks(self, self.size, paper_blocks(self.size))
+        choose_blocks(self, paper_blocks, default="3x1x64")
 
     @property
     def task(self) -> Literal["clip"]:

@@ -51,6 +51,7 @@ class Net:
     __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012
 
     kind: str
+    size: str = ""
     labels: tuple[str, ...]
     blocks: tuple[Block, ...] = ()
     sample_rate: int = 16000
@@ -106,15 +107,21 @@ class Net:
 COMPONENTS = tuple(field.name for field in fields(Net) if field.type == Name)
 
 
-def choose_blocks(config: Net, size: str, table: tuple[Block, ...] | None) -> None:
-    """Fills in the blocks of a named size; blocks given explicitly make the size "custom"."""
-    if config.blocks:
-        if config.blocks != table:
-            object.__setattr__(config, "size", "custom")
-        return
-    if table is None:
-        raise ConfigError(f"size={size!r} is not known for {type(config).__name__}; or give blocks=")
-    object.__setattr__(config, "blocks", table)
+def choose_blocks(
+    config: Net, table: Callable[[str], tuple[Block, ...] | None], default: str
+) -> None:
+    """Fills in `size` and `blocks` from each other; `table` gives a named size's blocks."""
+    size = config.size or ("custom" if config.blocks else default)
+    blocks = config.blocks if size == "custom" else table(size)
+    if not blocks:
+        raise ConfigError(f"size={size!r}: {config.kind} has no such size; or give blocks")
+    if config.blocks not in ((), blocks):
+        raise ConfigError(
+            f"size={size!r} has other blocks than those given; set blocks=[] to take the size's, "
+            "or size=custom to keep the blocks"
+        )
+    object.__setattr__(config, "size", size)
+    object.__setattr__(config, "blocks", blocks)
     Net.__post_init__(config)
 
 

@@ -33,14 +33,14 @@ class QuartzNet(Net):
     """
 
     kind: Literal["quartznet"] = "quartznet"
-    size: str = "15x5"
+    size: str = ""
     labels: tuple[str, ...] = ENGLISH_LABELS
     head: Name = "ctc"
     normalization: str = "english"
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        choose_blocks(self, self.size, SIZES.get(self.size))
+        choose_blocks(self, SIZES.get, default="15x5")
 
     @property
     def task(self) -> Literal["ctc"]:

@@ -60,7 +60,7 @@ class Conv(StreamLayer):
         return Chunk(y, own), (x[:, :, frames:], valid[:, frames:])
 
     def _convolve_frames(self, window: Tensor) -> Tensor:
-        if not window.shape[2]:
+        if window.shape[2] < self.span:
             return window.new_empty(window.shape[0], 0, self.weight.shape[0]).transpose(1, 2)
         return self.convolve(window)
 

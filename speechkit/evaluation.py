@@ -1,6 +1,7 @@
 """How well a model does on a manifest."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,20 @@ import torch
 from speechkit.data import UtteranceDataset, Utterance, batches, bucket_batches, read_manifest
 from speechkit.models import Model
 from speechkit.tasks import task_of
+
+
+@contextmanager
+def evaluating(model: Model) -> Iterator[None]:
+    """The model in evaluation, and afterwards in the mode it was in."""
+    if not model.training:
+        # nothing to change, so that threads can share the model
+        yield
+        return
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train()
 
 
 @torch.inference_mode()
@@ -32,13 +47,11 @@ def evaluate(
         shuffle=False,
     )
     device = next(model.parameters()).device
-    was_training = model.training
-    model.eval()
     references: list[Any] = []
     answers: list[Any] = []
-    for batch in batches(dataset, plan, workers):
-        output = model(batch.audio.to(device), batch.lengths.to(device))
-        references += task.references(batch, output)
-        answers += task.answers(output)
-    model.train(was_training)
+    with evaluating(model):
+        for batch in batches(dataset, plan, workers):
+            output = model(batch.audio.to(device), batch.lengths.to(device))
+            references += task.references(batch, output)
+            answers += task.answers(output)
     return {"n": len(utterances), **task.marks(references, answers)}

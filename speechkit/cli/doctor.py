@@ -1,0 +1,67 @@
+"""`speechkit doctor`: what is installed here and whether it fits together."""
+
+import importlib.metadata
+import platform
+from typing import Any
+
+from speechkit.cli.options import Json
+from speechkit.cli.output import complain, pairs, show
+
+PACKAGES = (
+    "speechkit-core",
+    "torch",
+    "numpy",
+    "soundfile",
+    "soxr",
+    "lightning-fabric",
+    "tensorboard",
+    "torchaudio",
+    "librosa",
+)
+NAMESAKE = "speechkit"
+"""The distribution of an unrelated vendor, which installs a package of the same name."""
+
+
+def doctor(as_json: Json = False) -> None:
+    """Print versions, devices, audio formats and plugins, and what is wrong with them."""
+    import soundfile
+    import torch
+
+    from speechkit.plugins import registry
+
+    cards = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    row = {
+        "python": platform.python_version(),
+        "packages": {name: _version(name) for name in PACKAGES},
+        "cuda": cards if torch.cuda.is_available() else [],
+        "threads": torch.get_num_threads(),
+        "audio_formats": sorted(soundfile.available_formats()),
+        "plugins": registry().plugins(),
+        "failures": registry().failures,
+    }
+    show(row, pairs(_in_words(row)), as_json)
+    if namesake := _version(NAMESAKE):
+        complain(
+            "warning",
+            f"the unrelated distribution {NAMESAKE} {namesake} is installed and may shadow this; "
+            f"type: pip uninstall {NAMESAKE} && pip install --force-reinstall speechkit-core",
+        )
+
+
+def _version(distribution: str) -> str | None:
+    try:
+        return importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _in_words(row: dict[str, Any]) -> dict[str, str]:
+    return {
+        "python": row["python"],
+        **{name: version or "not installed" for name, version in row["packages"].items()},
+        "cuda": ", ".join(row["cuda"]) or "none",
+        "threads": str(row["threads"]),
+        "audio formats": " ".join(row["audio_formats"]),
+        "plugins": ", ".join(f"{name} {version}" for name, version in row["plugins"].items()),
+        **{f"failed: {name}": reason for name, reason in row["failures"].items()},
+    }

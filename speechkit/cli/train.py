@@ -1,0 +1,147 @@
+"""`speechkit train`: a recipe's function says what to run, six flags say how."""
+
+import importlib.util
+import inspect
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext, redirect_stdout
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from speechkit.cli.options import Json
+from speechkit.cli.output import marks_in_words, show
+from speechkit.component import Spec, did_you_mean
+from speechkit.errors import ConfigError, SpeechkitError
+
+if TYPE_CHECKING:
+    from speechkit.train import Run
+
+
+def train(
+    recipe: Annotated[str, typer.Argument(metavar="RUN.py[:function]", help="What to train.")],
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", show_default="runs/FUNCTION", help="Where to write."),
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
+    assignments: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="PATH=VALUE", help="Change a setting, such as steps=100."),
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")] = "auto",
+    plugin: Annotated[
+        list[Path] | None, typer.Option(metavar="FILE.py", help="Load a plugin beside the recipe.")
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check model and manifests, and train nothing.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Train the run that a function of RUN.py returns: `base`, unless you name another."""
+    from speechkit.config import override, to_dict
+    from speechkit.plugins import registry
+    from speechkit.train import fit
+
+    for path in plugin or []:
+        registry().load_file(path)
+    name, run = load_run(recipe)
+    run = override(run, assignments or [])
+    show({"config": to_dict(run)}, "\n".join(settings(run)), as_json)
+    if dry_run:
+        figures = check(run)
+        show(figures, ", ".join(f"{key} {value:,}" for key, value in figures.items()), as_json)
+        return
+    out = out or Path("runs") / name
+    # the progress bar is for people: it must not come between JSON lines
+    with redirect_stdout(sys.stderr) if as_json else nullcontext():
+        marks = fit(run, out, resume, device)
+    show({"out": str(out), **marks}, f"{out / 'best'}: {marks_in_words(marks)}", as_json)
+
+
+def load_run(recipe: str) -> tuple[str, "Run"]:
+    """The name and the Run of `RUN.py` or `RUN.py:function`."""
+    from speechkit.train import Run
+
+    path, _, name = recipe.partition(":")
+    functions = _functions(_load(Path(path)))
+    runs = [key for key, function in functions.items() if _gives_run(function)]
+    if not name:
+        if "base" not in functions and len(runs) != 1:
+            raise ConfigError(f"{path} has runs {', '.join(runs) or 'none'}; type {path}:function")
+        name = "base" if "base" in functions else runs[0]
+    if name not in functions:
+        raise ConfigError(f"{path} has no run {name!r}. {did_you_mean(name, runs)}")
+    run = functions[name]()
+    if not isinstance(run, Run):
+        raise ConfigError(f"{path}:{name} gives {type(run).__name__}; return a speechkit.Run")
+    return name, run
+
+
+def check(run: "Run") -> dict[str, int]:
+    """Builds the model and reads the manifests; the sizes of all three."""
+    from speechkit.data import read_manifest
+    from speechkit.models import build
+    from speechkit.tasks import task_of
+
+    model = build(run.model, run.seed)
+    train, dev = read_manifest(run.data.train), read_manifest(run.data.dev)
+    for utterance in (*train, *dev):
+        task_of(model).encode(utterance)
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    return {"parameters": parameters, "train": len(train), "dev": len(dev)}
+
+
+def settings(config: Any, path: str = "") -> Iterator[str]:
+    """Every field of a config as `path=value`, the form that `--set` takes."""
+    from speechkit.config import to_dict
+
+    for field in fields(config):
+        name, value = f"{path}{field.name}", getattr(config, field.name)
+        if is_dataclass(value) and not isinstance(value, Spec):
+            yield from settings(value, f"{name}.")
+        elif isinstance(value, str | Path | Spec):
+            yield f"{name}={value}"
+        else:
+            yield f"{name}={json.dumps(to_dict(value), ensure_ascii=False)}"
+
+
+def _load(path: Path) -> ModuleType:
+    """The recipe as a module; files beside it can be imported, as from a script."""
+    spec = importlib.util.spec_from_file_location(f"recipe_{path.stem}", path)
+    if not path.is_file() or spec is None or spec.loader is None:
+        raise ConfigError(f"no recipe {path}; give a Python file whose functions return a Run")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    sys.path.insert(0, str(path.parent.resolve()))
+    try:
+        spec.loader.exec_module(module)
+    except SpeechkitError:
+        raise
+    except Exception as error:
+        raise ConfigError(f"{path} does not import: {error!r}") from error
+    return module
+
+
+def _functions(module: ModuleType) -> dict[str, Callable[[], Any]]:
+    """The module's own public functions that can be called without an argument."""
+    return {
+        name: function
+        for name, function in vars(module).items()
+        if inspect.isfunction(function)
+        and function.__module__ == module.__name__
+        and not name.startswith("_")
+        and all(
+            parameter.default is not parameter.empty
+            for parameter in inspect.signature(function).parameters.values()
+        )
+    }
+
+
+def _gives_run(function: Callable[[], Any]) -> bool:
+    annotation = inspect.get_annotations(function).get("return")
+    return str(getattr(annotation, "__name__", annotation)).rpartition(".")[2] == "Run"

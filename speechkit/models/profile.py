@@ -1,0 +1,95 @@
+"""What a model costs, how far it looks, and whether it can listen."""
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from fractions import Fraction
+
+import torch
+from torch import Tensor, nn
+
+from speechkit.errors import StreamError
+from speechkit.models.model import Model
+from speechkit.nn import Chunk, Conv, Pointwise, StreamLayer
+
+
+@dataclass(frozen=True, kw_only=True)
+class Profile:
+    """Figures of one model.
+
+    `macs_per_s` are the multiply-adds of its convolutions and 1×1 layers per second of audio, the
+    front end not counted. `lookahead_s` and `receptive_field_s` include the front end and are None
+    where they have no bound; `latency_s` is None where the model does not stream.
+    """
+
+    parameters: int
+    macs_per_s: int
+    frame_s: float
+    lookahead_s: float | None
+    receptive_field_s: float | None
+    latency_s: float | None
+    streamable: bool
+    why_not_streamable: str | None
+
+
+@torch.inference_mode()
+def profile(model: Model) -> Profile:
+    """Measures a model, which is left in the mode it was in."""
+    layer = model.stream_layer()
+    with _evaluation(model):
+        reason = _why_not_streamable(layer, next(model.parameters()))
+        macs = _macs_per_s(model)
+    return Profile(
+        parameters=sum(parameter.numel() for parameter in model.parameters()),
+        macs_per_s=macs,
+        frame_s=model.frame_s,
+        lookahead_s=_seconds(layer.right, model.sample_rate),
+        receptive_field_s=_seconds(layer.left + 1 + layer.right, model.sample_rate),
+        latency_s=None if reason else model.latency_s,
+        streamable=reason is None,
+        why_not_streamable=reason,
+    )
+
+
+def _macs_per_s(model: Model) -> int:
+    """Σ over convolutions and 1×1 layers of weights × output frames, for one second of features."""
+    macs = 0
+
+    def count(module: nn.Module, _: object, output: Chunk) -> None:
+        nonlocal macs
+        macs += module.get_parameter("weight").numel() * output.x.shape[2]
+
+    layers = [module for module in model.modules() if isinstance(module, Conv | Pointwise)]
+    hooks = [layer.register_forward_hook(count) for layer in layers]
+    frontend = model.frontend
+    frames = model.sample_rate * frontend.rate // frontend.stride
+    weight = next(model.parameters())
+    model.score(Chunk.of(weight.new_zeros(1, frontend.channels_out(1), frames)))
+    for hook in hooks:
+        hook.remove()
+    return macs
+
+
+def _why_not_streamable(layer: StreamLayer, weight: Tensor) -> str | None:
+    """What the layer says to the smallest possible step, if it refuses."""
+    state = layer.init_state(1, 1, weight.dtype, weight.device)
+    try:
+        layer.step(Chunk.of(weight.new_zeros(1, 1, layer.stride)), state)
+    except StreamError as error:
+        return str(error)
+    return None
+
+
+def _seconds(samples: Fraction | float, sample_rate: int) -> float | None:
+    return None if math.isinf(samples) else float(samples / sample_rate)
+
+
+@contextmanager
+def _evaluation(model: Model) -> Iterator[None]:
+    was_training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(was_training)

@@ -1,0 +1,32 @@
+"""What is installed, and the warning about the distribution that shadows this one."""
+
+import json
+
+import pytest
+
+from speechkit.cli import doctor
+
+from .conftest import Cli
+
+
+def test_json_is_one_object(cli: Cli) -> None:
+    ended = cli("doctor", "--json")
+    row = json.loads(ended.out)
+    assert (ended.code, ended.err) == (0, "")
+    assert row["packages"]["torch"]
+    assert {"WAV", "FLAC", "OGG"} <= set(row["audio_formats"])
+    assert "core" in row["plugins"]
+    assert row["threads"] >= 1
+
+
+def test_the_namesake_is_warned_of(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "NAMESAKE", "pytest")
+    ended = cli("doctor")
+    assert ended.code == 0
+    assert ended.err.startswith("warning: the unrelated distribution pytest ")
+    assert "pip uninstall pytest && pip install --force-reinstall speechkit-core" in ended.err
+
+
+def test_what_is_missing_is_said(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "PACKAGES", ("no-such-distribution",))
+    assert "not installed" in cli("doctor").out

@@ -1,0 +1,74 @@
+"""Sound files in, an answer for each; and one line for each that cannot be used."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from .conftest import Cli
+
+KEYS = {
+    "words": ("classify", {"label", "score", "scores"}),
+    "letters": ("transcribe", {"text"}),
+    "speech": ("detect", {"segments"}),
+}
+
+
+@pytest.mark.parametrize("name", KEYS)
+def test_one_answer_for_each_file(cli: Cli, models: Path, sounds: Path, name: str) -> None:
+    command, keys = KEYS[name]
+    files = [sounds / "low.wav", sounds / "high.wav"]
+    ended = cli(command, models / name, *files, "--json")
+    rows = [json.loads(line) for line in ended.out.splitlines()]
+    assert ended.code == 0
+    assert [row["audio_filepath"] for row in rows] == [str(path) for path in files]
+    assert all(set(row) == {"audio_filepath", *keys} for row in rows)
+    ended = cli(command, models / name, *files)
+    assert [line.split(": ")[0] for line in ended.out.splitlines()] == [str(p) for p in files]
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("empty", "is an empty file; give one with sound"),
+        ("truncated", "is cut short: its end is missing; copy the file again"),
+        ("nan", "contains NaN or infinity; repair it or leave it out"),
+        ("8channels", "has 8 channels, expected 1 or 2; pick one: ffmpeg"),
+        ("text", "cannot decode"),
+        ("absent", "no such file or directory; give an audio file"),
+    ],
+)
+def test_an_unusable_file_gives_one_line_and_the_others_an_answer(
+    cli: Cli, models: Path, sounds: Path, name: str, says: str
+) -> None:
+    files = [sounds / f"{name}.wav", sounds / "low.wav"]
+    ended = cli("classify", models / "words", *files, "--json")
+    assert ended.code == 1
+    assert says in ended.err
+    assert ended.err.startswith("error: ")
+    assert ended.err.count("\n") == 1
+    assert [json.loads(x)["audio_filepath"] for x in ended.out.splitlines()] == [str(files[1])]
+
+
+@pytest.mark.parametrize("name", ["8k", "96k"])
+def test_other_sample_rates_are_resampled(cli: Cli, models: Path, sounds: Path, name: str) -> None:
+    ended = cli("classify", models / "words", sounds / f"{name}.wav", "--json")
+    assert (ended.code, ended.err) == (0, "")
+    assert json.loads(ended.out)["label"] in ("low", "high")
+
+
+@pytest.mark.filterwarnings("default")
+def test_clipped_sound_is_used_with_a_warning(cli: Cli, models: Path, sounds: Path) -> None:
+    ended = cli("classify", models / "words", sounds / "clipped.wav", "--json")
+    assert ended.code == 0
+    assert json.loads(ended.out)["label"] in ("low", "high")
+    assert ended.err.startswith(f"warning: {sounds / 'clipped.wav'} is clipped")
+    assert ended.err.count("\n") == 1
+
+
+def test_a_model_for_something_else_is_one_error(cli: Cli, models: Path, sounds: Path) -> None:
+    ended = cli("transcribe", models / "words", sounds / "low.wav", sounds / "high.wav")
+    assert ended.code == 1
+    assert ended.err == (
+        "error: this is a matchboxnet for clip; use speechkit classify or speechkit detect\n"
+    )

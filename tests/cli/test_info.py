@@ -1,0 +1,91 @@
+"""What `info` tells, and models that cannot be loaded."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from safetensors.torch import load_file, save_file
+
+from .conftest import Cli
+
+KEYS = {
+    *("kind", "task", "labels", "sample_rate", "frame_s", "size_bytes"),
+    *("parameters", "macs_per_s", "latency_s", "lookahead_s", "receptive_field_s"),
+    *("streamable", "why_not_streamable"),
+}
+
+
+@pytest.mark.parametrize("name", ["words", "letters", "speech"])
+def test_json_holds_every_figure(cli: Cli, models: Path, name: str) -> None:
+    row = json.loads(cli("info", models / name, "--json").out)
+    assert set(row) == KEYS
+    assert row["streamable"] is True
+    assert row["parameters"] > 0
+    assert row["size_bytes"] > 4 * row["parameters"]
+
+
+def test_it_reads_well(cli: Cli, models: Path) -> None:
+    said = cli("info", models / "speech").out
+    assert "background speech" in said
+    assert "16,000 Hz" in said
+
+
+def without_a_tensor(folder: Path) -> None:
+    tensors = load_file(folder / "model.safetensors")
+    del tensors["stem.body.0.mixer.weight"]
+    save_file(tensors, folder / "model.safetensors")
+
+
+def cut_short(folder: Path) -> None:
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-50])
+
+
+def edit(change: Callable[[dict[str, Any]], None]) -> Callable[[Path], None]:
+    def damage(folder: Path) -> None:
+        stored = json.loads((folder / "config.json").read_text())
+        change(stored)
+        (folder / "config.json").write_text(json.dumps(stored))
+
+    return damage
+
+
+@pytest.mark.parametrize(
+    ("damage", "says"),
+    [
+        (without_a_tensor, "lacks 'stem.body.0.mixer.weight'"),
+        (cut_short, "model.safetensors cannot be read"),
+        (edit(lambda s: s["plugins"].update(acme="1.2")), "pip install speechkit-acme"),
+        (
+            edit(lambda s: s["config"]["activation"].update(name="rleu")),
+            "no activation named 'rleu'. Did you mean 'relu'?",
+        ),
+        (edit(lambda s: s["config"].update(hop=3)), "hop"),
+        (edit(lambda s: s.update(format=9)), "has format 9; this version reads 1"),
+        (lambda folder: (folder / "config.json").unlink(), "has no config.json"),
+        (lambda folder: (folder / "config.json").write_text("{"), "is not a model description"),
+        (shutil.rmtree, "no model folder"),
+    ],
+)
+@pytest.mark.parametrize("command", ["info", "classify"])
+def test_a_damaged_model_is_one_line(
+    cli: Cli,
+    models: Path,
+    sounds: Path,
+    tmp_path: Path,
+    command: str,
+    damage: Callable[[Path], None],
+    says: str,
+) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(models / "words", folder)
+    damage(folder)
+    ended = cli(command, folder, *([sounds / "low.wav"] if command == "classify" else []))
+    assert ended.code == 1
+    assert says in ended.err
+    assert ended.err.startswith("error: ")
+    assert ended.err.count("\n") == 1
+    assert ended.out == ""

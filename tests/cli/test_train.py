@@ -1,0 +1,169 @@
+"""A recipe's function, six flags, and nothing left behind by a run that cannot start."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import typer
+
+from speechkit.cli.main import app
+
+from .conftest import Cli
+
+RECIPE = """
+from dataclasses import replace
+from pathlib import Path
+import speechkit as sk
+from speechkit.train import Data, Run
+
+HERE = Path(__file__).parent
+BLOCKS = (sk.Block(channels=8, kernel=5), sk.Block(channels=8, kernel=1, separable=False))
+
+def base() -> Run:
+    net = sk.MatchboxNet(blocks=BLOCKS, labels=("low", "high"))
+    data = Data(train=HERE / "train.jsonl", dev=HERE / "train.jsonl")
+    return Run(model=net, data=data, steps=2)
+
+def smooth() -> sk.Run:
+    return replace(base(), model=replace(base().model, activation="silu"))
+
+def number() -> int:
+    return 3
+
+if __name__ == "__main__":
+    sk.cli.recipe(globals())
+"""
+
+FLAGS = {"--out", "--resume", "--set", "--device", "--plugin", "--dry-run"}
+
+
+@pytest.fixture
+def recipe(tmp_path: Path, sounds: Path) -> Path:
+    """A recipe beside a manifest of two tones."""
+    rows = [
+        {"audio_filepath": str(sounds / f"{name}.wav"), "duration": 0.5, "label": name}
+        for name in ("low", "high")
+    ]
+    (tmp_path / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    path = tmp_path / "run.py"
+    path.write_text(RECIPE)
+    return path
+
+
+def test_there_are_six_flags_and_no_more() -> None:
+    command = typer.main.get_group(app).commands["train"]
+    flags = {name for p in command.params for name in p.opts if name.startswith("--")}
+    assert flags - {"--help", "--json"} == FLAGS
+
+
+def test_a_run_trains_and_leaves_a_model(cli: Cli, recipe: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    ended = cli("train", recipe, "--out", out, "--device", "cpu", "--json")
+    first, last = (json.loads(line) for line in ended.out.splitlines())
+    assert ended.code == 0
+    assert first["config"]["steps"] == 2
+    assert set(last) == {"out", "n", "accuracy"}
+    assert cli("info", out / "best").code == 0
+    again = cli("train", recipe, "--out", out)
+    assert again.code == 1
+    assert "add --resume or choose another --out" in again.err
+    more = cli("train", recipe, "--out", out, "--resume", "--set", "steps=3", "--device", "cpu")
+    assert more.code == 0
+    assert json.loads((out / "run.json").read_text())["steps"] == 3
+
+
+def test_dry_run_prints_and_checks_and_writes_nothing(cli: Cli, recipe: Path) -> None:
+    before = sorted(recipe.parent.iterdir())
+    ended = cli("train", f"{recipe}:smooth", "--dry-run", "--set", "optimizer=sgd:lr=0.5")
+    assert ended.code == 0
+    assert "model.activation=silu" in ended.out.splitlines()
+    assert "optimizer=sgd:lr=0.5" in ended.out.splitlines()
+    assert "train 2, dev 2" in ended.out
+    assert [p for p in sorted(recipe.parent.iterdir()) if p.name != "__pycache__"] == before
+
+
+def test_what_is_printed_can_be_set(cli: Cli, recipe: Path) -> None:
+    said = cli("train", recipe, "--dry-run").out.splitlines()[:-1]
+    flags = [word for line in said for word in ("--set", line)]
+    assert cli("train", recipe, "--dry-run", *flags).out.splitlines()[:-1] == said
+
+
+def test_a_plugin_beside_the_recipe(cli: Cli, recipe: Path) -> None:
+    plugin = recipe.with_name("wavy.py")
+    plugin.write_text(
+        "import speechkit as sk, torch\n"
+        "class Sine(torch.nn.Module):\n"
+        "    def forward(self, x):\n"
+        "        return x.sin()\n"
+        "@sk.hookimpl\n"
+        "def speechkit_activations():\n"
+        "    make = lambda channels: Sine()\n"
+        "    return [sk.Component(name='sine', factory=make, summary='Sine')]\n"
+    )
+    command = [sys.executable, recipe, "--plugin", plugin, "--dry-run", "--json"]
+    ended = subprocess.run(
+        [*map(str, command), "--set", "model.activation=sine"], capture_output=True, text=True
+    )
+    assert ended.returncode == 0, ended.stderr
+    first, last = (json.loads(line) for line in ended.stdout.splitlines())
+    assert first["config"]["model"]["activation"]["name"] == "sine"
+    assert last["train"] == 2
+
+
+def test_a_recipe_is_a_script_with_the_same_flags(recipe: Path) -> None:
+    command = [sys.executable, str(recipe), "smooth", "--dry-run", "--set", "steps=7"]
+    ended = subprocess.run(command, capture_output=True, text=True, env=dict(os.environ))
+    assert ended.returncode == 0, ended.stderr
+    assert {"steps=7", "model.activation=silu"} <= set(ended.stdout.splitlines())
+
+
+@pytest.mark.parametrize(
+    ("function", "flags", "says"),
+    [
+        (":swish", [], "has no run 'swish'. Known: base, smooth"),
+        (":number", [], "gives int; return a speechkit.Run"),
+        ("", ["--set", "stesp=3"], "no 'stesp' there. Did you mean 'steps'?"),
+        ("", ["--set", "steps=many"], "--set: steps"),
+        ("", ["--set", "steps"], "write path=value"),
+        ("", ["--set", "model.activation=rleu"], "no activation named 'rleu'. Did you mean 'relu'"),
+        ("", ["--set", 'model.labels=["low"]'], "no label 'high'"),
+        ("", ["--set", "data.dev=absent.jsonl"], "cannot open manifest absent.jsonl"),
+        ("", ["--plugin", "absent.py"], "no plugin file absent.py"),
+        ("", ["--resume"], "holds no run to resume; leave out --resume"),
+        ("", ["--device", "gpx"], "gpx"),
+    ],
+)
+def test_a_run_that_cannot_start_is_one_line_and_leaves_nothing(
+    cli: Cli, recipe: Path, function: str, flags: list[str], says: str
+) -> None:
+    out = recipe.with_name("out")
+    ended = cli("train", f"{recipe}{function}", "--out", out, *flags)
+    assert ended.code == 1
+    assert says in ended.err
+    assert ended.err.startswith("error: ")
+    assert ended.err.count("\n") == 1
+    assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("def one() -> 'Run': ...\ndef two() -> 'Run': ...", "has runs one, two; type "),
+        ("x = 1", "has runs none; type "),
+        ("import no_such_module", "does not import: ModuleNotFoundError"),
+        ("def base(:", "does not import: SyntaxError"),
+    ],
+)
+def test_a_recipe_that_names_no_run(cli: Cli, tmp_path: Path, text: str, says: str) -> None:
+    (tmp_path / "run.py").write_text(text)
+    ended = cli("train", tmp_path / "run.py", "--dry-run")
+    assert ended.code == 1
+    assert says in ended.err
+    assert ended.err.count("\n") == 1
+
+
+def test_a_missing_recipe(cli: Cli, tmp_path: Path) -> None:
+    assert "no recipe" in cli("train", tmp_path / "run.py").err

@@ -1,0 +1,72 @@
+"""What the tests share: one thread, only the core's components, tiny nets and tiny corpora."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+# before torch is imported, and for the processes that tests start
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("SPEECHKIT_PLUGINS", "")
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from speechkit.data import Utterance, write_manifest
+from speechkit.models import Block, MarbleNet, MatchboxNet, Net, QuartzNet
+
+torch.set_num_threads(1)
+
+RATE = 16000
+BLOCKS = (
+    Block(channels=8, kernel=5, stride=2),
+    Block(channels=8, kernel=5, repeat=2, residual=True),
+    Block(channels=8, kernel=1, separable=False),
+)
+FRONTEND = "log_mel:n_mels=16,normalize=running"
+
+
+@pytest.fixture
+def nets() -> dict[str, Net]:
+    """A tiny net that streams for each task."""
+    return {
+        "ctc": QuartzNet(labels=tuple(" hilo"), blocks=BLOCKS, frontend=FRONTEND),
+        "clip": MatchboxNet(labels=("low", "high"), blocks=BLOCKS, frontend=FRONTEND),
+        "frame": MarbleNet(frame_level=True, blocks=BLOCKS, frontend=FRONTEND),
+    }
+
+
+@pytest.fixture(params=["ctc", "clip", "frame"])
+def net(request: pytest.FixtureRequest, nets: dict[str, Net]) -> Net:
+    """Each of `nets` in turn."""
+    return nets[request.param]
+
+
+@pytest.fixture
+def corpus(tmp_path: Path) -> Callable[..., Path]:
+    """`corpus(count)` writes tones with labels, texts and segments, and gives their manifest."""
+
+    def write(count: int = 8, name: str = "train", equal: bool = False) -> Path:
+        chance = np.random.default_rng(0)
+        utterances = []
+        for i in range(count):
+            seconds = 0.4 if equal else 0.4 + 0.02 * i
+            at_s = np.arange(int(seconds * RATE)) / RATE
+            sound = 0.3 * np.sin(2 * np.pi * (300 if i % 2 else 2000) * at_s)
+            sound[at_s < 0.1] = 0
+            path = tmp_path / f"{name}{i}.wav"
+            soundfile.write(path, sound + chance.normal(0, 0.01, len(sound)), RATE)
+            utterances.append(
+                Utterance(
+                    audio=path,
+                    duration_s=len(sound) / RATE,
+                    text="lo" if i % 2 else "hi",
+                    label="low" if i % 2 else "high",
+                    segments=((0.1, 0.4),),
+                )
+            )
+        write_manifest(tmp_path / f"{name}.jsonl", utterances)
+        return tmp_path / f"{name}.jsonl"
+
+    return write

@@ -1,0 +1,42 @@
+import pytest
+import torch
+
+from speechkit.errors import StreamError
+from speechkit.nn import AveragePool, Chunk, ClipHead, Pointwise, RunningAverage
+from speechkit.testing import assert_close, check_stream
+
+
+def ragged() -> Chunk:
+    x = torch.randn(2, 3, 10, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    return Chunk.of(x, torch.tensor([10, 4]))
+
+
+def test_average_takes_valid_frames_only() -> None:
+    c = ragged()
+    expected = torch.stack([c.x[0].mean(1), c.x[1, :, :4].mean(1)])
+    assert_close("y", expected, AveragePool()(c).x.squeeze(2), 1e-14)
+
+
+def test_nemo_compat_takes_padding_too() -> None:
+    c = ragged()
+    assert_close("y", c.x.mean(2, keepdim=True), AveragePool(nemo_compat=True)(c).x, 1e-14)
+
+
+def test_average_refuses_to_stream_and_says_what_does() -> None:
+    with pytest.raises(StreamError, match="use pool 'running'"):
+        AveragePool().step(ragged(), ())
+
+
+def test_running_average_streams_and_ends_at_the_average() -> None:
+    c = ragged()
+    check_stream(RunningAverage(), c.x, c.lengths, chunks=(1, 3, 7))
+    running, whole = RunningAverage()(c).x, AveragePool()(c).x.squeeze(2)
+    assert_close("last", whole, torch.stack([running[0, :, 9], running[1, :, 3]]), 1e-14)
+
+
+def test_a_clip_head_runs_with_the_same_weights() -> None:
+    c = ragged()
+    head = ClipHead(AveragePool(), Pointwise(3, 5, bias=True)).double()
+    running = head.running()
+    check_stream(running, c.x, c.lengths, chunks=(1, 4))
+    assert_close("clip", head(c).x[0, :, 0], running(c).x[0, :, 9], 1e-13)

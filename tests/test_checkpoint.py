@@ -1,0 +1,249 @@
+"""Model folders: what is saved comes back, and what is damaged is named."""
+
+import json
+import os
+import stat
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from speechkit import checkpoint
+from speechkit.checkpoint import CONFIG, WEIGHTS, find, load, save, whole_folder
+from speechkit.component import Component
+from speechkit.errors import CheckpointError, PluginError, SpeechkitError
+from speechkit.hookspecs import hookimpl
+from speechkit.models import Block, MatchboxNet, Model, Net, QuartzNet, build
+from speechkit.plugins import Registry
+
+
+@pytest.fixture
+def model(nets: dict[str, Net]) -> Model:
+    return build(nets["ctc"]).eval()
+
+
+@pytest.fixture
+def folder(model: Model, tmp_path: Path) -> Path:
+    save(model, tmp_path / "model")
+    return tmp_path / "model"
+
+
+@torch.no_grad()
+def scores(model: Model) -> Tensor:
+    audio = torch.randn(2, 8000, generator=torch.Generator().manual_seed(0)) * 0.1
+    return model.eval()(audio, torch.tensor([8000, 5000])).scores
+
+
+def edit_config(folder: Path, edit: Callable[[dict[str, Any]], Any]) -> None:
+    stored = json.loads((folder / CONFIG).read_text())
+    edit(stored)
+    (folder / CONFIG).write_text(json.dumps(stored))
+
+
+def edit_weights(folder: Path, edit: Callable[[dict[str, Tensor]], Any]) -> None:
+    tensors = load_file(folder / WEIGHTS)
+    edit(tensors)
+    save_file(tensors, folder / WEIGHTS)
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_a_model_comes_back_with_the_same_bits(net: Net, tmp_path: Path, seed: int) -> None:
+    model = build(net, seed)
+    model.train()(torch.rand(2, 8000, generator=torch.Generator().manual_seed(1)) * 0.1)
+    save(model, tmp_path / "model")
+    again = load(tmp_path / "model")
+    assert not again.training
+    assert again.config == net
+    assert (again.labels, again.sample_rate) == (model.labels, model.sample_rate)
+    assert torch.equal(scores(again), scores(model))
+
+
+def test_two_seeds_give_two_models(nets: dict[str, Net], tmp_path: Path) -> None:
+    for seed in (0, 1):
+        save(build(nets["ctc"], seed), tmp_path / str(seed))
+    one, other = (scores(load(tmp_path / str(seed))) for seed in (0, 1))
+    assert not torch.equal(one, other)
+
+
+def test_saving_again_replaces_the_model(nets: dict[str, Net], folder: Path) -> None:
+    other = build(nets["ctc"], seed=1)
+    save(other, folder)
+    assert torch.equal(scores(load(folder)), scores(other))
+    assert [path.name for path in folder.parent.iterdir()] == ["model"]
+
+
+def test_the_folder_is_as_open_as_any(folder: Path) -> None:
+    (folder.parent / "usual").mkdir()
+    usual, ours = (stat.S_IMODE(os.stat(folder.parent / n).st_mode) for n in ("usual", "model"))
+    assert ours == usual
+
+
+def test_weights_start_with_one_of_four_prefixes(net: Net) -> None:
+    prefixes = {name.partition(".")[0] for name in build(net).state_dict()}
+    assert {"stem", "encoder", "head"} <= prefixes <= {"frontend", "stem", "encoder", "head"}
+
+
+def test_weights_keep_their_names_whatever_the_lookahead() -> None:
+    blocks = (
+        Block(channels=4, kernel=5, stride=2),
+        Block(channels=4, kernel=7, repeat=2, residual=True),
+        Block(channels=4, kernel=5, stride=2),
+    )
+    same, *others = (
+        QuartzNet(labels=("a",), blocks=blocks, lookahead=lookahead)
+        for lookahead in ("same", 0, 1, (2, 0, 1), (0, 3, "same"))
+    )
+    names = list(build(same).state_dict())
+    for other in others:
+        assert list(build(other).state_dict()) == names
+
+
+def test_a_missing_tensor_is_named(folder: Path) -> None:
+    edit_weights(folder, lambda tensors: tensors.pop("head.linear.weight"))
+    with pytest.raises(CheckpointError, match="lacks 'head.linear.weight'"):
+        load(folder)
+
+
+def test_an_unknown_tensor_is_named(folder: Path) -> None:
+    edit_weights(folder, lambda tensors: tensors.update(extra=torch.zeros(1)))
+    with pytest.raises(CheckpointError, match="holds 'extra', unknown to its config"):
+        load(folder)
+
+
+def test_a_tensor_of_another_shape_is_named(folder: Path) -> None:
+    edit_weights(folder, lambda tensors: tensors.update({"head.linear.bias": torch.zeros(3)}))
+    message = r"'head.linear.bias' has shape \[3\], the config asks for \[6\]"
+    with pytest.raises(CheckpointError, match=message):
+        load(folder)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "3", "{}", '{"format": 1}', "\xff"])
+def test_a_damaged_description_is_named(folder: Path, text: str) -> None:
+    (folder / CONFIG).write_text(text, encoding="latin-1")
+    with pytest.raises(CheckpointError, match="is not a model description") as caught:
+        load(folder)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize("content", [None, b"", b"\x00" * 20])
+def test_damaged_weights_are_named(folder: Path, content: bytes | None) -> None:
+    (folder / WEIGHTS).unlink()
+    if content is not None:
+        (folder / WEIGHTS).write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"model\.safetensors cannot be read") as caught:
+        load(folder)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_a_truncated_file_of_weights_is_named(folder: Path) -> None:
+    whole = (folder / WEIGHTS).read_bytes()
+    (folder / WEIGHTS).write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(CheckpointError, match=r"model\.safetensors cannot be read"):
+        load(folder)
+
+
+def test_another_format_says_to_upgrade(folder: Path) -> None:
+    edit_config(folder, lambda stored: stored.update(format=99))
+    with pytest.raises(CheckpointError, match=r"format 99; this version reads 1: pip install -U"):
+        load(folder)
+
+
+def test_a_config_that_does_not_fit_is_named_with_file_and_path(folder: Path) -> None:
+    edit_config(folder, lambda stored: stored["config"].update(kernl=3))
+    with pytest.raises(SpeechkitError, match=r"config\.json: quartznet\.kernl - Unexpected"):
+        load(folder)
+
+
+def test_a_component_that_is_gone_is_named_with_the_folder(folder: Path) -> None:
+    edit_config(folder, lambda stored: stored["config"].update(activation="swsh"))
+    with pytest.raises(CheckpointError, match="model: no activation named 'swsh'"):
+        load(folder)
+
+
+def test_a_missing_folder_suggests_the_bundled_names(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundled = folder.parent / "bundled" / "models"
+    bundled.mkdir(parents=True)
+    folder.rename(bundled / "digits")
+    monkeypatch.setattr(checkpoint.resources, "files", lambda package: bundled.parent.parent)
+    assert find("digits") == bundled / "digits"
+    message = "no model folder 'digts'. Did you mean 'digits'? Known: digits"
+    with pytest.raises(CheckpointError) as caught:
+        load("digts")
+    assert str(caught.value) == message
+
+
+def test_a_folder_that_holds_no_model_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"has no config.json"):
+        load(tmp_path)
+
+
+def test_plugins_are_stored_with_their_versions_and_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    snake = Component(name="snake", factory="speechkit.nn:Bias", summary="one of ours")
+    ours = Registry({"SPEECHKIT_PLUGINS": ""})
+    ours.add(SimpleNamespace(speechkit_activations=hookimpl(lambda: [snake])), "acme", "0.3")
+    for module in ("speechkit.models", "speechkit.checkpoint"):
+        monkeypatch.setattr(f"{module}.registry", lambda: ours)
+    blocks = (Block(channels=4, kernel=3), Block(channels=4, kernel=3))
+    config = MatchboxNet(labels=("a", "b"), blocks=blocks, activation="acme/snake")
+    save(build(config), tmp_path / "model")
+    assert json.loads((tmp_path / "model" / CONFIG).read_text())["plugins"] == {"acme": "0.3"}
+    assert load(tmp_path / "model").config == config
+    monkeypatch.undo()
+    with pytest.raises(PluginError) as caught:
+        load(tmp_path / "model")
+    assert str(caught.value) == (
+        f"{tmp_path / 'model'} was made with plugin 'acme' 0.3, which is not installed; "
+        "type: pip install speechkit-acme"
+    )
+
+
+def test_a_failed_save_leaves_what_was_there(
+    model: Model, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = scores(load(folder))
+
+    def fail(path: Path, data: Any) -> None:
+        raise OSError("no space left")
+
+    monkeypatch.setattr(checkpoint, "write_json", fail)
+    for path in (folder, folder.parent / "fresh"):
+        with pytest.raises(OSError, match="no space left"):
+            save(model, path)
+    assert [path.name for path in folder.parent.iterdir()] == ["model"]
+    assert torch.equal(scores(load(folder)), before)
+
+
+def test_a_folder_appears_only_once_it_is_whole(tmp_path: Path) -> None:
+    with whole_folder(tmp_path / "a" / "model") as inside:
+        (inside / CONFIG).write_text("{}")
+        assert not (tmp_path / "a" / "model").exists()
+    assert [path.name for path in (tmp_path / "a" / "model").iterdir()] == [CONFIG]
+    assert [path.name for path in (tmp_path / "a").iterdir()] == ["model"]
+
+
+@pytest.mark.parametrize("kind", ["file", "folder"])
+def test_what_is_no_model_is_never_overwritten(model: Model, tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "precious"
+    note = path
+    if kind == "folder":
+        path.mkdir()
+        note = path / "note.txt"
+    note.write_text("keep me")
+    with pytest.raises(CheckpointError, match="exists and is not a model folder"):
+        save(model, path)
+    assert note.read_text() == "keep me"
+
+
+def test_an_empty_folder_may_become_a_model(model: Model, tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    save(model, tmp_path / "model")
+    assert torch.equal(scores(load(tmp_path / "model")), scores(model))

@@ -1,0 +1,116 @@
+"""Specs: three spellings, one meaning."""
+
+import re
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from speechkit.component import Spec, did_you_mean
+from speechkit.config import to_dict
+from speechkit.errors import ComponentError
+
+SWISH = Spec("swish", {"beta": 1.5, "learn": True})
+
+names = st.from_regex(r"[a-z_][a-z0-9_]{0,8}", fullmatch=True)
+scalars = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text()
+
+
+@pytest.mark.parametrize(
+    "spelling",
+    [
+        "swish:beta=1.5,learn=true",
+        " swish : beta = 1.5 , learn = true ",
+        {"name": "swish", "params": {"beta": 1.5, "learn": True}},
+        SWISH,
+    ],
+)
+def test_three_spellings_mean_the_same(spelling: Any) -> None:
+    assert Spec.parse(spelling) == SWISH
+
+
+def test_the_canonical_form_is_the_dict() -> None:
+    stored = to_dict(Spec.parse("swish:beta=1.5,learn=true"))
+    assert stored == {"name": "swish", "params": {"beta": 1.5, "learn": True}}
+    assert Spec.parse(stored) == SWISH
+
+
+@pytest.mark.parametrize("mapping", [{"name": "relu"}, {"name": "relu", "params": None}])
+def test_a_dict_may_leave_out_the_parameters(mapping: dict[str, Any]) -> None:
+    assert Spec.parse(mapping) == Spec("relu") == Spec.parse("relu")
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("1", 1),
+        ("1.0", 1.0),
+        ("1e-3", 1e-3),
+        ("true", True),
+        ("null", None),
+        ("tanh", "tanh"),
+        ("True", "True"),
+        ('"1"', "1"),
+        ("", ""),
+        ("a=b", "a=b"),
+        ("[1]", "[1]"),
+        ("{}", "{}"),
+    ],
+)
+def test_values_are_json_scalars_or_else_text(text: str, value: Any) -> None:
+    read = Spec.parse(f"gelu:approx={text}").params["approx"]
+    assert read == value
+    assert type(read) is type(value)
+
+
+def test_a_name_may_be_qualified_by_its_plugin() -> None:
+    assert Spec.parse("acme/snake:alpha=0.5") == Spec("acme/snake", {"alpha": 0.5})
+
+
+@given(names, st.none() | names, st.dictionaries(names, scalars, max_size=4))
+def test_what_a_spec_prints_reads_back_as_the_same(
+    name: str, plugin: str | None, params: dict[str, Any]
+) -> None:
+    spec = Spec(f"{plugin}/{name}" if plugin else name, params)
+    again = Spec.parse(str(spec))
+    assert again == spec
+    assert [type(v) for v in again.params.values()] == [type(v) for v in params.values()]
+
+
+@given(st.text())
+def test_any_text_is_read_or_refused_in_one_line(text: str) -> None:
+    try:
+        spec = Spec.parse(text)
+    except ComponentError as error:
+        assert len(str(error).splitlines()) == 1
+    else:
+        assert Spec.parse(str(spec)) == spec
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ("swish:beta", "cannot read 'beta' in component 'swish:beta'; write name:key=value"),
+        ("swish:", "cannot read '' in component 'swish:'"),
+        ("swish:a=1,a=2", "cannot read 'a=2'"),
+        ("swish:a b=1", "cannot read 'a b=1'"),
+        ("swish(beta=1)", "'swish(beta=1)' is not a component name; write name or plugin/name"),
+        ("a/b/c", "'a/b/c' is not a component name"),
+        ("", "'' is not a component name"),
+        (3, "cannot read component 3; write 'name', 'name:key=value,key=value' or {'name': ...,"),
+        ({"name": "swish", "parms": {}}, "cannot read component {'name': 'swish', 'parms': {}}"),
+        ({"name": 3}, "cannot read component {'name': 3}"),
+        ({"name": "swish", "params": [1]}, "cannot read component"),
+        ({"params": {}}, "cannot read component"),
+    ],
+)
+def test_what_is_no_spec_is_refused_with_the_form_to_write(wrong: Any, message: str) -> None:
+    with pytest.raises(ComponentError, match=re.escape(message)):
+        Spec.parse(wrong)
+
+
+def test_the_closest_known_name_is_suggested() -> None:
+    assert did_you_mean("rleu", ["silu", "relu"]) == "Did you mean 'relu'? Known: relu, silu"
+    assert did_you_mean("xyz", ["relu"]) == "Known: relu"
+    assert did_you_mean("xyz", []) == "Known: none"

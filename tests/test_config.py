@@ -1,0 +1,160 @@
+"""Configs as plain data, and back."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from speechkit.checkpoint import AnyNet
+from speechkit.component import Spec
+from speechkit.config import from_dict, override, to_dict, write_json
+from speechkit.errors import ConfigError, SpeechkitError
+from speechkit.models import Block, MarbleNet, MatchboxNet, Net, QuartzNet
+from speechkit.train import Data, Run
+
+NETS = [
+    QuartzNet(size="5x5", activation="hardtanh:high=6", lookahead=3),
+    QuartzNet(labels=("a", "b"), blocks=(Block(channels=4, kernel=3),), dropout=0.1),
+    MatchboxNet(labels=("yes", "no"), lookahead=("same", 1, 2, 3, 4, 0)),
+    MarbleNet(),
+    MarbleNet(frame_level=True, norm={"name": "batch", "params": {"eps": 1e-5}}),  # type: ignore[arg-type]
+]
+
+
+@pytest.fixture
+def run() -> Run:
+    return Run(
+        model=QuartzNet(size="5x5"),
+        data=Data(train=Path("train.jsonl"), dev=Path("dev.jsonl")),
+        steps=10,
+        optimizer="adamw:lr=0.001",
+        augment=("gain", "spec_augment:time_masks=1"),
+        loss="ctc",
+    )
+
+
+@pytest.mark.parametrize("config", NETS, ids=lambda c: c.kind)
+def test_a_net_comes_back_from_json_as_it_was(config: Net) -> None:
+    again = from_dict(AnyNet, json.loads(json.dumps(to_dict(config))))
+    assert again == config
+    assert type(again) is type(config)
+
+
+def test_a_run_comes_back_from_json_as_it_was(run: Run) -> None:
+    assert from_dict(Run, json.loads(json.dumps(to_dict(run)))) == run
+
+
+def test_components_are_stored_in_their_canonical_form(run: Run) -> None:
+    stored = to_dict(run)
+    assert stored["optimizer"] == {"name": "adamw", "params": {"lr": 0.001}}
+    assert stored["augment"][0] == {"name": "gain", "params": {}}
+    assert stored["data"]["train"] == "train.jsonl"
+
+
+def test_kind_tells_the_families_apart() -> None:
+    assert isinstance(from_dict(AnyNet, {"kind": "marblenet"}), MarbleNet)
+    with pytest.raises(ConfigError, match="quartzne"):
+        from_dict(AnyNet, {"kind": "quartzne"})
+    with pytest.raises(ConfigError, match="kind"):
+        from_dict(AnyNet, {})
+
+
+@pytest.mark.parametrize(
+    ("path", "key", "where"),
+    [
+        (("model", "blocks", 0), "kernl", "blocks.0.kernl"),
+        (("model",), "activatoin", "activatoin"),
+        (("data",), "trian", "data.trian"),
+        ((), "stpes", "stpes"),
+    ],
+)
+def test_an_unknown_key_is_named_with_its_path(
+    run: Run, path: tuple[Any, ...], key: str, where: str
+) -> None:
+    data = to_dict(run)
+    target = data
+    for part in path:
+        target = target[part]
+    target[key] = 3
+    with pytest.raises(ConfigError, match=rf"^config: .*{where} - Unexpected keyword argument"):
+        from_dict(Run, data)
+
+
+def test_override_sets_nested_fields_and_leaves_the_original(run: Run) -> None:
+    changed = override(
+        run,
+        [
+            "steps=100",
+            "model.activation=silu",
+            "model.size=custom",
+            "model.blocks.1.kernel=11",
+            "model.lookahead=3",
+            "data.train=other.jsonl",
+            "model.frontend.params={}",
+            "augment.0=shift:max_ms=2",
+            "schedule=cosine:floor=0.1",
+            "clip_norm=null",
+        ],
+    )
+    assert changed.steps == 100
+    assert changed.model.activation == Spec("silu")
+    assert [b.kernel for b in changed.model.blocks[:3]] == [33, 11, 39]
+    assert changed.model.lookahead == 3
+    assert changed.data.train == Path("other.jsonl")
+    assert changed.augment[0] == Spec("shift", {"max_ms": 2})
+    assert changed.augment[1] == run.augment[1]
+    assert changed.schedule == Spec("cosine", {"floor": 0.1})
+    assert run.steps == 10
+    assert run.model.blocks[1].kernel == 33
+
+
+def test_override_reads_lists(run: Run) -> None:
+    model = {"name": "gelu", "params": {"approx": "tanh"}}
+    changed = override(run, [f"model.activation={json.dumps(model)}", 'augment=["gain"]'])
+    assert changed.model.activation == Spec("gelu", {"approx": "tanh"})
+    assert changed.augment == (Spec("gain"),)
+
+
+@pytest.mark.parametrize(
+    ("assignment", "message"),
+    [
+        ("steps", "--set 'steps': write path=value"),
+        ("stepps=3", "--set stepps: no 'stepps' there. Did you mean 'steps'?"),
+        ("model.blocks.99.kernel=3", "--set model.blocks.99.kernel: no '99' there. Known: 0, 1,"),
+        ("model.blocks.x=3", "--set model.blocks.x: no 'x' there. "),
+        ("steps.deeper=3", "--set steps.deeper: no 'deeper' there. Known: none"),
+        ("steps=many", "--set: steps - Input should be a valid integer"),
+        ("steps=0", "steps=0: give at least 1"),
+        ("model.activation=a:b", "cannot read 'b' in component 'a:b'"),
+        ("model.blocks.0.kernel=0", "block kernel=0: give at least 1"),
+        ("model.lookahead=[1,2]", "lookahead has 2 entries for 8 blocks"),
+        ("model.labels=[]", "labels=(): give at least one label"),
+        ("model.behaviour=2", "behaviour=2: this version knows behaviour 1"),
+    ],
+)
+def test_a_wrong_override_is_refused_in_one_line(run: Run, assignment: str, message: str) -> None:
+    with pytest.raises(SpeechkitError) as caught:
+        override(run, [assignment])
+    assert str(caught.value).startswith(message)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+@given(st.text(), st.text())
+def test_any_override_works_or_is_refused_as_ours(path: str, value: str) -> None:
+    model = MarbleNet()
+    for assignment in (f"{path}={value}", f"init={value}", f"blocks.{path}={value}"):
+        try:
+            assert isinstance(override(model, [assignment]), MarbleNet)
+        except SpeechkitError as error:
+            assert str(error)
+
+
+def test_json_is_written_for_people(tmp_path: Path) -> None:
+    write_json(tmp_path / "a.json", {"label": "ünï", "n": [1]})
+    text = (tmp_path / "a.json").read_text(encoding="utf-8")
+    assert '"label": "ünï"' in text
+    assert text.endswith("}\n")
+    assert json.loads(text) == {"label": "ünï", "n": [1]}

@@ -1,0 +1,359 @@
+"""Loading plugins, and finding and building what they offer."""
+
+import inspect
+import logging
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from torch import nn
+
+from speechkit import hookspecs
+from speechkit.component import Component, Spec
+from speechkit.errors import ComponentError, PluginError
+from speechkit.hookspecs import KINDS, hookimpl
+from speechkit.plugins import CORE, Entry, Registry
+
+NONE = {"SPEECHKIT_PLUGINS": ""}
+KINDS_OF_THE_ARCHITECTURE = """activation norm channel mixer residual block stack stem head init pool
+    frontend augmentation loss optimizer schedule method decoder exporter probe recipe
+    kernel""".split()
+
+Install = Callable[..., None]
+
+
+class Swish(nn.Module):
+    def __init__(self, channels: int, beta: float = 1.0, learn: bool = False) -> None:
+        super().__init__()
+        self.channels, self.beta, self.learn = channels, beta, learn
+
+
+def activations(*names: str, factory: Any = Swish) -> SimpleNamespace:
+    """A plugin that offers activations of these names."""
+    listed = [Component(name=name, factory=factory, summary="one of ours") for name in names]
+    return SimpleNamespace(speechkit_activations=hookimpl(lambda: listed))
+
+
+MODULE = """
+from speechkit import Component, hookimpl
+
+@hookimpl
+def speechkit_activations():
+    return [Component(name="{name}", factory="torch.nn:Identity", summary="itself")]
+"""
+
+
+@pytest.fixture
+def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Install:
+    """`install(name)` puts a distribution with that entry point on the path, as pip would."""
+    monkeypatch.syspath_prepend(tmp_path)
+
+    def write(name: str, code: str = "", version: str = "1.2") -> None:
+        module = f"{name}_of_this_test"
+        # set, so that monkeypatch takes the module out of sys.modules again
+        monkeypatch.setitem(sys.modules, module, None)
+        del sys.modules[module]
+        (tmp_path / f"{module}.py").write_text(code or MODULE.format(name=f"{name}_act"))
+        info = tmp_path / f"speechkit_{name}-{version}.dist-info"
+        info.mkdir()
+        header = f"Metadata-Version: 2.1\nName: speechkit-{name}\nVersion: {version}\n"
+        (info / "METADATA").write_text(header)
+        (info / "entry_points.txt").write_text(f"[speechkit]\n{name} = {module}\n")
+
+    return write
+
+
+def entry_points(*names: str) -> dict[str, str]:
+    return {"SPEECHKIT_PLUGINS": ",".join(names)}
+
+
+def test_every_kind_has_a_hook_that_says_what_its_factory_takes() -> None:
+    assert set(KINDS) == set(KINDS_OF_THE_ARCHITECTURE)
+    for hook in KINDS.values():
+        assert "factory(" in (inspect.getdoc(getattr(hookspecs, hook)) or "")
+
+
+def test_there_are_five_behavioural_hooks_with_their_arguments() -> None:
+    hooks = {name: f for name, f in vars(hookspecs).items() if name.startswith("speechkit_")}
+    behavioural = {
+        name: list(inspect.signature(hook).parameters)
+        for name, hook in hooks.items()
+        if name not in KINDS.values()
+    }
+    assert behavioural == {
+        "speechkit_commands": ["cli"],
+        "speechkit_run_start": ["run"],
+        "speechkit_run_step": ["run", "step", "loss"],
+        "speechkit_run_eval": ["run", "metrics"],
+        "speechkit_run_end": ["run"],
+    }
+    assert all(inspect.getdoc(hook) for hook in hooks.values())
+
+
+@pytest.mark.parametrize(
+    ("kind", "names"),
+    [
+        ("activation", {"relu", "silu", "gelu", "hardtanh"}),
+        ("norm", {"batch", "none"}),
+        ("channel", {"linear"}),
+        ("mixer", {"depthwise"}),
+        ("residual", {"add"}),
+        ("block", {"plain"}),
+        ("stack", {"serial"}),
+        ("stem", {"plain"}),
+        ("head", {"ctc", "clip", "frame"}),
+        ("frontend", {"log_mel", "mfcc"}),
+    ],
+)
+def test_built_ins_come_through_the_hooks(kind: str, names: set[str]) -> None:
+    registry = Registry(NONE)
+    assert {e.component.name for e in registry.components(kind)} >= names
+    implementations = getattr(registry.hook, KINDS[kind]).get_hookimpls()
+    assert implementations[0].plugin_name.startswith("core:speechkit.builtin.")
+
+
+def all_core() -> list[Entry]:
+    return Registry(NONE).components()
+
+
+@pytest.mark.parametrize("entry", all_core(), ids=lambda e: f"{e.kind}-{e.component.name}")
+def test_a_built_in_loads_and_takes_its_example(entry: Entry) -> None:
+    assert isinstance(entry.component.factory, str)
+    parameters = inspect.signature(entry.factory()).parameters
+    assert set(entry.component.example) <= set(parameters)
+    assert entry.component.summary
+    assert entry.component.formula
+
+
+def test_listing_components_imports_no_torch() -> None:
+    code = (
+        "import sys; from speechkit.plugins import registry; "
+        "assert registry().components(); assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_components_say_which_plugin_and_version_they_come_from() -> None:
+    registry = Registry(NONE)
+    registry.add(activations("snake"), "acme", "0.3")
+    entry = registry.find("activation", "snake")
+    assert (entry.plugin, entry.version, entry.qualified_name) == ("acme", "0.3", "acme/snake")
+    assert entry.kind == "activation"
+    assert registry.plugins()["acme"] == "0.3"
+    needed = [("activation", Spec("acme/snake")), ("norm", Spec("batch"))]
+    assert registry.used_by(needed) == {"acme": "0.3"}
+
+
+def test_two_plugins_with_one_name_ask_for_the_qualified_name() -> None:
+    registry = Registry(NONE)
+    registry.add(activations("snake"), "acme")
+    registry.add(activations("snake"), "other")
+    message = (
+        "activation 'snake' comes from 2 plugins; write one of acme/snake, other/snake"
+    )
+    with pytest.raises(ComponentError, match=f"^{message}$"):
+        registry.find("activation", "snake")
+    assert registry.find("activation", "other/snake").plugin == "other"
+
+
+def test_a_plugin_never_shadows_the_core() -> None:
+    registry = Registry(NONE)
+    registry.add(activations("relu"), "acme")
+    assert registry.find("activation", "relu").plugin == CORE
+    assert registry.find("activation", "core/relu").plugin == CORE
+    assert registry.find("activation", "acme/relu").plugin == "acme"
+    assert isinstance(registry.build("activation", "relu", 4), nn.ReLU)
+    assert isinstance(registry.build("activation", "acme/relu", 4), Swish)
+
+
+def test_one_name_twice_in_a_plugin_is_an_error_at_load() -> None:
+    registry = Registry(NONE)
+    with pytest.raises(PluginError, match="^plugin 'acme' offers activation 'snake' twice$"):
+        registry.add(activations("snake", "snake"), "acme")
+    assert "acme" not in registry.plugins()
+    assert not [e for e in registry.components() if e.plugin == "acme"]
+
+
+def test_a_misspelt_hook_is_an_error_and_leaves_nothing_behind() -> None:
+    registry = Registry(NONE)
+    plugin = SimpleNamespace(speechkit_activatoins=hookimpl(lambda: []))
+    with pytest.raises(PluginError, match="speechkit_activatoins"):
+        registry.add(plugin, "acme")
+    registry.add(activations("snake"), "acme")
+    assert registry.find("activation", "snake").plugin == "acme"
+
+
+@pytest.mark.parametrize("name", [CORE, "acme"])
+def test_a_plugin_name_is_given_once(name: str) -> None:
+    registry = Registry(NONE)
+    registry.add(activations("snake"), "acme")
+    with pytest.raises(PluginError, match=f"a plugin named '{name}' is loaded already"):
+        registry.add(activations("other"), name)
+    assert registry.find("activation", "snake").plugin == "acme"
+
+
+def test_an_unknown_name_suggests_the_closest() -> None:
+    message = "no activation named 'rleu'. Did you mean 'relu'? Known: gelu, hardtanh, relu, silu"
+    with pytest.raises(ComponentError, match=f"^{re.escape(message)}$"):
+        Registry(NONE).find("activation", "rleu")
+
+
+def test_an_unknown_plugin_is_named_with_what_to_type() -> None:
+    with pytest.raises(ComponentError, match="try: pip install speechkit-acme$"):
+        Registry(NONE).find("activation", "acme/snake")
+
+
+def test_an_unknown_kind_suggests_the_closest() -> None:
+    with pytest.raises(ComponentError, match="no kind 'activations'. Did you mean 'activation'"):
+        Registry(NONE).components("activations")
+
+
+def test_a_wrong_parameter_is_named_with_the_right_ones() -> None:
+    registry = Registry(NONE)
+    registry.add(activations("swish"), "acme")
+    message = (
+        "activation swish:betta=2: got an unexpected keyword argument 'betta'; "
+        "it takes ['beta', 'learn']"
+    )
+    with pytest.raises(ComponentError, match=f"^{re.escape(message)}$"):
+        registry.build("activation", "swish:betta=2", 8)
+
+
+def test_a_parameter_the_core_gives_cannot_be_given_again() -> None:
+    registry = Registry(NONE)
+    registry.add(activations("swish"), "acme")
+    with pytest.raises(ComponentError, match="unexpected keyword argument 'channels'"):
+        registry.build("activation", "swish:channels=2", 8)
+
+
+def test_what_a_factory_refuses_is_told_with_the_component() -> None:
+    def picky(channels: int, beta: float = 1.0) -> nn.Module:
+        raise ValueError("beta is not positive")
+
+    registry = Registry(NONE)
+    registry.add(activations("picky", factory=picky), "acme")
+    with pytest.raises(ComponentError, match=r"^activation picky:beta=-1: beta is not positive$"):
+        registry.build("activation", "picky:beta=-1", 8)
+
+
+def test_build_hands_over_arguments_and_parameters() -> None:
+    registry = Registry(NONE)
+    registry.add(activations("swish"), "acme")
+    built = registry.build("activation", "swish:beta=2,learn=true", 8)
+    assert (built.channels, built.beta, built.learn) == (8, 2, True)
+
+
+@pytest.mark.parametrize("factory", ["no_such_module:Swish", "speechkit.nn:NoSuchLayer"])
+def test_a_factory_that_cannot_be_imported_is_named(factory: str) -> None:
+    registry = Registry(NONE)
+    registry.add(activations("swish", factory=factory), "acme")
+    message = f"activation acme/swish cannot be loaded from '{factory}'"
+    with pytest.raises(PluginError, match=f"^{message}: .*no_such_module|NoSuchLayer"):
+        registry.build("activation", "swish", 8)
+
+
+def test_entry_points_are_loaded_with_their_distribution_s_version(install: Install) -> None:
+    install("acme", version="1.2")
+    entry = Registry(entry_points("acme")).find("activation", "acme_act")
+    assert (entry.plugin, entry.version) == ("acme", "1.2")
+
+
+def test_only_wanted_entry_points_are_loaded(install: Install) -> None:
+    install("acme")
+    install("other")
+    assert set(Registry(NONE).plugins()) == {CORE}
+    assert set(Registry(entry_points("other")).plugins()) == {CORE, "other"}
+    assert set(Registry(entry_points("other", " acme")).plugins()) == {CORE, "acme", "other"}
+
+
+def test_disabled_entry_points_are_not_loaded(install: Install) -> None:
+    install("acme")
+    install("other")
+    wanted = entry_points("acme", "other")
+    registry = Registry({**wanted, "SPEECHKIT_DISABLE_PLUGINS": "acme"})
+    assert set(registry.plugins()) == {CORE, "other"}
+    assert not registry.failures
+
+
+def test_without_variables_every_entry_point_is_loaded(install: Install) -> None:
+    install("acme")
+    assert {CORE, "acme"} <= set(Registry({}).plugins())
+
+
+def test_the_core_cannot_be_disabled() -> None:
+    with pytest.raises(PluginError, match="'core' cannot be disabled"):
+        Registry({**NONE, "SPEECHKIT_DISABLE_PLUGINS": "core"})
+
+
+@pytest.mark.parametrize(
+    ("code", "reason"),
+    [
+        ("import no_such_module", "No module named 'no_such_module'"),
+        ("from speechkit import hookimpl\n@hookimpl\ndef speechkit_nroms(): ...", "speechkit_nroms"),
+        (
+            "from speechkit import hookimpl\n@hookimpl\ndef speechkit_norms(): 1 / 0",
+            "division by zero",
+        ),
+    ],
+)
+def test_a_failing_plugin_is_recorded_and_matters_only_if_needed(
+    install: Install, caplog: pytest.LogCaptureFixture, code: str, reason: str
+) -> None:
+    install("broken", code)
+    install("sound")
+    with caplog.at_level(logging.WARNING):
+        registry = Registry(entry_points("broken", "sound"))
+    assert "plugin broken did not load" in caplog.text
+    assert reason in registry.failures["broken"]
+    assert set(registry.plugins()) == {CORE, "sound"}
+    assert registry.find("activation", "relu").plugin == CORE
+    for name in ("rms", "broken/rms"):
+        with pytest.raises(ComponentError) as caught:
+            registry.find("norm", name)
+        assert f"Plugin 'broken' did not load: {registry.failures['broken']}" in str(caught.value)
+        assert "pip install" not in str(caught.value)
+
+
+def test_a_file_is_a_plugin_under_its_own_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "modules", sys.modules.copy())
+    (tmp_path / "beside_a_recipe.py").write_text(MODULE.format(name="itself"))
+    registry = Registry(NONE)
+    registry.load_file(tmp_path / "beside_a_recipe.py")
+    assert registry.find("activation", "itself").qualified_name == "beside_a_recipe/itself"
+    assert isinstance(registry.build("activation", "itself", 8), nn.Identity)
+
+
+def test_a_plugin_file_that_fails_says_why_and_can_be_loaded_once_repaired(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "modules", sys.modules.copy())
+    file = tmp_path / "to_repair.py"
+    file.write_text("1 / 0")
+    registry = Registry(NONE)
+    with pytest.raises(PluginError, match="to_repair.py does not import: division by zero"):
+        registry.load_file(file)
+    file.write_text(MODULE.format(name="itself") + "# longer than before\n")
+    registry.load_file(file)
+    assert registry.find("activation", "itself").plugin == "to_repair"
+
+
+def test_a_plugin_file_does_not_take_the_place_of_a_module(tmp_path: Path) -> None:
+    (tmp_path / "json.py").write_text("")
+    before = sys.modules["json"]
+    with pytest.raises(PluginError, match="a module 'json' is loaded already; rename"):
+        Registry(NONE).load_file(tmp_path / "json.py")
+    assert sys.modules["json"] is before
+
+
+@pytest.mark.parametrize("name", ["missing.py", "notes.txt"])
+def test_what_is_no_plugin_file_is_refused(tmp_path: Path, name: str) -> None:
+    (tmp_path / "notes.txt").write_text("")
+    with pytest.raises(PluginError, match=r"no plugin file|is not a Python file"):
+        Registry(NONE).load_file(tmp_path / name)

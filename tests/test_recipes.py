@@ -1,0 +1,93 @@
+"""Every recipe prepares its corpus from a folder and trains its tiny run; RESULTS name their command."""
+
+import importlib.util
+import sys
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+import soundfile
+
+import speechkit as sk
+from speechkit.data import read_manifest
+
+RECIPES = Path(__file__).parents[1] / "recipes"
+NAMES = sorted(path.parent.name for path in RECIPES.glob("*/run.py"))
+
+
+def load(path: Path) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(f"recipe_{path.parent.name}_{path.stem}", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def tone(path: Path, hz: float, rate: int, duration_s: float = 0.5) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    t = np.arange(int(rate * duration_s)) / rate
+    soundfile.write(path, 0.3 * np.sin(2 * np.pi * hz * t), rate)
+
+
+def fsdd(folder: Path) -> None:
+    for speaker in ("ann", "bob"):
+        for digit in range(10):
+            for index in (0, 7):
+                tone(folder / f"{digit}_{speaker}_{index}.wav", 200 + 50 * digit, 8000)
+
+
+def an4(folder: Path) -> None:
+    """The official archive's layout."""
+    for part, speakers in (("train", [f"s{i}" for i in range(12)]), ("test", ["t0"])):
+        lines = []
+        for speaker in speakers:
+            path = folder / "wav" / f"an4_{part}" / speaker / f"an1-{speaker}-b.sph"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            t = np.arange(16000) / 16000
+            soundfile.write(path, 0.3 * np.sin(2 * np.pi * 300 * t), 16000, format="NIST")
+            lines.append(f"<s> YES GO </s> (an1-{speaker}-b)")
+        (folder / "etc").mkdir(exist_ok=True)
+        (folder / "etc" / f"an4_{part}.transcription").write_text("\n".join(lines) + "\n")
+
+
+CORPORA = {"an4": an4, "fsdd": fsdd}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_prepares_and_trains(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    CORPORA[name](tmp_path / "source")
+    written = load(RECIPES / name / "prepare.py").prepare(
+        tmp_path / "source", tmp_path / "data" / name
+    )
+    assert all(read_manifest(path) for path in written)
+    recipe = load(RECIPES / name / "run.py")
+    run = recipe.tiny()
+    assert run.data.train in [path.relative_to(tmp_path) for path in written]
+    marks = sk.fit(replace(run, steps=1, eval_every=1), tmp_path / "out", device="cpu")
+    assert marks["n"] == len(read_manifest(run.data.dev))
+    assert sk.load(tmp_path / "out" / "best").config == run.model
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_no_speaker_is_in_training_and_dev(name: str, tmp_path: Path) -> None:
+    CORPORA[name](tmp_path / "source")
+    written = load(RECIPES / name / "prepare.py").prepare(tmp_path / "source", tmp_path / "out")
+    for train in (path for path in written if path.name == "train.jsonl"):
+        if train.parent.name == "all":  # the official split of clips, not of speakers
+            continue
+        speakers = [{u.speaker for u in read_manifest(p)} for p in (train, train.with_name("dev.jsonl"))]
+        assert not speakers[0] & speakers[1]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_is_short_and_documented(name: str) -> None:
+    files = {path.name: path.read_text() for path in (RECIPES / name).iterdir() if path.is_file()}
+    assert {"prepare.py", "run.py", "README.md", "RESULTS.md"} <= set(files)
+    assert sum(len(files[f].splitlines()) for f in ("prepare.py", "run.py")) < 300
+    assert all(len(files[f].splitlines()) < 150 for f in ("prepare.py", "run.py"))
+    assert f"recipes/{name}/run.py" in files["RESULTS.md"]
