@@ -27,7 +27,7 @@ _HOME = {
 }
 _MODULES = ("cli", "errors", "frontend", "nn", "ops", "testing", "text", "train")
 
-__all__ = sorted([*_HOME, *_MODULES])  # noqa: PLE0605
+__all__ = sorted([*_HOME, *_MODULES])
 
 
 def __getattr__(name: str) -> Any:

@@ -63,7 +63,9 @@ def load(path: Path | str) -> Model:
     own = model.state_dict()
     for name, value in own.items():
         if name not in tensors:
-            raise CheckpointError(f"{folder / WEIGHTS} lacks {name!r}; it is not this config's model")
+            raise CheckpointError(
+                f"{folder / WEIGHTS} lacks {name!r}; it is not this config's model"
+            )
         if tensors[name].shape != value.shape:
             raise CheckpointError(
                 f"{folder / WEIGHTS}: {name!r} has shape {list(tensors[name].shape)}, "
@@ -115,7 +117,9 @@ def read_tensors(path: Path) -> dict[str, Any]:
 def whole_folder(path: Path) -> Iterator[Path]:
     """A temporary folder that takes the place of `path` once the block ends without an error."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    if path.exists() and not (path.is_dir() and ((path / CONFIG).exists() or not any(path.iterdir()))):
+    if path.exists() and not (
+        path.is_dir() and ((path / CONFIG).exists() or not any(path.iterdir()))
+    ):
         raise CheckpointError(f"{path} exists and is not a model folder; choose another path")
     around = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
     # mkdtemp's own folder is closed to other users, one inside it is as open as any

@@ -26,7 +26,7 @@ def to_dict(config: Any) -> Any:
 
 
 def from_dict(kind: Any, data: Any, where: str = "config") -> Any:
-    """A config of type `kind` (a dataclass or a union of them); ConfigError names path and reason."""
+    """A config of type `kind`, a dataclass or a union; ConfigError names path and reason."""
     try:
         return TypeAdapter(kind).validate_python(data)
     except ValidationError as error:
@@ -53,7 +53,7 @@ def override(config: T, assignments: Iterable[str]) -> T:
             target = _descend(target, key, path)
         _descend(target, last, path)
         target[int(last) if isinstance(target, list) else last] = _value(text)
-    return from_dict(type(config), data, "--set")  # type: ignore[no-any-return]
+    return from_dict(type(config), data, "--set")
 
 
 def write_json(path: Path, data: Any) -> None:

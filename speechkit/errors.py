@@ -16,7 +16,7 @@ Each message is one line: what was given, what was expected, what to type.
 
 
 class SpeechkitError(Exception):
-    """The base of all errors that are the caller's to fix; the command line prints it in one line."""
+    """The base of errors that are the caller's to fix; the command line prints one line of it."""
 
 
 class ConfigError(SpeechkitError):

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from speechkit.data import UtteranceDataset, Utterance, batches, bucket_batches, read_manifest
+from speechkit.data import Utterance, UtteranceDataset, batches, bucket_batches, read_manifest
 from speechkit.models import Model
 from speechkit.tasks import task_of
 

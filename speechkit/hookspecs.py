@@ -22,7 +22,7 @@ hookimpl = pluggy.HookimplMarker(PROJECT)
 
 @hookspec
 def speechkit_activations() -> list[Component]:
-    """`factory(channels, **p)` → Module applied frame by frame, with f(NaN) confined to its frame."""
+    """`factory(channels, **p)` → Module applied to each frame; a NaN stays in its frame."""
 
 
 @hookspec
@@ -50,7 +50,7 @@ def speechkit_residuals() -> list[Component]:
 
 @hookspec
 def speechkit_blocks() -> list[Component]:
-    """`factory(c_in, c_out, make_body, index, depth, **p)` → StreamLayer owning its calls of the body.
+    """`factory(c_in, c_out, make_body, index, depth, **p)` → StreamLayer calling the body itself.
 
     `make_body(c_in, c_out)` is the block's sub-blocks up to the last norm; `make_body.shortcut`,
     `.merge`, `.norm`, `.activation` and the block's shape come with it (`speechkit.nn.BodyMaker`).
@@ -99,12 +99,12 @@ def speechkit_augmentations() -> list[Component]:
 
 @hookspec
 def speechkit_losses() -> list[Component]:
-    """`factory(**p)` → `f(scores, lengths, targets, target_lengths)` → a loss per utterance, `[B]`."""
+    """`factory(**p)` → `f(scores, lengths, targets, target_lengths)` → losses `[B]`."""
 
 
 @hookspec
 def speechkit_optimizers() -> list[Component]:
-    """`factory(params, **p)` → `torch.optim.Optimizer`; the config's `lr` arrives as a parameter."""
+    """`factory(params, **p)` → `torch.optim.Optimizer`; `lr` is one of the parameters."""
 
 
 @hookspec
@@ -141,7 +141,7 @@ def speechkit_recipes() -> list[Component]:
 
 @hookspec
 def speechkit_kernels() -> list[Component]:
-    """`factory()` → an implementation of a named op: `supports(args) -> None | reason`, the function."""
+    """`factory()` → an implementation of an op: a function and `supports(args) -> None | reason`."""
 
 
 @hookspec

@@ -145,7 +145,9 @@ class Registry:
             )
         raise ComponentError(self._unknown(kind, name, entries))
 
-    def build(self, kind: str, spec: Spec | str | Mapping[str, Any], /, *args: Any, **kw: Any) -> Any:
+    def build(
+        self, kind: str, spec: Spec | str | Mapping[str, Any], /, *args: Any, **kw: Any
+    ) -> Any:
         """Calls the factory of `spec` with `args`, `kw` and the spec's own parameters."""
         spec = Spec.parse(spec)
         entry = self.find(kind, spec.name)

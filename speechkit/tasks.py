@@ -1,6 +1,6 @@
 """What a model is for: how an utterance becomes a target, and scores become answers and marks."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import torch
@@ -63,7 +63,8 @@ class Recognition:
         return text.encode(said, self.labels)
 
     def targets(self, batch: Batch, output: Output) -> Targets:
-        assert isinstance(batch.targets, Tensor) and batch.target_lengths is not None
+        assert isinstance(batch.targets, Tensor)
+        assert batch.target_lengths is not None
         device = output.scores.device
         return batch.targets.to(device), batch.target_lengths.to(device)
 
@@ -131,7 +132,8 @@ class Detection:
 
     def targets(self, batch: Batch, output: Output) -> Targets:
         frames = torch.arange(output.scores.shape[1])
-        at_s = frames * self.frame_s
+        # float32 would put a frame before a segment that starts with it
+        at_s = frames.double() * self.frame_s
         rows = []
         for segments, length in zip(batch.targets, output.lengths.tolist(), strict=True):
             start, end = segments[:, :1], segments[:, 1:]
@@ -155,7 +157,11 @@ class Detection:
         return 1 - marks["auc"]
 
 
-TASKS = {"ctc": Recognition, "clip": Classification, "frame": Detection}
+TASKS: dict[str, Callable[[Model], Task]] = {
+    "ctc": Recognition,
+    "clip": Classification,
+    "frame": Detection,
+}
 
 
 def task_of(model: Model) -> Task:

@@ -2,7 +2,7 @@
 
 import json
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from copy import deepcopy
 from dataclasses import asdict, dataclass, field, fields
 from inspect import signature
@@ -18,7 +18,6 @@ from speechkit.config import to_dict, write_json
 from speechkit.data import (
     Batch,
     UtteranceDataset,
-    Utterance,
     apply,
     batches,
     bucket_batches,
@@ -126,9 +125,7 @@ def fit(run: Run, out: Path | str, resume: bool = False, device: str = "auto") -
     torch.manual_seed(run.seed)
 
     # data
-    train = [
-        u for u in read_manifest(run.data.train) if u.duration_s <= run.data.max_duration_s
-    ]
+    train = [u for u in read_manifest(run.data.train) if u.duration_s <= run.data.max_duration_s]
     if not train:
         raise TrainingError(
             f"every utterance of {run.data.train} is longer than max_duration_s="
@@ -239,9 +236,7 @@ def _endless(dataset: UtteranceDataset, run: Run, loop: Loop) -> Iterator[Batch]
         loop.epoch, loop.batch = loop.epoch + 1, 0
 
 
-def _features(
-    model: Model, batch: Batch, augmentations: list[Any], seed: int, epoch: int
-) -> Chunk:
+def _features(model: Model, batch: Batch, augmentations: list[Any], seed: int, epoch: int) -> Chunk:
     """The batch's features, each row augmented by its own generator."""
     device = next(model.parameters()).device
     with torch.no_grad():
@@ -258,7 +253,7 @@ def _features(
 def _augmentations(run: Run) -> tuple[list[Any], list[Any]]:
     """The run's augmentations of audio and of features, told the sample rate if they ask for it."""
     built: dict[str, list[Any]] = {"audio": [], "features": []}
-    for spec in run.augment:
+    for spec in map(Spec.parse, run.augment):
         factory = registry().find("augmentation", spec.name).factory()
         asks = "sample_rate" in signature(factory).parameters
         rate = {"sample_rate": run.model.sample_rate} if asks else {}
@@ -277,9 +272,7 @@ def _some_audio(dataset: UtteranceDataset, most: int = 200) -> Iterator[Tensor]:
 def _average(average: nn.Module, model: nn.Module, decay: float, step: int) -> None:
     """average ← d · average + (1 − d) · model, with d rising to `decay` over the first steps."""
     decay = min(decay, (1 + step) / (10 + step))
-    for mean, value in zip(
-        average.state_dict().values(), model.state_dict().values(), strict=True
-    ):
+    for mean, value in zip(average.state_dict().values(), model.state_dict().values(), strict=True):
         if mean.is_floating_point():
             mean.lerp_(value, 1 - decay)
         else:
@@ -325,9 +318,7 @@ def _fabric(device: str, precision: str) -> Any:
     return fabric
 
 
-def _write_training(
-    path: Path, model: Model, average: Model, optimizer: Any, loop: Loop
-) -> None:
+def _write_training(path: Path, model: Model, average: Model, optimizer: Any, loop: Loop) -> None:
     """The averaged model as a model folder, and beside it what the next step depends on."""
     from safetensors.torch import save_file
 
@@ -368,5 +359,5 @@ def _read_training(path: Path, model: Model, average: Model, optimizer: Any) -> 
     return Loop(**{f.name: stored[f.name] for f in fields(Loop)})
 
 
-def _tensors(model: Model) -> Mapping[str, Tensor]:
+def _tensors(model: Model) -> dict[str, Tensor]:
     return {name: value.contiguous() for name, value in model.state_dict().items()}

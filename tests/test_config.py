@@ -1,6 +1,7 @@
 """Configs as plain data, and back."""
 
 import json
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -146,10 +147,8 @@ def test_a_wrong_override_is_refused_in_one_line(run: Run, assignment: str, mess
 def test_any_override_works_or_is_refused_as_ours(path: str, value: str) -> None:
     model = MarbleNet()
     for assignment in (f"{path}={value}", f"init={value}", f"blocks.{path}={value}"):
-        try:
+        with suppress(SpeechkitError):
             assert isinstance(override(model, [assignment]), MarbleNet)
-        except SpeechkitError as error:
-            assert str(error)
 
 
 def test_json_is_written_for_people(tmp_path: Path) -> None:

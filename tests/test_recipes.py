@@ -1,4 +1,4 @@
-"""Every recipe prepares its corpus from a folder and trains its tiny run; RESULTS name their command."""
+"""Every recipe prepares its corpus from a folder and trains its tiny run."""
 
 import importlib.util
 import sys
@@ -80,7 +80,9 @@ def test_no_speaker_is_in_training_and_dev(name: str, tmp_path: Path) -> None:
     for train in (path for path in written if path.name == "train.jsonl"):
         if train.parent.name == "all":  # the official split of clips, not of speakers
             continue
-        speakers = [{u.speaker for u in read_manifest(p)} for p in (train, train.with_name("dev.jsonl"))]
+        speakers = [
+            {u.speaker for u in read_manifest(p)} for p in (train, train.with_name("dev.jsonl"))
+        ]
         assert not speakers[0] & speakers[1]
 
 

@@ -21,7 +21,7 @@ from speechkit.errors import ConfigError, ManifestError, TrainingError
 from speechkit.evaluation import evaluate
 from speechkit.frontend import fit_statistics
 from speechkit.hookspecs import hookimpl
-from speechkit.models import MatchboxNet, Net, build
+from speechkit.models import Net, build
 from speechkit.plugins import registry
 from speechkit.train import BEST, LAST, Data, Run, fit
 
@@ -115,7 +115,7 @@ def test_a_killed_run_goes_on_bit_by_bit(run: Run, tmp_path: Path) -> None:
     code = [sys.executable, "-c", KILLED_AT_13, str(tmp_path / "run.json"), str(killed)]
     died = subprocess.run(code, capture_output=True)
     assert died.returncode == -signal.SIGKILL, died.stderr.decode()
-    assert figures(killed)[-1]["step"] == 13
+    assert figures(killed)[-1]["step"] == 12
     assert fit(run, killed, resume=True, device="cpu") == marks
 
     files = [path.relative_to(whole) for path in (whole / LAST).rglob("*") if path.is_file()]
@@ -174,9 +174,7 @@ def test_a_loss_that_is_not_finite_names_the_files(plain: Run, tmp_path: Path) -
 
 
 @pytest.mark.parametrize("name", ["train", "dev"])
-def test_an_unknown_label_is_named_before_training(
-    plain: Run, tmp_path: Path, name: str
-) -> None:
+def test_an_unknown_label_is_named_before_training(plain: Run, tmp_path: Path, name: str) -> None:
     manifest = getattr(plain.data, name)
     utterances = read_manifest(manifest)
     write_manifest(manifest, [*utterances[:-1], replace(utterances[-1], label="hihg")])
@@ -215,7 +213,11 @@ def test_two_accumulated_batches_are_one_of_twice_the_size(
     twice = replace(once, data=replace(once.data, batch_size=2), accumulate=2)
     fit(once, tmp_path / "once", device="cpu")
     fit(twice, tmp_path / "twice", device="cpu")
-    start, one, two = build(model).state_dict(), weights(tmp_path / "once"), weights(tmp_path / "twice")
+    start, one, two = (
+        build(model).state_dict(),
+        weights(tmp_path / "once"),
+        weights(tmp_path / "twice"),
+    )
     for name, value in one.items():
         torch.testing.assert_close(two[name], value, rtol=1e-4, atol=1e-6)
     assert not torch.allclose(one["head.linear.bias"], start["head.linear.bias"], atol=1e-4)
@@ -229,7 +231,7 @@ def test_the_averaged_weights_are_saved_and_evaluated(plain: Run, tmp_path: Path
     decay = 2 / 11
     for folder in (LAST, BEST):
         for name, average in load(out / folder).state_dict().items():
-            if average.is_floating_point():
+            if average.is_floating_point() and not name.startswith("frontend."):
                 expected = decay * first[name] + (1 - decay) * trained[name]
                 torch.testing.assert_close(average, expected, rtol=1e-5, atol=1e-6)
 
@@ -253,13 +255,13 @@ def test_figures_are_logged_by_step(plain: Run, tmp_path: Path) -> None:
     assert list((tmp_path / "out" / "tensorboard").iterdir())
 
 
-def test_statistics_of_the_training_data_are_fitted_and_stored(
-    plain: Run, tmp_path: Path
-) -> None:
+def test_statistics_of_the_training_data_are_fitted_and_stored(plain: Run, tmp_path: Path) -> None:
     model = replace(plain.model, frontend="log_mel:n_mels=16,normalize=fixed")
     fit(replace(plain, model=model, steps=1), tmp_path / "out", device="cpu")
     expected = build(model)
-    fit_statistics(expected.frontend, [read_audio(u.audio) for u in read_manifest(plain.data.train)])
+    fit_statistics(
+        expected.frontend, [read_audio(u.audio) for u in read_manifest(plain.data.train)]
+    )
     stored = load(tmp_path / "out" / BEST).frontend.state_dict()
     assert stored.keys() == expected.frontend.state_dict().keys() != set()
     for name, value in expected.frontend.state_dict().items():
@@ -267,13 +269,14 @@ def test_statistics_of_the_training_data_are_fitted_and_stored(
         assert not torch.equal(value, build(model).frontend.state_dict()[name])
 
 
-def test_only_augmented_features_differ_in_training(plain: Run, tmp_path: Path) -> None:
-    hidden = "spec_augment:time_masks=0,freq_masks=1,freq_width=16"
-    for out, augment in (("none", ()), ("hidden", (hidden,)), ("gain", ("gain:min_db=-3",))):
-        fit(replace(plain, augment=augment, steps=1), tmp_path / out, device="cpu")
-    none, hid, gain = (weights(tmp_path / n)["stem.body.0.mixer.weight"] for n in ("none", "hidden", "gain"))
-    assert not torch.equal(none, hid)
-    assert not torch.equal(none, gain)
+@pytest.mark.parametrize("augment", ["gain:min_db=-30,max_db=-20", "spec_augment:freq_width=16"])
+def test_audio_and_features_are_augmented_in_training(
+    plain: Run, tmp_path: Path, augment: str
+) -> None:
+    fit(replace(plain, steps=1), tmp_path / "as_it_is", device="cpu")
+    fit(replace(plain, steps=1, augment=(augment,)), tmp_path / "changed", device="cpu")
+    one, other = (weights(tmp_path / out) for out in ("as_it_is", "changed"))
+    assert not torch.equal(one["head.linear.weight"], other["head.linear.weight"])
 
 
 def test_hooks_are_told_in_order(plain: Run, tmp_path: Path) -> None:
@@ -318,9 +321,13 @@ def test_workers_change_nothing(run: Run, tmp_path: Path) -> None:
     assert all(torch.equal(value, one[name]) for name, value in none.items())
 
 
-def test_a_run_of_a_plain_config_says_its_task_s_loss(plain: Run, tmp_path: Path) -> None:
+def test_the_task_s_loss_is_the_default(plain: Run, tmp_path: Path) -> None:
     fit(replace(plain, steps=1), tmp_path / "default", device="cpu")
     fit(replace(plain, steps=1, loss="cross_entropy"), tmp_path / "named", device="cpu")
-    default, named = figures(tmp_path / "default"), figures(tmp_path / "named")
-    assert default == named
-    assert isinstance(plain.model, MatchboxNet)
+    fit(
+        replace(plain, steps=1, loss="cross_entropy:smoothing=0.3"),
+        tmp_path / "smooth",
+        device="cpu",
+    )
+    default, named, smooth = (figures(tmp_path / out) for out in ("default", "named", "smooth"))
+    assert default == named != smooth

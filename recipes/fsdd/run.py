@@ -1,4 +1,4 @@
-"""Spoken digits with MatchboxNet 3x1x64: one speaker left out, or all of them for the bundled model.
+"""Spoken digits with MatchboxNet 3x1x64: one speaker left out, or all for the bundled model.
 
     python recipes/fsdd/prepare.py data/fsdd [FOLDER]
     python recipes/fsdd/run.py theo --out runs/fsdd/theo

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
@@ -78,7 +79,12 @@ def batches(
     `workers` processes read ahead; 0 reads in this one. Raises what a worker raised, as it was.
     """
     loader = DataLoader(
-        _Plan(dataset, plan[start:]), batch_size=None, num_workers=workers, collate_fn=_unchanged
+        _Plan(dataset, plan[start:]),
+        batch_size=None,
+        num_workers=workers,
+        collate_fn=_unchanged,
+        # its own, or it would draw from the global one that a resumed run must find unchanged
+        generator=torch.Generator(),
     )
     for batch in loader:
         if isinstance(batch, Exception):

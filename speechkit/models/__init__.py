@@ -16,9 +16,12 @@ __all__ = ["Block", "MarbleNet", "MatchboxNet", "Model", "Net", "Output", "Quart
 def build(config: Net, seed: int = 0) -> Model:
     """The model a config describes, with initial weights drawn from `seed`."""
     components = registry()
-    frontend = components.build("frontend", config.frontend, config.sample_rate)
-    stem, encoder, channels = encoder_layers(config, frontend.channels_out(1), components)
-    head = as_layer(components.build("head", config.head, channels, len(config.labels)))
-    model = Model(config, frontend, stem, encoder, head)
-    components.build("init", config.init)(model, torch.Generator().manual_seed(seed))
+    # layers draw from the global generator what the init leaves alone, such as a head's bias
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        frontend = components.build("frontend", config.frontend, config.sample_rate)
+        stem, encoder, channels = encoder_layers(config, frontend.channels_out(1), components)
+        head = as_layer(components.build("head", config.head, channels, len(config.labels)))
+        model = Model(config, frontend, stem, encoder, head)
+        components.build("init", config.init)(model, torch.Generator().manual_seed(seed))
     return model

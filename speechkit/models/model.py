@@ -46,7 +46,7 @@ class Model(nn.Module):
         """The front end's features, `[B, F, T]`."""
         if audio.ndim != 2 or not audio.is_floating_point():
             raise AudioError(
-                f"audio is {audio.dtype} of shape {list(audio.shape)}; give float32 [batch, samples]"
+                f"audio is {audio.dtype} {list(audio.shape)}; give float32 [batch, samples]"
             )
         c: Chunk = self.frontend(Chunk.of(audio.unsqueeze(1), lengths))
         return c

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from speechkit.component import Spec
 from speechkit.errors import ConfigError
-from speechkit.nn import BodyMaker, LookAhead, Serial, StreamLayer, as_layer
+from speechkit.nn import BodyMaker, LookAhead, StreamLayer, as_layer
 from speechkit.plugins import Registry
 
 Name = Spec | str
@@ -79,9 +79,10 @@ class Net:
             raise ConfigError(f"labels={self.labels}: give at least one label, each of them once")
         if not isinstance(self.lookahead, int | str):
             object.__setattr__(self, "lookahead", tuple(self.lookahead))
-            if self.blocks and len(self.lookahead) != len(self.rows()):
+            count = sum(block.copies for block in self.blocks)
+            if self.blocks and len(self.lookahead) != count:
                 raise ConfigError(
-                    f"lookahead has {len(self.lookahead)} entries for {len(self.rows())} blocks; "
+                    f"lookahead has {len(self.lookahead)} entries for {count} blocks; "
                     "give one for each block, the stem first"
                 )
         if self.behaviour != 1:
@@ -145,9 +146,7 @@ def encoder_layers(
     return stem, registry.build("stack", config.stack, blocks), channels
 
 
-def _body_maker(
-    config: Net, registry: Registry, row: Block, lookahead: LookAhead
-) -> BodyMaker:
+def _body_maker(config: Net, registry: Registry, row: Block, lookahead: LookAhead) -> BodyMaker:
     def layer(kind: str, c_out: Callable[..., int | None] = lambda *_: None) -> Callable[..., Any]:
         spec = getattr(config, kind)
         return lambda *args: as_layer(registry.build(kind, spec, *args), c_out(*args))
@@ -161,7 +160,9 @@ def _body_maker(
         separable=row.separable,
         residual=row.residual,
         dropout=config.dropout,
-        widening=registry.find("activation", config.activation.name).component.in_factor,
+        widening=registry.find(
+            "activation", Spec.parse(config.activation).name
+        ).component.in_factor,
         mixer=layer("mixer"),
         channel=layer("channel", lambda c_in, c_out: c_out),
         norm=layer("norm"),

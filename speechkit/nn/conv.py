@@ -22,11 +22,15 @@ class Conv(StreamLayer):
     """
 
     weight: nn.Parameter
+    left: int
+    right: int
 
     def __init__(self, kernel: int, stride: int, dilation: int, lookahead: LookAhead) -> None:
         super().__init__()
         if kernel < 1 or stride < 1 or dilation < 1:
-            raise ValueError(f"kernel {kernel}, stride {stride}, dilation {dilation}: give at least 1")
+            raise ValueError(
+                f"kernel {kernel}, stride {stride}, dilation {dilation}: give at least 1"
+            )
         if lookahead != "same" and lookahead < 0:
             raise ValueError(f"lookahead {lookahead}: give 'same' or a number of frames from 0 up")
         self.kernel, self.stride, self.dilation = kernel, stride, dilation

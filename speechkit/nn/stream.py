@@ -179,7 +179,9 @@ class Serial(StreamLayer):
         right: Fraction | float = Fraction(0)
         for name, layer in {**{str(i): x for i, x in enumerate(layers)}, **named}.items():
             if not isinstance(layer, StreamLayer):
-                raise TypeError(f"Serial takes StreamLayers, not {type(layer).__name__}; use as_layer")
+                raise TypeError(
+                    f"Serial takes StreamLayers, not {type(layer).__name__}; use as_layer"
+                )
             self.add_module(name, layer)
             missing = -delay % layer.stride
             waits.append(Delay(missing) if missing else None)

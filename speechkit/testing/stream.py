@@ -57,7 +57,9 @@ def check_stream(
             assert got.x.shape[2] >= frames, f"{name}: {got.x.shape[2]} of {frames} frames came out"
             assert not got.valid[:, frames:].any(), f"{name}: valid frames after the end"
             assert torch.equal(got.valid[:, :frames], expected.valid), f"{name}: valid differs"
-            assert_close(name, expected.masked, Chunk(got.x[:, :, :frames], expected.valid).masked, rtol)
+            assert_close(
+                name, expected.masked, Chunk(got.x[:, :, :frames], expected.valid).masked, rtol
+            )
 
 
 def assert_close(name: str, expected: Tensor, actual: Tensor, rtol: float) -> None:
@@ -90,7 +92,7 @@ def dyadic_(module: nn.Module, seed: int = 0) -> nn.Module:
                 value.fill_(1.0 - owner.eps)  # type: ignore[operator]
             elif value.ndim >= 2 and value.is_floating_point():
                 value.copy_(_sparse_signs(value.shape, generator))
-            elif name.endswith("bias") or name.endswith("running_mean"):
+            elif name.endswith(("bias", "running_mean")):
                 value.copy_(torch.randint(-1, 2, value.shape, generator=generator))
             elif value.is_floating_point():
                 value.fill_(1.0)
@@ -117,7 +119,9 @@ def _spans(frames: int, stride: int, chunks: Iterable[int]) -> Iterator[tuple[in
 def _check_state(before: State, after: State) -> None:
     if isinstance(before, Tensor):
         same = before.shape == after.shape and before.dtype == after.dtype
-        assert same, f"state changed from {before.shape} {before.dtype} to {after.shape} {after.dtype}"
+        assert same, (
+            f"state changed from {before.shape} {before.dtype} to {after.shape} {after.dtype}"
+        )
         return
     assert len(before) == len(after), f"state changed from {len(before)} to {len(after)} parts"
     for one, other in zip(before, after, strict=True):

@@ -32,8 +32,12 @@ def test_quartznet_has_the_papers_parameters(size: str, parameters: int) -> None
         ("6x2x64", 135_234, 136_524, 138_846, 139_491),
     ],
 )
-def test_matchboxnet_has_the_papers_parameters(size: str, two: int, twelve: int, thirty: int, thirty_five: int) -> None:
-    counts = [count(sk.build(sk.MatchboxNet(size=size, labels=labels))) for labels in CLASSES.values()]
+def test_matchboxnet_has_the_papers_parameters(
+    size: str, two: int, twelve: int, thirty: int, thirty_five: int
+) -> None:
+    counts = [
+        count(sk.build(sk.MatchboxNet(size=size, labels=labels))) for labels in CLASSES.values()
+    ]
     assert counts == [two, twelve, thirty, thirty_five]
 
 

@@ -49,7 +49,9 @@ def test_features_to_scores(config: Net, lookahead: object) -> None:
     model = lively_(sk.build(with_lookahead(config, lookahead))).double()
     net = Serial(*list(model.stream_layer())[1:])
     features = model.frontend.channels_out(1)
-    x = torch.randn(3, features, 91, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    x = torch.randn(
+        3, features, 91, dtype=torch.float64, generator=torch.Generator().manual_seed(0)
+    )
     check_stream(net, x, torch.tensor([91, 90, 23]), chunks=(1, 2, 7, 50))
 
 
@@ -68,7 +70,10 @@ def test_dyadic_nets_stream_to_the_same_bits(config: Net, lookahead: object) -> 
 @pytest.mark.parametrize("config", NETS, ids=lambda c: f"{c.kind}-{c.task}")
 def test_audio_to_scores(config: Net) -> None:
     model = lively_(sk.build(with_lookahead(config, 2))).double()
-    x = torch.randn(2, 1, 9000, dtype=torch.float64, generator=torch.Generator().manual_seed(1)) * 0.1
+    x = (
+        torch.randn(2, 1, 9000, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+        * 0.1
+    )
     check_stream(model.stream_layer(), x, torch.tensor([9000, 6500]), chunks=(1, 3, 20), rtol=1e-11)
 
 
@@ -112,7 +117,10 @@ class CountCopies(TorchDispatchMode):
         out = func(*args, **(kwargs or {}))
         name = func.overloadpacket.__name__
         if name in ("clone", "copy_", "_to_copy", "contiguous", "empty_strided"):
-            given = next((a for a in args if isinstance(a, Tensor) and a.ndim == 3 and min(a.shape[1:]) > 1), None)
+            given = next(
+                (a for a in args if isinstance(a, Tensor) and a.ndim == 3 and min(a.shape[1:]) > 1),
+                None,
+            )
             if given is not None and isinstance(out, Tensor) and given.stride() != out.stride():
                 self.copies.append(f"{name} {given.stride()} -> {out.stride()}")
         return out
@@ -129,7 +137,9 @@ def test_no_layer_copies_into_another_layout(config: Net) -> None:
     with torch.no_grad(), CountCopies() as watch:
         model.score(model.features(torch.randn(2, 16000) * 0.1, torch.tensor([16000, 9000])))
     assert watch.copies == []
-    layers = [(n, y) for n, y in outputs if isinstance(y, Tensor) and y.ndim == 3 and y.shape[2] > 1]
+    layers = [
+        (n, y) for n, y in outputs if isinstance(y, Tensor) and y.ndim == 3 and y.shape[2] > 1
+    ]
     assert len(layers) > 30
     strays = [n for n, y in layers if y.shape[1] > 1 and y.stride()[1:] != (1, y.shape[1])]
     assert strays == []

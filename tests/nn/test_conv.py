@@ -7,7 +7,9 @@ from speechkit.testing import assert_close, check_stream, dyadic_
 
 
 @pytest.mark.parametrize("lookahead", ["same", 0, 1, 3, 99])
-@pytest.mark.parametrize(("kernel", "stride", "dilation"), [(5, 1, 1), (5, 2, 1), (4, 1, 3), (1, 2, 1)])
+@pytest.mark.parametrize(
+    ("kernel", "stride", "dilation"), [(5, 1, 1), (5, 2, 1), (4, 1, 3), (1, 2, 1)]
+)
 def test_equals_a_padded_convolution(
     kernel: int, stride: int, dilation: int, lookahead: int | str
 ) -> None:

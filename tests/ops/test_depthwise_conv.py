@@ -39,7 +39,9 @@ def test_output_and_gradients_equal_the_reference(shape: tuple[int, ...]) -> Non
     *_, stride, dilation = shape
     y = depthwise_conv(x, weight, stride, dilation)
     expected = reference.depthwise_conv(x, weight, stride, dilation)
-    dy = torch.randn(expected.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+    dy = torch.randn(
+        expected.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(2)
+    )
     assert_close("y", expected, y, 1e-13)
     grads = torch.autograd.grad(y, (x, weight), dy)
     wanted = torch.autograd.grad(expected, (x, weight), dy)

@@ -1,0 +1,158 @@
+"""One recording in, an answer out; and the same answer as a stream."""
+
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from torch import Tensor
+
+from speechkit.errors import AudioError, ConfigError
+from speechkit.infer import Label, Segment, classify, detect, label_of, stream_scores, transcribe
+from speechkit.models import Model, Net, Output, build
+from speechkit.testing import assert_close
+
+VERBS: dict[str, Callable[..., Any]] = {"ctc": transcribe, "clip": classify, "frame": detect}
+RATE = 16000
+
+
+@pytest.fixture
+def model(net: Net) -> Model:
+    """Each task's tiny net, a little trained so that norms have statistics."""
+    model = build(net)
+    model(audio(16000)[None])
+    return model.eval()
+
+
+def audio(samples: int, seed: int = 0) -> Tensor:
+    return torch.rand(samples, generator=torch.Generator().manual_seed(seed)) * 0.4 - 0.2
+
+
+def sixteen_bits() -> np.ndarray:
+    return (audio(8000) * 32767).round().to(torch.int16).numpy()
+
+
+def test_every_source_gets_the_same_answer(model: Model, tmp_path: Path) -> None:
+    sound = sixteen_bits()
+    path = tmp_path / "a.wav"
+    soundfile.write(path, sound, RATE)
+    floats = sound.astype(np.float32) / 32768
+    verb = VERBS[model.config.task]
+    answer = verb(model, path)
+    assert verb(model, str(path)) == answer
+    assert verb(model, path.read_bytes()) == answer
+    for array in (sound, floats, floats.astype(np.float64)):
+        assert verb(model, array, sample_rate=RATE) == answer
+        assert verb(model, torch.from_numpy(array), sample_rate=RATE) == answer
+
+
+def test_another_rate_is_converted(model: Model) -> None:
+    verb = VERBS[model.config.task]
+    with pytest.raises(AudioError, match="does not say its sample rate"):
+        verb(model, audio(8000))
+    assert type(verb(model, audio(4000), sample_rate=8000)) is type(verb(model, audio(8000), RATE))
+
+
+@pytest.mark.parametrize("task", VERBS)
+def test_the_wrong_verb_names_the_right_one(nets: dict[str, Net], task: str) -> None:
+    model = build(nets[task])
+    for other, verb in VERBS.items():
+        if other != task:
+            with pytest.raises(ConfigError, match=f"sk.{VERBS[task].__name__}"):
+                verb(model, audio(8000), RATE)
+
+
+def test_a_label_comes_with_every_label_s_probability(nets: dict[str, Net]) -> None:
+    label = label_of(build(nets["clip"]), torch.tensor([1.0, 3.0]))
+    assert label == Label("high", label.scores["high"], label.scores)
+    assert label.score == pytest.approx(1 / (1 + np.exp(-2)))
+    assert sum(label.scores.values()) == pytest.approx(1)
+
+
+@pytest.mark.parametrize(
+    ("speech", "threshold", "segments"),
+    [
+        ([0, 0, 0], 0.5, []),
+        ([1, 1, 1], 0.5, [(0.0, 0.06)]),
+        ([0, 1, 1, 0, 1], 0.5, [(0.02, 0.06), (0.08, 0.1)]),
+        ([0.4, 0.6], 0.5, [(0.02, 0.04)]),
+        ([0.4, 0.6], 0.3, [(0.0, 0.04)]),
+        ([0.4, 0.6], 0.7, []),
+    ],
+)
+def test_segments_are_runs_of_speech_frames(
+    nets: dict[str, Net],
+    monkeypatch: pytest.MonkeyPatch,
+    speech: list[float],
+    threshold: float,
+    segments: list[tuple[float, float]],
+) -> None:
+    p = torch.tensor(speech)
+    output = Output(torch.stack([1 - p, p], dim=1).log()[None], torch.tensor([len(speech)]))
+    model = build(nets["frame"])
+    monkeypatch.setattr(model, "forward", lambda *_: output)
+    found = detect(model, audio(8000), RATE, threshold=threshold)
+    assert [Segment(round(s.start_s, 9), round(s.end_s, 9)) for s in found] == [
+        Segment(*pair) for pair in segments
+    ]
+
+
+@pytest.mark.parametrize("samples", [160, 5000, 16001])
+@pytest.mark.parametrize("chunk_s", [0.001, 0.08, 0.3])
+def test_joined_stream_scores_equal_the_whole(model: Model, samples: int, chunk_s: float) -> None:
+    sound = audio(samples, seed=samples)
+    with torch.no_grad():
+        whole = model(sound[None]).scores[0]
+    parts = list(stream_scores(model, sound, chunk_s))
+    joined = torch.cat(parts)
+    # 10 ms frames, of which the first block takes every other
+    assert len(joined) == -(-(samples // 160) // 2)
+    assert_close("stream", whole, joined[-1] if model.per_clip else joined, rtol=1e-5)
+
+
+@pytest.mark.parametrize("lookahead", [0, 2, (3, 1, 0)])
+def test_streams_equal_the_whole_at_any_lookahead(net: Net, lookahead: Any) -> None:
+    model = build(replace(net, lookahead=lookahead)).eval()
+    sound = audio(9000)
+    with torch.no_grad():
+        whole = model(sound[None]).scores[0]
+    joined = torch.cat(list(stream_scores(model, sound)))
+    assert_close("stream", whole, joined[-1] if model.per_clip else joined, rtol=1e-5)
+
+
+def test_a_stream_gives_scores_before_the_sound_ends(model: Model) -> None:
+    parts = list(stream_scores(model, audio(16000), chunk_s=0.1))
+    assert len(parts) >= 10
+    assert sum(len(part) > 0 for part in parts) >= 9
+
+
+@pytest.mark.parametrize("samples", [1, 159])
+def test_sound_shorter_than_a_frame_is_refused(model: Model, samples: int) -> None:
+    message = f"{samples} samples at 16000 Hz are less than one frame; give at least 160"
+    with pytest.raises(AudioError, match=f"^{re.escape(message)}$"):
+        VERBS[model.config.task](model, audio(samples), RATE)
+    with pytest.raises(AudioError, match=re.escape(message)):
+        list(stream_scores(model, audio(samples)))
+
+
+def test_one_frame_of_sound_is_enough(model: Model) -> None:
+    VERBS[model.config.task](model, audio(160), RATE)
+
+
+def test_a_model_in_training_answers_as_in_evaluation_and_stays_as_it_was(net: Net) -> None:
+    model = build(replace(net, dropout=0.5)).eval()
+    verb = VERBS[net.task]
+    answer, streamed = verb(model, audio(8000), RATE), list(stream_scores(model, audio(8000)))
+    model.train()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    assert verb(model, audio(8000), RATE) == answer
+    for one, other in zip(stream_scores(model, audio(8000)), streamed, strict=True):
+        assert torch.equal(one, other)
+        assert model.training
+    assert all(module.training for module in model.modules())
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
