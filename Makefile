@@ -11,7 +11,8 @@ BIN := .venv/bin
 PLUGINS := $(wildcard plugins/*/pyproject.toml)
 STAMP := .venv/.installed
 # tests that start processes, run the docs or train: left out by `make fast`
-SLOWER := tests/test_docs.py tests/test_recipes.py tests/test_install.py tests/cli
+SLOWER := tests/test_docs.py tests/test_plugin_install.py tests/test_recipes.py tests/test_train.py \
+	tests/cli
 
 .PHONY: install demo test fast slow soak lint docs bench ci
 

@@ -12,11 +12,14 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from hypothesis import settings
 
 from speechkit.data import Utterance, write_manifest
 from speechkit.models import Block, MarbleNet, MatchboxNet, Net, QuartzNet
 
 torch.set_num_threads(1)
+settings.register_profile("repeatable", derandomize=True, deadline=None)
+settings.load_profile("repeatable")
 
 RATE = 16000
 BLOCKS = (

@@ -5,7 +5,7 @@ from contextlib import suppress
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from speechkit.component import Spec, did_you_mean
@@ -70,6 +70,7 @@ def test_a_name_may_be_qualified_by_its_plugin() -> None:
 
 
 @given(names, st.none() | names, st.dictionaries(names, scalars, max_size=4))
+@example("gelu", None, {"text_like_json": "1", "comma": "a,b", "space": " a ", "empty": ""})
 def test_what_a_spec_prints_reads_back_as_the_same(
     name: str, plugin: str | None, params: dict[str, Any]
 ) -> None:

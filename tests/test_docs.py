@@ -3,6 +3,7 @@
 import importlib.util
 import inspect
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -110,3 +111,10 @@ def test_links_between_pages_lead_somewhere():
 def test_plugins_page_names_the_entry_point_group():
     page = (ROOT / "docs" / "plugins.md").read_text(encoding="utf-8")
     assert f"[project.entry-points.{ENTRY_POINT_GROUP}]" in page
+
+
+def test_contributing_draws_the_import_contract():
+    config = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    layers = config["tool"]["importlinter"]["contracts"][0]["layers"]
+    drawn = "\n".join("   ".join(layer.replace("speechkit.", "").split(" | ")) for layer in layers)
+    assert drawn in (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")

@@ -38,9 +38,7 @@ def test_importing_it_imports_no_torch(module):
 def test_the_error_tree_in_the_docstring_is_the_class_tree():
     drawn = dict.fromkeys(re.findall(r"\b(\w+Error)\b", errors.__doc__))
     base, *rest = drawn
-    classes = {
-        name: cls for name, cls in inspect.getmembers(errors, inspect.isclass)
-    }
+    classes = dict(inspect.getmembers(errors, inspect.isclass))
     assert set(drawn) == set(classes)
     assert classes[base].__bases__ == (Exception,)
     # the drawing has one level: each branch hangs on the base

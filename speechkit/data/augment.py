@@ -203,8 +203,10 @@ class Equalize(AudioAugmentation):
         _check_range("max_db", 0, self.max_db)
 
     def change(self, x: Tensor, generator: Generator) -> Tensor:
-        # silence behind, so that the filter's tail does not wrap around to the start
-        samples, padded = x.shape[1], x.shape[1] + self.sample_rate // 20
+        # silence behind, so that the filter's tail does not wrap around to the start; an FFT of a
+        # multiple of 512 samples is quick
+        samples = x.shape[1]
+        padded = (samples + self.sample_rate // 20 + 511) // 512 * 512
         hz = np.fft.rfftfreq(padded, 1 / self.sample_rate)
         scale = np.log1p(hz / 700)
         gains_db = [_uniform(-self.max_db, self.max_db, generator) for _ in range(self.knots)]

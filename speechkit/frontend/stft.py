@@ -96,7 +96,7 @@ class PowerSpectrum(TableLayer):
         before = self.n_fft // 2 - self.left
         after = self.n_fft - before - self.window_samples
         spectrum = torch.fft.rfft(F.pad(windows * self.table.to(x.dtype), (before, after)))
-        return torch.view_as_real(spectrum).square().sum(-1).transpose(1, 2)
+        return (spectrum.real.square() + spectrum.imag.square()).transpose(1, 2)
 
     def extra_repr(self) -> str:
         return f"n_fft={self.n_fft}, window={self.window_samples}, hop={self.hop_samples}"
