@@ -141,7 +141,7 @@ def speechkit_recipes() -> list[Component]:
 
 @hookspec
 def speechkit_kernels() -> list[Component]:
-    """`factory()` → an implementation of an op: a function and `supports(args) -> None | reason`."""
+    """`factory()` → an implementation of an op: function and `supports(args) -> None | reason`."""
 
 
 @hookspec

@@ -11,6 +11,10 @@ from torch.nn.utils.rnn import pad_sequence
 
 from speechkit.errors import ConfigError
 
+MIX = 8
+"""A group of similar durations holds at least this many batches: narrower ones would put the same
+few utterances together in every epoch, and batch norm would learn their statistics."""
+
 
 @dataclass(frozen=True)
 class Item:
@@ -71,13 +75,19 @@ def bucket_batches(
 
     A batch has at most `batch_size` utterances and, padded to its longest, at most `batch_seconds`
     seconds; None is no limit. Indices are shuffled within `buckets` groups of neighbouring
-    durations, and the batches among each other. Without `shuffle` they come sorted by duration.
+    durations (fewer where a group would hold less than MIX batches), and the batches among each
+    other. Without `shuffle` they come sorted by duration.
     """
     _check_limits(durations_s, batch_size, batch_seconds)
     chance = random.Random(f"{seed}/{epoch}")
-    order = sorted(range(len(durations_s)), key=lambda i: durations_s[i])
+    order = list(range(len(durations_s)))
     if shuffle:
-        order = _shuffled_within(order, -(-len(order) // buckets), chance)
+        # equal durations must not keep the manifest's order, which often goes by label
+        chance.shuffle(order)
+    order.sort(key=lambda i: durations_s[i])
+    if shuffle:
+        width = max(-(-len(order) // buckets), MIX * (batch_size or 1))
+        order = _shuffled_within(order, width, chance)
     batches = list(_filled(order, durations_s, batch_size, batch_seconds))
     if shuffle:
         chance.shuffle(batches)

@@ -14,7 +14,9 @@ from speechkit.builtin.augmentations import speechkit_augmentations
 from speechkit.data.augment import (
     AdditiveNoise,
     Augmentation,
+    Equalize,
     Gain,
+    Pad,
     Reverb,
     SpecAugment,
     SpecCutout,
@@ -274,9 +276,42 @@ def test_bad_parameters_are_refused_in_one_line(tmp_path: Path) -> None:
         Reverb(str(tmp_path))(sound(), 16000, torch.Generator())
 
 
+def test_pad_puts_silence_around_the_sound() -> None:
+    x = torch.ones(1, 800)
+    generator = utterance_generator(0, 0, 0)
+    starts = set()
+    for _ in range(50):
+        y, length = Pad(max_ms=100, sample_rate=8000)(x, 800, generator)
+        assert y.shape == (1, length)
+        start = int(y[0].nonzero()[0])
+        assert torch.equal(y[0, start : start + 800], x[0])
+        assert y.sum() == 800
+        assert length - start - 800 <= 800
+        starts.add(start)
+    assert min(starts) < 160
+    assert max(starts) > 640
+
+
+def test_equalize_colours_the_sound_and_keeps_its_level_and_place() -> None:
+    x = torch.zeros(1, 4000)
+    x[0, 2000] = 0.5
+    equalize = Equalize(max_db=10, sample_rate=8000)
+    gains_db = []
+    for index in range(20):
+        y, length = equalize(x, 4000, utterance_generator(0, 0, index))
+        assert length == 4000
+        assert y.square().sum().item() == pytest.approx(0.25, rel=1e-3)
+        assert int(y.abs().argmax()) == 2000
+        spectrum = 20 * torch.fft.rfft(y[0]).abs().log10()
+        gains_db.append((spectrum.max() - spectrum.min()).item())
+    assert 5 < sum(gains_db) / 20 < 20
+    assert max(gains_db) < 21
+
+
 def test_the_core_lists_them_all() -> None:
     names = [component.name for component in speechkit_augmentations()]
-    assert " ".join(names) == ("gain white_noise shift speed noise reverb spec_augment spec_cutout")
+    on_audio = ["gain", "white_noise", "shift", "pad", "speed", "equalize", "noise", "reverb"]
+    assert names == [*on_audio, "spec_augment", "spec_cutout"]
     for component in speechkit_augmentations():
         module, _, attribute = str(component.factory).partition(":")
         built = getattr(importlib.import_module(module), attribute)(**component.example)

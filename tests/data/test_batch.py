@@ -127,3 +127,20 @@ def test_bad_limits_are_refused(
 ) -> None:
     with pytest.raises(ConfigError, match=message):
         bucket_batches([1, 9], batch_size=batch_size, batch_seconds=batch_seconds, seed=0, epoch=0)
+
+
+def test_equal_durations_are_mixed_across_the_manifest() -> None:
+    plan = bucket_batches(
+        [1.0] * 64, batch_size=8, batch_seconds=None, seed=0, epoch=0, shuffle=True
+    )
+    assert max(len({index // 32 for index in batch}) for batch in plan) == 2
+    spans = [max(batch) - min(batch) for batch in plan]
+    assert min(spans) > 16
+
+
+def test_small_corpora_are_not_cut_into_groups_narrower_than_some_batches() -> None:
+    durations_s = [1 + index / 100 for index in range(100)]
+    plan = bucket_batches(
+        durations_s, batch_size=10, batch_seconds=None, seed=0, epoch=0, shuffle=True
+    )
+    assert max(max(batch) - min(batch) for batch in plan) > 40
