@@ -4,45 +4,52 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from speechkit.errors import StreamError
 from speechkit.nn.stream import Chunk, State, StreamLayer
 
 
-class TableLayer(StreamLayer):
-    """A StreamLayer with one constant table, kept out of the state dict.
+class Table(nn.Module):
+    """A constant that follows the module's device and dtype and is not in the state dict.
 
-    `table` is given in float64 and follows the module's device and dtype, never below float32.
+    `exact` is float64, whatever its shape; `table(x)` is its value in the dtype of `x`.
     """
 
-    table: Tensor
+    value: Tensor
 
-    def __init__(self, table: Tensor) -> None:
+    def __init__(self, exact: Tensor) -> None:
         super().__init__()
-        self._exact = table
-        self.register_buffer("table", table.float(), persistent=False)
+        self._exact = exact
+        self.register_buffer("value", exact.float(), persistent=False)
 
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "TableLayer":
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Table":
         super()._apply(fn, recurse)
         # cast from float64 anew, so that .double() does not keep float32's rounding
-        dtype = torch.promote_types(self.table.dtype, torch.float32)
-        self.table = self._exact.to(self.table.device, dtype)
+        dtype = torch.promote_types(self.value.dtype, torch.float32)
+        self.value = self._exact.to(self.value.device, dtype)
         return self
 
+    def forward(self, x: Tensor) -> Tensor:
+        return self.value.to(x.dtype)
 
-class Project(TableLayer):
+
+class Project(StreamLayer):
     """y = table · x in every frame: a filterbank or a cosine transform.
 
     Shape: table `[C', C]`, x `[B, C, T]`, y `[B, C', T]`.
     """
 
+    def __init__(self, table: Tensor) -> None:
+        super().__init__()
+        self.table = Table(table)
+
     def channels_out(self, c_in: int) -> int:
-        return self.table.shape[0]
+        return self.table.value.shape[0]
 
     def forward(self, c: Chunk) -> Chunk:
         with full_precision(c.x):
-            y = c.x.transpose(1, 2) @ self.table.to(c.x.dtype).T
+            y = c.x.transpose(1, 2) @ self.table(c.x).T
         return Chunk(y.transpose(1, 2), c.valid)
 
 

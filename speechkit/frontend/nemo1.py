@@ -55,7 +55,7 @@ class NemoPowerSpectrum(Offline, PowerSpectrum):
         n = c.lengths[:, None]
         valid_frames = n // hop + 1 if self.count == "floor" else (n + hop - 1) // hop
         valid = torch.arange(frames, device=c.x.device) < valid_frames
-        return Chunk(self.power(F.pad(c.x, pad, mode="reflect"), frames), valid)
+        return Chunk(self.compute(F.pad(c.x, pad, mode="reflect"), frames), valid)
 
 
 class PadTo(Offline):

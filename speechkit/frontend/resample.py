@@ -1,15 +1,14 @@
 """Audio from one sample rate to another, exactly the same whole or in pieces."""
 
 import math
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from speechkit.errors import AudioError
-from speechkit.frontend.base import TableLayer
-from speechkit.nn.stream import Chunk, State, cat_time, empty_past
+from speechkit.frontend.base import Table
+from speechkit.nn.stream import Windowed
 
 ZEROS = 64
 """Zero crossings of the filter on each side, at the lower of the two rates."""
@@ -20,7 +19,7 @@ BETA = 0.1102 * (STOP_DB - 8.7)
 TRANSITION = (STOP_DB - 8) / (2.285 * 2 * ZEROS * math.pi)
 
 
-class Resample(TableLayer):
+class Resample(Windowed):
     """Windowed-sinc interpolation from `rate_in` to `rate_out` hertz.
 
         y[m] = Σ_n x[n] h(m · rate_in / rate_out − n)
@@ -42,46 +41,20 @@ class Resample(TableLayer):
         common = math.gcd(rate_in, rate_out)
         stride, rate = rate_in // common, rate_out // common
         reach = math.ceil(ZEROS * max(1, stride / rate))
-        super().__init__(phases(stride, rate, reach))
+        table = phases(stride, rate, reach)
+        super().__init__(reach, table.shape[1] - 1 - reach, stride, rate)
+        self.filters = Table(table)
         self.rate_in, self.rate_out = rate_in, rate_out
-        self.stride, self.rate = stride, rate
-        self.left: int = reach
-        self.right: int = self.table.shape[1] - 1 - self.left
-        # whole blocks, so that a layer after this one meets whole blocks too
-        blocks = self.right // stride
-        self.delay = blocks * rate
-        self.keep = blocks * stride + self.left
 
-    def forward(self, c: Chunk) -> Chunk:
-        samples = c.x.shape[2]
-        missing = -samples % self.stride
-        x = F.pad(c.masked, (self.left, self.right + missing))
-        valid = F.pad(c.valid, (0, missing))
-        y = self._interpolate(x, valid)
-        n = -(-samples * self.rate // self.stride)
-        return Chunk(y.x[:, :, :n], y.valid[:, :n])
+    def own(self, valid: Tensor) -> Tensor:
+        frames = valid.shape[1] // self.stride * self.rate
+        return valid[:, torch.arange(frames, device=valid.device) * self.stride // self.rate]
 
-    def init_state(
-        self, batch: int, c_in: int, dtype: torch.dtype = torch.float32, device: Any = None
-    ) -> State:
-        return empty_past(batch, c_in, self.keep, dtype, device)
-
-    def step(self, c: Chunk, state: State) -> tuple[Chunk, State]:
-        self.check_chunk(c)
-        samples = c.x.shape[2]
-        x, valid = cat_time([state[0], c.masked]), torch.cat([state[1], c.valid], dim=1)
-        y = self._interpolate(x, valid[:, self.left : self.left + samples])
-        return y, (x[:, :, samples:], valid[:, samples:])
-
-    def _interpolate(self, x: Tensor, valid: Tensor) -> Chunk:
-        """The outputs whose own inputs are `valid`; `x` begins `left` samples before them."""
-        n = valid.shape[1] // self.stride * self.rate
-        own = torch.arange(n, device=x.device) * self.stride // self.rate
-        if not n:
-            return Chunk(x[:, :, :0], valid[:, own])
-        y = F.conv1d(x, self.table.to(x.dtype)[:, None], stride=self.stride)
-        y = y.transpose(1, 2).reshape(x.shape[0], -1, 1)[:, :n]
-        return Chunk(y.transpose(1, 2), valid[:, own])
+    def compute(self, x: Tensor, frames: int) -> Tensor:
+        if not frames:
+            return x[:, :, :0]
+        y = F.conv1d(x, self.filters(x)[:, None], stride=self.stride)
+        return y.transpose(1, 2).reshape(x.shape[0], -1, 1)[:, :frames].transpose(1, 2)
 
     def extra_repr(self) -> str:
         return f"{self.rate_in} → {self.rate_out} Hz"

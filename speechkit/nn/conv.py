@@ -1,72 +1,47 @@
 """Convolutions over time that stream: depthwise, dense, and their shared arithmetic."""
 
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from speechkit import ops
-from speechkit.nn.stream import Chunk, State, StreamLayer, cat_time, empty_past
+from speechkit.nn.stream import Windowed
 
 LookAhead = int | Literal["same"]
 
 
-class Conv(StreamLayer):
+class Conv(Windowed):
     """A convolution over time; subclasses say how one window of frames is convolved.
 
     span = dilation·(kernel − 1) + 1; right = `lookahead` frames (0 causal, "same" (span − 1) // 2,
     never more than span − 1); left = span − 1 − right. Output frame o reads input frames
-    o·stride − left … o·stride + right, so delay = right // stride, and the state is the last
-    stride·delay + left input frames. Shape: x `[B, C, T]`, y `[B, C', ceil(T / stride)]`.
+    o·stride − left … o·stride + right. Shape: x `[B, C, T]`, y `[B, C', ceil(T / stride)]`.
     """
 
     weight: nn.Parameter
-    left: int
-    right: int
 
     def __init__(self, kernel: int, stride: int, dilation: int, lookahead: LookAhead) -> None:
-        super().__init__()
         if kernel < 1 or stride < 1 or dilation < 1:
             raise ValueError(
                 f"kernel {kernel}, stride {stride}, dilation {dilation}: give at least 1"
             )
         if lookahead != "same" and lookahead < 0:
             raise ValueError(f"lookahead {lookahead}: give 'same' or a number of frames from 0 up")
-        self.kernel, self.stride, self.dilation = kernel, stride, dilation
-        self.span = dilation * (kernel - 1) + 1
-        wanted = (self.span - 1) // 2 if lookahead == "same" else lookahead
-        self.right = min(wanted, self.span - 1)
-        self.left = self.span - 1 - self.right
-        self.delay = self.right // stride
-        self.keep = stride * self.delay + self.left
+        span = dilation * (kernel - 1) + 1
+        right = min((span - 1) // 2 if lookahead == "same" else lookahead, span - 1)
+        super().__init__(span - 1 - right, right, stride)
+        self.kernel, self.dilation, self.span = kernel, dilation, span
 
     def convolve(self, window: Tensor) -> Tensor:
         """The unpadded convolution of `window [B, C, T']` in channels-last."""
         raise AssertionError("a Conv is one of its subclasses")
 
-    def forward(self, c: Chunk) -> Chunk:
-        missing = (-c.x.shape[2]) % self.stride
-        x = F.pad(c.masked.transpose(1, 2), (0, 0, self.left, self.right + missing))
-        return Chunk(self._convolve_frames(x.transpose(1, 2)), c.valid[:, :: self.stride])
-
-    def init_state(
-        self, batch: int, c_in: int, dtype: torch.dtype = torch.float32, device: Any = None
-    ) -> State:
-        return empty_past(batch, c_in, self.keep, dtype, device)
-
-    def step(self, c: Chunk, state: State) -> tuple[Chunk, State]:
-        self.check_chunk(c)
-        frames = c.x.shape[2]
-        x, valid = cat_time([state[0], c.masked]), torch.cat([state[1], c.valid], dim=1)
-        y = self._convolve_frames(x[:, :, : frames - self.stride + self.span])
-        own = valid[:, self.left : self.left + frames : self.stride]
-        return Chunk(y, own), (x[:, :, frames:], valid[:, frames:])
-
-    def _convolve_frames(self, window: Tensor) -> Tensor:
-        if window.shape[2] < self.span:
-            return window.new_empty(window.shape[0], 0, self.weight.shape[0]).transpose(1, 2)
-        return self.convolve(window)
+    def compute(self, x: Tensor, frames: int) -> Tensor:
+        if not frames:
+            return x.new_empty(x.shape[0], 0, self.weight.shape[0]).transpose(1, 2)
+        return self.convolve(x[:, :, : (frames - 1) * self.stride + self.span])
 
     def extra_repr(self) -> str:
         shape = f"{self.weight.shape[1]}→{self.weight.shape[0]}"

@@ -17,6 +17,7 @@ from fractions import Fraction
 from typing import Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from speechkit.errors import StreamError
@@ -113,6 +114,54 @@ def empty_past(
     """The state of a layer that keeps `frames` input frames: none of them real yet."""
     valid = torch.zeros(batch, frames, dtype=torch.bool, device=device)
     return zeros(batch, channels, frames, dtype, device), valid
+
+
+class Windowed(StreamLayer):
+    """A layer whose output frame reads its input from `left` frames before to `right` after.
+
+    It waits for whole strides: delay = right // stride · rate. Its state is the last
+    keep = right // stride · stride + left input frames. A subclass says what it makes of a window.
+    """
+
+    left: int
+    right: int
+
+    def __init__(self, left: int, right: int, stride: int, rate: int = 1) -> None:
+        super().__init__()
+        self.left, self.right, self.stride, self.rate = left, right, stride, rate
+        self.delay = right // stride * rate
+        self.keep = right // stride * stride + left
+
+    def compute(self, x: Tensor, frames: int) -> Tensor:
+        """The first `frames` output frames, when the first window begins where `x` does."""
+        raise AssertionError("a Windowed layer is one of its subclasses")
+
+    def own(self, valid: Tensor) -> Tensor:
+        """The validity of output frames from that of the input frames at their places."""
+        return valid[:, :: self.stride]
+
+    def frames_out(self, frames: int) -> int:
+        """The number of output frames of an utterance."""
+        return -(-frames * self.rate // self.stride)
+
+    def forward(self, c: Chunk) -> Chunk:
+        frames, missing = self.frames_out(c.x.shape[2]), -c.x.shape[2] % self.stride
+        x = F.pad(c.masked.transpose(1, 2), (0, 0, self.left, self.right + missing))
+        own = self.own(F.pad(c.valid, (0, missing)))
+        return Chunk(self.compute(x.transpose(1, 2), frames), own[:, :frames])
+
+    def init_state(
+        self, batch: int, c_in: int, dtype: torch.dtype = torch.float32, device: Any = None
+    ) -> State:
+        return empty_past(batch, c_in, self.keep, dtype, device)
+
+    def step(self, c: Chunk, state: State) -> tuple[Chunk, State]:
+        self.check_chunk(c)
+        given = c.x.shape[2]
+        x, valid = cat_time([state[0], c.masked]), torch.cat([state[1], c.valid], dim=1)
+        y = self.compute(x, given // self.stride * self.rate)
+        own = self.own(valid[:, self.left : self.left + given])
+        return Chunk(y, own), (x[:, :, given:], valid[:, given:])
 
 
 class Delay(StreamLayer):
