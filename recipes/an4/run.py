@@ -40,8 +40,8 @@ def base() -> Run:
             "spec_augment:freq_masks=2,freq_width=12,time_masks=2,time_width=20",
         ),
         clip_norm=1.0,
-        ema=0.998,
-        steps=4000,
+        ema=0.995,
+        steps=3000,
         eval_every=200,
         save_every=200,
     )
