@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
 
 from speechkit.checkpoint import AnyNet, read_tensors, save, whole_folder, write_model
 from speechkit.component import Spec
@@ -30,7 +31,7 @@ from speechkit.frontend import fit_statistics
 from speechkit.journal import Journal
 from speechkit.models import Model, build
 from speechkit.models.net import Name
-from speechkit.nn import Chunk, cat_time
+from speechkit.nn import Chunk
 from speechkit.plugins import registry
 from speechkit.tasks import task_of
 
@@ -246,8 +247,10 @@ def _features(model: Model, batch: Batch, augmentations: list[Any], seed: int, e
     rows = []
     for row, length, index in zip(c.x.cpu(), c.lengths.tolist(), batch.indices, strict=True):
         generator = utterance_generator(seed, epoch, index, "features")
-        rows.append(apply(augmentations, row, length, generator)[0])
-    return Chunk(cat_time([torch.stack(rows).to(device)]), c.valid)
+        changed, frames = apply(augmentations, row, length, generator)
+        rows.append(changed[:, :frames].T)
+    x = pad_sequence(rows, batch_first=True).transpose(1, 2).to(device)
+    return Chunk.of(x, torch.tensor([len(row) for row in rows], device=device))
 
 
 def _augmentations(run: Run) -> tuple[list[Any], list[Any]]:

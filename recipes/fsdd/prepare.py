@@ -1,16 +1,17 @@
 """Free Spoken Digit Dataset: one digit per clip, 8 kHz, as manifests split by speaker.
 
-    python recipes/fsdd/prepare.py data/fsdd [FOLDER]
+    python recipes/fsdd/prepare.py data/fsdd [FOLDER [EXTRA.jsonl]]
 
 FOLDER holds files named {digit}_{speaker}_{index}.wav or .flac; without it the official archive is
-downloaded.
+downloaded. EXTRA.jsonl, a manifest of digits by other speakers, joins every training set:
+an4_digits.py makes one.
 """
 
 import re
 import sys
 from pathlib import Path
 
-from speechkit.data import Utterance, audio_duration_s, write_manifest
+from speechkit.data import Utterance, audio_duration_s, read_manifest, write_manifest
 from speechkit.data.corpus import download
 from speechkit.errors import ManifestError
 
@@ -21,7 +22,7 @@ OFFICIAL_TEST = 5
 """Clips with a smaller index are the data set's own test part."""
 
 
-def prepare(source: Path | None, out: Path) -> list[Path]:
+def prepare(source: Path | None, out: Path, extra: Path | None = None) -> list[Path]:
     """Writes a folder per speaker, who is its dev set and not in its training set, and `all`.
 
     `all` trains on every speaker; its dev set is the official test part.
@@ -32,13 +33,15 @@ def prepare(source: Path | None, out: Path) -> list[Path]:
         for speaker in sorted({clip.speaker or "" for clip, _ in clips})
     }
     splits["all"] = [index < OFFICIAL_TEST for _, index in clips]
+    others = read_manifest(extra) if extra else []
     written = []
     for name, held_out in splits.items():
         rows = [clip for clip, _ in clips]
         parts = {"train": [not dev for dev in held_out], "dev": held_out}
         for part, chosen in parts.items():
             path = out / name / f"{part}.jsonl"
-            write_manifest(path, [u for u, keep in zip(rows, chosen, strict=True) if keep])
+            kept = [u for u, keep in zip(rows, chosen, strict=True) if keep]
+            write_manifest(path, kept + others if part == "train" else kept)
             written.append(path)
     return written
 
@@ -61,6 +64,6 @@ def utterances(source: Path) -> list[tuple[Utterance, int]]:
 
 
 if __name__ == "__main__":
-    out, *source = map(Path, sys.argv[1:])
-    for path in prepare(source[0] if source else None, out):
+    out, *sources = map(Path, sys.argv[1:])
+    for path in prepare(*(sources[:1] or [None]), out, *sources[1:]):
         print(path)

@@ -49,6 +49,14 @@ def speechkit_augmentations() -> list[Component]:
             example={"min": 0.9, "max": 1.1},
         ),
         Component(
+            name="tempo",
+            factory="speechkit.data.augment:Tempo",
+            summary="Speaks faster or slower at the same pitch, by stretching the features",
+            formula="x[:, t * f], f ~ U(min, max)",
+            time="utterance",
+            example={"min": 0.8, "max": 1.25},
+        ),
+        Component(
             name="equalize",
             factory="speechkit.data.augment:Equalize",
             summary="A random microphone: a smooth random gain over frequency",

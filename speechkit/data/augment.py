@@ -67,7 +67,7 @@ class AudioAugmentation:
 
     def change(self, x: Tensor, generator: Generator) -> Tensor:
         """The changed audio. Shape: `[1, N]` → `[1, N']`."""
-        raise NotImplementedError
+        raise AssertionError("a base says only when to change, its subclasses how")
 
 
 class FeatureMasking:
@@ -85,7 +85,7 @@ class FeatureMasking:
 
     def mask(self, out: Tensor, generator: Generator) -> None:
         """Sets the frames to hide in `out [F, T]`."""
-        raise NotImplementedError
+        raise AssertionError("a base says only when to change, its subclasses how")
 
 
 @dataclass(frozen=True)
@@ -282,6 +282,32 @@ class Reverb(AudioAugmentation):
         direct = int(room.abs().argmax())
         y = torch.from_numpy(np.fft.irfft(spectrum, size)[direct : direct + samples]).to(x.dtype)
         return y[None] * _level_ratio(x, y)
+
+
+@dataclass(frozen=True)
+class Tempo:
+    """Speaks faster or slower at the same pitch: features stretched along time.
+
+    y[:, t] = x[:, t · f] between neighbouring frames, f ~ U(min, max). The length changes, so it is
+    not for models whose targets have times.
+    """
+
+    domain: ClassVar[Domain] = "features"
+    min: float = 0.8
+    max: float = 1.25
+    probability: float = 1.0
+
+    def __post_init__(self) -> None:
+        _check_range("tempo", self.min, self.max)
+        if self.min <= 0:
+            raise ComponentError(f"min={self.min:g} is no tempo; give a factor such as 0.8")
+
+    def __call__(self, x: Tensor, length: int, generator: Generator) -> tuple[Tensor, int]:
+        if not _happens(self.probability, generator):
+            return x, length
+        frames = max(1, round(length / _uniform(self.min, self.max, generator)))
+        y = F.interpolate(x[None, :, :length], size=frames, mode="linear", align_corners=False)
+        return y[0], frames
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from speechkit.data.augment import (
     SpecAugment,
     SpecCutout,
     Speed,
+    Tempo,
     TimeShift,
     WhiteNoise,
     apply,
@@ -308,13 +309,25 @@ def test_equalize_colours_the_sound_and_keeps_its_level_and_place() -> None:
     assert max(gains_db) < 21
 
 
+def test_tempo_stretches_time_and_leaves_the_features_range_alone() -> None:
+    x = torch.rand(3, 60, generator=torch.Generator().manual_seed(0))
+    lengths = set()
+    for index in range(30):
+        y, length = Tempo(min=0.5, max=2.0)(x, 50, utterance_generator(0, 0, index))
+        assert y.shape == (3, length)
+        assert x[:, :50].min() <= y.min() <= y.max() <= x[:, :50].max()
+        lengths.add(length)
+    assert min(lengths) < 35
+    assert max(lengths) > 70
+
+
 def test_the_core_lists_them_all() -> None:
     names = [component.name for component in speechkit_augmentations()]
-    on_audio = ["gain", "white_noise", "shift", "pad", "speed", "equalize", "noise", "reverb"]
-    assert names == [*on_audio, "spec_augment", "spec_cutout"]
+    on_audio = {"gain", "white_noise", "shift", "pad", "speed", "equalize", "noise", "reverb"}
+    assert set(names) == on_audio | {"tempo", "spec_augment", "spec_cutout"}
     for component in speechkit_augmentations():
         module, _, attribute = str(component.factory).partition(":")
         built = getattr(importlib.import_module(module), attribute)(**component.example)
-        assert built.domain == ("features" if component.name.startswith("spec_") else "audio")
+        assert built.domain == ("audio" if component.name in on_audio else "features")
         assert component.summary
         assert component.formula
