@@ -40,14 +40,14 @@ class Segment:
 
 def transcribe(model: Model, audio: Source, sample_rate: int | None = None) -> Transcript:
     """The text of a path, bytes, array or tensor; arrays need their `sample_rate` in hertz."""
-    require(model, "ctc", "sk.classify or sk.detect")
+    require(model, "ctc")
     output = _scores(model, audio, sample_rate)
     return Transcript(text=task_of(model).answers(output)[0])
 
 
 def classify(model: Model, audio: Source, sample_rate: int | None = None) -> Label:
     """The label of a path, bytes, array or tensor; arrays need their `sample_rate` in hertz."""
-    require(model, "clip", "sk.transcribe or sk.detect")
+    require(model, "clip")
     return label_of(model, _scores(model, audio, sample_rate).scores[0])
 
 
@@ -55,7 +55,7 @@ def detect(
     model: Model, audio: Source, sample_rate: int | None = None, threshold: float = 0.5
 ) -> list[Segment]:
     """The stretches whose frames are speech with a probability of at least `threshold`."""
-    require(model, "frame", "sk.classify or sk.transcribe")
+    require(model, "frame")
     speech = _scores(model, audio, sample_rate).scores[0].softmax(1)[:, 1] >= threshold
     edges = torch.cat([speech.new_zeros(1), speech, speech.new_zeros(1)]).int().diff()
     times_s = [frame * model.frame_s for frame in edges.nonzero()[:, 0].tolist()]

@@ -187,8 +187,13 @@ class Registry:
                 version = point.dist.version if point.dist else ""
                 self.add(point.load(), point.name, version)
             except Exception as error:
-                self.failures[point.name] = str(error)
-                log.warning("plugin %s did not load: %s", point.name, error)
+                self._note_failure(point.name, str(error))
+        for name in sorted((wanted or set()) - {point.name for point in points}):
+            self._note_failure(name, f"not installed; try: pip install speechkit-{name}")
+
+    def _note_failure(self, name: str, reason: str) -> None:
+        self.failures[name] = reason
+        log.warning("plugin %s did not load: %s", name, reason)
 
     def _register(self, plugin: object, name: str) -> None:
         # pluggy wants one name per module; the core is several modules under one plugin name

@@ -169,7 +169,13 @@ def task_of(model: Model) -> Task:
     return TASKS[model.config.task](model)
 
 
-def require(model: Model, task: str, instead: str) -> None:
-    """Raises ConfigError unless the model is for `task`."""
+VERBS = {"ctc": "transcribe", "clip": "classify", "frame": "detect"}
+"""What to ask of a model for each task, in Python and on the command line."""
+
+
+def require(model: Model, task: str) -> None:
+    """Raises ConfigError, which names the right verb, unless the model is for `task`."""
     if model.config.task != task:
-        raise ConfigError(f"this is a {model.config.kind} for {model.config.task}; use {instead}")
+        raise ConfigError(
+            f"this {model.config.kind} cannot {VERBS[task]}; use {VERBS[model.config.task]}"
+        )

@@ -63,7 +63,7 @@ def test_the_wrong_verb_names_the_right_one(nets: dict[str, Net], task: str) -> 
     model = build(nets[task])
     for other, verb in VERBS.items():
         if other != task:
-            with pytest.raises(ConfigError, match=f"sk.{VERBS[task].__name__}"):
+            with pytest.raises(ConfigError, match=f"; use {VERBS[task].__name__}$"):
                 verb(model, audio(8000), RATE)
 
 

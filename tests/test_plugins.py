@@ -362,3 +362,8 @@ def test_what_is_no_plugin_file_is_refused(tmp_path: Path, name: str) -> None:
     (tmp_path / "notes.txt").write_text("")
     with pytest.raises(PluginError, match=r"no plugin file|is not a Python file"):
         Registry(NONE).load_file(tmp_path / name)
+
+
+def test_a_plugin_asked_for_by_a_wrong_name_is_noted() -> None:
+    registry = Registry({"SPEECHKIT_PLUGINS": "nosuch"})
+    assert registry.failures == {"nosuch": "not installed; try: pip install speechkit-nosuch"}

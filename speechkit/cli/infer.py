@@ -23,7 +23,7 @@ def classify(model: ModelName, audio: AudioFiles, as_json: Json = False) -> None
         row = {"label": found.label, "score": found.score, "scores": found.scores}
         return row, f"{found.label} ({found.score:.1%})"
 
-    _each(model, "clip", "speechkit transcribe or speechkit detect", one, audio, as_json)
+    _each(model, "clip", one, audio, as_json)
 
 
 def transcribe(model: ModelName, audio: AudioFiles, as_json: Json = False) -> None:
@@ -34,7 +34,7 @@ def transcribe(model: ModelName, audio: AudioFiles, as_json: Json = False) -> No
         text = answer(net, path).text
         return {"text": text}, text
 
-    _each(model, "ctc", "speechkit classify or speechkit detect", one, audio, as_json)
+    _each(model, "ctc", one, audio, as_json)
 
 
 def detect(model: ModelName, audio: AudioFiles, as_json: Json = False) -> None:
@@ -46,13 +46,12 @@ def detect(model: ModelName, audio: AudioFiles, as_json: Json = False) -> None:
         said = ", ".join(f"{start:.2f}-{end:.2f} s" for start, end in found)
         return {"segments": found}, said or "no speech"
 
-    _each(model, "frame", "speechkit classify or speechkit transcribe", one, audio, as_json)
+    _each(model, "frame", one, audio, as_json)
 
 
 def _each(
     model: str,
     task: str,
-    instead: str,
     answer: Callable[[Any, Path], Answer],
     audio: list[Path],
     as_json: bool,
@@ -62,7 +61,7 @@ def _each(
     from speechkit.tasks import require
 
     net = load(model)
-    require(net, task, instead)
+    require(net, task)
     unread = 0
     for path in audio:
         try:

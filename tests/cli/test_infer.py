@@ -69,6 +69,4 @@ def test_clipped_sound_is_used_with_a_warning(cli: Cli, models: Path, sounds: Pa
 def test_a_model_for_something_else_is_one_error(cli: Cli, models: Path, sounds: Path) -> None:
     ended = cli("transcribe", models / "words", sounds / "low.wav", sounds / "high.wav")
     assert ended.code == 1
-    assert ended.err == (
-        "error: this is a matchboxnet for clip; use speechkit classify or speechkit detect\n"
-    )
+    assert ended.err == ("error: this matchboxnet cannot transcribe; use classify\n")
