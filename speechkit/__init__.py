@@ -14,6 +14,7 @@ _HOME = {
     "Output": "speechkit.models",
     "QuartzNet": "speechkit.models",
     "Run": "speechkit.train",
+    "StreamBatch": "speechkit.streaming",
     "build": "speechkit.models",
     "classify": "speechkit.infer",
     "components": "speechkit.plugins",
@@ -23,9 +24,10 @@ _HOME = {
     "hookimpl": "speechkit.hookspecs",
     "load": "speechkit.checkpoint",
     "save": "speechkit.checkpoint",
+    "stream": "speechkit.streaming",
     "transcribe": "speechkit.infer",
 }
-_MODULES = ("cli", "errors", "frontend", "nn", "ops", "testing", "text", "train")
+_MODULES = ("cli", "errors", "events", "frontend", "nn", "ops", "testing", "text", "train")
 
 __all__ = sorted([*_HOME, *_MODULES])
 

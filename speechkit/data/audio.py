@@ -56,11 +56,25 @@ def read_audio(
     else:
         raise AudioError(f"cannot read {name}; give a path, bytes, a numpy array or a tensor")
     _check(x, name)
+    _warn_if_clipped(x, name)
     if rate != target_rate:
         x = soxr.resample(x, rate, target_rate, quality="HQ")
     if not x.size:
         raise AudioError(f"{name} holds no sound there; give at least one sample")
     return torch.from_numpy(np.clip(x, -1, 1))
+
+
+def mono_samples(source: np.ndarray | Tensor) -> np.ndarray:
+    """An array or tensor of samples as mono float32 in [-1, 1], at whatever rate it has.
+
+    Shape: `[N]` or `[N, channels]` of float32, float64 or int16, N ≥ 0; returns `[N]`.
+    """
+    name = _name(source)
+    if not isinstance(source, np.ndarray | Tensor):
+        raise AudioError(f"cannot read {name} as samples; give a numpy array or a tensor")
+    x = _mono_array(source, name)
+    _check(x, name)
+    return np.clip(x, -1, 1)
 
 
 def audio_duration_s(path: str | os.PathLike[str]) -> Seconds:
@@ -85,16 +99,19 @@ def _from_array(
         raise AudioError(f"{name} does not say its sample rate; pass sample_rate=16000 or its own")
     if rate <= 0:
         raise AudioError(f"sample_rate={rate} is not a rate; pass one in hertz, such as 16000")
+    start, count = _part(len(source) if source.ndim else 0, rate, name, offset_s, duration_s)
+    return _mono_array(source[start : start + count], name), rate
+
+
+def _mono_array(source: np.ndarray | Tensor, name: str) -> np.ndarray:
     dtype = str(source.dtype).removeprefix("torch.")
     if dtype not in ("float32", "float64", "int16"):
         raise AudioError(f"{name} is {dtype}; convert it to float32 in [-1, 1] or to int16")
     x = source.detach().cpu().numpy() if isinstance(source, Tensor) else source
     if x.ndim not in (1, 2):
         raise AudioError(f"{name} is neither [N] nor [N, channels]; give one utterance")
-    start, count = _part(x.shape[0], rate, name, offset_s, duration_s)
-    x = x[start : start + count]
     x = x.astype(np.float32) / (32768 if x.dtype == np.int16 else 1)
-    return _mono(x, name, "x[:, 0], or x.T where time is the last axis"), rate
+    return _mono(x, name, "x[:, 0], or x.T where time is the last axis")
 
 
 def _from_file(
@@ -200,7 +217,10 @@ def _check(x: np.ndarray, name: str) -> None:
         raise AudioError(
             f"{name} reaches {peak:g}, expected [-1, 1]; divide it by its full scale, such as 32768"
         )
-    share = np.count_nonzero(loudness >= FULL_SCALE) / max(1, x.size)
+
+
+def _warn_if_clipped(x: np.ndarray, name: str) -> None:
+    share = np.count_nonzero(np.abs(x) >= FULL_SCALE) / max(1, x.size)
     if share >= CLIPPED_SHARE:
         warnings.warn(
             f"{name} is clipped: {share:.1%} of its samples are at full scale; record it quieter",

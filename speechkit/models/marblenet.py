@@ -1,12 +1,13 @@
 """MarbleNet: voice activity (Jia et al., arXiv:2010.13886), for clips or for every 20 ms."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Literal
 
 from speechkit.component import Spec
 from speechkit.models.matchboxnet import paper_blocks
 from speechkit.models.net import Name, Net, choose_blocks
+from speechkit.vad import PostProcessing
 
 FRAME_FRONTEND = Spec("log_mel", {"n_mels": 80, "window_s": 0.025, "normalize": "none"})
 
@@ -16,7 +17,7 @@ class MarbleNet(Net):
     """Speech or not; the speech class is index 1. `size` is BxRxC such as 3x2x64.
 
     Scores are logits of the clip, or, with `frame_level`, of every 20 ms: the first block then has
-    stride 2 and reads 80 log-mels instead of MFCC.
+    stride 2 and reads 80 log-mels instead of MFCC. `postprocess` makes stretches of probabilities.
     """
 
     kind: Literal["marblenet"] = "marblenet"
@@ -25,6 +26,7 @@ class MarbleNet(Net):
     labels: tuple[str, ...] = ("background", "speech")
     frontend: Name = ""
     head: Name = ""
+    postprocess: PostProcessing = field(default_factory=PostProcessing)
 
     def __post_init__(self) -> None:
         if not self.frontend:

@@ -1,10 +1,11 @@
 """MatchboxNet: spoken commands (Majumdar & Ginsburg, arXiv:2004.08531)."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from speechkit.models.net import Block, Name, Net, choose_blocks
+from speechkit.spotting import Spotting
 
 
 def paper_blocks(size: str, stride: int = 1) -> tuple[Block, ...] | None:
@@ -28,13 +29,14 @@ def paper_blocks(size: str, stride: int = 1) -> tuple[Block, ...] | None:
 class MatchboxNet(Net):
     """One of `labels` for a short clip; `size` is BxRxC such as 3x1x64, or give `blocks`.
 
-    Scores are logits of the whole clip.
+    Scores are logits of the whole clip; `spotting` says when a stream has heard a label.
     """
 
     kind: Literal["matchboxnet"] = "matchboxnet"
     size: str = ""
     frontend: Name = "mfcc"
     head: Name = "clip"
+    spotting: Spotting = field(default_factory=Spotting)
 
     def __post_init__(self) -> None:
         super().__post_init__()

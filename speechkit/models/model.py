@@ -66,16 +66,21 @@ class Model(nn.Module):
     @property
     def frame_s(self) -> float:
         """The time from one frame of scores to the next, in seconds."""
-        layer = self.stream_layer()
+        layer = Serial(self.frontend, self.stem, self.encoder)
         return layer.stride / layer.rate / self.sample_rate
 
-    def stream_layer(self) -> Serial:
+    def stream_layer(self, window_s: float | None = None) -> Serial:
         """The whole net as one StreamLayer over audio `[B, 1, N]`, sharing the weights.
 
-        A clip classifier answers at every frame for the utterance so far.
+        A clip classifier answers at every frame for the utterance so far, or for its last
+        `window_s` seconds.
         """
-        head = self.head.running() if isinstance(self.head, ClipHead) else self.head
-        return Serial(frontend=self.frontend, stem=self.stem, encoder=self.encoder, head=head)
+        body = {"frontend": self.frontend, "stem": self.stem, "encoder": self.encoder}
+        head: StreamLayer = self.head
+        if isinstance(head, ClipHead):
+            frames = window_s and max(1, round(window_s / self.frame_s))
+            head = head.sliding(frames) if frames else head.running()
+        return Serial(**body, head=head)
 
     @property
     def latency_s(self) -> float:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from speechkit.errors import StreamError
 from speechkit.models.model import Model
 from speechkit.nn import Chunk, Conv, Pointwise, StreamLayer
+from speechkit.plugins import registry
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +39,7 @@ def profile(model: Model) -> Profile:
     """Measures a model, which is left in the mode it was in."""
     layer = model.stream_layer()
     with _evaluation(model):
-        reason = _why_not_streamable(layer, next(model.parameters()))
+        reason = why_not_streamable(model)
         macs = _macs_per_s(model)
     return Profile(
         parameters=sum(parameter.numel() for parameter in model.parameters()),
@@ -50,6 +51,18 @@ def profile(model: Model) -> Profile:
         streamable=reason is None,
         why_not_streamable=reason,
     )
+
+
+@torch.inference_mode()
+def why_not_streamable(model: Model) -> str | None:
+    """The part that reads whole utterances and what to use instead, or None; mode unchanged."""
+    for kind, spec in model.config.components():
+        time = registry().find(kind, spec.name).component.time
+        # a clip head pools over what was heard so far instead
+        if time == "utterance" and not (kind == "head" and model.per_clip):
+            return f"{kind} {spec} reads the whole utterance; choose another {kind}"
+    with _evaluation(model):
+        return _refusal(model.stream_layer(), next(model.parameters()))
 
 
 def _macs_per_s(model: Model) -> int:
@@ -71,7 +84,7 @@ def _macs_per_s(model: Model) -> int:
     return macs
 
 
-def _why_not_streamable(layer: StreamLayer, weight: Tensor) -> str | None:
+def _refusal(layer: StreamLayer, weight: Tensor) -> str | None:
     """What the layer says to the smallest possible step, if it refuses."""
     state = layer.init_state(1, 1, weight.dtype, weight.device)
     try:

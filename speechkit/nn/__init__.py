@@ -3,7 +3,7 @@
 from speechkit.nn.block import BodyMaker, plain_block
 from speechkit.nn.conv import Conv, DenseConv, DepthwiseConv, LookAhead
 from speechkit.nn.frame import BatchNorm, Bias, Pointwise
-from speechkit.nn.pool import AveragePool, ClipHead, RunningAverage
+from speechkit.nn.pool import AveragePool, ClipHead, RunningAverage, SlidingAverage
 from speechkit.nn.stream import (
     Chunk,
     Delay,
@@ -36,6 +36,7 @@ __all__ = [
     "Residual",
     "RunningAverage",
     "Serial",
+    "SlidingAverage",
     "State",
     "StreamLayer",
     "Windowed",

@@ -1,12 +1,13 @@
-"""Pooling over time: the whole utterance at once, or the mean so far at every frame."""
+"""Pooling over time: the whole utterance at once, or at every frame the mean so far or lately."""
 
 import math
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from speechkit.errors import StreamError
-from speechkit.nn.stream import Chunk, Serial, State, StreamLayer
+from speechkit.nn.stream import Chunk, Serial, State, StreamLayer, Windowed
 
 
 class AveragePool(StreamLayer):
@@ -60,6 +61,43 @@ class RunningAverage(StreamLayer):
         return y, (total[:, :, -1:], count[:, :, -1:])
 
 
+class SlidingAverage(Windowed):
+    """The mean of the valid ones among the last `frames` frames.
+
+    y[t] = Σ_s valid[s] x[s] / Σ_s valid[s] over t − frames < s ≤ t. Shape: `[B, C, T]` → the same.
+    """
+
+    def __init__(self, frames: int) -> None:
+        super().__init__(left=frames - 1, right=0, stride=1)
+        self.frames = frames
+
+    def forward(self, c: Chunk) -> Chunk:
+        return super().forward(_counted(c))
+
+    def init_state(
+        self, batch: int, c_in: int, dtype: torch.dtype = torch.float32, device: Any = None
+    ) -> State:
+        return super().init_state(batch, c_in + 1, dtype, device)
+
+    def step(self, c: Chunk, state: State) -> tuple[Chunk, State]:
+        return super().step(_counted(c), state)
+
+    def compute(self, x: Tensor, frames: int) -> Tensor:
+        if not frames:
+            return x[:, :-1, :0]
+        sums = x.transpose(1, 2).unfold(1, self.frames, 1)[:, :frames].sum(3)
+        return (sums[:, :, :-1] / sums[:, :, -1:].clamp(min=1)).transpose(1, 2)
+
+    def extra_repr(self) -> str:
+        return f"frames={self.frames}"
+
+
+def _counted(c: Chunk) -> Chunk:
+    """The chunk with a channel of ones behind, whose sum is the number of valid frames."""
+    x = c.x.transpose(1, 2)
+    return Chunk(torch.cat([x, torch.ones_like(x[:, :, :1])], dim=2).transpose(1, 2), c.valid)
+
+
 class ClipHead(StreamLayer):
     """One score vector per utterance: a pool over time, then a linear layer.
 
@@ -84,3 +122,7 @@ class ClipHead(StreamLayer):
     def running(self) -> StreamLayer:
         """The same scores as a stream: at every frame, those of the utterance so far."""
         return Serial(pool=RunningAverage(), linear=self.linear)
+
+    def sliding(self, frames: int) -> StreamLayer:
+        """Scores as a stream: at every frame, those of the last `frames` frames."""
+        return Serial(pool=SlidingAverage(frames), linear=self.linear)

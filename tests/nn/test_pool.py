@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from speechkit.errors import StreamError
-from speechkit.nn import AveragePool, Chunk, ClipHead, Pointwise, RunningAverage
+from speechkit.nn import AveragePool, Chunk, ClipHead, Pointwise, RunningAverage, SlidingAverage
 from speechkit.testing import assert_close, check_stream
 
 
@@ -32,6 +32,22 @@ def test_running_average_streams_and_ends_at_the_average() -> None:
     check_stream(RunningAverage(), c.x, c.lengths, chunks=(1, 3, 7))
     running, whole = RunningAverage()(c).x, AveragePool()(c).x.squeeze(2)
     assert_close("last", whole, torch.stack([running[0, :, 9], running[1, :, 3]]), 1e-14)
+
+
+def test_sliding_average_is_that_of_the_last_frames_that_are_valid() -> None:
+    c = ragged()
+    check_stream(SlidingAverage(4), c.x, c.lengths, chunks=(1, 3, 7))
+    slid = SlidingAverage(4)(c).x
+    expected = torch.stack([c.x[0, :, max(0, t - 3) : t + 1].mean(1) for t in range(10)], dim=1)
+    assert_close("whole row", expected, slid[0], 1e-14)
+    assert_close("two left", c.x[1, :, 2:4].mean(1), slid[1, :, 5], 1e-14)
+
+
+def test_a_clip_head_slides_with_the_same_weights() -> None:
+    c = ragged()
+    head = ClipHead(AveragePool(), Pointwise(3, 5, bias=True)).double()
+    last = Chunk.of(c.x[:1, :, 6:])
+    assert_close("clip", head(last).x[0, :, 0], head.sliding(4)(c).x[0, :, 9], 1e-13)
 
 
 def test_a_clip_head_runs_with_the_same_weights() -> None:

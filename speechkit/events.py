@@ -1,0 +1,80 @@
+"""What a stream says while it listens; every time is in seconds from the stream's first sample.
+
+`at_s` is where something happened in the sound, `decided_s` how much sound had been consumed when
+it was said.
+"""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Word:
+    """A word, where it was said, and how sure the model is, 0 to 1."""
+
+    text: str
+    start_s: float
+    end_s: float
+    score: float
+
+
+@dataclass(frozen=True)
+class SpeechStart:
+    """Speech begins."""
+
+    at_s: float
+    decided_s: float
+
+
+@dataclass(frozen=True)
+class SpeechEnd:
+    """Speech ends."""
+
+    at_s: float
+    decided_s: float
+
+
+@dataclass(frozen=True)
+class Keyword:
+    """One of a classifier's labels was heard, with this probability."""
+
+    label: str
+    score: float
+    at_s: float
+    decided_s: float
+
+
+@dataclass(frozen=True)
+class Partial:
+    """The text since the last `Final`, which may still grow."""
+
+    text: str
+    at_s: float
+    decided_s: float
+
+
+@dataclass(frozen=True)
+class Final:
+    """The text up to a pause or the end, and its words."""
+
+    text: str
+    words: tuple[Word, ...]
+    at_s: float
+    decided_s: float
+
+
+Event = SpeechStart | SpeechEnd | Keyword | Partial | Final
+
+NAMES = {
+    SpeechStart: "speech_start",
+    SpeechEnd: "speech_end",
+    Keyword: "keyword",
+    Partial: "partial",
+    Final: "final",
+}
+"""What each event is called in JSON."""
+
+
+def to_row(event: Event) -> dict[str, Any]:
+    """The event as a JSON object, its name under `event`."""
+    return {"event": NAMES[type(event)], **asdict(event)}

@@ -1,0 +1,61 @@
+"""When a label of a clip classifier counts as heard in a stream: a pure rule over probabilities."""
+
+from dataclasses import dataclass
+
+from speechkit.errors import ConfigError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spotting:
+    """How a clip classifier listens; stored with the model.
+
+    Its scores are those of the last `window_s` seconds. A label is heard once it has been the best
+    for `hold_ms` with a probability of at least `threshold` all along, and again only after it
+    was not for `pause_ms`.
+    """
+
+    __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012
+
+    window_s: float = 1.0
+    threshold: float = 0.8
+    hold_ms: float = 100
+    pause_ms: float = 200
+
+    def __post_init__(self) -> None:
+        if self.window_s <= 0 or self.hold_ms < 0 or self.pause_ms < 0:
+            raise ConfigError(
+                f"window_s={self.window_s:g}, hold_ms={self.hold_ms:g}, "
+                f"pause_ms={self.pause_ms:g}: give a window of more than 0 and times from 0 up"
+            )
+        if not 0 <= self.threshold <= 1:
+            raise ConfigError(f"threshold={self.threshold:g}: give a probability")
+
+
+@dataclass(frozen=True)
+class Hearing:
+    """What the rule remembers of the frames so far; −1 stands for none.
+
+    `label` has been the best and above the threshold for `held` frames; `said` is the label heard
+    last, and `silent` counts the frames since it was above the threshold.
+    """
+
+    frames: int = 0
+    label: int = -1
+    held: int = 0
+    said: int = -1
+    silent: int = 0
+
+
+def advance(
+    rule: Spotting, frame_s: float, state: Hearing, label: int, probability: float
+) -> tuple[Hearing, bool]:
+    """The state after a frame whose best label is `label`, and whether that is now heard."""
+    hold, pause = (max(1, round(ms / 1000 / frame_s)) for ms in (rule.hold_ms, rule.pause_ms))
+    above = label if probability >= rule.threshold else -1
+    held = state.held + 1 if above >= 0 and above == state.label else int(above >= 0)
+    silent = 0 if above == state.said else state.silent + 1
+    said = -1 if silent >= pause else state.said
+    heard = held >= hold and above != said
+    if heard:
+        said, silent = above, 0
+    return Hearing(state.frames + 1, above, held, said, silent), heard

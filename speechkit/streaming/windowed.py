@@ -1,0 +1,139 @@
+"""The approximate stream for models that read whole utterances: a window run again and again."""
+
+from dataclasses import asdict
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from speechkit.data.audio import mono_samples, read_audio
+from speechkit.errors import StreamError
+from speechkit.evaluation import evaluating
+from speechkit.events import Event
+from speechkit.models import Model
+from speechkit.streaming.listeners import listener_of
+from speechkit.streaming.state import pack, unpack
+from speechkit.units import Seconds, to_samples
+
+
+class WindowedStream:
+    """An approximate session: every `hop_s` the last `window_s` seconds are run anew.
+
+    Each run gives the frames that follow those already given and end `right_s` before the window's
+    end, so `latency_s` is hop_s + right_s. Normalisation is that of the window, and scores are not
+    those of the whole recording: judge it by its word error rate. A clip classifier gives one row
+    of scores for each window. A stream belongs to one thread; the model may be shared.
+    """
+
+    approximate = True
+
+    def __init__(
+        self,
+        model: Model,
+        sample_rate: int | None = None,
+        window_s: float = 8.0,
+        right_s: float = 2.0,
+        hop_s: float = 2.0,
+    ) -> None:
+        if hop_s <= 0 or right_s < 0 or hop_s + right_s > window_s:
+            raise StreamError(
+                f"window_s={window_s:g}, right_s={right_s:g}, hop_s={hop_s:g}: give hop_s > 0, "
+                "right_s >= 0 and window_s >= hop_s + right_s"
+            )
+        self.model = model
+        self.sample_rate = sample_rate or model.sample_rate
+        self._frame_s = hop_s if model.per_clip else model.frame_s
+        self._listener = listener_of(model, self._frame_s)
+        # whole frames, so that every window begins where a frame of the recording does
+        self.window_s, self.right_s, self.hop_s = (
+            round(seconds / model.frame_s) * model.frame_s for seconds in (window_s, right_s, hop_s)
+        )
+        self.latency_s = self.hop_s + self.right_s
+        self._hop = to_samples(Seconds(self.hop_s), self.sample_rate)
+        self._window = np.zeros(to_samples(Seconds(self.window_s), self.sample_rate), np.float32)
+        self._held = 0
+        self._consumed = 0
+        self._given_frames = 0
+        self._finished = False
+        self._listening = self._listener.init()
+
+    def feed(self, samples: np.ndarray | Tensor) -> list[Event]:
+        """The events after the next samples `[N]`: float32 in [-1, 1] or int16."""
+        self._check_open()
+        x = mono_samples(samples)
+        events: list[Event] = []
+        while len(x):
+            part, x = np.split(x, [self._hop - self._consumed % self._hop])
+            self._keep(part)
+            if self._consumed % self._hop == 0:
+                events += self._listen(self._consumed / self.sample_rate - self.right_s)
+        return events
+
+    def finish(self) -> list[Event]:
+        """The events that were still to come; the stream then takes no more samples."""
+        self._check_open()
+        end_s = self._consumed / self.sample_rate
+        events = self._listen(end_s) if end_s >= self.model.frame_s else []
+        self._finished = True
+        return events + self._listener.finish(self._listening, end_s)
+
+    @property
+    def state(self) -> dict[str, Tensor]:
+        """Everything the next event depends on, as named tensors for safetensors.
+
+        Assign it to a stream with the same model and settings to go on from there.
+        """
+        return pack(
+            {"window": torch.from_numpy(self._window)},
+            {
+                "held": self._held,
+                "consumed": self._consumed,
+                "given_frames": self._given_frames,
+                "finished": self._finished,
+                "listening": asdict(self._listening),
+            },
+        )
+
+    @state.setter
+    def state(self, stored: dict[str, Tensor]) -> None:
+        tensors, plain = unpack(stored, {"window": torch.from_numpy(self._window)})
+        self._window = tensors["window"].numpy()
+        self._held, self._consumed = plain["held"], plain["consumed"]
+        self._given_frames, self._finished = plain["given_frames"], plain["finished"]
+        self._listening = type(self._listening)(**plain["listening"])
+
+    def _check_open(self) -> None:
+        if self._finished:
+            raise StreamError("this stream is finished; make a new one")
+
+    def _keep(self, part: np.ndarray) -> None:
+        """Puts samples behind those held, and lets go of the oldest."""
+        over = max(0, self._held + len(part) - len(self._window))
+        self._window[: self._held - over] = self._window[over : self._held]
+        self._held += len(part) - over
+        self._window[self._held - len(part) : self._held] = part
+        self._consumed += len(part)
+
+    def _listen(self, until_s: float) -> list[Event]:
+        """The events of the frames not yet given that end by `until_s`."""
+        scores = self._scores()
+        start = round((self._consumed - self._held) / self.sample_rate / self._frame_s)
+        if not self.model.per_clip:
+            until = round(until_s / self._frame_s)
+            scores = scores[max(0, self._given_frames - start) : max(0, until - start)]
+        self._given_frames += len(scores)
+        self._listening, events = self._listener.step(
+            self._listening, scores, self._consumed / self.sample_rate
+        )
+        return events
+
+    @torch.inference_mode()
+    def _scores(self) -> Tensor:
+        """The model's scores of what is held, `[T, n]`."""
+        audio = read_audio(self._window[: self._held], self.sample_rate, self.model.sample_rate)
+        device = next(self.model.parameters()).device
+        with evaluating(self.model):
+            output = self.model(audio[None].to(device))
+        if self.model.per_clip:
+            return output.scores.cpu()
+        return output.scores[0, : output.lengths[0]].cpu()
