@@ -1,21 +1,23 @@
 """Log-mel energies and cepstra: the features the networks read."""
 
 import math
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from speechkit.component import Spec
 from speechkit.errors import ComponentError
-from speechkit.frontend.base import Project
-from speechkit.frontend.nemo1 import Mask, NemoPowerSpectrum, PadTo
+from speechkit.frontend.base import Project, Table
+from speechkit.frontend.nemo1 import CropOrPad, Mask, NemoPowerSpectrum, PadTo, Unmasked
 from speechkit.frontend.normalize import normalizer
 from speechkit.frontend.stft import PowerSpectrum, PreEmphasis
 from speechkit.nn.stream import FrameWise, Serial, StreamLayer
 from speechkit.units import Seconds, to_samples
 
 Compat = Literal["nemo1"] | None
+Tables = Literal["computed", "stored"]
+"""Where window, filterbank and cosines come from: their formulas, or the weights."""
 
 
 class Log(nn.Module):
@@ -37,8 +39,10 @@ class LogMel(Serial):
 
     Shape: x `[B, 1, N]` audio in [−1, 1], y `[B, n_mels, N // hop]`. `window_s` and `hop_s` are
     seconds. `normalize` is `per_feature` (over the utterance, does not stream), `fixed`,
-    `running` or `none`, with parameters after a colon. compat="nemo1" gives the frames of NeMo
-    1.0 to 2.4 and does not stream; `pad_to` frames is 16 with it, else 0, unless given.
+    `running`, `pcen` or `none`, with parameters after a colon. compat="nemo1" gives the frames of
+    NeMo 1.0 to 2.4 and does not stream; `pad_to` frames is 16 with it, else 0, unless given.
+    `extra_frames` invalid ones follow the end (1 in NeMo from 2.5 on), `clip_frames` crops or pads
+    to so many frames, `unmasked` makes padding valid; none of the three streams.
     Source: NeMo `FilterbankFeatures`.
     """
 
@@ -53,6 +57,10 @@ class LogMel(Serial):
         normalize: str | Spec = "per_feature",
         compat: Compat = None,
         pad_to: int | None = None,
+        extra_frames: int = 0,
+        clip_frames: int = 0,
+        unmasked: bool = False,
+        tables: Tables = "computed",
     ) -> None:
         check_compat(compat)
         window = to_samples(Seconds(window_s), sample_rate)
@@ -66,8 +74,10 @@ class LogMel(Serial):
             Project(slaney_bank(sample_rate, n_fft, n_mels)),
             FrameWise(Log(2**-24)),
             normalizer(normalize, n_mels),
-            *([PadTo(pad_to)] if pad_to else []),
+            *([PadTo(max(pad_to, 1), extra_frames)] if pad_to or extra_frames else []),
+            *clip_layers(clip_frames, unmasked),
         )
+        choose_tables(self, tables)
         self.sample_rate, self.hop_samples, self.features = sample_rate, hop, n_mels
 
 
@@ -75,7 +85,8 @@ class MFCC(Serial):
     """Cosine transform of ln(mel energy + 1e-6) on the HTK scale, not normalised.
 
     Shape: x `[B, 1, N]` audio in [−1, 1], y `[B, n_mfcc, N // hop]`. `window_s` and `hop_s` are
-    seconds. compat="nemo1" gives NeMo's frames and does not stream.
+    seconds. compat="nemo1" gives NeMo's frames and does not stream; `clip_frames` and `unmasked`
+    are those of `LogMel`.
     Source: torchaudio `MFCC(log_mels=True)`.
     """
 
@@ -88,6 +99,9 @@ class MFCC(Serial):
         hop_s: float = 0.01,
         n_fft: int = 512,
         compat: Compat = None,
+        clip_frames: int = 0,
+        unmasked: bool = False,
+        tables: Tables = "computed",
     ) -> None:
         check_compat(compat)
         if not 0 < n_mfcc <= n_mels:
@@ -104,8 +118,39 @@ class MFCC(Serial):
             Project(htk_bank(sample_rate, n_fft, n_mels)),
             FrameWise(Log(1e-6)),
             Project(cosines(n_mfcc, n_mels)),
+            *clip_layers(clip_frames, unmasked),
         )
+        choose_tables(self, tables)
         self.sample_rate, self.hop_samples, self.features = sample_rate, hop, n_mfcc
+
+
+class StoredTable(Table):
+    """A table that is one of the model's weights; `load_state_dict` replaces the values given."""
+
+    def __init__(self, exact: Tensor) -> None:
+        super().__init__(exact)
+        self.register_buffer("value", self.value, persistent=True)
+
+    def _load_from_state_dict(self, *arguments: Any) -> None:
+        super()._load_from_state_dict(*arguments)
+        self._exact = self.value.double()
+
+
+def choose_tables(frontend: Serial, tables: str) -> None:
+    """Makes the tables of a front end's layers weights of the model where they are "stored"."""
+    if tables not in ("computed", "stored"):
+        raise ComponentError(f"tables {tables!r} is not known; use 'computed' or 'stored'")
+    if tables == "stored":
+        for layer in frontend:
+            for name, table in list(layer.named_children()):
+                if isinstance(table, Table):
+                    setattr(layer, name, StoredTable(table.value.double()))
+
+
+def clip_layers(clip_frames: int, unmasked: bool) -> list[StreamLayer]:
+    """What NeMo's classifiers, and nets without masks, do to the frames at the end."""
+    crop: list[StreamLayer] = [CropOrPad(clip_frames)] if clip_frames else []
+    return [*crop, *([Unmasked()] if unmasked else [])]
 
 
 def check_compat(compat: str | None) -> None:

@@ -1,7 +1,8 @@
-"""The frames that NeMo 1.0 to 2.4 counted, for checkpoints trained on them.
+"""The frames that NeMo counts, for checkpoints trained on them.
 
-Its spectra reflect the batch tensor at both ends, so the last frames of a row depend on what the
-row was batched with, and there is no end to reflect at while a stream runs.
+The spectra of NeMo 1.0 to 2.4 reflect the batch tensor at both ends, so the last frames of a row
+depend on what the row was batched with, and there is no end to reflect at while a stream runs.
+Its classifiers read the frames after the end too, in every version.
 """
 
 from typing import Literal
@@ -59,22 +60,54 @@ class NemoPowerSpectrum(Offline, PowerSpectrum):
 
 
 class PadTo(Offline):
-    """Invalid frames up to the next multiple of `frames`; every invalid frame becomes zero.
+    """`extra` invalid frames and more up to a multiple of `frames`; invalid frames become zero.
 
-    Shape: x `[B, C, T]`, y `[B, C, ceil(T / frames) · frames]`.
+    Shape: x `[B, C, T]`, y `[B, C, ceil((T + extra) / frames) · frames]`.
     """
 
-    instead = "pad_to=0"
+    instead = "pad_to=0 and extra_frames=0"
+
+    def __init__(self, frames: int, extra: int = 0) -> None:
+        super().__init__()
+        self.frames, self.extra = frames, extra
+
+    def forward(self, c: Chunk) -> Chunk:
+        missing = self.extra + -(c.x.shape[2] + self.extra) % self.frames
+        valid = F.pad(c.valid, (0, missing))
+        x = F.pad(c.x.transpose(1, 2), (0, 0, 0, missing)).masked_fill(~valid[:, :, None], 0)
+        return Chunk(x.transpose(1, 2), valid)
+
+    def extra_repr(self) -> str:
+        return f"frames={self.frames}, extra={self.extra}"
+
+
+class CropOrPad(Offline):
+    """The middle `frames` frames, or zeros around fewer, the odd one at the end; all valid.
+
+    NeMo cuts a longer input at random, in evaluation too; the middle is the same every time.
+    Shape: x `[B, C, T]`, y `[B, C, frames]`. Source: NeMo `CropOrPadSpectrogramAugmentation`.
+    """
+
+    instead = "clip_frames=0"
 
     def __init__(self, frames: int) -> None:
         super().__init__()
         self.frames = frames
 
     def forward(self, c: Chunk) -> Chunk:
-        missing = -c.x.shape[2] % self.frames
-        valid = F.pad(c.valid, (0, missing))
-        x = F.pad(c.x.transpose(1, 2), (0, 0, 0, missing)).masked_fill(~valid[:, :, None], 0)
-        return Chunk(x.transpose(1, 2), valid)
+        missing = self.frames - c.x.shape[2]
+        before = missing // 2 if missing > 0 else -(-missing // 2)
+        x = F.pad(c.x.transpose(1, 2), (0, 0, before, missing - before))
+        return Chunk(x.transpose(1, 2), torch.ones_like(x[:, :, 0], dtype=torch.bool))
 
     def extra_repr(self) -> str:
         return f"frames={self.frames}"
+
+
+class Unmasked(Offline):
+    """Every frame valid, padding too, as a net without `conv_mask` reads them. `[B, C, T]`."""
+
+    instead = "unmasked=false"
+
+    def forward(self, c: Chunk) -> Chunk:
+        return Chunk(c.x, torch.ones_like(c.valid))

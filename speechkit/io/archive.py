@@ -1,0 +1,132 @@
+"""Named members of a tar archive, plain or gzip, read into memory; nothing is written."""
+
+import gzip
+import io
+import posixpath
+import tarfile
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, BinaryIO, cast
+
+import yaml
+
+from speechkit.errors import CheckpointError
+
+MOST_BYTES = 2 << 30
+"""What an archive's members may add up to."""
+MOST_MEMBERS = 1000
+MOST_HEADER_BYTES = 1 << 20
+MOST_YAML_VALUES = 200_000
+"""What a config may hold once its aliases are written out."""
+
+UNREADABLE = (
+    *(tarfile.TarError, zlib.error, EOFError, OSError),
+    *(ValueError, OverflowError, MemoryError),
+)
+
+
+class Limited:
+    """A file that is read in pieces of at most `most` bytes.
+
+    A tar header may declare a longer one to follow it, which tarfile would read at once.
+    """
+
+    def __init__(self, file: Any, most: int) -> None:
+        self.file, self.most = file, most
+        self.seek, self.tell = file.seek, file.tell
+
+    def read(self, size: int) -> bytes:
+        if size > self.most:
+            raise tarfile.ReadError(f"a header of {size:,} bytes")
+        data: bytes = self.file.read(size)
+        return data
+
+
+def read_members(path: Path, limits: Mapping[str, int]) -> dict[str, bytes]:
+    """The contents of the members named in `limits`, each of at most so many bytes.
+
+    All members must be folders or plain files inside the archive's own folder.
+    """
+    with path.open("rb") as file:
+        zipped = file.read(2) == b"\x1f\x8b"
+        file.seek(0)
+        stream = Limited(gzip.GzipFile(fileobj=file) if zipped else file, MOST_HEADER_BYTES)
+        try:
+            with tarfile.open(fileobj=cast(BinaryIO, stream), mode="r:") as tar:
+                members = _checked_members(path, tar, limits)
+                stream.most = MOST_BYTES
+                return {name: _content(path, tar, one) for name, one in members.items()}
+        except UNREADABLE as error:
+            raise CheckpointError(
+                f"{path} is not a whole tar archive ({error}); fetch it again"
+            ) from error
+
+
+def _checked_members(
+    path: Path, tar: tarfile.TarFile, limits: Mapping[str, int]
+) -> dict[str, tarfile.TarInfo]:
+    """The members named in `limits`; each header is checked before the next one is looked for."""
+    found: dict[str, tarfile.TarInfo] = {}
+    total = 0
+    for count, member in enumerate(tar, start=1):
+        name = posixpath.normpath(member.name)
+        if posixpath.isabs(name) or ".." in member.name.split("/"):
+            raise CheckpointError(f"{path} holds {member.name!r}, outside its own folder; refused")
+        if not (member.isdir() or (member.isreg() and not member.issparse())):
+            raise CheckpointError(
+                f"{path}: {member.name!r} is a link or a device; an archive holds plain files"
+            )
+        total += member.size
+        most = limits.get(name, MOST_BYTES)
+        if member.size > most or total > MOST_BYTES:
+            raise CheckpointError(
+                f"{path}: {member.name!r} declares {member.size:,} bytes; at most {most:,} are read"
+            )
+        if name in found:
+            raise CheckpointError(f"{path} holds {name!r} twice; which one is meant?")
+        if count > MOST_MEMBERS:
+            raise CheckpointError(f"{path} has more than {MOST_MEMBERS} members; NeMo saves few")
+        if name in limits and member.isreg():
+            found[name] = member
+    for name in limits:
+        if name not in found:
+            raise CheckpointError(f"{path} holds no {name}; give an archive that NeMo saved")
+    return found
+
+
+def _content(path: Path, tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
+    file = tar.extractfile(member)
+    data = file.read() if file else b""
+    if len(data) != member.size:
+        raise CheckpointError(f"{path}: {member.name!r} is cut short; fetch the archive again")
+    return data
+
+
+def read_yaml(data: bytes, where: str) -> dict[str, Any]:
+    """The mapping in a YAML document of plain values."""
+    loader = yaml.SafeLoader(io.BytesIO(data))
+    try:
+        root = loader.get_single_node()
+        if root is None or _values(root, {}) > MOST_YAML_VALUES:
+            raise CheckpointError(f"{where} is empty, or its aliases unfold to too many values")
+        config = loader.construct_document(root)
+    except CheckpointError:
+        raise
+    # yaml lets errors of many types through where a tag does not fit its value
+    except Exception as error:
+        reason = " ".join(str(error).split())[:200]
+        raise CheckpointError(f"{where} is not plain YAML: {reason}") from error
+    if not isinstance(config, dict):
+        raise CheckpointError(f"{where} is not a mapping; give a model's config")
+    return config
+
+
+def _values(node: Any, seen: dict[int, float]) -> float:
+    """The number of values below a node with every alias written out; infinite for a cycle."""
+    if id(node) not in seen:
+        seen[id(node)] = float("inf")
+        parts = node.value if isinstance(node, yaml.CollectionNode) else []
+        flat = [x for part in parts for x in (part if isinstance(part, tuple) else (part,))]
+        seen[id(node)] = 1 + sum(_values(x, seen) for x in flat)
+    return seen[id(node)]
