@@ -77,4 +77,13 @@ NAMES = {
 
 def to_row(event: Event) -> dict[str, Any]:
     """The event as a JSON object, its name under `event`."""
-    return {"event": NAMES[type(event)], **asdict(event)}
+    return {"event": NAMES[type(event)], **_rounded(asdict(event))}
+
+
+def _rounded(value: Any) -> Any:
+    """Numbers to a millionth, which is far below a sample."""
+    if isinstance(value, float):
+        return round(value, 6)
+    if isinstance(value, dict):
+        return {key: _rounded(item) for key, item in value.items()}
+    return [_rounded(item) for item in value] if isinstance(value, tuple) else value

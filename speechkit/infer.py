@@ -4,14 +4,21 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
+from speechkit import vad
 from speechkit.data import Source, read_audio
 from speechkit.errors import AudioError
 from speechkit.evaluation import evaluating
-from speechkit.models import Model, Output
+from speechkit.models import MarbleNet, Model, Output
+from speechkit.models.profile import why_not_streamable
 from speechkit.nn import Chunk
+from speechkit.streaming.listeners import SEGMENT_S
 from speechkit.tasks import require, task_of
+
+LONG_S = 60.0
+"""Sound longer than this is run in pieces where the model streams."""
 
 
 @dataclass(frozen=True)
@@ -41,25 +48,50 @@ class Segment:
 def transcribe(model: Model, audio: Source, sample_rate: int | None = None) -> Transcript:
     """The text of a path, bytes, array or tensor; arrays need their `sample_rate` in hertz."""
     require(model, "ctc")
-    output = _scores(model, audio, sample_rate)
+    output = _scores(model, read_audio(audio, sample_rate, model.sample_rate))
     return Transcript(text=task_of(model).answers(output)[0])
 
 
 def classify(model: Model, audio: Source, sample_rate: int | None = None) -> Label:
     """The label of a path, bytes, array or tensor; arrays need their `sample_rate` in hertz."""
     require(model, "clip")
-    return label_of(model, _scores(model, audio, sample_rate).scores[0])
+    samples = read_audio(audio, sample_rate, model.sample_rate)
+    return label_of(model, _scores(model, samples).scores[0])
 
 
-def detect(
-    model: Model, audio: Source, sample_rate: int | None = None, threshold: float = 0.5
-) -> list[Segment]:
-    """The stretches whose frames are speech with a probability of at least `threshold`."""
-    require(model, "frame")
-    speech = _scores(model, audio, sample_rate).scores[0].softmax(1)[:, 1] >= threshold
-    edges = torch.cat([speech.new_zeros(1), speech, speech.new_zeros(1)]).int().diff()
-    times_s = [frame * model.frame_s for frame in edges.nonzero()[:, 0].tolist()]
-    return [Segment(*pair) for pair in zip(times_s[::2], times_s[1::2], strict=True)]
+def detect(model: Model, audio: Source, sample_rate: int | None = None) -> list[Segment]:
+    """The stretches of speech in a path, bytes, array or tensor, by the model's `postprocess`."""
+    speech, frame_s = speech_probabilities(model, audio, sample_rate)
+    return segments_of(model, speech, frame_s)
+
+
+def speech_probabilities(
+    model: Model, audio: Source, sample_rate: int | None = None
+) -> tuple[Tensor, float]:
+    """The probability of speech of each frame `[T]`, and the frame's duration in seconds.
+
+    A clip-level MarbleNet is slid over the sound in windows that overlap by 7/8.
+    """
+    config = model.config
+    if not isinstance(config, MarbleNet):
+        require(model, "frame")
+    samples = read_audio(audio, sample_rate, model.sample_rate)
+    _check_length(model, samples)
+    if model.per_clip:
+        return _windows(model, samples)
+    long = len(samples) > LONG_S * model.sample_rate
+    if long and why_not_streamable(model) is None:
+        # the same numbers in pieces, so that hours of sound fit into memory
+        scores = torch.cat(list(stream_scores(model, samples, LONG_S)))
+    else:
+        scores = _scores(model, samples).scores[0]
+    return scores.softmax(1)[:, 1], model.frame_s
+
+
+def segments_of(model: Model, speech: Tensor, frame_s: float) -> list[Segment]:
+    """The stretches of speech in probabilities `[T]` by the model's `postprocess`."""
+    assert isinstance(model.config, MarbleNet)
+    return [Segment(*pair) for pair in vad.segments(speech, frame_s, model.config.postprocess)]
 
 
 def label_of(model: Model, logits: Tensor) -> Label:
@@ -80,7 +112,7 @@ def stream_scores(model: Model, audio: Tensor, chunk_s: float = 0.08) -> Iterato
     chunk = max(1, round(chunk_s / model.frame_s)) * layer.stride
     flush = layer.delay * layer.stride // layer.rate
     total = -(-(audio.shape[0] + flush) // layer.stride) * layer.stride
-    padded = torch.nn.functional.pad(audio, (0, total - audio.shape[0]))
+    padded = F.pad(audio, (0, total - audio.shape[0]))
     c = Chunk.of(padded[None, None], torch.tensor([audio.shape[0]]))
     state = layer.init_state(1, 1, audio.dtype, audio.device)
     for start in range(0, total, chunk):
@@ -91,12 +123,24 @@ def stream_scores(model: Model, audio: Tensor, chunk_s: float = 0.08) -> Iterato
 
 
 @torch.inference_mode()
-def _scores(model: Model, audio: Source, sample_rate: int | None) -> Output:
-    samples = read_audio(audio, sample_rate, model.sample_rate)
+def _scores(model: Model, samples: Tensor) -> Output:
     _check_length(model, samples)
     with evaluating(model):
         output: Output = model(samples[None].to(next(model.parameters()).device))
     return output
+
+
+@torch.inference_mode()
+def _windows(model: Model, samples: Tensor) -> tuple[Tensor, float]:
+    """The smoothed probabilities of a clip-level MarbleNet in steps of an eighth of its window."""
+    step = round(SEGMENT_S / 8 * model.sample_rate)
+    around = F.pad(samples, (4 * step, 4 * step))
+    windows = around.unfold(0, 8 * step, step)
+    with evaluating(model):
+        logits = [model(part.contiguous()).scores for part in windows.split(64)]
+    smooth = vad.overlap_smooth(torch.cat(logits).softmax(1)[:, 1], window_frames=8, hop_frames=1)
+    # half a window of silence was put before and after
+    return smooth[4:-4], step / model.sample_rate
 
 
 def _check_length(model: Model, samples: Tensor) -> None:

@@ -170,12 +170,15 @@ def task_of(model: Model) -> Task:
 
 
 VERBS = {"ctc": "transcribe", "clip": "classify", "frame": "detect"}
-"""What to ask of a model for each task, in Python and on the command line."""
+"""What to ask of a model for each task."""
+COMMANDS = {**VERBS, "frame": "vad"}
+"""The same on the command line."""
 
 
 def require(model: Model, task: str) -> None:
     """Raises ConfigError, which names the right verb, unless the model is for `task`."""
     if model.config.task != task:
         raise ConfigError(
-            f"this {model.config.kind} cannot {VERBS[task]}; use {VERBS[model.config.task]}"
+            f"this {model.config.kind} cannot {VERBS[task]}; use sk.{VERBS[model.config.task]} or "
+            f"`speechkit {COMMANDS[model.config.task]}`"
         )

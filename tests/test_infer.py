@@ -12,13 +12,24 @@ import soundfile
 import torch
 from torch import Tensor
 
+from speechkit import infer
 from speechkit.errors import AudioError, ConfigError
-from speechkit.infer import Label, Segment, classify, detect, label_of, stream_scores, transcribe
-from speechkit.models import Model, Net, Output, build
+from speechkit.infer import (
+    Label,
+    classify,
+    detect,
+    label_of,
+    speech_probabilities,
+    stream_scores,
+    transcribe,
+)
+from speechkit.models import Block, MarbleNet, Model, Net, Output, build
 from speechkit.testing import assert_close
+from speechkit.vad import PostProcessing
 
 VERBS: dict[str, Callable[..., Any]] = {"ctc": transcribe, "clip": classify, "frame": detect}
 RATE = 16000
+BLOCKS = (Block(channels=8, kernel=5), Block(channels=8, kernel=1, separable=False))
 
 
 @pytest.fixture
@@ -63,7 +74,7 @@ def test_the_wrong_verb_names_the_right_one(nets: dict[str, Net], task: str) -> 
     model = build(nets[task])
     for other, verb in VERBS.items():
         if other != task:
-            with pytest.raises(ConfigError, match=f"; use {VERBS[task].__name__}$"):
+            with pytest.raises(ConfigError, match=rf"; use sk\.{VERBS[task].__name__} or "):
                 verb(model, audio(8000), RATE)
 
 
@@ -74,32 +85,43 @@ def test_a_label_comes_with_every_label_s_probability(nets: dict[str, Net]) -> N
     assert sum(label.scores.values()) == pytest.approx(1)
 
 
-@pytest.mark.parametrize(
-    ("speech", "threshold", "segments"),
-    [
-        ([0, 0, 0], 0.5, []),
-        ([1, 1, 1], 0.5, [(0.0, 0.06)]),
-        ([0, 1, 1, 0, 1], 0.5, [(0.02, 0.06), (0.08, 0.1)]),
-        ([0.4, 0.6], 0.5, [(0.02, 0.04)]),
-        ([0.4, 0.6], 0.3, [(0.0, 0.04)]),
-        ([0.4, 0.6], 0.7, []),
-    ],
-)
-def test_segments_are_runs_of_speech_frames(
-    nets: dict[str, Net],
-    monkeypatch: pytest.MonkeyPatch,
-    speech: list[float],
-    threshold: float,
-    segments: list[tuple[float, float]],
-) -> None:
+def fake_speech(model: Model, speech: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
     p = torch.tensor(speech)
     output = Output(torch.stack([1 - p, p], dim=1).log()[None], torch.tensor([len(speech)]))
-    model = build(nets["frame"])
     monkeypatch.setattr(model, "forward", lambda *_: output)
-    found = detect(model, audio(8000), RATE, threshold=threshold)
-    assert [Segment(round(s.start_s, 9), round(s.end_s, 9)) for s in found] == [
-        Segment(*pair) for pair in segments
-    ]
+
+
+def test_segments_follow_the_models_post_processing(
+    nets: dict[str, Net], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    speech = [0, 0.6, 0.4, 0, 0.6, 0.4]
+    for post, expected in (
+        (PostProcessing(min_speech_ms=0, min_silence_ms=0), [(0.02, 0.06), (0.08, 0.12)]),
+        (PostProcessing(min_speech_ms=0, min_silence_ms=40), [(0.02, 0.12)]),
+        (PostProcessing(onset=0.7), []),
+    ):
+        model = build(replace(nets["frame"], postprocess=post))
+        fake_speech(model, speech, monkeypatch)
+        found = [(round(s.start_s, 9), round(s.end_s, 9)) for s in detect(model, audio(8000), RATE)]
+        assert found == expected
+
+
+def test_a_clip_level_marblenet_slides_over_the_sound() -> None:
+    model = build(MarbleNet(blocks=BLOCKS)).eval()
+    speech, frame_s = speech_probabilities(model, audio(2 * RATE), RATE)
+    assert frame_s == pytest.approx(0.63 / 8)
+    assert abs(len(speech) * frame_s - 2) <= frame_s
+    detect(model, audio(2 * RATE), RATE)
+
+
+def test_long_sound_gives_the_same_in_pieces(
+    nets: dict[str, Net], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = build(nets["frame"]).eval()
+    whole, _ = speech_probabilities(model, audio(3 * RATE), RATE)
+    monkeypatch.setattr(infer, "LONG_S", 0.7)
+    pieces, _ = speech_probabilities(model, audio(3 * RATE), RATE)
+    assert_close("speech", whole, pieces, 1e-5)
 
 
 @pytest.mark.parametrize("samples", [160, 5000, 16001])

@@ -6,6 +6,7 @@ from typing import Any
 
 from speechkit.cli.options import Json
 from speechkit.cli.output import complain, pairs, show
+from speechkit.errors import SpeechkitError
 
 PACKAGES = (
     "speechkit-core",
@@ -35,6 +36,7 @@ def doctor(as_json: Json = False) -> None:
         "packages": {name: _version(name) for name in PACKAGES},
         "cuda": cards if torch.cuda.is_available() else [],
         "threads": torch.get_num_threads(),
+        "microphones": _microphones(),
         "audio_formats": sorted(soundfile.available_formats()),
         "plugins": registry().plugins(),
         "failures": registry().failures,
@@ -46,6 +48,16 @@ def doctor(as_json: Json = False) -> None:
             f"the unrelated distribution {NAMESAKE} {namesake} is installed and may shadow this; "
             f"type: pip uninstall {NAMESAKE} && pip install --force-reinstall speechkit-core",
         )
+
+
+def _microphones() -> dict[str, str] | str:
+    """The input devices by number, or why there are none to list."""
+    from speechkit.streaming.sources import input_devices
+
+    try:
+        return {str(index): name for index, name in input_devices().items()}
+    except SpeechkitError as error:
+        return str(error)
 
 
 def _version(distribution: str) -> str | None:
@@ -61,7 +73,16 @@ def _in_words(row: dict[str, Any]) -> dict[str, str]:
         **{name: version or "not installed" for name, version in row["packages"].items()},
         "cuda": ", ".join(row["cuda"]) or "none",
         "threads": str(row["threads"]),
+        **_microphones_in_words(row["microphones"]),
         "audio formats": " ".join(row["audio_formats"]),
         "plugins": ", ".join(f"{name} {version}" for name, version in row["plugins"].items()),
         **{f"failed: {name}": reason for name, reason in row["failures"].items()},
     }
+
+
+def _microphones_in_words(found: dict[str, str] | str) -> dict[str, str]:
+    if isinstance(found, str):
+        return {"microphones": found}
+    if not found:
+        return {"microphones": "none"}
+    return {f"microphone {index}": name for index, name in found.items()}

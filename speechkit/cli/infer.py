@@ -1,8 +1,8 @@
-"""`speechkit classify`, `transcribe` and `detect`: sound files in, an answer for each."""
+"""`speechkit classify` and `transcribe`: sound files in, an answer for each."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import typer
 
@@ -10,6 +10,7 @@ from speechkit.cli.options import AudioFiles, Json, ModelName
 from speechkit.cli.output import complain, show
 from speechkit.errors import AudioError
 
+T = TypeVar("T")
 Answer = tuple[dict[str, Any], str]
 """An answer as JSON and in words."""
 
@@ -37,16 +38,19 @@ def transcribe(model: ModelName, audio: AudioFiles, as_json: Json = False) -> No
     _each(model, "ctc", one, audio, as_json)
 
 
-def detect(model: ModelName, audio: AudioFiles, as_json: Json = False) -> None:
-    """Find the stretches of speech in each file, in seconds."""
-    from speechkit.infer import detect as answer
-
-    def one(net: Any, path: Path) -> Answer:
-        found = [(segment.start_s, segment.end_s) for segment in answer(net, path)]
-        said = ", ".join(f"{start:.2f}-{end:.2f} s" for start, end in found)
-        return {"segments": found}, said or "no speech"
-
-    _each(model, "frame", one, audio, as_json)
+def each_file(audio: list[Path], answer: Callable[[Path], T]) -> Iterator[tuple[Path, T]]:
+    """The answer for every file that can be read; exit code 1 if there is one that cannot."""
+    unread = 0
+    for path in audio:
+        try:
+            found = answer(path)
+        except AudioError as error:
+            complain("error", error)
+            unread += 1
+        else:
+            yield path, found
+    if unread:
+        raise typer.Exit(1)
 
 
 def _each(
@@ -56,20 +60,10 @@ def _each(
     audio: list[Path],
     as_json: bool,
 ) -> None:
-    """Answers for every file that can be read; exit code 1 if there is one that cannot."""
     from speechkit.checkpoint import load
     from speechkit.tasks import require
 
     net = load(model)
     require(net, task)
-    unread = 0
-    for path in audio:
-        try:
-            row, said = answer(net, path)
-        except AudioError as error:
-            complain("error", error)
-            unread += 1
-        else:
-            show({"audio_filepath": str(path), **row}, f"{path}: {said}", as_json)
-    if unread:
-        raise typer.Exit(1)
+    for path, (row, said) in each_file(audio, lambda path: answer(net, path)):
+        show({"audio_filepath": str(path), **row}, f"{path}: {said}", as_json)

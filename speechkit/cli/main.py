@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from speechkit.cli import demo, doctor, evaluate, infer, info, plugins, train
+from speechkit.cli import demo, doctor, evaluate, importer, infer, info, listen, plugins, train, vad
 from speechkit.cli.extension import Commands
 from speechkit.cli.output import complain
 from speechkit.errors import SpeechkitError
@@ -22,8 +22,10 @@ app.command()(train.train)
 app.command()(evaluate.evaluate)
 app.command()(infer.classify)
 app.command()(infer.transcribe)
-app.command()(infer.detect)
+app.command()(vad.vad)
+app.command()(listen.listen)
 app.command()(info.info)
+app.command("import")(importer.import_model)
 app.command()(doctor.doctor)
 app.command()(demo.demo)
 app.add_typer(plugins.app, name="plugins")

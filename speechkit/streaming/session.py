@@ -18,7 +18,7 @@ from speechkit.models.profile import why_not_streamable
 from speechkit.nn import Chunk, Serial, State
 from speechkit.streaming.listeners import clip_window_s, listener_of
 from speechkit.streaming.state import pack, rebuilt, tensors_of, unpack
-from speechkit.streaming.windowed import WindowedStream
+from speechkit.streaming.windowed import WindowedStream, suggested_window_s
 
 Samples = np.ndarray | Tensor
 
@@ -34,15 +34,15 @@ def stream(
     max_latency_s: float = 5.0,
     *,
     window_s: float | None = None,
-    right_s: float = 2.0,
-    hop_s: float = 2.0,
+    right_s: float | None = None,
+    hop_s: float | None = None,
 ) -> "Stream | WindowedStream":
     """A session that listens with `model` to samples at `sample_rate` hertz (the model's if None).
 
     The scores are exactly those of the whole recording. Raises StreamError where the model reads
     whole utterances or looks further ahead than `max_latency_s`. With `window_s` the session is
     approximate instead, for models that cannot stream: every `hop_s` it runs the last `window_s`
-    seconds anew and keeps all but the `right_s` seconds at their end.
+    seconds anew and keeps all but `right_s` seconds at their end (a quarter of the window each).
     """
     if window_s is not None:
         return WindowedStream(model, sample_rate, window_s, right_s, hop_s)
@@ -53,7 +53,8 @@ class StreamBatch:
     """`size` sessions in step: they share the model and each step of it, and nothing else.
 
     `latency_s` is how much sound must follow the beginning of a frame before its score is out.
-    A batch belongs to one thread; the model may be shared.
+    `scores` are those of the latest frame, `[size, n]`, for a meter. A batch belongs to one thread;
+    the model may be shared.
     """
 
     def __init__(
@@ -78,7 +79,7 @@ class StreamBatch:
             raise StreamError(
                 f"this {model.config.kind} answers {self.latency_s:.2f} s late, more than "
                 f"max_latency_s={max_latency_s:g}; train with a smaller lookahead, raise it, or "
-                "give window_s=8 for an approximate stream"
+                f"give window_s={suggested_window_s(model):g} for an approximate stream"
             )
         weight = next(model.parameters())
         # filled in place, so that a session needs the same memory however long it runs
@@ -90,6 +91,7 @@ class StreamBatch:
         self._listening = [self._listener.init() for _ in range(size)]
         self._consumed = 0
         self._finished = False
+        self.scores: Tensor | None = None
 
     def feed(self, samples: Samples | Sequence[Samples]) -> list[list[Event]]:
         """The events of each session after its next samples, `[size, N]`, N the same for all."""
@@ -194,6 +196,8 @@ class StreamBatch:
                 Chunk(x, valid.expand(self.size, -1)), self._layers
             )
         scores, kept = out.x.transpose(1, 2).cpu(), out.valid.cpu()
+        if scores.shape[1]:
+            self.scores = scores[:, -1]
         for row, found in enumerate(events):
             self._listening[row], new = self._listener.step(
                 self._listening[row], scores[row][kept[row]], self._heard_s(row)
@@ -221,6 +225,11 @@ class Stream:
         self.model, self.sample_rate = model, self._batch.sample_rate
         self.latency_s = self._batch.latency_s
 
+    @property
+    def scores(self) -> Tensor | None:
+        """The scores of the latest frame `[n]`, for a meter; None before the first."""
+        return None if self._batch.scores is None else self._batch.scores[0]
+
     def feed(self, samples: Samples) -> list[Event]:
         """The events after the next samples `[N]`: float32 in [-1, 1] or int16."""
         return self._batch.feed([samples])[0]
@@ -245,7 +254,8 @@ class Stream:
 def _layer(model: Model, sample_rate: int) -> Serial:
     """The net over audio at `sample_rate`, once it is sure that every part of it streams."""
     if reason := why_not_streamable(model):
-        raise StreamError(f"{reason}; or give window_s=8 for an approximate stream")
+        window_s = suggested_window_s(model)
+        raise StreamError(f"{reason}; or give window_s={window_s:g} for an approximate stream")
     net = model.stream_layer(clip_window_s(model))
     if sample_rate == model.sample_rate:
         return net

@@ -11,18 +11,25 @@ from speechkit.errors import StreamError
 from speechkit.evaluation import evaluating
 from speechkit.events import Event
 from speechkit.models import Model
-from speechkit.streaming.listeners import listener_of
+from speechkit.streaming.listeners import clip_window_s, listener_of
 from speechkit.streaming.state import pack, unpack
 from speechkit.units import Seconds, to_samples
+
+
+def suggested_window_s(model: Model) -> float:
+    """A window that suits a model which cannot stream."""
+    return clip_window_s(model) or 8.0
 
 
 class WindowedStream:
     """An approximate session: every `hop_s` the last `window_s` seconds are run anew.
 
     Each run gives the frames that follow those already given and end `right_s` before the window's
-    end, so `latency_s` is hop_s + right_s. Normalisation is that of the window, and scores are not
+    end, so `latency_s` is hop_s + right_s; each is a quarter of the window unless given, and for a
+    clip classifier an eighth and nothing. Normalisation is that of the window, and scores are not
     those of the whole recording: judge it by its word error rate. A clip classifier gives one row
-    of scores for each window. A stream belongs to one thread; the model may be shared.
+    of scores for each window. `scores` are those of the latest frame given, for a meter. A stream
+    belongs to one thread; the model may be shared.
     """
 
     approximate = True
@@ -32,9 +39,13 @@ class WindowedStream:
         model: Model,
         sample_rate: int | None = None,
         window_s: float = 8.0,
-        right_s: float = 2.0,
-        hop_s: float = 2.0,
+        right_s: float | None = None,
+        hop_s: float | None = None,
     ) -> None:
+        if right_s is None:
+            right_s = 0 if model.per_clip else window_s / 4
+        if hop_s is None:
+            hop_s = window_s / (8 if model.per_clip else 4)
         if hop_s <= 0 or right_s < 0 or hop_s + right_s > window_s:
             raise StreamError(
                 f"window_s={window_s:g}, right_s={right_s:g}, hop_s={hop_s:g}: give hop_s > 0, "
@@ -56,6 +67,7 @@ class WindowedStream:
         self._given_frames = 0
         self._finished = False
         self._listening = self._listener.init()
+        self.scores: Tensor | None = None
 
     def feed(self, samples: np.ndarray | Tensor) -> list[Event]:
         """The events after the next samples `[N]`: float32 in [-1, 1] or int16."""
@@ -122,6 +134,8 @@ class WindowedStream:
             until = round(until_s / self._frame_s)
             scores = scores[max(0, self._given_frames - start) : max(0, until - start)]
         self._given_frames += len(scores)
+        if len(scores):
+            self.scores = scores[-1]
         self._listening, events = self._listener.step(
             self._listening, scores, self._consumed / self.sample_rate
         )

@@ -1,6 +1,8 @@
 """What is installed, and the warning about the distribution that shadows this one."""
 
 import json
+import sys
+import types
 
 import pytest
 
@@ -30,3 +32,16 @@ def test_the_namesake_is_warned_of(cli: Cli, monkeypatch: pytest.MonkeyPatch) ->
 def test_what_is_missing_is_said(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor, "PACKAGES", ("no-such-distribution",))
     assert "not installed" in cli("doctor").out
+
+
+def test_microphones_are_listed(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    devices = [
+        {"name": "Loudspeaker", "max_input_channels": 0},
+        {"name": "USB microphone", "max_input_channels": 1},
+    ]
+    fake = types.SimpleNamespace(query_devices=lambda: devices)
+    monkeypatch.setitem(sys.modules, "sounddevice", fake)
+    assert json.loads(cli("doctor", "--json").out)["microphones"] == {"1": "USB microphone"}
+    assert "USB microphone" in cli("doctor").out
+    monkeypatch.setitem(sys.modules, "sounddevice", None)
+    assert "speechkit-core[mic]" in json.loads(cli("doctor", "--json").out)["microphones"]

@@ -10,7 +10,6 @@ from .conftest import Cli
 KEYS = {
     "words": ("classify", {"label", "score", "scores"}),
     "letters": ("transcribe", {"text"}),
-    "speech": ("detect", {"segments"}),
 }
 
 
@@ -69,4 +68,6 @@ def test_clipped_sound_is_used_with_a_warning(cli: Cli, models: Path, sounds: Pa
 def test_a_model_for_something_else_is_one_error(cli: Cli, models: Path, sounds: Path) -> None:
     ended = cli("transcribe", models / "words", sounds / "low.wav", sounds / "high.wav")
     assert ended.code == 1
-    assert ended.err == ("error: this matchboxnet cannot transcribe; use classify\n")
+    assert ended.err == (
+        "error: this matchboxnet cannot transcribe; use sk.classify or `speechkit classify`\n"
+    )

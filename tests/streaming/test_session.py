@@ -251,7 +251,7 @@ def test_what_cannot_stream_is_named_with_the_way_out(nets: dict[str, Net]) -> N
     with pytest.raises(StreamError, match=r"quartznet answers 14\.\d+ s late.*lookahead.*window_s"):
         sk.stream(far)
     assert sk.stream(far, max_latency_s=20).latency_s == pytest.approx(14.74, abs=0.1)
-    with pytest.raises(StreamError, match="44099.*resample"):
+    with pytest.raises(StreamError, match=r"44099.*resample"):
         sk.stream(sk.build(nets["frame"]), sample_rate=44099)
 
 

@@ -1,0 +1,188 @@
+"""Listening to files, and to a microphone that is none."""
+
+import json
+import sys
+import types
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import speechkit as sk
+from speechkit.cli import listen as module
+from speechkit.data import read_audio
+from speechkit.events import to_row
+from speechkit.vad import PostProcessing
+
+from .conftest import BLOCKS, Cli, tone
+
+
+@pytest.fixture(scope="module")
+def eager(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model that takes everything for speech."""
+    folder = tmp_path_factory.mktemp("eager") / "eager"
+    config = sk.MarbleNet(blocks=BLOCKS, frame_level=True)
+    sk.save(sk.build(replace(config, postprocess=PostProcessing(onset=0, offset=0))), folder)
+    return folder
+
+
+def rows(out: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in out.splitlines()]
+
+
+def test_a_file_gives_the_events_of_a_session(cli: Cli, eager: Path, sounds: Path) -> None:
+    ended = cli("listen", eager, "--file", sounds / "low.wav")
+    assert (ended.code, ended.err) == (0, "")
+    stream = sk.stream(sk.load(eager))
+    expected = stream.feed(read_audio(sounds / "low.wav")) + stream.finish()
+    assert rows(ended.out) == [
+        *map(to_row, expected),
+        {"event": "end", "heard_s": 0.5, "dropped_samples": 0},
+    ]
+    assert [row["event"] for row in rows(ended.out)] == ["speech_start", "speech_end", "end"]
+
+
+def test_real_time_takes_its_time(
+    cli: Cli, eager: Path, sounds: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slept: list[float] = []
+    clock = types.SimpleNamespace(monotonic=lambda: sum(slept), sleep=slept.append)
+    monkeypatch.setattr("speechkit.streaming.sources.time", clock)
+    cli("listen", eager, "--file", sounds / "low.wav", "--realtime")
+    assert sum(slept) == pytest.approx(0.5)
+
+
+def test_a_terminal_shows_a_meter(
+    cli: Cli, eager: Path, models: Path, sounds: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
+    ended = cli("listen", eager, "--file", sounds / "low.wav")
+    assert "0.00 s  speech starts" in ended.out
+    assert "heard 0.5 s, dropped 0 samples" in ended.out
+    with pytest.raises(json.JSONDecodeError):
+        rows(ended.out)
+
+
+def test_the_meter_line_says_level_score_latency_and_drops(eager: Path) -> None:
+    session = sk.stream(sk.load(eager))
+    session.feed(tone(200).astype(np.float32))
+    line = str(module.Meter(None, session)._line(np.full(320, 0.1, np.float32), 7, "hello"))
+    assert "-20 dB" in line
+    assert "speech 0." in line
+    assert "ms late" in line
+    assert line.endswith("dropped 7  hello")
+
+
+def test_a_model_that_cannot_stream_says_how_to_hear_it(
+    cli: Cli, tmp_path: Path, sounds: Path
+) -> None:
+    whole = tmp_path / "whole"
+    sk.save(sk.build(sk.QuartzNet(blocks=BLOCKS)), whole)
+    ended = cli("listen", whole, "--file", sounds / "low.wav")
+    assert ended.code == 1
+    assert "window_s=8 for an approximate stream" in ended.err
+    ended = cli("listen", whole, "--file", sounds / "low.wav", "--window-s", "8")
+    assert ended.code == 0
+    assert rows(ended.out)[-1]["event"] == "end"
+
+
+class PortAudioError(Exception):
+    """What sounddevice raises."""
+
+
+@pytest.fixture
+def microphone(monkeypatch: pytest.MonkeyPatch) -> Callable[..., types.SimpleNamespace]:
+    """`microphone(rate, blocks)` is a device at `rate` that hears `blocks` and is unplugged."""
+
+    def plug(rate: int, blocks: list[np.ndarray], overflow: bool = False) -> types.SimpleNamespace:
+        class InputStream:
+            active = False
+
+            def __init__(self, *, callback: Callable[..., None], **settings: Any) -> None:
+                self.callback, self.settings = callback, settings
+                assert settings["samplerate"] == rate
+
+            def start(self) -> None:
+                status = types.SimpleNamespace(input_overflow=overflow)
+                for block in blocks:
+                    self.callback(block[:, None], len(block), None, status)
+
+            def stop(self) -> None:
+                pass
+
+            def close(self) -> None:
+                pass
+
+        def check(samplerate: int, **_: Any) -> None:
+            if samplerate != rate:
+                raise PortAudioError("Invalid sample rate")
+
+        fake = types.SimpleNamespace(
+            InputStream=InputStream,
+            PortAudioError=PortAudioError,
+            check_input_settings=check,
+            query_devices=lambda *_: {"default_samplerate": float(rate)},
+        )
+        monkeypatch.setitem(sys.modules, "sounddevice", fake)
+        return fake
+
+    return plug
+
+
+def blocks_of(rate: int, seconds: float = 0.5) -> Iterator[np.ndarray]:
+    at_s = np.arange(round(seconds * rate)) / rate
+    sound = (0.3 * np.sin(2 * np.pi * 200 * at_s)).astype(np.float32)
+    return iter(np.split(sound, range(rate // 50, len(sound), rate // 50)))
+
+
+@pytest.mark.parametrize("rate", [16000, 44100])
+def test_a_microphone_is_heard_at_its_own_rate(
+    cli: Cli, eager: Path, microphone: Callable[..., Any], rate: int
+) -> None:
+    microphone(rate, list(blocks_of(rate)))
+    ended = cli("listen", eager, "--device", "1")
+    assert (ended.code, ended.err) == (0, "")
+    *events, end = rows(ended.out)
+    assert end == {"event": "end", "heard_s": 0.5, "dropped_samples": 0}
+    assert [row["event"] for row in events] == ["speech_start", "speech_end"]
+
+
+def test_what_the_driver_drops_is_counted(
+    cli: Cli, eager: Path, microphone: Callable[..., Any]
+) -> None:
+    microphone(16000, list(blocks_of(16000)), overflow=True)
+    assert rows(cli("listen", eager).out)[-1]["dropped_samples"] == 8000
+
+
+def test_what_nobody_takes_is_dropped_and_counted(
+    cli: Cli, eager: Path, microphone: Callable[..., Any]
+) -> None:
+    microphone(16000, list(blocks_of(16000, seconds=6)))
+    end = rows(cli("listen", eager).out)[-1]
+    assert end == {"event": "end", "heard_s": 5.0, "dropped_samples": 16000}
+
+
+def test_no_microphone_is_one_line(
+    cli: Cli, eager: Path, microphone: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake = microphone(0, [])
+
+    def absent(*_: Any) -> None:
+        raise PortAudioError("Error querying device -1")
+
+    fake.query_devices = absent
+    ended = cli("listen", eager)
+    assert ended.code == 1
+    assert ended.err == (
+        "error: no input device: Error querying device -1; see the devices with: speechkit doctor, "
+        "or give --file\n"
+    )
+    monkeypatch.setitem(sys.modules, "sounddevice", None)
+    ended = cli("listen", eager)
+    assert ended.err == (
+        "error: this needs sounddevice, which is not installed; type: pip install "
+        "'speechkit-core[mic]'\n"
+    )

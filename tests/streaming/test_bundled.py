@@ -1,0 +1,120 @@
+"""The bundled models on real recordings: the same events whole, cut, resumed, mixed, batched."""
+
+import itertools
+from collections.abc import Iterable
+from importlib import resources
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+import speechkit as sk
+from speechkit.data import read_audio, read_manifest
+from speechkit.events import Event, SpeechEnd, SpeechStart
+from speechkit.models import Model
+from speechkit.nn import Chunk
+from speechkit.streaming import Stream
+from speechkit.streaming.listeners import clip_window_s, listener_of
+
+BUNDLED = Path(str(resources.files("speechkit"))) / "bundled"
+NAMES = sorted(path.name for path in (BUNDLED / "models").iterdir())
+
+
+def recording(model: Model) -> Tensor:
+    """The bundled clips one after the other, with half a second of near silence between them."""
+    generator = torch.Generator().manual_seed(0)
+    pause = torch.randn(model.sample_rate // 2, generator=generator) * 1e-4
+    parts = [pause]
+    for clip in read_manifest(BUNDLED / "clips" / "clips.jsonl"):
+        parts += [read_audio(clip.audio, target_rate=model.sample_rate), pause]
+    return torch.cat(parts)
+
+
+MODELS = {name: sk.load(name) for name in NAMES}
+SOUNDS = {name: recording(model) for name, model in MODELS.items()}
+
+
+def heard(stream: Stream, parts: Iterable[Tensor]) -> list[Event]:
+    return [event for part in parts for event in stream.feed(part)] + stream.finish()
+
+
+def place(event: Event) -> tuple:
+    """What an event says, without when it was decided."""
+    return type(event), getattr(event, "label", ""), round(event.at_s, 6)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_events_are_those_of_the_offline_scores(name: str) -> None:
+    model, x = MODELS[name], SOUNDS[name]
+    events = heard(sk.stream(model), [x])
+    assert events
+    with torch.inference_mode():
+        c = model.stream_layer(clip_window_s(model))(Chunk.of(x[None, None]))
+    listener = listener_of(model)
+    state, offline = listener.step(listener.init(), c.x[0].T[c.valid[0]], 0.0)
+    offline += listener.finish(state, 0.0)
+    assert list(map(place, events)) == list(map(place, offline))
+
+
+@pytest.mark.parametrize("name", [n for n in NAMES if MODELS[n].config.task == "frame"])
+def test_a_detector_streams_what_detect_finds(name: str) -> None:
+    model, x = MODELS[name], SOUNDS[name]
+    events = heard(sk.stream(model), [x])
+    starts = [event.at_s for event in events if isinstance(event, SpeechStart)]
+    ends = [event.at_s for event in events if isinstance(event, SpeechEnd)]
+    found = sk.detect(model, x, model.sample_rate)
+    assert starts == pytest.approx([s.start_s for s in found])
+    assert ends == pytest.approx([s.end_s for s in found])
+
+
+@pytest.mark.parametrize("name", NAMES)
+@settings(max_examples=3)
+@given(data=st.data())
+def test_any_chunking_and_a_restored_state_give_the_same_events(
+    name: str, data: st.DataObject
+) -> None:
+    model, x = MODELS[name], SOUNDS[name][: 4 * MODELS[name].sample_rate]
+    cuts = data.draw(st.lists(st.integers(0, len(x)), max_size=30).map(sorted))
+    parts = [x[a:b] for a, b in itertools.pairwise([0, *cuts, len(x)])]
+    expected = heard(sk.stream(model), [x])
+    assert heard(sk.stream(model), parts) == expected
+    first, second = sk.stream(model), sk.stream(model)
+    half = len(parts) // 2
+    begun = [event for part in parts[:half] for event in first.feed(part)]
+    second.state = first.state
+    assert begun + heard(second, parts[half:]) == expected
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_batch_hears_what_each_session_would(name: str) -> None:
+    model, x = MODELS[name], SOUNDS[name]
+    length = 3 * model.sample_rate
+    rows = torch.stack([x[start : start + length] for start in (0, 5000, 9000)])
+    batch = sk.StreamBatch(model, len(rows))
+    together = [a + b for a, b in zip(batch.feed(rows), batch.finish(), strict=True)]
+    alone = [heard(sk.stream(model), [row]) for row in rows]
+    assert [list(map(place, events)) for events in together] == [
+        list(map(place, events)) for events in alone
+    ]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
+def test_a_thousand_interleaved_sessions_are_each_as_if_alone(name: str) -> None:
+    model, x = MODELS[name], SOUNDS[name]
+    length = model.sample_rate // 5
+    starts = [(37 * i) % (len(x) - length) for i in range(1000)]
+    sounds = [x[start : start + length] for start in starts]
+    streams = [sk.stream(model) for _ in sounds]
+    for part in range(0, length, 1000):
+        for stream, sound in zip(streams, sounds, strict=True):
+            stream.feed(sound[part : part + 1000])
+    for stream, sound in zip(streams, sounds, strict=True):
+        alone = sk.stream(model)
+        alone.feed(sound)
+        for one, other in zip(alone.state.values(), stream.state.values(), strict=True):
+            assert torch.equal(one, other)
+        assert stream.finish() == alone.finish()
