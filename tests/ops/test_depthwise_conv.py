@@ -4,8 +4,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from speechkit.ops import depthwise_conv
-from speechkit.ops.depthwise_conv import reference
+from speechkit.errors import ConfigError
+from speechkit.ops import depthwise_conv, use_impl
+from speechkit.ops._native import load
+from speechkit.ops.depthwise_conv import cpu, reference
 from speechkit.testing import assert_close
 
 # batch, channels, frames, taps, stride, dilation
@@ -22,7 +24,12 @@ SHAPES = [
     (2, 4, 31, 4, 1, 3),
     (2, 4, 31, 4, 2, 2),
     (1, 7, 87, 29, 1, 2),
+    (2, 35, 700, 33, 1, 1),
+    (1, 64, 90, 87, 1, 1),
+    (1, 16, 900, 11, 2, 1),
+    (1, 20, 300, 87, 1, 2),
 ]
+IMPLEMENTATIONS = ["cpu", "torch"]
 
 
 def operands(shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
@@ -33,11 +40,19 @@ def operands(shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
     return x.transpose(1, 2).requires_grad_(), weight.requires_grad_()
 
 
+@pytest.fixture(params=IMPLEMENTATIONS)
+def impl(request: pytest.FixtureRequest) -> str:
+    name: str = request.param
+    if name == "cpu" and isinstance(reason := load(cpu.SOURCE), str):
+        pytest.skip(reason)
+    return name
+
+
 @pytest.mark.parametrize("shape", SHAPES)
-def test_output_and_gradients_equal_the_reference(shape: tuple[int, ...]) -> None:
+def test_output_and_gradients_equal_the_reference(impl: str, shape: tuple[int, ...]) -> None:
     x, weight = operands(shape)
     *_, stride, dilation = shape
-    y = depthwise_conv(x, weight, stride, dilation)
+    y = depthwise_conv(x, weight, stride, dilation, impl)
     expected = reference.depthwise_conv(x, weight, stride, dilation)
     dy = torch.randn(
         expected.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(2)
@@ -50,19 +65,57 @@ def test_output_and_gradients_equal_the_reference(shape: tuple[int, ...]) -> Non
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_single_precision_stays_channels_last(shape: tuple[int, ...]) -> None:
+def test_single_precision_stays_channels_last(impl: str, shape: tuple[int, ...]) -> None:
     x, weight = (value.detach().float() for value in operands(shape))
     *_, stride, dilation = shape
-    y = depthwise_conv(x, weight, stride, dilation)
+    y = depthwise_conv(x, weight, stride, dilation, impl)
     expected = reference.depthwise_conv(x.double(), weight.double(), stride, dilation)
     assert_close("y", expected.float(), y, 1e-6)
     assert y.shape[1] == 1 or y.shape[2] == 1 or y.stride(1) == 1
 
 
-def test_gradients_of_only_what_asks_for_one() -> None:
+def test_gradients_of_only_what_asks_for_one(impl: str) -> None:
     x, weight = operands((2, 3, 20, 5, 1, 1))
     frozen = weight.detach()
-    (dx,) = torch.autograd.grad(depthwise_conv(x, frozen).sum(), x)
+    (dx,) = torch.autograd.grad(depthwise_conv(x, frozen, impl=impl).sum(), x)
     assert dx.shape == x.shape
-    (dw,) = torch.autograd.grad(depthwise_conv(x.detach(), weight).sum(), weight)
+    (dw,) = torch.autograd.grad(depthwise_conv(x.detach(), weight, impl=impl).sum(), weight)
     assert dw.shape == weight.shape
+
+
+def test_nothing_beyond_the_rows_is_read_or_written(impl: str) -> None:
+    batch, channels, frames, taps = 2, 19, 50, 7
+    x = torch.full((batch, frames + 2, channels), torch.nan)
+    inner = x[:, 1:-1]
+    inner.copy_(torch.randn(inner.shape, generator=torch.Generator().manual_seed(3)))
+    weight = torch.randn(channels, 1, taps, generator=torch.Generator().manual_seed(4))
+    y = depthwise_conv(inner.transpose(1, 2), weight, impl=impl)
+    expected = reference.depthwise_conv(inner.transpose(1, 2), weight, 1, 1)
+    assert_close("y", expected, y, 1e-6)
+
+
+def test_nan_stays_in_its_window_and_channel(impl: str) -> None:
+    x = torch.zeros(1, 40, 18)
+    x[0, 20, 3] = torch.nan
+    weight = torch.ones(18, 1, 5)
+    y = depthwise_conv(x.transpose(1, 2), weight, impl=impl)
+    wrong = y.isnan().nonzero().tolist()
+    assert wrong == [[0, 3, frame] for frame in range(16, 21)]
+
+
+def test_the_custom_op_keeps_torchs_rules() -> None:
+    if isinstance(reason := load(cpu.SOURCE), str):
+        pytest.skip(reason)
+    x, weight = operands((2, 5, 30, 5, 2, 1))
+    torch.library.opcheck(cpu.depthwise_conv, (x, weight, 2, 1))
+
+
+def test_an_implementation_can_be_asked_for() -> None:
+    x, weight = (value.detach().bfloat16() for value in operands((1, 4, 20, 5, 1, 1)))
+    with pytest.raises(ConfigError, match=r"float32 and float64, not torch\.bfloat16"):
+        depthwise_conv(x, weight, impl="cpu")
+    with pytest.raises(ConfigError, match="Did you mean 'torch'"), use_impl("trch"):
+        depthwise_conv(x, weight)
+    with use_impl("reference"):
+        expected = depthwise_conv(x, weight)
+    assert_close("auto", expected.float(), depthwise_conv(x, weight).float(), 2e-2)

@@ -4,6 +4,11 @@ import torch
 from torch import Tensor
 
 
+def unsupported(x: Tensor, weight: Tensor) -> str | None:
+    """None: it takes any tensors."""
+    return None
+
+
 def depthwise_conv(x: Tensor, weight: Tensor, stride: int = 1, dilation: int = 1) -> Tensor:
     """y[c, t] = Σ_k w[c, k] x[c, t·stride + k·dilation]; shapes as the public function."""
     taps = weight.shape[2]

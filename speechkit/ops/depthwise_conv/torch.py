@@ -1,4 +1,4 @@
-"""The default: torch's conv2d on the channels-last view, which runs anywhere.
+"""Torch's conv2d on the channels-last view, which runs anywhere.
 
 Torch's depthwise conv1d and the backward of its channels-last conv2d are both slow for long
 kernels, so the backward is built from fast forwards: the input's gradient is a convolution with
@@ -11,6 +11,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+
+
+def unsupported(x: Tensor, weight: Tensor) -> str | None:
+    """None: it takes any tensors."""
+    return None
+
+
+def depthwise_conv(x: Tensor, weight: Tensor, stride: int, dilation: int) -> Tensor:
+    """Shapes as the public function."""
+    y: Tensor = DepthwiseConv.apply(x, weight, stride, dilation)
+    return y
 
 
 class DepthwiseConv(torch.autograd.Function):

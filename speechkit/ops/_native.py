@@ -1,0 +1,82 @@
+"""C++ sources built on first use with the system's compiler, and kept for this processor."""
+
+import ctypes
+import functools
+import hashlib
+import logging
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+log = logging.getLogger(__name__)
+
+COMPILERS = ("c++", "g++", "clang++")
+# no -ffast-math: NaN and infinity must stay what they are
+FLAGS = ("-O3", "-march=native", "-std=c++17", "-fno-math-errno", "-fPIC", "-shared")
+PARALLEL = "-fopenmp"
+LONGEST_BUILD_S = 120
+
+
+@functools.cache
+def load(source: Path) -> ctypes.CDLL | str:
+    """The library made of one C++ file, or in a line why there is none."""
+    compiler = next(filter(None, map(shutil.which, COMPILERS)), None)
+    if compiler is None:
+        reason = f"no C++ compiler ({', '.join(COMPILERS)})"
+    else:
+        try:
+            return ctypes.CDLL(str(_built(source, compiler)))
+        except (OSError, subprocess.SubprocessError) as error:
+            said = getattr(error, "stderr", None) or str(error)
+            reason = f"{source.name} does not build: {said.strip().splitlines()[0]}"
+    # not a warning: a machine without a compiler is nothing that its user must mend
+    log.info("native ops are off: %s; torch's own are used", reason)
+    return reason
+
+
+def _built(source: Path, compiler: str) -> Path:
+    """The shared library in the cache, built if it is not there."""
+    text = source.read_bytes()
+    version = _run(compiler, "--version").splitlines()[0]
+    key = "\n".join((version, *FLAGS, PARALLEL, processor())).encode()
+    digest = hashlib.sha256(text + key).hexdigest()[:16]
+    target = cache_folder() / f"{source.parent.name}-{digest}.so"
+    if not target.exists():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=target.parent) as folder:
+            made = Path(folder) / target.name
+            try:
+                _run(compiler, *FLAGS, PARALLEL, str(source), "-o", str(made))
+            except subprocess.CalledProcessError:
+                # some compilers come without OpenMP; one thread does as well
+                _run(compiler, *FLAGS, str(source), "-o", str(made))
+            # whole or not at all, whoever else builds it now
+            os.replace(made, target)
+    return target
+
+
+def cache_folder() -> Path:
+    """`SPEECHKIT_CACHE`, else speechkit's folder in the user's cache."""
+    if folder := os.environ.get("SPEECHKIT_CACHE"):
+        return Path(folder)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "speechkit"
+
+
+def processor() -> str:
+    """What tells processors with other instructions apart."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return f"{platform.machine()} {platform.processor()}"
+    wanted = ("model name", "flags", "Features", "CPU part")
+    return "\n".join(sorted({line for line in lines if line.startswith(wanted)}))
+
+
+def _run(*command: str) -> str:
+    done = subprocess.run(
+        command, check=True, capture_output=True, text=True, timeout=LONGEST_BUILD_S
+    )
+    return done.stdout
