@@ -267,7 +267,7 @@ class Serial(StreamLayer):
         self, batch: int, c_in: int, dtype: torch.dtype = torch.float32, device: Any = None
     ) -> State:
         states = []
-        for layer in self._aligned():
+        for layer in self.aligned():
             states.append(layer.init_state(batch, c_in, dtype, device))
             c_in = layer.channels_out(c_in)
         return tuple(states)
@@ -275,12 +275,13 @@ class Serial(StreamLayer):
     def step(self, c: Chunk, state: State) -> tuple[Chunk, State]:
         self.check_chunk(c)
         states = []
-        for layer, before in zip(self._aligned(), state, strict=True):
+        for layer, before in zip(self.aligned(), state, strict=True):
             c, after = layer.step(c, before)
             states.append(after)
         return c, tuple(states)
 
-    def _aligned(self) -> Iterator[StreamLayer]:
+    def aligned(self) -> Iterator[StreamLayer]:
+        """The layers, with a Delay before those that need one."""
         for wait, layer in zip(self.waits, self, strict=True):
             if wait is not None:
                 yield wait

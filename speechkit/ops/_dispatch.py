@@ -27,13 +27,18 @@ def use_impl(name: str) -> Iterator[None]:
         _asked.reset(token)
 
 
-def choose(implementations: Mapping[str, ModuleType], impl: str | None, *tensors: Tensor) -> Any:
-    """The module to use for these tensors: `impl`, that of `use_impl` or of SPEECHKIT_IMPL.
+def asked(impl: str | None = None) -> str:
+    """The name asked for: `impl`, else that of `use_impl`, else SPEECHKIT_IMPL, else "auto"."""
+    return impl or _asked.get() or FROM_ENVIRONMENT
 
-    "auto" takes the first, in the order of `implementations`, that supports the tensors. Raises
-    ConfigError where the one asked for does not exist or does not.
+
+def choose(implementations: Mapping[str, ModuleType], impl: str | None, *tensors: Tensor) -> Any:
+    """The module to use for these tensors, the one asked for.
+
+    "auto" takes the first of `implementations` that supports the tensors. Raises ConfigError where
+    the one asked for does not exist or does not support them.
     """
-    name = impl or _asked.get() or FROM_ENVIRONMENT
+    name = asked(impl)
     if name != AUTO:
         if name not in implementations:
             raise ConfigError(f"no implementation {name!r}. {did_you_mean(name, implementations)}")

@@ -15,8 +15,9 @@ from speechkit.events import Event
 from speechkit.frontend.resample import Resample
 from speechkit.models import Model
 from speechkit.models.profile import why_not_streamable
-from speechkit.nn import Chunk, Serial, State
+from speechkit.nn import Chunk, Serial, State, StreamLayer
 from speechkit.streaming.listeners import clip_window_s, listener_of
+from speechkit.streaming.native import native_layer
 from speechkit.streaming.state import pack, rebuilt, tensors_of, unpack
 from speechkit.streaming.windowed import WindowedStream, suggested_window_s
 
@@ -70,7 +71,7 @@ class StreamBatch:
         self.size = size
         self.sample_rate = sample_rate or model.sample_rate
         self._listener = listener_of(model)
-        self._layer = _layer(model, self.sample_rate)
+        self._layer: StreamLayer = _layer(model, self.sample_rate)
         strides = round(BLOCK_S[model.config.task] * self.sample_rate / self._layer.stride)
         self.block_samples = max(1, strides) * self._layer.stride
         block_frames = self.block_samples // self._layer.stride * self._layer.rate
@@ -81,6 +82,11 @@ class StreamBatch:
                 f"max_latency_s={max_latency_s:g}; train with a smaller lookahead, raise it, or "
                 f"give window_s={suggested_window_s(model):g} for an approximate stream"
             )
+        key = self.sample_rate, self.block_samples
+        native = native_layer(model, self._layer, self.block_samples, key)
+        self.backend = "torch: " + native if isinstance(native, str) else "native"
+        if not isinstance(native, str):
+            self._layer = native
         weight = next(model.parameters())
         # filled in place, so that a session needs the same memory however long it runs
         self._pending = torch.zeros(size, 1, self.block_samples, dtype=weight.dtype)

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from speechkit.errors import ConfigError
 from speechkit.ops import depthwise_conv, use_impl
-from speechkit.ops._native import load
+from speechkit.ops.native import load
 from speechkit.ops.depthwise_conv import cpu, reference
 from speechkit.testing import assert_close
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from speechkit.ops import _native
+from speechkit.ops import native
 
 pytestmark = pytest.mark.skipif(
-    not any(map(_native.shutil.which, _native.COMPILERS)), reason="there is no C++ compiler"
+    not any(map(native.shutil.which, native.COMPILERS)), reason="there is no C++ compiler"
 )
 
 
@@ -20,9 +20,9 @@ def fresh(
 ) -> Iterator[None]:
     caplog.set_level(logging.INFO)
     monkeypatch.setenv("SPEECHKIT_CACHE", str(tmp_path / "cache"))
-    _native.load.cache_clear()
+    native.load.cache_clear()
     yield
-    _native.load.cache_clear()
+    native.load.cache_clear()
 
 
 def source(folder: Path, text: str) -> Path:
@@ -33,21 +33,21 @@ def source(folder: Path, text: str) -> Path:
 
 def test_a_source_is_built_once_and_again_when_it_changes(tmp_path: Path) -> None:
     path = source(tmp_path, 'extern "C" int answer() { return 42; }')
-    library = _native.load(path)
+    library = native.load(path)
     assert isinstance(library, ctypes.CDLL)
     assert library.answer() == 42
     (built,) = (tmp_path / "cache").iterdir()
-    _native.load.cache_clear()
+    native.load.cache_clear()
     before = built.stat().st_mtime_ns
-    assert _native.load(path).answer() == 42
+    assert native.load(path).answer() == 42
     assert built.stat().st_mtime_ns == before
     source(tmp_path, 'extern "C" int answer() { return 43; }')
-    _native.load.cache_clear()
-    assert _native.load(path).answer() == 43
+    native.load.cache_clear()
+    assert native.load(path).answer() == 43
 
 
 def test_what_does_not_build_is_one_line(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    assert "does not build" in _native.load(source(tmp_path, "int answer( {"))
+    assert "does not build" in native.load(source(tmp_path, "int answer( {"))
     (record,) = caplog.records
     assert "\n" not in record.getMessage()
     assert list((tmp_path / "cache").iterdir()) == []
@@ -56,8 +56,8 @@ def test_what_does_not_build_is_one_line(tmp_path: Path, caplog: pytest.LogCaptu
 def test_no_compiler_is_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(_native.shutil, "which", lambda name: None)
+    monkeypatch.setattr(native.shutil, "which", lambda name: None)
     path = source(tmp_path, 'extern "C" int answer() { return 42; }')
-    assert "no C++ compiler" in _native.load(path)
-    assert "no C++ compiler" in _native.load(path)
+    assert "no C++ compiler" in native.load(path)
+    assert "no C++ compiler" in native.load(path)
     assert len(caplog.records) == 1

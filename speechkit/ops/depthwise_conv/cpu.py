@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from speechkit.ops._native import load
+from speechkit.ops.native import load
 
 SOURCE = Path(__file__).with_name("cpu.cpp")
 SUFFIXES = {torch.float32: "f32", torch.float64: "f64"}

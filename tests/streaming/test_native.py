@@ -1,0 +1,147 @@
+"""The native step against torch's, net by net, and the reasons for doing without."""
+
+import itertools
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+
+import speechkit as sk
+from speechkit.frontend import Resample
+from speechkit.models import Model, Net
+from speechkit.nn import Chunk, Serial, StreamLayer
+from speechkit.ops import native as builder
+from speechkit.streaming import native
+from speechkit.streaming.native import NativeLayer, UnplannedError
+from speechkit.testing import assert_close
+
+pytestmark = pytest.mark.skipif(
+    isinstance(builder.load(native.SOURCE), str), reason="there is no C++ compiler"
+)
+FIXED = "log_mel:n_mels=40,normalize=fixed"
+BLOCKS = (
+    sk.Block(channels=24, kernel=5, stride=2),
+    sk.Block(channels=24, kernel=7, repeat=2, residual=True),
+    sk.Block(channels=40, kernel=6, dilation=2),
+    sk.Block(channels=32, kernel=1, separable=False),
+)
+NETS = {
+    "marblenet": sk.MarbleNet(frame_level=True, lookahead=(1, 2, 0, 1, 0, 0)),
+    "matchboxnet": sk.MatchboxNet(size="3x1x64", labels=tuple("abc"), lookahead=2),
+    "quartznet": sk.QuartzNet(blocks=BLOCKS, frontend=FIXED),
+    "silu": sk.QuartzNet(blocks=BLOCKS, frontend=FIXED, activation="silu", lookahead=0),
+    "hardtanh": sk.QuartzNet(blocks=BLOCKS, frontend=FIXED, activation="hardtanh:low=-1,high=2"),
+    "norm none": sk.QuartzNet(blocks=BLOCKS, frontend=FIXED, norm="none", lookahead=1),
+}
+
+
+def lively(config: Net) -> Model:
+    """Weights and statistics that let nothing vanish or cancel."""
+    model, generator = sk.build(config).eval(), torch.Generator().manual_seed(3)
+    for name, value in model.state_dict().items():
+        if name.endswith(("running_var", "std")):
+            value.copy_(torch.rand(value.shape, generator=generator) + 0.5)
+        elif name.endswith(("running_mean", "bias", ".mean")):
+            value.copy_(torch.randn(value.shape, generator=generator) * 0.3)
+    return model
+
+
+def stepped(layer: StreamLayer, x: Tensor, real: int, block: int) -> Tensor:
+    """The valid scores of `x [B, N]`, of which `real` samples are sound, block by block."""
+    state, found = layer.init_state(len(x), 1), []
+    for start in range(0, x.shape[1], block):
+        valid = torch.arange(start, start + block) < real
+        chunk = Chunk(x[:, None, start : start + block].contiguous(), valid.expand(len(x), -1))
+        y, state = layer.step(chunk, state)
+        found.append(y.x[:, :, y.valid[0]])
+    return torch.cat(found, dim=2)
+
+
+@pytest.mark.parametrize("strides", [1, 3])
+@pytest.mark.parametrize("name", NETS)
+def test_scores_are_torchs(name: str, strides: int) -> None:
+    layer = lively(NETS[name]).stream_layer()
+    block = strides * layer.stride
+    count = 40
+    x = torch.rand(2, count * block, generator=torch.Generator().manual_seed(0)) - 0.5
+    real = x.shape[1] - layer.delay * layer.stride - 3 * block - 77
+    x[:, real:] = torch.nan  # what is not valid may be anything
+    with torch.inference_mode():
+        expected = stepped(layer, x, real, block)
+        got = stepped(NativeLayer(layer, block), x, real, block)
+    assert expected.shape[2] > 5
+    assert_close(name, expected, got, 1e-4)
+
+
+@pytest.mark.parametrize("rate", [8000, 44100, 48000])
+def test_other_rates_are_resampled_too(rate: int) -> None:
+    model = lively(NETS["marblenet"])
+    layer = Serial(resample=Resample(rate, 16000), net=model.stream_layer())
+    x = torch.rand(1, 30 * layer.stride, generator=torch.Generator().manual_seed(0)) - 0.5
+    with torch.inference_mode():
+        expected = stepped(layer, x, x.shape[1], layer.stride)
+        got = stepped(NativeLayer(layer, layer.stride), x, x.shape[1], layer.stride)
+    assert_close(str(rate), expected, got, 1e-4)
+
+
+def test_a_clip_classifier_slides() -> None:
+    model = lively(NETS["matchboxnet"])
+    layer = model.stream_layer(window_s=0.3)
+    x = torch.rand(1, 200 * layer.stride, generator=torch.Generator().manual_seed(0)) - 0.5
+    with torch.inference_mode():
+        expected = stepped(layer, x, x.shape[1], layer.stride)
+        got = stepped(NativeLayer(layer, layer.stride), x, x.shape[1], layer.stride)
+    assert_close("sliding", expected, got, 1e-4)
+
+
+def test_sessions_use_it_and_say_so() -> None:
+    model = lively(NETS["marblenet"])
+    assert sk.StreamBatch(model, 1).backend == "native"
+    with sk.ops.use_impl("torch"):
+        assert "'torch' was asked for" in sk.StreamBatch(model, 1).backend
+    assert "not torch.float64" in sk.StreamBatch(lively(NETS["marblenet"]).double(), 1).backend
+    running = replace(NETS["marblenet"], frontend="log_mel:normalize=running")
+    assert sk.StreamBatch(sk.build(running).eval(), 1).backend == "torch: no native Running"
+
+
+def test_sessions_share_one_plan_until_a_weight_changes() -> None:
+    model = lively(NETS["marblenet"])
+    first, second = (sk.StreamBatch(model, 1) for _ in range(2))
+    assert first._layer is second._layer
+    with torch.no_grad():
+        next(model.parameters()).mul_(2)
+    assert sk.StreamBatch(model, 1)._layer is not first._layer
+
+
+def test_events_are_those_of_torchs_session() -> None:
+    model = lively(NETS["quartznet"])
+    x = torch.rand(30_000, generator=torch.Generator().manual_seed(1)) - 0.5
+    texts = []
+    for impl in ("auto", "torch"):
+        with sk.ops.use_impl(impl):
+            stream = sk.stream(model)
+            events = stream.feed(x) + stream.finish()
+        texts.append([getattr(event, "text", "") for event in events])
+    assert texts[0] == texts[1]
+
+
+def test_a_subclass_of_a_known_layer_is_not_taken_for_it() -> None:
+    class Doubled(sk.nn.DepthwiseConv):
+        def convolve(self, window: Tensor) -> Tensor:
+            return 2 * super().convolve(window)
+
+    with pytest.raises(UnplannedError, match="no native Doubled"):
+        NativeLayer(Serial(Doubled(1, 3)), 160)
+
+
+def test_instructions_and_fields_are_those_of_the_source() -> None:
+    text = native.SOURCE.read_text(encoding="utf-8")
+    codes = text.split("enum Code : int64_t {")[1].split("}")[0]
+    assert [c.strip().lower() for c in codes.split(",") if c.strip()] == list(native.CODES)
+    body = text.split("struct Instruction {")[1].split("}")[0]
+    lines = [
+        line.strip().removeprefix("int64_t ").rstrip(";") for line in body.strip().splitlines()
+    ]
+    fields = itertools.chain.from_iterable(line.split(", ") for line in lines)
+    assert list(fields) == list(native.FIELDS)
