@@ -3,12 +3,13 @@
 from speechkit.frontend.base import Offline
 from speechkit.frontend.mel import MFCC, LogMel
 from speechkit.frontend.nemo1 import NemoPowerSpectrum, PadTo
-from speechkit.frontend.normalize import Fixed, PerFeature, Running, fit_statistics
+from speechkit.frontend.normalize import PCEN, Fixed, PerFeature, Running, fit_statistics
 from speechkit.frontend.resample import Resample
 from speechkit.frontend.stft import PowerSpectrum, PreEmphasis
 
 __all__ = [
     "MFCC",
+    "PCEN",
     "Fixed",
     "LogMel",
     "NemoPowerSpectrum",

@@ -1,4 +1,4 @@
-"""Features brought to zero mean and unit variance, over an utterance or along a stream."""
+"""Features freed of level and colour, over an utterance or along a stream."""
 
 import math
 from collections.abc import Callable, Iterable
@@ -123,9 +123,7 @@ class Running(Fixed):
         return Chunk(torch.cat(parts, dim=1).transpose(1, 2), c.valid), state
 
     def _block(self, x: Tensor, valid: Tensor, state: State) -> tuple[Tensor, State]:
-        seen = F.pad(valid.cumsum(1), (1, 0))
-        age = (seen[:, :, None] - seen[:, None]).clamp(min=0).to(x.dtype)
-        decay = torch.exp(-age / self.time_constant_frames).tril()
+        decay = _decay(valid, self.time_constant_frames, x.dtype)
 
         def accumulate(before: Tensor, now: Tensor) -> Tensor:
             """z_t = a z_{t−1} + now_t for the whole block, with z_0 = before in front."""
@@ -145,6 +143,80 @@ class Running(Fixed):
         return f"time_constant_frames={self.time_constant_frames}, prior_frames={self.prior_frames}"
 
 
+class PCEN(StreamLayer):
+    """y = (E_t / (ε + m_t)^gain + bias)^power − bias^power, E = exp(x): each band against its past.
+
+        a   = exp(−1 / time_constant_frames)
+        m_t = s_t / n_t,  n_t = a n_{t−1} + 1,  s_t = a s_{t−1} + E_t,  n_0 = s_0 = 0
+
+    An invalid frame changes nothing. With gain 1 a louder recording gives the same y.
+    Shape: x `[B, F, T]` log energies, y the same. Paper: arXiv:1607.05666.
+    """
+
+    left = math.inf
+
+    def __init__(
+        self,
+        features: int,
+        time_constant_frames: float = 40,
+        gain: float = 0.98,
+        bias: float = 2.0,
+        power: float = 0.5,
+        epsilon: float = 1e-6,
+    ) -> None:
+        super().__init__()
+        if min(time_constant_frames, power, epsilon) <= 0 or min(gain, bias) < 0:
+            raise ComponentError(
+                f"time_constant_frames {time_constant_frames}, power {power}, epsilon {epsilon}, "
+                f"gain {gain}, bias {bias}: give more than 0, for the last two not less"
+            )
+        self.time_constant_frames = time_constant_frames
+        self.gain, self.bias, self.power, self.epsilon = gain, bias, power, epsilon
+
+    def forward(self, c: Chunk) -> Chunk:
+        batch, features, _ = c.x.shape
+        return self.step(c, self.init_state(batch, features, c.x.dtype, c.x.device))[0]
+
+    def init_state(
+        self, batch: int, c_in: int, dtype: torch.dtype = torch.float32, device: Any = None
+    ) -> State:
+        none = torch.zeros(batch, 1, 1, dtype=dtype, device=device)
+        return none, none.expand(batch, 1, c_in)
+
+    def step(self, c: Chunk, state: State) -> tuple[Chunk, State]:
+        parts = []
+        n, s = state
+        blocks = c.masked.transpose(1, 2).split(BLOCK_FRAMES, 1), c.valid.split(BLOCK_FRAMES, 1)
+        for x, valid in zip(*blocks, strict=True):
+            with full_precision(x):
+                decay = _decay(valid, self.time_constant_frames, x.dtype)
+                real = valid[:, :, None].to(x.dtype)
+                n = decay @ torch.cat([n, real], dim=1)
+                s = decay @ torch.cat([s, x.exp() * real], dim=1)
+                # n is 0 only before the first valid frame, where s is too
+                m = (s / n.clamp(min=1e-9))[:, 1:]
+                y = (x - self.gain * torch.log(self.epsilon + m)).exp()
+                parts.append((y + self.bias) ** self.power - self.bias**self.power)
+            n, s = n[:, -1:], s[:, -1:]
+        return Chunk(torch.cat(parts, dim=1).transpose(1, 2), c.valid), (n, s)
+
+    def extra_repr(self) -> str:
+        return (
+            f"time_constant_frames={self.time_constant_frames}, gain={self.gain}, "
+            f"bias={self.bias}, power={self.power}, epsilon={self.epsilon}"
+        )
+
+
+def _decay(valid: Tensor, time_constant_frames: float, dtype: torch.dtype) -> Tensor:
+    """D with z_t = Σ_k D[t, k] now_k, where z_t = a z_{t−1} + now_t and now_0 is the z before.
+
+    Shape: valid `[B, T]`, D `[B, T + 1, T + 1]`.
+    """
+    seen = F.pad(valid.cumsum(1), (1, 0))
+    age = (seen[:, :, None] - seen[:, None]).clamp(min=0).to(dtype)
+    return torch.exp(-age / time_constant_frames).tril()
+
+
 def fit_statistics(frontend: nn.Module, audio: Iterable[Tensor]) -> None:
     """Fits a front end's `Fixed` or `Running` layer, where it has one, to utterances `[N]`."""
     layers = list(frontend) if isinstance(frontend, Serial) else []
@@ -162,6 +234,7 @@ def normalizer(spec: str | Spec, features: int) -> StreamLayer:
         "per_feature": PerFeature,
         "fixed": Fixed,
         "running": Running,
+        "pcen": PCEN,
         "none": lambda features: StreamLayer(),
     }
     if spec.name not in known:

@@ -17,7 +17,7 @@ typedef float Register __attribute__((vector_size(4 * LANES)));
 
 enum Code : int64_t {
   DEPTHWISE, POINTWISE, AFFINE, ACTIVATE, LOG, DELAY, ADD, PREEMPHASIS, SPECTRUM, RESAMPLE,
-  LOG_SOFTMAX, SLIDING_AVERAGE, RUNNING_AVERAGE,
+  LOG_SOFTMAX, SLIDING_AVERAGE, RUNNING_AVERAGE, PCEN,
 };
 
 enum Activation : int64_t { NONE, RELU, SILU, HARDTANH };
@@ -245,6 +245,26 @@ void running_average(const Instruction& op, const float* in, const float* valid,
   }
 }
 
+// weights: decay, gain, bias, power, epsilon; state: the decayed energies, and their count behind.
+void pcen(const Instruction& op, const float* in, const float* valid, const float* weights,
+          float* state, float* out) {
+  const int64_t width = ld(op.channels_in);
+  const float decay = weights[0], gain = weights[1], bias = weights[2], power = weights[3];
+  const float epsilon = weights[4], floor = std::pow(bias, power);
+  float& count = state[width];
+  for (int64_t r = 0; r < op.rows_in; ++r) {
+    const float* x = in + r * width;
+    const bool real = valid[r] != 0;
+    if (real) count = decay * count + 1;
+    for (int64_t c = 0; c < op.channels_in; ++c) {
+      if (real) state[c] = decay * state[c] + std::exp(x[c]);
+      const float mean = state[c] / std::max(count, 1e-9f);
+      const float y = std::exp(x[c] - gain * std::log(epsilon + mean));
+      out[r * width + c] = std::pow(y + bias, power) - floor;
+    }
+  }
+}
+
 void step(const Instruction& op, const float* all_weights, float* all_state, float* scratch) {
   const float* in = scratch + op.in;
   const float* valid = scratch + op.in_valid;
@@ -331,6 +351,9 @@ void step(const Instruction& op, const float* all_weights, float* all_state, flo
       break;
     case RUNNING_AVERAGE:
       running_average(op, in, valid, state, out);
+      break;
+    case PCEN:
+      pcen(op, in, valid, weights, state, out);
       break;
   }
   for (int64_t r = 0; r < op.rows_out; ++r) out_valid[r] = flags[first + r * every];

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from speechkit.builtin.factories import Add, LogSoftmax
 from speechkit.frontend.base import Project
 from speechkit.frontend.mel import Log
-from speechkit.frontend.normalize import Fixed
+from speechkit.frontend.normalize import PCEN, Fixed
 from speechkit.frontend.resample import Resample
 from speechkit.frontend.stft import PowerSpectrum, PreEmphasis
 from speechkit.models import Model
@@ -46,7 +46,7 @@ SOURCE = Path(__file__).with_name("native.cpp")
 LANES = 16
 CODES = (
     *("depthwise", "pointwise", "affine", "activate", "log", "delay", "add", "preemphasis"),
-    *("spectrum", "resample", "log_softmax", "sliding_average", "running_average"),
+    *("spectrum", "resample", "log_softmax", "sliding_average", "running_average", "pcen"),
 )
 FIELDS = (
     *("code", "in", "in_valid", "out", "out_valid", "rows_in", "rows_out", "channels_in"),
@@ -322,6 +322,14 @@ def _running_average(plan: Plan, layer: RunningAverage, x: Buffer) -> Buffer:
     return plan.emit("running_average", x, plan.buffer(x.rows, x.channels), state=at)
 
 
+def _pcen(plan: Plan, layer: PCEN, x: Buffer) -> Buffer:
+    decay = math.exp(-1 / layer.time_constant_frames)
+    numbers = [decay, layer.gain, layer.bias, layer.power, layer.epsilon]
+    at, plan.state_count = plan.state_count, plan.state_count + ld(ld(x.channels) + 1)
+    weights = plan.hold(torch.tensor(numbers, dtype=torch.float64))
+    return plan.emit("pcen", x, plan.buffer(x.rows, x.channels), state=at, weights=weights)
+
+
 def _nothing(plan: Plan, layer: nn.Module, x: Buffer) -> Buffer:
     return x
 
@@ -336,6 +344,7 @@ PLANNERS: dict[type, Callable[[Plan, Any, Buffer], Buffer]] = {
     Project: _project,
     BatchNorm: _batch_norm,
     Fixed: _fixed,
+    PCEN: _pcen,
     Bias: _bias,
     FrameWise: _frame_wise,
     Log: _log,

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from speechkit.errors import AudioError, ComponentError
-from speechkit.frontend import Fixed, PerFeature, Running
+from speechkit.frontend import PCEN, Fixed, PerFeature, Running
 from speechkit.nn.stream import Chunk
 from speechkit.testing import check_stream
 
@@ -116,3 +116,48 @@ def test_running_survives_digital_silence_and_its_gradient_too() -> None:
 def test_running_needs_a_past_to_start_from() -> None:
     with pytest.raises(ComponentError, match="prior_frames 0"):
         Running(5, prior_frames=0)
+
+
+def test_pcen_follows_its_formula() -> None:
+    x = features(1, 200)
+    y = PCEN(5, time_constant_frames=30, gain=0.9, bias=1.5, power=0.25, epsilon=1e-9).double()(
+        Chunk.of(x)
+    )
+    a = math.exp(-1 / 30)
+    n, s = 0.0, torch.zeros(5).double()
+    for t in range(200):
+        energy = x[0, :, t].exp()
+        n, s = a * n + 1, a * s + energy
+        ratio = energy / (1e-9 + s / n) ** 0.9
+        expected = (ratio + 1.5) ** 0.25 - 1.5**0.25
+        torch.testing.assert_close(y.x[0, :, t], expected, rtol=1e-11, atol=1e-11)
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    sizes=st.lists(st.integers(1, 90), min_size=1, max_size=5),
+    lengths=st.lists(st.integers(0, 150), min_size=2, max_size=2),
+)
+def test_pcen_streams_in_any_chunking(sizes: list[int], lengths: list[int]) -> None:
+    layer = PCEN(5, time_constant_frames=40).double()
+    check_stream(layer, features(2, 150), torch.tensor(lengths), [sizes])
+
+
+def test_pcen_skips_invalid_frames() -> None:
+    layer, x = PCEN(5).double(), features(1, 10)
+    gap = torch.full((1, 5, 70), torch.nan, dtype=torch.float64)
+    valid = torch.tensor([[False] * 3 + [True] * 4 + [False] * 70 + [True] * 6])
+    y = layer(Chunk(torch.cat([gap[:, :, :3], x[:, :, :4], gap, x[:, :, 4:]], dim=2), valid))
+    expected = layer(Chunk.of(x)).x
+    torch.testing.assert_close(y.x[:, :, valid[0]], expected, rtol=1e-12, atol=1e-12)
+
+
+def test_pcen_with_gain_1_does_not_know_the_level() -> None:
+    layer, x = PCEN(5, gain=1.0, epsilon=1e-30).double(), features(1, 90)
+    louder = layer(Chunk.of(x + 4)).x
+    torch.testing.assert_close(louder, layer(Chunk.of(x)).x, rtol=1e-12, atol=1e-12)
+
+
+def test_pcen_refuses_what_has_no_meaning() -> None:
+    with pytest.raises(ComponentError, match="power 0"):
+        PCEN(5, power=0)

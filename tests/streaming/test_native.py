@@ -32,6 +32,11 @@ NETS = {
     "quartznet": sk.QuartzNet(blocks=BLOCKS, frontend=FIXED),
     "silu": sk.QuartzNet(blocks=BLOCKS, frontend=FIXED, activation="silu", lookahead=0),
     "hardtanh": sk.QuartzNet(blocks=BLOCKS, frontend=FIXED, activation="hardtanh:low=-1,high=2"),
+    "pcen": sk.MarbleNet(
+        frame_level=True,
+        frontend="log_mel:n_mels=40,normalize=pcen:time_constant_frames=100",
+        lookahead=0,
+    ),
     "norm none": sk.QuartzNet(blocks=BLOCKS, frontend=FIXED, norm="none", lookahead=1),
 }
 
