@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import speechkit as sk
+from speechkit.spotting import Spotting
 from speechkit.train import Data, Run
 
 DATA = Path("data/fsdd")
@@ -28,6 +29,8 @@ def base() -> Run:
             labels=DIGITS,
             sample_rate=8000,
             frontend="mfcc:n_mfcc=40,n_mels=40",
+            # spotting.py measures it
+            spotting=Spotting(window_s=0.5, threshold=0.7, hold_ms=120),
         ),
         data=Data(
             train=DATA / "all" / "train.jsonl",
