@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
-from speechkit.checkpoint import AnyNet, read_tensors, save, whole_folder, write_model
+from speechkit.checkpoint import AnyNet, load, read_tensors, save, whole_folder, write_model
 from speechkit.component import Spec
 from speechkit.config import to_dict, write_json
 from speechkit.data import (
@@ -66,8 +66,10 @@ class Data:
 class Run:
     """Everything that decides what a training run does; a recipe is a function that returns one.
 
-    `accumulate` batches make one step. `clip_norm` bounds the gradient's norm. `ema` is the decay
-    of the averaged weights, which are evaluated and saved; 0 for none. `precision` is Fabric's.
+    `init` is a model folder to start from: its front end, stem and encoder, and its head where the
+    labels are the same. `accumulate` batches make one step. `clip_norm` bounds the gradient's norm.
+    `ema` is the decay of the averaged weights, which are evaluated and saved; 0 for none.
+    `precision` is Fabric's.
     """
 
     __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012
@@ -79,6 +81,7 @@ class Run:
     schedule: Name = "cosine"
     loss: Name | None = None
     augment: tuple[Name, ...] = ()
+    init: Path | None = None
     accumulate: int = 1
     clip_norm: float | None = None
     ema: float = 0.0
@@ -135,7 +138,7 @@ def fit(run: Run, out: Path | str, resume: bool = False, device: str = "auto") -
     dev = read_manifest(run.data.dev)
     audio_augment, feature_augment = _augmentations(run)
 
-    # model, and statistics of the data where its front end wants them
+    # model, and statistics of the data where its front end wants them and `init` brings none
     model = build(run.model, run.seed)
     task = task_of(model)
     dataset = UtteranceDataset(
@@ -148,7 +151,9 @@ def fit(run: Run, out: Path | str, resume: bool = False, device: str = "auto") -
     )
     for utterance in (*train, *dev):
         task.encode(utterance)
-    if not resume:
+    if run.init is not None and not resume:
+        _start_from(model, run.init)
+    elif not resume:
         fit_statistics(model.frontend, _some_audio(dataset))
 
     # loss, optimiser, schedule, averaged weights
@@ -263,6 +268,24 @@ def _augmentations(run: Run) -> tuple[list[Any], list[Any]]:
         augmentation = registry().build("augmentation", spec, **rate)
         built[augmentation.domain].append(augmentation)
     return built["audio"], built["features"]
+
+
+def _start_from(model: Model, folder: Path) -> None:
+    """Gives the model the weights of the one in `folder`, its head's only for the same labels."""
+    other = load(folder)
+    same = other.labels == model.labels
+    known, own = (
+        {name: x for name, x in m.state_dict().items() if same or not name.startswith("head.")}
+        for m in (other, model)
+    )
+    for name in sorted({*known, *own}):
+        there, here = (list(x[name].shape) if name in x else "absent" for x in (known, own))
+        if there != here:
+            raise TrainingError(
+                f"init={folder}: {name} is {there} there and {here} in this run's model; "
+                "give both the same net and front end"
+            )
+    model.load_state_dict(known, strict=False)
 
 
 def _some_audio(dataset: UtteranceDataset, most: int = 200) -> Iterator[Tensor]:

@@ -270,6 +270,39 @@ def test_statistics_of_the_training_data_are_fitted_and_stored(plain: Run, tmp_p
         assert not torch.equal(value, build(model).frontend.state_dict()[name])
 
 
+@pytest.mark.parametrize("labels", [("low", "high"), ("high", "low", "silence")])
+def test_a_run_starts_from_another_model(
+    plain: Run, tmp_path: Path, labels: tuple[str, ...]
+) -> None:
+    plain = replace(
+        plain, model=replace(plain.model, frontend="log_mel:n_mels=16,normalize=fixed"), steps=2
+    )
+    fit(plain, tmp_path / "first", device="cpu")
+    first = load(tmp_path / "first" / LAST).state_dict()
+    later = replace(
+        plain, model=replace(plain.model, labels=labels), init=tmp_path / "first" / LAST
+    )
+    # a step of no length shows where the run started
+    still = replace(later, optimizer="sgd:lr=0.0", steps=1)
+    fit(still, tmp_path / "still", device="cpu")
+    for name, value in weights(tmp_path / "still").items():
+        kept = not name.startswith("head.") or labels == plain.model.labels
+        if "running_" not in name and "num_batches" not in name:
+            assert torch.equal(value, first[name]) if kept else value.shape[0] == len(labels)
+
+
+def test_a_run_does_not_start_from_another_net(plain: Run, tmp_path: Path) -> None:
+    fit(replace(plain, steps=1), tmp_path / "first", device="cpu")
+    blocks = (*plain.model.blocks[:-1], replace(plain.model.blocks[-1], kernel=3))
+    other = replace(
+        plain, model=replace(plain.model, blocks=blocks), init=tmp_path / "first" / LAST
+    )
+    with pytest.raises(
+        TrainingError, match=r"init=.*first/last: encoder\..* there and \[.*same net"
+    ):
+        fit(other, tmp_path / "other", device="cpu")
+
+
 @pytest.mark.parametrize("augment", ["gain:min_db=-30,max_db=-20", "spec_augment:freq_width=16"])
 def test_audio_and_features_are_augmented_in_training(
     plain: Run, tmp_path: Path, augment: str
