@@ -14,7 +14,7 @@ STAMP := .venv/.installed
 SLOWER := tests/test_docs.py tests/test_plugin_install.py tests/test_recipes.py tests/test_train.py \
 	tests/cli
 
-.PHONY: install demo test fast slow soak lint docs bench ci
+.PHONY: install demo test fast slow soak lint docs bench bench-vad ci
 
 install: $(STAMP)
 
@@ -49,5 +49,10 @@ docs: install
 bench: install
 	@if [ -f benchmarks/run.py ]; then $(BIN)/python benchmarks/run.py; \
 	else echo "there are no benchmarks"; fi
+
+# beside silero-vad and webrtcvad, on the dev scenes of recipes/vad
+bench-vad: install
+	@$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt $(PIP_ARGS) -e '.[bench]'
+	@$(BIN)/python benchmarks/vad.py
 
 ci: lint test

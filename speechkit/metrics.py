@@ -53,6 +53,31 @@ def auc(labels: Tensor | Sequence[int], scores: Tensor | Sequence[float]) -> flo
     return above / (positives * negatives)
 
 
+def f1(labels: Tensor, decisions: Tensor) -> float:
+    """2·hits / (2·hits + misses + false alarms) of booleans `[n]`; 1 where there is nothing."""
+    _check_pairs(labels, decisions)
+    wrong = int((labels != decisions).sum())
+    hits = int((labels & decisions).sum())
+    return 2 * hits / (2 * hits + wrong) if hits or wrong else 1.0
+
+
+def delays_s(
+    edges_s: Sequence[float],
+    decided_s: Sequence[float],
+    early_s: float = 0.2,
+    late_s: float = 1.0,
+) -> list[float]:
+    """How long after each edge the first decision came, in seconds; edges without one are left out.
+
+    A decision belongs to an edge from `early_s` before it, a negative delay, to `late_s` after.
+    """
+    found = []
+    for edge_s in edges_s:
+        after = [d - edge_s for d in decided_s if -early_s <= d - edge_s <= late_s]
+        found += [min(after)] if after else []
+    return found
+
+
 def _error_rate(output: jiwer.WordOutput | jiwer.CharacterOutput) -> float:
     units = output.hits + output.substitutions + output.deletions
     return (output.substitutions + output.deletions + output.insertions) / max(units, 1)

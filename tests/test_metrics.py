@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from speechkit.errors import SpeechkitError
-from speechkit.metrics import accuracy, auc, cer, wer
+from speechkit.metrics import accuracy, auc, cer, delays_s, f1, wer
 
 
 def distance(a: list[str], b: list[str]) -> int:
@@ -96,3 +96,15 @@ def test_auc_refuses_what_it_cannot_rank() -> None:
         auc([0, 1], [0.1, float("nan")])
     with pytest.raises(SpeechkitError, match="2 positives, 0 negatives"):
         auc([1, 1], [0.1, 0.2])
+
+
+def test_f1_counts_hits_twice() -> None:
+    labels = torch.tensor([True, True, True, False, False])
+    decisions = torch.tensor([True, True, False, True, False])
+    assert f1(labels, decisions) == pytest.approx(4 / 6)
+    assert f1(labels[3:], labels[3:]) == 1
+
+
+def test_delays_are_those_of_the_first_decision_near_each_edge() -> None:
+    found = delays_s([1.0, 5.0, 9.0], [0.9, 1.3, 5.25, 5.5, 11.0])
+    assert found == pytest.approx([-0.1, 0.25])

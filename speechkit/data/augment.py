@@ -90,20 +90,26 @@ class FeatureMasking:
 
 @dataclass(frozen=True)
 class Gain(AudioAugmentation):
-    """A random level.
+    """A random level, and another from a random time on where `step_db` is not 0.
 
-    y = x · 10^(g/20), g ~ U(min_db, max_db)
+    y = x · 10^(g/20), g ~ U(min_db, max_db), and later x · 10^((g + s)/20), s ~ U(±step_db)
     """
 
     min_db: float = -10.0
     max_db: float = 10.0
     probability: float = 1.0
+    step_db: float = 0.0
 
     def __post_init__(self) -> None:
         _check_range("db", self.min_db, self.max_db)
+        _check_range("step_db", 0, self.step_db)
 
     def change(self, x: Tensor, generator: Generator) -> Tensor:
-        return x * 10 ** (_uniform(self.min_db, self.max_db, generator) / 20)
+        y = x * 10 ** (_uniform(self.min_db, self.max_db, generator) / 20)
+        if self.step_db:
+            at = _integer(0, x.shape[1], generator)
+            y[:, at:] *= 10 ** (_uniform(-self.step_db, self.step_db, generator) / 20)
+        return y
 
 
 @dataclass(frozen=True)

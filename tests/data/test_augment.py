@@ -147,6 +147,19 @@ def test_gain_stays_in_its_range() -> None:
     assert 5.5 < max(levels) <= 6
 
 
+def test_gain_may_change_once_on_the_way() -> None:
+    generator, x = torch.Generator().manual_seed(0), torch.full((1, 1000), 0.1)
+    steps_db = []
+    for _ in range(100):
+        y, _ = Gain(0, 0, step_db=20)(x, 1000, generator)
+        jumps = y[0].diff().nonzero()
+        assert y[0, 0] == x[0, 0] or len(jumps) == 0
+        assert len(jumps) <= 1
+        steps_db.append(20 * math.log10(y[0, -1] / x[0, -1]))
+    assert -20 <= min(steps_db) < -15
+    assert 15 < max(steps_db) <= 20
+
+
 @pytest.mark.parametrize("db", [-90.0, -46.0, -20.0])
 def test_white_noise_has_its_level(db: float) -> None:
     y, _ = WhiteNoise(db, db)(torch.zeros(1, 50000), 50000, torch.Generator().manual_seed(0))

@@ -6,8 +6,8 @@ from torch import Tensor
 
 from speechkit.errors import ConfigError
 from speechkit.ops import depthwise_conv, use_impl
-from speechkit.ops.native import load
 from speechkit.ops.depthwise_conv import cpu, reference
+from speechkit.ops.native import load
 from speechkit.testing import assert_close
 
 # batch, channels, frames, taps, stride, dilation

@@ -1,0 +1,78 @@
+"""Voice activity with frame-level MarbleNet 3x2x64: every 20 ms, with 80 ms of look-ahead or none.
+
+    python recipes/vad/prepare.py data/vad FOLDER
+    python recipes/vad/run.py --out runs/vad
+    python recipes/vad/run.py causal --out runs/vad_causal
+
+See RESULTS.md for what it reached.
+"""
+
+from dataclasses import replace
+from pathlib import Path
+
+import speechkit as sk
+from speechkit.component import Spec
+from speechkit.train import Data, Run
+
+DATA = Path("data/vad")
+
+
+def base() -> Run:
+    """The bundled model: 60 ms of look-ahead by the convolutions, 20 ms by the front end.
+
+    A microphone's colour and the noise come first, the level last: it must not matter.
+    """
+    return Run(
+        model=sk.MarbleNet(
+            frame_level=True,
+            size="3x2x64",
+            frontend=Spec(
+                "log_mel",
+                {
+                    "n_mels": 40,
+                    "window_s": 0.025,
+                    "normalize": "pcen:time_constant_frames=100,bias=0.01,power=0.2",
+                },
+            ),
+            lookahead=(0, 1, 0, 0, 1, 0),
+        ),
+        data=Data(
+            train=DATA / "train.jsonl",
+            dev=DATA / "dev.jsonl",
+            batch_size=16,
+            buckets=4,
+            workers=1,
+        ),
+        optimizer="adamw:lr=0.003,weight_decay=0.02",
+        schedule="cosine:warmup=0.05,floor=0.01",
+        augment=(
+            "equalize:max_db=10,probability=0.6",
+            f"noise:source={DATA / 'noise' / 'train'},min_snr_db=-5,max_snr_db=30,probability=0.4",
+            "white_noise:min_db=-90,max_db=-40,probability=0.5",
+            "gain:min_db=-45,max_db=15,step_db=25",
+            "spec_augment:freq_masks=1,freq_width=5,time_masks=1,time_width=10,probability=0.5",
+        ),
+        clip_norm=1.0,
+        ema=0.998,
+        steps=2400,
+        eval_every=300,
+        save_every=100,
+    )
+
+
+def causal() -> Run:
+    """The same without look-ahead in the net."""
+    run = base()
+    return replace(run, model=replace(run.model, lookahead=0))
+
+
+def tiny() -> Run:
+    """A few steps of a net too small to learn, for tests."""
+    run = base()
+    model = replace(run.model, size="1x1x8", blocks=(), lookahead=0)
+    data = replace(run.data, workers=0)
+    return replace(run, model=model, data=data, steps=2, eval_every=2, save_every=2)
+
+
+if __name__ == "__main__":
+    sk.cli.recipe(globals())

@@ -1,0 +1,64 @@
+"""Sounds that no recording at hand gives: rooms, stationary noise, and music without a voice."""
+
+import numpy as np
+from labels import RATE
+
+
+def room(chance: np.random.Generator, direct_db: float) -> np.ndarray:
+    """A synthetic impulse response whose direct sound is `direct_db` above everything after it.
+
+    Noise that decays by 60 dB in 0.2 to 0.9 s, sooner above 2 kHz, starts 2 to 8 ms after.
+    """
+    decay_s = chance.uniform(0.2, 0.9)
+    t = np.arange(round(decay_s * RATE)) / RATE
+    low = np.fft.rfft(chance.standard_normal(len(t)))
+    low /= 1 + np.fft.rfftfreq(len(t), 1 / RATE) / 2000
+    tail = np.fft.irfft(low, len(t)) * 10 ** (-3 * t / decay_s)
+    tail += 0.5 * chance.standard_normal(len(t)) * 10 ** (-3 * t / (0.4 * decay_s))
+    h = np.concatenate([np.zeros(round(chance.uniform(0.002, 0.008) * RATE)), tail])
+    h *= 10 ** (-direct_db / 20) / np.sqrt(np.square(h).sum())
+    h[0] = 1.0
+    return h
+
+
+def coloured(chance: np.random.Generator, samples: int) -> np.ndarray:
+    """Stationary noise of RMS 1 with a smooth random spectrum that mostly falls."""
+    hz = np.fft.rfftfreq(samples, 1 / RATE)
+    octave = np.log2(hz / 100 + 0.5)
+    shape_db = chance.uniform(-6, 1) * octave
+    shape_db += np.interp(octave, np.linspace(-1, 6.4, 6), chance.uniform(-8, 8, 6))
+    x = np.fft.irfft(np.fft.rfft(chance.standard_normal(samples)) * 10 ** (shape_db / 20), samples)
+    return x / np.sqrt(np.square(x).mean())
+
+
+def music(chance: np.random.Generator, seconds: float) -> np.ndarray:
+    """One to four instruments without a voice: plucked or held notes of a scale, perhaps a drum."""
+    y = np.zeros(round(seconds * RATE))
+    beat_s, base_hz = chance.uniform(0.15, 0.6), chance.uniform(55, 220)
+    for _ in range(chance.integers(1, 5)):
+        decay, slope = chance.choice([0.3, 3.0, 8.0]), chance.uniform(0.7, 2.5)
+        octave, vibrato = 2.0 ** chance.integers(0, 3), chance.choice([0, 0, 0.01])
+        at = 0.0
+        while at < seconds:
+            length_s = beat_s * chance.integers(1, 5)
+            t = np.arange(round(length_s * RATE)) / RATE
+            hz = base_hz * octave * 2 ** (chance.choice([0, 2, 3, 5, 7, 8, 10, 12]) / 12)
+            phase = 2 * np.pi * hz * (t + vibrato / 6 * np.sin(2 * np.pi * 6 * t))
+            note = sum(np.sin(k * phase) / k**slope for k in range(1, 9) if k * hz < RATE / 2)
+            note = note * np.exp(-decay * t) * np.minimum(1, np.minimum(t, t[-1] - t) / 0.01)
+            start = round(at * RATE)
+            y[start : start + len(t)] += (note * chance.uniform(0.3, 1))[: len(y) - start]
+            at += length_s
+    if chance.random() < 0.5:
+        hits = np.zeros(len(y))
+        hits[:: round(beat_s * RATE)] = 1
+        t = np.arange(round(0.12 * RATE)) / RATE
+        y += convolve(hits, chance.standard_normal(len(t)) * np.exp(-40 * t))
+    return y / np.sqrt(np.square(y).mean())
+
+
+def convolve(x: np.ndarray, h: np.ndarray) -> np.ndarray:
+    """x in a room, cut to its own length, the direct sound at the same time."""
+    size = 1 << (len(x) + len(h)).bit_length()
+    direct = int(np.abs(h).argmax())
+    return np.fft.irfft(np.fft.rfft(x, size) * np.fft.rfft(h, size), size)[direct:][: len(x)]

@@ -1,0 +1,111 @@
+"""The thresholds of a trained model: the best frame F1 on dev among those that answer in time.
+
+    python recipes/vad/threshold.py runs/vad/best data/vad/dev.jsonl 0.13
+
+writes the model back with the post-processing that was found, and prints the best few.
+"""
+
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from itertools import product
+from pathlib import Path
+from statistics import median
+
+import torch
+from torch import Tensor
+
+import speechkit as sk
+from speechkit import metrics, vad
+from speechkit.checkpoint import save
+from speechkit.data import Segments, read_audio, read_manifest
+from speechkit.models import Model
+
+PAUSE_S = 0.5
+"""An onset counts for the delay where it follows a pause of this length."""
+
+
+@dataclass(frozen=True)
+class Scene:
+    """One recording's probabilities `[T]` and labels `[T]`, every `frame_s`, and its onsets."""
+
+    probabilities: list[float]
+    labels: Tensor
+    onsets_s: list[float]
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What one post-processing reaches on the dev set."""
+
+    post: vad.PostProcessing
+    f1: float
+    onset_delay_s: float
+    starts: int
+
+
+def search(model: Model, manifest: Path, limit_s: float) -> list[Trial]:
+    """The trials whose median onset delay is within `limit_s` and whose F1 is within 0.001 of the
+    best one's, those with the fewest starts first: a blip costs little F1 and one false event."""
+    scenes = [scene(model, read_audio(u.audio), u.segments or ()) for u in read_manifest(manifest)]
+    trials = [trial(model, scenes, post) for post in grid()]
+    in_time = [t for t in trials if t.onset_delay_s <= limit_s]
+    best = max(t.f1 for t in in_time)
+    return sorted((t for t in in_time if t.f1 >= best - 0.001), key=lambda t: t.starts)
+
+
+@torch.inference_mode()
+def scene(model: Model, x: Tensor, segments: Segments) -> Scene:
+    """What the model says of a recording `[N]`, and what it should say."""
+    output = model(x[None])
+    probabilities = output.scores[0, : output.lengths[0]].softmax(1)[:, 1].tolist()
+    starts = [a for a, _ in segments]
+    ends = [0.0, *(b for _, b in segments)]
+    onsets = [a for a, b in zip(starts, ends, strict=False) if a - b >= PAUSE_S]
+    return Scene(probabilities, inside(segments, len(probabilities), model.frame_s), onsets)
+
+
+def trial(model: Model, scenes: list[Scene], post: vad.PostProcessing) -> Trial:
+    """The frame F1 of all scenes together, and the median of their onset delays."""
+    # a stretch is known `shortest` frames after it began, and each frame `latency_s` after its end
+    wait_s = post.rule(model.frame_s).shortest * model.frame_s + model.latency_s
+    decisions, delays, starts = [], [], 0
+    for each in scenes:
+        found = vad.segments(each.probabilities, model.frame_s, post)
+        decisions.append(inside(found, len(each.labels), model.frame_s))
+        starts += len(found)
+        delays += metrics.delays_s(each.onsets_s, [start + wait_s for start, _ in found])
+    labels = torch.cat([each.labels for each in scenes])
+    return Trial(post, metrics.f1(labels, torch.cat(decisions)), median(delays), starts)
+
+
+def inside(segments: Segments | list[tuple[float, float]], frames: int, frame_s: float) -> Tensor:
+    """Whether each frame begins in a segment, `[frames]` bool."""
+    at_s = torch.arange(frames).double() * frame_s
+    bounds = torch.tensor(segments, dtype=torch.float64).reshape(-1, 2)
+    # half a sample: what is computed from frames may be a rounding error early or late
+    return ((bounds[:, :1] - 3e-5 <= at_s) & (at_s < bounds[:, 1:] - 3e-5)).any(0)
+
+
+def grid() -> Iterator[vad.PostProcessing]:
+    """The choices: thresholds, and how short speech and silence may be."""
+    for onset, ratio, speech_ms, silence_ms in product(
+        (0.3, 0.4, 0.5, 0.6, 0.7), (0.4, 0.6, 0.8), (20, 40, 60), (100, 200)
+    ):
+        yield vad.PostProcessing(
+            onset=onset,
+            offset=round(onset * ratio, 2),
+            min_speech_ms=speech_ms,
+            min_silence_ms=silence_ms,
+        )
+
+
+if __name__ == "__main__":
+    folder, manifest, limit_s = sys.argv[1:]
+    model = sk.load(folder)
+    trials = search(model, Path(manifest), float(limit_s))
+    for each in trials[:5]:
+        delay_ms = 1000 * each.onset_delay_s
+        print(f"F1 {each.f1:.4f}  onset {delay_ms:.0f} ms  {each.starts} starts  {each.post}")
+    model.config = replace(model.config, postprocess=trials[0].post)
+    save(model, Path(folder))

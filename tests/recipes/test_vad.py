@@ -1,0 +1,128 @@
+"""The label rule and the scenes of the vad recipe."""
+
+import importlib
+import os
+import sys
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+
+import numpy as np
+import pytest
+
+from speechkit import vad
+from speechkit.data import read_audio
+
+RECIPE = Path(__file__).parents[2] / "recipes" / "vad"
+RATE = 16000
+
+
+def module(name: str, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(str(RECIPE))
+    sys.modules.pop(name, None)
+    return importlib.import_module(name)
+
+
+@pytest.fixture
+def labels(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    return module("labels", monkeypatch)
+
+
+@pytest.fixture
+def sounds(labels: ModuleType, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    return module("sounds", monkeypatch)
+
+
+@pytest.fixture
+def scenes(sounds: ModuleType, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    return module("scenes", monkeypatch)
+
+
+def bursts(spans: list[tuple[float, float]], seconds: float, floor_db: float = -70) -> np.ndarray:
+    """A tone at −20 dB in `spans` over white noise."""
+    t = np.arange(round(seconds * RATE)) / RATE
+    x = 10 ** (floor_db / 20) * np.random.default_rng(0).standard_normal(len(t))
+    for start, end in spans:
+        x += (start <= t) * (t < end) * 0.14 * np.sin(2 * np.pi * 300 * t)
+    return x
+
+
+def test_speech_is_where_the_energy_is(labels: ModuleType) -> None:
+    spans = [(0.5, 1.2), (2.0, 2.9)]
+    found = labels.speech_segments(bursts(spans, 4))
+    np.testing.assert_allclose(found, spans, atol=0.025)
+
+
+def test_the_level_of_the_recording_does_not_matter(labels: ModuleType) -> None:
+    x = bursts([(0.5, 1.2), (2.0, 2.9)], 4)
+    assert labels.speech_segments(x) == labels.speech_segments(x / 30)
+
+
+def test_short_pauses_are_speech_and_clicks_are_not(labels: ModuleType) -> None:
+    found = labels.speech_segments(bursts([(0.5, 1.0), (1.15, 1.6), (2.5, 2.52)], 3))
+    np.testing.assert_allclose(found, [(0.5, 1.6)], atol=0.025)
+
+
+@pytest.mark.parametrize("floor_db", [-26, -100])
+def test_what_energy_cannot_tell_has_no_labels(labels: ModuleType, floor_db: float) -> None:
+    spans = [(0.5, 1.2)] if floor_db > -100 else []
+    assert labels.speech_segments(bursts(spans, 3, floor_db)) is None
+
+
+def test_pieces_hold_the_segments_of_the_recording(labels: ModuleType) -> None:
+    spans = [(0.5, 3.0), (4.0, 6.0), (9.0, 10.0)]
+    x = bursts(spans, 11)
+    found = labels.pieces(x, "c", "s", most_s=5)
+    # each ends 0.3 s after its last segment, or in the middle of the pause
+    np.testing.assert_allclose([len(p.audio) / RATE for p in found], [3.1, 2.6, 1.6], atol=0.03)
+    for piece in found:
+        inside = labels.speech_segments(piece.audio)
+        np.testing.assert_allclose(inside, piece.segments, atol=0.03)
+
+
+def test_a_real_utterance(labels: ModuleType) -> None:
+    folder = os.environ.get("SPEECHKIT_DATA")
+    if not folder:
+        pytest.skip("SPEECHKIT_DATA is not set")
+    x = read_audio(Path(folder) / "an4/train/fash/an251-fash-b.opus").numpy()
+    np.testing.assert_allclose(labels.speech_segments(x), [(0.35, 0.76)], atol=0.03)
+
+
+def test_a_room_keeps_the_time_of_the_direct_sound(sounds: ModuleType) -> None:
+    h = sounds.room(np.random.default_rng(0), direct_db=3.0)
+    x = np.zeros(4000)
+    x[1000] = 1
+    y = sounds.convolve(x, h)
+    assert np.abs(y[:1000]).max() < 1e-9
+    assert y[1000] == pytest.approx(1)
+    assert 10 * np.log10(1 / np.square(h[1:]).sum()) == pytest.approx(3)
+
+
+def test_scenes_hold_speech_where_they_say(scenes: ModuleType, labels: ModuleType) -> None:
+    tone = bursts([(0.3, 1.3)], 1.6).astype(np.float32)
+    speech = [labels.Piece(tone, [(0.3, 1.3)], "tones", "a")]
+    noise = [np.random.default_rng(1).standard_normal(RATE)]
+    studio = scenes.Studio(speech=speech, noise=noise, rooms=[np.ones(1)])
+    made = [studio.scene(np.random.default_rng(seed), noisy=0.0) for seed in range(20)]
+    assert 0 < sum(not scene.segments for scene in made) < 12
+    for scene in made:
+        assert 6 <= len(scene.audio) / RATE <= 12
+        ends = [t for segment in scene.segments for t in segment]
+        assert ends == sorted(ends)
+        if scene.segments:
+            level_db = scenes.rms_db(scenes.spoken(scene.audio, scene.segments))
+            assert level_db == pytest.approx(scenes.LEVEL_DB, abs=1.5)
+
+
+def test_a_trial_counts_frames_starts_and_the_wait(
+    labels: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threshold = module("threshold", monkeypatch)
+    probabilities = [0.0] * 50 + [0.9] * 50 + [0.0] * 50
+    truth = threshold.inside([(1.0, 2.0)], 150, 0.02)
+    scene = threshold.Scene(probabilities, truth, [1.0])
+    model = SimpleNamespace(frame_s=0.02, latency_s=0.08)
+    post = vad.PostProcessing(min_speech_ms=40, min_silence_ms=100)
+    trial = threshold.trial(model, [scene], post)
+    assert (trial.f1, trial.starts) == (1, 1)
+    # two frames make a stretch, and the last of them is known 80 ms after its end
+    assert trial.onset_delay_s == pytest.approx(0.04 + 0.08)
