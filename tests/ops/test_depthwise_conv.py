@@ -107,7 +107,7 @@ def test_the_custom_op_keeps_torchs_rules() -> None:
     if isinstance(reason := load(cpu.SOURCE), str):
         pytest.skip(reason)
     x, weight = operands((2, 5, 30, 5, 2, 1))
-    torch.library.opcheck(cpu.depthwise_conv, (x, weight, 2, 1))
+    torch.library.opcheck(torch.ops.speechkit.depthwise_conv, (x, weight, 2, 1))
 
 
 def test_an_implementation_can_be_asked_for() -> None:

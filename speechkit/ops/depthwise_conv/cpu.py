@@ -23,14 +23,26 @@ def unsupported(x: Tensor, weight: Tensor) -> str | None:
     return library if isinstance(library, str) else None
 
 
-@torch.library.custom_op("speechkit::depthwise_conv", mutates_args=(), device_types="cpu")
+# torch.library.custom_op would import the compiler, more than a second, on the first call
+_library = torch.library.Library("speechkit", "DEF")
+_library.define("depthwise_conv(Tensor x, Tensor weight, int stride, int dilation) -> Tensor")
+_library.define(
+    "depthwise_conv_backward(Tensor dy, Tensor x, Tensor weight, int stride, int dilation)"
+    " -> (Tensor, Tensor)"
+)
+
+
 def depthwise_conv(x: Tensor, weight: Tensor, stride: int, dilation: int) -> Tensor:
     """Shapes as the public function."""
+    y: Tensor = torch.ops.speechkit.depthwise_conv(x, weight, stride, dilation)
+    return y
+
+
+def _forward(x: Tensor, weight: Tensor, stride: int, dilation: int) -> Tensor:
     return _convolve(x, weight, stride, dilation, 0, _frames_out(x, weight, stride, dilation))
 
 
-@torch.library.custom_op("speechkit::depthwise_conv_backward", mutates_args=(), device_types="cpu")
-def depthwise_conv_backward(
+def _gradients(
     dy: Tensor, x: Tensor, weight: Tensor, stride: int, dilation: int
 ) -> tuple[Tensor, Tensor]:
     """The gradients of input and weight."""
@@ -40,14 +52,14 @@ def depthwise_conv_backward(
     )
 
 
-@depthwise_conv.register_fake
-def _(x: Tensor, weight: Tensor, stride: int, dilation: int) -> Tensor:
+def _fake_forward(x: Tensor, weight: Tensor, stride: int, dilation: int) -> Tensor:
     frames = _frames_out(x, weight, stride, dilation)
     return x.new_empty(x.shape[0], frames, x.shape[1]).transpose(1, 2)
 
 
-@depthwise_conv_backward.register_fake
-def _(dy: Tensor, x: Tensor, weight: Tensor, stride: int, dilation: int) -> tuple[Tensor, Tensor]:
+def _fake_gradients(
+    dy: Tensor, x: Tensor, weight: Tensor, stride: int, dilation: int
+) -> tuple[Tensor, Tensor]:
     dx = x.new_empty(x.shape[0], x.shape[2], x.shape[1]).transpose(1, 2)
     return dx, torch.empty_like(weight)
 
@@ -59,11 +71,18 @@ def _remember(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 
 def _backward(ctx: Any, dy: Tensor) -> tuple[Tensor, Tensor, None, None]:
     x, weight = ctx.saved_tensors
-    dx, dw = depthwise_conv_backward(dy, x, weight, ctx.stride, ctx.dilation)
+    backward = torch.ops.speechkit.depthwise_conv_backward
+    dx, dw = backward(dy, x, weight, ctx.stride, ctx.dilation)
     return dx, dw, None, None
 
 
-depthwise_conv.register_autograd(_backward, setup_context=_remember)
+_library.impl("depthwise_conv", _forward, "CPU")
+_library.impl("depthwise_conv_backward", _gradients, "CPU")
+torch.library.register_fake("speechkit::depthwise_conv", _fake_forward, lib=_library)
+torch.library.register_fake("speechkit::depthwise_conv_backward", _fake_gradients, lib=_library)
+torch.library.register_autograd(
+    "speechkit::depthwise_conv", _backward, setup_context=_remember, lib=_library
+)
 
 
 def _frames_out(x: Tensor, weight: Tensor, stride: int, dilation: int) -> int:
