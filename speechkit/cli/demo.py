@@ -5,6 +5,7 @@ from pathlib import Path
 
 from rich.table import Table
 
+from speechkit.cli.models import load_model
 from speechkit.cli.options import Json
 from speechkit.cli.output import say, show
 from speechkit.errors import ManifestError
@@ -18,13 +19,12 @@ def demo(as_json: Json = False) -> None:
     """Classify the bundled clips, stream them in chunks of 80 ms, and compare the scores."""
     import torch
 
-    from speechkit.checkpoint import load
     from speechkit.data import read_audio, read_manifest
     from speechkit.infer import label_of, stream_scores
 
     if not CLIPS.is_file():
         raise ManifestError(f"no bundled clips at {CLIPS}; type: pip install -U speechkit-core")
-    model = load(MODEL)
+    model = load_model(MODEL)
     table = Table("clip", "said", "heard", "streamed", "difference", box=None)
     right, worst, clips = 0, 0.0, read_manifest(CLIPS)
     for clip in clips:

@@ -6,6 +6,7 @@ from typing import Any, TypeVar
 
 import typer
 
+from speechkit.cli.models import load_model
 from speechkit.cli.options import AudioFiles, Json, ModelName
 from speechkit.cli.output import complain, show
 from speechkit.errors import AudioError
@@ -60,10 +61,9 @@ def _each(
     audio: list[Path],
     as_json: bool,
 ) -> None:
-    from speechkit.checkpoint import load
     from speechkit.tasks import require
 
-    net = load(model)
+    net = load_model(model)
     require(net, task)
     for path, (row, said) in each_file(audio, lambda path: answer(net, path)):
         show({"audio_filepath": str(path), **row}, f"{path}: {said}", as_json)

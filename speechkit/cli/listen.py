@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
+from speechkit.cli.models import load_model
 from speechkit.cli.options import Json
 
 if TYPE_CHECKING:
@@ -46,11 +47,10 @@ def listen(
     as_json: Json = False,
 ) -> None:
     """Hear live sound and say what is in it: JSON lines on a pipe, a meter on a terminal."""
-    from speechkit.checkpoint import load
     from speechkit.streaming import stream
     from speechkit.streaming.sources import FileSource, Microphone
 
-    net = load(model)
+    net = load_model(model)
     source = (
         FileSource(file, net.sample_rate, realtime) if file else Microphone(net.sample_rate, device)
     )

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from speechkit.cli.infer import each_file
+from speechkit.cli.models import load_model
 from speechkit.cli.options import AudioFiles, Json
 from speechkit.cli.output import say
 from speechkit.errors import ConfigError
@@ -44,13 +45,12 @@ def vad(
     as_json: Json = False,
 ) -> None:
     """Find the stretches of speech in each file, in seconds."""
-    from speechkit.checkpoint import load
     from speechkit.infer import segments_of, speech_probabilities
 
     form = Format.json if as_json else form
     if form in ONE_FILE and len(audio) > 1 and not frames:
         raise ConfigError(f"{form} holds one file and was given {len(audio)}; write one at a time")
-    net = load(model)
+    net = load_model(model)
     if form is Format.csv and not frames:
         print("audio_filepath,start_s,end_s")
     for path, (speech, frame_s) in each_file(audio, lambda path: speech_probabilities(net, path)):

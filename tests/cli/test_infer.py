@@ -71,3 +71,15 @@ def test_a_model_for_something_else_is_one_error(cli: Cli, models: Path, sounds:
     assert ended.err == (
         "error: this matchboxnet cannot transcribe; use sk.classify or `speechkit classify`\n"
     )
+
+
+def test_a_small_model_gets_one_thread(
+    cli: Cli, models: Path, sounds: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+    monkeypatch.setattr("torch.set_num_threads", asked.append)
+    cli("classify", models / "words", sounds / "low.wav")
+    assert asked == [1]
+    monkeypatch.setattr("speechkit.cli.models.SMALL", 0)
+    cli("classify", models / "words", sounds / "low.wav")
+    assert asked == [1]
