@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from speechkit.component import Spec, did_you_mean
 from speechkit.errors import AudioError, ComponentError
 from speechkit.frontend.base import Offline, full_precision
-from speechkit.nn.stream import Chunk, Serial, State, StreamLayer
+from speechkit.nn.stream import Chunk, Recurrent, Serial, State, StreamLayer
 
 EPSILON = 1e-5
 BLOCK_FRAMES = 64
@@ -78,7 +78,7 @@ class Fixed(StreamLayer):
         return Chunk((c.x - self.mean[:, None]) / self.std[:, None], c.valid)
 
 
-class Running(Fixed):
+class Running(Recurrent, Fixed):
     """y_t = (x_t − m_t) / √(v_t + 1e-5) with statistics that forget, over the valid frames so far.
 
         a   = exp(−1 / time_constant_frames)
@@ -88,8 +88,6 @@ class Running(Fixed):
     starting from n_0 = prior_frames frames of the stored mean and std (0 and 1 until `fit`). An
     invalid frame changes nothing. Shape: `[B, F, T]` → the same.
     """
-
-    left = math.inf
 
     def __init__(
         self, features: int, time_constant_frames: float = 300, prior_frames: float = 10
@@ -102,10 +100,6 @@ class Running(Fixed):
             )
         self.time_constant_frames = time_constant_frames
         self.prior_frames = prior_frames
-
-    def forward(self, c: Chunk) -> Chunk:
-        batch, features, _ = c.x.shape
-        return self.step(c, self.init_state(batch, features, c.x.dtype, c.x.device))[0]
 
     def init_state(
         self, batch: int, c_in: int, dtype: torch.dtype = torch.float32, device: Any = None
@@ -143,7 +137,7 @@ class Running(Fixed):
         return f"time_constant_frames={self.time_constant_frames}, prior_frames={self.prior_frames}"
 
 
-class PCEN(StreamLayer):
+class PCEN(Recurrent):
     """y = (E_t / (ε + m_t)^gain + bias)^power − bias^power, E = exp(x): each band against its past.
 
         a   = exp(−1 / time_constant_frames)
@@ -152,8 +146,6 @@ class PCEN(StreamLayer):
     An invalid frame changes nothing. With gain 1 a louder recording gives the same y.
     Shape: x `[B, F, T]` log energies, y the same. Paper: arXiv:1607.05666.
     """
-
-    left = math.inf
 
     def __init__(
         self,
@@ -172,10 +164,6 @@ class PCEN(StreamLayer):
             )
         self.time_constant_frames = time_constant_frames
         self.gain, self.bias, self.power, self.epsilon = gain, bias, power, epsilon
-
-    def forward(self, c: Chunk) -> Chunk:
-        batch, features, _ = c.x.shape
-        return self.step(c, self.init_state(batch, features, c.x.dtype, c.x.device))[0]
 
     def init_state(
         self, batch: int, c_in: int, dtype: torch.dtype = torch.float32, device: Any = None

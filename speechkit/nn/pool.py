@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from speechkit.errors import StreamError
-from speechkit.nn.stream import Chunk, Serial, State, StreamLayer, Windowed
+from speechkit.nn.stream import Chunk, Recurrent, Serial, State, StreamLayer, Windowed
 
 
 class AveragePool(StreamLayer):
@@ -34,17 +34,11 @@ class AveragePool(StreamLayer):
         raise StreamError("pool 'average' reads the whole utterance; use pool 'running' to stream")
 
 
-class RunningAverage(StreamLayer):
+class RunningAverage(Recurrent):
     """The mean of the valid frames so far: y[t] = Σ_{s ≤ t} valid[s] x[s] / Σ_{s ≤ t} valid[s].
 
     At a row's last frame it equals `AveragePool`. Shape: `[B, C, T]` → the same.
     """
-
-    left = math.inf
-
-    def forward(self, c: Chunk) -> Chunk:
-        batch, channels, _ = c.x.shape
-        return self.step(c, self.init_state(batch, channels, c.x.dtype, c.x.device))[0]
 
     def init_state(
         self, batch: int, c_in: int, dtype: torch.dtype = torch.float32, device: Any = None

@@ -12,6 +12,7 @@ one thing: `valid`. A layer that reads sideways in time masks its input by it fi
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from fractions import Fraction
 from typing import Any, NamedTuple
@@ -162,6 +163,16 @@ class Windowed(StreamLayer):
         y = self.compute(x, given // self.stride * self.rate)
         own = self.own(valid[:, self.left : self.left + given])
         return Chunk(y, own), (x[:, :, given:], valid[:, given:])
+
+
+class Recurrent(StreamLayer):
+    """A layer that remembers all it has read: its `forward` is its `step` from the first state."""
+
+    left = math.inf
+
+    def forward(self, c: Chunk) -> Chunk:
+        batch, channels, _ = c.x.shape
+        return self.step(c, self.init_state(batch, channels, c.x.dtype, c.x.device))[0]
 
 
 class Delay(StreamLayer):
