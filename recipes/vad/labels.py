@@ -4,15 +4,18 @@ The rule is `speech_segments`, applied to the clean recording before anything is
 room adds after the direct sound, noise, music and non-speech voices are not speech.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
+
+from speechkit.data import Utterance
 
 RATE = 16000
 HOP_S, WINDOW_S = 0.01, 0.025
 SHORTEST_PAUSE_S, SHORTEST_SPEECH_S = 0.2, 0.06
 SMALLEST_RANGE_DB = 15.0
+SHORTEST_SCENE_S = 3.0
 
 Segments = list[tuple[float, float]]
 
@@ -83,3 +86,21 @@ def pieces(
         segments = [(a - start_s, b - start_s) for a, b in group]
         found.append(Piece(audio, segments, corpus, speaker))
     return found
+
+
+def abrupt(scene: Utterance, number: int) -> Utterance:
+    """Every other scene from somewhere within its first speech on, as recordings often begin."""
+    chance = np.random.default_rng(number)
+    start = round(chance.uniform(*scene.segments[0]), 2) if scene.segments else 0.0
+    if number % 2 or not scene.segments or scene.duration_s - start < SHORTEST_SCENE_S:
+        return scene
+    left_s = scene.duration_s - start
+    later = [
+        (round(max(0.0, a - start), 4), min(round(b - start, 4), left_s)) for a, b in scene.segments
+    ]
+    return replace(
+        scene,
+        offset_s=start,
+        duration_s=left_s,
+        segments=tuple((a, b) for a, b in later if b > a),
+    )

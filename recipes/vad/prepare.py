@@ -4,18 +4,20 @@
 
 FOLDER holds any of mini_librispeech/, librispeech_speakers251/, an4/, wakeword/ and fsdd/, and
 noise/esc10/, noise/background/ and rir/. Writes train.jsonl, dev.jsonl and their wav files, 2 GB,
-and below noise/ what training mixes in.
+the same as train_abrupt.jsonl and dev_abrupt.jsonl, where scenes begin in the middle of speech, and
+below noise/ what training mixes in.
 """
 
 import hashlib
 import sys
 from collections import Counter
 from collections.abc import Iterator
+from itertools import count
 from pathlib import Path
 
 import numpy as np
 import soundfile
-from labels import RATE, Piece, pieces
+from labels import RATE, Piece, abrupt, pieces
 from scenes import LEVEL_DB, Scene, Studio
 from sounds import coloured, music
 
@@ -31,8 +33,6 @@ DEV_NOISE = {"doing_the_dishes", "forest_2", "music", "water", "white_5"}
 DEV_ROOM = "rir4"
 DEV_SHARE = 7
 """One AN4 speaker and one wakeword clip in this many is for development, by hash."""
-
-
 MOST_SCENES = {"train": 5400, "dev": 400}
 """Fewer where there is less than 2 s of speech for each."""
 
@@ -67,8 +67,9 @@ def prepare(source: Path | None, out: Path, seed: int = 0) -> list[Path]:
             scene = studio.scene(chance, noisy=0.8 if is_dev else 0.5)
             gain_db = chance.uniform(-40, 15) if is_dev else 0.0
             rows.append(record(scene, out / part / f"{number:05}.wav", gain_db))
-        write_manifest(out / f"{part}.jsonl", rows)
-        written.append(out / f"{part}.jsonl")
+        for name, scenes in ((part, rows), (f"{part}_abrupt", map(abrupt, rows, count()))):
+            write_manifest(out / f"{name}.jsonl", scenes)
+            written.append(out / f"{name}.jsonl")
     return written
 
 

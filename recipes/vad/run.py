@@ -2,7 +2,9 @@
 
     python recipes/vad/prepare.py data/vad FOLDER
     python recipes/vad/run.py --out runs/vad
+    python recipes/vad/run.py abrupt --out runs/vad_abrupt
     python recipes/vad/run.py causal --out runs/vad_causal
+    python recipes/vad/run.py abrupt_causal --out runs/vad_abrupt_causal
 
 See RESULTS.md for what it reached.
 """
@@ -18,7 +20,7 @@ DATA = Path("data/vad")
 
 
 def base() -> Run:
-    """The bundled model: 60 ms of look-ahead by the convolutions, 20 ms by the front end.
+    """60 ms of look-ahead by the convolutions, 20 ms by the front end.
 
     A microphone's colour and the noise come first, the level last: it must not matter.
     """
@@ -64,6 +66,29 @@ def causal() -> Run:
     """The same without look-ahead in the net."""
     run = base()
     return replace(run, model=replace(run.model, lookahead=0))
+
+
+def late(run: Run, name: str) -> Run:
+    """Goes on from a run's model with recordings that begin in the middle of speech."""
+    return replace(
+        run,
+        data=replace(run.data, train=DATA / "train_abrupt.jsonl"),
+        init=Path("runs") / name / "best",
+        optimizer="adamw:lr=0.001,weight_decay=0.02",
+        ema=0.995,
+        steps=800,
+        eval_every=200,
+    )
+
+
+def abrupt() -> Run:
+    """The bundled model."""
+    return late(base(), "vad")
+
+
+def abrupt_causal() -> Run:
+    """The bundled model without look-ahead."""
+    return late(causal(), "vad_causal")
 
 
 def tiny() -> Run:

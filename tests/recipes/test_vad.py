@@ -3,6 +3,7 @@
 import importlib
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 
 from speechkit import vad
-from speechkit.data import read_audio
+from speechkit.data import Utterance, read_audio
 
 RECIPE = Path(__file__).parents[2] / "recipes" / "vad"
 RATE = 16000
@@ -126,3 +127,17 @@ def test_a_trial_counts_frames_starts_and_the_wait(
     assert (trial.f1, trial.starts) == (1, 1)
     # two frames make a stretch, and the last of them is known 80 ms after its end
     assert trial.onset_delay_s == pytest.approx(0.04 + 0.08)
+
+
+def test_every_other_scene_begins_in_its_first_speech(labels: ModuleType, tmp_path: Path) -> None:
+    scene = Utterance(audio=tmp_path / "a.wav", duration_s=9.0, segments=((1.0, 2.5), (4.0, 6.0)))
+    assert labels.abrupt(scene, 1) == scene
+    cut = labels.abrupt(scene, 2)
+    assert 1.0 <= cut.offset_s < 2.5
+    assert cut.duration_s == pytest.approx(9.0 - cut.offset_s)
+    moved = [(a + cut.offset_s, b + cut.offset_s) for a, b in cut.segments]
+    np.testing.assert_allclose(moved, [(cut.offset_s, 2.5), (4.0, 6.0)], atol=1e-4)
+    short = replace(scene, duration_s=3.5, segments=((1.0, 2.5),))
+    assert labels.abrupt(short, 2) == short
+    silent = replace(scene, segments=())
+    assert labels.abrupt(silent, 2) == silent
