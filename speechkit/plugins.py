@@ -29,6 +29,7 @@ BUILTIN_MODULES = (
     "speechkit.builtin.frontends",
     "speechkit.builtin.augmentations",
     "speechkit.builtin.training",
+    "speechkit.builtin.exporters",
 )
 
 

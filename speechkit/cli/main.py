@@ -8,7 +8,19 @@ from typing import Annotated, Any
 
 import typer
 
-from speechkit.cli import demo, doctor, evaluate, importer, infer, info, listen, plugins, train, vad
+from speechkit.cli import (
+    demo,
+    doctor,
+    evaluate,
+    export,
+    importer,
+    infer,
+    info,
+    listen,
+    plugins,
+    train,
+    vad,
+)
 from speechkit.cli.extension import Commands
 from speechkit.cli.output import complain
 from speechkit.errors import SpeechkitError
@@ -25,6 +37,7 @@ app.command()(infer.transcribe)
 app.command()(vad.vad)
 app.command()(listen.listen)
 app.command()(info.info)
+app.command()(export.export)
 app.command("import")(importer.import_model)
 app.command()(doctor.doctor)
 app.command()(demo.demo)

@@ -1,0 +1,163 @@
+"""`speechkit-runtime`: the verbs of `speechkit`, for exported files."""
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from speechkit_runtime.audio import read_audio
+from speechkit_runtime.errors import RuntimeFailure
+from speechkit_runtime.model import Model, load
+
+BLOCK_S = 0.02
+"""How much sound `listen` takes at a time."""
+
+Answer = tuple[dict[str, Any], str]
+"""An answer as JSON and in words."""
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Runs the command line and exits: 0, 1 after an error, 2 after a wrong command."""
+    sys.exit(run(sys.argv[1:] if arguments is None else arguments))
+
+
+def run(arguments: list[str]) -> int:
+    """The exit code of one command; what the user can fix is said in one line on stderr."""
+    asked = parser().parse_args(arguments)
+    try:
+        code: int = asked.run(asked)
+        return code
+    # such as a pipe that nobody reads any more
+    except (RuntimeFailure, OSError) as error:
+        complain(error)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+
+
+def parser() -> argparse.ArgumentParser:
+    """The commands and their arguments."""
+    top = argparse.ArgumentParser(prog="speechkit-runtime", description=__doc__)
+    verbs = top.add_subparsers(required=True, metavar="VERB")
+
+    def verb(name: str, help: str, do: Callable[[argparse.Namespace], int]) -> Any:
+        command = verbs.add_parser(name, help=help, description=help)
+        command.set_defaults(run=do)
+        command.add_argument("--json", action="store_true", help="JSON, one object per line")
+        return command
+
+    detect = verb("vad", "Find the stretches of speech in each file, in seconds.", _each(_vad))
+    detect.add_argument("--model", type=Path, required=True, help="an exported MarbleNet")
+    classify = verb("classify", "Say which label each file is.", _each(_classify))
+    classify.add_argument("model", type=Path)
+    transcribe = verb("transcribe", "Write down what is said in each file.", _each(_transcribe))
+    transcribe.add_argument("model", type=Path)
+    for command in (detect, classify, transcribe):
+        command.add_argument("audio", type=Path, nargs="+", help="sound files")
+    hear = verb("listen", "Hear live sound and print events as JSON lines.", _listen)
+    hear.add_argument("model", type=Path, help="a file of `speechkit export --streaming`")
+    hear.add_argument("--file", type=Path, help="hear a file instead of a microphone")
+    hear.add_argument("--device", type=int, help="the number of an input device")
+    return top
+
+
+def _each(
+    answer: Callable[[Model, Path], Answer],
+) -> Callable[[argparse.Namespace], int]:
+    """The command that gives an answer for each file that can be read."""
+
+    def command(asked: argparse.Namespace) -> int:
+        model, code = load(asked.model), 0
+        for path in asked.audio:
+            try:
+                row, said = answer(model, path)
+            except RuntimeFailure as error:
+                complain(error)
+                code = 1
+            else:
+                row = {"audio_filepath": str(path), **row}
+                print(json.dumps(row, ensure_ascii=False) if asked.json else f"{path}: {said}")
+        return code
+
+    return command
+
+
+def _vad(model: Model, path: Path) -> Answer:
+    found = model.vad(path)
+    said = ", ".join(f"{start_s:.2f}-{end_s:.2f} s" for start_s, end_s in found)
+    return {"segments": _rounded(found)}, said or "no speech"
+
+
+def _classify(model: Model, path: Path) -> Answer:
+    found = model.classify(path)
+    row = {"label": found.label, "score": found.score, "scores": found.scores}
+    return row, f"{found.label} ({found.score:.1%})"
+
+
+def _transcribe(model: Model, path: Path) -> Answer:
+    text = model.transcribe(path)
+    return {"text": text}, text
+
+
+def _listen(asked: argparse.Namespace) -> int:
+    stream = load(asked.model).stream()
+    heard_samples = 0
+    source = _file if asked.file else _microphone
+    try:
+        for samples in source(asked, stream.sample_rate):
+            heard_samples += len(samples)
+            _say(stream.feed(samples))
+    except KeyboardInterrupt:
+        # how a person ends it
+        pass
+    _say(stream.finish())
+    _say([{"event": "end", "heard_s": heard_samples / stream.sample_rate}])
+    return 0
+
+
+def _file(asked: argparse.Namespace, sample_rate: int) -> Iterator[np.ndarray]:
+    samples = read_audio(asked.file, sample_rate)
+    block = round(BLOCK_S * sample_rate)
+    for at in range(0, len(samples), block):
+        yield samples[at : at + block]
+
+
+def _microphone(asked: argparse.Namespace, sample_rate: int) -> Iterator[np.ndarray]:
+    try:
+        import sounddevice
+    except (ImportError, OSError) as error:
+        raise RuntimeFailure(
+            f"a microphone needs sounddevice and PortAudio ({error}); type: pip install "
+            "'speechkit-runtime[mic]', or give --file"
+        ) from error
+    try:
+        with sounddevice.InputStream(sample_rate, device=asked.device, channels=1) as source:
+            while True:
+                yield source.read(round(BLOCK_S * sample_rate))[0][:, 0]
+    except (ValueError, sounddevice.PortAudioError) as error:
+        raise RuntimeFailure(
+            f"no input device at {sample_rate} Hz: {error}; give --device or --file"
+        ) from error
+
+
+def _say(rows: list[dict[str, Any]]) -> None:
+    for row in rows:
+        print(json.dumps(_rounded(row), ensure_ascii=False), flush=True)
+
+
+def _rounded(value: Any) -> Any:
+    """Numbers to a millionth, which is far below a sample."""
+    if isinstance(value, float):
+        return round(value, 6)
+    if isinstance(value, dict):
+        return {key: _rounded(item) for key, item in value.items()}
+    return [_rounded(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def complain(reason: object) -> None:
+    """Prints `error: ...` on stderr, in one line whatever `reason` holds."""
+    print(f"error: {' '.join(str(reason).split())}", file=sys.stderr)

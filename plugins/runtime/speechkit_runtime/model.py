@@ -1,0 +1,151 @@
+"""An exported file, what it says about itself, and its answers for one recording."""
+
+import json
+import os
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnxruntime
+
+from speechkit_runtime.audio import read_audio
+from speechkit_runtime.errors import RuntimeFailure
+from speechkit_runtime.rules import Letters, Speech, softmax
+from speechkit_runtime.stream import Stream
+
+FORMAT = 1
+KEY = "speechkit"
+"""The property of the file that holds JSON."""
+VERBS = {"ctc": "transcribe", "clip": "classify", "frame": "vad"}
+WINDOWS_AT_ONCE = 64
+
+Audio = str | os.PathLike[str] | np.ndarray
+"""A path, or samples `[N]` at the model's rate: float32 in [-1, 1]."""
+
+
+@dataclass(frozen=True)
+class Label:
+    """The label a clip was given, its probability, and that of every label."""
+
+    label: str
+    score: float
+    scores: dict[str, float]
+
+
+def load(path: str | os.PathLike[str]) -> "Model":
+    """The model in a file written by `speechkit export`."""
+    if not os.path.isfile(path):
+        raise RuntimeFailure(f"no file {path}; write one with: speechkit export MODEL --out {path}")
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    try:
+        session = onnxruntime.InferenceSession(path, options, ["CPUExecutionProvider"])
+    # onnxruntime's own exceptions have no base but this one
+    except Exception as error:
+        reason = " ".join(str(error).split())
+        raise RuntimeFailure(f"{path} is not an ONNX file: {reason}") from error
+    stored = session.get_modelmeta().custom_metadata_map.get(KEY)
+    if stored is None:
+        raise RuntimeFailure(f"{path} was not written by speechkit; type: speechkit export MODEL")
+    metadata = json.loads(stored)
+    if metadata["format"] != FORMAT:
+        raise RuntimeFailure(
+            f"{path} has format {metadata['format']}; this version reads {FORMAT}: "
+            "pip install -U speechkit-runtime"
+        )
+    if metadata["input"] != "audio":
+        raise RuntimeFailure(f"{path} reads features; export it again without --no-features")
+    return Model(session, metadata)
+
+
+class Model:
+    """A loaded file; `metadata` is what it says about itself. It may be shared by threads."""
+
+    def __init__(self, session: onnxruntime.InferenceSession, metadata: dict[str, Any]) -> None:
+        self.session, self.metadata = session, metadata
+        self.labels: list[str] = metadata["labels"]
+        self.sample_rate: int = metadata["sample_rate"]
+
+    def vad(self, audio: Audio) -> list[tuple[float, float]]:
+        """The (start_s, end_s) of speech, by the model's `postprocess`."""
+        speech, frame_s = self.speech_probabilities(audio)
+        rule = Speech(self.metadata, frame_s)
+        at_s = [event["at_s"] for event in rule.advance(speech, 0.0) + rule.finish(0.0)]
+        return list(zip(at_s[::2], at_s[1::2], strict=True))
+
+    def speech_probabilities(self, audio: Audio) -> tuple[np.ndarray, float]:
+        """The probability of speech of each frame `[T]`, and the frame's duration in seconds.
+
+        A clip-level MarbleNet is slid over the sound in windows that overlap by 7/8.
+        """
+        if "postprocess" not in self.metadata:
+            self._require("frame")
+        samples = self._samples(audio)
+        if self.metadata["task"] == "clip":
+            return self._windows(samples)
+        return softmax(self._scores(samples))[:, 1], self.metadata["frame_s"]
+
+    def classify(self, audio: Audio) -> Label:
+        """The label of a clip."""
+        self._require("clip")
+        scores = softmax(self._scores(self._samples(audio)))
+        best = int(scores.argmax())
+        named = dict(zip(self.labels, scores.tolist(), strict=True))
+        return Label(self.labels[best], float(scores[best]), named)
+
+    def transcribe(self, audio: Audio) -> str:
+        """What is said."""
+        self._require("ctc")
+        letters = Letters(self.labels)
+        for row in self._scores(self._samples(audio)):
+            letters.read(row)
+        return letters.text
+
+    def stream(self) -> Stream:
+        """A session that listens; the file must be one of `speechkit export --streaming`."""
+        if not self.metadata["streaming"]:
+            raise RuntimeFailure("this file reads whole recordings; export with --streaming")
+        return Stream(self.session, self.metadata)
+
+    def _require(self, task: str) -> None:
+        own = self.metadata["task"]
+        if own != task:
+            raise RuntimeFailure(
+                f"this {self.metadata['kind']} cannot {VERBS[task]}; use {VERBS[own]}"
+            )
+
+    def _samples(self, audio: Audio) -> np.ndarray:
+        if self.metadata["streaming"]:
+            raise RuntimeFailure("this file hears a stream; use listen, or export without it")
+        if isinstance(audio, np.ndarray):
+            return np.clip(audio, -1, 1).astype(np.float32)
+        return read_audio(audio, self.sample_rate)
+
+    def _scores(self, samples: np.ndarray) -> np.ndarray:
+        """The scores of one recording, `[T, n]`, or of a clip `[n]`."""
+        if len(samples) < self.metadata["shortest"]:
+            raise RuntimeFailure(
+                f"{len(samples)} samples at {self.sample_rate} Hz are less than one frame; "
+                f"give at least {self.metadata['shortest']}"
+            )
+        scores, lengths = self._run(samples[None])
+        return scores[0] if scores.ndim == 2 else scores[0, : lengths[0]]
+
+    def _run(self, rows: np.ndarray) -> list[np.ndarray]:
+        lengths = np.full(len(rows), rows.shape[1], np.int64)
+        found: list[np.ndarray] = self.session.run(None, {"audio": rows, "lengths": lengths})
+        return found
+
+    def _windows(self, samples: np.ndarray) -> tuple[np.ndarray, float]:
+        """The median of the windows over each eighth of a window, half a window of silence put
+        before and after."""
+        step = round(self.metadata["window_s"] / 8 * self.sample_rate)
+        around = np.pad(samples, 4 * step)
+        windows = np.lib.stride_tricks.sliding_window_view(around, 8 * step)[::step]
+        parts = range(0, len(windows), WINDOWS_AT_ONCE)
+        scores = [self._run(windows[at : at + WINDOWS_AT_ONCE].copy())[0] for at in parts]
+        speech = softmax(np.concatenate(scores))[:, 1]
+        over = np.lib.stride_tricks.sliding_window_view(
+            np.pad(speech, 7, constant_values=np.nan), 8
+        )
+        return np.nanmedian(over, axis=1)[4:-4], step / self.sample_rate

@@ -1,0 +1,204 @@
+"""From scores to answers: speech, keywords and text, decided frame by frame as speechkit does."""
+
+from dataclasses import dataclass, field
+from itertools import groupby
+from typing import Any
+
+import numpy as np
+
+Event = dict[str, Any]
+"""What was heard: `event`, `at_s`, `decided_s`, and what belongs to that kind of event."""
+Metadata = dict[str, Any]
+
+
+def softmax(scores: np.ndarray) -> np.ndarray:
+    """Probabilities of logits over the last axis."""
+    powers = np.exp(scores - scores.max(axis=-1, keepdims=True))
+    return powers / powers.sum(axis=-1, keepdims=True)
+
+
+class Speech:
+    """Starts and ends of speech; the class 1 is speech. The rule of `speechkit.vad`.
+
+    `began` is where the probability last reached the onset, `ended` where the last stretch that
+    counts fell below the offset; −1 stands for none.
+    """
+
+    def __init__(self, metadata: Metadata, frame_s: float, lag_s: float = 0.0) -> None:
+        post = metadata["postprocess"]
+
+        def frames(name: str) -> int:
+            return round(post[name] / 1000 / frame_s)
+
+        self.frame_s, self.lag_s = frame_s, lag_s
+        self.onset, self.offset = post["onset"], post["offset"]
+        self.before, self.after = frames("pad_onset_ms"), frames("pad_offset_ms")
+        self.shortest = max(1, frames("min_speech_ms"))
+        self.gap = max(1, frames("min_silence_ms"), self.before + self.after)
+        self.frames, self.began, self.ended, self.speaking = 0, -1, -1, False
+
+    def step(self, scores: np.ndarray, decided_s: float) -> list[Event]:
+        """The events of logits `[T, 2]`."""
+        return self.advance(softmax(scores)[:, 1], decided_s)
+
+    def advance(self, probabilities: np.ndarray, decided_s: float) -> list[Event]:
+        """The events of probabilities of speech `[T]`."""
+        events = []
+        for probability in probabilities.tolist():
+            now = self.frames
+            if self.began < 0 and probability >= self.onset:
+                self.began = now
+            elif self.began >= 0 and probability < self.offset:
+                if now - self.began >= self.shortest:
+                    self.ended = now
+                self.began = -1
+            if self.began >= 0 and now + 1 - self.began >= self.shortest:
+                self.ended = -1
+                if not self.speaking:
+                    self.speaking = True
+                    frame = max(0, self.began - self.before)
+                    events.append(self._event("speech_start", frame, decided_s))
+            elif self.began < 0 and self.speaking and now + 1 - self.ended >= self.gap:
+                self.speaking = False
+                events.append(self._event("speech_end", self.ended + self.after, decided_s))
+            self.frames += 1
+        return events
+
+    def finish(self, decided_s: float) -> list[Event]:
+        """The end of a stretch that the last frame left open."""
+        if not self.speaking:
+            return []
+        # a stretch too short to count leaves the end before it
+        ended = self.ended if self.ended >= 0 else self.frames
+        frame = min(ended + self.after, self.frames)
+        return [self._event("speech_end", frame, decided_s)]
+
+    def _event(self, name: str, frame: int, decided_s: float) -> Event:
+        at_s = max(0.0, frame * self.frame_s - self.lag_s)
+        return {"event": name, "at_s": at_s, "decided_s": decided_s}
+
+
+class Keywords:
+    """A classifier's labels in a stream. The rule of `speechkit.spotting`.
+
+    `label` has been the best and above the threshold for `held` frames; `said` is the label heard
+    last, and `silent` counts the frames since it was above the threshold.
+    """
+
+    def __init__(self, metadata: Metadata) -> None:
+        rule, self.frame_s = metadata["spotting"], metadata["frame_s"]
+        self.labels, self.threshold = metadata["labels"], rule["threshold"]
+        self.hold, self.pause = (
+            max(1, round(rule[name] / 1000 / self.frame_s)) for name in ("hold_ms", "pause_ms")
+        )
+        self.frames, self.label, self.held, self.said, self.silent = 0, -1, 0, -1, 0
+
+    def step(self, scores: np.ndarray, decided_s: float) -> list[Event]:
+        """The events of logits `[T, n]`."""
+        events: list[Event] = []
+        for row in softmax(scores):
+            best = int(row.argmax())
+            score = float(row[best])
+            above = best if score >= self.threshold else -1
+            self.held = self.held + 1 if above >= 0 and above == self.label else int(above >= 0)
+            self.silent = 0 if above == self.said else self.silent + 1
+            if self.silent >= self.pause:
+                self.said = -1
+            self.frames, self.label = self.frames + 1, above
+            if self.held >= self.hold and above != self.said:
+                self.said, self.silent = above, 0
+                at_s = self.frames * self.frame_s
+                named = {"event": "keyword", "label": self.labels[above], "score": score}
+                events.append({**named, "at_s": at_s, "decided_s": decided_s})
+        return events
+
+    def finish(self, decided_s: float) -> list[Event]:
+        """Nothing: a label is said as soon as it is heard."""
+        return []
+
+
+@dataclass
+class Token:
+    """A label on the frames `start` … `end` − 1, and its highest probability there."""
+
+    text: str
+    start: int
+    end: int
+    score: float
+
+
+@dataclass
+class Letters:
+    """The greedy reading of CTC scores: repeats collapsed, the blank, which is last, dropped."""
+
+    labels: list[str]
+    frames: int = 0
+    last: int = -1
+    tokens: list[Token] = field(default_factory=list)
+
+    def read(self, row: np.ndarray) -> None:
+        """One frame of log-probabilities `[V + 1]`."""
+        best = int(row.argmax())
+        score = float(np.exp(row[best]))
+        if best < len(self.labels):
+            if best == self.last:
+                token = self.tokens[-1]
+                token.end, token.score = self.frames + 1, max(token.score, score)
+            else:
+                text = self.labels[best]
+                self.tokens.append(Token(text, self.frames, self.frames + 1, score))
+        self.frames, self.last = self.frames + 1, best
+
+    @property
+    def text(self) -> str:
+        """What was read."""
+        return "".join(token.text for token in self.tokens).strip()
+
+
+class Text:
+    """Text in a stream: partial as it grows, final after a pause."""
+
+    def __init__(self, metadata: Metadata) -> None:
+        self.frame_s, self.pause_s = metadata["frame_s"], metadata["pause_s"]
+        self.letters, self.said = Letters(metadata["labels"]), ""
+
+    def step(self, scores: np.ndarray, decided_s: float) -> list[Event]:
+        """The events of log-probabilities `[T, V + 1]`."""
+        events: list[Event] = []
+        before = self.said
+        for row in scores:
+            self.letters.read(row)
+            self.said = self.letters.text
+            if self.said and (self.letters.frames - self._end()) * self.frame_s >= self.pause_s:
+                events.append(self._final(decided_s))
+                self.letters = Letters(self.letters.labels, self.letters.frames)
+                self.said = before = ""
+        if self.said != before:
+            at_s = self.letters.frames * self.frame_s
+            named = {"event": "partial", "text": self.said}
+            events.append({**named, "at_s": at_s, "decided_s": decided_s})
+        return events
+
+    def finish(self, decided_s: float) -> list[Event]:
+        """The text that no pause has ended."""
+        return [self._final(decided_s)] if self.said else []
+
+    def _final(self, decided_s: float) -> Event:
+        words = []
+        for is_space, group in groupby(self.letters.tokens, lambda token: token.text == " "):
+            if not is_space:
+                part = list(group)
+                words.append(
+                    {
+                        "text": "".join(token.text for token in part),
+                        "start_s": part[0].start * self.frame_s,
+                        "end_s": part[-1].end * self.frame_s,
+                        "score": sum(token.score for token in part) / len(part),
+                    }
+                )
+        named = {"event": "final", "text": self.said, "words": words}
+        return {**named, "at_s": self._end() * self.frame_s, "decided_s": decided_s}
+
+    def _end(self) -> int:
+        """The frame after the last letter."""
+        return max((t.end for t in self.letters.tokens if t.text != " "), default=0)

@@ -1,0 +1,24 @@
+"""The forms in which a model leaves speechkit."""
+
+from speechkit.component import Component
+from speechkit.hookspecs import hookimpl
+
+
+@hookimpl
+def speechkit_exporters() -> list[Component]:
+    return [
+        Component(
+            name="onnx",
+            factory="speechkit.export.onnx:Onnx",
+            summary="An ONNX file with metadata, for onnxruntime and speechkit-runtime",
+            formula="max |y - scores| <= 1e-4 max |scores|",
+            time="utterance",
+        ),
+        Component(
+            name="torch_export",
+            factory="speechkit.export.program:TorchExport",
+            summary="A torch.export program, for torch without speechkit",
+            formula="max |y - scores| <= 1e-5 max |scores|",
+            time="utterance",
+        ),
+    ]

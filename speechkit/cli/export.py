@@ -1,0 +1,67 @@
+"""`speechkit export`: a model becomes a file that runs without speechkit."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from speechkit.cli.options import Json, ModelName
+from speechkit.cli.output import show
+
+SOUNDS = 16
+"""How many sounds of a manifest an export is tried on."""
+
+
+def export(
+    model: ModelName,
+    form: Annotated[
+        str, typer.Option("--format", metavar="NAME", help="onnx, torch.export, or a plugin's.")
+    ] = "onnx",
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="The file to write, else named by MODEL.")
+    ] = None,
+    streaming: Annotated[
+        bool, typer.Option("--streaming", help="One block of a stream, states in and out.")
+    ] = False,
+    features: Annotated[
+        bool, typer.Option(help="From audio, the front end in the file; or from features.")
+    ] = True,
+    int8: Annotated[
+        bool, typer.Option("--int8", help="Weights and activations in int8; needs --audio.")
+    ] = False,
+    audio: Annotated[
+        Path | None,
+        typer.Option(metavar="M", help="JSON lines: sounds to try and calibrate it on."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Write a model as a file for other runtimes, and check that it says the same."""
+    from speechkit.checkpoint import find, load
+    from speechkit.component import Spec
+    from speechkit.data import read_manifest
+    from speechkit.export import export as write
+    from speechkit.plugins import registry
+
+    params: dict[str, Any] = {"streaming": streaming, "features": features}
+    if int8:
+        params["int8"] = True
+    spec = Spec(form.replace(".", "_"), params)
+    if out is None:
+        suffix = getattr(registry().find("exporter", spec.name).factory(), "suffix", "")
+        marks = ("-stream" if streaming else "") + ("-int8" if int8 else "")
+        out = Path(find(model).name + marks + suffix)
+    sounds = read_manifest(audio)[:SOUNDS] if audio else []
+    done = write(load(model), out, spec, sounds)
+    row = {
+        "file": str(done.path),
+        "format": form,
+        "streaming": streaming,
+        "int8": int8,
+        "input": "audio" if features else "features",
+        "bytes": done.bytes,
+        "difference": done.difference,
+    }
+    close = (
+        "" if done.difference is None else f", scores within {done.difference:.0e} of the model's"
+    )
+    show(row, f"{done.path}: {done.bytes / 1000:,.0f} kB{close}", as_json)

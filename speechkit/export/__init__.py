@@ -1,0 +1,76 @@
+"""Models as files that run elsewhere: written by an exporter, run, and kept only if they agree."""
+
+import os
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from speechkit.component import Spec
+from speechkit.data import Utterance, read_audio
+from speechkit.errors import CheckpointError, ConfigError
+from speechkit.export.graph import Example
+from speechkit.models import Model
+from speechkit.plugins import registry
+
+__all__ = ["Exported", "example_of", "export"]
+
+EXAMPLE_S = (0.87, 1.95, 1.5)
+"""The durations of the sounds that an export is tried on."""
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A file, its size, and the largest difference of its scores relative to the largest score
+    (None where the exporter does not say)."""
+
+    path: Path
+    bytes: int
+    difference: float | None
+
+
+def export(
+    model: Model,
+    path: Path | str,
+    exporter: Spec | str = "onnx",
+    audio: Sequence[Utterance] = (),
+) -> Exported:
+    """Writes the model with an exporter component such as `onnx:streaming=true`.
+
+    It is tried, and for int8 calibrated, on `audio`, else on noise. The file appears whole or not
+    at all; CheckpointError where it does not say what the model says.
+    """
+    exporter = Spec.parse(exporter)
+    write = registry().build("exporter", exporter)
+    if exporter.params.get("int8") and not audio:
+        raise ConfigError("int8 is calibrated on real sound; add --audio MANIFEST")
+    path = Path(path)
+    if path.is_dir():
+        raise CheckpointError(f"{path} is a folder; give the name of a file to write")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
+        whole = Path(folder) / path.name
+        difference = write(model, example_of(model, audio), whole)
+        os.replace(whole, path)
+    return Exported(path, path.stat().st_size, difference)
+
+
+def example_of(model: Model, audio: Sequence[Utterance] = ()) -> Example:
+    """Sounds of several lengths: those given, or bursts of noise; `[B, N]`, and `[B]` samples."""
+    if audio:
+        rows = [
+            read_audio(u.audio, None, model.sample_rate, u.offset_s, u.duration_s) for u in audio
+        ]
+    else:
+        chance = torch.Generator().manual_seed(0)
+        rows = []
+        for duration_s in EXAMPLE_S:
+            at_s = torch.arange(round(duration_s * model.sample_rate)) / model.sample_rate
+            loudness = 0.1 * (3 * torch.pi * at_s).sin().square()
+            rows.append(loudness * torch.randn(len(at_s), generator=chance))
+    # torch would take a batch of one for the only size there is
+    rows = rows * 2 if len(rows) == 1 else rows
+    lengths = torch.tensor([len(row) for row in rows])
+    return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True), lengths

@@ -1,0 +1,237 @@
+"""What is exported: a module over plain tensors, how to call it, and what a reader must know."""
+
+import copy
+import io
+import logging
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, redirect_stderr
+from dataclasses import dataclass
+from importlib import metadata
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from speechkit import ops
+from speechkit.config import to_dict
+from speechkit.errors import CheckpointError, StreamError
+from speechkit.export.simple import scanned, simplified
+from speechkit.models import Model
+from speechkit.models.profile import why_not_streamable
+from speechkit.nn import Chunk, Serial, StreamLayer
+from speechkit.plugins import DISTRIBUTION
+from speechkit.streaming.listeners import PAUSE_S, clip_window_s
+from speechkit.streaming.session import BLOCK_S
+from speechkit.streaming.state import rebuilt, tensors_of
+
+TALKERS = ("", "torch.onnx", "torch._export", "torch.fx.experimental.symbolic_shapes")
+"""The loggers whose warnings are nothing that a user can act on."""
+FORMAT = 1
+"""The number of the metadata's form."""
+
+Example = tuple[Tensor, Tensor]
+"""Audio `[B, N]` of B ≥ 2 rows, and their lengths `[B]`."""
+Run = Callable[[Sequence[Tensor]], Sequence[Tensor]]
+"""Inputs in order to outputs in order: the module, or the artefact made of it."""
+
+
+@dataclass(frozen=True)
+class Graph:
+    """A module to export, and the `model` as it is in the same shape, to compare with.
+
+    `inputs` and `outputs` are names in order: x and what of it is valid, then the states.
+    `axes` names the free axes of each input. `trials` are calls in sequence, each `[x, valid]`,
+    every sequence beginning with `start(batch)`; the first call is the one to trace.
+    """
+
+    module: nn.Module
+    model: nn.Module
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    axes: tuple[dict[int, str], ...]
+    trials: list[list[tuple[Tensor, Tensor]]]
+    start: Callable[[int], list[Tensor]]
+    metadata: dict[str, Any]
+
+    @property
+    def traced(self) -> tuple[Tensor, ...]:
+        """The inputs of the call to trace."""
+        x, valid = self.trials[0][0]
+        return (x, valid, *self.start(len(x)))
+
+    def shapes(self, free: Callable[[str], Any]) -> tuple[Any, ...]:
+        """The free axes in the form that torch takes, with `free(name)` in place of each name."""
+        each = [{axis: free(name) for axis, name in axes.items()} for axes in self.axes]
+        return (*each[:2], tuple(each[2:])) if len(each) > 2 else tuple(each)
+
+
+def graph_of(model: Model, example: Example, streaming: bool, features: bool) -> Graph:
+    """The whole utterance at once, or one block of a stream; over audio, or without `features`
+    in the graph over what the front end gives."""
+    if streaming and (reason := why_not_streamable(model)):
+        raise StreamError(f"{reason}; or export without --streaming")
+    # a copy, so that nothing done to it is seen by others
+    model = copy.deepcopy(model).cpu().float().eval().requires_grad_(False)
+    c = Chunk.of(example[0].unsqueeze(1), example[1])
+    if not features:
+        c = model.frontend(c)
+    return _stream(model, c, features) if streaming else _offline(model, c, features)
+
+
+class Offline(nn.Module):
+    """Scores and their lengths from audio `[B, N]` or features `[B, F, T]`, and their lengths."""
+
+    def __init__(self, model: Model, features: bool) -> None:
+        super().__init__()
+        self.model, self.features = model, features
+
+    def forward(self, x: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        if self.features:
+            scores, lengths = self.model(x, lengths)
+        else:
+            scores, lengths = self.model.score(Chunk.of(x, lengths))
+        return scores, lengths
+
+
+class Step(nn.Module):
+    """`StreamLayer.step` over plain tensors: x `[B, n]` or `[B, F, n]`, valid `[B, n]`, states.
+
+    States that hold nothing, such as the past of a kernel of 1, are not passed around.
+    """
+
+    def __init__(self, layer: StreamLayer, channels: int, features: bool) -> None:
+        super().__init__()
+        self.layer, self.channels, self.features = layer, channels, features
+        self.like = layer.init_state(1, channels)
+
+    def start(self, batch: int) -> list[Tensor]:
+        """The states before the first block."""
+        state = self.layer.init_state(batch, self.channels)
+        return [tensor for tensor in tensors_of(state) if tensor.numel()]
+
+    def forward(self, x: Tensor, valid: Tensor, *states: Tensor) -> tuple[Tensor, ...]:
+        given = iter(states)
+
+        def filled() -> Iterator[Tensor]:
+            for like in tensors_of(self.like):
+                shape = (x.shape[0], *like.shape[1:])
+                yield next(given) if like.numel() else like.new_empty(shape)
+
+        c = Chunk(x.unsqueeze(1) if self.features else x, valid)
+        out, after = self.layer.step(c, rebuilt(self.like, filled()))
+        kept = [tensor for tensor in tensors_of(after) if 0 not in tensor.shape[1:]]
+        return out.x.transpose(1, 2), out.valid, *kept
+
+
+@contextmanager
+def tracing(form: str) -> Iterator[None]:
+    """Torch's exporters without their chatter, and their refusals in one line."""
+    levels = {name: logging.getLogger(name).level for name in TALKERS}
+    for name in TALKERS:
+        logging.getLogger(name).setLevel(logging.ERROR)
+    try:
+        with (
+            warnings.catch_warnings(),
+            redirect_stderr(io.StringIO()),
+            torch.no_grad(),
+            ops.use_impl("torch"),
+        ):
+            warnings.simplefilter("ignore")
+            yield
+    except (RuntimeError, TypeError, ValueError) as error:
+        cause: BaseException = error
+        while cause.__cause__ is not None:
+            cause = cause.__cause__
+        reason = next((line for line in str(cause).splitlines() if line.strip()), repr(cause))
+        raise CheckpointError(f"this model has no {form} form: {reason.strip()}") from error
+    finally:
+        for name, level in levels.items():
+            logging.getLogger(name).setLevel(level)
+
+
+def _offline(model: Model, c: Chunk, features: bool) -> Graph:
+    plain = scanned(simplified(model))
+    x, lengths = c.x.squeeze(1) if features else c.x, c.lengths
+    time, half = x.ndim - 1, x.shape[-1] // 2
+    name = "audio" if features else "features"
+    return Graph(
+        module=Offline(plain, features),
+        model=Offline(model, features),
+        inputs=(name, "lengths"),
+        outputs=("scores", "score_lengths"),
+        axes=({0: "batch", time: "samples" if features else "frames"}, {0: "batch"}),
+        # the batch, one row alone, and half the time, so that no size is built in unnoticed
+        trials=[
+            [(x, lengths)],
+            [(x[:1, ..., : int(lengths[0])], lengths[:1])],
+            [(x[..., :half], lengths.clamp(max=half))],
+        ],
+        start=lambda batch: [],
+        metadata={**_describe(model, name), "streaming": False, "latency_s": None},
+    )
+
+
+def _stream(model: Model, c: Chunk, features: bool) -> Graph:
+    layer = model.stream_layer(clip_window_s(model))
+    strides = max(1, round(BLOCK_S[model.config.task] * model.sample_rate / layer.stride))
+    latency_s = (layer.delay + strides * layer.rate) * model.frame_s
+    if not features:
+        parts: dict[str, Any] = dict(layer.named_children())
+        del parts["frontend"]
+        layer = Serial(**parts)
+    step = Step(layer, c.x.shape[1], features)
+    block, flush = strides * layer.stride, layer.delay * layer.stride // layer.rate
+    blocks = -(-(c.x.shape[2] + flush) // block)
+    missing = blocks * block - c.x.shape[2]
+    x, valid = F.pad(c.x, (0, missing)), F.pad(c.valid, (0, missing))
+    if features:
+        x = x.squeeze(1)
+    states = [f"state_{i}" for i in range(len(step.start(1)))]
+    name = "audio" if features else "features"
+    return Graph(
+        module=Step(simplified(layer), c.x.shape[1], features),
+        model=step,
+        inputs=(name, "valid", *states),
+        outputs=("scores", "scores_valid", *(f"{state}_out" for state in states)),
+        axes=({0: "batch"},) * (len(states) + 2),
+        trials=[
+            list(zip(x[:rows].split(block, -1), valid[:rows].split(block, -1), strict=True))
+            for rows in (len(x), 1)
+        ],
+        start=step.start,
+        metadata={
+            **_describe(model, name),
+            "streaming": True,
+            "latency_s": latency_s,
+            "block": block,
+            "flush": flush,
+            "states": [_state(*named) for named in zip(states, step.start(1), strict=True)],
+        },
+    )
+
+
+def _state(name: str, start: Tensor) -> dict[str, Any]:
+    """What a reader must know to begin: zeros, or the numbers in `start`, row by row."""
+    row = {"name": name, "shape": list(start.shape), "bool": start.dtype == torch.bool}
+    return {**row, "start": start.flatten().tolist()} if start.any() else row
+
+
+def _describe(model: Model, name: str) -> dict[str, Any]:
+    config = model.config
+    rules = ("postprocess", "spotting", "normalization")
+    return {
+        "format": FORMAT,
+        "speechkit": metadata.version(DISTRIBUTION),
+        "input": name,
+        "kind": config.kind,
+        "task": config.task,
+        "labels": list(model.labels),
+        "sample_rate": model.sample_rate,
+        "frame_s": model.frame_s,
+        "shortest": model.frontend.stride,
+        "window_s": clip_window_s(model),
+        "pause_s": PAUSE_S,
+        **{rule: to_dict(getattr(config, rule)) for rule in rules if hasattr(config, rule)},
+    }

@@ -1,0 +1,268 @@
+"""An exported file says what the model says, about itself too, or it is not written."""
+
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import speechkit as sk
+from speechkit.component import Spec
+from speechkit.data import Utterance, read_manifest
+from speechkit.errors import CheckpointError, ConfigError, MissingExtraError, StreamError
+from speechkit.export import EXAMPLE_S, Exported, example_of, export
+from speechkit.export import onnx as onnx_form
+from speechkit.export.check import check
+from speechkit.export.graph import Graph, graph_of
+from speechkit.models import Net
+from speechkit.nn import Chunk, FrameWise, Serial
+from speechkit.testing import assert_close
+
+BUNDLED = Path(sk.__file__).parent / "bundled"
+
+
+def spec(name: str, **params: bool) -> Spec:
+    return Spec(name, params)
+
+
+def onnx_metadata(path: Path) -> dict[str, Any]:
+    import onnx
+
+    properties = {p.key: p.value for p in onnx.load(path).metadata_props}
+    found: dict[str, Any] = json.loads(properties["speechkit"])
+    return found
+
+
+@pytest.fixture(scope="module")
+def clips() -> list[Utterance]:
+    return read_manifest(BUNDLED / "clips" / "clips.jsonl")
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory: pytest.TempPathFactory, clips: list[Utterance]) -> Exported:
+    """The bundled model as an ONNX file, tried on the bundled recordings."""
+    return export(sk.load("digits"), tmp_path_factory.mktemp("digits") / "digits.onnx", audio=clips)
+
+
+def test_onnx_takes_batches_of_any_size_and_length(digits: Exported) -> None:
+    assert digits.difference is not None
+    assert digits.difference < 1e-5
+    model, run = sk.load("digits"), onnx_form.runner(digits.path)
+    for lengths in ([4000], [80, 2000, 12345, 9999]):
+        audio = torch.randn(len(lengths), max(lengths)) * 0.1
+        with torch.no_grad():
+            scores, ends = model(audio, torch.tensor(lengths))
+        got = run([audio, torch.tensor(lengths)])
+        assert_close("scores", scores, got[0], 1e-5)
+        assert torch.equal(ends, got[1])
+
+
+def test_onnx_says_what_a_reader_must_know(digits: Exported) -> None:
+    model, row = sk.load("digits"), onnx_metadata(digits.path)
+    assert isinstance(model.config, sk.MatchboxNet)
+    assert row["format"] == 1
+    assert (row["task"], row["input"], row["streaming"]) == ("clip", "audio", False)
+    assert row["labels"] == list(model.labels)
+    assert (row["sample_rate"], row["frame_s"]) == (8000, model.frame_s)
+    assert row["spotting"]["threshold"] == model.config.spotting.threshold
+
+
+def test_onnx_is_one_file_that_names_no_place(digits: Exported) -> None:
+    assert [path.name for path in digits.path.parent.iterdir()] == ["digits.onnx"]
+    assert digits.bytes == digits.path.stat().st_size < 500_000
+    assert str(Path(sk.__file__).parent).encode() not in digits.path.read_bytes()
+
+
+def test_int8_is_smaller_and_hears_the_same(
+    digits: Exported, clips: list[Utterance], tmp_path: Path
+) -> None:
+    done = export(sk.load("digits"), tmp_path / "int8.onnx", spec("onnx", int8=True), clips)
+    assert done.bytes < 0.65 * digits.bytes
+    assert done.difference is not None
+    assert 1e-4 < done.difference < 0.05
+    audio, lengths = example_of(sk.load("digits"), clips)
+    best = [onnx_form.runner(p)([audio, lengths])[0].argmax(1) for p in (done.path, digits.path)]
+    assert torch.equal(*best)
+    assert onnx_metadata(done.path)["labels"] == onnx_metadata(digits.path)["labels"]
+
+
+@pytest.fixture(scope="module")
+def streamed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One block of the bundled model's stream as an ONNX file."""
+    path = tmp_path_factory.mktemp("digits") / "stream.onnx"
+    export(sk.load("digits"), path, spec("onnx", streaming=True))
+    return path
+
+
+def test_an_onnx_stream_gives_the_sessions_scores(streamed: Path, clips: list[Utterance]) -> None:
+    model, run, row = sk.load("digits"), onnx_form.runner(streamed), onnx_metadata(streamed)
+    session = sk.stream(model)
+    assert row["latency_s"] == pytest.approx(session.latency_s)
+    states = [
+        torch.zeros(state["shape"], dtype=torch.bool if state["bool"] else torch.float32)
+        for state in row["states"]
+    ]
+    audio, lengths = example_of(model, clips[:1])
+    whole = int(lengths[0]) // row["block"] * row["block"]
+    for block in audio[:1, :whole].split(row["block"], dim=1):
+        session.feed(block[0])
+        scores, _, *states = run([block, torch.ones_like(block, dtype=torch.bool), *states])
+        assert session.scores is not None
+        assert_close("scores", session.scores, scores[0, -1], 1e-4)
+
+
+def test_torch_export_needs_no_speechkit(nets: dict[str, Net], tmp_path: Path) -> None:
+    model = sk.build(nets["frame"]).eval()
+    path = tmp_path / "speech.pt2"
+    done = export(model, path, spec("torch_export", streaming=True))
+    assert done.difference is not None
+    assert done.difference <= 1e-5
+    extra = {"speechkit.json": ""}
+    program = torch.export.load(path, extra_files=extra)
+    row = json.loads(extra["speechkit.json"])
+    assert row["postprocess"]["onset"] == 0.5
+    assert len(program.graph_signature.user_inputs) == 2 + len(row["states"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["onnx", "torch_export"])
+@pytest.mark.parametrize("streaming", [False, True])
+@pytest.mark.parametrize("features", [False, True])
+def test_every_form_of_every_net(
+    net: Net, tmp_path: Path, name: str, streaming: bool, features: bool
+) -> None:
+    if name == "torch_export" and features and not streaming:
+        pytest.skip("running normalisation has no such form")
+    chosen = spec(name, streaming=streaming, features=features)
+    done = export(sk.build(net), tmp_path / "model", chosen)
+    assert done.difference is not None
+    assert done.difference <= 1e-5
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "frontend",
+    ["log_mel:normalize=per_feature", "log_mel:normalize=pcen", "log_mel:compat=nemo1", "mfcc"],
+)
+def test_every_front_end(nets: dict[str, Net], tmp_path: Path, frontend: str) -> None:
+    done = export(sk.build(replace(nets["ctc"], frontend=frontend)), tmp_path / "model.onnx")
+    assert done.difference is not None
+    assert done.difference <= 1e-5
+
+
+@pytest.fixture(scope="module")
+def graph() -> Graph:
+    model = sk.load("digits")
+    return graph_of(model, example_of(model), streaming=False, features=True)
+
+
+def test_it_is_tried_on_sounds_of_several_lengths(graph: Graph) -> None:
+    shapes = [x.shape for ((x, _),) in graph.trials]
+    assert shapes == [
+        (3, 8000 * max(EXAMPLE_S)),
+        (1, 8000 * EXAMPLE_S[0]),
+        (3, 4000 * max(EXAMPLE_S)),
+    ]
+
+
+def test_what_agrees_passes(graph: Graph) -> None:
+    assert check(graph, lambda inputs: graph.model(*inputs), 0) == 0
+
+
+def too_loud(scores: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+    return scores * 1.01, lengths
+
+
+def not_a_number(scores: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+    return scores * torch.nan, lengths
+
+
+def too_long(scores: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+    return scores, lengths + 1
+
+
+def broken(scores: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+    raise RuntimeError("no kernel\nat all")
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (too_loud, "off by 1.0e-02 of the largest, more than 1e-04"),
+        (not_a_number, "off by inf"),
+        (too_long, "off by inf"),
+        (broken, "does not run: no kernel$"),
+    ],
+)
+def test_what_differs_is_refused(graph: Graph, change: Any, said: str) -> None:
+    with pytest.raises(CheckpointError, match=said):
+        check(graph, lambda inputs: change(*graph.model(*inputs)), 1e-4)
+
+
+def test_a_refused_file_is_not_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def write(graph: Graph, path: Path) -> None:
+        path.write_bytes(b"written, but wrong")
+
+    monkeypatch.setattr(onnx_form, "write", write)
+    monkeypatch.setattr(onnx_form, "runner", lambda path: lambda inputs: [*map(torch.neg, inputs)])
+    with pytest.raises(CheckpointError, match="nothing was written"):
+        export(sk.load("digits"), tmp_path / "model.onnx")
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_cannot_be_exported_says_why(nets: dict[str, Net], tmp_path: Path) -> None:
+    symmetric = sk.build(replace(nets["ctc"], frontend="log_mel"))
+    with pytest.raises(StreamError, match="or export without --streaming"):
+        export(symmetric, tmp_path / "model.onnx", spec("onnx", streaming=True))
+    with pytest.raises(CheckpointError, match="add --streaming, or use --format onnx"):
+        export(sk.build(nets["ctc"]), tmp_path / "model.pt2", "torch_export")
+    with pytest.raises(CheckpointError, match="is a folder; give the name of a file"):
+        export(symmetric, tmp_path)
+    with pytest.raises(ConfigError, match="add --audio MANIFEST"):
+        export(symmetric, tmp_path / "model.onnx", spec("onnx", int8=True))
+    assert not list(tmp_path.iterdir())
+
+
+class Loudest(torch.nn.Module):
+    """What no exporter can follow: a branch on the numbers."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x if float(x.max()) > 1 else 2 * x
+
+
+def test_a_layer_without_a_form_is_one_line(
+    nets: dict[str, Net], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    model = sk.build(nets["frame"])
+    model.head = Serial(FrameWise(Loudest()), model.head)
+    with pytest.raises(CheckpointError, match=r"^this model has no torch.export form: .+$"):
+        export(model, tmp_path / "model.pt2", spec("torch_export", streaming=True))
+    assert capfd.readouterr() == ("", "")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_missing_package_says_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "onnxscript", None)
+    with pytest.raises(MissingExtraError, match=r"pip install 'speechkit-core\[export\]'"):
+        export(sk.load("digits"), tmp_path / "model.onnx")
+
+
+def test_the_model_is_left_as_it_was(nets: dict[str, Net]) -> None:
+    model = sk.build(nets["ctc"]).train()
+    before = {name: type(module) for name, module in model.named_modules()}
+    c = Chunk.of(torch.randn(1, 16, 130))
+    graph = graph_of(model, example_of(model), streaming=False, features=True)
+    assert {name: type(module) for name, module in model.named_modules()} == before
+    assert model.training
+    assert all(p.requires_grad for p in model.parameters())
+    # a loop over blocks stands in for the running statistics
+    original, looped = (net.model.frontend[4] for net in (graph.model, graph.module))
+    assert type(looped) is not type(original)
+    with torch.no_grad():
+        assert_close("features", original(c).x, looped(c).x, 1e-5)
