@@ -69,7 +69,7 @@ class StreamBatch:
             raise StreamError(f"a batch of {size} sessions; give at least 1")
         self.model = model
         self.size = size
-        self.sample_rate = sample_rate or model.sample_rate
+        self.sample_rate = model.sample_rate if sample_rate is None else sample_rate
         self._listener = listener_of(model)
         self._layer: StreamLayer = _layer(model, self.sample_rate)
         strides = round(BLOCK_S[model.config.task] * self.sample_rate / self._layer.stride)

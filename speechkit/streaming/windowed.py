@@ -46,20 +46,22 @@ class WindowedStream:
             right_s = 0 if model.per_clip else window_s / 4
         if hop_s is None:
             hop_s = window_s / (8 if model.per_clip else 4)
-        if hop_s <= 0 or right_s < 0 or hop_s + right_s > window_s:
+        if hop_s < model.frame_s or right_s < 0 or hop_s + right_s > window_s:
             raise StreamError(
-                f"window_s={window_s:g}, right_s={right_s:g}, hop_s={hop_s:g}: give hop_s > 0, "
-                "right_s >= 0 and window_s >= hop_s + right_s"
+                f"window_s={window_s:g}, right_s={right_s:g}, hop_s={hop_s:g}: give "
+                f"hop_s >= {model.frame_s:g}, right_s >= 0 and window_s >= hop_s + right_s"
             )
         self.model = model
-        self.sample_rate = sample_rate or model.sample_rate
-        self._frame_s = hop_s if model.per_clip else model.frame_s
-        self._listener = listener_of(model, self._frame_s)
+        self.sample_rate = model.sample_rate if sample_rate is None else sample_rate
+        if self.sample_rate < 1:
+            raise StreamError(f"sample_rate={sample_rate}; give one in hertz, such as 16000")
         # whole frames, so that every window begins where a frame of the recording does
         self.window_s, self.right_s, self.hop_s = (
             round(seconds / model.frame_s) * model.frame_s for seconds in (window_s, right_s, hop_s)
         )
         self.latency_s = self.hop_s + self.right_s
+        self._frame_s = self.hop_s if model.per_clip else model.frame_s
+        self._listener = listener_of(model, self._frame_s)
         self._hop = to_samples(Seconds(self.hop_s), self.sample_rate)
         self._window = np.zeros(to_samples(Seconds(self.window_s), self.sample_rate), np.float32)
         self._held = 0
@@ -85,7 +87,9 @@ class WindowedStream:
         """The events that were still to come; the stream then takes no more samples."""
         self._check_open()
         end_s = self._consumed / self.sample_rate
-        events = self._listen(end_s) if end_s >= self.model.frame_s else []
+        # a clip classifier has answered already where the sound ends with a hop
+        answered = self.model.per_clip and self._consumed % self._hop == 0
+        events = self._listen(end_s) if end_s >= self.model.frame_s and not answered else []
         self._finished = True
         return events + self._listener.finish(self._listening, end_s)
 

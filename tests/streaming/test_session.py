@@ -253,6 +253,11 @@ def test_what_cannot_stream_is_named_with_the_way_out(nets: dict[str, Net]) -> N
     assert sk.stream(far, max_latency_s=20).latency_s == pytest.approx(14.74, abs=0.1)
     with pytest.raises(StreamError, match=r"44099.*resample"):
         sk.stream(sk.build(nets["frame"]), sample_rate=44099)
+    for rate in (0, -16000):
+        with pytest.raises(StreamError, match=f"sample_rate={rate}"):
+            sk.stream(sk.build(nets["frame"]), sample_rate=rate)
+        with pytest.raises(StreamError, match=f"sample_rate={rate}"):
+            sk.stream(whole, sample_rate=rate, window_s=8)
 
 
 def test_a_component_that_reads_the_utterance_is_named(

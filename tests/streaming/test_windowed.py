@@ -13,6 +13,8 @@ import speechkit as sk
 from speechkit.errors import StreamError
 from speechkit.models import Net
 from speechkit.streaming import WindowedStream, windowed
+from speechkit.streaming.listeners import SEGMENT_S
+from speechkit.vad import PostProcessing
 
 RATE = 16000
 
@@ -102,6 +104,16 @@ def test_a_clip_classifier_answers_once_a_hop(nets: dict[str, Net], recorded: No
     assert torch.equal(rows[-1][0], last)
 
 
+def test_a_clip_classifiers_events_keep_the_time_of_the_sound() -> None:
+    blocks = (sk.Block(channels=8, kernel=5), sk.Block(channels=8, kernel=1, separable=False))
+    eager = PostProcessing(onset=0, offset=0)
+    model = sk.build(sk.MarbleNet(blocks=blocks, postprocess=eager)).eval()
+    # an eighth of this window is no whole number of frames
+    stream = sk.stream(model, window_s=0.63)
+    *_, end = stream.feed(sound(8.0)) + stream.finish()
+    assert end.at_s == pytest.approx(8.0 - SEGMENT_S / 2, abs=0.01)
+
+
 def test_a_state_is_restored(nets: dict[str, Net]) -> None:
     model = sk.build(nets["frame"]).eval()
     x = sound(2.0)
@@ -115,7 +127,9 @@ def test_a_state_is_restored(nets: dict[str, Net]) -> None:
         sk.stream(model, window_s=0.7, right_s=0.1, hop_s=0.1).state = first.state
 
 
-@pytest.mark.parametrize("wrong", [{"hop_s": 0}, {"right_s": -1}, {"right_s": 5, "hop_s": 5}])
+@pytest.mark.parametrize(
+    "wrong", [{"hop_s": 0}, {"hop_s": 0.001}, {"right_s": -1}, {"right_s": 5, "hop_s": 5}]
+)
 def test_impossible_windows_are_refused(nets: dict[str, Net], wrong: dict[str, float]) -> None:
     with pytest.raises(StreamError, match="window_s >= hop_s"):
         WindowedStream(sk.build(nets["ctc"]), window_s=8, **wrong)
