@@ -23,7 +23,7 @@ from speechkit.models.profile import why_not_streamable
 from speechkit.nn import Chunk, Serial, StreamLayer
 from speechkit.plugins import DISTRIBUTION
 from speechkit.streaming.listeners import PAUSE_S, clip_window_s
-from speechkit.streaming.session import BLOCK_S
+from speechkit.streaming.session import block_strides
 from speechkit.streaming.state import rebuilt, tensors_of
 
 TALKERS = ("", "torch.onnx", "torch._export", "torch.fx.experimental.symbolic_shapes")
@@ -175,7 +175,7 @@ def _offline(model: Model, c: Chunk, features: bool) -> Graph:
 
 def _stream(model: Model, c: Chunk, features: bool) -> Graph:
     layer = model.stream_layer(clip_window_s(model))
-    strides = max(1, round(BLOCK_S[model.config.task] * model.sample_rate / layer.stride))
+    strides = block_strides(model, layer, model.sample_rate)
     latency_s = (layer.delay + strides * layer.rate) * model.frame_s
     if not features:
         parts: dict[str, Any] = dict(layer.named_children())

@@ -72,10 +72,9 @@ class StreamBatch:
         self.sample_rate = model.sample_rate if sample_rate is None else sample_rate
         self._listener = listener_of(model)
         self._layer: StreamLayer = _layer(model, self.sample_rate)
-        strides = round(BLOCK_S[model.config.task] * self.sample_rate / self._layer.stride)
-        self.block_samples = max(1, strides) * self._layer.stride
-        block_frames = self.block_samples // self._layer.stride * self._layer.rate
-        self.latency_s = (self._layer.delay + block_frames) * model.frame_s
+        strides = block_strides(model, self._layer, self.sample_rate)
+        self.block_samples = strides * self._layer.stride
+        self.latency_s = (self._layer.delay + strides * self._layer.rate) * model.frame_s
         if self.latency_s > max_latency_s:
             raise StreamError(
                 f"this {model.config.kind} answers {self.latency_s:.2f} s late, more than "
@@ -255,6 +254,11 @@ class Stream:
     @state.setter
     def state(self, stored: dict[str, Tensor]) -> None:
         self._batch.state = stored
+
+
+def block_strides(model: Model, layer: StreamLayer, sample_rate: int) -> int:
+    """How many strides of a net over audio at `sample_rate` are computed at a time."""
+    return max(1, round(BLOCK_S[model.config.task] * sample_rate / layer.stride))
 
 
 def _layer(model: Model, sample_rate: int) -> Serial:
