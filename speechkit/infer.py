@@ -1,7 +1,8 @@
 """One recording in, an answer out; and the same answer chunk by chunk."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import chain, islice
 
 import torch
 import torch.nn.functional as F
@@ -9,16 +10,20 @@ from torch import Tensor
 
 from speechkit import vad
 from speechkit.data import Source, read_audio
+from speechkit.data.audio import read_blocks
 from speechkit.errors import AudioError
 from speechkit.evaluation import evaluating
 from speechkit.models import MarbleNet, Model, Output
 from speechkit.models.profile import why_not_streamable
-from speechkit.nn import Chunk
+from speechkit.nn import Chunk, StreamLayer
 from speechkit.streaming.listeners import SEGMENT_S
+from speechkit.streaming.native import native_layer
 from speechkit.tasks import require, task_of
 
 LONG_S = 60.0
-"""Sound longer than this is run in pieces where the model streams."""
+"""Sound longer than this is read and run in pieces where the model streams."""
+STEP_S = 1.0
+"""How much of it the net takes at a time: more leaves the cache, less is more calls."""
 
 
 @dataclass(frozen=True)
@@ -75,17 +80,18 @@ def speech_probabilities(
     config = model.config
     if not isinstance(config, MarbleNet):
         require(model, "frame")
-    samples = read_audio(audio, sample_rate, model.sample_rate)
-    _check_length(model, samples)
     if model.per_clip:
-        return _windows(model, samples)
-    long = len(samples) > LONG_S * model.sample_rate
-    if long and why_not_streamable(model) is None:
-        # the same numbers in pieces, so that hours of sound fit into memory
-        scores = torch.cat(list(stream_scores(model, samples, LONG_S)))
+        return _windows(model, read_audio(audio, sample_rate, model.sample_rate))
+    blocks = read_blocks(audio, sample_rate, model.sample_rate, block_s=LONG_S)
+    begun = list(islice(blocks, 2))
+    if len(begun) > 1 and why_not_streamable(model) is None:
+        # the same numbers in pieces, so that hours of sound fit into memory; floats, because small
+        # tensors that stay between large ones that go leave holes too small to use again
+        parts = stream_scores(model, chain(begun, blocks), STEP_S)
+        speech = torch.tensor([p for part in parts for p in _speech(part).tolist()])
     else:
-        scores = _scores(model, samples).scores[0]
-    return scores.softmax(1)[:, 1], model.frame_s
+        speech = _speech(_scores(model, torch.cat([*begun, *blocks])).scores[0])
+    return speech, model.frame_s
 
 
 def segments_of(model: Model, speech: Tensor, frame_s: float) -> list[Segment]:
@@ -102,29 +108,55 @@ def label_of(model: Model, logits: Tensor) -> Label:
 
 
 @torch.inference_mode()
-def stream_scores(model: Model, audio: Tensor, chunk_s: float = 0.08) -> Iterator[Tensor]:
+def stream_scores(
+    model: Model, audio: Tensor | Iterable[Tensor], chunk_s: float = 0.08
+) -> Iterator[Tensor]:
     """The scores of audio `[N]` as it arrives in chunks, `[T', n]` for each, valid frames only.
 
-    Joined they equal the offline scores frame by frame; a clip classifier's last row is the clip's.
+    Audio may also come as tensors `[N]` of any length, one after the other. Joined the scores equal
+    the offline ones frame by frame; a clip classifier's last row is the clip's.
     """
-    _check_length(model, audio)
-    layer = model.stream_layer()
-    chunk = max(1, round(chunk_s / model.frame_s)) * layer.stride
+    net = model.stream_layer()
+    chunk = max(1, round(chunk_s / model.frame_s)) * net.stride
+    native = native_layer(model, net, chunk, ("scores", chunk))
+    layer: StreamLayer = net if isinstance(native, str) else native
+    weight = next(model.parameters())
+    state = layer.init_state(1, 1, weight.dtype, weight.device)
     flush = layer.delay * layer.stride // layer.rate
-    total = -(-(audio.shape[0] + flush) // layer.stride) * layer.stride
-    padded = F.pad(audio, (0, total - audio.shape[0]))
-    c = Chunk.of(padded[None, None], torch.tensor([audio.shape[0]]))
-    state = layer.init_state(1, 1, audio.dtype, audio.device)
-    for start in range(0, total, chunk):
-        part = Chunk(c.x[:, :, start : start + chunk], c.valid[:, start : start + chunk])
+    pieces = audio.split(chunk) if isinstance(audio, Tensor) else audio
+    for x, real in _chunks(model, pieces, chunk, flush):
         with evaluating(model):
-            out, state = layer.step(part, state)
+            c = Chunk.of(x[None, None], torch.tensor([real], device=x.device))
+            out, state = layer.step(c, state)
         yield out.x[0].T[out.valid[0]]
+
+
+def _chunks(
+    model: Model, pieces: Iterable[Tensor], chunk: int, flush: int
+) -> Iterator[tuple[Tensor, int]]:
+    """One sound in tensors `[chunk]`, `flush` zeros after it, and how many samples are its own."""
+    rest = next(model.parameters()).new_zeros(0)
+    heard = 0
+    for piece in pieces:
+        heard += len(piece)
+        rest = torch.cat([rest, piece.to(rest)])
+        while len(rest) >= chunk:
+            yield rest[:chunk], chunk
+            rest = rest[chunk:]
+    _check_length(model, heard)
+    for _ in range(-(-(len(rest) + flush) // chunk)):
+        yield F.pad(rest, (0, chunk - len(rest))), len(rest)
+        rest = rest[:0]
+
+
+def _speech(scores: Tensor) -> Tensor:
+    """The probability of speech from logits, `[T, n]` → `[T]`."""
+    return scores.softmax(1)[:, 1]
 
 
 @torch.inference_mode()
 def _scores(model: Model, samples: Tensor) -> Output:
-    _check_length(model, samples)
+    _check_length(model, len(samples))
     with evaluating(model):
         output: Output = model(samples[None].to(next(model.parameters()).device))
     return output
@@ -133,20 +165,21 @@ def _scores(model: Model, samples: Tensor) -> Output:
 @torch.inference_mode()
 def _windows(model: Model, samples: Tensor) -> tuple[Tensor, float]:
     """The smoothed probabilities of a clip-level MarbleNet in steps of an eighth of its window."""
+    _check_length(model, len(samples))
     step = round(SEGMENT_S / 8 * model.sample_rate)
     around = F.pad(samples, (4 * step, 4 * step))
     windows = around.unfold(0, 8 * step, step)
     with evaluating(model):
         logits = [model(part.contiguous()).scores for part in windows.split(64)]
-    smooth = vad.overlap_smooth(torch.cat(logits).softmax(1)[:, 1], window_frames=8, hop_frames=1)
+    smooth = vad.overlap_smooth(_speech(torch.cat(logits)), window_frames=8, hop_frames=1)
     # half a window of silence was put before and after
     return smooth[4:-4], step / model.sample_rate
 
 
-def _check_length(model: Model, samples: Tensor) -> None:
+def _check_length(model: Model, samples: int) -> None:
     frame = model.frontend.stride
-    if len(samples) < frame:
+    if samples < frame:
         raise AudioError(
-            f"{len(samples)} samples at {model.sample_rate} Hz are less than one frame; "
+            f"{samples} samples at {model.sample_rate} Hz are less than one frame; "
             f"give at least {frame}"
         )

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from speechkit import infer
+from speechkit.data import read_audio
 from speechkit.errors import AudioError, ConfigError
 from speechkit.infer import (
     Label,
@@ -29,6 +30,8 @@ from speechkit.vad import PostProcessing
 
 VERBS: dict[str, Callable[..., Any]] = {"ctc": transcribe, "clip": classify, "frame": detect}
 RATE = 16000
+NORMALIZE = ["running", "fixed"]
+"""How features are normalised: by torch's own step, and by the native one where there is one."""
 BLOCKS = (Block(channels=8, kernel=5), Block(channels=8, kernel=1, separable=False))
 
 
@@ -120,8 +123,39 @@ def test_long_sound_gives_the_same_in_pieces(
     model = build(nets["frame"]).eval()
     whole, _ = speech_probabilities(model, audio(3 * RATE), RATE)
     monkeypatch.setattr(infer, "LONG_S", 0.7)
+    monkeypatch.delattr(infer, "_scores")
     pieces, _ = speech_probabilities(model, audio(3 * RATE), RATE)
     assert_close("speech", whole, pieces, 1e-5)
+
+
+@pytest.mark.parametrize("normalize", NORMALIZE)
+@pytest.mark.parametrize("rate", [RATE, 22050])
+def test_a_long_file_gives_the_same_in_pieces(
+    nets: dict[str, Net],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    rate: int,
+    normalize: str,
+) -> None:
+    model = build(
+        replace(nets["frame"], frontend=f"log_mel:n_mels=16,normalize={normalize}")
+    ).eval()
+    path = tmp_path / "long.wav"
+    soundfile.write(path, audio(70 * rate + 77).numpy(), rate)
+    with torch.no_grad():
+        whole = model(read_audio(path)[None]).scores[0].softmax(1)[:, 1]
+    monkeypatch.delattr(infer, "_scores")
+    pieces, _ = speech_probabilities(model, path)
+    assert_close("speech", whole, pieces, 1e-5)
+
+
+def test_long_sound_is_run_whole_where_the_model_cannot_stream(
+    nets: dict[str, Net], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = build(replace(nets["frame"], frontend="log_mel:normalize=per_feature")).eval()
+    whole, _ = speech_probabilities(model, audio(3 * RATE), RATE)
+    monkeypatch.setattr(infer, "LONG_S", 0.7)
+    assert torch.equal(speech_probabilities(model, audio(3 * RATE), RATE)[0], whole)
 
 
 @pytest.mark.parametrize("samples", [160, 5000, 16001])
@@ -137,14 +171,25 @@ def test_joined_stream_scores_equal_the_whole(model: Model, samples: int, chunk_
     assert_close("stream", whole, joined[-1] if model.per_clip else joined, rtol=1e-5)
 
 
+@pytest.mark.parametrize("normalize", NORMALIZE)
 @pytest.mark.parametrize("lookahead", [0, 2, (3, 1, 0)])
-def test_streams_equal_the_whole_at_any_lookahead(net: Net, lookahead: Any) -> None:
-    model = build(replace(net, lookahead=lookahead)).eval()
+def test_streams_equal_the_whole_at_any_lookahead(net: Net, lookahead: Any, normalize: str) -> None:
+    frontend = f"log_mel:n_mels=16,normalize={normalize}"
+    model = build(replace(net, lookahead=lookahead, frontend=frontend)).eval()
     sound = audio(9000)
     with torch.no_grad():
         whole = model(sound[None]).scores[0]
-    joined = torch.cat(list(stream_scores(model, sound)))
-    assert_close("stream", whole, joined[-1] if model.per_clip else joined, rtol=1e-5)
+    for chunk_s in (0.08, 0.3):
+        joined = torch.cat(list(stream_scores(model, sound, chunk_s)))
+        assert_close("stream", whole, joined[-1] if model.per_clip else joined, rtol=1e-5)
+
+
+def test_sound_that_comes_in_pieces_streams_the_same(model: Model) -> None:
+    sound = audio(16001)
+    expected = list(stream_scores(model, sound))
+    pieces = sound.split([0, 1, 1279, 5000, 0, 9721])
+    for one, other in zip(stream_scores(model, pieces), expected, strict=True):
+        assert torch.equal(one, other)
 
 
 def test_a_stream_gives_scores_before_the_sound_ends(model: Model) -> None:

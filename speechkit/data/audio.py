@@ -1,12 +1,13 @@
 """Sound in: files, bytes, arrays and tensors become mono float32 at one sample rate."""
 
 import io
+import math
 import os
 import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import BinaryIO
+from typing import BinaryIO, TypeGuard
 
 import numpy as np
 import soundfile
@@ -27,6 +28,8 @@ TOLERANCE = Seconds(0.1)
 FORMATS = "wav, flac, ogg, opus, mp3 or NIST sph"
 
 Source = str | os.PathLike[str] | bytes | np.ndarray | Tensor
+Block = tuple[np.ndarray, int, bool]
+"""Mono samples at a source's own rate, that rate, and whether they are the last."""
 
 
 class AudioWarning(UserWarning):
@@ -48,20 +51,46 @@ def read_audio(
 
     Shape: `[N]` float32.
     """
+    (x,) = read_blocks(source, sample_rate, target_rate, offset_s, duration_s)
+    return x
+
+
+def read_blocks(
+    source: Source,
+    sample_rate: int | None = None,
+    target_rate: int = 16000,
+    offset_s: float = 0.0,
+    duration_s: float | None = None,
+    block_s: float = math.inf,
+) -> Iterator[Tensor]:
+    """Reads what `read_audio` does, `block_s` seconds at a time, so that hours need little memory.
+
+    A fault is raised, or warned of, where the reading meets it: the caller may have blocks already.
+    Resampling holds a few milliseconds of a block back for the next one.
+
+    Shape: `[N]` float32 for each block.
+    """
     name = _name(source)
     if isinstance(source, np.ndarray | Tensor):
-        x, rate = _from_array(source, sample_rate, offset_s, duration_s)
+        blocks = _from_array(source, sample_rate, offset_s, duration_s, block_s)
     elif isinstance(source, str | os.PathLike | bytes):
-        x, rate = _from_file(source, sample_rate, offset_s, duration_s)
+        blocks = _from_file(source, sample_rate, offset_s, duration_s, block_s)
     else:
         raise AudioError(f"cannot read {name}; give a path, bytes, a numpy array or a tensor")
-    _check(x, name)
-    _warn_if_clipped(x, name)
-    if rate != target_rate:
-        x = soxr.resample(x, rate, target_rate, quality="HQ")
-    if not x.size:
+    resampler = None
+    heard = loud = given = 0
+    for x, rate, last in blocks:
+        _check(x, name)
+        heard += x.size
+        loud += np.count_nonzero(np.abs(x) >= FULL_SCALE)
+        if rate != target_rate:
+            resampler = resampler or soxr.ResampleStream(rate, target_rate, 1, quality="HQ")
+            x = resampler.resample_chunk(x, last)
+        given += x.size
+        yield torch.from_numpy(np.clip(x, -1, 1))
+    _warn_if_clipped(loud / max(1, heard), name)
+    if not given:
         raise AudioError(f"{name} holds no sound there; give at least one sample")
-    return torch.from_numpy(np.clip(x, -1, 1))
 
 
 def mono_samples(source: np.ndarray | Tensor) -> np.ndarray:
@@ -69,12 +98,24 @@ def mono_samples(source: np.ndarray | Tensor) -> np.ndarray:
 
     Shape: `[N]` or `[N, channels]` of float32, float64 or int16, N ≥ 0; returns `[N]`.
     """
+    if is_sound(source, 1):
+        return source
     name = _name(source)
     if not isinstance(source, np.ndarray | Tensor):
         raise AudioError(f"cannot read {name} as samples; give a numpy array or a tensor")
     x = _mono_array(source, name)
     _check(x, name)
     return np.clip(x, -1, 1)
+
+
+def is_sound(source: object, dimensions: int) -> TypeGuard[np.ndarray]:
+    """Whether samples are float32 in [-1, 1] already, as most of a live stream's are."""
+    if not isinstance(source, np.ndarray) or source.dtype != np.float32:
+        return False
+    if source.ndim != dimensions or not source.size:
+        return False
+    # a NaN makes the comparison false
+    return bool(np.maximum.reduce(np.abs(source), axis=None) <= 1)
 
 
 def audio_duration_s(path: str | os.PathLike[str]) -> Seconds:
@@ -92,15 +133,22 @@ def _name(source: object) -> str:
 
 
 def _from_array(
-    source: np.ndarray | Tensor, rate: int | None, offset_s: float, duration_s: float | None
-) -> tuple[np.ndarray, int]:
+    source: np.ndarray | Tensor,
+    rate: int | None,
+    offset_s: float,
+    duration_s: float | None,
+    block_s: float,
+) -> Iterator[Block]:
     name = _name(source)
     if rate is None:
         raise AudioError(f"{name} does not say its sample rate; pass sample_rate=16000 or its own")
     if rate <= 0:
         raise AudioError(f"sample_rate={rate} is not a rate; pass one in hertz, such as 16000")
-    start, count = _part(len(source) if source.ndim else 0, rate, name, offset_s, duration_s)
-    return _mono_array(source[start : start + count], name), rate
+    frames = len(source) if source.ndim else 0
+    part = _part(frames, rate, name, offset_s, duration_s, block_s)
+    for start in part:
+        end = min(start + part.step, part.stop)
+        yield _mono_array(source[start:end], name), rate, end == part.stop
 
 
 def _mono_array(source: np.ndarray | Tensor, name: str) -> np.ndarray:
@@ -119,18 +167,21 @@ def _from_file(
     rate: int | None,
     offset_s: float,
     duration_s: float | None,
-) -> tuple[np.ndarray, int]:
+    block_s: float,
+) -> Iterator[Block]:
     name = _name(source)
     with _opened(source) as (stream, file):
         if rate not in (None, file.samplerate):
             raise AudioError(f"{name} is at {file.samplerate} Hz, not {rate}; omit sample_rate=")
-        start, count = _part(file.frames, file.samplerate, name, offset_s, duration_s)
-        file.seek(start)
-        x = file.read(count, dtype="float32", always_2d=True)
-        if len(x) < count or _is_cut_short(file, stream):
-            raise AudioError(f"{name} is cut short: its end is missing; copy the file again")
-        pick = f"ffmpeg -i {name} -filter:a 'pan=mono|c0=c0' mono.wav"
-        return _mono(x, name, pick), file.samplerate
+        part = _part(file.frames, file.samplerate, name, offset_s, duration_s, block_s)
+        file.seek(part.start)
+        for start in part:
+            end = min(start + part.step, part.stop)
+            x = file.read(end - start, dtype="float32", always_2d=True)
+            if len(x) < end - start or (end == part.stop and _is_cut_short(file, stream)):
+                raise AudioError(f"{name} is cut short: its end is missing; copy the file again")
+            pick = f"ffmpeg -i {name} -filter:a 'pan=mono|c0=c0' mono.wav"
+            yield _mono(x, name, pick), file.samplerate, end == part.stop
 
 
 @contextmanager
@@ -161,9 +212,14 @@ def _reason(error: Exception) -> str:
 
 
 def _part(
-    frames: int, rate: int, name: str, offset_s: float, duration_s: float | None
-) -> tuple[int, int]:
-    """The first frame to read and how many."""
+    frames: int,
+    rate: int,
+    name: str,
+    offset_s: float,
+    duration_s: float | None,
+    block_s: float,
+) -> range:
+    """The first frame of each block to read, up to the end of the last."""
     if not frames:
         raise AudioError(f"{name} holds no sound; give at least one sample")
     if offset_s < 0 or (duration_s is not None and duration_s <= 0):
@@ -178,7 +234,9 @@ def _part(
             f"{name} ends at {frames / rate:g} s, before {offset_s + (duration_s or 0):g} s; "
             "check the offset and duration, or copy the file again"
         )
-    return start, min(count, frames - start)
+    count = min(count, frames - start)
+    block = to_samples(Seconds(min(block_s, count / rate)), rate)
+    return range(start, start + count, max(1, block))
 
 
 def _is_cut_short(file: soundfile.SoundFile, stream: BinaryIO) -> bool:
@@ -205,7 +263,7 @@ def _mono(x: np.ndarray, name: str, how_to_pick: str) -> np.ndarray:
         raise AudioError(
             f"{name} has {x.shape[1]} channels, expected 1 or 2; pick one: {how_to_pick}"
         )
-    return x if x.ndim == 1 else x.mean(axis=1)
+    return x if x.ndim == 1 else sum(x.T) / x.shape[1]
 
 
 def _check(x: np.ndarray, name: str) -> None:
@@ -219,11 +277,10 @@ def _check(x: np.ndarray, name: str) -> None:
         )
 
 
-def _warn_if_clipped(x: np.ndarray, name: str) -> None:
-    share = np.count_nonzero(np.abs(x) >= FULL_SCALE) / max(1, x.size)
+def _warn_if_clipped(share: float, name: str) -> None:
     if share >= CLIPPED_SHARE:
         warnings.warn(
             f"{name} is clipped: {share:.1%} of its samples are at full scale; record it quieter",
             AudioWarning,
-            stacklevel=3,
+            stacklevel=4,
         )

@@ -4,7 +4,9 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+import soundfile
 
 import speechkit as sk
 from speechkit.vad import PostProcessing
@@ -62,6 +64,23 @@ def test_a_file_that_cannot_be_used_is_one_line(cli: Cli, eager: Path, sounds: P
     assert ended.code == 1
     assert ended.err.count("\n") == 1
     assert len(ended.out.splitlines()) == 1
+
+
+@pytest.mark.parametrize("fault", ["NaN", "cut"])
+def test_a_long_file_with_a_fault_gives_one_line_and_no_answer(
+    cli: Cli, eager: Path, tmp_path: Path, fault: str
+) -> None:
+    path = tmp_path / "long.wav"
+    x = np.zeros(150 * 16000, np.float32)
+    x[140 * 16000] = np.nan if fault == "NaN" else 0
+    soundfile.write(path, x, 16000, subtype="FLOAT")
+    if fault == "cut":
+        path.write_bytes(path.read_bytes()[:-40000])
+    ended = cli("vad", path, "--model", eager, "--frames")
+    says = {"NaN": "contains NaN or infinity; ", "cut": "is cut short: its end is missing; "}
+    assert (ended.code, ended.out) == (1, "")
+    assert ended.err.startswith(f"error: {path} {says[fault]}")
+    assert ended.err.count("\n") == 1
 
 
 def test_what_it_cannot_do_is_one_line(cli: Cli, models: Path, eager: Path, sounds: Path) -> None:

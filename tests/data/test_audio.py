@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
+import soxr
 import torch
 
-from speechkit.data.audio import AudioWarning, audio_duration_s, read_audio
+from speechkit.data.audio import AudioWarning, audio_duration_s, read_audio, read_blocks
 from speechkit.errors import AudioError
 
 FORMATS: dict[str, dict[str, Any]] = {
@@ -76,6 +77,31 @@ def test_reads_only_the_wanted_part(tmp_path: Path, name: str) -> None:
 def test_a_duration_rounded_up_reads_to_the_end(tmp_path: Path) -> None:
     path = write(tmp_path / "a.wav", tone(seconds=1.04))
     assert len(read_audio(path, duration_s=1.1)) == 16640
+
+
+@pytest.mark.parametrize("channels", [1, 2])
+@pytest.mark.parametrize("rate", [16000, 8000, 44100])
+@pytest.mark.parametrize("options", [{}, {"subtype": "FLOAT"}, {"format": "FLAC"}])
+def test_blocks_joined_are_the_whole(
+    tmp_path: Path, options: dict[str, Any], rate: int, channels: int
+) -> None:
+    noise = np.random.default_rng(0).uniform(-0.2, 0.2, (2 * rate + 123, channels))
+    path = write(tmp_path / "a.wav", noise, rate, **options)
+    stored = soundfile.read(path, dtype="float32", always_2d=True)[0].mean(axis=1)
+    expected = torch.from_numpy(soxr.resample(stored, rate, 16000, quality="HQ"))
+    assert torch.equal(read_audio(path), expected)
+    for block_s in (0.0137, 0.5, 3.0):
+        assert torch.equal(torch.cat(list(read_blocks(path, block_s=block_s))), expected)
+        blocks = list(read_blocks(stored, rate, block_s=block_s))
+        assert torch.equal(torch.cat(blocks), expected)
+        assert len(blocks) == -(-len(stored) // round(block_s * rate))
+
+
+def test_blocks_of_a_part_are_that_part(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.wav", tone(seconds=3.0))
+    blocks = list(read_blocks(path, offset_s=0.7, duration_s=1.1, block_s=0.5))
+    assert [len(block) for block in blocks] == [8000, 8000, 1600]
+    assert torch.equal(torch.cat(blocks), read_audio(path, offset_s=0.7, duration_s=1.1))
 
 
 def test_arrays_and_tensors_give_the_same_sound() -> None:
@@ -171,6 +197,31 @@ def test_a_truncated_file_is_refused(tmp_path: Path, name: str, share: float) ->
         read_audio(cut)
 
 
+@pytest.mark.parametrize("name", FORMATS)
+def test_blocks_end_in_the_error_of_the_whole(tmp_path: Path, name: str) -> None:
+    noise = np.random.default_rng(0).uniform(-0.2, 0.2, 16000 * 5)
+    whole = write(tmp_path / f"a.{name}", noise, **FORMATS[name]).read_bytes()
+    path = tmp_path / f"cut.{name}"
+    path.write_bytes(whole[: int(len(whole) * 0.7)])
+    assert_blocks_end_like_the_whole(path)
+
+
+def test_blocks_end_at_a_sample_that_is_no_number(tmp_path: Path) -> None:
+    x = tone(seconds=2.0)
+    x[20000] = np.nan
+    assert_blocks_end_like_the_whole(write(tmp_path / "a.wav", x, subtype="FLOAT"))
+
+
+def assert_blocks_end_like_the_whole(path: Path) -> None:
+    with pytest.raises(AudioError) as whole:
+        read_audio(path)
+    blocks = read_blocks(path, block_s=0.5)
+    assert len(next(blocks)) == 8000
+    with pytest.raises(AudioError) as caught:
+        list(blocks)
+    assert str(caught.value) == str(whole.value)
+
+
 @pytest.mark.parametrize("name", ["ogg", "opus"])
 def test_an_ogg_stream_without_its_last_page_is_refused(tmp_path: Path, name: str) -> None:
     noise = np.random.default_rng(0).uniform(-0.2, 0.2, 16000 * 5)
@@ -190,5 +241,8 @@ def test_a_wav_from_a_pipe_has_no_length_and_is_read_whole(tmp_path: Path) -> No
 
 def test_a_clipped_recording_is_used_with_a_warning(tmp_path: Path) -> None:
     path = write(tmp_path / "loud.wav", np.clip(tone() * 10, -1, 1))
-    with pytest.warns(AudioWarning, match=r"loud.wav is clipped: \d\d.\d% of its samples"):
+    with pytest.warns(AudioWarning, match=r"loud.wav is clipped: \d\d.\d% of its samples") as whole:
         assert len(read_audio(path)) == 16000
+    with pytest.warns(AudioWarning) as blocks:
+        assert len(list(read_blocks(path, block_s=0.3))) == 4
+    assert [str(w.message) for w in blocks] == [str(w.message) for w in whole]
