@@ -4,6 +4,7 @@
 PYTHON ?= python3
 PIP_ARGS ?=
 WORKERS ?= 2
+BENCH ?=
 OMP_NUM_THREADS ?= 1
 export OMP_NUM_THREADS
 
@@ -14,7 +15,7 @@ STAMP := .venv/.installed
 SLOWER := tests/test_docs.py tests/test_plugin_install.py tests/test_recipes.py tests/test_train.py \
 	tests/cli
 
-.PHONY: install demo test fast slow soak lint docs bench bench-vad ci
+.PHONY: install demo test fast slow soak lint docs peers bench bench-vad ci
 
 install: $(STAMP)
 
@@ -46,13 +47,16 @@ lint: install
 docs: install
 	@$(BIN)/python docs/generate.py
 
-bench: install
-	@if [ -f benchmarks/run.py ]; then $(BIN)/python benchmarks/run.py; \
-	else echo "there are no benchmarks"; fi
-
-# beside silero-vad and webrtcvad, on the dev scenes of recipes/vad
-bench-vad: install
+# silero-vad and webrtcvad, which the benchmarks stand beside
+peers: install
 	@$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt $(PIP_ARGS) -e '.[bench]'
+
+# speed; BENCH="offline streaming --rounds 5" runs a part of it
+bench: peers
+	@$(BIN)/python -m benchmarks.run $(BENCH)
+
+# quality, on the dev scenes of recipes/vad
+bench-vad: peers
 	@$(BIN)/python benchmarks/vad.py
 
 ci: lint test

@@ -1,0 +1,121 @@
+"""Voice activity, sound to probability: sessions of `vad` beside silero-vad and webrtcvad.
+
+They are different nets, so each is held to what it says offline; `make bench-vad` compares what
+they find. A session goes on from round to round, and is compared in its first one.
+"""
+
+from functools import lru_cache, partial
+from importlib.util import find_spec
+from math import inf, lcm
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+import speechkit as sk
+from benchmarks.inputs import SAMPLE_RATE, speech
+from benchmarks.registry import Absent, Benchmark, Contestant, Options, Run
+from speechkit.models import Model
+
+SOUND_S = 1.92
+"""A multiple of every step."""
+SESSIONS = (16, 256)
+STEPS_MS = (10, 20, 80, 160)
+MEETING = 2560
+"""All steps and blocks meet after so many samples; there the probabilities are compared."""
+
+
+def benchmarks(options: Options) -> list[Benchmark]:
+    def ours(name: str, step_ms: int, sessions: int = 1) -> Contestant:
+        build = partial(listening, step_ms, sessions)
+        return Contestant(f"speechkit, {name}", build, 1e-3, offline, sessions)
+
+    contestants = (
+        Contestant("silero-vad, 32 ms", silero, 1e-3, silero_offline),
+        Contestant("webrtcvad, 30 ms", webrtc, inf),
+        ours("32 ms", 32),
+        *(ours(f"{sessions} sessions, 32 ms", 32, sessions) for sessions in SESSIONS),
+        *(ours(f"{step_ms} ms", step_ms) for step_ms in STEPS_MS),
+    )
+    work = f"{SOUND_S:g} s of one session's sound, so many ms at a time"
+    return [Benchmark("detection/vad", work, contestants, SOUND_S)]
+
+
+@lru_cache(maxsize=1)
+def model_of() -> Model:
+    return sk.load("vad")
+
+
+def listening(step_ms: int, sessions: int) -> Run:
+    """Sessions that all hear the same; the output is the last one's."""
+    step = step_ms * SAMPLE_RATE // 1000
+    parts = speech(SOUND_S).reshape(-1, step)
+    every = lcm(step, MEETING) // step
+    stream = sk.stream(model_of())
+    batch = sk.StreamBatch(model_of(), sessions)
+
+    def one() -> Tensor:
+        scores = []
+        for part in parts:
+            stream.feed(part)
+            scores.append(stream.scores)
+        return torch.stack(scores[every - 1 :: every]).softmax(1)[:, 1]
+
+    def many() -> Tensor:
+        scores = []
+        for part in parts:
+            batch.feed([part] * sessions)
+            scores.append(batch.scores)
+        return torch.stack(scores[every - 1 :: every])[:, -1].softmax(1)[:, 1]
+
+    return one if sessions == 1 else many
+
+
+@torch.inference_mode()
+def offline() -> Tensor:
+    """The latest probability that a session knows at each meeting."""
+    model = model_of()
+    scores = model(torch.from_numpy(speech(SOUND_S))[None]).scores[0]
+    every = round(MEETING / SAMPLE_RATE / model.frame_s)
+    late = round(model.latency_s / model.frame_s)
+    return scores[every - 1 - late :: every].softmax(1)[:, 1]
+
+
+def silero() -> Run:
+    folder = silero_folder()
+    from silero import Silero
+
+    net, x = Silero(folder / "silero_vad.onnx"), speech(SOUND_S)
+    return lambda: torch.tensor(net.probabilities(x))
+
+
+@torch.inference_mode()
+def silero_offline() -> Tensor:
+    """What silero-vad's own TorchScript says."""
+    net = torch.jit.load(str(silero_folder() / "silero_vad.jit"))
+    windows = torch.from_numpy(speech(SOUND_S)).split(512)
+    return torch.cat([net(window[None], SAMPLE_RATE)[0] for window in windows])
+
+
+def silero_folder() -> Path:
+    """Where silero-vad keeps its nets; its package is not imported, because it imports torchaudio.
+
+    Raises Absent where it, or onnxruntime, is not installed.
+    """
+    found = find_spec("silero_vad")
+    if found is None or found.origin is None:
+        raise Absent("silero-vad is not installed; see `make bench`")
+    if find_spec("onnxruntime") is None:
+        raise Absent("onnxruntime is not installed")
+    return Path(found.origin).parent / "data"
+
+
+def webrtc() -> Run:
+    if find_spec("webrtcvad") is None:
+        raise Absent("webrtcvad is not installed; see `make bench`")
+    import webrtcvad
+
+    pcm = (speech(SOUND_S) * 32767).astype(np.int16).reshape(-1, 480)
+    vad, frames = webrtcvad.Vad(2), [frame.tobytes() for frame in pcm]
+    return lambda: torch.tensor([vad.is_speech(frame, SAMPLE_RATE) for frame in frames])

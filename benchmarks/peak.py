@@ -1,0 +1,25 @@
+"""Runs a command and prints the most memory it took, in MiB.
+
+    python benchmarks/peak.py COMMAND ...
+
+A process of its own, and a small one: a child's figure begins with what its parent had.
+"""
+
+import os
+import sys
+
+
+def main(command: list[str]) -> int:
+    child = os.posix_spawnp(
+        command[0],
+        command,
+        os.environ,
+        file_actions=[(os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0)],
+    )
+    _, status, usage = os.wait4(child, 0)
+    print(usage.ru_maxrss / 1024)
+    return os.waitstatus_to_exitcode(status)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
