@@ -1,7 +1,19 @@
 """Functions on tensors, no modules: the arithmetic that deserves more than one implementation."""
 
 from speechkit.ops._dispatch import use_impl
+from speechkit.ops.activation import Activation
 from speechkit.ops.batch_norm import batch_norm
 from speechkit.ops.depthwise_conv import depthwise_conv
+from speechkit.ops.explain import explain
+from speechkit.ops.linear import linear
+from speechkit.ops.separable_conv import separable_conv
 
-__all__ = ["batch_norm", "depthwise_conv", "use_impl"]
+__all__ = [
+    "Activation",
+    "batch_norm",
+    "depthwise_conv",
+    "explain",
+    "linear",
+    "separable_conv",
+    "use_impl",
+]

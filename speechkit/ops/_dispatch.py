@@ -5,14 +5,14 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from types import ModuleType
-from typing import Any
-
-from torch import Tensor
+from typing import Any, NamedTuple
 
 from speechkit.component import did_you_mean
 from speechkit.errors import ConfigError
 
 AUTO = "auto"
+NAMES = ("cpu", "numba", "torch", "reference")
+"""Implementations, the fastest first; no op need have all of them."""
 FROM_ENVIRONMENT = os.environ.get("SPEECHKIT_IMPL", AUTO)
 _asked: ContextVar[str | None] = ContextVar("impl", default=None)
 
@@ -32,17 +32,44 @@ def asked(impl: str | None = None) -> str:
     return impl or _asked.get() or FROM_ENVIRONMENT
 
 
-def choose(implementations: Mapping[str, ModuleType], impl: str | None, *tensors: Tensor) -> Any:
-    """The module to use for these tensors, the one asked for.
+class Choice(NamedTuple):
+    """Which implementation an op runs, and why not those that would be faster."""
 
-    "auto" takes the first of `implementations` that supports the tensors. Raises ConfigError where
-    the one asked for does not exist or does not support them.
+    op: str
+    impl: str
+    refused: Mapping[str, str]
+    layer: str = ""
+
+    def __str__(self) -> str:
+        why = "".join(f"; not {name}: {reason}" for name, reason in self.refused.items())
+        return f"{self.layer or self.op}: {self.op + ' ' if self.layer else ''}by {self.impl}{why}"
+
+
+def choose(implementations: Mapping[str, ModuleType], impl: str | None, *operands: Any) -> Any:
+    """The module that `decide` names."""
+    return implementations[decide("", implementations, impl, *operands).impl]
+
+
+def decide(
+    op: str, implementations: Mapping[str, ModuleType], impl: str | None, *operands: Any
+) -> Choice:
+    """What to use for these operands (tensors or shapes): the implementation asked for.
+
+    "auto", or one that this op does not have but another does, takes the first of
+    `implementations` that supports the operands. Raises ConfigError where the one asked for does
+    not exist or does not support them, or none does.
     """
     name = asked(impl)
-    if name != AUTO:
-        if name not in implementations:
-            raise ConfigError(f"no implementation {name!r}. {did_you_mean(name, implementations)}")
-        if reason := implementations[name].unsupported(*tensors):
+    if name not in (AUTO, *NAMES):
+        raise ConfigError(f"no implementation {name!r}. {did_you_mean(name, NAMES)}")
+    if name in implementations:
+        if reason := implementations[name].unsupported(*operands):
             raise ConfigError(f"implementation {name!r}: {reason}; use 'auto'")
-        return implementations[name]
-    return next(module for module in implementations.values() if not module.unsupported(*tensors))
+        return Choice(op, name, {})
+    refused: dict[str, str] = {}
+    for candidate, module in implementations.items():
+        reason = module.unsupported(*operands)
+        if reason is None:
+            return Choice(op, candidate, refused)
+        refused[candidate] = reason
+    raise ConfigError("no implementation: " + "; ".join(f"{n}: {r}" for n, r in refused.items()))

@@ -10,6 +10,10 @@ import shutil
 import subprocess
 import tempfile
 from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
 
 log = logging.getLogger(__name__)
 
@@ -18,6 +22,28 @@ COMPILERS = ("c++", "g++", "clang++")
 FLAGS = ("-O3", "-march=native", "-std=c++17", "-fno-math-errno", "-fPIC", "-shared")
 PARALLEL = "-fopenmp"
 LONGEST_BUILD_S = 120
+HEADERS = Path(__file__).parent
+"""What the sources include."""
+
+# torch.library.custom_op would import the compiler, more than a second, on the first call
+LIBRARY = torch.library.Library("speechkit", "DEF")
+"""Where the ops are registered with torch, so that compile, export and autograd know them."""
+
+
+def call(function: Any, *arguments: Tensor | int | None) -> None:
+    """Calls a C function with the addresses of tensors, 64-bit integers, and torch's threads."""
+    given = (
+        ctypes.c_int64(x)
+        if isinstance(x, int)
+        else ctypes.c_void_p(None if x is None else x.data_ptr())
+        for x in arguments
+    )
+    function(*given, ctypes.c_int(torch.get_num_threads()))
+
+
+def sum_type(dtype: torch.dtype) -> torch.dtype:
+    """The type that sums of products are made in."""
+    return torch.promote_types(dtype, torch.float32)
 
 
 @functools.cache
@@ -31,7 +57,9 @@ def load(source: Path) -> ctypes.CDLL | str:
             return ctypes.CDLL(str(_built(source, compiler)))
         except (OSError, subprocess.SubprocessError) as error:
             said = getattr(error, "stderr", None) or str(error)
-            reason = f"{source.name} does not build: {said.strip().splitlines()[0]}"
+            lines = said.strip().splitlines()
+            what = next((line for line in lines if "error" in line), lines[0])
+            reason = f"{source.parent.name}/{source.name} does not build: {what}"
     # not a warning: a machine without a compiler is nothing that its user must mend
     log.info("native ops are off: %s; torch's own are used", reason)
     return reason
@@ -39,20 +67,21 @@ def load(source: Path) -> ctypes.CDLL | str:
 
 def _built(source: Path, compiler: str) -> Path:
     """The shared library in the cache, built if it is not there."""
-    text = source.read_bytes()
+    text = b"".join(path.read_bytes() for path in (source, *sorted(HEADERS.glob("*.h"))))
     version = _run(compiler, "--version").splitlines()[0]
     key = "\n".join((version, *FLAGS, PARALLEL, processor())).encode()
     digest = hashlib.sha256(text + key).hexdigest()[:16]
     target = cache_folder() / f"{source.parent.name}-{digest}.so"
     if not target.exists():
         target.parent.mkdir(parents=True, exist_ok=True)
+        flags = (*FLAGS, f"-I{HEADERS}")
         with tempfile.TemporaryDirectory(dir=target.parent) as folder:
             made = Path(folder) / target.name
             try:
-                _run(compiler, *FLAGS, PARALLEL, str(source), "-o", str(made))
+                _run(compiler, *flags, PARALLEL, str(source), "-o", str(made))
             except subprocess.CalledProcessError:
                 # some compilers come without OpenMP; one thread does as well
-                _run(compiler, *FLAGS, str(source), "-o", str(made))
+                _run(compiler, *flags, str(source), "-o", str(made))
             # whole or not at all, whoever else builds it now
             os.replace(made, target)
     return target

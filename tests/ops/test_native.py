@@ -7,7 +7,10 @@ from pathlib import Path
 
 import pytest
 
+import speechkit
 from speechkit.ops import native
+
+PACKAGE = Path(speechkit.__file__).parent
 
 pytestmark = pytest.mark.skipif(
     not any(map(native.shutil.which, native.COMPILERS)), reason="there is no C++ compiler"
@@ -44,6 +47,11 @@ def test_a_source_is_built_once_and_again_when_it_changes(tmp_path: Path) -> Non
     source(tmp_path, 'extern "C" int answer() { return 43; }')
     native.load.cache_clear()
     assert native.load(path).answer() == 43
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.cpp")), ids=lambda p: str(p.parent.name))
+def test_every_source_of_the_package_builds(path: Path) -> None:
+    assert isinstance(native.load(path), ctypes.CDLL)
 
 
 def test_what_does_not_build_is_one_line(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

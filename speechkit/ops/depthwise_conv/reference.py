@@ -1,6 +1,7 @@
 """The definition: obvious, slow, differentiable."""
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -9,8 +10,18 @@ def unsupported(x: Tensor, weight: Tensor) -> str | None:
     return None
 
 
-def depthwise_conv(x: Tensor, weight: Tensor, stride: int = 1, dilation: int = 1) -> Tensor:
-    """y[c, t] = Σ_k w[c, k] x[c, t·stride + k·dilation]; shapes as the public function."""
+def depthwise_conv(
+    x: Tensor,
+    weight: Tensor,
+    stride: int,
+    dilation: int,
+    padding: tuple[int, int],
+    valid: Tensor | None,
+) -> Tensor:
+    """Shapes as the public function."""
+    if valid is not None:
+        x = torch.where(valid[:, None], x, 0)
+    x = F.pad(x, padding)
     taps = weight.shape[2]
     frames = (x.shape[2] - dilation * (taps - 1) - 1) // stride + 1
     ends = [k * dilation + (frames - 1) * stride + 1 for k in range(taps)]

@@ -18,14 +18,26 @@ def unsupported(x: Tensor, weight: Tensor) -> str | None:
     return None
 
 
-def depthwise_conv(x: Tensor, weight: Tensor, stride: int, dilation: int) -> Tensor:
+def depthwise_conv(
+    x: Tensor,
+    weight: Tensor,
+    stride: int,
+    dilation: int,
+    padding: tuple[int, int],
+    valid: Tensor | None,
+) -> Tensor:
     """Shapes as the public function."""
-    y: Tensor = DepthwiseConv.apply(x, weight, stride, dilation)
+    rows = x.transpose(1, 2)
+    if valid is not None:
+        # on rows, whose memory is in order, this is twice as fast
+        rows = torch.where(valid[:, :, None], rows, 0)
+    x = F.pad(rows, (0, 0, *padding)).transpose(1, 2)
+    y: Tensor = DepthwiseConv.apply(x, weight.to(x.dtype), stride, dilation)
     return y
 
 
 class DepthwiseConv(torch.autograd.Function):
-    """Forward and both gradients; arguments as the public function."""
+    """Forward and both gradients, without padding."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, stride: int, dilation: int) -> Tensor:

@@ -1,0 +1,95 @@
+"""Activations that a fused op can apply: a kind with a few numbers, or polynomials by pieces.
+
+A module of a plugin joins in by an attribute `native` that holds an Activation; any other module
+runs by itself after the op.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import chain
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+KINDS = ("none", "relu", "clamp", "silu", "sigmoid", "tanh", "gelu", "gelu_tanh", "pieces")
+"""In the order of the C++ enumeration."""
+
+
+@dataclass(frozen=True)
+class Activation:
+    """y = f(x) for one of KINDS: clamp (low, high) and silu (beta) have parameters.
+
+    `pieces` holds ascending bounds, then for each piece between them three coefficients
+    (c0, c1, c2) of c0 + c1 x + c2 x²: `Activation("pieces", (0.0,), ((0, 0.1, 0), (0, 1, 0)))`
+    is a leaky ReLU.
+    """
+
+    kind: str
+    parameters: tuple[float, ...] = ()
+    pieces: tuple[tuple[float, float, float], ...] = ()
+
+    @property
+    def code(self) -> int:
+        """Its number in C++."""
+        return KINDS.index(self.kind)
+
+    @property
+    def numbers(self) -> list[float]:
+        """Its parameters as C++ reads them."""
+        if self.kind != "pieces":
+            return [*self.parameters, 0.0, 0.0][: max(2, len(self.parameters))]
+        degrees = [max((n for n in (1, 2) if c[n]), default=0) for c in self.pieces]
+        rows = [(float(d), *c) for d, c in zip(degrees, self.pieces, strict=True)]
+        return [float(len(self.parameters)), *self.parameters, *chain.from_iterable(rows)]
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """The same in torch."""
+        if self.kind == "pieces":
+            return self._polynomials(x)
+        y: Tensor = _FUNCTIONS[self.kind](x, *self.parameters)
+        return y
+
+    def _polynomials(self, x: Tensor) -> Tensor:
+        y = x
+        for bound, c in zip((-math.inf, *self.parameters), self.pieces, strict=True):
+            piece = torch.full_like(x, c[0])
+            piece = piece + c[1] * x if c[1] or c[2] else piece
+            piece = piece + c[2] * x * x if c[2] else piece
+            y = torch.where(x >= bound, piece, y)
+        return y
+
+
+NONE = Activation("none")
+_FUNCTIONS: dict[str, Any] = {
+    "none": lambda x: x,
+    "relu": torch.relu,
+    "clamp": torch.clamp,
+    "silu": lambda x, beta: x * torch.sigmoid(beta * x),
+    "sigmoid": torch.sigmoid,
+    "tanh": torch.tanh,
+    "gelu": F.gelu,
+    "gelu_tanh": lambda x: F.gelu(x, approximate="tanh"),
+}
+
+
+def activation_of(module: nn.Module) -> Activation | None:
+    """The Activation that equals a module, or None."""
+    made = _KNOWN.get(type(module))
+    return made(module) if made else getattr(module, "native", None)
+
+
+# by exact type: a subclass may compute something else
+_KNOWN: dict[type, Callable[[Any], Activation]] = {
+    nn.ReLU: lambda m: Activation("relu"),
+    nn.Hardtanh: lambda m: Activation("clamp", (float(m.min_val), float(m.max_val))),
+    nn.SiLU: lambda m: Activation("silu", (1.0,)),
+    nn.GELU: lambda m: Activation("gelu" if m.approximate == "none" else "gelu_tanh"),
+    nn.Sigmoid: lambda m: Activation("sigmoid"),
+    nn.Tanh: lambda m: Activation("tanh"),
+    nn.LeakyReLU: lambda m: Activation(
+        "pieces", (0.0,), ((0.0, float(m.negative_slope), 0.0), (0.0, 1.0, 0.0))
+    ),
+}

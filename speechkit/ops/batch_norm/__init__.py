@@ -1,0 +1,24 @@
+"""Batch normalisation over the real rows of a matrix, as training wants it."""
+
+from torch import Tensor
+
+from speechkit.ops._dispatch import choose
+from speechkit.ops.batch_norm import cpu
+from speechkit.ops.batch_norm import torch as torch_
+
+IMPLEMENTATIONS = {"cpu": cpu, "torch": torch_, "reference": torch_}
+"""The fastest first."""
+
+
+def batch_norm(
+    x: Tensor, valid: Tensor, weight: Tensor, bias: Tensor, eps: float, impl: str | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """y = (x − μ) / sqrt(σ² + eps) · weight + bias with μ and σ² over the rows that are valid.
+
+    The other rows may hold anything, and are zero in y. Shape: x and y `[N, C]`, valid `[N]` bool,
+    weight and bias `[C]`; μ and σ² (biased) `[C]`, through which no gradient flows.
+    Ioffe & Szegedy, arXiv:1502.03167.
+    """
+    chosen = choose(IMPLEMENTATIONS, impl, x, weight)
+    y, mean, variance = chosen.batch_norm(x, valid, weight, bias, eps)
+    return y, mean, variance

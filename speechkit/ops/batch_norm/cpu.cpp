@@ -1,0 +1,158 @@
+// Batch normalisation over the valid rows of a matrix in two passes over memory, and its gradients
+// in two more.
+
+#include <algorithm>
+#include <cmath>
+
+#include "simd.h"
+
+using namespace speechkit;
+
+namespace {
+
+// rows whose sums are made in the type of the data before they join the totals
+constexpr int64_t BLOCK = 32;
+
+// Runs part(first row, last row, totals) on a share of the rows for each thread; the sums of
+// `count` totals are the same for one number of threads, whichever ends first.
+template <class Part>
+void sum_rows(int64_t rows, int64_t count, double* totals, int threads, Part part) {
+  std::vector<double> each(threads * count);
+#pragma omp parallel for num_threads(threads) if (threads > 1)
+  for (int t = 0; t < threads; ++t)
+    part(rows * t / threads, rows * (t + 1) / threads, each.data() + t * count);
+  std::fill(totals, totals + count, 0.0);
+  for (int t = 0; t < threads; ++t)
+    for (int64_t i = 0; i < count; ++i) totals[i] += each[t * count + i];
+}
+
+template <class X, class T>
+void statistics(const X* x, const bool* valid, int64_t rows, int64_t channels, double* mean,
+                double* variance, int threads) {
+  // the deviations are taken from the first valid row, so that their squares do not cancel
+  std::vector<double> totals(2 * channels + 1);
+  std::vector<T> origin(channels);
+  const int64_t first = std::find(valid, valid + rows, true) - valid;
+  if (first < rows)
+    for (int64_t c = 0; c < channels; ++c) origin[c] = widen(x[first * channels + c]);
+  const T* o = origin.data();
+  sum_rows(rows, 2 * channels + 1, totals.data(), threads,
+           [=](int64_t from, int64_t to, double* total) {
+             Buffer<T> sums(2 * channels);
+             T *sum = sums.data(), *square = sum + channels;
+             for (int64_t start = from; start < to; start += BLOCK) {
+               std::fill(sums.begin(), sums.end(), T(0));
+               for (int64_t r = start; r < std::min(to, start + BLOCK); ++r) {
+                 if (!valid[r]) continue;
+                 total[2 * channels] += 1;
+                 const X* row = x + r * channels;
+                 for (int64_t c = 0; c < channels; ++c) {
+                   const T d = T(widen(row[c])) - o[c];
+                   sum[c] += d;
+                   square[c] += d * d;
+                 }
+               }
+               for (int64_t c = 0; c < 2 * channels; ++c) total[c] += sum[c];
+             }
+           });
+  const double count = std::max(1.0, totals[2 * channels]);
+  for (int64_t c = 0; c < channels; ++c) {
+    const double d = totals[c] / count;
+    mean[c] = o[c] + d;
+    variance[c] = std::max(0.0, totals[channels + c] / count - d * d);
+  }
+}
+
+template <class X, class T>
+void forward(const X* x, const bool* valid, const T* weight, const T* bias, X* y, T* mean,
+             T* variance, int64_t rows, int64_t channels, double eps, int threads) {
+  std::vector<double> mu(channels), sigma(channels);
+  statistics<X, T>(x, valid, rows, channels, mu.data(), sigma.data(), threads);
+  Buffer<T> scale(channels), shift(channels);
+  for (int64_t c = 0; c < channels; ++c) {
+    const double s = weight[c] / std::sqrt(sigma[c] + eps);
+    mean[c] = mu[c], variance[c] = sigma[c];
+    scale[c] = s, shift[c] = bias[c] - mu[c] * s;
+  }
+  const T *s = scale.data(), *b = shift.data();
+#pragma omp parallel for num_threads(threads) if (threads > 1)
+  for (int64_t r = 0; r < rows; ++r) {
+    const X* from = x + r * channels;
+    X* to = y + r * channels;
+    if (!valid[r]) {
+      std::memset(to, 0, sizeof(X) * channels);
+      continue;
+    }
+    for (int64_t c = 0; c < channels; ++c) narrow(T(widen(from[c])) * s[c] + b[c], to + c);
+  }
+}
+
+// With x̂ = (x − μ) / σ: dbias = Σ dy, dweight = Σ dy x̂, dx = weight / σ (dy − (dbias + x̂ dweight) / n).
+template <class X, class T>
+void backward(const X* dy, const X* x, const bool* valid, const T* weight, const T* mean,
+              const T* variance, X* dx, T* dweight, T* dbias, int64_t rows, int64_t channels,
+              double eps, int threads) {
+  std::vector<double> totals(2 * channels + 1);
+  sum_rows(rows, 2 * channels + 1, totals.data(), threads,
+           [=](int64_t from, int64_t to, double* total) {
+             Buffer<T> sums(2 * channels);
+             T *sum = sums.data(), *product = sum + channels;
+             for (int64_t start = from; start < to; start += BLOCK) {
+               std::fill(sums.begin(), sums.end(), T(0));
+               for (int64_t r = start; r < std::min(to, start + BLOCK); ++r) {
+                 if (!valid[r]) continue;
+                 total[2 * channels] += 1;
+                 const X *row = x + r * channels, *d = dy + r * channels;
+                 for (int64_t c = 0; c < channels; ++c) {
+                   const T g = widen(d[c]);
+                   sum[c] += g;
+                   product[c] += g * (T(widen(row[c])) - mean[c]);
+                 }
+               }
+               for (int64_t c = 0; c < 2 * channels; ++c) total[c] += sum[c];
+             }
+           });
+  const double count = std::max(1.0, totals[2 * channels]);
+  // dx = a dy + b x + c, for each channel
+  Buffer<T> a(channels), b(channels), constant(channels);
+  for (int64_t c = 0; c < channels; ++c) {
+    const double rstd = 1 / std::sqrt(variance[c] + eps), through = totals[channels + c] * rstd;
+    dweight[c] = through, dbias[c] = totals[c];
+    a[c] = weight[c] * rstd;
+    b[c] = -weight[c] * rstd * rstd * through / count;
+    constant[c] = -weight[c] * rstd * totals[c] / count - double(b[c]) * mean[c];
+  }
+  const T *pa = a.data(), *pb = b.data(), *pc = constant.data();
+#pragma omp parallel for num_threads(threads) if (threads > 1)
+  for (int64_t r = 0; r < rows; ++r) {
+    const X *row = x + r * channels, *d = dy + r * channels;
+    X* to = dx + r * channels;
+    if (!valid[r]) {
+      std::memset(to, 0, sizeof(X) * channels);
+      continue;
+    }
+    for (int64_t c = 0; c < channels; ++c)
+      narrow(pa[c] * T(widen(d[c])) + pb[c] * T(widen(row[c])) + pc[c], to + c);
+  }
+}
+
+}  // namespace
+
+// x, y, dy and dx [rows, channels], valid [rows], the others [channels]; eps is a double's address.
+#define BATCH_NORM(NAME, X, T)                                                                     \
+  extern "C" void batch_norm_##NAME(const X* x, const bool* valid, const T* weight, const T* bias, \
+                                    X* y, T* mean, T* variance, const double* eps, int64_t rows,   \
+                                    int64_t channels, int threads) {                               \
+    forward(x, valid, weight, bias, y, mean, variance, rows, channels, *eps, threads);             \
+  }                                                                                                \
+  extern "C" void batch_norm_backward_##NAME(                                                      \
+      const X* dy, const X* x, const bool* valid, const T* weight, const T* mean,                  \
+      const T* variance, X* dx, T* dweight, T* dbias, const double* eps, int64_t rows,             \
+      int64_t channels, int threads) {                                                             \
+    backward(dy, x, valid, weight, mean, variance, dx, dweight, dbias, rows, channels, *eps,       \
+             threads);                                                                             \
+  }
+
+BATCH_NORM(f32, float, float)
+BATCH_NORM(f64, double, double)
+BATCH_NORM(bf16, bfloat16, float)

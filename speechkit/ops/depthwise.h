@@ -1,0 +1,112 @@
+// The inner loops of a depthwise convolution over time, shared by the ops that hold one.
+//
+// A panel of LANES channels is copied to memory in order, zeros where the window reaches beyond the
+// sound or a frame is not valid; its rows then stay in the first cache while every tap passes over
+// them. TILE outputs (or gradients of taps) are summed at once, each in a register of its own.
+
+#pragma once
+
+#include <algorithm>
+
+#include "simd.h"
+
+namespace speechkit {
+
+constexpr int TILE = 12;
+constexpr int64_t PANEL_BYTES = 24 << 10;
+
+// Rows first .. first + count − 1 of x [frames, channels], `width` channels of each; rows outside
+// x, rows that `valid` (if given) does not mark, and lanes from `width` on are zero.
+template <class X, class T>
+void copy_panel(const X* x, const bool* valid, int64_t frames, int64_t channels, int64_t width,
+                int64_t first, int64_t count, T* panel) {
+  constexpr int64_t lanes = Vector<T>::lanes;
+  for (int64_t row = 0; row < count; ++row) {
+    T* to = panel + row * lanes;
+    const int64_t frame = first + row;
+    if (frame < 0 || frame >= frames || (valid && !valid[frame])) {
+      std::memset(to, 0, REGISTER_BYTES);
+      continue;
+    }
+    const X* from = x + frame * channels;
+    if (width == lanes) {
+      for (int64_t c = 0; c < lanes; ++c) to[c] = widen(from[c]);
+    } else {
+      for (int64_t c = 0; c < lanes; ++c) to[c] = c < width ? widen(from[c]) : T(0);
+    }
+  }
+}
+
+template <class Y, class T>
+inline void store_lanes(Y* to, typename Vector<T>::type value, int64_t width) {
+  T lanes[Vector<T>::lanes];
+  store(lanes, value);
+  if (width == Vector<T>::lanes) {
+    for (int64_t c = 0; c < Vector<T>::lanes; ++c) narrow(lanes[c], to + c);
+  } else {
+    for (int64_t c = 0; c < width; ++c) narrow(lanes[c], to + c);
+  }
+}
+
+// sum[n] += Σ_i a[i] b[i · step + n · spread] for n < N, rows of LANES each. With a the taps these
+// are outputs of the convolution; with a the output's gradient they are gradients of the taps.
+template <class T, int N>
+inline void correlate(const T* a, const T* b, int64_t count, int64_t step, int64_t spread,
+                      typename Vector<T>::type* sum) {
+  constexpr int64_t lanes = Vector<T>::lanes;
+  int64_t i = 0;
+  if (step == 1 && spread == 1) {
+    // each row of b meets four of a at once: a load for every four products
+    for (; i + 4 <= count; i += 4) {
+      const auto a0 = load(a + i * lanes), a1 = load(a + (i + 1) * lanes);
+      const auto a2 = load(a + (i + 2) * lanes), a3 = load(a + (i + 3) * lanes);
+#pragma GCC unroll 16
+      for (int m = 0; m < N + 3; ++m) {
+        const auto row = load(b + (i + m) * lanes);
+        if (m < N) sum[m] += a0 * row;
+        if (m >= 1 && m - 1 < N) sum[m - 1] += a1 * row;
+        if (m >= 2 && m - 2 < N) sum[m - 2] += a2 * row;
+        if (m >= 3) sum[m - 3] += a3 * row;
+      }
+    }
+  }
+  for (; i < count; ++i) {
+    const auto one = load(a + i * lanes);
+    const T* row = b + i * step * lanes;
+#pragma GCC unroll 16
+    for (int n = 0; n < N; ++n) sum[n] += one * load(row + n * spread * lanes);
+  }
+}
+
+// N sums at a time, from sum n on, through `put(n, sum)`; returns the first that is left.
+template <class T, int N, class Put>
+inline int64_t correlate_tiles(const T* a, const T* b, int64_t terms, int64_t step, int64_t spread,
+                               int64_t n, int64_t count, Put put) {
+  for (; n + N <= count; n += N) {
+    typename Vector<T>::type sum[N] = {};
+    correlate<T, N>(a, b + n * spread * Vector<T>::lanes, terms, step, spread, sum);
+#pragma GCC unroll 16
+    for (int i = 0; i < N; ++i) put(n + i, sum[i]);
+  }
+  return n;
+}
+
+template <class T, class Put>
+inline void correlate_all(const T* a, const T* b, int64_t terms, int64_t step, int64_t spread,
+                          int64_t count, Put put) {
+  int64_t n = correlate_tiles<T, TILE>(a, b, terms, step, spread, 0, count, put);
+  n = correlate_tiles<T, 4>(a, b, terms, step, spread, n, count, put);
+  correlate_tiles<T, 1>(a, b, terms, step, spread, n, count, put);
+}
+
+// Outputs whose input rows fill a panel that the first cache holds.
+inline int64_t panel_outputs(int64_t taps, int64_t stride, int64_t dilation) {
+  const int64_t rows = PANEL_BYTES / REGISTER_BYTES - dilation * (taps - 1);
+  return std::max<int64_t>(4 * TILE, rows / stride / TILE * TILE);
+}
+
+inline int64_t rows_for(int64_t outputs, int64_t taps, int64_t stride, int64_t dilation) {
+  return (outputs - 1) * stride + dilation * (taps - 1) + 1;
+}
+
+}  // namespace speechkit

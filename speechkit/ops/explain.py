@@ -1,0 +1,36 @@
+"""Which implementation each layer of a model runs, and why not a faster one."""
+
+import torch
+from torch import nn
+
+from speechkit.ops._dispatch import Choice, decide
+from speechkit.ops.batch_norm import IMPLEMENTATIONS as BATCH_NORM
+from speechkit.ops.depthwise_conv import implementation as depthwise_conv
+from speechkit.ops.linear import implementation as linear
+from speechkit.ops.separable_conv import IMPLEMENTATIONS as SEPARABLE_CONV
+from speechkit.ops.separable_conv import Shape
+
+__all__ = ["Choice", "explain", "implementations"]
+
+
+def explain(model: nn.Module) -> list[Choice]:
+    """A line for each layer that runs an op or stands beside one: `print(*explain(m), sep="\\n")`.
+
+    In a model from `sk.prepare` a sub-block is one layer; what could not join it stands by itself.
+    """
+    return [
+        module.implementation()._replace(layer=name)
+        for name, module in model.named_modules()
+        if callable(getattr(module, "implementation", None))
+    ]
+
+
+def implementations() -> list[Choice]:
+    """What each op runs on this machine, in float32."""
+    one = torch.empty(1, 1)
+    return [
+        depthwise_conv(one[None]),
+        linear(one),
+        decide("batch_norm", BATCH_NORM, None, one, one[0]),
+        decide("separable_conv", SEPARABLE_CONV, None, Shape(1, 1), one),
+    ]

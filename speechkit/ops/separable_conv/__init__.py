@@ -1,0 +1,90 @@
+"""A depthwise and a 1×1 convolution with bias, residual and activation, as one op.
+
+    y = f(W (w * x) + b + residual)
+
+Its weights are packed once and used often: `pack(...)` chooses the implementation and gives an
+object to call; `separable_conv` does both at once.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from speechkit.ops._dispatch import Choice, decide
+from speechkit.ops.activation import NONE, Activation
+from speechkit.ops.separable_conv import cpu, reference
+from speechkit.ops.separable_conv import torch as torch_
+from speechkit.ops.separable_conv.shape import PRECISIONS, Precision, Shape
+
+__all__ = [
+    "IMPLEMENTATIONS",
+    "PRECISIONS",
+    "Packed",
+    "Precision",
+    "Shape",
+    "pack",
+    "separable_conv",
+]
+IMPLEMENTATIONS = {"cpu": cpu, "torch": torch_, "reference": reference}
+"""The fastest first."""
+
+
+@dataclass(frozen=True)
+class Packed:
+    """A separable convolution with its weights, laid out as the implementation wants them."""
+
+    shape: Shape
+    choice: Choice
+    weights: tuple[Tensor | None, ...]
+
+    def __call__(
+        self, x: Tensor, valid: Tensor | None = None, residual: Tensor | None = None
+    ) -> Tensor:
+        """y `[B, C', T']` of x `[B, C, T]`, which counts as zero where `valid [B, T]` is False.
+
+        The residual is added before the activation; all are channels-last.
+        """
+        implementation: Any = IMPLEMENTATIONS[self.choice.impl]
+        y: Tensor = implementation.run(self.shape, self.weights, x, valid, residual)
+        return y
+
+
+def pack(
+    shape: Shape,
+    depthwise: Tensor | None,
+    pointwise: Tensor,
+    bias: Tensor,
+    impl: str | None = None,
+) -> Packed:
+    """Weights `[C, 1, K]` (None where `shape.taps` is 0), `[C', C]` and `[C']`, ready for use.
+
+    Raises ConfigError where `impl`, one of IMPLEMENTATIONS, cannot compute in `shape.precision`.
+    """
+    choice = decide("separable_conv", IMPLEMENTATIONS, impl, shape, pointwise)
+    implementation: Any = IMPLEMENTATIONS[choice.impl]
+    return Packed(shape, choice, implementation.pack(shape, depthwise, pointwise, bias))
+
+
+def separable_conv(
+    x: Tensor,
+    depthwise: Tensor | None,
+    pointwise: Tensor,
+    bias: Tensor,
+    stride: int = 1,
+    dilation: int = 1,
+    padding: tuple[int, int] = (0, 0),
+    activation: Activation = NONE,
+    residual: Tensor | None = None,
+    valid: Tensor | None = None,
+    impl: str | None = None,
+) -> Tensor:
+    """y = f(W (w * x) + b + residual) in one call; differentiable.
+
+    Shape: x `[B, C, T]`, depthwise `[C, 1, K]` or None, pointwise `[C', C]`, bias `[C']`, y and
+    residual `[B, C', (left + T + right − span) // stride + 1]`, channels-last.
+    """
+    c_out, c_in = pointwise.shape
+    taps = 0 if depthwise is None else depthwise.shape[2]
+    shape = Shape(c_in, c_out, taps, stride, dilation, padding, activation)
+    return pack(shape, depthwise, pointwise, bias, impl)(x, valid, residual)

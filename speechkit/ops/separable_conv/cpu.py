@@ -1,0 +1,169 @@
+"""The same in C++ for this processor, in float32, bfloat16 and int8, as a torch custom op.
+
+Where a gradient is wanted the parts run one after the other, each with its own.
+"""
+
+import ctypes
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from speechkit.ops.depthwise_conv import depthwise_conv
+from speechkit.ops.linear import linear
+from speechkit.ops.native import LIBRARY, call, load
+from speechkit.ops.separable_conv.shape import PRECISIONS, Shape
+
+SOURCE = Path(__file__).with_name("cpu.cpp")
+COLUMNS = 16
+"""What matmul.h pads columns to."""
+GROUPS = {"float32": 1, "bfloat16": 2, "int8": 4}
+STORED = {"float32": torch.float32, "bfloat16": torch.bfloat16, "int8": torch.int8}
+
+
+def unsupported(shape: Shape, pointwise: Tensor) -> str | None:
+    """Why this implementation cannot take these weights, or None."""
+    if pointwise.device.type != "cpu":
+        return f"it runs on the CPU, not on {pointwise.device.type}"
+    if pointwise.dtype != torch.float32:
+        return f"it takes float32, not {pointwise.dtype}"
+    library = load(SOURCE)
+    return library if isinstance(library, str) else None
+
+
+def pack(
+    shape: Shape, depthwise: Tensor | None, pointwise: Tensor, bias: Tensor
+) -> tuple[Tensor | None, ...]:
+    """Taps, panels, bias, scales, offsets and activation parameters; the plain weights last."""
+    taps = None if depthwise is None else _grouped(depthwise.detach())
+    bias_padded = _padded(bias.detach())
+    scale, offset = torch.zeros_like(bias_padded), torch.zeros_like(bias_padded)
+    rows = -(-shape.c_in // GROUPS[shape.precision]) * GROUPS[shape.precision]
+    packed = torch.empty(rows * len(bias_padded), dtype=STORED[shape.precision])
+    precision = PRECISIONS.index(shape.precision)
+    plain = pointwise.detach().contiguous()
+    function = _library().separable_conv_pack
+    call(function, plain, packed, scale, offset, precision, shape.c_in, shape.c_out)
+    numbers = torch.tensor(shape.activation.numbers)
+    return taps, packed, bias_padded, scale, offset, numbers, depthwise, pointwise, bias
+
+
+def run(
+    shape: Shape,
+    weights: tuple[Tensor | None, ...],
+    x: Tensor,
+    valid: Tensor | None,
+    residual: Tensor | None,
+) -> Tensor:
+    """Shapes as Packed."""
+    *packed, depthwise, pointwise, bias = weights
+    wanted = (x, residual, depthwise, pointwise, bias)
+    if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in wanted):
+        return _in_parts(shape, depthwise, pointwise, bias, x, valid, residual)
+    y: Tensor = torch.ops.speechkit.separable_conv(
+        x,
+        valid,
+        *packed,
+        residual,
+        [shape.c_out, shape.taps, shape.stride, shape.dilation, *shape.padding],
+        PRECISIONS.index(shape.precision),
+        shape.activation.code,
+    )
+    return y
+
+
+def _in_parts(
+    shape: Shape,
+    depthwise: Tensor | None,
+    pointwise: Tensor | None,
+    bias: Tensor | None,
+    x: Tensor,
+    valid: Tensor | None,
+    residual: Tensor | None,
+) -> Tensor:
+    assert pointwise is not None
+    if depthwise is None:
+        x = x[:, :, :: shape.stride]
+    else:
+        around = shape.stride, shape.dilation, shape.padding, valid
+        x = depthwise_conv(x, depthwise, *around, impl="cpu")
+    y = linear(x.transpose(1, 2), pointwise, bias).transpose(1, 2)
+    return shape.activation(y if residual is None else y + residual)
+
+
+LIBRARY.define(
+    "separable_conv(Tensor x, Tensor? valid, Tensor? taps, Tensor packed, Tensor bias,"
+    " Tensor scale, Tensor offset, Tensor numbers, Tensor? residual, int[] sizes, int precision,"
+    " int activation) -> Tensor"
+)
+
+
+def _forward(
+    x: Tensor,
+    valid: Tensor | None,
+    taps: Tensor | None,
+    packed: Tensor,
+    bias: Tensor,
+    scale: Tensor,
+    offset: Tensor,
+    numbers: Tensor,
+    residual: Tensor | None,
+    sizes: list[int],
+    precision: int,
+    activation: int,
+) -> Tensor:
+    c_out, count, stride, dilation, left, _ = sizes
+    rows = x.transpose(1, 2).float().contiguous()
+    more = None if residual is None else residual.transpose(1, 2).float().contiguous()
+    marks = None if valid is None else valid.contiguous()
+    batch, frames, channels = rows.shape
+    y = rows.new_empty(batch, _frames_out(frames, sizes), c_out)
+    given = rows, marks, taps, packed, bias, scale, offset, more, numbers, y
+    shape = batch, frames, channels, count, stride, dilation, left, y.shape[1], c_out
+    call(_library().separable_conv, *given, *shape, precision, activation)
+    return y.transpose(1, 2)
+
+
+def _fake(
+    x: Tensor,
+    valid: Tensor | None,
+    taps: Tensor | None,
+    packed: Tensor,
+    bias: Tensor,
+    scale: Tensor,
+    offset: Tensor,
+    numbers: Tensor,
+    residual: Tensor | None,
+    sizes: list[int],
+    precision: int,
+    activation: int,
+) -> Tensor:
+    frames = _frames_out(x.shape[2], sizes)
+    return x.new_empty(x.shape[0], frames, sizes[0], dtype=torch.float32).transpose(1, 2)
+
+
+LIBRARY.impl("separable_conv", _forward, "CPU")
+torch.library.register_fake("speechkit::separable_conv", _fake, lib=LIBRARY)
+
+
+def _frames_out(frames: int, sizes: list[int]) -> int:
+    _, taps, stride, dilation, left, right = sizes
+    return (left + frames + right - dilation * (max(taps, 1) - 1) - 1) // stride + 1
+
+
+def _library() -> ctypes.CDLL:
+    library = load(SOURCE)
+    assert isinstance(library, ctypes.CDLL), library
+    return library
+
+
+def _grouped(depthwise: Tensor) -> Tensor:
+    """`[C, 1, K]` as groups of a register's channels, `[C / lanes, K, lanes]`."""
+    lanes = int(_library().separable_conv_lanes())
+    taps = depthwise[:, 0]
+    taps = torch.nn.functional.pad(taps, (0, 0, 0, -len(taps) % lanes))
+    return taps.unflatten(0, (-1, lanes)).transpose(1, 2).contiguous()
+
+
+def _padded(values: Tensor) -> Tensor:
+    return torch.nn.functional.pad(values, (0, -len(values) % COLUMNS))
