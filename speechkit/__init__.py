@@ -23,6 +23,7 @@ _HOME = {
     "fit": "speechkit.train",
     "hookimpl": "speechkit.hookspecs",
     "load": "speechkit.checkpoint",
+    "prepare": "speechkit.models",
     "save": "speechkit.checkpoint",
     "stream": "speechkit.streaming",
     "transcribe": "speechkit.infer",

@@ -4,10 +4,11 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from speechkit.component import Spec
 from speechkit.nn import (
+    Add,
     AveragePool,
     BodyMaker,
     Chunk,
@@ -19,13 +20,6 @@ from speechkit.nn import (
     plain_block,
 )
 from speechkit.plugins import registry
-
-
-class Add(nn.Module):
-    """y = shortcut + body."""
-
-    def forward(self, shortcut: Tensor, body: Tensor) -> Tensor:
-        return shortcut + body
 
 
 class LogSoftmax(StreamLayer):

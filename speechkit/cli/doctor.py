@@ -28,6 +28,7 @@ def doctor(as_json: Json = False) -> None:
     import soundfile
     import torch
 
+    from speechkit.ops.explain import implementations
     from speechkit.plugins import registry
 
     cards = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
@@ -36,6 +37,7 @@ def doctor(as_json: Json = False) -> None:
         "packages": {name: _version(name) for name in PACKAGES},
         "cuda": cards if torch.cuda.is_available() else [],
         "threads": torch.get_num_threads(),
+        "ops": {choice.op: str(choice) for choice in implementations()},
         "microphones": _microphones(),
         "audio_formats": sorted(soundfile.available_formats()),
         "plugins": registry().plugins(),
@@ -73,6 +75,7 @@ def _in_words(row: dict[str, Any]) -> dict[str, str]:
         **{name: version or "not installed" for name, version in row["packages"].items()},
         "cuda": ", ".join(row["cuda"]) or "none",
         "threads": str(row["threads"]),
+        **{f"op {op}": text.removeprefix(f"{op}: ") for op, text in row["ops"].items()},
         **_microphones_in_words(row["microphones"]),
         "audio formats": " ".join(row["audio_formats"]),
         "plugins": ", ".join(f"{name} {version}" for name, version in row["plugins"].items()),

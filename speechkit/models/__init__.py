@@ -4,13 +4,25 @@ import torch
 
 from speechkit.models.marblenet import MarbleNet
 from speechkit.models.matchboxnet import MatchboxNet
-from speechkit.models.model import Model, Output
+from speechkit.models.model import Model, Output, Prepared
 from speechkit.models.net import Block, Net, encoder_layers
+from speechkit.models.prepare import prepare
 from speechkit.models.quartznet import QuartzNet
 from speechkit.nn import as_layer
 from speechkit.plugins import registry
 
-__all__ = ["Block", "MarbleNet", "MatchboxNet", "Model", "Net", "Output", "QuartzNet", "build"]
+__all__ = [
+    "Block",
+    "MarbleNet",
+    "MatchboxNet",
+    "Model",
+    "Net",
+    "Output",
+    "Prepared",
+    "QuartzNet",
+    "build",
+    "prepare",
+]
 
 
 def build(config: Net, seed: int = 0) -> Model:

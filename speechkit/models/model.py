@@ -1,5 +1,6 @@
 """From sound to scores: a front end, a stem, an encoder and a head in a row."""
 
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from torch import Tensor, nn
@@ -7,6 +8,15 @@ from torch import Tensor, nn
 from speechkit.errors import AudioError
 from speechkit.models.net import Net
 from speechkit.nn import Chunk, ClipHead, Serial, StreamLayer
+from speechkit.ops.separable_conv import Precision
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """How `prepare` made a model: the precision of its products, the implementation asked for."""
+
+    dtype: Precision
+    impl: str
 
 
 class Output(NamedTuple):
@@ -37,6 +47,7 @@ class Model(nn.Module):
         # scores carry no label beyond these; a CTC head adds the blank after them
         self.labels = config.labels
         self.sample_rate = config.sample_rate
+        self.prepared: Prepared | None = None
 
     def forward(self, audio: Tensor, lengths: Tensor | None = None) -> Output:
         """Scores of float32 audio `[B, N]` in [-1, 1] whose rows have `lengths [B]` samples."""

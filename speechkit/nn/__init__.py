@@ -2,8 +2,10 @@
 
 from speechkit.nn.block import BodyMaker, plain_block
 from speechkit.nn.conv import Conv, DenseConv, DepthwiseConv, LookAhead
-from speechkit.nn.frame import BatchNorm, Bias, Pointwise
+from speechkit.nn.frame import Add, Affine, BatchNorm, Bias, Pointwise
+from speechkit.nn.fuse import fuse
 from speechkit.nn.pool import AveragePool, ClipHead, RunningAverage, SlidingAverage
+from speechkit.nn.separable import SeparableConv, SeparableResidual
 from speechkit.nn.stream import (
     Chunk,
     Delay,
@@ -21,6 +23,8 @@ from speechkit.nn.stream import (
 )
 
 __all__ = [
+    "Add",
+    "Affine",
     "AveragePool",
     "BatchNorm",
     "Bias",
@@ -37,6 +41,8 @@ __all__ = [
     "Recurrent",
     "Residual",
     "RunningAverage",
+    "SeparableConv",
+    "SeparableResidual",
     "Serial",
     "SlidingAverage",
     "State",
@@ -45,6 +51,7 @@ __all__ = [
     "as_layer",
     "cat_time",
     "empty_past",
+    "fuse",
     "plain_block",
     "zeros",
 ]

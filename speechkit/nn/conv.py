@@ -7,7 +7,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from speechkit import ops
-from speechkit.nn.stream import Windowed
+from speechkit.nn.stream import Chunk, Windowed
+from speechkit.ops.depthwise_conv import implementation
+from speechkit.ops.explain import Choice
 
 LookAhead = int | Literal["same"]
 
@@ -69,6 +71,15 @@ class DepthwiseConv(Conv):
         self.weight = nn.Parameter(torch.empty(channels, 1, kernel))
         nn.init.xavier_uniform_(self.weight)
 
+    def implementation(self) -> Choice:
+        """What its convolution runs."""
+        return implementation(self.weight)
+
+    def forward(self, c: Chunk) -> Chunk:
+        padding = self.left, self.right
+        y = ops.depthwise_conv(c.x, self.weight, self.stride, self.dilation, padding, c.valid)
+        return Chunk(y, self.own(c.valid))
+
     def convolve(self, window: Tensor) -> Tensor:
         return ops.depthwise_conv(window, self.weight, self.stride, self.dilation)
 
@@ -98,7 +109,7 @@ class DenseConv(Conv):
     def convolve(self, window: Tensor) -> Tensor:
         if self.kernel == 1:
             frames = window[:, :, :: self.stride].transpose(1, 2)
-            return F.linear(frames, self.weight.squeeze(2)).transpose(1, 2)
+            return ops.linear(frames, self.weight.squeeze(2)).transpose(1, 2)
         y = F.conv2d(
             window.unsqueeze(2),
             self.weight.unsqueeze(2),

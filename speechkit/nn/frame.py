@@ -1,11 +1,12 @@
 """Layers that treat each frame alone."""
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from speechkit import ops
 from speechkit.nn.stream import Chunk, StreamLayer
+from speechkit.ops.explain import Choice
+from speechkit.ops.linear import implementation
 
 
 class Pointwise(StreamLayer):
@@ -25,12 +26,41 @@ class Pointwise(StreamLayer):
     def channels_out(self, c_in: int) -> int:
         return self.weight.shape[0]
 
+    def implementation(self) -> Choice:
+        """What its product runs."""
+        return implementation(self.weight)
+
     def forward(self, c: Chunk) -> Chunk:
-        y = F.linear(c.x.transpose(1, 2), self.weight, self.bias).transpose(1, 2)
+        y = ops.linear(c.x.transpose(1, 2), self.weight, self.bias).transpose(1, 2)
         return Chunk(y, c.valid)
 
     def extra_repr(self) -> str:
         return f"{self.weight.shape[1]}→{self.weight.shape[0]}, bias={self.bias is not None}"
+
+
+class Add(nn.Module):
+    """y = shortcut + body."""
+
+    def forward(self, shortcut: Tensor, body: Tensor) -> Tensor:
+        return shortcut + body
+
+
+class Affine(nn.Module):
+    """y = x · scale + shift per channel: what `fuse()` of a norm gives.
+
+    Shape: x and y `[B, C, T]`, scale and shift `[C]`.
+    """
+
+    scale: Tensor
+    shift: Tensor
+
+    def __init__(self, scale: Tensor, shift: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("scale", scale)
+        self.register_buffer("shift", shift)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.addcmul(self.shift[:, None], x, self.scale[:, None])
 
 
 class Bias(nn.Module):
@@ -45,6 +75,10 @@ class Bias(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return x + self.bias[:, None]
+
+    def fuse(self) -> Affine:
+        """The same, for `fuse` to fold into the layer before."""
+        return Affine(torch.ones_like(self.bias), self.bias.detach())
 
 
 class BatchNorm(StreamLayer):
@@ -71,17 +105,24 @@ class BatchNorm(StreamLayer):
     def forward(self, c: Chunk) -> Chunk:
         if self.training:
             return Chunk(self._normalize_batch(c), c.valid)
-        scale = self.weight * torch.rsqrt(self.running_var + self.eps)
-        shift = self.bias - self.running_mean * scale
+        scale, shift = self._in_evaluation()
         return Chunk(torch.addcmul(shift[:, None], c.x, scale[:, None]), c.valid)
 
+    def fuse(self) -> Affine:
+        """What it does in evaluation, for `fuse` to fold into the layer before."""
+        return Affine(*(value.detach() for value in self._in_evaluation()))
+
+    def _in_evaluation(self) -> tuple[Tensor, Tensor]:
+        scale = self.weight * torch.rsqrt(self.running_var + self.eps)
+        return scale, self.bias - self.running_mean * scale
+
     def _normalize_batch(self, c: Chunk) -> Tensor:
-        real = c.valid.flatten().to(c.x.dtype)
-        frames = c.masked.transpose(1, 2).flatten(0, 1)
-        y, mean, variance = ops.batch_norm(frames, real, self.weight, self.bias, self.eps)
+        valid = c.valid.flatten()
+        frames = c.x.transpose(1, 2).flatten(0, 1)
+        y, mean, variance = ops.batch_norm(frames, valid, self.weight, self.bias, self.eps)
         with torch.no_grad():
             self.num_batches_tracked += 1
-            count = real.sum().clamp(min=2)
+            count = valid.sum().clamp(min=2)
             unbiased = variance * count / (count - 1)
             self.running_mean.lerp_(mean.to(self.running_mean.dtype), self.momentum)
             self.running_var.lerp_(unbiased.to(self.running_var.dtype), self.momentum)

@@ -22,6 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from speechkit.errors import StreamError
+from speechkit.ops.explain import Choice
 
 State = Any
 """Nested tuples of tensors, batch first."""
@@ -157,12 +158,16 @@ class Windowed(StreamLayer):
         return empty_past(batch, c_in, self.keep, dtype, device)
 
     def step(self, c: Chunk, state: State) -> tuple[Chunk, State]:
+        x, own, state = self.slide(c, state)
+        return Chunk(self.compute(x, c.x.shape[2] // self.stride * self.rate), own), state
+
+    def slide(self, c: Chunk, state: State) -> tuple[Tensor, Tensor, State]:
+        """The kept frames and the new ones, the validity of what they make, the next state."""
         self.check_chunk(c)
         given = c.x.shape[2]
         x, valid = cat_time([state[0], c.masked]), torch.cat([state[1], c.valid], dim=1)
-        y = self.compute(x, given // self.stride * self.rate)
         own = self.own(valid[:, self.left : self.left + given])
-        return Chunk(y, own), (x[:, :, given:], valid[:, given:])
+        return x, own, (x[:, :, given:], valid[:, given:])
 
 
 class Recurrent(StreamLayer):
@@ -214,6 +219,10 @@ class FrameWise(StreamLayer):
 
     def channels_out(self, c_in: int) -> int:
         return c_in if self.c_out is None else self.c_out
+
+    def implementation(self) -> Choice:
+        """What its module runs: whatever it calls."""
+        return Choice(type(self.module).__name__, "itself", {})
 
     def forward(self, c: Chunk) -> Chunk:
         return Chunk(self.module(c.x), c.valid)

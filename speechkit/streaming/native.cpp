@@ -1,209 +1,248 @@
 // A whole net's step for sessions: a list of instructions over rows of channels, run for one session
 // after the other.
 //
-// Every buffer holds rows of LD(channels) floats, a whole number of registers; what lies beyond the
-// channels is never read as a channel. Beside it stand as many floats that say which rows are valid.
-// A layer that looks back keeps its last rows, masked, and their validity in the session's state.
+// A buffer in the scratch holds rows of ld(channels) floats; what lies beyond the channels is never
+// read as a channel. Beside it stand as many floats that say which rows are valid. A layer that looks
+// back keeps its last rows, masked, and their validity in the session's state: by groups of LANES
+// channels, so that the taps of a channel lie together, in a strip with room for `cycle` steps, at
+// whose end the rows still wanted move to the front.
 
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <cstring>
 
+#include "activation.h"
+#include "depthwise.h"
+#include "matmul.h"
+
+using namespace speechkit;
+
 namespace {
 
-constexpr int64_t LANES = 16;
-typedef float Register __attribute__((vector_size(4 * LANES)));
+// a multiple of every instruction's cycle
+constexpr int64_t CYCLE = 16;
+// sessions that go through an instruction together
+constexpr int64_t GROUP = 12;
 
 enum Code : int64_t {
-  DEPTHWISE, POINTWISE, AFFINE, ACTIVATE, LOG, DELAY, ADD, PREEMPHASIS, SPECTRUM, RESAMPLE,
+  SEPARABLE, DEPTHWISE, AFFINE, ACTIVATE, LOG, DELAY, ADD, PREEMPHASIS, SPECTRUM, RESAMPLE,
   LOG_SOFTMAX, SLIDING_AVERAGE, RUNNING_AVERAGE, PCEN,
 };
 
-enum Activation : int64_t { NONE, RELU, SILU, HARDTANH };
-
-// Offsets count floats: `in`, `out`, `other` and their valid flags in the scratch, `state` in the
-// session's state, `weights` in the weights. `window` is scratch for the rows kept and the new ones.
+// Offsets count floats: `in`, `out`, `other` (−1 for none), `work` and the valid flags in the scratch,
+// `state` in the session's state, the rest in the weights.
 struct Instruction {
   int64_t code, in, in_valid, out, out_valid, rows_in, rows_out, channels_in, channels_out;
-  int64_t keep, state, window, weights, activation, taps, stride, dilation, left, rate;
-  int64_t other;
+  int64_t keep, cycle, state, weights, taps, stride, dilation, left, rate, other, work;
+  int64_t activation, numbers, precision, packed, bias, scale, offset;
 };
 
-inline int64_t ld(int64_t channels) { return (channels + LANES - 1) / LANES * LANES; }
+// A sound is a single channel, without padding.
+inline int64_t ld(int64_t channels) { return channels == 1 ? 1 : padded(channels); }
 
-inline Register load(const float* from) {
-  Register v;
+// What a layer sees of the past and the new rows: group g of channels from `rows + g · pitch` on.
+struct Past {
+  const float* rows;
+  int64_t pitch;
+  const float* flags;
+};
+
+// Adds rows to the strip in the state, `masked` with zeros where not valid, and gives a view of the
+// rows kept and the new ones. `steps` is how many steps the session has made.
+Past slide(const Instruction& op, const float* in, const float* valid, float* state, int64_t steps,
+           bool masked) {
+  const int64_t width = ld(op.channels_in), lanes = std::min(LANES, width);
+  const int64_t capacity = op.keep + op.cycle * op.rows_in, pitch = capacity * lanes;
+  const int64_t start = steps % op.cycle * op.rows_in, last = op.cycle * op.rows_in;
+  float* flags = state + capacity * width;
+  if (start == 0) std::memmove(flags, flags + last, sizeof(float) * op.keep);
+  std::memcpy(flags + start + op.keep, valid, sizeof(float) * op.rows_in);
+  for (int64_t c = 0; c < width; c += lanes) {
+    float* strip = state + c * capacity;
+    if (start == 0) std::memmove(strip, strip + last * lanes, sizeof(float) * op.keep * lanes);
+    float* to = strip + (start + op.keep) * lanes;
+    if (lanes == 1) {
+      for (int64_t r = 0; r < op.rows_in; ++r) to[r] = !masked || valid[r] != 0 ? in[r] : 0;
+      continue;
+    }
+    for (int64_t r = 0; r < op.rows_in; ++r)
+      store(to + r * LANES, !masked || valid[r] != 0 ? load(in + r * width + c) : Register{});
+  }
+  return {state + start * lanes, pitch, flags + start};
+}
+
+// N outputs from `from` on, `spread` rows apart; as many sums as hide the time that an addition takes.
+template <int N>
+inline void outputs(const float* taps, const float* from, int64_t count, int64_t step,
+                    int64_t spread, float* to, int64_t to_step) {
+  constexpr int SUMS = N >= 6 ? 1 : N >= 3 ? 2 : N == 2 ? 4 : 8;
+  Register sum[N][SUMS] = {};
+  int64_t k = 0;
+  for (; k + SUMS <= count; k += SUMS) {
+#pragma GCC unroll 8
+    for (int j = 0; j < SUMS; ++j) {
+      const Register tap = load(taps + (k + j) * LANES);
+#pragma GCC unroll 8
+      for (int n = 0; n < N; ++n)
+        sum[n][j] += tap * load(from + ((k + j) * step + n * spread) * LANES);
+    }
+  }
+  for (; k < count; ++k) {
+    const Register tap = load(taps + k * LANES);
+    for (int n = 0; n < N; ++n) sum[n][0] += tap * load(from + (k * step + n * spread) * LANES);
+  }
+  for (int n = 0; n < N; ++n) {
+    Register total = sum[n][0];
+    for (int j = 1; j < SUMS; ++j) total += sum[n][j];
+    store(to + n * to_step, total);
+  }
+}
+
+void depthwise(const Instruction& op, const Past& past, const float* taps, float* out) {
+  const int64_t width = ld(op.channels_in);
+  for (int64_t c = 0; c < width; c += LANES) {
+    const float* from = past.rows + c / LANES * past.pitch;
+    const float* w = taps + c * op.taps;
+    int64_t o = 0;
+    for (; o + 8 <= op.rows_out; o += 8)
+      outputs<8>(w, from + o * op.stride * LANES, op.taps, op.dilation, op.stride, out + o * width + c, width);
+    for (; o + 4 <= op.rows_out; o += 4)
+      outputs<4>(w, from + o * op.stride * LANES, op.taps, op.dilation, op.stride, out + o * width + c, width);
+    for (; o + 2 <= op.rows_out; o += 2)
+      outputs<2>(w, from + o * op.stride * LANES, op.taps, op.dilation, op.stride, out + o * width + c, width);
+    for (; o < op.rows_out; ++o)
+      outputs<1>(w, from + o * op.stride * LANES, op.taps, op.dilation, op.stride, out + o * width + c, width);
+  }
+}
+
+// `count` rows of Y = f(X W + b (+ other)); the rows of X are `x_step` apart, the others `out_step`.
+void matrix(const Instruction& op, const float* x, int64_t x_step, int64_t count,
+            const float* all_weights, const float* other, float* out, int64_t out_step) {
+  static thread_local Operand work;
+  const Matrix w{op.precision, op.channels_in, op.channels_out, all_weights + op.packed,
+                 all_weights + op.bias, all_weights + op.scale, all_weights + op.offset};
+  const bool relu = op.activation == RELU;
+  multiply(w, x, x_step, count, work, [=](int64_t r, int64_t c, Register sum) {
+    if (other) sum += load(other + r * out_step + c);
+    if (relu) sum = sum < 0 ? Register{} : sum;
+    store(out + r * out_step + c, sum);
+  });
+  if (relu || op.activation == NONE) return;
+  for (int64_t r = 0; r < count; ++r)
+    activate(op.activation, all_weights + op.numbers, out + r * out_step, ld(op.channels_out));
+}
+
+struct Complex {
+  float *re, *im;
+};
+
+template <class V>
+inline V take(const float* from) {
+  V v;
   std::memcpy(&v, from, sizeof v);
   return v;
 }
 
-inline void store(float* to, Register v) { std::memcpy(to, &v, sizeof v); }
-
-void activate(int64_t kind, const float* limits, float* x, int64_t count) {
-  switch (kind) {
-    case RELU:
-      for (int64_t i = 0; i < count; ++i) x[i] = x[i] > 0 ? x[i] : x[i] == x[i] ? 0 : x[i];
-      break;
-    case SILU:
-      for (int64_t i = 0; i < count; ++i) x[i] = x[i] / (1 + std::exp(-x[i]));
-      break;
-    case HARDTANH:
-      for (int64_t i = 0; i < count; ++i) x[i] = std::min(std::max(x[i], limits[0]), limits[1]);
-      break;
-    default:
-      break;
-  }
+template <class V>
+inline void put(float* to, V v) {
+  std::memcpy(to, &v, sizeof v);
 }
 
-// The rows kept and then the new ones, zero where not valid, and behind them their validity; the
-// state takes the last `keep` of both.
-const float* slide(const Instruction& op, const float* in, const float* valid, float* state,
-                   float* window) {
-  const int64_t width = ld(op.channels_in), rows = op.keep + op.rows_in;
-  float* flags = window + rows * width;
-  std::memcpy(window, state, sizeof(float) * op.keep * width);
-  std::memcpy(flags, state + op.keep * width, sizeof(float) * op.keep);
-  for (int64_t r = 0; r < op.rows_in; ++r) {
-    float* to = window + (op.keep + r) * width;
-    if (valid[r] != 0) {
-      std::memcpy(to, in + r * width, sizeof(float) * width);
-    } else {
-      std::memset(to, 0, sizeof(float) * width);
-    }
-    flags[op.keep + r] = valid[r];
-  }
-  std::memcpy(state, window + op.rows_in * width, sizeof(float) * op.keep * width);
-  std::memcpy(state + op.keep * width, flags + op.rows_in, sizeof(float) * op.keep);
-  return flags;
-}
-
-void depthwise(const Instruction& op, const float* window, const float* weights, float* out) {
-  const int64_t width = ld(op.channels_in);
-  for (int64_t c = 0; c < width; c += LANES) {
-    for (int64_t o = 0; o < op.rows_out; ++o) {
-      const float* from = window + o * op.stride * width + c;
-      // two sums, so that an addition need not wait for the one before
-      Register even = {}, odd = {};
-      int64_t k = 0;
-      for (; k + 2 <= op.taps; k += 2) {
-        even += load(weights + k * width + c) * load(from + k * op.dilation * width);
-        odd += load(weights + (k + 1) * width + c) * load(from + (k + 1) * op.dilation * width);
-      }
-      if (k < op.taps) even += load(weights + k * width + c) * load(from + k * op.dilation * width);
-      store(out + o * width + c, even + odd);
+// One pass of a transform by fours (Stockham): n points, the results of earlier passes `span` apart,
+// V as many of those as are computed at once. The twiddles of each quarter lie one after the other.
+template <class V>
+void pass_of_four(Complex x, Complex y, int64_t n, int64_t span, const float* twiddles) {
+  const int64_t quarter = n / 4, step = span * quarter, width = sizeof(V) / sizeof(float);
+  for (int64_t p = 0; p < quarter; ++p) {
+    const float* t = twiddles + 6 * p;
+    for (int64_t q = 0; q < span; q += width) {
+      const float *r = x.re + span * p + q, *i = x.im + span * p + q;
+      const V ar = take<V>(r), ai = take<V>(i), cr = take<V>(r + 2 * step), ci = take<V>(i + 2 * step);
+      const V br = take<V>(r + step), bi = take<V>(i + step);
+      const V dr = take<V>(r + 3 * step), di = take<V>(i + 3 * step);
+      const V even_r = ar + cr, even_i = ai + ci, odd_r = br + dr, odd_i = bi + di;
+      const V less_r = ar - cr, less_i = ai - ci, turn_r = bi - di, turn_i = dr - br;
+      const V r1 = less_r + turn_r, i1 = less_i + turn_i, r2 = even_r - odd_r, i2 = even_i - odd_i;
+      const V r3 = less_r - turn_r, i3 = less_i - turn_i;
+      float *to_r = y.re + 4 * span * p + q, *to_i = y.im + 4 * span * p + q;
+      put(to_r, even_r + odd_r), put(to_i, even_i + odd_i);
+      put(to_r + span, r1 * t[0] - i1 * t[1]), put(to_i + span, r1 * t[1] + i1 * t[0]);
+      put(to_r + 2 * span, r2 * t[2] - i2 * t[3]), put(to_i + 2 * span, r2 * t[3] + i2 * t[2]);
+      put(to_r + 3 * span, r3 * t[4] - i3 * t[5]), put(to_i + 3 * span, r3 * t[5] + i3 * t[4]);
     }
   }
 }
 
-// R rows of y = x W + bias, W [channels_in, ld(channels_out)], four registers of outputs at a time.
-template <int R, int V>
-void pointwise_tile(const float* x, int64_t x_step, int64_t channels_in, const float* weights,
-                    int64_t width, const float* bias, float* y, int64_t y_step) {
-  Register sum[R][V];
-  for (int r = 0; r < R; ++r)
-    for (int v = 0; v < V; ++v) sum[r][v] = load(bias + v * LANES);
-  for (int64_t i = 0; i < channels_in; ++i) {
-    Register w[V];
-#pragma GCC unroll 8
-    for (int v = 0; v < V; ++v) w[v] = load(weights + i * width + v * LANES);
-#pragma GCC unroll 8
-    for (int r = 0; r < R; ++r) {
-      const float value = x[r * x_step + i];
-#pragma GCC unroll 8
-      for (int v = 0; v < V; ++v) sum[r][v] += value * w[v];
-    }
+// |DFT|² of a complex transform's half: the spectrum of twice as many real samples, the even ones
+// its real part. `turns` are cos and −sin of π k / half for k < half.
+void unfold(int64_t half, const float* __restrict__ re, const float* __restrict__ im,
+            const float* __restrict__ turns, float* __restrict__ out) {
+  const float top = re[0] + im[0], low = re[0] - im[0];
+  out[0] = top * top, out[half] = low * low;
+  for (int64_t k = 1; k < half; ++k) {
+    const float rb = re[half - k], ib = im[half - k], c = turns[k], s = turns[half + k];
+    const float even_re = re[k] + rb, even_im = im[k] - ib, odd_re = im[k] + ib, odd_im = rb - re[k];
+    const float real = even_re + c * odd_re - s * odd_im, imaginary = even_im + c * odd_im + s * odd_re;
+    out[k] = (real * real + imaginary * imaginary) / 4;
   }
-  for (int r = 0; r < R; ++r)
-    for (int v = 0; v < V; ++v) store(y + r * y_step + v * LANES, sum[r][v]);
 }
 
-template <int R>
-void pointwise_rows(const float* x, int64_t x_step, const Instruction& op, const float* weights,
-                    float* y) {
-  const int64_t width = ld(op.channels_out);
-  const float* bias = weights + op.channels_in * width;
-  int64_t c = 0;
-  for (; c + 4 * LANES <= width; c += 4 * LANES)
-    pointwise_tile<R, 4>(x, x_step, op.channels_in, weights + c, width, bias + c, y + c, width);
-  for (; c < width; c += LANES)
-    pointwise_tile<R, 1>(x, x_step, op.channels_in, weights + c, width, bias + c, y + c, width);
-}
-
-void pointwise(const Instruction& op, const float* in, const float* weights, float* out) {
-  const int64_t step = ld(op.channels_in) * op.stride, width = ld(op.channels_out);
-  int64_t r = 0;
-  for (; r + 4 <= op.rows_out; r += 4)
-    pointwise_rows<4>(in + r * step, step, op, weights, out + r * width);
-  for (; r < op.rows_out; ++r)
-    pointwise_rows<1>(in + r * step, step, op, weights, out + r * width);
-  const float* limits = weights + (op.channels_in + 1) * width;
-  activate(op.activation, limits, out, op.rows_out * width);
-}
-
-// |DFT|² of `count` real samples placed `before` into 2^n: two halves as one complex transform.
-// `twiddles` are cos and sin of 2π k / size for k < size / 2.
-void power(const float* windowed, int64_t count, int64_t before, int64_t size,
-           const float* twiddles, float* work, float* out) {
+// |DFT|² of `size` real samples, the even ones in the first half of `work` [2 · size], the odd ones
+// behind. tables: what `unfold` wants, then the twiddles of each pass.
+void power(int64_t size, const float* tables, float* work, float* out) {
+  typedef float Four __attribute__((vector_size(16)));
   const int64_t half = size / 2;
-  const float *cosines = twiddles, *sines = twiddles + half;
-  float *re = work, *im = work + half;
-  int bits = 0;
-  while ((int64_t(1) << bits) < half) ++bits;
-  for (int64_t i = 0; i < half; ++i) {
-    int64_t reversed = 0;
-    for (int b = 0; b < bits; ++b) reversed |= ((i >> b) & 1) << (bits - 1 - b);
-    const int64_t even = 2 * i - before, odd = even + 1;
-    re[reversed] = even >= 0 && even < count ? windowed[even] : 0;
-    im[reversed] = odd >= 0 && odd < count ? windowed[odd] : 0;
-  }
-  for (int64_t span = 1; span < half; span *= 2) {
-    const int64_t step = size / (2 * span);
-    for (int64_t start = 0; start < half; start += 2 * span) {
-      for (int64_t k = 0; k < span; ++k) {
-        const float c = cosines[k * step], s = -sines[k * step];
-        const int64_t a = start + k, b = a + span;
-        const float x = re[b] * c - im[b] * s, y = re[b] * s + im[b] * c;
-        re[b] = re[a] - x;
-        im[b] = im[a] - y;
-        re[a] += x;
-        im[a] += y;
-      }
+  Complex x{work, work + half}, y{work + size, work + size + half};
+  const float* twiddles = tables + padded(size);
+  int64_t span = 1, n = half;
+  for (; n >= 4; span *= 4, n /= 4) {
+    if (span >= LANES) {
+      pass_of_four<Register>(x, y, n, span, twiddles);
+    } else if (span >= 4) {
+      pass_of_four<Four>(x, y, n, span, twiddles);
+    } else {
+      pass_of_four<float>(x, y, n, span, twiddles);
     }
+    twiddles += 6 * (n / 4);
+    std::swap(x, y);
   }
-  for (int64_t k = 0; k <= half; ++k) {
-    const int64_t a = k % half, b = (half - k) % half;
-    const float c = k < half ? cosines[k] : -1.0f, s = k < half ? -sines[k] : 0.0f;
-    const float even_re = (re[a] + re[b]) / 2, even_im = (im[a] - im[b]) / 2;
-    const float odd_re = (im[a] + im[b]) / 2, odd_im = (re[b] - re[a]) / 2;
-    const float x = even_re + c * odd_re - s * odd_im, y = even_im + c * odd_im + s * odd_re;
-    out[k] = x * x + y * y;
+  if (n == 2) {
+    for (int64_t q = 0; q < span; ++q) {
+      y.re[q] = x.re[q] + x.re[q + span], y.im[q] = x.im[q] + x.im[q + span];
+      y.re[q + span] = x.re[q] - x.re[q + span], y.im[q + span] = x.im[q] - x.im[q + span];
+    }
+    std::swap(x, y);
   }
+  unfold(half, x.re, x.im, tables, out);
 }
 
-void spectrum(const Instruction& op, const float* window, const float* weights, float* work,
+// weights: the Hann window, then the transform's tables; `taps` samples in `dilation` of it.
+void spectrum(const Instruction& op, const float* sound, const float* weights, float* work,
               float* out) {
-  // weights: the Hann window, then the twiddles; `taps` samples in `dilation` of the transform
-  const int64_t size = op.dilation, before = op.rate;
+  const int64_t size = op.dilation, before = op.rate, half = size / 2;
   const float* hann = weights;
-  const float* twiddles = weights + ld(op.taps);
-  const int64_t width = ld(op.channels_out);
-  float* windowed = work + size;
+  const float* tables = weights + padded(op.taps);
+  float* windowed = work + 2 * size;
+  std::memset(windowed, 0, sizeof(float) * size);
   for (int64_t o = 0; o < op.rows_out; ++o) {
-    // one channel: a row of the window is a register of which only the first lane counts
-    for (int64_t n = 0; n < op.taps; ++n)
-      windowed[n] = hann[n] * window[(o * op.stride + n) * LANES];
-    power(windowed, op.taps, before, size, twiddles, work, out + o * width);
+    const float* from = sound + o * op.stride;
+    for (int64_t n = 0; n < op.taps; ++n) windowed[before + n] = hann[n] * from[n];
+    for (int64_t i = 0; i < half; ++i) {
+      work[i] = windowed[2 * i];
+      work[half + i] = windowed[2 * i + 1];
+    }
+    power(size, tables, work, out + o * ld(op.channels_out));
   }
 }
 
-void resample(const Instruction& op, const float* window, const float* weights, float* out) {
+void resample(const Instruction& op, const float* sound, const float* weights, float* out) {
   for (int64_t o = 0; o < op.rows_out; ++o) {
     const float* filter = weights + o % op.rate * op.taps;
-    const float* from = window + o / op.rate * op.stride * LANES;
+    const float* from = sound + o / op.rate * op.stride;
     float sum = 0;
-    for (int64_t n = 0; n < op.taps; ++n) sum += filter[n] * from[n * LANES];
-    out[o * LANES] = sum;
+    for (int64_t n = 0; n < op.taps; ++n) sum += filter[n] * from[n];
+    out[o] = sum;
   }
 }
 
@@ -218,15 +257,16 @@ void log_softmax(const Instruction& op, const float* in, float* out) {
   }
 }
 
-void sliding_average(const Instruction& op, const float* window, const float* flags, float* out) {
+void sliding_average(const Instruction& op, const Past& past, float* out) {
   const int64_t width = ld(op.channels_in);
   for (int64_t r = 0; r < op.rows_in; ++r) {
     float count = 0;
-    for (int64_t k = 0; k < op.taps; ++k) count += flags[r + k];
+    for (int64_t k = 0; k < op.taps; ++k) count += past.flags[r + k];
     const float scale = 1 / std::max(count, 1.0f);
     for (int64_t c = 0; c < width; c += LANES) {
+      const float* from = past.rows + c / LANES * past.pitch + r * LANES;
       Register sum = {};
-      for (int64_t k = 0; k < op.taps; ++k) sum += load(window + (r + k) * width + c);
+      for (int64_t k = 0; k < op.taps; ++k) sum += load(from + k * LANES);
       store(out + r * width + c, sum * scale);
     }
   }
@@ -253,100 +293,95 @@ void pcen(const Instruction& op, const float* in, const float* valid, const floa
   const float epsilon = weights[4], floor = std::pow(bias, power);
   float& count = state[width];
   for (int64_t r = 0; r < op.rows_in; ++r) {
-    const float* x = in + r * width;
     const bool real = valid[r] != 0;
     if (real) count = decay * count + 1;
-    for (int64_t c = 0; c < op.channels_in; ++c) {
-      if (real) state[c] = decay * state[c] + std::exp(x[c]);
-      const float mean = state[c] / std::max(count, 1e-9f);
-      const float y = std::exp(x[c] - gain * std::log(epsilon + mean));
-      out[r * width + c] = std::pow(y + bias, power) - floor;
+    const float share = 1 / std::max(count, 1e-9f);
+    for (int64_t c = 0; c < width; c += LANES) {
+      const Register x = load(in + r * width + c);
+      Register mean = load(state + c);
+      if (real) store(state + c, mean = mean * decay + exponential(x));
+      const Register level = exponential(x - gain * logarithm(mean * share + epsilon));
+      store(out + r * width + c, exponential(power * logarithm(level + bias)) - floor);
     }
   }
 }
 
-void step(const Instruction& op, const float* all_weights, float* all_state, float* scratch) {
+void step(const Instruction& op, const float* all_weights, float* all_state, float* scratch,
+          int64_t steps) {
   const float* in = scratch + op.in;
   const float* valid = scratch + op.in_valid;
   const float* weights = all_weights + op.weights;
-  float *out = scratch + op.out, *out_valid = scratch + op.out_valid;
-  float *state = all_state + op.state, *window = scratch + op.window;
-  const float* flags = valid;
-  int64_t first = 0, every = 1;
+  const float* numbers = all_weights + op.numbers;
+  const float* other = op.other < 0 ? nullptr : scratch + op.other;
+  float *out = scratch + op.out, *out_valid = scratch + op.out_valid, *work = scratch + op.work;
+  float* state = all_state + op.state;
+  const int64_t width = ld(op.channels_in), count = op.rows_in * width;
+  Past past{in, 0, valid};
+  int64_t first = 0, every = op.stride;
   switch (op.code) {
+    case SEPARABLE:
+      // `matrices` does the rest for several sessions at once
+      if (op.taps) {
+        past = slide(op, in, valid, state, steps, true);
+        depthwise(op, past, weights, work);
+        first = op.left;
+      }
+      break;
     case DEPTHWISE:
-      flags = slide(op, in, valid, state, window);
-      depthwise(op, window, weights, out);
-      first = op.left, every = op.stride;
+      past = slide(op, in, valid, state, steps, true);
+      depthwise(op, past, weights, out);
+      first = op.left;
       break;
-    case POINTWISE:
-      pointwise(op, in, weights, out);
-      every = op.stride;
-      break;
-    case AFFINE: {
-      const int64_t width = ld(op.channels_in);
+    case AFFINE:
       for (int64_t r = 0; r < op.rows_in; ++r)
         for (int64_t c = 0; c < width; ++c)
           out[r * width + c] = in[r * width + c] * weights[c] + weights[width + c];
       break;
-    }
-    case ACTIVATE: {
-      const int64_t count = op.rows_in * ld(op.channels_in);
+    case ACTIVATE:
       if (out != in) std::memcpy(out, in, sizeof(float) * count);
-      activate(op.activation, weights, out, count);
+      activate(op.activation, numbers, out, count);
       break;
-    }
-    case LOG: {
-      const int64_t width = ld(op.channels_in);
-      for (int64_t r = 0; r < op.rows_in; ++r)
-        for (int64_t c = 0; c < op.channels_in; ++c)
-          out[r * width + c] = std::log(in[r * width + c] + weights[0]);
+    case LOG:
+      map(in, count, out, [=](Register x) { return logarithm(x + weights[0]); });
       break;
-    }
-    case DELAY: {
+    case DELAY:
       // as they are, valid or not
-      const int64_t width = ld(op.channels_in), rows = op.keep + op.rows_in;
-      float* kept_flags = window + rows * width;
-      std::memcpy(window, state, sizeof(float) * op.keep * width);
-      std::memcpy(kept_flags, state + op.keep * width, sizeof(float) * op.keep);
-      std::memcpy(window + op.keep * width, in, sizeof(float) * op.rows_in * width);
-      std::memcpy(kept_flags + op.keep, valid, sizeof(float) * op.rows_in);
-      std::memcpy(state, window + op.rows_in * width, sizeof(float) * op.keep * width);
-      std::memcpy(state + op.keep * width, kept_flags + op.rows_in, sizeof(float) * op.keep);
-      std::memcpy(out, window, sizeof(float) * op.rows_in * width);
-      flags = kept_flags;
+      past = slide(op, in, valid, state, steps, false);
+      if (width == 1) {
+        std::memcpy(out, past.rows, sizeof(float) * op.rows_in);
+      } else {
+        for (int64_t c = 0; c < width; c += LANES)
+          for (int64_t r = 0; r < op.rows_in; ++r)
+            store(out + r * width + c, load(past.rows + c / LANES * past.pitch + r * LANES));
+      }
       break;
-    }
-    case ADD: {
-      const float* other = scratch + op.other;
-      const int64_t count = op.rows_in * ld(op.channels_in);
+    case ADD:
       for (int64_t i = 0; i < count; ++i) out[i] = in[i] + other[i];
-      activate(op.activation, weights, out, count);
+      activate(op.activation, numbers, out, count);
       break;
-    }
     case PREEMPHASIS:
-      flags = slide(op, in, valid, state, window);
+      past = slide(op, in, valid, state, steps, true);
       for (int64_t r = 0; r < op.rows_out; ++r)
-        out[r * LANES] = window[(r + 1) * LANES] - weights[0] * window[r * LANES];
+        out[r] = past.rows[r + 1] - weights[0] * past.rows[r];
       first = op.left;
       break;
     case SPECTRUM:
-      flags = slide(op, in, valid, state, window);
-      spectrum(op, window, weights, scratch + op.other, out);
-      first = op.left + op.stride - 1, every = op.stride;
+      past = slide(op, in, valid, state, steps, true);
+      spectrum(op, past.rows, weights, work, out);
+      first = op.left + op.stride - 1;
       break;
     case RESAMPLE:
-      flags = slide(op, in, valid, state, window);
-      resample(op, window, weights, out);
+      past = slide(op, in, valid, state, steps, true);
+      resample(op, past.rows, weights, out);
       for (int64_t o = 0; o < op.rows_out; ++o)
-        out_valid[o] = flags[op.left + o * op.stride / op.rate];
+        out_valid[o] = past.flags[op.left + o * op.stride / op.rate];
       return;
     case LOG_SOFTMAX:
       log_softmax(op, in, out);
       break;
     case SLIDING_AVERAGE:
-      flags = slide(op, in, valid, state, window);
-      sliding_average(op, window, flags, out);
+      past = slide(op, in, valid, state, steps, true);
+      sliding_average(op, past, out);
       first = op.left;
       break;
     case RUNNING_AVERAGE:
@@ -356,31 +391,120 @@ void step(const Instruction& op, const float* all_weights, float* all_state, flo
       pcen(op, in, valid, weights, state, out);
       break;
   }
-  for (int64_t r = 0; r < op.rows_out; ++r) out_valid[r] = flags[first + r * every];
+  for (int64_t r = 0; r < op.rows_out; ++r) out_valid[r] = past.flags[first + r * every];
+}
+
+// The matrix of a SEPARABLE instruction for `sessions`, whose scratches are `scratch_size` apart: so
+// many rows as there are meet a weight while it is at hand.
+void matrices(const Instruction& op, const float* weights, float* scratch, int64_t scratch_size,
+              int64_t sessions) {
+  const int64_t in_width = ld(op.channels_in), out_width = ld(op.channels_out);
+  const float* x = scratch + (op.taps ? op.work : op.in);
+  const float* other = op.other < 0 ? nullptr : scratch + op.other;
+  const int64_t x_step = op.taps ? in_width : in_width * op.stride;
+  float* out = scratch + op.out;
+  if (sessions >= op.rows_out) {
+    for (int64_t r = 0; r < op.rows_out; ++r)
+      matrix(op, x + r * x_step, scratch_size, sessions, weights,
+             other ? other + r * out_width : nullptr, out + r * out_width, scratch_size);
+  } else {
+    for (int64_t s = 0; s < sessions; ++s, x += scratch_size, out += scratch_size) {
+      matrix(op, x, x_step, op.rows_out, weights, other, out, out_width);
+      if (other) other += scratch_size;
+    }
+  }
 }
 
 }  // namespace
 
-// One block for each of `sessions`: x [sessions, samples], its first `real` samples valid; y
-// [sessions, rows_out, channels_out] and valid [sessions, rows_out] of the last instruction; state
-// [sessions, state_size]. The first instruction reads its input at the start of the scratch.
+// `blocks` blocks for each of `sessions`: x [sessions, blocks · rows, channels], `x_step` from one
+// session to the next, of which the first `real` rows are valid; y [sessions, blocks, rows_out,
+// channels_out] and valid [sessions, blocks, rows_out] of the last instruction; state [sessions,
+// state_size], whose first float counts a session's steps. The first instruction reads its input,
+// rows of `channels`, at its place in the scratch, of which there is one for each of GROUP sessions.
 extern "C" void stream_step(const Instruction* program, int64_t length, const float* weights,
-                            float* state, int64_t state_size, const float* x, int64_t samples,
-                            int64_t real, float* y, float* valid, int64_t sessions,
-                            float* scratch) {
+                            float* state, int64_t state_size, const float* x, int64_t x_step,
+                            int64_t rows, int64_t channels, int64_t real, int64_t blocks, float* y,
+                            bool* valid, int64_t sessions, float* scratch, int64_t scratch_size) {
   const Instruction &first = program[0], &last = program[length - 1];
-  for (int64_t s = 0; s < sessions; ++s) {
-    for (int64_t n = 0; n < samples; ++n) {
-      scratch[first.in + n * LANES] = x[s * samples + n];
-      scratch[first.in_valid + n] = n < real;
-    }
-    for (int64_t i = 0; i < length; ++i)
-      step(program[i], weights, state + s * state_size, scratch);
-    for (int64_t r = 0; r < last.rows_out; ++r) {
-      std::memcpy(y + (s * last.rows_out + r) * last.channels_out,
-                  scratch + last.out + r * ld(last.channels_out),
-                  sizeof(float) * last.channels_out);
-      valid[s * last.rows_out + r] = scratch[last.out_valid + r];
+  const int64_t width = ld(channels), out = ld(last.channels_out);
+  for (int64_t group = 0; group < sessions; group += GROUP) {
+    const int64_t count = std::min(GROUP, sessions - group);
+    for (int64_t b = 0; b < blocks; ++b) {
+      for (int64_t g = 0; g < count; ++g) {
+        const float* from = x + (group + g) * x_step + b * rows * channels;
+        float* own = scratch + g * scratch_size;
+        for (int64_t n = 0; n < rows; ++n) {
+          std::memcpy(own + first.in + n * width, from + n * channels, sizeof(float) * channels);
+          own[first.in_valid + n] = b * rows + n < real;
+        }
+      }
+      for (int64_t i = 0; i < length; ++i) {
+        for (int64_t g = 0; g < count; ++g) {
+          float* own = state + (group + g) * state_size;
+          step(program[i], weights, own, scratch + g * scratch_size, int64_t(own[0]));
+        }
+        if (program[i].code == SEPARABLE)
+          matrices(program[i], weights, scratch, scratch_size, count);
+      }
+      for (int64_t g = 0; g < count; ++g) {
+        const float* own = scratch + g * scratch_size;
+        for (int64_t r = 0; r < last.rows_out; ++r) {
+          const int64_t at = ((group + g) * blocks + b) * last.rows_out + r;
+          std::memcpy(y + at * last.channels_out, own + last.out + r * out,
+                      sizeof(float) * last.channels_out);
+          valid[at] = own[last.out_valid + r] != 0;
+        }
+        float& steps = state[(group + g) * state_size];
+        steps = float((int64_t(steps) + 1) % CYCLE);
+      }
     }
   }
 }
+
+// The hysteresis of speechkit/vad.py over frames of two logits: y [sessions, frames, 2] where valid;
+// states [sessions, 4] of frames, began, ended, speaking. Writes (session, frame of these, at frame,
+// whether it starts) for each edge and gives their number.
+extern "C" int64_t speech_edges(const double* thresholds, const int64_t* lengths, int64_t* states,
+                                const float* y, const bool* valid, int64_t sessions,
+                                int64_t frames, int64_t* edges) {
+  const double onset = thresholds[0], offset = thresholds[1];
+  const int64_t shortest = lengths[0], gap = lengths[1], before = lengths[2], after = lengths[3];
+  int64_t found = 0;
+  for (int64_t s = 0; s < sessions; ++s) {
+    int64_t* state = states + 4 * s;
+    int64_t &now = state[0], &began = state[1], &ended = state[2], &speaking = state[3];
+    for (int64_t f = 0; f < frames; ++f) {
+      if (!valid[s * frames + f]) continue;
+      const float* logits = y + 2 * (s * frames + f);
+      const double top = std::max(logits[0], logits[1]);
+      const double other = std::exp(logits[0] - top), speech = std::exp(logits[1] - top);
+      const double probability = speech / (other + speech);
+      if (began < 0 && probability >= onset) {
+        began = now;
+      } else if (began >= 0 && probability < offset) {
+        if (now - began >= shortest) ended = now;
+        began = -1;
+      }
+      int64_t at = -1;
+      if (began >= 0 && now + 1 - began >= shortest) {
+        ended = -1;
+        if (!speaking) speaking = 1, at = std::max<int64_t>(0, began - before);
+      } else if (began < 0 && speaking && now + 1 - ended >= gap) {
+        speaking = 0, at = ended + after;
+      }
+      if (at >= 0) {
+        const int64_t edge[4] = {s, f, at, speaking};
+        std::memcpy(edges + 4 * found++, edge, sizeof edge);
+      }
+      ++now;
+    }
+  }
+  return found;
+}
+
+// How many sessions' scratches it wants at most.
+extern "C" int64_t stream_group() { return GROUP; }
+
+// The channels of a group, by which taps and past are laid out.
+extern "C" int64_t stream_lanes() { return LANES; }

@@ -1,8 +1,8 @@
 """A net's step as one call of C++: the plan of a layer tree, and the layer that runs it.
 
 The plan is a list of instructions over buffers (`native.cpp` says what each does), one session's
-state a row of floats. Batch norms are folded into the weights before them, activations join the
-instruction before them. A net that holds a layer not listed in PLANNERS runs in torch.
+state a row of floats. The tree is fused first, so that a sub-block is one instruction. A net that
+holds a layer not listed in PLANNERS runs in torch.
 """
 
 import ctypes
@@ -13,10 +13,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from speechkit.builtin.factories import Add, LogSoftmax
+from speechkit.builtin.factories import LogSoftmax
 from speechkit.frontend.base import Project
 from speechkit.frontend.mel import Log
 from speechkit.frontend.normalize import PCEN, Fixed
@@ -24,6 +26,8 @@ from speechkit.frontend.resample import Resample
 from speechkit.frontend.stft import PowerSpectrum, PreEmphasis
 from speechkit.models import Model
 from speechkit.nn import (
+    Add,
+    Affine,
     BatchNorm,
     Bias,
     Chunk,
@@ -34,26 +38,37 @@ from speechkit.nn import (
     Pointwise,
     Residual,
     RunningAverage,
+    SeparableConv,
+    SeparableResidual,
     Serial,
     SlidingAverage,
     State,
     StreamLayer,
+    fuse,
 )
 from speechkit.ops._dispatch import asked
+from speechkit.ops.activation import Activation, activation_of
 from speechkit.ops.native import load
+from speechkit.ops.separable_conv import PRECISIONS, Packed, Precision, Shape, pack
 
 SOURCE = Path(__file__).with_name("native.cpp")
 LANES = 16
+"""What the channels of a buffer are padded to."""
+LONGEST_CYCLE = 16
 CODES = (
-    *("depthwise", "pointwise", "affine", "activate", "log", "delay", "add", "preemphasis"),
+    *("separable", "depthwise", "affine", "activate", "log", "delay", "add", "preemphasis"),
     *("spectrum", "resample", "log_softmax", "sliding_average", "running_average", "pcen"),
 )
 FIELDS = (
     *("code", "in", "in_valid", "out", "out_valid", "rows_in", "rows_out", "channels_in"),
-    *("channels_out", "keep", "state", "window", "weights", "activation", "taps", "stride"),
-    *("dilation", "left", "rate", "other"),
+    *("channels_out", "keep", "cycle", "state", "weights", "taps", "stride", "dilation", "left"),
+    *("rate", "other", "work", "activation", "numbers", "precision", "packed", "bias", "scale"),
+    "offset",
 )
-NO_ACTIVATION, RELU, SILU, HARDTANH = range(4)
+
+
+_P, _I = ctypes.c_void_p, ctypes.c_int64
+ARGUMENTS = (_P, _I, _P, _P, _I, _P, _I, _I, _I, _I, _I, _P, _P, _I, _P, _I)
 
 
 class UnplannedError(Exception):
@@ -73,28 +88,31 @@ class Buffer:
 
 @dataclass
 class Plan:
-    """Instructions and weights as they grow."""
+    """Instructions and weights as they grow; `lanes` are the channels of a group in C++."""
 
+    lanes: int
     instructions: list[dict[str, int]] = field(default_factory=list)
     weights: list[Tensor] = field(default_factory=list)
     weight_count: int = 0
-    state_count: int = 0
+    # the first float counts a session's steps
+    state_count: int = LANES
     scratch_count: int = 0
 
     def buffer(self, rows: int, channels: int) -> Buffer:
         return Buffer(self.scratch(rows * ld(channels)), self.scratch(rows), rows, channels)
 
     def scratch(self, count: int) -> int:
-        at, self.scratch_count = self.scratch_count, self.scratch_count + ld(count)
+        at, self.scratch_count = self.scratch_count, self.scratch_count + padded(count)
         return at
 
-    def hold(self, table: Tensor) -> int:
-        """Puts `[rows, n]` or `[n]` among the weights, each row padded to whole registers."""
-        table = table.detach().double().cpu()
-        table = table if table.ndim == 2 else table[None]
-        rows = torch.nn.functional.pad(table, (0, ld(table.shape[1]) - table.shape[1])).flatten()
-        at, self.weight_count = self.weight_count, self.weight_count + len(rows)
-        self.weights.append(rows)
+    def hold(self, *values: Tensor) -> int:
+        """Puts tensors of any type among the weights, each from the beginning of a register."""
+        at = self.weight_count
+        for value in values:
+            raw = value.detach().cpu().contiguous().flatten().view(torch.uint8)
+            raw = F.pad(raw, (0, -len(raw) % (4 * LANES))).view(torch.float32)
+            self.weights.append(raw)
+            self.weight_count += len(raw)
         return at
 
     def emit(self, code: str, x: Buffer, y: Buffer, **more: int) -> Buffer:
@@ -110,24 +128,30 @@ class Plan:
             "channels_out": y.channels,
             "stride": 1,
             "rate": 1,
+            "cycle": 1,
+            "other": -1,
         }
         self.instructions.append({**dict.fromkeys(FIELDS, 0), **own, **more})
         return y
 
     def slide(self, x: Buffer, keep: int) -> dict[str, int]:
-        """The state and scratch of a layer that looks back `keep` rows."""
-        rows = keep + x.rows
-        window = self.scratch(rows * ld(x.channels) + rows)
+        """The state of a layer that looks back `keep` rows, and room to move on in it."""
+        cycle = 1
+        while cycle < LONGEST_CYCLE and cycle * x.rows < keep:
+            cycle *= 2
+        rows = keep + cycle * x.rows
         at = self.state_count
-        self.state_count += ld(keep * ld(x.channels) + keep)
-        return {"keep": keep, "state": at, "window": window}
+        self.state_count += padded(rows * ld(x.channels) + rows)
+        return {"keep": keep, "cycle": cycle, "state": at}
 
-    def fusable(self, x: Buffer, *codes: str) -> dict[str, int] | None:
-        """The last instruction, if it is one of `codes` and made `x`, which nobody else reads."""
-        last = self.instructions[-1] if self.instructions else None
-        if last is None or x.shared or last["out"] != x.at or last["activation"]:
-            return None
-        return last if CODES[last["code"]] in codes else None
+    def act(self, activation: Activation) -> dict[str, int]:
+        numbers = torch.tensor(activation.numbers)
+        return {"activation": activation.code, "numbers": self.hold(numbers)}
+
+    def grouped(self, taps: Tensor) -> Tensor:
+        """`[C, 1, K]` as `[C / lanes, K, lanes]`."""
+        rows = F.pad(taps[:, 0], (0, 0, 0, ld(len(taps)) - len(taps)))
+        return rows.unflatten(0, (-1, self.lanes)).transpose(1, 2).contiguous()
 
     def add_layer(self, layer: nn.Module, x: Buffer) -> Buffer:
         kind = type(layer)
@@ -139,9 +163,14 @@ class Plan:
         return PLANNERS[kind](self, layer, x)
 
 
-def ld(count: int) -> int:
+def padded(count: int) -> int:
     """`count` rounded up to whole registers."""
     return -(-count // LANES) * LANES
+
+
+def ld(channels: int) -> int:
+    """The floats of a row; a sound is a single channel, without padding."""
+    return 1 if channels == 1 else padded(channels)
 
 
 def _serial(plan: Plan, layer: Serial, x: Buffer) -> Buffer:
@@ -150,15 +179,58 @@ def _serial(plan: Plan, layer: Serial, x: Buffer) -> Buffer:
     return x
 
 
+def _shared(x: Buffer) -> Buffer:
+    return Buffer(x.at, x.valid, x.rows, x.channels, shared=True)
+
+
 def _residual(plan: Plan, layer: Residual, x: Buffer) -> Buffer:
     if type(layer.merge) is not Add:
         raise UnplannedError(f"no native {type(layer.merge).__name__}")
-    given = Buffer(x.at, x.valid, x.rows, x.channels, shared=True)
-    body = plan.add_layer(layer.body_wait, plan.add_layer(layer.body, given))
-    body = Buffer(body.at, body.valid, body.rows, body.channels, shared=True)
+    given = _shared(x)
+    body = _shared(plan.add_layer(layer.body_wait, plan.add_layer(layer.body, given)))
     shortcut = plan.add_layer(layer.shortcut_wait, plan.add_layer(layer.shortcut, given))
     y = plan.buffer(body.rows, body.channels)
-    return plan.emit("add", body, y, other=shortcut.at, weights=plan.hold(torch.zeros(2)))
+    return plan.emit("add", body, y, other=shortcut.at, **plan.act(Activation("none")))
+
+
+def _separable_residual(plan: Plan, layer: SeparableResidual, x: Buffer) -> Buffer:
+    given = _shared(x)
+    shortcut = plan.add_layer(layer.shortcut_wait, plan.add_layer(layer.shortcut, given))
+    return _packed(plan, layer.last.packed, plan.add_layer(layer.head, given), shortcut)
+
+
+def _separable(plan: Plan, layer: SeparableConv, x: Buffer) -> Buffer:
+    return _packed(plan, layer.packed, x)
+
+
+def _packed(plan: Plan, packed: Packed, x: Buffer, residual: Buffer | None = None) -> Buffer:
+    """f(W (w * x) + b + residual)."""
+    if packed.choice.impl != "cpu":
+        raise UnplannedError("its weights are packed for another implementation")
+    shape, (_, matrix, bias, scale, offset, _, depthwise, *_) = packed.shape, packed.weights
+    assert matrix is not None
+    assert bias is not None
+    assert scale is not None
+    assert offset is not None
+    more = {
+        "precision": PRECISIONS.index(shape.precision),
+        "packed": plan.hold(matrix),
+        "bias": plan.hold(bias),
+        "scale": plan.hold(scale),
+        "offset": plan.hold(offset),
+        **plan.act(shape.activation),
+    }
+    if depthwise is not None:
+        left, right = shape.padding
+        more |= plan.slide(x, right // shape.stride * shape.stride + left)
+        rows = x.rows // shape.stride
+        more["work"] = plan.scratch(rows * ld(x.channels))
+        more |= {"weights": plan.hold(plan.grouped(depthwise)), "taps": shape.taps, "left": left}
+        more["dilation"] = shape.dilation
+    if residual is not None:
+        more["other"] = residual.at
+    y = plan.buffer(x.rows // shape.stride, shape.c_out)
+    return plan.emit("separable", x, y, stride=shape.stride, **more)
 
 
 def _delay(plan: Plan, layer: Delay, x: Buffer) -> Buffer:
@@ -173,7 +245,7 @@ def _depthwise(plan: Plan, layer: DepthwiseConv, x: Buffer) -> Buffer:
         x,
         plan.buffer(x.rows // layer.stride, x.channels),
         **plan.slide(x, layer.keep),
-        weights=plan.hold(layer.weight[:, 0].T),
+        weights=plan.hold(plan.grouped(layer.weight)),
         taps=layer.kernel,
         stride=layer.stride,
         dilation=layer.dilation,
@@ -186,10 +258,8 @@ def _matrix(
 ) -> Buffer:
     """y = W x + b with W `[C', C]`."""
     bias = weight.new_zeros(len(weight)) if bias is None else bias
-    at = plan.hold(torch.cat([weight.detach().double().T, bias.detach().double()[None]]))
-    plan.hold(torch.zeros(2))  # the limits of a hardtanh
-    y = plan.buffer(x.rows // stride, len(weight))
-    return plan.emit("pointwise", x, y, weights=at, stride=stride)
+    shape = Shape(weight.shape[1], weight.shape[0], stride=stride)
+    return _packed(plan, pack(shape, None, weight.detach(), bias.detach(), "cpu"), x)
 
 
 def _pointwise(plan: Plan, layer: Pointwise, x: Buffer) -> Buffer:
@@ -207,27 +277,15 @@ def _project(plan: Plan, layer: Project, x: Buffer) -> Buffer:
 
 
 def _affine(plan: Plan, x: Buffer, scale: Tensor, shift: Tensor) -> Buffer:
-    """y = x · scale + shift per channel, folded into the matrix before it where there is one."""
-    if last := plan.fusable(x, "pointwise"):
-        # the matrix and its bias were held last but for the limits
-        table = plan.weights[-2].view(-1, ld(x.channels))
-        wide = [
-            torch.nn.functional.pad(v, (0, ld(x.channels) - x.channels)) for v in (scale, shift)
-        ]
-        table *= wide[0]
-        table[last["channels_in"]] += wide[1]
-        return x
+    """y = x · scale + shift per channel."""
+    table = F.pad(torch.stack([scale, shift]).float(), (0, ld(x.channels) - x.channels))
     y = plan.buffer(x.rows, x.channels) if x.shared else x
-    return plan.emit("affine", x, y, weights=plan.hold(torch.stack([scale, shift])))
+    return plan.emit("affine", x, y, weights=plan.hold(table))
 
 
-def _batch_norm(plan: Plan, layer: BatchNorm, x: Buffer) -> Buffer:
-    weight, bias, mean, variance = (
-        value.detach().double()
-        for value in (layer.weight, layer.bias, layer.running_mean, layer.running_var)
-    )
-    scale = weight / (variance + layer.eps).sqrt()
-    return _affine(plan, x, scale, bias - mean * scale)
+def _foldable(plan: Plan, layer: BatchNorm | Bias, x: Buffer) -> Buffer:
+    affine = layer.fuse()
+    return _affine(plan, x, affine.scale, affine.shift)
 
 
 def _fixed(plan: Plan, layer: Fixed, x: Buffer) -> Buffer:
@@ -235,25 +293,12 @@ def _fixed(plan: Plan, layer: Fixed, x: Buffer) -> Buffer:
     return _affine(plan, x, scale, -layer.mean.double() * scale)
 
 
-def _bias(plan: Plan, layer: Bias, x: Buffer) -> Buffer:
-    bias = layer.bias.detach().double()
-    return _affine(plan, x, torch.ones_like(bias), bias)
-
-
-def _activation(kind: int) -> Callable[[Plan, Any, Buffer], Buffer]:
-    def add(plan: Plan, layer: Any, x: Buffer) -> Buffer:
-        limits = torch.tensor([getattr(layer, "min_val", 0.0), getattr(layer, "max_val", 0.0)])
-        if last := plan.fusable(x, "pointwise", "add"):
-            last["activation"] = kind
-            plan.weights[-1][:2] = limits
-            return x
-        y = plan.buffer(x.rows, x.channels) if x.shared else x
-        return plan.emit("activate", x, y, activation=kind, weights=plan.hold(limits))
-
-    return add
-
-
 def _frame_wise(plan: Plan, layer: FrameWise, x: Buffer) -> Buffer:
+    if isinstance(layer.module, Affine):
+        return _affine(plan, x, layer.module.scale, layer.module.shift)
+    if (activation := activation_of(layer.module)) is not None:
+        y = plan.buffer(x.rows, x.channels) if x.shared else x
+        return plan.emit("activate", x, y, **plan.act(activation))
     return plan.add_layer(layer.module, x)
 
 
@@ -267,7 +312,7 @@ def _log_softmax(plan: Plan, layer: LogSoftmax, x: Buffer) -> Buffer:
 
 
 def _preemphasis(plan: Plan, layer: PreEmphasis, x: Buffer) -> Buffer:
-    weights = plan.hold(torch.tensor([layer.coefficient], dtype=torch.float64))
+    weights = plan.hold(torch.tensor([float(layer.coefficient)]))
     more = plan.slide(x, layer.keep)
     return plan.emit(
         "preemphasis", x, plan.buffer(x.rows, 1), **more, weights=weights, left=layer.left
@@ -276,34 +321,48 @@ def _preemphasis(plan: Plan, layer: PreEmphasis, x: Buffer) -> Buffer:
 
 def _spectrum(plan: Plan, layer: PowerSpectrum, x: Buffer) -> Buffer:
     size = layer.n_fft
-    if size & (size - 1):
+    if size & (size - 1) or size < 8:
         raise UnplannedError(f"no native spectrum of {size} samples")
-    at = plan.hold(layer.window.value)
-    angles = torch.arange(size // 2, dtype=torch.float64) * (2 * math.pi / size)
-    plan.hold(torch.cat([angles.cos(), angles.sin()]))
     return plan.emit(
         "spectrum",
         x,
         plan.buffer(x.rows // layer.stride, size // 2 + 1),
         **plan.slide(x, layer.keep),
-        weights=at,
+        weights=plan.hold(layer.window.value.float(), *_transform_tables(size)),
         taps=layer.window_samples,
         stride=layer.stride,
         dilation=size,
         left=layer.left,
         rate=size // 2 - layer.left,
-        other=plan.scratch(size + layer.window_samples),
+        work=plan.scratch(3 * size),
     )
 
 
+def _transform_tables(size: int) -> tuple[Tensor, Tensor]:
+    """cos and −sin of 2π k / size, and the twiddles of each pass by fours of half the size."""
+
+    def turns(angles: Tensor) -> Tensor:
+        return torch.stack([angles.cos(), -angles.sin()]).float()
+
+    half = size // 2
+    passes = []
+    while half >= 4:
+        quarters = torch.arange(half // 4, dtype=torch.float64)
+        angles = quarters[:, None] * torch.arange(1, 4) * (2 * math.pi / half)
+        passes.append(turns(angles).permute(1, 2, 0).flatten())
+        half //= 4
+    whole = torch.arange(size // 2, dtype=torch.float64) * (2 * math.pi / size)
+    return turns(whole), torch.cat(passes)
+
+
 def _resample(plan: Plan, layer: Resample, x: Buffer) -> Buffer:
-    filters = layer.filters.value
+    filters = layer.filters.value.float()
     return plan.emit(
         "resample",
         x,
         plan.buffer(x.rows // layer.stride * layer.rate, 1),
         **plan.slide(x, layer.keep),
-        weights=plan.hold(filters.flatten()),
+        weights=plan.hold(filters),
         taps=filters.shape[1],
         stride=layer.stride,
         left=layer.left,
@@ -318,15 +377,15 @@ def _sliding_average(plan: Plan, layer: SlidingAverage, x: Buffer) -> Buffer:
 
 
 def _running_average(plan: Plan, layer: RunningAverage, x: Buffer) -> Buffer:
-    at, plan.state_count = plan.state_count, plan.state_count + ld(ld(x.channels) + 1)
+    at, plan.state_count = plan.state_count, plan.state_count + padded(ld(x.channels) + 1)
     return plan.emit("running_average", x, plan.buffer(x.rows, x.channels), state=at)
 
 
 def _pcen(plan: Plan, layer: PCEN, x: Buffer) -> Buffer:
     decay = math.exp(-1 / layer.time_constant_frames)
     numbers = [decay, layer.gain, layer.bias, layer.power, layer.epsilon]
-    at, plan.state_count = plan.state_count, plan.state_count + ld(ld(x.channels) + 1)
-    weights = plan.hold(torch.tensor(numbers, dtype=torch.float64))
+    at, plan.state_count = plan.state_count, plan.state_count + padded(ld(x.channels) + 1)
+    weights = plan.hold(torch.tensor(numbers))
     return plan.emit("pcen", x, plan.buffer(x.rows, x.channels), state=at, weights=weights)
 
 
@@ -342,10 +401,12 @@ PLANNERS: dict[type, Callable[[Plan, Any, Buffer], Buffer]] = {
     DenseConv: _dense,
     Pointwise: _pointwise,
     Project: _project,
-    BatchNorm: _batch_norm,
+    SeparableConv: _separable,
+    SeparableResidual: _separable_residual,
+    BatchNorm: _foldable,
     Fixed: _fixed,
     PCEN: _pcen,
-    Bias: _bias,
+    Bias: _foldable,
     FrameWise: _frame_wise,
     Log: _log,
     LogSoftmax: _log_softmax,
@@ -356,9 +417,6 @@ PLANNERS: dict[type, Callable[[Plan, Any, Buffer], Buffer]] = {
     RunningAverage: _running_average,
     StreamLayer: _nothing,
     nn.Dropout: _nothing,
-    nn.ReLU: _activation(RELU),
-    nn.SiLU: _activation(SILU),
-    nn.Hardtanh: _activation(HARDTANH),
 }
 """What knows how to plan each type of layer."""
 
@@ -367,28 +425,39 @@ class NativeLayer(StreamLayer):
     """A net over audio `[B, 1, N]` whose step is one native call for blocks of one size.
 
     It takes the place of `layer` in a session: the same stride, rate and delay, and the same
-    scores up to float32 rounding. The state is one tensor `[B, S]`. Raises UnplannedError where the
-    net holds a layer that it does not know.
+    scores up to float32 rounding, or that of `precision`. The state is one tensor `[B, S]`. `c_in`
+    is 1 for sound, or the number of features of a net without front end. Raises UnplannedError
+    where the net holds a layer that it does not know.
     """
 
-    def __init__(self, layer: Serial, block_samples: int) -> None:
+    def __init__(
+        self,
+        layer: StreamLayer,
+        block_samples: int,
+        precision: Precision = "float32",
+        c_in: int = 1,
+    ) -> None:
         super().__init__()
         library = load(SOURCE)
         if isinstance(library, str):
             raise UnplannedError(library)
         self.stride, self.rate, self.delay = layer.stride, layer.rate, layer.delay
         self.block_samples = block_samples
-        plan = Plan()
-        y = plan.add_layer(layer, plan.buffer(block_samples, 1))
+        self.c_in = c_in
+        plan = Plan(int(library.stream_lanes()))
+        y = plan.add_layer(fuse(layer, precision, "cpu"), plan.buffer(block_samples, c_in))
         if not plan.instructions or plan.instructions[-1]["out"] != y.at:
             raise UnplannedError("no instruction gives the scores")
         self.rows, self.channels = y.rows, y.channels
         self.state_count = plan.state_count
-        self._weights = torch.cat(plan.weights).float()
+        self._weights = torch.cat(plan.weights)
         numbers = [[row[name] for name in FIELDS] for row in plan.instructions]
         self._program = torch.tensor(numbers, dtype=torch.int64)
-        self._scratch_count = plan.scratch_count
-        self._step = library.stream_step
+        self.scratch_each = plan.scratch_count
+        self._group = int(library.stream_group())
+        self.plan = self._program.data_ptr(), len(self._program), self._weights.data_ptr()
+        self.function = library.stream_step
+        self.function.argtypes, self.function.restype = ARGUMENTS, None
 
     def channels_out(self, c_in: int) -> int:
         return self.channels
@@ -400,32 +469,48 @@ class NativeLayer(StreamLayer):
 
     def step(self, c: Chunk, state: State) -> tuple[Chunk, State]:
         """The next block; unlike others it writes into the state it is given."""
-        (own,) = state
-        batch = c.x.shape[0]
-        y = torch.empty(batch, self.rows, self.channels)
-        valid = torch.empty(batch, self.rows)
+        x = c.x.transpose(1, 2).contiguous().numpy()
         # made here, not kept: sessions in other threads share this layer
-        scratch = torch.zeros(self._scratch_count)
-        real = int(c.valid[0].sum())
-        pointers = [
-            ctypes.c_void_p(x.data_ptr())
-            for x in (self._program, self._weights, own, c.x, y, valid, scratch)
-        ]
-        program, weights, memory, x, out, flags, work = pointers
-        integer = ctypes.c_int64
-        self._step(
-            *(program, integer(len(self._program)), weights),
-            *(memory, integer(self.state_count), x, integer(self.block_samples), integer(real)),
-            *(out, flags, integer(batch), work),
-        )
-        return Chunk(y.transpose(1, 2), valid > 0), state
+        call = Call(self, len(x), 1, state[0], self.scratch(len(x)))
+        call(x, int(c.valid[0].sum()))
+        return Chunk(call.scores[:, 0].transpose(1, 2), call.valid[:, 0]), state
+
+    def scratch(self, batch: int) -> Tensor:
+        """Memory for a call, which nobody else may use meanwhile."""
+        return torch.empty(min(batch, self._group) * self.scratch_each)
 
 
-_layers: weakref.WeakKeyDictionary[Model, dict[Any, tuple[Any, StreamLayer | str]]]
+class Call:
+    """Steps of `batch` sessions over `blocks` blocks at a time, all but the sound made ready.
+
+    `scores [B, blocks, T, n]` and `valid [B, blocks, T]` hold what the latest call gave; the state
+    is written in place.
+    """
+
+    def __init__(
+        self, layer: NativeLayer, batch: int, blocks: int, state: Tensor, scratch: Tensor
+    ) -> None:
+        self.scores = torch.empty(batch, blocks, layer.rows, layer.channels)
+        self.valid = torch.empty(batch, blocks, layer.rows, dtype=torch.bool)
+        # named, so that none is freed before the last call
+        self._memory = layer, state, scratch
+        self._step = layer.function
+        self._before = (*layer.plan, state.data_ptr(), layer.state_count)
+        self._sizes = layer.block_samples, layer.c_in
+        addresses = self.scores.data_ptr(), self.valid.data_ptr()
+        self._after = blocks, *addresses, batch, scratch.data_ptr(), layer.scratch_each
+
+    def __call__(self, x: np.ndarray, real: int) -> None:
+        """Steps over x `[B, N]` or `[B, N, C]` in C order, whose first `real` rows are valid."""
+        sound = x.ctypes.data, x.strides[0] // 4
+        self._step(*self._before, *sound, *self._sizes, real, *self._after)
+
+
+_layers: weakref.WeakKeyDictionary[Model, dict[Any, tuple[Any, NativeLayer | str]]]
 _layers = weakref.WeakKeyDictionary()
 
 
-def native_layer(model: Model, layer: Serial, block_samples: int, key: Any) -> StreamLayer | str:
+def native_layer(model: Model, layer: Serial, block_samples: int, key: Any) -> NativeLayer | str:
     """The native form of one of a model's layers, or in a line why there is none.
 
     It is kept under `key` and shared by all sessions, until a weight of the model changes.
@@ -438,7 +523,7 @@ def native_layer(model: Model, layer: Serial, block_samples: int, key: Any) -> S
     version = tuple((x.data_ptr(), _version(x)) for x in model.state_dict().values())
     kept = _layers.setdefault(model, {})
     if key not in kept or kept[key][0] != version:
-        found: StreamLayer | str
+        found: NativeLayer | str
         try:
             found = NativeLayer(layer, block_samples)
         except UnplannedError as error:

@@ -2,23 +2,22 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict
 
 import numpy as np
-import torch
 from torch import Tensor
 
-from speechkit.data.audio import mono_samples
+from speechkit.data.audio import is_sound, mono_samples
 from speechkit.errors import StreamError
-from speechkit.evaluation import evaluating
 from speechkit.events import Event
 from speechkit.frontend.resample import Resample
 from speechkit.models import Model
 from speechkit.models.profile import why_not_streamable
-from speechkit.nn import Chunk, Serial, State, StreamLayer
+from speechkit.nn import Serial, StreamLayer
+from speechkit.streaming.engine import NativeEngine, Scored, TorchEngine
+from speechkit.streaming.hearing import hearing
 from speechkit.streaming.listeners import clip_window_s, listener_of
-from speechkit.streaming.native import native_layer
-from speechkit.streaming.state import pack, rebuilt, tensors_of, unpack
+from speechkit.streaming.native import NativeLayer, native_layer
+from speechkit.streaming.state import pack, unpack
 from speechkit.streaming.windowed import WindowedStream, suggested_window_s
 
 Samples = np.ndarray | Tensor
@@ -70,7 +69,6 @@ class StreamBatch:
         self.model = model
         self.size = size
         self.sample_rate = model.sample_rate if sample_rate is None else sample_rate
-        self._listener = listener_of(model)
         self._layer: StreamLayer = _layer(model, self.sample_rate)
         strides = block_strides(model, self._layer, self.sample_rate)
         self.block_samples = strides * self._layer.stride
@@ -84,78 +82,51 @@ class StreamBatch:
         key = self.sample_rate, self.block_samples
         native = native_layer(model, self._layer, self.block_samples, key)
         self.backend = "torch: " + native if isinstance(native, str) else "native"
-        if not isinstance(native, str):
-            self._layer = native
-        weight = next(model.parameters())
-        # filled in place, so that a session needs the same memory however long it runs
-        self._pending = torch.zeros(size, 1, self.block_samples, dtype=weight.dtype)
-        self._filled = 0
-        self._device = weight.device
-        self._layers = self._initial()
+        self._engine: TorchEngine | NativeEngine
+        if not isinstance(native, NativeLayer):
+            self._engine = TorchEngine(model, self._layer, size, self.block_samples)
+        else:
+            self._engine = NativeEngine(native, size)
+        self._hearing = hearing(
+            listener_of(model), size, self.backend == "native", len(model.labels)
+        )
         self._started = [0] * size
-        self._listening = [self._listener.init() for _ in range(size)]
         self._consumed = 0
         self._finished = False
-        self.scores: Tensor | None = None
+        self._latest: Tensor | None = None
 
     def feed(self, samples: Samples | Sequence[Samples]) -> list[list[Event]]:
         """The events of each session after its next samples, `[size, N]`, N the same for all."""
         if self._finished:
             raise StreamError("this stream is finished; make a new one")
-        rows = [mono_samples(row) for row in samples]
-        if len(rows) != self.size or len({len(row) for row in rows}) > 1:
-            raise StreamError(
-                f"{len(rows)} rows of {sorted({len(row) for row in rows})} samples; "
-                f"give {self.size} rows of one length"
-            )
-        fed = torch.from_numpy(np.stack(rows)).to(self._pending.dtype)
-        events: list[list[Event]] = [[] for _ in rows]
-        at = 0
-        while at < fed.shape[1]:
-            take = min(self.block_samples - self._filled, fed.shape[1] - at)
-            self._pending[:, 0, self._filled : self._filled + take] = fed[:, at : at + take]
-            self._filled += take
-            at += take
-            if self._filled == self.block_samples:
-                self._consumed += self._filled
-                self._run(self.block_samples, events)
-                self._filled = 0
-        return events
+        return self._heard(self._engine.feed(self._rows(samples)), self.block_samples)
 
     def finish(self) -> list[list[Event]]:
         """The events that were still to come; the batch then takes no more samples."""
         if self._finished:
             raise StreamError("this stream is finished; make a new one")
-        events: list[list[Event]] = [[] for _ in range(self.size)]
-        self._consumed += self._filled
-        flush = self._layer.delay * self._layer.stride // self._layer.rate
-        self._pending[:, :, self._filled :] = 0
-        for _ in range(-(-(self._filled + flush) // self.block_samples)):
-            self._run(self._filled, events)
-            self._filled = 0
-            self._pending.zero_()
+        self._consumed += self._engine.filled
+        events = self._heard(self._engine.flush(), 0)
         self._finished = True
         for row, found in enumerate(events):
-            found += self._listener.finish(self._listening[row], self._heard_s(row))
+            found += self._hearing.finish(row, self._time_s(row))
         return events
 
-    @torch.inference_mode()
     def reset(self, row: int) -> None:
         """Starts a new session in a row, between blocks (after a multiple of `block_samples`)."""
-        if self._filled:
+        if self._engine.filled:
             raise StreamError(
-                f"{self._filled} samples of a block are waiting; reset a row after a multiple of "
-                f"{self.block_samples} samples"
+                f"{self._engine.filled} samples of a block are waiting; reset a row after a "
+                f"multiple of {self.block_samples} samples"
             )
-        chosen = torch.arange(self.size, device=self._device) == row
-        fresh = tensors_of(self._initial())
-        mixed = [
-            torch.where(chosen.view(-1, *[1] * (old.ndim - 1)), new, old)
-            for old, new in zip(tensors_of(self._layers), fresh, strict=True)
-        ]
-        self._layers = rebuilt(self._layers, iter(mixed))
+        self._engine.reset(row)
         self._started[row] = self._consumed
-        self._listening[row] = self._listener.init()
+        self._hearing.reset(row)
+
+    @property
+    def scores(self) -> Tensor | None:
+        """Those of the latest frame, `[size, n]`; None before the first."""
+        return None if self._latest is None else self._latest[:, -1, -1].clone()
 
     @property
     def state(self) -> dict[str, Tensor]:
@@ -164,52 +135,51 @@ class StreamBatch:
         Assign it to a batch of the same model, size and sample rate to go on from there.
         """
         return pack(
-            self._named_tensors(),
+            self._engine.tensors(),
             {
-                "filled": self._filled,
+                "filled": self._engine.filled,
                 "consumed": self._consumed,
                 "finished": self._finished,
                 "started": self._started,
-                "listening": [asdict(state) for state in self._listening],
+                "listening": self._hearing.states,
             },
         )
 
     @state.setter
     def state(self, stored: dict[str, Tensor]) -> None:
-        tensors, plain = unpack(stored, self._named_tensors())
-        self._pending = tensors.pop("pending")
-        self._layers = rebuilt(self._layers, iter(tensors.values()))
-        kind = type(self._listener.init())
-        self._listening = [kind(**state) for state in plain["listening"]]
-        self._filled, self._consumed = plain["filled"], plain["consumed"]
+        tensors, plain = unpack(stored, self._engine.tensors())
+        self._engine.restore(tensors, plain["filled"])
+        self._hearing.states = plain["listening"]
+        self._consumed = plain["consumed"]
         self._finished, self._started = plain["finished"], plain["started"]
 
-    def _named_tensors(self) -> dict[str, Tensor]:
-        layers = {f"layers.{i}": x for i, x in enumerate(tensors_of(self._layers))}
-        return {**layers, "pending": self._pending}
-
-    def _initial(self) -> State:
-        return self._layer.init_state(self.size, 1, self._pending.dtype, self._device)
-
-    @torch.inference_mode()
-    def _run(self, real: int, events: list[list[Event]]) -> None:
-        """One step over the pending block, whose first `real` samples are valid."""
-        x = self._pending.to(self._device)
-        valid = torch.arange(self.block_samples, device=self._device) < real
-        with evaluating(self.model):
-            out, self._layers = self._layer.step(
-                Chunk(x, valid.expand(self.size, -1)), self._layers
+    def _rows(self, samples: Samples | Sequence[Samples]) -> np.ndarray:
+        """The samples of all sessions, `[size, N]`, checked."""
+        if isinstance(samples, np.ndarray) and len(samples) == self.size and is_sound(samples, 2):
+            return samples
+        rows = [mono_samples(row) for row in samples]
+        if len(rows) != self.size or len({len(row) for row in rows}) > 1:
+            raise StreamError(
+                f"{len(rows)} rows of {sorted({len(row) for row in rows})} samples; "
+                f"give {self.size} rows of one length"
             )
-        scores, kept = out.x.transpose(1, 2).cpu(), out.valid.cpu()
-        if scores.shape[1]:
-            self.scores = scores[:, -1]
-        for row, found in enumerate(events):
-            self._listening[row], new = self._listener.step(
-                self._listening[row], scores[row][kept[row]], self._heard_s(row)
-            )
-            found += new
+        return np.stack(rows)
 
-    def _heard_s(self, row: int) -> float:
+    def _heard(self, scored: Scored | None, samples_each: int) -> list[list[Event]]:
+        """The events of blocks of scores, each of which took so many samples."""
+        if scored is None:
+            return [[] for _ in range(self.size)]
+        before, blocks = self._consumed, scored.scores.shape[1]
+        self._consumed += blocks * samples_each
+        self._latest = scored.scores
+
+        def decided_s(row: int, block: int) -> float:
+            heard = before + (block + 1) * samples_each
+            return (heard - self._started[row]) / self.sample_rate
+
+        return self._hearing.hear(scored, decided_s)
+
+    def _time_s(self, row: int) -> float:
         """How much sound a row's session has consumed."""
         return (self._consumed - self._started[row]) / self.sample_rate
 
@@ -231,13 +201,18 @@ class Stream:
         self.latency_s = self._batch.latency_s
 
     @property
+    def backend(self) -> str:
+        """ "native", or "torch: " and why."""
+        return self._batch.backend
+
+    @property
     def scores(self) -> Tensor | None:
         """The scores of the latest frame `[n]`, for a meter; None before the first."""
         return None if self._batch.scores is None else self._batch.scores[0]
 
     def feed(self, samples: Samples) -> list[Event]:
         """The events after the next samples `[N]`: float32 in [-1, 1] or int16."""
-        return self._batch.feed([samples])[0]
+        return self._batch.feed(samples[None] if isinstance(samples, np.ndarray) else [samples])[0]
 
     def finish(self) -> list[Event]:
         """The events that were still to come; the stream then takes no more samples."""

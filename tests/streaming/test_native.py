@@ -113,10 +113,10 @@ def test_sessions_use_it_and_say_so() -> None:
 def test_sessions_share_one_plan_until_a_weight_changes() -> None:
     model = lively(NETS["marblenet"])
     first, second = (sk.StreamBatch(model, 1) for _ in range(2))
-    assert first._layer is second._layer
+    assert first._engine.layer is second._engine.layer
     with torch.no_grad():
         next(model.parameters()).mul_(2)
-    assert sk.StreamBatch(model, 1)._layer is not first._layer
+    assert sk.StreamBatch(model, 1)._engine.layer is not first._engine.layer
 
 
 def test_events_are_those_of_torchs_session() -> None:

@@ -1,0 +1,163 @@
+"""Joins the layers of a net that one op computes at once, for inference.
+
+    depthwise, 1×1, norm, activation          →  SeparableConv
+    1×1, norm, activation                     →  SeparableConv without taps
+    a body that ends in one of these, shortcut →  SeparableResidual
+
+Norms are folded into the weights: a module with `fuse()` is replaced by what that gives, and an
+`Affine` joins the layer before. Everything else stays the layer it is.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from speechkit.nn.conv import DenseConv, DepthwiseConv
+from speechkit.nn.frame import Add, Affine, Pointwise
+from speechkit.nn.separable import SeparableConv, SeparableResidual
+from speechkit.nn.stream import FrameWise, Residual, Serial, StreamLayer
+from speechkit.ops.activation import NONE, Activation, activation_of
+from speechkit.ops.separable_conv import Precision, Shape, pack
+
+
+def fuse(
+    layer: StreamLayer, precision: Precision = "float32", impl: str | None = None
+) -> StreamLayer:
+    """An equal layer in evaluation with fewer parts; `layer` stays as it is.
+
+    Its 1×1 products are in `precision`, and its ops run `impl` (the best there is if None). Raises
+    ConfigError where `impl` cannot.
+    """
+    return _Fuser(precision, impl).fuse(layer)
+
+
+@dataclass
+class _Open:
+    """A sub-block that may still take a norm or an activation; weights in float64."""
+
+    mixer: DepthwiseConv | None
+    stride: int
+    weight: Tensor
+    bias: Tensor
+    dtype: torch.dtype
+    activation: Activation = NONE
+    head: Sequence["_Part"] = field(default_factory=list)
+    shortcut: Sequence["_Part"] = field(default_factory=list)
+
+    def take(self, part: StreamLayer) -> bool:
+        """Whether it could take a norm or an activation in."""
+        if not isinstance(part, FrameWise) or self.activation is not NONE:
+            return False
+        if isinstance(part.module, Affine) and not self.shortcut:
+            scale, shift = part.module.scale.double(), part.module.shift.double()
+            self.weight, self.bias = self.weight * scale[:, None], self.bias * scale + shift
+            return True
+        found = activation_of(part.module)
+        self.activation = found or NONE
+        return found is not None
+
+
+_Part = StreamLayer | _Open
+
+
+@dataclass(frozen=True)
+class _Fuser:
+    precision: Precision
+    impl: str | None
+
+    def fuse(self, layer: StreamLayer) -> StreamLayer:
+        return self.close(self.parts(layer))
+
+    def parts(self, layer: StreamLayer) -> list[_Part]:
+        """The layers of a tree in a row, joined where they can be."""
+        done: list[_Part] = []
+        for part in _flat(layer):
+            last = done[-1] if done else None
+            if isinstance(part, FrameWise) and isinstance(part.module, nn.Dropout):
+                continue
+            if isinstance(last, _Open) and last.take(part):
+                continue
+            if opened := _opened(part, last):
+                done = done[:-1] if opened.mixer else done
+                done.append(opened)
+            elif type(part) is Residual:
+                done.append(self.residual(part))
+            elif type(part) is Serial:
+                done.append(self.fuse(part))
+            else:
+                done.append(part)
+        return done
+
+    def residual(self, block: Residual) -> _Part:
+        body, shortcut = self.parts(block.body), self.parts(block.shortcut)
+        last = body[-1] if body else None
+        adds = type(block.merge) is Add and not block.body_wait.delay
+        if adds and isinstance(last, _Open) and last.activation is NONE and shortcut:
+            last.head, last.shortcut = body[:-1], shortcut
+            return last
+        return Residual(self.close(body), self.close(shortcut), block.merge)
+
+    def close(self, parts: Sequence[_Part]) -> StreamLayer:
+        return Serial(*(self.packed(p) if isinstance(p, _Open) else p for p in parts))
+
+    def packed(self, part: _Open) -> StreamLayer:
+        mixer = part.mixer
+        shape = Shape(
+            c_in=part.weight.shape[1],
+            c_out=part.weight.shape[0],
+            taps=mixer.kernel if mixer else 0,
+            stride=part.stride,
+            dilation=mixer.dilation if mixer else 1,
+            padding=(mixer.left, mixer.right) if mixer else (0, 0),
+            activation=part.activation,
+            precision=self.precision,
+        )
+        depthwise = mixer.weight.detach() if mixer else None
+        weight, bias = part.weight.to(part.dtype), part.bias.to(part.dtype)
+        last = SeparableConv(pack(shape, depthwise, weight, bias, self.impl))
+        if not part.shortcut:
+            return last
+        return SeparableResidual(self.close(part.head), last, self.close(part.shortcut))
+
+
+def _flat(layer: StreamLayer) -> list[StreamLayer]:
+    # a subclass of Serial may compute something else
+    if type(layer) is Serial:
+        return [
+            part
+            for index, child in enumerate(layer)
+            # what comes before a row of layers with a stride waits for the whole of it: it stays
+            for part in ([child] if index and _strides(child) else _flat(child))
+        ]
+    module: Any = layer.module if isinstance(layer, FrameWise) else layer
+    if not hasattr(module, "fuse"):
+        return [layer]
+    simpler = module.fuse()
+    return [simpler if isinstance(simpler, StreamLayer) else FrameWise(simpler)]
+
+
+def _strides(layer: StreamLayer) -> bool:
+    return type(layer) is Serial and layer.stride > 1
+
+
+def _opened(part: StreamLayer, last: _Part | None) -> _Open | None:
+    """A sub-block begun with a 1×1 layer and the depthwise one before it, if there is one."""
+    weight: Tensor
+    if type(part) is Pointwise:
+        weight, bias, stride = part.weight, part.bias, 1
+    elif type(part) is DenseConv and part.kernel == 1:
+        weight, bias, stride = part.weight.squeeze(2), None, part.stride
+    else:
+        return None
+    mixer = last if type(last) is DepthwiseConv and stride == 1 else None
+    exact = weight.detach().double()
+    return _Open(
+        mixer=mixer,
+        stride=mixer.stride if mixer else stride,
+        weight=exact,
+        bias=exact.new_zeros(len(exact)) if bias is None else bias.detach().double(),
+        dtype=weight.dtype,
+    )

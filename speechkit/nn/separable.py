@@ -1,0 +1,89 @@
+"""Layers whose weights are packed for one implementation: what `fuse` makes of the others."""
+
+from dataclasses import replace
+
+from torch import Tensor
+
+from speechkit.nn.stream import Chunk, Delay, State, StreamLayer, Windowed
+from speechkit.ops.explain import Choice
+from speechkit.ops.separable_conv import Packed
+
+
+class SeparableConv(Windowed):
+    """y = f(W (w * x) + b + residual): a whole sub-block as one op, for inference.
+
+    Shape: x `[B, C, T]`, y and residual `[B, C', ceil(T / stride)]`.
+    """
+
+    def __init__(self, packed: Packed) -> None:
+        shape = packed.shape
+        super().__init__(*shape.padding, shape.stride)
+        self.packed = packed
+        # a step is padded by what came before
+        self._within = replace(packed, shape=replace(shape, padding=(0, 0)))
+        self._span = shape.dilation * (max(shape.taps, 1) - 1) + 1
+
+    def channels_out(self, c_in: int) -> int:
+        return self.packed.shape.c_out
+
+    def implementation(self) -> Choice:
+        """What it runs."""
+        return self.packed.choice
+
+    def forward(self, c: Chunk, residual: Tensor | None = None) -> Chunk:
+        return Chunk(self.packed(c.x, c.valid, residual), self.own(c.valid))
+
+    def step(self, c: Chunk, state: State, residual: Tensor | None = None) -> tuple[Chunk, State]:
+        x, own, state = self.slide(c, state)
+        return Chunk(self.compute(x, c.x.shape[2] // self.stride, residual), own), state
+
+    def compute(self, x: Tensor, frames: int, residual: Tensor | None = None) -> Tensor:
+        if not frames:
+            return x.new_empty(x.shape[0], 0, self.packed.shape.c_out).transpose(1, 2)
+        return self._within(x[:, :, : (frames - 1) * self.stride + self._span], None, residual)
+
+    def extra_repr(self) -> str:
+        s = self.packed.shape
+        return (
+            f"{s.c_in}→{s.c_out}, kernel={s.taps}, stride={s.stride}, dilation={s.dilation}, "
+            f"{s.activation.kind}, {s.precision}, left={self.left}, right={self.right}"
+        )
+
+
+class SeparableResidual(StreamLayer):
+    """y = f(last(head(x)) + shortcut(x)): a block whose last op adds the shortcut and activates.
+
+    Shape: x `[B, C, T]`, y `[B, C', T / stride]`.
+    """
+
+    def __init__(self, head: StreamLayer, last: SeparableConv, shortcut: StreamLayer) -> None:
+        super().__init__()
+        self.head, self.last, self.shortcut = head, last, shortcut
+        self.stride, self.rate = head.stride, head.rate
+        self.delay = head.delay + last.delay
+        self.left = max(head.left + last.left * head.stride, shortcut.left)
+        self.right = max(head.right + last.right * head.stride, shortcut.right)
+        self.shortcut_wait = Delay(self.delay - shortcut.delay)
+
+    def channels_out(self, c_in: int) -> int:
+        return self.last.channels_out(c_in)
+
+    def forward(self, c: Chunk) -> Chunk:
+        y: Chunk = self.last(self.head(c), self.shortcut(c).x)
+        return y
+
+    def init_state(self, batch: int, c_in: int, *more: object) -> State:
+        between, out = self.head.channels_out(c_in), self.shortcut.channels_out(c_in)
+        return (
+            self.head.init_state(batch, c_in, *more),  # type: ignore[arg-type]
+            self.last.init_state(batch, between, *more),  # type: ignore[arg-type]
+            self.shortcut.init_state(batch, c_in, *more),  # type: ignore[arg-type]
+            self.shortcut_wait.init_state(batch, out, *more),  # type: ignore[arg-type]
+        )
+
+    def step(self, c: Chunk, state: State) -> tuple[Chunk, State]:
+        head, s_head = self.head.step(c, state[0])
+        shortcut, s_shortcut = self.shortcut.step(c, state[2])
+        shortcut, s_wait = self.shortcut_wait.step(shortcut, state[3])
+        y, s_last = self.last.step(head, state[1], shortcut.x)
+        return y, (s_head, s_last, s_shortcut, s_wait)

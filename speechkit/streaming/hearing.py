@@ -1,0 +1,128 @@
+"""The listeners of a batch's sessions: from scores for all to events for each."""
+
+import ctypes
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Any
+
+import torch
+
+from speechkit import vad
+from speechkit.events import Event
+from speechkit.ops.native import load
+from speechkit.streaming.engine import Scored
+from speechkit.streaming.listeners import Listener, SpeechListener
+from speechkit.streaming.native import SOURCE
+
+DecidedAt = Callable[[int, int], float]
+"""When a block of a session was decided, in seconds: (session, block of these)."""
+
+
+class Hearing:
+    """`size` sessions that hear by a listener, one after the other."""
+
+    def __init__(self, listener: Listener, size: int) -> None:
+        self.listener = listener
+        self._states = [listener.init() for _ in range(size)]
+
+    def hear(self, scored: Scored, decided_s: DecidedAt) -> list[list[Event]]:
+        """The events of each session in the next blocks."""
+        events: list[list[Event]] = [[] for _ in self._states]
+        for row, found in enumerate(events):
+            for block, (scores, valid) in enumerate(zip(*scored.row(row), strict=True)):
+                state, new = self.listener.step(
+                    self._states[row], scores[valid], decided_s(row, block)
+                )
+                self._states[row] = state
+                found += new
+        return events
+
+    def finish(self, row: int, decided_s: float) -> list[Event]:
+        """The events that the end brings."""
+        return self.listener.finish(self._states[row], decided_s)
+
+    def reset(self, row: int) -> None:
+        """Starts a row anew."""
+        self._states[row] = self.listener.init()
+
+    @property
+    def states(self) -> list[dict[str, Any]]:
+        """What each session remembers, as plain data."""
+        return [asdict(state) for state in self._states]
+
+    @states.setter
+    def states(self, plain: list[dict[str, Any]]) -> None:
+        kind = type(self.listener.init())
+        self._states = [kind(**state) for state in plain]
+
+
+class SpeechHearing:
+    """The same for starts and ends of speech between two classes, in one native call."""
+
+    def __init__(self, listener: SpeechListener, size: int, library: ctypes.CDLL) -> None:
+        self.listener, self.size = listener, size
+        rule = listener.rule
+        self._thresholds = torch.tensor([rule.onset, rule.offset], dtype=torch.float64)
+        self._lengths = torch.tensor([rule.shortest, rule.gap, rule.before, rule.after])
+        self._states = torch.zeros(size, 4, dtype=torch.int64)
+        for row in range(size):
+            self.reset(row)
+        self._edges = library.speech_edges
+        pointer, integer = ctypes.c_void_p, ctypes.c_int64
+        self._edges.argtypes = *[pointer] * 5, integer, integer, pointer
+        self._edges.restype = integer
+        kept = self._thresholds, self._lengths, self._states
+        self._rule = tuple(x.data_ptr() for x in kept)
+        self._found = torch.empty(0, 4, dtype=torch.int64)
+
+    def hear(self, scored: Scored, decided_s: DecidedAt) -> list[list[Event]]:
+        """The events of each session in the next blocks."""
+        events: list[list[Event]] = [[] for _ in range(self.size)]
+        _, blocks, frames_each, _ = scored.scores.shape
+        frames = blocks * frames_each
+        if self.size * frames > len(self._found):
+            self._found = torch.empty(self.size * frames, 4, dtype=torch.int64)
+        count = self._edges(
+            *self._rule,
+            *(scored.scores.data_ptr(), scored.valid.data_ptr()),
+            *(self.size, frames, self._found.data_ptr()),
+        )
+        for row, frame, at, starts in self._found[:count].tolist() if count else ():
+            edge = vad.Edge(at, starts=bool(starts))
+            decided = decided_s(row, frame // frames_each)
+            events[row].append(self.listener.event(edge, decided))
+        return events
+
+    def finish(self, row: int, decided_s: float) -> list[Event]:
+        """The events that the end brings."""
+        return self.listener.finish(self._listening(row), decided_s)
+
+    def reset(self, row: int) -> None:
+        """Starts a row anew."""
+        self._remember(row, self.listener.init())
+
+    @property
+    def states(self) -> list[dict[str, Any]]:
+        """What each session remembers, as plain data."""
+        return [asdict(self._listening(row)) for row in range(self.size)]
+
+    @states.setter
+    def states(self, plain: list[dict[str, Any]]) -> None:
+        for row, state in enumerate(plain):
+            self._remember(row, vad.Listening(**state))
+
+    def _listening(self, row: int) -> vad.Listening:
+        frames, began, ended, speaking = self._states[row].tolist()
+        return vad.Listening(frames, began, ended, bool(speaking))
+
+    def _remember(self, row: int, state: vad.Listening) -> None:
+        remembered = state.frames, state.began, state.ended, state.speaking
+        self._states[row] = torch.tensor(remembered)
+
+
+def hearing(listener: Listener, size: int, native: bool, classes: int) -> Hearing | SpeechHearing:
+    """The listeners of `size` sessions; `native` where their scores come from native calls."""
+    library = load(SOURCE) if native and classes == 2 else None
+    if isinstance(listener, SpeechListener) and isinstance(library, ctypes.CDLL):
+        return SpeechHearing(listener, size, library)
+    return Hearing(listener, size)
