@@ -65,7 +65,7 @@ def listening(step_ms: int, sessions: int) -> Run:
     def many() -> Tensor:
         scores = []
         for part in parts:
-            batch.feed([part] * sessions)
+            batch.feed(np.tile(part, (sessions, 1)))
             scores.append(batch.scores)
         return torch.stack(scores[every - 1 :: every])[:, -1].softmax(1)[:, 1]
 
@@ -84,7 +84,7 @@ def offline() -> Tensor:
 
 def silero() -> Run:
     folder = silero_folder()
-    from silero import Silero
+    from benchmarks.silero import Silero
 
     net, x = Silero(folder / "silero_vad.onnx"), speech(SOUND_S)
     return lambda: torch.tensor(net.probabilities(x))

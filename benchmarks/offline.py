@@ -14,6 +14,7 @@ from benchmarks.registry import Absent, Benchmark, Contestant, Options, Run
 from benchmarks.settled import settled
 from speechkit.models import Model
 from speechkit.nn import Chunk
+from speechkit.ops.separable_conv import Precision
 
 FRAMES, FRAME_S = 1000, 0.01
 BF16, INT8 = 0.1, 0.3
@@ -77,11 +78,8 @@ def onnxruntime(size: str, batch: int) -> Run:
     return lambda: torch.from_numpy(session.run(None, fed)[0])
 
 
-def prepared(size: str, batch: int, dtype: str = "") -> Run:
-    if not hasattr(sk, "prepare"):
-        raise Absent("sk.prepare does not exist")
-    model = model_of(size)
-    return scoring(sk.prepare(model, dtype=dtype) if dtype else sk.prepare(model), batch)
+def prepared(size: str, batch: int, dtype: Precision = "float32") -> Run:
+    return scoring(sk.prepare(model_of(size), dtype=dtype), batch)
 
 
 def ours(size: str, batch: int) -> Run:

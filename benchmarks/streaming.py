@@ -1,6 +1,6 @@
-"""Steps of a causal QuartzNet: the cache-in, cache-out form in onnxruntime, and ours.
+"""Steps of a causal QuartzNet from features: onnxruntime's cache-in, cache-out form, and ours.
 
-Only ours starts from sound, because NativeLayer does; the front end is measured apart too.
+The front end is measured apart.
 """
 
 from functools import lru_cache, partial
@@ -16,11 +16,14 @@ from benchmarks.plain import plain_net
 from benchmarks.registry import Absent, Benchmark, Contestant, Options, Run
 from benchmarks.settled import settled
 from speechkit.models import Model
-from speechkit.nn import Chunk, StreamLayer
-from speechkit.streaming.native import NativeLayer, UnplannedError
+from speechkit.nn import Chunk, Serial, StreamLayer
+from speechkit.ops.separable_conv import Precision
+from speechkit.streaming.native import Call, NativeLayer, UnplannedError
 
 SOUND_S = 1.92
 STEPS_MS = (20, 80, 160)
+EXACT = 1e-4
+"""What scores may be off, for the largest."""
 HOP = 160
 """Samples of one frame of features."""
 
@@ -31,14 +34,21 @@ def benchmarks(options: Options) -> list[Benchmark]:
             f"streaming/{name}-{step_ms}",
             f"{what}, one step of {step_ms} ms, 1 session",
             tuple(
-                Contestant(label, partial(build, step_ms), units=round(1000 * SOUND_S / step_ms))
-                for label, build in contestants.items()
+                Contestant(
+                    label, partial(build, step_ms), off, units=round(1000 * SOUND_S / step_ms)
+                )
+                for label, (build, off) in contestants.items()
             ),
             audio_s=step_ms / 1000,
         )
         for name, (what, contestants) in SUBJECTS.items()
         for step_ms in STEPS_MS
     ]
+
+
+def steps_of(step_ms: int) -> int:
+    """How many steps a round makes."""
+    return round(1000 * SOUND_S / step_ms)
 
 
 @lru_cache(maxsize=1)
@@ -80,40 +90,61 @@ def onnxruntime(step_ms: int) -> Run:
     return run
 
 
+def after_frontend() -> StreamLayer:
+    model = model_of()
+    return Serial(model.stem, model.encoder, model.head)
+
+
 def in_torch(step_ms: int) -> Run:
-    return stepping(model_of().stream_layer(), step_ms)
+    return stepping(after_frontend(), features(), step_ms * SAMPLE_RATE // 1000 // HOP)
 
 
-def native(step_ms: int) -> Run:
-    return stepping(natively(model_of().stream_layer(), step_ms), step_ms)
+def native(step_ms: int, precision: Precision = "float32") -> Run:
+    frames = step_ms * SAMPLE_RATE // 1000 // HOP
+    return stepping_natively(after_frontend(), features(), frames, precision)
 
 
 def frontend_in_torch(step_ms: int) -> Run:
-    return stepping(model_of().frontend, step_ms)
+    return stepping(model_of().frontend, sound().T, step_ms * SAMPLE_RATE // 1000)
 
 
 def native_frontend(step_ms: int) -> Run:
-    return stepping(natively(model_of().frontend, step_ms), step_ms)
+    return stepping_natively(model_of().frontend, sound().T, step_ms * SAMPLE_RATE // 1000)
 
 
-def natively(layer: StreamLayer, step_ms: int) -> NativeLayer:
-    try:
-        return NativeLayer(layer, step_ms * SAMPLE_RATE // 1000)
-    except UnplannedError as error:
-        raise Absent(str(error)) from error
-
-
-def stepping(layer: StreamLayer, step_ms: int) -> Run:
-    """A session from its first sample on; its output is `[T, n]`."""
-    parts = sound()[:, None].split(step_ms * SAMPLE_RATE // 1000, dim=2)
-    chunks = [Chunk.of(part.contiguous()) for part in parts]
+def stepping(layer: StreamLayer, rows: Tensor, step: int) -> Run:
+    """A session over rows `[T, C]` from its first one on; its output is `[T', n]`."""
+    chunks = [Chunk.of(part[None].transpose(1, 2)) for part in rows.split(step)]
 
     @torch.inference_mode()
     def run() -> Tensor:
-        scores, state = [], layer.init_state(1, 1)
+        scores, state = [], layer.init_state(1, rows.shape[1])
         for c in chunks:
             y, state = layer.step(c, state)
             scores.append(y.x[0].T)
+        return torch.cat(scores)
+
+    return run
+
+
+def stepping_natively(
+    layer: StreamLayer, rows: Tensor, step: int, precision: Precision = "float32"
+) -> Run:
+    """The same as a session of ours does it."""
+    try:
+        native = NativeLayer(layer, step, precision, rows.shape[1])
+    except UnplannedError as error:
+        raise Absent(str(error)) from error
+    (state,) = native.init_state(1, rows.shape[1])
+    call = Call(native, 1, 1, state, native.scratch(1))
+    parts = [part[None].numpy() for part in rows.split(step)]
+
+    def run() -> Tensor:
+        state.zero_()
+        scores = []
+        for part in parts:
+            call(part, step)
+            scores.append(call.scores[0, 0].clone())
         return torch.cat(scores)
 
     return run
@@ -123,13 +154,15 @@ SUBJECTS = {
     "quartznet": (
         "causal QuartzNet 5x5",
         {
-            "onnxruntime, from features": onnxruntime,
-            "torch, from sound": in_torch,
-            "speechkit, from sound": native,
+            "onnxruntime": (onnxruntime, EXACT),
+            "torch": (in_torch, EXACT),
+            "speechkit": (native, EXACT),
+            "speechkit bfloat16": (partial(native, precision="bfloat16"), 0.1),
+            "speechkit int8": (partial(native, precision="int8"), 0.3),
         },
     ),
     "front-end": (
         "the front end alone",
-        {"torch": frontend_in_torch, "speechkit": native_frontend},
+        {"torch": (frontend_in_torch, EXACT), "speechkit": (native_frontend, EXACT)},
     ),
 }

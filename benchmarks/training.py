@@ -12,6 +12,7 @@ from benchmarks.inputs import channels_last, noise
 from benchmarks.nemo_net import nemo_net
 from benchmarks.plain import plain_net
 from benchmarks.registry import Absent, Benchmark, Contestant, Options, Output, Run
+from speechkit.memory import keep_freed_memory
 from speechkit.models import Model
 from speechkit.nn import Chunk
 
@@ -27,6 +28,8 @@ plain float32 itself is 1 % off the gradient in float64, which the tests hold ou
 
 
 def benchmarks(options: Options) -> list[Benchmark]:
+    # as `sk.fit` does, for all contestants
+    keep_freed_memory()
     found = []
     for name, (batch, _, frames) in SHAPES.items():
         contestants = tuple(

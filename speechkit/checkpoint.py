@@ -18,6 +18,7 @@ from speechkit.component import Spec, did_you_mean
 from speechkit.config import from_dict, to_dict, write_json
 from speechkit.errors import CheckpointError, ComponentError, PluginError
 from speechkit.models import MarbleNet, MatchboxNet, Model, Net, QuartzNet, build
+from speechkit.models.model import refuse_prepared
 from speechkit.plugins import DISTRIBUTION, registry
 
 FORMAT = 1
@@ -30,6 +31,7 @@ AnyNet = Annotated[QuartzNet | MatchboxNet | MarbleNet, Discriminator("kind")]
 
 def save(model: Model, path: Path | str) -> None:
     """Writes the model to a folder, which appears whole or not at all."""
+    refuse_prepared(model, "save")
     with whole_folder(Path(path)) as folder:
         write_model(model, folder)
 

@@ -29,9 +29,11 @@ from speechkit.errors import ConfigError, MissingExtraError, TrainingError
 from speechkit.evaluation import evaluate
 from speechkit.frontend import fit_statistics
 from speechkit.journal import Journal
+from speechkit.memory import keep_freed_memory
 from speechkit.models import Model, build
 from speechkit.models.net import Name
 from speechkit.nn import Chunk
+from speechkit.ops.native import sum_type
 from speechkit.plugins import registry
 from speechkit.tasks import task_of
 
@@ -125,6 +127,7 @@ def fit(run: Run, out: Path | str, resume: bool = False, device: str = "auto") -
     _check_out(out, run, resume)
 
     # seed, device and precision
+    keep_freed_memory()
     fabric = _fabric(device, run.precision)
     torch.manual_seed(run.seed)
 
@@ -189,8 +192,11 @@ def fit(run: Run, out: Path | str, resume: bool = False, device: str = "auto") -
                 batch = next(stream)
                 features = _features(model, batch, feature_augment, run.seed, loop.epoch)
                 with fabric.no_backward_sync(wrapped, enabled=index + 1 < run.accumulate):
-                    output = wrapped.score(features)
-                    losses = loss_of(output.scores, output.lengths, *task.targets(batch, output))
+                    # Fabric's own autocast is for `forward` alone
+                    with fabric.autocast():
+                        output = wrapped.score(features)
+                    scores = output.scores.to(sum_type(output.scores.dtype))
+                    losses = loss_of(scores, output.lengths, *task.targets(batch, output))
                     loss = losses.mean() / run.accumulate
                     _check_finite(loss, loop.step, batch)
                     fabric.backward(loss)

@@ -1,7 +1,7 @@
 """What the tests share: one thread, only the core's components, tiny nets and tiny corpora."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 # before torch is imported, and for the processes that tests start
@@ -28,6 +28,18 @@ BLOCKS = (
     Block(channels=8, kernel=1, separable=False),
 )
 FRONTEND = "log_mel:n_mels=16,normalize=running"
+
+
+@pytest.fixture
+def poisoned_memory() -> Iterator[None]:
+    """Memory from torch is full of NaN, so that what is read before it is written shows."""
+    before = torch.are_deterministic_algorithms_enabled()
+    torch.use_deterministic_algorithms(True)
+    assert torch.utils.deterministic.fill_uninitialized_memory
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before)
 
 
 @pytest.fixture

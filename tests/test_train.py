@@ -60,6 +60,15 @@ def figures(out: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
 
 
+def test_precision_is_that_of_the_products(plain: Run, tmp_path: Path) -> None:
+    losses = {}
+    for precision in ("32-true", "bf16-mixed"):
+        fit(replace(plain, precision=precision), tmp_path / precision)
+        losses[precision] = [row["loss"] for row in figures(tmp_path / precision) if "loss" in row]
+    assert losses["32-true"] != losses["bf16-mixed"]
+    assert losses["bf16-mixed"] == pytest.approx(losses["32-true"], rel=0.05)
+
+
 def weights(out: Path) -> dict[str, Tensor]:
     return load_file(out / LAST / "training" / "weights.safetensors")
 

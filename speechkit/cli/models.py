@@ -1,4 +1,4 @@
-"""Loading a model for a command."""
+"""Loading a model for a command that only asks it."""
 
 from typing import TYPE_CHECKING
 
@@ -10,12 +10,10 @@ SMALL = 1_000_000
 
 
 def load_model(name: str) -> "Model":
-    """The model of a command, and one thread for it where it is small."""
-    import torch
-
+    """The model of a command, prepared, and one thread for it where it is small."""
     from speechkit.checkpoint import load
+    from speechkit.models import prepare
 
     model = load(name)
-    if sum(parameter.numel() for parameter in model.parameters()) < SMALL:
-        torch.set_num_threads(1)
-    return model
+    small = sum(parameter.numel() for parameter in model.parameters()) < SMALL
+    return prepare(model, threads=1 if small else None)

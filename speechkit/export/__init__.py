@@ -13,6 +13,7 @@ from speechkit.data import Utterance, read_audio
 from speechkit.errors import CheckpointError, ConfigError
 from speechkit.export.graph import Example
 from speechkit.models import Model
+from speechkit.models.model import refuse_prepared
 from speechkit.plugins import registry
 
 __all__ = ["Exported", "example_of", "export"]
@@ -42,6 +43,7 @@ def export(
     It is tried, and for int8 calibrated, on `audio`, else on noise. The file appears whole or not
     at all; CheckpointError where it does not say what the model says.
     """
+    refuse_prepared(model, "export")
     exporter = Spec.parse(exporter)
     write = registry().build("exporter", exporter)
     if exporter.params.get("int8") and not audio:

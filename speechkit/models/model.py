@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from torch import Tensor, nn
 
-from speechkit.errors import AudioError
+from speechkit.errors import AudioError, ConfigError
 from speechkit.models.net import Net
 from speechkit.nn import Chunk, ClipHead, Serial, StreamLayer
 from speechkit.ops.separable_conv import Precision
@@ -17,6 +17,15 @@ class Prepared:
 
     dtype: Precision
     impl: str
+
+
+def refuse_prepared(model: "Model", what: str) -> None:
+    """Raises ConfigError where only the model that `prepare` was given can be used."""
+    if model.prepared is not None:
+        raise ConfigError(
+            f"this model is prepared already, in {model.prepared.dtype}; {what} the one it was "
+            "made of"
+        )
 
 
 class Output(NamedTuple):

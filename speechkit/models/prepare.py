@@ -5,7 +5,7 @@ import copy
 import torch
 
 from speechkit.errors import ConfigError
-from speechkit.models.model import Model, Prepared
+from speechkit.models.model import Model, Prepared, refuse_prepared
 from speechkit.nn import fuse
 from speechkit.ops._dispatch import asked
 from speechkit.ops.separable_conv import PRECISIONS, Precision
@@ -25,14 +25,13 @@ def prepare(
     """
     if dtype not in PRECISIONS:
         raise ConfigError(f"dtype={dtype!r}: give one of {', '.join(PRECISIONS)}")
-    if model.prepared is not None:
-        raise ConfigError(
-            f"this model is prepared already ({model.prepared}); prepare the original"
-        )
-    if threads is not None:
-        torch.set_num_threads(threads)
+    if threads is not None and threads < 1:
+        raise ConfigError(f"threads={threads}: give at least 1")
+    refuse_prepared(model, "prepare")
     ready = copy.deepcopy(model).eval().requires_grad_(False)
     ready.stem = fuse(ready.stem, dtype, impl)
     ready.encoder = fuse(ready.encoder, dtype, impl)
+    if threads is not None:
+        torch.set_num_threads(threads)
     ready.prepared = Prepared(dtype, asked(impl))
     return ready

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from speechkit.errors import StreamError
-from speechkit.models.model import Model
+from speechkit.models.model import Model, refuse_prepared
 from speechkit.nn import Chunk, Conv, Pointwise, StreamLayer
 from speechkit.plugins import registry
 
@@ -37,6 +37,7 @@ class Profile:
 @torch.inference_mode()
 def profile(model: Model) -> Profile:
     """Measures a model, which is left in the mode it was in."""
+    refuse_prepared(model, "profile")
     layer = model.stream_layer()
     with _evaluation(model):
         reason = why_not_streamable(model)

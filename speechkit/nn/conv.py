@@ -10,6 +10,7 @@ from speechkit import ops
 from speechkit.nn.stream import Chunk, Windowed
 from speechkit.ops.depthwise_conv import implementation
 from speechkit.ops.explain import Choice
+from speechkit.ops.linear import implementation as linear
 
 LookAhead = int | Literal["same"]
 
@@ -105,6 +106,12 @@ class DenseConv(Conv):
 
     def channels_out(self, c_in: int) -> int:
         return self.weight.shape[0]
+
+    def implementation(self) -> Choice:
+        """What it runs."""
+        if self.kernel == 1:
+            return linear(self.weight.squeeze(2))
+        return Choice("conv2d", "torch", {})
 
     def convolve(self, window: Tensor) -> Tensor:
         if self.kernel == 1:

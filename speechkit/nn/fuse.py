@@ -19,7 +19,7 @@ from speechkit.nn.conv import DenseConv, DepthwiseConv
 from speechkit.nn.frame import Add, Affine, Pointwise
 from speechkit.nn.separable import SeparableConv, SeparableResidual
 from speechkit.nn.stream import FrameWise, Residual, Serial, StreamLayer
-from speechkit.ops.activation import NONE, Activation, activation_of
+from speechkit.ops.activation import NONE, Activation, activation_of, speaks_for_forward
 from speechkit.ops.separable_conv import Precision, Shape, pack
 
 
@@ -47,9 +47,13 @@ class _Open:
     head: Sequence["_Part"] = field(default_factory=list)
     shortcut: Sequence["_Part"] = field(default_factory=list)
 
+    def can_add(self) -> bool:
+        """Whether a shortcut may join it: one that lies beside its frames, and is its first."""
+        return self.activation is NONE and not self.shortcut and self.stride == 1
+
     def take(self, part: StreamLayer) -> bool:
         """Whether it could take a norm or an activation in."""
-        if not isinstance(part, FrameWise) or self.activation is not NONE:
+        if type(part) is not FrameWise or self.activation is not NONE:
             return False
         if isinstance(part.module, Affine) and not self.shortcut:
             scale, shift = part.module.scale.double(), part.module.shift.double()
@@ -76,7 +80,7 @@ class _Fuser:
         done: list[_Part] = []
         for part in _flat(layer):
             last = done[-1] if done else None
-            if isinstance(part, FrameWise) and isinstance(part.module, nn.Dropout):
+            if type(part) is FrameWise and type(part.module) is nn.Dropout:
                 continue
             if isinstance(last, _Open) and last.take(part):
                 continue
@@ -95,7 +99,7 @@ class _Fuser:
         body, shortcut = self.parts(block.body), self.parts(block.shortcut)
         last = body[-1] if body else None
         adds = type(block.merge) is Add and not block.body_wait.delay
-        if adds and isinstance(last, _Open) and last.activation is NONE and shortcut:
+        if adds and shortcut and isinstance(last, _Open) and last.can_add():
             last.head, last.shortcut = body[:-1], shortcut
             return last
         return Residual(self.close(body), self.close(shortcut), block.merge)
@@ -132,8 +136,8 @@ def _flat(layer: StreamLayer) -> list[StreamLayer]:
             # what comes before a row of layers with a stride waits for the whole of it: it stays
             for part in ([child] if index and _strides(child) else _flat(child))
         ]
-    module: Any = layer.module if isinstance(layer, FrameWise) else layer
-    if not hasattr(module, "fuse"):
+    module: Any = layer.module if type(layer) is FrameWise else layer
+    if not speaks_for_forward(module, "fuse"):
         return [layer]
     simpler = module.fuse()
     return [simpler if isinstance(simpler, StreamLayer) else FrameWise(simpler)]

@@ -1,5 +1,5 @@
-// Activations that a fused op applies to its results, and the functions they need, for a register of
-// numbers at a time.
+// Activations that a fused op applies to its results, and the functions they need, for a register
+// of numbers at a time.
 
 #pragma once
 
@@ -31,7 +31,8 @@ inline void map(const float* x, int64_t count, float* to, F f) {
 
 // e^x within 2 ulp between e^−87 and e^88, where it stays; a NaN stays one. Cephes' polynomial.
 inline Register exponential(Register x) {
-  const Register low = Register{} - 87.3f, high = Register{} + 88.0f, magic = Register{} + 12582912.0f;
+  const Register low = Register{} - 87.3f, high = Register{} + 88.0f,
+                 magic = Register{} + 12582912.0f;
   Register within = x < low ? low : x;
   within = within > high ? high : within;
   // adding and taking away 1.5 · 2^23 rounds to a whole number
@@ -47,7 +48,8 @@ inline Register exponential(Register x) {
   return x == x ? p * (Register)((whole + 127) << 23) : x;
 }
 
-// ln x within 2 ulp; of what is not positive, that of the smallest number; a NaN stays one. Cephes'.
+// ln x within 2 ulp; of what is not positive, that of the smallest number; a NaN stays one.
+// Cephes'.
 inline Register logarithm(Register x) {
   const Register smallest = Register{} + 1.17549435e-38f;
   const Register positive = x > smallest ? x : smallest;
@@ -88,9 +90,7 @@ inline Register pieces(const float* parameters, Register x) {
 // In place; NaN stays NaN.
 inline void activate(int64_t kind, const float* numbers, float* x, int64_t count) {
   switch (kind) {
-    case RELU:
-      map(x, count, x, [](Register v) { return v < 0 ? Register{} : v; });
-      break;
+    case RELU: map(x, count, x, [](Register v) { return v < 0 ? Register{} : v; }); break;
     case CLAMP: {
       const Register low = Register{} + numbers[0], high = Register{} + numbers[1];
       map(x, count, x, [=](Register v) {
@@ -99,12 +99,8 @@ inline void activate(int64_t kind, const float* numbers, float* x, int64_t count
       });
       break;
     }
-    case SILU:
-      map(x, count, x, [=](Register v) { return v * sigmoid(v * numbers[0]); });
-      break;
-    case SIGMOID:
-      map(x, count, x, sigmoid);
-      break;
+    case SILU: map(x, count, x, [=](Register v) { return v * sigmoid(v * numbers[0]); }); break;
+    case SIGMOID: map(x, count, x, sigmoid); break;
     case TANH:
       for (int64_t i = 0; i < count; ++i) x[i] = std::tanh(x[i]);
       break;
@@ -115,11 +111,8 @@ inline void activate(int64_t kind, const float* numbers, float* x, int64_t count
       map(x, count, x,
           [](Register v) { return v * sigmoid((v + v * v * v * 0.044715f) * 1.59576912f); });
       break;
-    case PIECES:
-      map(x, count, x, [=](Register v) { return pieces(numbers, v); });
-      break;
-    default:
-      break;
+    case PIECES: map(x, count, x, [=](Register v) { return pieces(numbers, v); }); break;
+    default: break;
   }
 }
 

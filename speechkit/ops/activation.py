@@ -78,7 +78,26 @@ _FUNCTIONS: dict[str, Any] = {
 def activation_of(module: nn.Module) -> Activation | None:
     """The Activation that equals a module, or None."""
     made = _KNOWN.get(type(module))
-    return made(module) if made else getattr(module, "native", None)
+    if made:
+        return made(module)
+    declared = speaks_for_forward(module, "native")
+    return module.native if declared else None  # type: ignore[return-value]
+
+
+def speaks_for_forward(module: nn.Module, name: str) -> bool:
+    """Whether an attribute says what the module's `forward` does: a subclass may have another.
+
+    It does where it belongs to the module itself, or to the class that defines `forward` or to a
+    subclass of that.
+    """
+    if name in vars(module):
+        return True
+    for kind in type(module).__mro__:
+        if name in vars(kind):
+            return True
+        if "forward" in vars(kind):
+            return False
+    return False
 
 
 # by exact type: a subclass may compute something else

@@ -3,6 +3,8 @@
 // A panel of LANES channels is copied to memory in order, zeros where the window reaches beyond the
 // sound or a frame is not valid; its rows then stay in the first cache while every tap passes over
 // them. TILE outputs (or gradients of taps) are summed at once, each in a register of its own.
+// Panels are copied PANELS at a time, because memory is read and written faster in longer runs. A
+// dilated convolution is as many plain ones, each over the frames of one phase.
 
 #pragma once
 
@@ -12,39 +14,53 @@
 
 namespace speechkit {
 
-constexpr int TILE = 12;
-constexpr int64_t PANEL_BYTES = 24 << 10;
+constexpr int TILE = 8;
+constexpr int64_t PANELS = 4;
+constexpr int64_t PANEL_BYTES = 40 << 10;
 
-// Rows first .. first + count − 1 of x [frames, channels], `width` channels of each; rows outside
-// x, rows that `valid` (if given) does not mark, and lanes from `width` on are zero.
+// Frames `first`, first + every, … of x [frames, channels], in panels of LANES channels that lie
+// `pitch` apart, for `width` channels. Frames outside x, frames that `valid` (if given) does not
+// mark, and lanes from `width` on are zero.
 template <class X, class T>
-void copy_panel(const X* x, const bool* valid, int64_t frames, int64_t channels, int64_t width,
-                int64_t first, int64_t count, T* panel) {
+void copy_panels(const X* x, const bool* valid, int64_t frames, int64_t channels, int64_t width,
+                 int64_t first, int64_t every, int64_t count, T* panels, int64_t pitch) {
   constexpr int64_t lanes = Vector<T>::lanes;
   for (int64_t row = 0; row < count; ++row) {
-    T* to = panel + row * lanes;
-    const int64_t frame = first + row;
-    if (frame < 0 || frame >= frames || (valid && !valid[frame])) {
-      std::memset(to, 0, REGISTER_BYTES);
-      continue;
-    }
-    const X* from = x + frame * channels;
-    if (width == lanes) {
-      for (int64_t c = 0; c < lanes; ++c) to[c] = widen(from[c]);
-    } else {
-      for (int64_t c = 0; c < lanes; ++c) to[c] = c < width ? widen(from[c]) : T(0);
+    const int64_t frame = first + row * every;
+    const bool real = frame >= 0 && frame < frames && (!valid || valid[frame]);
+    for (int64_t c = 0; c < width; c += lanes) {
+      T* to = panels + c / lanes * pitch + row * lanes;
+      const X* from = x + frame * channels + c;
+      if (!real) {
+        store(to, typename Vector<T>::type{});
+      } else {
+        store(to, width - c >= lanes ? widen(from) : widen_some<T>(from, width - c));
+      }
     }
   }
 }
 
+// The way back: rows of panels to frames first, first + every, … of y; zero where `kept` (if given)
+// does not mark the frame.
 template <class Y, class T>
-inline void store_lanes(Y* to, typename Vector<T>::type value, int64_t width) {
-  T lanes[Vector<T>::lanes];
-  store(lanes, value);
-  if (width == Vector<T>::lanes) {
-    for (int64_t c = 0; c < Vector<T>::lanes; ++c) narrow(lanes[c], to + c);
-  } else {
-    for (int64_t c = 0; c < width; ++c) narrow(lanes[c], to + c);
+void copy_back(const T* panels, int64_t pitch, int64_t count, const bool* kept, Y* y,
+               int64_t channels, int64_t width, int64_t first, int64_t every) {
+  constexpr int64_t lanes = Vector<T>::lanes;
+  for (int64_t row = 0; row < count; ++row) {
+    const int64_t frame = first + row * every;
+    Y* to = y + frame * channels;
+    if (kept && !kept[frame]) {
+      std::memset(to, 0, sizeof(Y) * width);
+      continue;
+    }
+    for (int64_t c = 0; c < width; c += lanes) {
+      const auto value = load(panels + c / lanes * pitch + row * lanes);
+      if (width - c >= lanes) {
+        narrow(value, to + c);
+      } else {
+        narrow_some(value, to + c, width - c);
+      }
+    }
   }
 }
 
@@ -56,17 +72,14 @@ inline void correlate(const T* a, const T* b, int64_t count, int64_t step, int64
   constexpr int64_t lanes = Vector<T>::lanes;
   int64_t i = 0;
   if (step == 1 && spread == 1) {
-    // each row of b meets four of a at once: a load for every four products
-    for (; i + 4 <= count; i += 4) {
+    // each row of b meets two of a at once: a load for every two products
+    for (; i + 2 <= count; i += 2) {
       const auto a0 = load(a + i * lanes), a1 = load(a + (i + 1) * lanes);
-      const auto a2 = load(a + (i + 2) * lanes), a3 = load(a + (i + 3) * lanes);
 #pragma GCC unroll 16
-      for (int m = 0; m < N + 3; ++m) {
+      for (int m = 0; m <= N; ++m) {
         const auto row = load(b + (i + m) * lanes);
         if (m < N) sum[m] += a0 * row;
-        if (m >= 1 && m - 1 < N) sum[m - 1] += a1 * row;
-        if (m >= 2 && m - 2 < N) sum[m - 2] += a2 * row;
-        if (m >= 3) sum[m - 3] += a3 * row;
+        if (m >= 1) sum[m - 1] += a1 * row;
       }
     }
   }

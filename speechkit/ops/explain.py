@@ -3,6 +3,7 @@
 import torch
 from torch import nn
 
+from speechkit.errors import ConfigError
 from speechkit.ops._dispatch import Choice, decide
 from speechkit.ops.batch_norm import IMPLEMENTATIONS as BATCH_NORM
 from speechkit.ops.depthwise_conv import implementation as depthwise_conv
@@ -18,11 +19,15 @@ def explain(model: nn.Module) -> list[Choice]:
 
     In a model from `sk.prepare` a sub-block is one layer; what could not join it stands by itself.
     """
-    return [
-        module.implementation()._replace(layer=name)
-        for name, module in model.named_modules()
-        if callable(getattr(module, "implementation", None))
-    ]
+    found = []
+    for name, module in model.named_modules():
+        if callable(getattr(module, "implementation", None)):
+            try:
+                choice = module.implementation()
+            except ConfigError as error:
+                choice = Choice(type(module).__name__, "nothing", {"any": str(error)})
+            found.append(choice._replace(layer=name))
+    return found
 
 
 def implementations() -> list[Choice]:

@@ -35,6 +35,13 @@ inline Integers bits_of(const void* from) {
   return v;
 }
 
+inline float float_of(bfloat16 x) {
+  const uint32_t bits = uint32_t(x.bits) << 16;
+  float y;
+  std::memcpy(&y, &bits, sizeof y);
+  return y;
+}
+
 struct Float32 {
   typedef float X;
   typedef float W;
@@ -56,8 +63,8 @@ struct Bfloat16 {
     std::memcpy(&pair, x, sizeof pair);
     return (Register)_mm512_dpbf16_ps((__m512)sum, (__m512bh)_mm512_set1_epi32(pair), (__m512bh)w);
 #else
-    sum += widen(x[0]) * (Register)(w << 16);
-    return sum + widen(x[1]) * (Register)(w & int32_t(0xffff0000));
+    const float first = float_of(x[0]), second = float_of(x[1]);
+    return sum + first * (Register)(w << 16) + second * (Register)(w & int32_t(0xffff0000));
 #endif
   }
 };
@@ -92,7 +99,8 @@ inline void multiply_tile(const typename K::X* x, int64_t x_step, int64_t depth,
 #pragma GCC unroll 8
     for (int r = 0; r < R; ++r) {
 #pragma GCC unroll 4
-      for (int v = 0; v < V; ++v) sum[r][v] = K::add(sum[r][v], x + r * x_step + i * K::group, panel[v]);
+      for (int v = 0; v < V; ++v)
+        sum[r][v] = K::add(sum[r][v], x + r * x_step + i * K::group, panel[v]);
     }
   }
   for (int r = 0; r < R; ++r)
@@ -164,8 +172,10 @@ inline float quantize(const float* x, int64_t count, uint8_t* to) {
 }
 
 inline void halve(const float* x, int64_t count, bfloat16* to) {
-  for (int64_t i = 0; i < count; ++i) narrow(x[i], to + i);
-  for (int64_t i = count; i < round_up(count, Bfloat16::group); ++i) to[i] = bfloat16{0};
+  int64_t i = 0;
+  for (; i + LANES <= count; i += LANES) narrow(load(x + i), to + i);
+  if (i < count) narrow_some(widen_some<float>(x + i, count - i), to + i, count - i);
+  for (i = count; i < round_up(count, Bfloat16::group); ++i) to[i] = bfloat16{0};
 }
 
 // The types of a packed matrix, as callers number them.
@@ -197,16 +207,18 @@ void multiply(const Matrix& w, const float* x, int64_t x_step, int64_t rows, Ope
               Put put) {
   switch (w.precision) {
     case FLOAT32:
-      multiply<Float32>(x, x_step, rows, w.rows, static_cast<const float*>(w.packed), w.columns,
-                        [=](int64_t r, int64_t c, Register sum) { put(r, c, sum + load(w.bias + c)); });
+      multiply<Float32>(
+          x, x_step, rows, w.rows, static_cast<const float*>(w.packed), w.columns,
+          [=](int64_t r, int64_t c, Register sum) { put(r, c, sum + load(w.bias + c)); });
       break;
     case BFLOAT16: {
       const int64_t step = round_up(w.rows, Bfloat16::group);
       work.half.resize(rows * step);
       for (int64_t r = 0; r < rows; ++r) halve(x + r * x_step, w.rows, work.half.data() + r * step);
-      multiply<Bfloat16>(work.half.data(), step, rows, w.depth(),
-                         static_cast<const bfloat16*>(w.packed), w.columns,
-                         [=](int64_t r, int64_t c, Register sum) { put(r, c, sum + load(w.bias + c)); });
+      multiply<Bfloat16>(
+          work.half.data(), step, rows, w.depth(), static_cast<const bfloat16*>(w.packed),
+          w.columns,
+          [=](int64_t r, int64_t c, Register sum) { put(r, c, sum + load(w.bias + c)); });
       break;
     }
     case INT8: {

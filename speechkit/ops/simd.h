@@ -57,23 +57,45 @@ struct bfloat16 {
   uint16_t bits;
 };
 
-inline float widen(bfloat16 x) {
-  const uint32_t bits = uint32_t(x.bits) << 16;
-  float y;
-  std::memcpy(&y, &bits, sizeof y);
-  return y;
+// A register of numbers from memory of the same type, or from bfloat16; in explicit registers,
+// since the compiler makes scalars of so short a loop.
+inline Vector<float>::type widen(const float* from) { return load(from); }
+inline Vector<double>::type widen(const double* from) { return load(from); }
+inline Vector<float>::type widen(const bfloat16* from) {
+  constexpr int64_t lanes = Vector<float>::lanes;
+  typedef uint16_t Halves __attribute__((vector_size(2 * lanes)));
+  typedef uint32_t Words __attribute__((vector_size(4 * lanes)));
+  Halves halves;
+  std::memcpy(&halves, from, sizeof halves);
+  return (Vector<float>::type)(__builtin_convertvector(halves, Words) << 16);
 }
-inline float widen(float x) { return x; }
-inline double widen(double x) { return x; }
 
-// Rounds to nearest, ties to even; a NaN stays one.
-inline void narrow(float x, bfloat16* to) {
-  uint32_t bits;
-  std::memcpy(&bits, &x, sizeof bits);
-  const uint32_t rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
-  to->bits = uint16_t(x == x ? rounded : 0x7fc0);
+// The way back: bfloat16 rounds to nearest, ties to even, and a NaN stays one.
+inline void narrow(Vector<float>::type x, float* to) { store(to, x); }
+inline void narrow(Vector<double>::type x, double* to) { store(to, x); }
+inline void narrow(Vector<float>::type x, bfloat16* to) {
+  constexpr int64_t lanes = Vector<float>::lanes;
+  typedef uint16_t Halves __attribute__((vector_size(2 * lanes)));
+  typedef uint32_t Words __attribute__((vector_size(4 * lanes)));
+  const Words bits = (Words)x, rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
+  const Words nan = Words{} + 0x7fc0;
+  const Halves halves = __builtin_convertvector(x == x ? rounded : nan, Halves);
+  std::memcpy(to, &halves, sizeof halves);
 }
-inline void narrow(float x, float* to) { *to = x; }
-inline void narrow(double x, double* to) { *to = x; }
+
+// A register's first `width` numbers, zero behind them; and its first `width` numbers to memory.
+template <class T, class X>
+inline typename Vector<T>::type widen_some(const X* from, int64_t width) {
+  X some[Vector<T>::lanes] = {};
+  std::memcpy(some, from, sizeof(X) * width);
+  return widen(some);
+}
+
+template <class X, class V>
+inline void narrow_some(V value, X* to, int64_t width) {
+  X all[sizeof(V) / (sizeof(X) < 4 ? 4 : sizeof(X))];
+  narrow(value, all);
+  std::memcpy(to, all, sizeof(X) * width);
+}
 
 }  // namespace speechkit

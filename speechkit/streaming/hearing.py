@@ -123,6 +123,7 @@ class SpeechHearing:
 def hearing(listener: Listener, size: int, native: bool, classes: int) -> Hearing | SpeechHearing:
     """The listeners of `size` sessions; `native` where their scores come from native calls."""
     library = load(SOURCE) if native and classes == 2 else None
-    if isinstance(listener, SpeechListener) and isinstance(library, ctypes.CDLL):
+    # by exact type: a subclass may decide otherwise
+    if type(listener) is SpeechListener and isinstance(library, ctypes.CDLL):
         return SpeechHearing(listener, size, library)
     return Hearing(listener, size)

@@ -1,11 +1,11 @@
-// A whole net's step for sessions: a list of instructions over rows of channels, run for one session
-// after the other.
+// A whole net's step for sessions: a list of instructions over rows of channels, run for one
+// session after the other.
 //
 // A buffer in the scratch holds rows of ld(channels) floats; what lies beyond the channels is never
-// read as a channel. Beside it stand as many floats that say which rows are valid. A layer that looks
-// back keeps its last rows, masked, and their validity in the session's state: by groups of LANES
-// channels, so that the taps of a channel lie together, in a strip with room for `cycle` steps, at
-// whose end the rows still wanted move to the front.
+// read as a channel. Beside it stand as many floats that say which rows are valid. A layer that
+// looks back keeps its last rows, masked, and their validity in the session's state: by groups of
+// LANES channels, so that the taps of a channel lie together, in a strip with room for `cycle`
+// steps, at whose end the rows still wanted move to the front.
 
 #include <algorithm>
 #include <cmath>
@@ -26,12 +26,24 @@ constexpr int64_t CYCLE = 16;
 constexpr int64_t GROUP = 12;
 
 enum Code : int64_t {
-  SEPARABLE, DEPTHWISE, AFFINE, ACTIVATE, LOG, DELAY, ADD, PREEMPHASIS, SPECTRUM, RESAMPLE,
-  LOG_SOFTMAX, SLIDING_AVERAGE, RUNNING_AVERAGE, PCEN,
+  SEPARABLE,
+  DEPTHWISE,
+  AFFINE,
+  ACTIVATE,
+  LOG,
+  DELAY,
+  ADD,
+  PREEMPHASIS,
+  SPECTRUM,
+  RESAMPLE,
+  LOG_SOFTMAX,
+  SLIDING_AVERAGE,
+  RUNNING_AVERAGE,
+  PCEN,
 };
 
-// Offsets count floats: `in`, `out`, `other` (−1 for none), `work` and the valid flags in the scratch,
-// `state` in the session's state, the rest in the weights.
+// Offsets count floats: `in`, `out`, `other` (−1 for none), `work` and the valid flags in the
+// scratch, `state` in the session's state, the rest in the weights.
 struct Instruction {
   int64_t code, in, in_valid, out, out_valid, rows_in, rows_out, channels_in, channels_out;
   int64_t keep, cycle, state, weights, taps, stride, dilation, left, rate, other, work;
@@ -72,7 +84,8 @@ Past slide(const Instruction& op, const float* in, const float* valid, float* st
   return {state + start * lanes, pitch, flags + start};
 }
 
-// N outputs from `from` on, `spread` rows apart; as many sums as hide the time that an addition takes.
+// N outputs from `from` on, `spread` rows apart; as many sums as hide the time that an addition
+// takes.
 template <int N>
 inline void outputs(const float* taps, const float* from, int64_t count, int64_t step,
                     int64_t spread, float* to, int64_t to_step) {
@@ -106,22 +119,29 @@ void depthwise(const Instruction& op, const Past& past, const float* taps, float
     const float* w = taps + c * op.taps;
     int64_t o = 0;
     for (; o + 8 <= op.rows_out; o += 8)
-      outputs<8>(w, from + o * op.stride * LANES, op.taps, op.dilation, op.stride, out + o * width + c, width);
+      outputs<8>(w, from + o * op.stride * LANES, op.taps, op.dilation, op.stride,
+                 out + o * width + c, width);
     for (; o + 4 <= op.rows_out; o += 4)
-      outputs<4>(w, from + o * op.stride * LANES, op.taps, op.dilation, op.stride, out + o * width + c, width);
+      outputs<4>(w, from + o * op.stride * LANES, op.taps, op.dilation, op.stride,
+                 out + o * width + c, width);
     for (; o + 2 <= op.rows_out; o += 2)
-      outputs<2>(w, from + o * op.stride * LANES, op.taps, op.dilation, op.stride, out + o * width + c, width);
+      outputs<2>(w, from + o * op.stride * LANES, op.taps, op.dilation, op.stride,
+                 out + o * width + c, width);
     for (; o < op.rows_out; ++o)
-      outputs<1>(w, from + o * op.stride * LANES, op.taps, op.dilation, op.stride, out + o * width + c, width);
+      outputs<1>(w, from + o * op.stride * LANES, op.taps, op.dilation, op.stride,
+                 out + o * width + c, width);
   }
 }
 
-// `count` rows of Y = f(X W + b (+ other)); the rows of X are `x_step` apart, the others `out_step`.
+// `count` rows of Y = f(X W + b (+ other)); the rows of X are `x_step` apart, the others
+// `out_step`.
 void matrix(const Instruction& op, const float* x, int64_t x_step, int64_t count,
             const float* all_weights, const float* other, float* out, int64_t out_step) {
   static thread_local Operand work;
-  const Matrix w{op.precision, op.channels_in, op.channels_out, all_weights + op.packed,
-                 all_weights + op.bias, all_weights + op.scale, all_weights + op.offset};
+  const Matrix w{op.precision,           op.channels_in,
+                 op.channels_out,        all_weights + op.packed,
+                 all_weights + op.bias,  all_weights + op.scale,
+                 all_weights + op.offset};
   const bool relu = op.activation == RELU;
   multiply(w, x, x_step, count, work, [=](int64_t r, int64_t c, Register sum) {
     if (other) sum += load(other + r * out_step + c);
@@ -149,8 +169,9 @@ inline void put(float* to, V v) {
   std::memcpy(to, &v, sizeof v);
 }
 
-// One pass of a transform by fours (Stockham): n points, the results of earlier passes `span` apart,
-// V as many of those as are computed at once. The twiddles of each quarter lie one after the other.
+// One pass of a transform by fours (Stockham): n points, the results of earlier passes `span`
+// apart, V as many of those as are computed at once. The twiddles of each quarter lie one after the
+// other.
 template <class V>
 void pass_of_four(Complex x, Complex y, int64_t n, int64_t span, const float* twiddles) {
   const int64_t quarter = n / 4, step = span * quarter, width = sizeof(V) / sizeof(float);
@@ -158,7 +179,8 @@ void pass_of_four(Complex x, Complex y, int64_t n, int64_t span, const float* tw
     const float* t = twiddles + 6 * p;
     for (int64_t q = 0; q < span; q += width) {
       const float *r = x.re + span * p + q, *i = x.im + span * p + q;
-      const V ar = take<V>(r), ai = take<V>(i), cr = take<V>(r + 2 * step), ci = take<V>(i + 2 * step);
+      const V ar = take<V>(r), ai = take<V>(i), cr = take<V>(r + 2 * step),
+              ci = take<V>(i + 2 * step);
       const V br = take<V>(r + step), bi = take<V>(i + step);
       const V dr = take<V>(r + 3 * step), di = take<V>(i + 3 * step);
       const V even_r = ar + cr, even_i = ai + ci, odd_r = br + dr, odd_i = bi + di;
@@ -182,8 +204,10 @@ void unfold(int64_t half, const float* __restrict__ re, const float* __restrict_
   out[0] = top * top, out[half] = low * low;
   for (int64_t k = 1; k < half; ++k) {
     const float rb = re[half - k], ib = im[half - k], c = turns[k], s = turns[half + k];
-    const float even_re = re[k] + rb, even_im = im[k] - ib, odd_re = im[k] + ib, odd_im = rb - re[k];
-    const float real = even_re + c * odd_re - s * odd_im, imaginary = even_im + c * odd_im + s * odd_re;
+    const float even_re = re[k] + rb, even_im = im[k] - ib, odd_re = im[k] + ib,
+                odd_im = rb - re[k];
+    const float real = even_re + c * odd_re - s * odd_im,
+                imaginary = even_im + c * odd_im + s * odd_re;
     out[k] = (real * real + imaginary * imaginary) / 4;
   }
 }
@@ -341,9 +365,7 @@ void step(const Instruction& op, const float* all_weights, float* all_state, flo
       if (out != in) std::memcpy(out, in, sizeof(float) * count);
       activate(op.activation, numbers, out, count);
       break;
-    case LOG:
-      map(in, count, out, [=](Register x) { return logarithm(x + weights[0]); });
-      break;
+    case LOG: map(in, count, out, [=](Register x) { return logarithm(x + weights[0]); }); break;
     case DELAY:
       // as they are, valid or not
       past = slide(op, in, valid, state, steps, false);
@@ -376,26 +398,20 @@ void step(const Instruction& op, const float* all_weights, float* all_state, flo
       for (int64_t o = 0; o < op.rows_out; ++o)
         out_valid[o] = past.flags[op.left + o * op.stride / op.rate];
       return;
-    case LOG_SOFTMAX:
-      log_softmax(op, in, out);
-      break;
+    case LOG_SOFTMAX: log_softmax(op, in, out); break;
     case SLIDING_AVERAGE:
       past = slide(op, in, valid, state, steps, true);
       sliding_average(op, past, out);
       first = op.left;
       break;
-    case RUNNING_AVERAGE:
-      running_average(op, in, valid, state, out);
-      break;
-    case PCEN:
-      pcen(op, in, valid, weights, state, out);
-      break;
+    case RUNNING_AVERAGE: running_average(op, in, valid, state, out); break;
+    case PCEN: pcen(op, in, valid, weights, state, out); break;
   }
   for (int64_t r = 0; r < op.rows_out; ++r) out_valid[r] = past.flags[first + r * every];
 }
 
-// The matrix of a SEPARABLE instruction for `sessions`, whose scratches are `scratch_size` apart: so
-// many rows as there are meet a weight while it is at hand.
+// The matrix of a SEPARABLE instruction for `sessions`, whose scratches are `scratch_size` apart:
+// so many rows as there are meet a weight while it is at hand.
 void matrices(const Instruction& op, const float* weights, float* scratch, int64_t scratch_size,
               int64_t sessions) {
   const int64_t in_width = ld(op.channels_in), out_width = ld(op.channels_out);
@@ -421,7 +437,8 @@ void matrices(const Instruction& op, const float* weights, float* scratch, int64
 // session to the next, of which the first `real` rows are valid; y [sessions, blocks, rows_out,
 // channels_out] and valid [sessions, blocks, rows_out] of the last instruction; state [sessions,
 // state_size], whose first float counts a session's steps. The first instruction reads its input,
-// rows of `channels`, at its place in the scratch, of which there is one for each of GROUP sessions.
+// rows of `channels`, at its place in the scratch, of which there is one for each of GROUP
+// sessions.
 extern "C" void stream_step(const Instruction* program, int64_t length, const float* weights,
                             float* state, int64_t state_size, const float* x, int64_t x_step,
                             int64_t rows, int64_t channels, int64_t real, int64_t blocks, float* y,
@@ -462,12 +479,12 @@ extern "C" void stream_step(const Instruction* program, int64_t length, const fl
   }
 }
 
-// The hysteresis of speechkit/vad.py over frames of two logits: y [sessions, frames, 2] where valid;
-// states [sessions, 4] of frames, began, ended, speaking. Writes (session, frame of these, at frame,
-// whether it starts) for each edge and gives their number.
+// The hysteresis of speechkit/vad.py over frames of two logits: y [sessions, frames, 2] where
+// valid; states [sessions, 4] of frames, began, ended, speaking. Writes (session, frame of these,
+// at frame, whether it starts) for each edge and gives their number.
 extern "C" int64_t speech_edges(const double* thresholds, const int64_t* lengths, int64_t* states,
-                                const float* y, const bool* valid, int64_t sessions,
-                                int64_t frames, int64_t* edges) {
+                                const float* y, const bool* valid, int64_t sessions, int64_t frames,
+                                int64_t* edges) {
   const double onset = thresholds[0], offset = thresholds[1];
   const int64_t shortest = lengths[0], gap = lengths[1], before = lengths[2], after = lengths[3];
   int64_t found = 0;

@@ -93,7 +93,8 @@ class StreamBatch:
         self._started = [0] * size
         self._consumed = 0
         self._finished = False
-        self._latest: Tensor | None = None
+        # of the blocks of the latest feed, `[size, blocks, T, n]`; the next overwrites them
+        self.latest: Tensor | None = None
 
     def feed(self, samples: Samples | Sequence[Samples]) -> list[list[Event]]:
         """The events of each session after its next samples, `[size, N]`, N the same for all."""
@@ -126,7 +127,7 @@ class StreamBatch:
     @property
     def scores(self) -> Tensor | None:
         """Those of the latest frame, `[size, n]`; None before the first."""
-        return None if self._latest is None else self._latest[:, -1, -1].clone()
+        return None if self.latest is None else self.latest[:, -1, -1].clone()
 
     @property
     def state(self) -> dict[str, Tensor]:
@@ -171,7 +172,7 @@ class StreamBatch:
             return [[] for _ in range(self.size)]
         before, blocks = self._consumed, scored.scores.shape[1]
         self._consumed += blocks * samples_each
-        self._latest = scored.scores
+        self.latest = scored.scores
 
         def decided_s(row: int, block: int) -> float:
             heard = before + (block + 1) * samples_each
@@ -208,7 +209,8 @@ class Stream:
     @property
     def scores(self) -> Tensor | None:
         """The scores of the latest frame `[n]`, for a meter; None before the first."""
-        return None if self._batch.scores is None else self._batch.scores[0]
+        latest = self._batch.latest
+        return None if latest is None else latest[0, -1, -1].clone()
 
     def feed(self, samples: Samples) -> list[Event]:
         """The events after the next samples `[N]`: float32 in [-1, 1] or int16."""

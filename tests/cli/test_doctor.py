@@ -7,6 +7,7 @@ import types
 import pytest
 
 from speechkit.cli import doctor
+from speechkit.ops import use_impl
 
 from .conftest import Cli
 
@@ -19,6 +20,15 @@ def test_json_is_one_object(cli: Cli) -> None:
     assert {"WAV", "FLAC", "OGG"} <= set(row["audio_formats"])
     assert "core" in row["plugins"]
     assert row["threads"] >= 1
+
+
+def test_each_op_says_what_runs_it(cli: Cli) -> None:
+    ops = json.loads(cli("doctor", "--json").out)["ops"]
+    assert list(ops) == ["depthwise_conv", "linear", "batch_norm", "separable_conv"]
+    assert all(text.startswith(f"{op}: by ") for op, text in ops.items())
+    with use_impl("torch"):
+        assert "op linear" in (said := cli("doctor").out)
+    assert "by torch" in said
 
 
 def test_the_namesake_is_warned_of(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,6 +8,8 @@ from speechkit.ops.batch_norm import cpu
 from speechkit.ops.native import load
 from speechkit.testing import assert_close
 
+pytestmark = pytest.mark.usefixtures("poisoned_memory")
+
 
 @pytest.fixture(params=["cpu", "torch"])
 def impl(request: pytest.FixtureRequest) -> str:

@@ -10,6 +10,8 @@ from speechkit.ops.depthwise_conv import cpu, numba, reference
 from speechkit.ops.native import load
 from speechkit.testing import assert_close
 
+pytestmark = pytest.mark.usefixtures("poisoned_memory")
+
 # batch, channels, frames, taps, stride, dilation
 SHAPES = [
     (1, 1, 1, 1, 1, 1),

@@ -9,6 +9,8 @@ from speechkit.ops.linear import cpu
 from speechkit.ops.native import load
 from speechkit.testing import assert_close
 
+pytestmark = pytest.mark.usefixtures("poisoned_memory")
+
 # batch, frames, inputs, outputs
 SHAPES = [(1, 64, 1, 1), (2, 33, 5, 29), (1, 97, 64, 64), (3, 40, 17, 130), (2, 100, 256, 48)]
 
@@ -50,12 +52,14 @@ def test_a_row_does_not_depend_on_its_neighbours() -> None:
 
 def test_what_it_cannot_take_goes_to_torch() -> None:
     x, weight, bias = (value.detach() for value in operands((1, 8, 4, 4)))
-    with pytest.raises(ConfigError, match=r"at least 64 rows, not \[1, 8, 4\]"):
-        linear(x, weight, bias, impl="cpu")
-    assert torch.equal(linear(x, weight, bias), F.linear(x, weight, bias))
-    wide = torch.ones(1, 100, 4)
+    assert torch.equal(linear(x, weight, bias, impl="cpu"), F.linear(x, weight, bias))
+    assert torch.equal(linear(x[0], weight, bias, impl="cpu"), F.linear(x[0], weight, bias))
+    many = torch.ones(1, 100, 4)
     with torch.autocast("cpu", torch.bfloat16):
-        assert linear(wide, weight, bias).dtype == torch.bfloat16
+        assert linear(many, weight, bias, impl="cpu").dtype == torch.bfloat16
+    with pytest.raises(ConfigError, match=r"float32, not torch\.float64 by torch\.float32"):
+        linear(many.double(), weight, bias, impl="cpu")
+    assert linear(many.double(), weight.double()).dtype == torch.float64
 
 
 def test_the_custom_op_keeps_torchs_rules() -> None:

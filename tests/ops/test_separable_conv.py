@@ -13,6 +13,8 @@ from speechkit.ops.native import load
 from speechkit.ops.separable_conv import Packed, Shape, cpu, pack
 from speechkit.testing import assert_close
 
+pytestmark = pytest.mark.usefixtures("poisoned_memory")
+
 RELU = Activation("relu")
 BENT = Activation("pieces", (-1.0, 0.5), ((-0.2, 0.0, 0.0), (0.0, 0.3, 0.1), (-0.325, 1.0, 0.0)))
 # batch, frames, what is computed

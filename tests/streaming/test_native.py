@@ -16,9 +16,12 @@ from speechkit.streaming import native
 from speechkit.streaming.native import NativeLayer, UnplannedError
 from speechkit.testing import assert_close
 
-pytestmark = pytest.mark.skipif(
-    isinstance(builder.load(native.SOURCE), str), reason="there is no C++ compiler"
-)
+pytestmark = [
+    pytest.mark.skipif(
+        isinstance(builder.load(native.SOURCE), str), reason="there is no C++ compiler"
+    ),
+    pytest.mark.usefixtures("poisoned_memory"),
+]
 FIXED = "log_mel:n_mels=40,normalize=fixed"
 BLOCKS = (
     sk.Block(channels=24, kernel=5, stride=2),

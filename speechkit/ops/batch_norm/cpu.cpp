@@ -13,6 +13,28 @@ namespace {
 // rows whose sums are made in the type of the data before they join the totals
 constexpr int64_t BLOCK = 32;
 
+template <class T>
+int64_t padded(int64_t channels) {
+  constexpr int64_t lanes = Vector<T>::lanes;
+  return (channels + lanes - 1) / lanes * lanes;
+}
+
+// A register of a row from channel c on, and one to it.
+template <class T, class X>
+inline typename Vector<T>::type from_row(const X* row, int64_t c, int64_t channels) {
+  const int64_t width = channels - c;
+  return width >= Vector<T>::lanes ? widen(row + c) : widen_some<T>(row + c, width);
+}
+template <class T, class X>
+inline void to_row(typename Vector<T>::type value, X* row, int64_t c, int64_t channels) {
+  const int64_t width = channels - c;
+  if (width >= Vector<T>::lanes) {
+    narrow(value, row + c);
+  } else {
+    narrow_some(value, row + c, width);
+  }
+}
+
 // Runs part(first row, last row, totals) on a share of the rows for each thread; the sums of
 // `count` totals are the same for one number of threads, whichever ends first.
 template <class Part>
@@ -30,36 +52,38 @@ template <class X, class T>
 void statistics(const X* x, const bool* valid, int64_t rows, int64_t channels, double* mean,
                 double* variance, int threads) {
   // the deviations are taken from the first valid row, so that their squares do not cancel
-  std::vector<double> totals(2 * channels + 1);
-  std::vector<T> origin(channels);
+  constexpr int64_t lanes = Vector<T>::lanes;
+  const int64_t width = padded<T>(channels);
+  std::vector<double> totals(2 * width + 1);
+  Buffer<T> origin(width);
   const int64_t first = std::find(valid, valid + rows, true) - valid;
   if (first < rows)
-    for (int64_t c = 0; c < channels; ++c) origin[c] = widen(x[first * channels + c]);
+    for (int64_t c = 0; c < channels; c += lanes)
+      store(origin.data() + c, from_row<T>(x + first * channels, c, channels));
   const T* o = origin.data();
-  sum_rows(rows, 2 * channels + 1, totals.data(), threads,
+  sum_rows(rows, 2 * width + 1, totals.data(), threads,
            [=](int64_t from, int64_t to, double* total) {
-             Buffer<T> sums(2 * channels);
-             T *sum = sums.data(), *square = sum + channels;
+             Buffer<T> sums(2 * width);
+             T *sum = sums.data(), *square = sum + width;
              for (int64_t start = from; start < to; start += BLOCK) {
                std::fill(sums.begin(), sums.end(), T(0));
                for (int64_t r = start; r < std::min(to, start + BLOCK); ++r) {
                  if (!valid[r]) continue;
-                 total[2 * channels] += 1;
-                 const X* row = x + r * channels;
-                 for (int64_t c = 0; c < channels; ++c) {
-                   const T d = T(widen(row[c])) - o[c];
-                   sum[c] += d;
-                   square[c] += d * d;
+                 total[2 * width] += 1;
+                 for (int64_t c = 0; c < channels; c += lanes) {
+                   const auto d = from_row<T>(x + r * channels, c, channels) - load(o + c);
+                   store(sum + c, load(sum + c) + d);
+                   store(square + c, load(square + c) + d * d);
                  }
                }
-               for (int64_t c = 0; c < 2 * channels; ++c) total[c] += sum[c];
+               for (int64_t c = 0; c < 2 * width; ++c) total[c] += sum[c];
              }
            });
-  const double count = std::max(1.0, totals[2 * channels]);
+  const double count = std::max(1.0, totals[2 * width]);
   for (int64_t c = 0; c < channels; ++c) {
     const double d = totals[c] / count;
     mean[c] = o[c] + d;
-    variance[c] = std::max(0.0, totals[channels + c] / count - d * d);
+    variance[c] = std::max(0.0, totals[width + c] / count - d * d);
   }
 }
 
@@ -68,7 +92,7 @@ void forward(const X* x, const bool* valid, const T* weight, const T* bias, X* y
              T* variance, int64_t rows, int64_t channels, double eps, int threads) {
   std::vector<double> mu(channels), sigma(channels);
   statistics<X, T>(x, valid, rows, channels, mu.data(), sigma.data(), threads);
-  Buffer<T> scale(channels), shift(channels);
+  Buffer<T> scale(padded<T>(channels)), shift(padded<T>(channels));
   for (int64_t c = 0; c < channels; ++c) {
     const double s = weight[c] / std::sqrt(sigma[c] + eps);
     mean[c] = mu[c], variance[c] = sigma[c];
@@ -83,40 +107,47 @@ void forward(const X* x, const bool* valid, const T* weight, const T* bias, X* y
       std::memset(to, 0, sizeof(X) * channels);
       continue;
     }
-    for (int64_t c = 0; c < channels; ++c) narrow(T(widen(from[c])) * s[c] + b[c], to + c);
+    for (int64_t c = 0; c < channels; c += Vector<T>::lanes)
+      to_row<T>(from_row<T>(from, c, channels) * load(s + c) + load(b + c), to, c, channels);
   }
 }
 
-// With x̂ = (x − μ) / σ: dbias = Σ dy, dweight = Σ dy x̂, dx = weight / σ (dy − (dbias + x̂ dweight) / n).
+// With x̂ = (x − μ) / σ: dbias = Σ dy, dweight = Σ dy x̂, dx = weight / σ (dy − (dbias + x̂ dweight) /
+// n).
 template <class X, class T>
 void backward(const X* dy, const X* x, const bool* valid, const T* weight, const T* mean,
               const T* variance, X* dx, T* dweight, T* dbias, int64_t rows, int64_t channels,
               double eps, int threads) {
-  std::vector<double> totals(2 * channels + 1);
-  sum_rows(rows, 2 * channels + 1, totals.data(), threads,
+  constexpr int64_t lanes = Vector<T>::lanes;
+  const int64_t width = padded<T>(channels);
+  std::vector<double> totals(2 * width + 1);
+  Buffer<T> centre(width);
+  std::copy(mean, mean + channels, centre.begin());
+  const T* mu = centre.data();
+  sum_rows(rows, 2 * width + 1, totals.data(), threads,
            [=](int64_t from, int64_t to, double* total) {
-             Buffer<T> sums(2 * channels);
-             T *sum = sums.data(), *product = sum + channels;
+             Buffer<T> sums(2 * width);
+             T *sum = sums.data(), *product = sum + width;
              for (int64_t start = from; start < to; start += BLOCK) {
                std::fill(sums.begin(), sums.end(), T(0));
                for (int64_t r = start; r < std::min(to, start + BLOCK); ++r) {
                  if (!valid[r]) continue;
-                 total[2 * channels] += 1;
-                 const X *row = x + r * channels, *d = dy + r * channels;
-                 for (int64_t c = 0; c < channels; ++c) {
-                   const T g = widen(d[c]);
-                   sum[c] += g;
-                   product[c] += g * (T(widen(row[c])) - mean[c]);
+                 total[2 * width] += 1;
+                 for (int64_t c = 0; c < channels; c += lanes) {
+                   const auto g = from_row<T>(dy + r * channels, c, channels);
+                   const auto d = from_row<T>(x + r * channels, c, channels) - load(mu + c);
+                   store(sum + c, load(sum + c) + g);
+                   store(product + c, load(product + c) + g * d);
                  }
                }
-               for (int64_t c = 0; c < 2 * channels; ++c) total[c] += sum[c];
+               for (int64_t c = 0; c < 2 * width; ++c) total[c] += sum[c];
              }
            });
-  const double count = std::max(1.0, totals[2 * channels]);
+  const double count = std::max(1.0, totals[2 * width]);
   // dx = a dy + b x + c, for each channel
-  Buffer<T> a(channels), b(channels), constant(channels);
+  Buffer<T> a(width), b(width), constant(width);
   for (int64_t c = 0; c < channels; ++c) {
-    const double rstd = 1 / std::sqrt(variance[c] + eps), through = totals[channels + c] * rstd;
+    const double rstd = 1 / std::sqrt(variance[c] + eps), through = totals[width + c] * rstd;
     dweight[c] = through, dbias[c] = totals[c];
     a[c] = weight[c] * rstd;
     b[c] = -weight[c] * rstd * rstd * through / count;
@@ -131,8 +162,10 @@ void backward(const X* dy, const X* x, const bool* valid, const T* weight, const
       std::memset(to, 0, sizeof(X) * channels);
       continue;
     }
-    for (int64_t c = 0; c < channels; ++c)
-      narrow(pa[c] * T(widen(d[c])) + pb[c] * T(widen(row[c])) + pc[c], to + c);
+    for (int64_t c = 0; c < channels; c += lanes)
+      to_row<T>(load(pa + c) * from_row<T>(d, c, channels) +
+                    load(pb + c) * from_row<T>(row, c, channels) + load(pc + c),
+                to, c, channels);
   }
 }
 
@@ -145,10 +178,10 @@ void backward(const X* dy, const X* x, const bool* valid, const T* weight, const
                                     int64_t channels, int threads) {                               \
     forward(x, valid, weight, bias, y, mean, variance, rows, channels, *eps, threads);             \
   }                                                                                                \
-  extern "C" void batch_norm_backward_##NAME(                                                      \
-      const X* dy, const X* x, const bool* valid, const T* weight, const T* mean,                  \
-      const T* variance, X* dx, T* dweight, T* dbias, const double* eps, int64_t rows,             \
-      int64_t channels, int threads) {                                                             \
+  extern "C" void batch_norm_backward_##NAME(const X* dy, const X* x, const bool* valid,           \
+                                             const T* weight, const T* mean, const T* variance,    \
+                                             X* dx, T* dweight, T* dbias, const double* eps,       \
+                                             int64_t rows, int64_t channels, int threads) {        \
     backward(dy, x, valid, weight, mean, variance, dx, dweight, dbias, rows, channels, *eps,       \
              threads);                                                                             \
   }

@@ -6,67 +6,105 @@ using namespace speechkit;
 
 namespace {
 
+// What one thread works in: panels of the input, of what is summed over it, and of the sums.
+template <class T>
+struct Work {
+  Buffer<T> in, with, out;
+};
+
+struct Shape {
+  int64_t batch, frames, channels, taps, stride, dilation, left, frames_out;
+
+  // With stride 1 each of `dilation` phases is a convolution without dilation.
+  int64_t phases() const { return stride == 1 ? dilation : 1; }
+  int64_t step() const { return stride == 1 ? 1 : dilation; }
+  int64_t outputs(int64_t phase) const { return (frames_out - phase + phases() - 1) / phases(); }
+  int64_t most() const { return panel_outputs(taps, stride, step()); }
+  int64_t rows(int64_t count) const { return rows_for(count, taps, stride, step()); }
+};
+
+template <class T>
+constexpr int64_t BAND = PANELS * Vector<T>::lanes;
+
+// Calls part(phase, first output of it, number of outputs) for all of an utterance.
+template <class Part>
+void for_blocks(const Shape& s, Part part) {
+  for (int64_t phase = 0; phase < s.phases(); ++phase)
+    for (int64_t first = 0; first < s.outputs(phase); first += s.most())
+      part(phase, first, std::min(s.most(), s.outputs(phase) - first));
+}
+
+// The input that outputs first .. of a phase read.
+template <class X, class T>
+void copy_input(const Shape& s, const X* x, const bool* valid, int64_t b, int64_t c, int64_t width,
+                int64_t phase, int64_t first, int64_t count, T* panels) {
+  copy_panels(x + b * s.frames * s.channels + c, valid ? valid + b * s.frames : nullptr, s.frames,
+              s.channels, width, phase + first * s.stride * s.phases() - s.left, s.phases(),
+              s.rows(count), panels, s.rows(s.most()) * Vector<T>::lanes);
+}
+
 // Output o reads from row o · stride − left on. Rows of x that `valid_in` does not mark count as
 // zero, outputs that `valid_out` does not mark are zero; either may be null.
 template <class X, class T>
-void convolve(const X* x, const bool* valid_in, const T* weight, X* y, const bool* valid_out,
-              int64_t batch, int64_t frames, int64_t channels, int64_t taps, int64_t stride,
-              int64_t dilation, int64_t left, int64_t frames_out, int threads) {
-  constexpr int64_t lanes = Vector<T>::lanes;
-  const int64_t groups = (channels + lanes - 1) / lanes;
-  const int64_t most = panel_outputs(taps, stride, dilation);
-#pragma omp parallel for collapse(2) num_threads(threads) if (threads > 1)
-  for (int64_t b = 0; b < batch; ++b) {
-    for (int64_t g = 0; g < groups; ++g) {
-      const int64_t width = std::min(lanes, channels - g * lanes);
-      Buffer<T> w(taps * lanes), panel(rows_for(most, taps, stride, dilation) * lanes);
-      copy_panel(weight + g * lanes, nullptr, taps, channels, width, 0, taps, w.data());
-      for (int64_t first = 0; first < frames_out; first += most) {
-        const int64_t count = std::min(most, frames_out - first);
-        copy_panel(x + b * frames * channels + g * lanes, valid_in ? valid_in + b * frames : nullptr,
-                   frames, channels, width, first * stride - left,
-                   rows_for(count, taps, stride, dilation), panel.data());
-        X* out = y + (b * frames_out + first) * channels + g * lanes;
-        const bool* kept = valid_out ? valid_out + b * frames_out + first : nullptr;
-        correlate_all<T>(w.data(), panel.data(), taps, dilation, stride, count,
-                         [=](int64_t n, typename Vector<T>::type sum) {
-                           if (kept && !kept[n]) sum = typename Vector<T>::type{};
-                           store_lanes<X, T>(out + n * channels, sum, width);
-                         });
+void convolve(const Shape& s, const X* x, const bool* valid_in, const T* weight, X* y,
+              const bool* valid_out, int threads) {
+  constexpr int64_t lanes = Vector<T>::lanes, band = BAND<T>;
+  const int64_t bands = (s.channels + band - 1) / band;
+  const int64_t in_pitch = s.rows(s.most()) * lanes, out_pitch = s.most() * lanes;
+#pragma omp parallel num_threads(threads) if (threads > 1)
+  {
+    Work<T> work{Buffer<T>(PANELS * in_pitch), Buffer<T>(PANELS * s.taps * lanes),
+                 Buffer<T>(PANELS * out_pitch)};
+#pragma omp for collapse(2)
+    for (int64_t g = 0; g < bands; ++g) {
+      for (int64_t b = 0; b < s.batch; ++b) {
+        const int64_t c = g * band, width = std::min(band, s.channels - c);
+        const bool* kept = valid_out ? valid_out + b * s.frames_out : nullptr;
+        copy_panels(weight + c, nullptr, s.taps, s.channels, width, 0, 1, s.taps, work.with.data(),
+                    s.taps * lanes);
+        for_blocks(s, [&](int64_t phase, int64_t first, int64_t count) {
+          copy_input(s, x, valid_in, b, c, width, phase, first, count, work.in.data());
+          for (int64_t p = 0; p * lanes < width; ++p) {
+            T* out = work.out.data() + p * out_pitch;
+            correlate_all<T>(work.with.data() + p * s.taps * lanes, work.in.data() + p * in_pitch,
+                             s.taps, s.step(), s.stride, count,
+                             [=](int64_t n, auto sum) { store(out + n * lanes, sum); });
+          }
+          copy_back(work.out.data(), out_pitch, count, kept, y + b * s.frames_out * s.channels + c,
+                    s.channels, width, phase + first * s.phases(), s.phases());
+        });
       }
     }
   }
 }
 
 template <class X, class T>
-void weight_gradient(const X* x, const bool* valid, const X* dy, T* dw, int64_t batch,
-                     int64_t frames, int64_t channels, int64_t taps, int64_t stride,
-                     int64_t dilation, int64_t left, int64_t frames_out, int threads) {
-  constexpr int64_t lanes = Vector<T>::lanes;
-  const int64_t groups = (channels + lanes - 1) / lanes;
-  const int64_t most = panel_outputs(taps, stride, dilation);
+void weight_gradient(const Shape& s, const X* x, const bool* valid, const X* dy, T* dw,
+                     int threads) {
+  constexpr int64_t lanes = Vector<T>::lanes, band = BAND<T>;
+  const int64_t bands = (s.channels + band - 1) / band;
+  const int64_t in_pitch = s.rows(s.most()) * lanes, with_pitch = s.most() * lanes;
 #pragma omp parallel for num_threads(threads) if (threads > 1)
-  for (int64_t g = 0; g < groups; ++g) {
-    const int64_t width = std::min(lanes, channels - g * lanes);
-    Buffer<T> sum(taps * lanes), panel(rows_for(most, taps, stride, dilation) * lanes);
-    Buffer<T> d(most * lanes);
-    for (int64_t b = 0; b < batch; ++b) {
-      for (int64_t first = 0; first < frames_out; first += most) {
-        const int64_t count = std::min(most, frames_out - first);
-        copy_panel(x + b * frames * channels + g * lanes, valid ? valid + b * frames : nullptr,
-                   frames, channels, width, first * stride - left,
-                   rows_for(count, taps, stride, dilation), panel.data());
-        copy_panel(dy + b * frames_out * channels + g * lanes, nullptr, frames_out, channels, width,
-                   first, count, d.data());
-        T* total = sum.data();
-        correlate_all<T>(d.data(), panel.data(), count, stride, dilation, taps,
-                         [=](int64_t k, auto part) {
-                           store(total + k * lanes, load(total + k * lanes) + part);
-                         });
-      }
+  for (int64_t g = 0; g < bands; ++g) {
+    const int64_t c = g * band, width = std::min(band, s.channels - c);
+    Work<T> work{Buffer<T>(PANELS * in_pitch), Buffer<T>(PANELS * with_pitch),
+                 Buffer<T>(PANELS * s.taps * lanes)};
+    for (int64_t b = 0; b < s.batch; ++b) {
+      for_blocks(s, [&](int64_t phase, int64_t first, int64_t count) {
+        copy_input(s, x, valid, b, c, width, phase, first, count, work.in.data());
+        copy_panels(dy + b * s.frames_out * s.channels + c, nullptr, s.frames_out, s.channels,
+                    width, phase + first * s.phases(), s.phases(), count, work.with.data(),
+                    with_pitch);
+        for (int64_t p = 0; p * lanes < width; ++p) {
+          T* total = work.out.data() + p * s.taps * lanes;
+          correlate_all<T>(work.with.data() + p * with_pitch, work.in.data() + p * in_pitch, count,
+                           s.stride, s.step(), s.taps, [=](int64_t k, auto part) {
+                             store(total + k * lanes, load(total + k * lanes) + part);
+                           });
+        }
+      });
     }
-    for (int64_t k = 0; k < taps; ++k)
-      std::memcpy(dw + k * channels + g * lanes, sum.data() + k * lanes, sizeof(T) * width);
+    copy_back(work.out.data(), s.taps * lanes, s.taps, nullptr, dw + c, s.channels, width, 0, 1);
   }
 }
 
@@ -74,20 +112,20 @@ void weight_gradient(const X* x, const bool* valid, const X* dy, T* dw, int64_t 
 
 // x [batch, frames, channels] and y [batch, frames_out, channels] in one type, the weight
 // [taps, channels] in the type that the sums are made in.
-#define DEPTHWISE_CONV(NAME, X, T)                                                                 \
-  extern "C" void depthwise_conv_##NAME(                                                           \
-      const X* x, const bool* valid_in, const T* weight, X* y, const bool* valid_out,              \
-      int64_t batch, int64_t frames, int64_t channels, int64_t taps, int64_t stride,               \
-      int64_t dilation, int64_t left, int64_t frames_out, int threads) {                           \
-    convolve(x, valid_in, weight, y, valid_out, batch, frames, channels, taps, stride, dilation,   \
-             left, frames_out, threads);                                                           \
-  }                                                                                                \
-  extern "C" void depthwise_conv_weight_##NAME(                                                    \
-      const X* x, const bool* valid, const X* dy, T* dw, int64_t batch, int64_t frames,            \
-      int64_t channels, int64_t taps, int64_t stride, int64_t dilation, int64_t left,              \
-      int64_t frames_out, int threads) {                                                           \
-    weight_gradient(x, valid, dy, dw, batch, frames, channels, taps, stride, dilation, left,       \
-                    frames_out, threads);                                                          \
+#define DEPTHWISE_CONV(NAME, X, T)                                                                \
+  extern "C" void depthwise_conv_##NAME(                                                          \
+      const X* x, const bool* valid_in, const T* weight, X* y, const bool* valid_out,             \
+      int64_t batch, int64_t frames, int64_t channels, int64_t taps, int64_t stride,              \
+      int64_t dilation, int64_t left, int64_t frames_out, int threads) {                          \
+    convolve(Shape{batch, frames, channels, taps, stride, dilation, left, frames_out}, x,         \
+             valid_in, weight, y, valid_out, threads);                                            \
+  }                                                                                               \
+  extern "C" void depthwise_conv_weight_##NAME(const X* x, const bool* valid, const X* dy, T* dw, \
+                                               int64_t batch, int64_t frames, int64_t channels,   \
+                                               int64_t taps, int64_t stride, int64_t dilation,    \
+                                               int64_t left, int64_t frames_out, int threads) {   \
+    weight_gradient(Shape{batch, frames, channels, taps, stride, dilation, left, frames_out}, x,  \
+                    valid, dy, dw, threads);                                                      \
   }
 
 DEPTHWISE_CONV(f32, float, float)

@@ -7,8 +7,6 @@ plain one of every dilation-th frame, for each frame that they can begin with.
 import functools
 import importlib.util
 import math
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -27,8 +25,6 @@ LANES = 32
 """Channels of a panel: whole registers of any processor."""
 TILE = 4
 """Sums made at once, of as many products each."""
-WORTH_A_THREAD = 16_000_000
-"""Products that take some ten times as long as starting a thread."""
 
 
 def unsupported(x: Tensor, weight: Tensor) -> str | None:
@@ -103,22 +99,15 @@ def _convolve(
     made = y.numpy()
 
     a = _panels(channels, len(taps), y.dtype)
-    fill(taps, np.ones(len(taps), bool), 0, 0, 1, a)
-    phases = []
-    for count in _phases(frames_out, dilation):
+    fill(taps, np.ones(len(taps), bool), 0, 1, a)
+    for phase, count in enumerate(_phases(frames_out, dilation)):
         sums = _panels(channels, _tiled(count), y.dtype)
-        phases.append((_panels(channels, sums.shape[1] + len(taps) - 1, y.dtype), sums))
-
-    def work(some: slice) -> None:
-        first = some.start * LANES
-        for phase, (b, sums) in enumerate(phases):
-            for n in range(batch):
-                fill(given[n], marks_in[n], first, phase - left, dilation, b[some])
-                sums[some] = 0
-                correlate(a[some], b[some], sums[some])
-                pour(sums[some], marks_out[n], first, phase, dilation, made[n])
-
-    _share_out(work, channels, made.size * len(taps))
+        b = _panels(channels, sums.shape[1] + len(taps) - 1, y.dtype)
+        for n in range(batch):
+            fill(given[n], marks_in[n], phase - left, dilation, b)
+            sums.fill(0)
+            correlate(a, b, sums)
+            pour(sums, marks_out[n], phase, dilation, made[n])
     return y.to(x.dtype).transpose(1, 2)
 
 
@@ -134,34 +123,15 @@ def _weight_gradient(
 
     sums = _panels(channels, _tiled(taps), dw.dtype)
     sums.fill(0)
-    phases = []
-    for count in _phases(frames_out, dilation):
+    for phase, count in enumerate(_phases(frames_out, dilation)):
+        a = _panels(channels, count, dw.dtype)
         b = _panels(channels, count + sums.shape[1] - 1, dw.dtype)
-        phases.append((_panels(channels, count, dw.dtype), b))
-
-    def work(some: slice) -> None:
-        first = some.start * LANES
-        for phase, (a, b) in enumerate(phases):
-            for n in range(batch):
-                fill(given_dy[n], marks_out[n], first, phase, dilation, a[some])
-                fill(given[n], marks[n], first, phase - left, dilation, b[some])
-                correlate(a[some], b[some], sums[some])
-
-    _share_out(work, channels, dy.numel() * taps)
-    pour(sums, np.ones(taps, bool), 0, 0, 1, dw.numpy())
+        for n in range(batch):
+            fill(given_dy[n], marks_out[n], phase, dilation, a)
+            fill(given[n], marks[n], phase - left, dilation, b)
+            correlate(a, b, sums)
+    pour(sums, np.ones(taps, bool), 0, 1, dw.numpy())
     return dw.to(weight.dtype).T.unsqueeze(1).contiguous()
-
-
-def _share_out(work: Callable[[slice], None], channels: int, products: int) -> None:
-    """Calls `work` for all panels, some in each of torch's threads."""
-    panels = math.ceil(channels / LANES)
-    threads = max(1, min(torch.get_num_threads(), products // WORTH_A_THREAD, panels))
-    if threads == 1:
-        work(slice(0, panels))
-        return
-    edges = [panels * n // threads for n in range(threads + 1)]
-    with ThreadPoolExecutor(threads) as pool:
-        list(pool.map(work, map(slice, edges[:-1], edges[1:])))
 
 
 @functools.cache
@@ -177,14 +147,14 @@ def _compiled(function: Any) -> Any:
         return njit(**options)(function)
 
 
-def _fill(x: Array, valid: Array, channel: int, first: int, step: int, panels: Array) -> None:
-    """Row r of the panels from `channel` on is frame first + r · step of x, or zero."""
+def _fill(x: Array, valid: Array, first: int, step: int, panels: Array) -> None:
+    """Row r of the panels is frame first + r · step of x, or zero."""
     frames, channels = x.shape
     for r in range(panels.shape[1]):
         frame = first + r * step
         real = 0 <= frame < frames and valid[frame]
         for p in range(len(panels)):
-            c = channel + p * LANES
+            c = p * LANES
             width = min(LANES, channels - c) if real else 0
             given, row = x[frame, c : c + width], panels[p, r]
             for lane in range(width):
@@ -192,11 +162,11 @@ def _fill(x: Array, valid: Array, channel: int, first: int, step: int, panels: A
             row[width:] = 0
 
 
-def _pour(panels: Array, valid: Array, channel: int, first: int, step: int, y: Array) -> None:
+def _pour(panels: Array, valid: Array, first: int, step: int, y: Array) -> None:
     """The opposite of `_fill`: rows of the panels become frames of y, zero if not valid."""
     for r, frame in enumerate(range(first, len(y), step)):
         for p in range(len(panels)):
-            c = channel + p * LANES
+            c = p * LANES
             made, row = y[frame, c : c + LANES], panels[p, r]
             for lane in range(len(made)):
                 made[lane] = row[lane] if valid[frame] else 0

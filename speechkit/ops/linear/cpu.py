@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from speechkit.ops.native import LIBRARY, call, load
@@ -22,12 +23,9 @@ def unsupported(x: Tensor, weight: Tensor) -> str | None:
     """Why this implementation cannot take these tensors, or None."""
     if x.device.type != "cpu":
         return f"it runs on the CPU, not on {x.device.type}"
-    if x.dtype != torch.float32 or weight.dtype != torch.float32:
+    single = x.dtype == weight.dtype == torch.float32
+    if not single and not torch.is_autocast_enabled("cpu"):
         return f"it computes in float32, not {x.dtype} by {weight.dtype}"
-    if torch.is_autocast_enabled("cpu"):
-        return "torch's own follows autocast"
-    if x.ndim != 3 or x.shape[0] * x.shape[1] < FEWEST_ROWS:
-        return f"it takes [B, T, C] of at least {FEWEST_ROWS} rows, not {list(x.shape)}"
     library = load(SOURCE)
     return library if isinstance(library, str) else None
 
@@ -36,7 +34,10 @@ LIBRARY.define("linear(Tensor x, Tensor weight, Tensor? bias) -> Tensor")
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """Shapes as the public function."""
+    """Shapes as the public function; a few rows, and autocast's choice, are torch's."""
+    few = x.shape[:-1].numel() < FEWEST_ROWS
+    if few or x.ndim != 3 or torch.is_autocast_enabled("cpu"):
+        return F.linear(x, weight, bias)
     y: Tensor = torch.ops.speechkit.linear(x, weight, bias)
     return y
 

@@ -1,5 +1,6 @@
 // Depthwise convolution, 1×1 convolution, bias, residual and activation in one pass: a tile of
-// frames leaves the depthwise part for a buffer that the second cache holds, and goes on from there.
+// frames leaves the depthwise part for a buffer that the second cache holds, and goes on from
+// there.
 
 #include "activation.h"
 #include "depthwise.h"
@@ -21,8 +22,8 @@ void depthwise(const Shape& s, const float* x, const bool* valid, const float* t
                int64_t count, float* panel, float* to, int64_t step) {
   for (int64_t c = 0; c < s.channels; c += LANES) {
     const int64_t width = std::min(LANES, s.channels - c);
-    copy_panel(x + c, valid, s.frames, s.channels, width, first * s.stride - s.left,
-               rows_for(count, s.taps, s.stride, s.dilation), panel);
+    copy_panels(x + c, valid, s.frames, s.channels, width, first * s.stride - s.left, 1,
+                rows_for(count, s.taps, s.stride, s.dilation), panel, 0);
     correlate_all<float>(taps + c * s.taps, panel, s.taps, s.dilation, s.stride, count,
                          [=](int64_t n, Register sum) { store(to + n * step + c, sum); });
   }
@@ -36,7 +37,8 @@ void run(const Shape& s, const float* x, const bool* valid, const float* taps, c
   {
     Operand work;
     Buffer<float> rows(TILE_FRAMES * step);
-    Buffer<float> panel(rows_for(TILE_FRAMES, std::max<int64_t>(1, s.taps), s.stride, s.dilation) * LANES);
+    Buffer<float> panel(rows_for(TILE_FRAMES, std::max<int64_t>(1, s.taps), s.stride, s.dilation) *
+                        LANES);
 #pragma omp for collapse(2)
     for (int64_t b = 0; b < s.batch; ++b) {
       for (int64_t tile = 0; tile < tiles; ++tile) {
@@ -72,12 +74,10 @@ void run(const Shape& s, const float* x, const bool* valid, const float* taps, c
   }
 }
 
-template <class K>
-void pack_matrix(const float* w, int64_t c_in, int64_t c_out, void* packed) {
-  typedef typename K::W W;
-  Buffer<W> same(c_in * c_out);
-  for (int64_t i = 0; i < c_in * c_out; ++i) narrow(w[i], same.data() + i);
-  pack<K>(same.data(), 1, c_in, c_in, c_out, static_cast<W*>(packed));
+void pack_half(const float* w, int64_t c_in, int64_t c_out, void* packed) {
+  Buffer<bfloat16> half(round_up(c_in * c_out, Bfloat16::group));
+  halve(w, c_in * c_out, half.data());
+  pack<Bfloat16>(half.data(), 1, c_in, c_in, c_out, static_cast<bfloat16*>(packed));
 }
 
 void pack_int8(const float* w, int64_t c_in, int64_t c_out, void* packed, float* scale,
@@ -104,8 +104,8 @@ void pack_int8(const float* w, int64_t c_in, int64_t c_out, void* packed, float*
 extern "C" void separable_conv_pack(const float* w, void* packed, float* scale, float* offset,
                                     int64_t precision, int64_t c_in, int64_t c_out, int) {
   switch (precision) {
-    case FLOAT32: pack_matrix<Float32>(w, c_in, c_out, packed); break;
-    case BFLOAT16: pack_matrix<Bfloat16>(w, c_in, c_out, packed); break;
+    case FLOAT32: pack<Float32>(w, 1, c_in, c_in, c_out, static_cast<float*>(packed)); break;
+    case BFLOAT16: pack_half(w, c_in, c_out, packed); break;
     case INT8: pack_int8(w, c_in, c_out, packed, scale, offset); break;
   }
 }
@@ -120,8 +120,8 @@ extern "C" void separable_conv(const float* x, const bool* valid, const float* t
                                int64_t count, int64_t stride, int64_t dilation, int64_t left,
                                int64_t frames_out, int64_t channels_out, int64_t precision,
                                int64_t activation, int threads) {
-  const Shape s{batch, frames, channels, count, stride, dilation, left, frames_out, channels_out,
-                precision, activation};
+  const Shape s{batch, frames,     channels,     count,     stride,    dilation,
+                left,  frames_out, channels_out, precision, activation};
   const Matrix w{precision, channels, channels_out, packed, bias, scale, offset};
   run(s, x, valid, taps, w, residual, parameters, y, threads);
 }
