@@ -3,7 +3,7 @@
 // A panel of LANES channels is copied to memory in order, zeros where the window reaches beyond the
 // sound or a frame is not valid; its rows then stay in the first cache while every tap passes over
 // them. TILE outputs (or gradients of taps) are summed at once, each in a register of its own.
-// Panels are copied PANELS at a time, because memory is read and written faster in longer runs. A
+// Many panels are copied at a time, because memory is read and written faster in longer runs. A
 // dilated convolution is as many plain ones, each over the frames of one phase.
 
 #pragma once
@@ -15,8 +15,7 @@
 namespace speechkit {
 
 constexpr int TILE = 8;
-constexpr int64_t PANELS = 4;
-constexpr int64_t PANEL_BYTES = 40 << 10;
+constexpr int64_t PANEL_BYTES = 16 << 10;
 
 // Frames `first`, first + every, … of x [frames, channels], in panels of LANES channels that lie
 // `pitch` apart, for `width` channels. Frames outside x, frames that `valid` (if given) does not

@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from speechkit.data.audio import is_sound, mono_samples
@@ -210,7 +211,8 @@ class Stream:
     def scores(self) -> Tensor | None:
         """The scores of the latest frame `[n]`, for a meter; None before the first."""
         latest = self._batch.latest
-        return None if latest is None else latest[0, -1, -1].clone()
+        # numpy takes so small a part out in half the time
+        return None if latest is None else torch.from_numpy(latest.numpy()[0, -1, -1].copy())
 
     def feed(self, samples: Samples) -> list[Event]:
         """The events after the next samples `[N]`: float32 in [-1, 1] or int16."""

@@ -23,8 +23,13 @@ struct Shape {
   int64_t rows(int64_t count) const { return rows_for(count, taps, stride, step()); }
 };
 
+// The channels that one thread copies at once: whole rows, where there is but one thread.
 template <class T>
-constexpr int64_t BAND = PANELS * Vector<T>::lanes;
+int64_t band_of(const Shape& s, int threads) {
+  constexpr int64_t lanes = Vector<T>::lanes;
+  const int64_t groups = (s.channels + lanes - 1) / lanes;
+  return (groups + threads - 1) / threads * lanes;
+}
 
 // Calls part(phase, first output of it, number of outputs) for all of an utterance.
 template <class Part>
@@ -48,13 +53,13 @@ void copy_input(const Shape& s, const X* x, const bool* valid, int64_t b, int64_
 template <class X, class T>
 void convolve(const Shape& s, const X* x, const bool* valid_in, const T* weight, X* y,
               const bool* valid_out, int threads) {
-  constexpr int64_t lanes = Vector<T>::lanes, band = BAND<T>;
-  const int64_t bands = (s.channels + band - 1) / band;
+  constexpr int64_t lanes = Vector<T>::lanes;
+  const int64_t band = band_of<T>(s, threads), bands = (s.channels + band - 1) / band;
   const int64_t in_pitch = s.rows(s.most()) * lanes, out_pitch = s.most() * lanes;
 #pragma omp parallel num_threads(threads) if (threads > 1)
   {
-    Work<T> work{Buffer<T>(PANELS * in_pitch), Buffer<T>(PANELS * s.taps * lanes),
-                 Buffer<T>(PANELS * out_pitch)};
+    Work<T> work{Buffer<T>(band / lanes * in_pitch), Buffer<T>(band * s.taps),
+                 Buffer<T>(band / lanes * out_pitch)};
 #pragma omp for collapse(2)
     for (int64_t g = 0; g < bands; ++g) {
       for (int64_t b = 0; b < s.batch; ++b) {
@@ -81,14 +86,14 @@ void convolve(const Shape& s, const X* x, const bool* valid_in, const T* weight,
 template <class X, class T>
 void weight_gradient(const Shape& s, const X* x, const bool* valid, const X* dy, T* dw,
                      int threads) {
-  constexpr int64_t lanes = Vector<T>::lanes, band = BAND<T>;
-  const int64_t bands = (s.channels + band - 1) / band;
+  constexpr int64_t lanes = Vector<T>::lanes;
+  const int64_t band = band_of<T>(s, threads), bands = (s.channels + band - 1) / band;
   const int64_t in_pitch = s.rows(s.most()) * lanes, with_pitch = s.most() * lanes;
 #pragma omp parallel for num_threads(threads) if (threads > 1)
   for (int64_t g = 0; g < bands; ++g) {
     const int64_t c = g * band, width = std::min(band, s.channels - c);
-    Work<T> work{Buffer<T>(PANELS * in_pitch), Buffer<T>(PANELS * with_pitch),
-                 Buffer<T>(PANELS * s.taps * lanes)};
+    Work<T> work{Buffer<T>(band / lanes * in_pitch), Buffer<T>(band / lanes * with_pitch),
+                 Buffer<T>(band * s.taps)};
     for (int64_t b = 0; b < s.batch; ++b) {
       for_blocks(s, [&](int64_t phase, int64_t first, int64_t count) {
         copy_input(s, x, valid, b, c, width, phase, first, count, work.in.data());
