@@ -41,6 +41,27 @@ def call(function: Any, *arguments: Tensor | int | None) -> None:
     function(*given, ctypes.c_int(torch.get_num_threads()))
 
 
+SUFFIXES = {torch.float32: "f32", torch.float64: "f64", torch.bfloat16: "bf16"}
+"""The types of which a source may have a function each, named by them."""
+
+
+def why_not(x: Tensor, source: Path) -> str | None:
+    """Why a source that has these functions cannot take a tensor, or None."""
+    if x.device.type != "cpu":
+        return f"it runs on the CPU, not on {x.device.type}"
+    if x.dtype not in SUFFIXES:
+        return f"it computes in float32, float64 and bfloat16, not {x.dtype}"
+    library = load(source)
+    return library if isinstance(library, str) else None
+
+
+def function(source: Path, name: str, x: Tensor) -> Any:
+    """The function of a source for tensors of one type."""
+    library = load(source)
+    assert isinstance(library, ctypes.CDLL), library
+    return getattr(library, f"{name}_{SUFFIXES[x.dtype]}")
+
+
 def sum_type(dtype: torch.dtype) -> torch.dtype:
     """The type that sums of products are made in."""
     return torch.promote_types(dtype, torch.float32)

@@ -126,6 +126,8 @@ class NativeEngine:
         self.filled = samples.shape[1] - count * block
         scored = self._run(samples, count, count * block) if count else None
         self._pending[:, : self.filled] = samples[:, count * block :]
+        # so that the state tells nothing of how the sound was cut
+        self._pending[:, self.filled :] = 0
         return scored
 
     def flush(self) -> Scored | None:

@@ -24,8 +24,8 @@ class Cubic(nn.Module):
 
 @pytest.fixture
 def no_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
-    for op in OPS:
-        module = importlib.import_module(f"speechkit.ops.{op}.cpu")
+    for name in ("native", "linear.cpu", "separable_conv.cpu"):
+        module = importlib.import_module(f"speechkit.ops.{name}")
         monkeypatch.setattr(module, "load", lambda source: MISSING)
 
 

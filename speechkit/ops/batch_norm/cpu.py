@@ -1,26 +1,19 @@
 """The same in C++ for this processor, as torch custom ops."""
 
-import ctypes
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from speechkit.ops.native import LIBRARY, call, load, sum_type
+from speechkit.ops.native import LIBRARY, call, function, sum_type, why_not
 
 SOURCE = Path(__file__).with_name("cpu.cpp")
-SUFFIXES = {torch.float32: "f32", torch.float64: "f64", torch.bfloat16: "bf16"}
 
 
 def unsupported(x: Tensor, weight: Tensor) -> str | None:
     """Why this implementation cannot take these tensors, or None."""
-    if x.device.type != "cpu":
-        return f"it runs on the CPU, not on {x.device.type}"
-    if x.dtype not in SUFFIXES:
-        return f"it computes in float32, float64 and bfloat16, not {x.dtype}"
-    library = load(SOURCE)
-    return library if isinstance(library, str) else None
+    return why_not(x, SOURCE)
 
 
 LIBRARY.define(
@@ -48,7 +41,9 @@ def _forward(
     rows, y = x.contiguous(), torch.empty_like(x, memory_format=torch.contiguous_format)
     mean, variance = (torch.empty_like(weight, dtype=kind) for _ in range(2))
     given = rows, valid.contiguous(), weight.to(kind), bias.to(kind), y, mean, variance
-    call(_function("batch_norm", x), *given, torch.tensor(eps, dtype=torch.float64), *x.shape)
+    call(
+        function(SOURCE, "batch_norm", x), *given, torch.tensor(eps, dtype=torch.float64), *x.shape
+    )
     return y, mean, variance
 
 
@@ -68,7 +63,7 @@ def _gradients(
     d_weight, d_bias = (torch.empty_like(weight, dtype=kind) for _ in range(2))
     given = d, rows, valid.contiguous(), weight.to(kind), mean, variance, dx, d_weight, d_bias
     number = torch.tensor(eps, dtype=torch.float64)
-    call(_function("batch_norm_backward", x), *given, number, *x.shape)
+    call(function(SOURCE, "batch_norm_backward", x), *given, number, *x.shape)
     return dx, d_weight.to(weight.dtype), d_bias.to(weight.dtype)
 
 
@@ -111,9 +106,3 @@ torch.library.register_fake("speechkit::batch_norm_backward", _fake_gradients, l
 torch.library.register_autograd(
     "speechkit::batch_norm", _backward, setup_context=_remember, lib=LIBRARY
 )
-
-
-def _function(name: str, x: Tensor) -> Any:
-    library = load(SOURCE)
-    assert isinstance(library, ctypes.CDLL), library
-    return getattr(library, f"{name}_{SUFFIXES[x.dtype]}")

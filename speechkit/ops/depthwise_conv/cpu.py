@@ -1,26 +1,19 @@
 """The same in C++ for this processor: forward and both gradients, as torch custom ops."""
 
-import ctypes
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from speechkit.ops.native import LIBRARY, call, load, sum_type
+from speechkit.ops.native import LIBRARY, call, function, sum_type, why_not
 
 SOURCE = Path(__file__).with_name("cpu.cpp")
-SUFFIXES = {torch.float32: "f32", torch.float64: "f64", torch.bfloat16: "bf16"}
 
 
 def unsupported(x: Tensor, weight: Tensor) -> str | None:
     """Why this implementation cannot take these tensors, or None."""
-    if x.device.type != "cpu":
-        return f"it runs on the CPU, not on {x.device.type}"
-    if x.dtype not in SUFFIXES:
-        return f"it computes in float32, float64 and bfloat16, not {x.dtype}"
-    library = load(SOURCE)
-    return library if isinstance(library, str) else None
+    return why_not(x, SOURCE)
 
 
 LIBRARY.define(
@@ -146,7 +139,15 @@ def _convolve(
     batch, frames, channels = rows.shape
     y = rows.new_empty(batch, frames_out, channels)
     sizes = batch, frames, channels, len(taps), stride, dilation, left, frames_out
-    call(_function("depthwise_conv", x), rows, _bools(valid_in), taps, y, _bools(valid_out), *sizes)
+    call(
+        function(SOURCE, "depthwise_conv", x),
+        rows,
+        _bools(valid_in),
+        taps,
+        y,
+        _bools(valid_out),
+        *sizes,
+    )
     return y.transpose(1, 2)
 
 
@@ -157,14 +158,8 @@ def _weight_gradient(
     batch, frames, channels = rows.shape
     dw = rows.new_empty(taps, channels, dtype=sum_type(x.dtype))
     sizes = batch, frames, channels, taps, stride, dilation, left, d.shape[1]
-    call(_function("depthwise_conv_weight", x), rows, _bools(valid), d, dw, *sizes)
+    call(function(SOURCE, "depthwise_conv_weight", x), rows, _bools(valid), d, dw, *sizes)
     return dw.T.unsqueeze(1).contiguous()
-
-
-def _function(name: str, x: Tensor) -> Any:
-    library = load(SOURCE)
-    assert isinstance(library, ctypes.CDLL), library
-    return getattr(library, f"{name}_{SUFFIXES[x.dtype]}")
 
 
 def _taps(weight: Tensor, dtype: torch.dtype) -> Tensor:
