@@ -12,8 +12,9 @@ from speechkit.frontend import Resample
 from speechkit.models import Model, Net
 from speechkit.nn import Chunk, Serial, StreamLayer
 from speechkit.ops import native as builder
-from speechkit.streaming import native
-from speechkit.streaming.native import NativeLayer, UnplannedError
+from speechkit.streaming import native, plan
+from speechkit.streaming.native import NativeLayer
+from speechkit.streaming.plan import UnplannedError
 from speechkit.testing import assert_close
 
 pytestmark = [
@@ -146,10 +147,10 @@ def test_a_subclass_of_a_known_layer_is_not_taken_for_it() -> None:
 def test_instructions_and_fields_are_those_of_the_source() -> None:
     text = native.SOURCE.read_text(encoding="utf-8")
     codes = text.split("enum Code : int64_t {")[1].split("}")[0]
-    assert [c.strip().lower() for c in codes.split(",") if c.strip()] == list(native.CODES)
+    assert [c.strip().lower() for c in codes.split(",") if c.strip()] == list(plan.CODES)
     body = text.split("struct Instruction {")[1].split("}")[0]
     lines = [
         line.strip().removeprefix("int64_t ").rstrip(";") for line in body.strip().splitlines()
     ]
     fields = itertools.chain.from_iterable(line.split(", ") for line in lines)
-    assert list(fields) == list(native.FIELDS)
+    assert list(fields) == list(plan.FIELDS)
