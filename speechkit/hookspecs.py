@@ -114,8 +114,8 @@ def speechkit_schedules() -> list[Component]:
 
 @hookspec
 def speechkit_methods() -> list[Component]:
-    """`factory(**p)` → training method with any of `transform_model`, `param_groups`, `extra_loss`,
-    `after_step` (EMA, SAM, distillation, pruning)."""
+    """`factory(**p)` → what adds to a loss: `start(model, dataset)` once before the first step,
+    `extra_loss(batch, output)` → losses `[B]`, added to the run's own."""
 
 
 @hookspec

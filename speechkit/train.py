@@ -18,6 +18,7 @@ from speechkit.component import Spec
 from speechkit.config import to_dict, write_json
 from speechkit.data import (
     Batch,
+    Utterance,
     UtteranceDataset,
     apply,
     batches,
@@ -30,7 +31,7 @@ from speechkit.evaluation import evaluate
 from speechkit.frontend import fit_statistics
 from speechkit.journal import Journal
 from speechkit.memory import keep_freed_memory
-from speechkit.models import Model, build
+from speechkit.models import Model, Output, build
 from speechkit.models.net import Name
 from speechkit.nn import Chunk
 from speechkit.ops.native import sum_type
@@ -46,6 +47,7 @@ LAST, BEST, TRAINING = "last", "best", "training"
 class Data:
     """Where the utterances are and how they are grouped.
 
+    `train` may be several manifests; one named twice counts twice in each epoch.
     A batch holds at most `batch_size` utterances and `batch_seconds` seconds, padding included.
     `buckets` groups of similar durations keep padding low; with 1, batches are drawn at random,
     which batch norm prefers where durations tell classes or speakers apart. Training utterances
@@ -54,7 +56,7 @@ class Data:
 
     __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012
 
-    train: Path
+    train: Path | tuple[Path, ...]
     dev: Path
     batch_size: int | None = 32
     batch_seconds: float | None = None
@@ -68,8 +70,9 @@ class Data:
 class Run:
     """Everything that decides what a training run does; a recipe is a function that returns one.
 
-    `init` is a model folder to start from: its front end, stem and encoder, and its head where the
-    labels are the same. `accumulate` batches make one step. `clip_norm` bounds the gradient's norm.
+    `method` names training methods (distillation). `init` is a model folder to start from: its
+    front end, stem and encoder, and its head where the labels are the same. `accumulate` batches
+    make one step. `clip_norm` bounds the gradient's norm.
     `ema` is the decay of the averaged weights, which are evaluated and saved; 0 for none.
     `precision` is Fabric's.
     """
@@ -83,6 +86,7 @@ class Run:
     schedule: Name = "cosine"
     loss: Name | None = None
     augment: tuple[Name, ...] = ()
+    method: tuple[Name, ...] = ()
     init: Path | None = None
     accumulate: int = 1
     clip_norm: float | None = None
@@ -96,7 +100,8 @@ class Run:
     def __post_init__(self) -> None:
         object.__setattr__(self, "optimizer", Spec.parse(self.optimizer))
         object.__setattr__(self, "schedule", Spec.parse(self.schedule))
-        object.__setattr__(self, "augment", tuple(Spec.parse(name) for name in self.augment))
+        for kind in ("augment", "method"):
+            object.__setattr__(self, kind, tuple(Spec.parse(name) for name in getattr(self, kind)))
         if self.loss is not None:
             object.__setattr__(self, "loss", Spec.parse(self.loss))
         for name in ("steps", "accumulate", "eval_every", "save_every", "log_every"):
@@ -132,12 +137,7 @@ def fit(run: Run, out: Path | str, resume: bool = False, device: str = "auto") -
     torch.manual_seed(run.seed)
 
     # data
-    train = [u for u in read_manifest(run.data.train) if u.duration_s <= run.data.max_duration_s]
-    if not train:
-        raise TrainingError(
-            f"every utterance of {run.data.train} is longer than max_duration_s="
-            f"{run.data.max_duration_s:g}; raise it"
-        )
+    train = _training_utterances(run.data)
     dev = read_manifest(run.data.dev)
     audio_augment, feature_augment = _augmentations(run)
 
@@ -159,8 +159,11 @@ def fit(run: Run, out: Path | str, resume: bool = False, device: str = "auto") -
     elif not resume:
         fit_statistics(model.frontend, _some_audio(dataset))
 
-    # loss, optimiser, schedule, averaged weights
+    # loss, methods, optimiser, schedule, averaged weights
     loss_of = registry().build("loss", run.loss or task.loss)
+    methods = [registry().build("method", spec) for spec in run.method]
+    for method in methods:
+        method.start(model, dataset)
     optimizer = registry().build("optimizer", run.optimizer, model.parameters())
     schedule = registry().build("schedule", run.schedule, run.steps)
     base_lrs = [group["lr"] for group in optimizer.param_groups]
@@ -197,6 +200,8 @@ def fit(run: Run, out: Path | str, resume: bool = False, device: str = "auto") -
                         output = wrapped.score(features)
                     scores = output.scores.to(sum_type(output.scores.dtype))
                     losses = loss_of(scores, output.lengths, *task.targets(batch, output))
+                    for method in methods:
+                        losses = losses + method.extra_loss(batch, Output(scores, output.lengths))
                     loss = losses.mean() / run.accumulate
                     _check_finite(loss, loop.step, batch)
                     fabric.backward(loss)
@@ -227,6 +232,18 @@ def fit(run: Run, out: Path | str, resume: bool = False, device: str = "auto") -
                 _write_training(out / LAST, model, average, optimizer, loop)
     hook.speechkit_run_end(run=run)
     return loop.marks
+
+
+def _training_utterances(data: Data) -> list[Utterance]:
+    """Those of all training manifests that are short enough."""
+    manifests = (data.train,) if isinstance(data.train, Path) else data.train
+    found = [u for manifest in manifests for u in read_manifest(manifest)]
+    if train := [u for u in found if u.duration_s <= data.max_duration_s]:
+        return train
+    raise TrainingError(
+        f"every utterance of {', '.join(map(str, manifests)) or 'no manifest'} is longer than "
+        f"max_duration_s={data.max_duration_s:g}; raise it"
+    )
 
 
 def _endless(dataset: UtteranceDataset, run: Run, loop: Loop) -> Iterator[Batch]:

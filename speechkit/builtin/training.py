@@ -32,6 +32,20 @@ def speechkit_losses() -> list[Component]:
 
 
 @hookimpl
+def speechkit_methods() -> list[Component]:
+    return [
+        Component(
+            name="distill",
+            factory="speechkit.distillation:Distillation",
+            summary="The student learns at every frame what a teacher says of the same recording",
+            formula="weight * sum_t KL(teacher_t || student_t)",
+            paper="arXiv:1503.02531",
+            example={"teacher": "runs/teacher/best", "cache": "runs/teacher.safetensors"},
+        ),
+    ]
+
+
+@hookimpl
 def speechkit_optimizers() -> list[Component]:
     return [
         Component(

@@ -10,6 +10,7 @@ from speechkit.component import Component
 
 COMPONENTS = [
     *training.speechkit_losses(),
+    *training.speechkit_methods(),
     *training.speechkit_optimizers(),
     *training.speechkit_schedules(),
     *training.speechkit_inits(),

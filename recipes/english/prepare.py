@@ -1,0 +1,78 @@
+"""English speech under open licences, as manifests.
+
+    python recipes/english/prepare.py data/english FOLDER [TEACHER]
+
+FOLDER holds mini_librispeech/ and any of librispeech_extra/, asterisk_en/, wakeword/, fsdd/ and
+librispeech_speakers251/. The last has no transcripts: TEACHER, a model folder, writes them.
+`labelled.jsonl` is what people transcribed, `taught.jsonl` what the teacher did, `dev.jsonl` the
+four mini_librispeech speakers that neither of them holds. `recipes/an4` prepares AN4.
+"""
+
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import speechkit as sk
+from speechkit.data import Utterance, audio_duration_s, read_manifest, write_manifest
+from speechkit.errors import ManifestError
+
+DEV_SPEAKERS = {"118", "163", "1088", "1737"}
+"""Of LibriSpeech, in each of its folders."""
+DIGITS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
+SPOKEN = re.compile(r"[A-Za-z ,.;?!'-]+")
+"""A prompt that says what is heard: no digits, symbols or remarks in brackets."""
+
+
+def prepare(source: Path | None, out: Path, teacher: Path | None = None) -> list[Path]:
+    """Writes `labelled.jsonl` and `dev.jsonl`, and with a teacher `taught.jsonl`."""
+    if source is None:
+        raise ManifestError("English comes from several corpora; give the folder that holds them")
+    dev = read_manifest(source / "mini_librispeech" / "dev.jsonl")
+    found = {"labelled": list(labelled(source)), "dev": dev}
+    if teacher is not None:
+        found["taught"] = list(taught(source / "librispeech_speakers251", teacher))
+    for name, rows in found.items():
+        write_manifest(out / f"{name}.jsonl", rows)
+    return [out / f"{name}.jsonl" for name in found]
+
+
+def labelled(source: Path) -> Iterator[Utterance]:
+    """LibriSpeech, Asterisk's prompts, wake words and digits, as far as they are there."""
+    for manifest in ("mini_librispeech/train.jsonl", "librispeech_extra/manifest.jsonl"):
+        if (source / manifest).is_file():
+            yield from (
+                u for u in read_manifest(source / manifest) if u.speaker not in DEV_SPEAKERS
+            )
+    folder = source / "asterisk_en"
+    for line in (folder / "core-sounds-en.txt").read_text().splitlines() if folder.is_dir() else ():
+        name, colon, text = line.partition(":")
+        path = folder / f"{name}.opus"
+        if colon and SPOKEN.fullmatch(text) and path.is_file():
+            yield utterance(path, text, "asterisk")
+    for path in sorted(source.glob("wakeword/*/*.opus")):
+        yield utterance(path, path.parent.name.replace("_", " "), None)
+    for path in sorted(source.glob("fsdd/*.flac")):
+        digit, speaker, _ = path.stem.split("_")
+        yield utterance(path, DIGITS[int(digit)], f"fsdd_{speaker}")
+
+
+def taught(folder: Path, teacher: Path) -> Iterator[Utterance]:
+    """What the teacher hears, of speakers that are not for development."""
+    model = sk.prepare(sk.load(teacher))
+    for path in sorted(folder.glob("*.opus")):
+        speaker = path.stem.split("-")[0]
+        if speaker not in DEV_SPEAKERS:
+            yield utterance(path, sk.transcribe(model, path).text, speaker)
+
+
+def utterance(path: Path, text: str, speaker: str | None) -> Utterance:
+    """A whole file."""
+    duration_s = audio_duration_s(path)
+    return Utterance(audio=path, duration_s=duration_s, text=text.strip(), speaker=speaker)
+
+
+if __name__ == "__main__":
+    out, *given = map(Path, sys.argv[1:])
+    for path in prepare(given[0] if given else None, out, given[1] if given[1:] else None):
+        print(path)
