@@ -1,16 +1,21 @@
 """What computes the scores of a batch of sessions, block by block: torch, or one native call."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from speechkit.data.audio import is_sound, mono_samples
+from speechkit.errors import StreamError
 from speechkit.evaluation import evaluating
 from speechkit.models import Model
 from speechkit.nn import Chunk, StreamLayer
 from speechkit.streaming.native import Call, NativeLayer
 from speechkit.streaming.state import rebuilt, tensors_of
+
+Samples = np.ndarray | Tensor
 
 MOST_KEPT = 16
 """Calls over more blocks than this are made anew each time: their memory is not small."""
@@ -42,9 +47,9 @@ class TorchEngine:
         self.filled = 0
         self._state = layer.init_state(size, 1, weight.dtype, weight.device)
 
-    def feed(self, samples: np.ndarray) -> Scored | None:
+    def feed(self, samples: Samples | Sequence[Samples]) -> Scored | None:
         """The blocks that the next samples `[size, N]` complete, if any."""
-        x = torch.from_numpy(samples).to(self._pending.dtype)
+        x = torch.tensor(rows_of(samples, self.size), dtype=self._pending.dtype)
         blocks, at = [], 0
         while at < x.shape[1]:
             take = min(self.block_samples - self.filled, x.shape[1] - at)
@@ -110,36 +115,42 @@ class NativeEngine:
 
     def __init__(self, layer: NativeLayer, size: int) -> None:
         self.layer, self.size = layer, size
-        self._pending = np.zeros((size, layer.block_samples), dtype=np.float32)
-        self.filled = 0
         (self._state,) = layer.init_state(size, 1)
-        self._scratch = layer.scratch(size)
+        self._scratch = layer.scratch(layer.group)
         self._calls: dict[int, Call] = {}
+        # what waits for its block to be full lies from start to end
+        self._sound = np.empty((size, 0), dtype=np.float32)
+        self._address = self._start = self._end = 0
 
-    def feed(self, samples: np.ndarray) -> Scored | None:
+    @property
+    def filled(self) -> int:
+        """How many samples of a block are waiting."""
+        return self._end - self._start
+
+    def feed(self, samples: Samples | Sequence[Samples]) -> Scored | None:
         """The blocks that the next samples `[size, N]` complete, if any."""
+        # most of a live stream's are as they should be, which C++ sees at once
+        if not (
+            isinstance(samples, np.ndarray)
+            and samples.dtype == np.float32
+            and samples.ndim == 2
+            and len(samples) == self.size
+            and self._take(samples)
+        ):
+            self._append(rows_of(samples, self.size))
         block = self.layer.block_samples
-        if self.filled:
-            samples = np.concatenate([self._pending[:, : self.filled], samples], axis=1)
-        samples = np.ascontiguousarray(samples)
-        count = samples.shape[1] // block
-        self.filled = samples.shape[1] - count * block
-        scored = self._run(samples, count, count * block) if count else None
-        self._pending[:, : self.filled] = samples[:, count * block :]
-        # so that the state tells nothing of how the sound was cut
-        self._pending[:, self.filled :] = 0
-        return scored
+        count = self.filled // block
+        return self._run(count, count * block) if count else None
 
     def flush(self) -> Scored | None:
         """The blocks that wait for sound to come, as after its end."""
         waiting = self.layer.delay * self.layer.stride // self.layer.rate
-        count = -(-(self.filled + waiting) // self.layer.block_samples)
+        real, block = self.filled, self.layer.block_samples
+        count = -(-(real + waiting) // block)
         if not count:
             return None
-        samples = np.zeros((self.size, count * self.layer.block_samples), dtype=np.float32)
-        samples[:, : self.filled] = self._pending[:, : self.filled]
-        real, self.filled = self.filled, 0
-        return self._run(samples, count, real)
+        self._append(np.zeros((self.size, count * block - real), dtype=np.float32))
+        return self._run(count, real)
 
     def reset(self, row: int) -> None:
         """Starts a row anew."""
@@ -147,20 +158,66 @@ class NativeEngine:
 
     def tensors(self) -> dict[str, Tensor]:
         """All that the next block depends on, `filled` apart."""
-        return {"layers.0": self._state, "pending": torch.from_numpy(self._pending)}
+        pending = np.zeros((self.size, self.layer.block_samples), dtype=np.float32)
+        pending[:, : self.filled] = self._sound[:, self._start : self._end]
+        return {"layers.0": self._state, "pending": torch.from_numpy(pending)}
 
     def restore(self, tensors: dict[str, Tensor], filled: int) -> None:
         """Goes on from what `tensors` gave."""
         self._state[:] = tensors["layers.0"]
-        self._pending[:] = tensors["pending"].numpy()
-        self.filled = filled
+        self._end = self._start
+        self._append(tensors["pending"][:, :filled].numpy())
 
-    def _run(self, samples: np.ndarray, blocks: int, real: int) -> Scored:
-        """Steps over the first blocks of `[size, N]`, whose first `real` samples are valid."""
+    def _take(self, samples: np.ndarray) -> bool:
+        """Appends samples and says so, unless one is not within [-1, 1]."""
+        self._append(samples)
+        count = samples.shape[1]
+        address = self._address + 4 * (self._end - count)
+        sound: bool = self.layer.is_sound(address, self._sound.shape[1], self.size, count)
+        if not sound:
+            self._end -= count
+        return sound
+
+    def _append(self, samples: np.ndarray) -> None:
+        """Puts samples behind those that wait."""
+        end = self._end + samples.shape[1]
+        if end > self._sound.shape[1]:
+            self._make_room(samples.shape[1])
+            end = self._end + samples.shape[1]
+        self._sound[:, self._end : end] = samples
+        self._end = end
+
+    def _make_room(self, count: int) -> None:
+        """Moves what waits to the beginning, and finds other memory if `count` more do not fit."""
+        waiting = self._sound[:, self._start : self._end]
+        self._start, self._end = 0, self.filled
+        room = max(self._end + count, MOST_KEPT * self.layer.block_samples)
+        # what a long feed took is given back by the next
+        if room != self._sound.shape[1]:
+            self._sound = np.empty((self.size, room), dtype=np.float32)
+            self._address = self._sound.ctypes.data
+        self._sound[:, : self._end] = waiting
+
+    def _run(self, blocks: int, real: int) -> Scored:
+        """Steps over the first blocks that wait, whose first `real` samples are valid."""
         call = self._calls.get(blocks)
         if call is None:
             call = Call(self.layer, self.size, blocks, self._state, self._scratch)
             if blocks <= MOST_KEPT:
                 self._calls[blocks] = call
-        call(samples, real)
+        call.at(self._address + 4 * self._start, self._sound.shape[1], real)
+        self._start += blocks * self.layer.block_samples
         return Scored(call.scores, call.valid)
+
+
+def rows_of(samples: Samples | Sequence[Samples], size: int) -> np.ndarray:
+    """The samples of `size` sessions as float32 `[size, N]`, checked."""
+    if isinstance(samples, np.ndarray) and len(samples) == size and is_sound(samples, 2):
+        return samples
+    rows = [mono_samples(row) for row in samples]
+    if len(rows) != size or len({len(row) for row in rows}) > 1:
+        raise StreamError(
+            f"{len(rows)} rows of {sorted({len(row) for row in rows})} samples; "
+            f"give {size} rows of one length"
+        )
+    return np.stack(rows)

@@ -80,7 +80,7 @@ class SpeechHearing:
         events: list[list[Event]] = [[] for _ in range(self.size)]
         _, blocks, frames_each, _ = scored.scores.shape
         frames = blocks * frames_each
-        if self.size * frames > len(self._found):
+        if self.size * frames > self._found.shape[0]:
             self._found = torch.empty(self.size * frames, 4, dtype=torch.int64)
         count = self._edges(
             *self._rule,

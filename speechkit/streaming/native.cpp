@@ -1,5 +1,5 @@
 // A whole net's step for sessions: a list of instructions over rows of channels, run for one
-// session after the other.
+// block of a session after the other.
 //
 // A buffer in the scratch holds rows of ld(channels) floats; what lies beyond the channels is never
 // read as a channel. Beside it stand as many floats that say which rows are valid. A layer that
@@ -22,7 +22,7 @@ namespace {
 
 // a multiple of every instruction's cycle
 constexpr int64_t CYCLE = 16;
-// sessions that go through an instruction together
+// blocks, of one or several sessions, that go through an instruction together
 constexpr int64_t GROUP = 12;
 
 enum Code : int64_t {
@@ -344,7 +344,7 @@ void step(const Instruction& op, const float* all_weights, float* all_state, flo
   int64_t first = 0, every = op.stride;
   switch (op.code) {
     case SEPARABLE:
-      // `matrices` does the rest for several sessions at once
+      // `matrices` does the rest for several blocks at once
       if (op.taps) {
         past = slide(op, in, valid, state, steps, true);
         depthwise(op, past, weights, work);
@@ -410,21 +410,21 @@ void step(const Instruction& op, const float* all_weights, float* all_state, flo
   for (int64_t r = 0; r < op.rows_out; ++r) out_valid[r] = past.flags[first + r * every];
 }
 
-// The matrix of a SEPARABLE instruction for `sessions`, whose scratches are `scratch_size` apart:
+// The matrix of a SEPARABLE instruction for `blocks`, whose scratches are `scratch_size` apart:
 // so many rows as there are meet a weight while it is at hand.
 void matrices(const Instruction& op, const float* weights, float* scratch, int64_t scratch_size,
-              int64_t sessions) {
+              int64_t blocks) {
   const int64_t in_width = ld(op.channels_in), out_width = ld(op.channels_out);
   const float* x = scratch + (op.taps ? op.work : op.in);
   const float* other = op.other < 0 ? nullptr : scratch + op.other;
   const int64_t x_step = op.taps ? in_width : in_width * op.stride;
   float* out = scratch + op.out;
-  if (sessions >= op.rows_out) {
+  if (blocks >= op.rows_out) {
     for (int64_t r = 0; r < op.rows_out; ++r)
-      matrix(op, x + r * x_step, scratch_size, sessions, weights,
+      matrix(op, x + r * x_step, scratch_size, blocks, weights,
              other ? other + r * out_width : nullptr, out + r * out_width, scratch_size);
   } else {
-    for (int64_t s = 0; s < sessions; ++s, x += scratch_size, out += scratch_size) {
+    for (int64_t b = 0; b < blocks; ++b, x += scratch_size, out += scratch_size) {
       matrix(op, x, x_step, op.rows_out, weights, other, out, out_width);
       if (other) other += scratch_size;
     }
@@ -433,50 +433,75 @@ void matrices(const Instruction& op, const float* weights, float* scratch, int64
 
 }  // namespace
 
-// `blocks` blocks for each of `sessions`: x [sessions, blocks · rows, channels], `x_step` from one
-// session to the next, of which the first `real` rows are valid; y [sessions, blocks, rows_out,
-// channels_out] and valid [sessions, blocks, rows_out] of the last instruction; state [sessions,
-// state_size], whose first float counts a session's steps. The first instruction reads its input,
-// rows of `channels`, at its place in the scratch, of which there is one for each of GROUP
-// sessions.
-extern "C" void stream_step(const Instruction* program, int64_t length, const float* weights,
-                            float* state, int64_t state_size, const float* x, int64_t x_step,
-                            int64_t rows, int64_t channels, int64_t real, int64_t blocks, float* y,
-                            bool* valid, int64_t sessions, float* scratch, int64_t scratch_size) {
+// What `stream_step` computes time and again: `blocks` blocks of `rows` rows of `channels` for each
+// of `sessions`. y [sessions, blocks, rows_out, channels_out] and valid [sessions, blocks,
+// rows_out] are of the last instruction; state [sessions, state_size], whose first float counts a
+// session's steps. The first instruction reads its input at its place in the scratch, of which
+// there is one for each of GROUP blocks.
+struct Steps {
+  const Instruction* program;
+  int64_t length;
+  const float* weights;
+  float* state;
+  int64_t state_size, rows, channels, sessions, blocks;
+  float* y;
+  bool* valid;
+  float* scratch;
+  int64_t scratch_size;
+};
+
+// x [sessions, blocks · rows, channels], `x_step` from one session to the next, of which the first
+// `real` rows are valid.
+extern "C" void stream_step(const Steps* all, const float* x, int64_t x_step, int64_t real) {
+  const auto [program, length, weights, state, state_size, rows, channels, sessions, blocks, y,
+              valid, scratch, scratch_size] = *all;
   const Instruction &first = program[0], &last = program[length - 1];
-  const int64_t width = ld(channels), out = ld(last.channels_out);
-  for (int64_t group = 0; group < sessions; group += GROUP) {
-    const int64_t count = std::min(GROUP, sessions - group);
-    for (int64_t b = 0; b < blocks; ++b) {
-      for (int64_t g = 0; g < count; ++g) {
-        const float* from = x + (group + g) * x_step + b * rows * channels;
-        float* own = scratch + g * scratch_size;
-        for (int64_t n = 0; n < rows; ++n) {
+  const int64_t width = ld(channels), out = ld(last.channels_out), total = sessions * blocks;
+  float* states[GROUP];
+  int64_t steps[GROUP];
+  // a session's blocks one after the other, so that each finds what the one before has left
+  for (int64_t group = 0; group < total; group += GROUP) {
+    const int64_t count = std::min(GROUP, total - group);
+    for (int64_t g = 0; g < count; ++g) {
+      const int64_t session = (group + g) / blocks, row = (group + g) % blocks * rows;
+      const float* from = x + session * x_step + row * channels;
+      float* own = scratch + g * scratch_size;
+      if (width == channels) {
+        std::memcpy(own + first.in, from, sizeof(float) * rows * channels);
+      } else {
+        for (int64_t n = 0; n < rows; ++n)
           std::memcpy(own + first.in + n * width, from + n * channels, sizeof(float) * channels);
-          own[first.in_valid + n] = b * rows + n < real;
-        }
       }
-      for (int64_t i = 0; i < length; ++i) {
-        for (int64_t g = 0; g < count; ++g) {
-          float* own = state + (group + g) * state_size;
-          step(program[i], weights, own, scratch + g * scratch_size, int64_t(own[0]));
-        }
-        if (program[i].code == SEPARABLE)
-          matrices(program[i], weights, scratch, scratch_size, count);
-      }
-      for (int64_t g = 0; g < count; ++g) {
-        const float* own = scratch + g * scratch_size;
-        for (int64_t r = 0; r < last.rows_out; ++r) {
-          const int64_t at = ((group + g) * blocks + b) * last.rows_out + r;
-          std::memcpy(y + at * last.channels_out, own + last.out + r * out,
-                      sizeof(float) * last.channels_out);
-          valid[at] = own[last.out_valid + r] != 0;
-        }
-        float& steps = state[(group + g) * state_size];
-        steps = float((int64_t(steps) + 1) % CYCLE);
+      for (int64_t n = 0; n < rows; ++n) own[first.in_valid + n] = row + n < real;
+      states[g] = state + session * state_size;
+      steps[g] = int64_t(states[g][0]);
+      states[g][0] = float((steps[g] + 1) % CYCLE);
+    }
+    for (int64_t i = 0; i < length; ++i) {
+      for (int64_t g = 0; g < count; ++g)
+        step(program[i], weights, states[g], scratch + g * scratch_size, steps[g]);
+      if (program[i].code == SEPARABLE)
+        matrices(program[i], weights, scratch, scratch_size, count);
+    }
+    for (int64_t g = 0; g < count; ++g) {
+      const float* own = scratch + g * scratch_size;
+      for (int64_t r = 0; r < last.rows_out; ++r) {
+        const int64_t at = (group + g) * last.rows_out + r;
+        std::memcpy(y + at * last.channels_out, own + last.out + r * out,
+                    sizeof(float) * last.channels_out);
+        valid[at] = own[last.out_valid + r] != 0;
       }
     }
   }
+}
+
+// Whether x [sessions, count], `x_step` from one session to the next, lies within [−1, 1]; a NaN
+// does not.
+extern "C" bool stream_is_sound(const float* x, int64_t x_step, int64_t sessions, int64_t count) {
+  bool sound = true;
+  for (int64_t s = 0; s < sessions; ++s)
+    for (int64_t n = 0; n < count; ++n) sound &= std::fabs(x[s * x_step + n]) <= 1;
+  return sound;
 }
 
 // The hysteresis of speechkit/vad.py over frames of two logits: y [sessions, frames, 2] where
@@ -520,7 +545,7 @@ extern "C" int64_t speech_edges(const double* thresholds, const int64_t* lengths
   return found;
 }
 
-// How many sessions' scratches it wants at most.
+// How many blocks' scratches it wants at most.
 extern "C" int64_t stream_group() { return GROUP; }
 
 // The channels of a group, by which taps and past are laid out.

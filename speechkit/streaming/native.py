@@ -23,7 +23,16 @@ from speechkit.streaming.planners import PLANNERS
 
 SOURCE = Path(__file__).with_name("native.cpp")
 _P, _I = ctypes.c_void_p, ctypes.c_int64
-ARGUMENTS = (_P, _I, _P, _P, _I, _P, _I, _I, _I, _I, _I, _P, _P, _I, _P, _I)
+
+
+class Steps(ctypes.Structure):
+    """What `native.cpp` computes time and again."""
+
+    _fields_ = (
+        *(("program", _P), ("length", _I), ("weights", _P), ("state", _P), ("state_size", _I)),
+        *(("rows", _I), ("channels", _I), ("sessions", _I), ("blocks", _I)),
+        *(("y", _P), ("valid", _P), ("scratch", _P), ("scratch_size", _I)),
+    )
 
 
 class NativeLayer(StreamLayer):
@@ -59,10 +68,12 @@ class NativeLayer(StreamLayer):
         numbers = [[row[name] for name in FIELDS] for row in plan.instructions]
         self._program = torch.tensor(numbers, dtype=torch.int64)
         self.scratch_each = plan.scratch_count
-        self._group = int(library.stream_group())
+        self.group = int(library.stream_group())
         self.plan = self._program.data_ptr(), len(self._program), self._weights.data_ptr()
         self.function = library.stream_step
-        self.function.argtypes, self.function.restype = ARGUMENTS, None
+        self.function.argtypes, self.function.restype = (_P, _P, _I, _I), None
+        self.is_sound = library.stream_is_sound
+        self.is_sound.argtypes, self.is_sound.restype = (_P, _I, _I, _I), ctypes.c_bool
 
     def channels_out(self, c_in: int) -> int:
         return self.channels
@@ -80,9 +91,12 @@ class NativeLayer(StreamLayer):
         call(x, int(c.valid[0].sum()))
         return Chunk(call.scores[:, 0].transpose(1, 2), call.valid[:, 0]), state
 
-    def scratch(self, batch: int) -> Tensor:
-        """Memory for a call, which nobody else may use meanwhile."""
-        return torch.empty(min(batch, self._group) * self.scratch_each)
+    def scratch(self, blocks: int) -> Tensor:
+        """Memory for a call, over so many blocks of all sessions, which nobody else may use.
+
+        No more than `group` blocks go through the net together.
+        """
+        return torch.empty(min(blocks, self.group) * self.scratch_each)
 
 
 class Call:
@@ -97,18 +111,23 @@ class Call:
     ) -> None:
         self.scores = torch.empty(batch, blocks, layer.rows, layer.channels)
         self.valid = torch.empty(batch, blocks, layer.rows, dtype=torch.bool)
+        steps = Steps(
+            *(*layer.plan, state.data_ptr(), layer.state_count),
+            *(layer.block_samples, layer.c_in, batch, blocks),
+            *(self.scores.data_ptr(), self.valid.data_ptr()),
+            *(scratch.data_ptr(), layer.scratch_each),
+        )
         # named, so that none is freed before the last call
-        self._memory = layer, state, scratch
-        self._step = layer.function
-        self._before = (*layer.plan, state.data_ptr(), layer.state_count)
-        self._sizes = layer.block_samples, layer.c_in
-        addresses = self.scores.data_ptr(), self.valid.data_ptr()
-        self._after = blocks, *addresses, batch, scratch.data_ptr(), layer.scratch_each
+        self._memory = layer, state, scratch, steps
+        self._step, self._steps = layer.function, ctypes.addressof(steps)
 
     def __call__(self, x: np.ndarray, real: int) -> None:
         """Steps over x `[B, N]` or `[B, N, C]` in C order, whose first `real` rows are valid."""
-        sound = x.ctypes.data, x.strides[0] // 4
-        self._step(*self._before, *sound, *self._sizes, real, *self._after)
+        self.at(x.ctypes.data, x.strides[0] // 4, real)
+
+    def at(self, address: int, x_step: int, real: int) -> None:
+        """The same for x at an address, where sessions are `x_step` floats apart."""
+        self._step(self._steps, address, x_step, real)
 
 
 _layers: weakref.WeakKeyDictionary[Model, dict[Any, tuple[Any, NativeLayer | str]]]

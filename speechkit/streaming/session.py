@@ -7,21 +7,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from speechkit.data.audio import is_sound, mono_samples
 from speechkit.errors import StreamError
 from speechkit.events import Event
 from speechkit.frontend.resample import Resample
 from speechkit.models import Model
 from speechkit.models.profile import why_not_streamable
 from speechkit.nn import Serial, StreamLayer
-from speechkit.streaming.engine import NativeEngine, Scored, TorchEngine
+from speechkit.streaming.engine import NativeEngine, Samples, Scored, TorchEngine
 from speechkit.streaming.hearing import hearing
 from speechkit.streaming.listeners import clip_window_s, listener_of
 from speechkit.streaming.native import NativeLayer, native_layer
 from speechkit.streaming.state import pack, unpack
 from speechkit.streaming.windowed import WindowedStream, suggested_window_s
-
-Samples = np.ndarray | Tensor
 
 BLOCK_S = {"frame": 0.02, "clip": 0.08, "ctc": 0.08}
 """How much sound a session computes at a time, for each task: short where an answer is urgent."""
@@ -101,7 +98,7 @@ class StreamBatch:
         """The events of each session after its next samples, `[size, N]`, N the same for all."""
         if self._finished:
             raise StreamError("this stream is finished; make a new one")
-        return self._heard(self._engine.feed(self._rows(samples)), self.block_samples)
+        return self._heard(self._engine.feed(samples), self.block_samples)
 
     def finish(self) -> list[list[Event]]:
         """The events that were still to come; the batch then takes no more samples."""
@@ -154,18 +151,6 @@ class StreamBatch:
         self._hearing.states = plain["listening"]
         self._consumed = plain["consumed"]
         self._finished, self._started = plain["finished"], plain["started"]
-
-    def _rows(self, samples: Samples | Sequence[Samples]) -> np.ndarray:
-        """The samples of all sessions, `[size, N]`, checked."""
-        if isinstance(samples, np.ndarray) and len(samples) == self.size and is_sound(samples, 2):
-            return samples
-        rows = [mono_samples(row) for row in samples]
-        if len(rows) != self.size or len({len(row) for row in rows}) > 1:
-            raise StreamError(
-                f"{len(rows)} rows of {sorted({len(row) for row in rows})} samples; "
-                f"give {self.size} rows of one length"
-            )
-        return np.stack(rows)
 
     def _heard(self, scored: Scored | None, samples_each: int) -> list[list[Event]]:
         """The events of blocks of scores, each of which took so many samples."""

@@ -13,7 +13,7 @@ from speechkit.models import Model, Net
 from speechkit.nn import Chunk, Serial, StreamLayer
 from speechkit.ops import native as builder
 from speechkit.streaming import native, plan
-from speechkit.streaming.native import NativeLayer
+from speechkit.streaming.native import Call, NativeLayer, Steps
 from speechkit.streaming.plan import UnplannedError
 from speechkit.testing import assert_close
 
@@ -83,6 +83,28 @@ def test_scores_are_torchs(name: str, strides: int) -> None:
     assert_close(name, expected, got, 1e-4)
 
 
+@pytest.mark.parametrize("name", NETS)
+def test_blocks_computed_together_give_the_same_bits(name: str) -> None:
+    layer = lively(NETS[name]).stream_layer()
+    block = layer.stride
+    native_layer, size = NativeLayer(layer, block), 3
+    # so that a group begins within a session
+    blocks = native_layer.group + 2
+    x = torch.rand(size, 3 * blocks * block, generator=torch.Generator().manual_seed(0)) - 0.5
+    alone, together = (native_layer.init_state(size, 1)[0] for _ in range(2))
+    call = Call(native_layer, size, blocks, together, native_layer.scratch(size * blocks))
+    for part in x.split(blocks * block, dim=1):
+        call(part.contiguous().numpy(), part.shape[1])
+        for index, one in enumerate(part.split(block, dim=1)):
+            valid = torch.ones(size, block, dtype=torch.bool)
+            y, _ = native_layer.step(Chunk(one[:, None].contiguous(), valid), (alone,))
+            assert torch.equal(y.valid, call.valid[:, index])
+            some = y.valid[0]
+            assert torch.equal(y.x.transpose(1, 2)[:, some], call.scores[:, index, some])
+        assert torch.equal(alone, together)
+    assert some.any()
+
+
 @pytest.mark.parametrize("rate", [8000, 44100, 48000])
 def test_other_rates_are_resampled_too(rate: int) -> None:
     model = lively(NETS["marblenet"])
@@ -148,9 +170,13 @@ def test_instructions_and_fields_are_those_of_the_source() -> None:
     text = native.SOURCE.read_text(encoding="utf-8")
     codes = text.split("enum Code : int64_t {")[1].split("}")[0]
     assert [c.strip().lower() for c in codes.split(",") if c.strip()] == list(plan.CODES)
-    body = text.split("struct Instruction {")[1].split("}")[0]
-    lines = [
-        line.strip().removeprefix("int64_t ").rstrip(";") for line in body.strip().splitlines()
-    ]
-    fields = itertools.chain.from_iterable(line.split(", ") for line in lines)
-    assert list(fields) == list(plan.FIELDS)
+    assert members(text, "Instruction") == list(plan.FIELDS)
+    assert members(text, "Steps") == [name for name, _ in Steps._fields_]
+
+
+def members(text: str, struct: str) -> list[str]:
+    """The names that a struct of the source declares, in order."""
+    body = text.split(f"struct {struct} {{")[1].split("}")[0]
+    declared = [line.strip().rstrip(";") for line in body.strip().splitlines()]
+    names = itertools.chain.from_iterable(line.split(", ") for line in declared)
+    return [name.split(" ")[-1].lstrip("*") for name in names]

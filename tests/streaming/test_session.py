@@ -1,7 +1,7 @@
 """Sessions hear what the whole recording holds, however it is cut, resumed, mixed or batched."""
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from speechkit.models import Model, Net
 from speechkit.nn import Chunk
 from speechkit.plugins import Registry
 from speechkit.streaming import Stream, session
+from speechkit.streaming.session import Samples
 from speechkit.testing import assert_close, dyadic_
 
 RATE = 16000
@@ -50,6 +51,13 @@ def recorded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(session, "listener_of", lambda model: Recorder())
 
 
+@pytest.fixture(params=["running", "fixed"])
+def model(request: pytest.FixtureRequest, nets: dict[str, Net]) -> Model:
+    """A tiny model whose sessions run in torch, and one that has a native form."""
+    frontend = f"log_mel:n_mels=16,normalize={request.param}"
+    return sk.build(replace(nets["frame"], frontend=frontend)).eval()
+
+
 def sound(samples: int, seed: int = 0, rows: int | None = None) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
     shape = (samples,) if rows is None else (rows, samples)
@@ -78,10 +86,7 @@ def test_scores_are_the_offline_ones(net: Net, recorded: None) -> None:
 
 @settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(cuts=st.lists(st.integers(0, 6000), max_size=12))
-def test_every_chunking_gives_the_same_bits(
-    nets: dict[str, Net], recorded: None, cuts: list[int]
-) -> None:
-    model = sk.build(nets["frame"]).eval()
+def test_every_chunking_gives_the_same_bits(model: Model, recorded: None, cuts: list[int]) -> None:
     x = sound(6000)
     whole, cut = fed(sk.stream(model), x, []), fed(sk.stream(model), x, cuts)
     assert torch.equal(torch.stack(whole), torch.stack(cut))
@@ -117,8 +122,7 @@ def test_a_state_goes_through_a_file_and_on(net: Net, recorded: None, tmp_path: 
     assert torch.equal(torch.stack(whole), torch.stack(begun + rest))
 
 
-def test_interleaved_sessions_do_not_hear_each_other(nets: dict[str, Net], recorded: None) -> None:
-    model = sk.build(nets["frame"]).eval()
+def test_interleaved_sessions_do_not_hear_each_other(model: Model, recorded: None) -> None:
     sounds = [sound(2000, seed) for seed in range(20)]
     alone = [fed(sk.stream(model), x, []) for x in sounds]
     streams = [sk.stream(model) for _ in sounds]
@@ -208,24 +212,68 @@ def test_latency_is_exact(net: Net, recorded: None) -> None:
     assert worst_s > stream.latency_s - 40 / RATE
 
 
-def test_integers_and_empty_chunks_are_welcome(nets: dict[str, Net], recorded: None) -> None:
-    model = sk.build(nets["frame"]).eval()
+def test_integers_and_empty_chunks_are_welcome(model: Model, recorded: None) -> None:
     x = (sound(3000) * 0.5 * 32768).round().to(torch.int16)
     whole = fed(sk.stream(model), x.float() / 32768, [])
     assert torch.equal(torch.stack(whole), torch.stack(fed(sk.stream(model), x, [0, 0, 7])))
     assert sk.stream(model).feed(np.zeros(0, np.float32)) == []
 
 
-def test_bad_samples_change_nothing(nets: dict[str, Net], recorded: None) -> None:
-    model = sk.build(nets["frame"]).eval()
+@pytest.mark.parametrize("given", [Tensor.clone, Tensor.numpy])
+def test_bad_samples_change_nothing(
+    model: Model, recorded: None, given: Callable[[Tensor], Samples]
+) -> None:
     stream, x = sk.stream(model), sound(3000)
-    begun = stream.feed(x[:1000])
+    begun = stream.feed(given(x[:1000]))
+    one = x[:500].clone()
+    one[-1] = torch.nan
     with pytest.raises(AudioError, match="NaN"):
-        stream.feed(torch.full((500,), torch.nan))
+        stream.feed(given(one))
     with pytest.raises(AudioError, match="divide it by its full scale"):
-        stream.feed(x * 32768)
-    rest = stream.feed(x[1000:]) + stream.finish()
+        stream.feed(given(x * 32768))
+    rest = stream.feed(given(x[1000:])) + stream.finish()
     assert torch.equal(torch.stack(begun + rest), torch.stack(fed(sk.stream(model), x, [])))
+
+
+def test_bad_samples_of_one_session_change_none(model: Model, recorded: None) -> None:
+    x = sound(3000, rows=3).numpy()
+    batch, bad = sk.StreamBatch(model, 3), x[:, :777].copy()
+    bad[1, 5] = -np.inf
+    with pytest.raises(AudioError, match="infinity"):
+        batch.feed(bad)
+    expected = sk.StreamBatch(model, 3)
+    for got, wanted in zip(batch.feed(x), expected.feed(x), strict=True):
+        assert torch.equal(torch.stack(got), torch.stack(wanted))
+
+
+def test_arrays_of_any_layout_are_welcome(model: Model, recorded: None) -> None:
+    pcm = np.random.default_rng(0).integers(-1, 2, 3000).astype(np.int16)
+    x = pcm.astype(np.float32) / 32768
+    whole = torch.stack(fed(sk.stream(model), torch.from_numpy(x), []))
+    locked, spread = x.copy(), np.repeat(x, 2)[::2]
+    locked.flags.writeable = False
+    for samples in (pcm, locked, spread, x.astype(np.float64)):
+        stream = sk.stream(model)
+        events = stream.feed(samples[:700]) + stream.feed(samples[700:]) + stream.finish()
+        assert torch.equal(torch.stack(events), whole), samples.dtype
+
+
+def test_a_state_tells_nothing_of_how_the_sound_was_cut(model: Model, recorded: None) -> None:
+    x, later = sound(20_077).numpy(), sound(3000, seed=1).numpy()
+    whole = sk.stream(model)
+    whole.feed(x)
+    expected = whole.state
+    rest = torch.stack(whole.feed(later))
+    for step in (7, 512, 9999):
+        stream, resumed = sk.stream(model), sk.stream(model)
+        for start in range(0, len(x), step):
+            stream.feed(x[start : start + step])
+        state = stream.state
+        assert state.keys() == expected.keys()
+        for name, tensor in expected.items():
+            assert torch.equal(state[name], tensor), name
+        resumed.state = state
+        assert torch.equal(torch.stack(resumed.feed(later)), rest)
 
 
 def test_a_finished_stream_takes_no_more(nets: dict[str, Net]) -> None:
