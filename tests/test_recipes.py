@@ -80,7 +80,50 @@ def vad(folder: Path) -> None:
         tone(folder / "rir" / f"{name}.wav", 100, 16000, duration_s=0.01)
 
 
-CORPORA = {"an4": an4, "fsdd": fsdd, "vad": vad}
+def read_aloud(folder: Path, *subsets: str) -> None:
+    """LibriSpeech's official layout, two speakers in each subset."""
+    for number, subset in enumerate(subsets):
+        for speaker in (10 * number, 10 * number + 1):
+            chapter = folder / "LibriSpeech" / subset / f"{speaker}" / "7"
+            names = [f"{speaker}-7-{index:04}" for index in range(2)]
+            for name in names:
+                tone(chapter / f"{name}.flac", 300, 16000)
+            lines = [f"{name} IT'S SO\n" for name in names]
+            (chapter / f"{speaker}-7.trans.txt").write_text("".join(lines))
+
+
+def librispeech(folder: Path) -> None:
+    read_aloud(
+        folder,
+        *("train-clean-100", "train-clean-360", "train-other-500"),
+        *("dev-clean", "dev-other", "test-clean", "test-other"),
+    )
+
+
+def mini_librispeech(folder: Path) -> None:
+    read_aloud(folder, "train-clean-5", "dev-clean-2")
+
+
+def speech_commands(folder: Path) -> None:
+    """Every word of version 2 by a speaker of each part, and a background recording."""
+    run = load(RECIPES / "speech_commands" / "run.py")
+    for word in run.V2_35.split():
+        for speaker in ("aa", "bb", "cc"):
+            tone(folder / word / f"{speaker}_nohash_0.wav", 300, 16000, duration_s=0.3)
+    for name, speaker in (("validation_list.txt", "bb"), ("testing_list.txt", "cc")):
+        lines = [f"{word}/{speaker}_nohash_0.wav\n" for word in run.V2_35.split()]
+        (folder / name).write_text("".join(lines))
+    tone(folder / "_background_noise_" / "hum.wav", 50, 16000, duration_s=12)
+
+
+CORPORA = {
+    "an4": an4,
+    "fsdd": fsdd,
+    "librispeech": librispeech,
+    "mini_librispeech": mini_librispeech,
+    "speech_commands": speech_commands,
+    "vad": vad,
+}
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -103,15 +146,17 @@ def test_prepares_and_trains(name: str, tmp_path: Path, monkeypatch: pytest.Monk
 def test_no_speaker_is_in_training_and_dev(name: str, tmp_path: Path) -> None:
     CORPORA[name](tmp_path / "source")
     written = load(RECIPES / name / "prepare.py").prepare(tmp_path / "source", tmp_path / "out")
-    for train in (path for path in written if path.name == "train.jsonl"):
+    for train in (path for path in written if path.name.startswith("train")):
         if train.parent.name == "all":  # the official split of clips, not of speakers
             continue
+        judged = [p for p in written if p.parent == train.parent and not p.name.startswith("train")]
+        assert judged
         # a scene names several speakers, or none where nobody speaks
         speakers = [
             {name for u in read_manifest(p) if u.speaker for name in u.speaker.split("+")}
-            for p in (train, train.with_name("dev.jsonl"))
+            for p in (train, *judged)
         ]
-        assert not speakers[0] & speakers[1]
+        assert not any(speakers[0] & others for others in speakers[1:])
 
 
 @pytest.mark.parametrize("name", NAMES)
