@@ -1,6 +1,7 @@
 """Every recipe prepares its corpus from a folder and trains its tiny run."""
 
 import importlib.util
+import json
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -104,6 +105,19 @@ def mini_librispeech(folder: Path) -> None:
     read_aloud(folder, "train-clean-5", "dev-clean-2")
 
 
+def english(folder: Path) -> None:
+    """Of each corpus two sounds, with the manifests and the prompts that say what they are."""
+    for name, speaker in (("train", "7"), ("dev", "118")):
+        tone(folder / "mini_librispeech" / f"{name}.wav", 300, 16000)
+        row = {"audio_filepath": f"{name}.wav", "duration": 0.5, "text": "so", "speaker": speaker}
+        (folder / "mini_librispeech" / f"{name}.jsonl").write_text(json.dumps(row) + "\n")
+    for name in ("hello", "digits/1", "beep", "wakeword/smart_mirror/0", "fsdd/3_ann_0"):
+        tone(folder / ("" if "_" in name else "asterisk_en") / f"{name}.wav", 300, 16000)
+    (folder / "asterisk_en" / "core-sounds-en.txt").write_text(
+        "; Prompts\n\nhello: Hello, there!\ndigits/1: one\nbeep: [this is a beep]\n"
+    )
+
+
 def speech_commands(folder: Path) -> None:
     """Every word of version 2 by a speaker of each part, and a background recording."""
     run = load(RECIPES / "speech_commands" / "run.py")
@@ -118,6 +132,7 @@ def speech_commands(folder: Path) -> None:
 
 CORPORA = {
     "an4": an4,
+    "english": english,
     "fsdd": fsdd,
     "librispeech": librispeech,
     "mini_librispeech": mini_librispeech,

@@ -36,7 +36,7 @@ def english() -> Run:
             frontend="log_mel:normalize=running",
         ),
         data=Data(
-            train=(DATA / "train.jsonl",) * 4 + (ENGLISH / "labelled.jsonl",),
+            train=(DATA / "train.jsonl",) * 4 + (ENGLISH / "train.jsonl",),
             dev=DATA / "dev.jsonl",
             batch_size=None,
             batch_seconds=80.0,

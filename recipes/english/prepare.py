@@ -4,7 +4,7 @@
 
 FOLDER holds mini_librispeech/ and any of librispeech_extra/, asterisk_en/, wakeword/, fsdd/ and
 librispeech_speakers251/. The last has no transcripts: TEACHER, a model folder, writes them.
-`labelled.jsonl` is what people transcribed, `taught.jsonl` what the teacher did, `dev.jsonl` the
+`train.jsonl` is what people transcribed, `train_taught.jsonl` what the teacher did, `dev.jsonl` the
 four mini_librispeech speakers that neither of them holds. `recipes/an4` prepares AN4.
 """
 
@@ -20,18 +20,19 @@ from speechkit.errors import ManifestError
 DEV_SPEAKERS = {"118", "163", "1088", "1737"}
 """Of LibriSpeech, in each of its folders."""
 DIGITS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
+LINE = re.compile(r"^([^;:\s]+): (.+)$", re.MULTILINE)
 SPOKEN = re.compile(r"[A-Za-z ,.;?!'-]+")
 """A prompt that says what is heard: no digits, symbols or remarks in brackets."""
 
 
 def prepare(source: Path | None, out: Path, teacher: Path | None = None) -> list[Path]:
-    """Writes `labelled.jsonl` and `dev.jsonl`, and with a teacher `taught.jsonl`."""
+    """Writes `train.jsonl` and `dev.jsonl`, and with a teacher `train_taught.jsonl`."""
     if source is None:
         raise ManifestError("English comes from several corpora; give the folder that holds them")
     dev = read_manifest(source / "mini_librispeech" / "dev.jsonl")
-    found = {"labelled": list(labelled(source)), "dev": dev}
+    found = {"train": list(labelled(source)), "dev": dev}
     if teacher is not None:
-        found["taught"] = list(taught(source / "librispeech_speakers251", teacher))
+        found["train_taught"] = list(taught(source / "librispeech_speakers251", teacher))
     for name, rows in found.items():
         write_manifest(out / f"{name}.jsonl", rows)
     return [out / f"{name}.jsonl" for name in found]
@@ -44,15 +45,16 @@ def labelled(source: Path) -> Iterator[Utterance]:
             yield from (
                 u for u in read_manifest(source / manifest) if u.speaker not in DEV_SPEAKERS
             )
-    folder = source / "asterisk_en"
-    for line in (folder / "core-sounds-en.txt").read_text().splitlines() if folder.is_dir() else ():
-        name, colon, text = line.partition(":")
-        path = folder / f"{name}.opus"
-        if colon and SPOKEN.fullmatch(text) and path.is_file():
-            yield utterance(path, text, "asterisk")
-    for path in sorted(source.glob("wakeword/*/*.opus")):
-        yield utterance(path, path.parent.name.replace("_", " "), None)
-    for path in sorted(source.glob("fsdd/*.flac")):
+    prompts = source / "asterisk_en" / "core-sounds-en.txt"
+    said = dict(LINE.findall(prompts.read_text())) if prompts.is_file() else {}
+    for path in sounds(prompts.parent):
+        name = path.relative_to(prompts.parent).with_suffix("").as_posix()
+        if SPOKEN.fullmatch(said.get(name, "")):
+            yield utterance(path, said[name], "asterisk")
+    for path in sounds(source / "wakeword"):
+        if path.parent.name != "wakeword":
+            yield utterance(path, path.parent.name.replace("_", " "), None)
+    for path in sounds(source / "fsdd"):
         digit, speaker, _ = path.stem.split("_")
         yield utterance(path, DIGITS[int(digit)], f"fsdd_{speaker}")
 
@@ -60,10 +62,15 @@ def labelled(source: Path) -> Iterator[Utterance]:
 def taught(folder: Path, teacher: Path) -> Iterator[Utterance]:
     """What the teacher hears, of speakers that are not for development."""
     model = sk.prepare(sk.load(teacher))
-    for path in sorted(folder.glob("*.opus")):
+    for path in sounds(folder):
         speaker = path.stem.split("-")[0]
         if speaker not in DEV_SPEAKERS:
             yield utterance(path, sk.transcribe(model, path).text, speaker)
+
+
+def sounds(folder: Path) -> list[Path]:
+    """The sound files at any depth, sorted."""
+    return sorted(path for path in folder.rglob("*") if path.suffix in {".wav", ".flac", ".opus"})
 
 
 def utterance(path: Path, text: str, speaker: str | None) -> Utterance:

@@ -47,7 +47,7 @@ def base() -> Run:
     return Run(
         model=student(),
         data=Data(
-            train=(DATA / "labelled.jsonl", DATA / "taught.jsonl", Path("data/an4/train.jsonl")),
+            train=(DATA / "train.jsonl", DATA / "train_taught.jsonl", Path("data/an4/train.jsonl")),
             dev=DATA / "dev.jsonl",
             batch_size=None,
             batch_seconds=80.0,
@@ -81,7 +81,7 @@ def tiny() -> Run:
     return replace(
         run,
         model=replace(run.model, size="", blocks=small, lookahead=AHEAD),
-        data=replace(run.data, train=DATA / "labelled.jsonl"),
+        data=replace(run.data, train=DATA / "train.jsonl"),
         method=(),
         init=None,
         steps=2,

@@ -65,6 +65,6 @@ def scale_norms(model: Model, audio: list[Tensor]) -> None:
 if __name__ == "__main__":
     teacher, out = map(Path, sys.argv[1:])
     model = cut(sk.load(teacher))
-    utterances = read_manifest(DATA / "labelled.jsonl")
+    utterances = read_manifest(DATA / "train.jsonl")
     scale_norms(model, [read_audio(u.audio) for u in utterances[:: len(utterances) // 64]])
     sk.save(model, out)
