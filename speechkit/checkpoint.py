@@ -136,6 +136,15 @@ def whole_folder(path: Path) -> Iterator[Path]:
         shutil.rmtree(around, ignore_errors=True)
 
 
+def mend_folder(path: Path) -> None:
+    """Ends what a `whole_folder` for `path` was doing when its process was killed."""
+    for around in path.parent.glob(f".{path.name}.*"):
+        # the old folder steps aside only for a new one that is whole
+        if not path.exists() and (around / "old").exists():
+            os.replace(around / "new", path)
+        shutil.rmtree(around)
+
+
 def _check_plugins(folder: Path, stored: dict[str, Any], config: Net) -> None:
     present = registry().plugins()
     for plugin, version in stored["plugins"].items():

@@ -7,9 +7,16 @@ from typing import Any
 
 import torch
 
-from speechkit.data import Utterance, UtteranceDataset, batches, bucket_batches, read_manifest
-from speechkit.models import Model
-from speechkit.tasks import task_of
+from speechkit.data import (
+    Batch,
+    Utterance,
+    UtteranceDataset,
+    batches,
+    bucket_batches,
+    read_manifest,
+)
+from speechkit.models import Model, Output
+from speechkit.tasks import Task, task_of
 
 
 @contextmanager
@@ -26,7 +33,6 @@ def evaluating(model: Model) -> Iterator[None]:
         model.train()
 
 
-@torch.inference_mode()
 def evaluate(
     model: Model,
     manifest: Path | str | Sequence[Utterance],
@@ -35,8 +41,29 @@ def evaluate(
 ) -> dict[str, Any]:
     """The number of utterances `n` and the task's figures, as fractions: `wer` and `cer`,
     `accuracy`, or `auc`. The model is left in the mode it was in."""
-    utterances = read_manifest(manifest) if isinstance(manifest, Path | str) else manifest
+    utterances = utterances_of(manifest)
     task = task_of(model)
+    references: list[Any] = []
+    answers: list[Any] = []
+    for batch, output in outputs(model, task, utterances, batch_size, workers):
+        references += task.references(batch, output)
+        answers += task.answers(output)
+    return {"n": len(utterances), **task.marks(references, answers)}
+
+
+def utterances_of(manifest: Path | str | Sequence[Utterance]) -> Sequence[Utterance]:
+    """Those of a manifest given by its path or by its utterances."""
+    return read_manifest(manifest) if isinstance(manifest, Path | str) else manifest
+
+
+def outputs(
+    model: Model,
+    task: Task,
+    utterances: Sequence[Utterance],
+    batch_size: int = 32,
+    workers: int = 0,
+) -> Iterator[tuple[Batch, Output]]:
+    """Batches of similar durations, and what the model says to each in evaluation."""
     dataset = UtteranceDataset(utterances, task.encode, sample_rate=model.sample_rate)
     plan = bucket_batches(
         [u.duration_s for u in utterances],
@@ -47,11 +74,7 @@ def evaluate(
         shuffle=False,
     )
     device = next(model.parameters()).device
-    references: list[Any] = []
-    answers: list[Any] = []
-    with evaluating(model):
-        for batch in batches(dataset, plan, workers):
+    for batch in batches(dataset, plan, workers):
+        with evaluating(model), torch.inference_mode():
             output = model(batch.audio.to(device), batch.lengths.to(device))
-            references += task.references(batch, output)
-            answers += task.answers(output)
-    return {"n": len(utterances), **task.marks(references, answers)}
+        yield batch, output

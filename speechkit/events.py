@@ -10,7 +10,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Word:
-    """A word, where it was said, and how sure the model is, 0 to 1."""
+    """A word, or a character of one: where it was said, and how sure the model is, 0 to 1."""
 
     text: str
     start_s: float
@@ -77,13 +77,13 @@ NAMES = {
 
 def to_row(event: Event) -> dict[str, Any]:
     """The event as a JSON object, its name under `event`."""
-    return {"event": NAMES[type(event)], **_rounded(asdict(event))}
+    return {"event": NAMES[type(event)], **rounded(asdict(event))}
 
 
-def _rounded(value: Any) -> Any:
+def rounded(value: Any) -> Any:
     """Numbers to a millionth, which is far below a sample."""
     if isinstance(value, float):
         return round(value, 6)
     if isinstance(value, dict):
-        return {key: _rounded(item) for key, item in value.items()}
-    return [_rounded(item) for item in value] if isinstance(value, tuple) else value
+        return {key: rounded(item) for key, item in value.items()}
+    return [rounded(item) for item in value] if isinstance(value, tuple) else value

@@ -121,7 +121,7 @@ def speechkit_methods() -> list[Component]:
 @hookspec
 def speechkit_decoders() -> list[Component]:
     """`factory(labels, **p)` → `init()`, `step(state, log_probs)` → (state, text so far),
-    `finish(state)` → text; pure in state."""
+    `finish(state)` → text, and the rest of `speechkit.decode.Decoder`; pure in state."""
 
 
 @hookspec

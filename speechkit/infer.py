@@ -1,6 +1,6 @@
 """One recording in, an answer out; and the same answer chunk by chunk."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice
 
@@ -8,29 +8,27 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from speechkit import text as texts
 from speechkit import vad
+from speechkit.align import characters_of, joined
 from speechkit.data import Source, read_audio
 from speechkit.data.audio import read_blocks
 from speechkit.errors import AudioError
 from speechkit.evaluation import evaluating
-from speechkit.models import MarbleNet, Model, Output
+from speechkit.models import MarbleNet, Model, Output, QuartzNet
+from speechkit.models.net import Name
 from speechkit.models.profile import why_not_streamable
 from speechkit.nn import Chunk, StreamLayer
+from speechkit.plugins import registry
 from speechkit.streaming.listeners import SEGMENT_S
 from speechkit.streaming.native import native_layer
-from speechkit.tasks import require, task_of
+from speechkit.tasks import require
+from speechkit.transcript import Transcript
 
 LONG_S = 60.0
 """Sound longer than this is read and run in pieces where the model streams."""
 STEP_S = 1.0
 """How much of it the net takes at a time: more leaves the cache, less is more calls."""
-
-
-@dataclass(frozen=True)
-class Transcript:
-    """What was said."""
-
-    text: str
 
 
 @dataclass(frozen=True)
@@ -50,11 +48,48 @@ class Segment:
     end_s: float
 
 
-def transcribe(model: Model, audio: Source, sample_rate: int | None = None) -> Transcript:
-    """The text of a path, bytes, array or tensor; arrays need their `sample_rate` in hertz."""
+def transcribe(
+    model: Model, audio: Source, sample_rate: int | None = None, decoder: Name = "greedy"
+) -> Transcript:
+    """What is said in a path, bytes, array or tensor; arrays need their `sample_rate` in hertz.
+
+    `decoder` names a component. Long sound is read and run in pieces where the model streams.
+    """
     require(model, "ctc")
-    output = _scores(model, read_audio(audio, sample_rate, model.sample_rate))
-    return Transcript(text=task_of(model).answers(output)[0])
+    reader = registry().build("decoder", decoder, model.labels)
+    log_probs, duration_s = _log_probs(model, audio, sample_rate)
+    state, _ = reader.step(reader.init(), log_probs)
+    return transcript_of(model, log_probs, reader.ids(state), duration_s)
+
+
+def align_text(
+    model: Model, audio: Source, text: str, sample_rate: int | None = None
+) -> Transcript:
+    """When each word of a known `text` is said in a path, bytes, array or tensor.
+
+    Raises ManifestError for text that the model's labels cannot spell, and SpeechkitError where it
+    is too long for the sound.
+    """
+    require(model, "ctc")
+    assert isinstance(model.config, QuartzNet)
+    said = texts.normalize(text, model.config.normalization, model.labels)
+    ids = texts.encode(said, model.labels).tolist()
+    log_probs, duration_s = _log_probs(model, audio, sample_rate)
+    return transcript_of(model, log_probs, ids, duration_s)
+
+
+def transcript_of(
+    model: Model, log_probs: Tensor, ids: Sequence[int], duration_s: float
+) -> Transcript:
+    """The transcript of label `ids` and CTC log-probabilities `[T, V + 1]` of `duration_s`."""
+    assert isinstance(model.config, QuartzNet)
+    characters = characters_of(log_probs, ids, model.labels, model.frame_s, end_s=duration_s)
+    return Transcript(
+        texts.decode(ids, model.labels).strip(),
+        joined(characters, model.config.confidence),
+        characters,
+        duration_s,
+    )
 
 
 def classify(model: Model, audio: Source, sample_rate: int | None = None) -> Label:
@@ -83,15 +118,11 @@ def speech_probabilities(
     if model.per_clip:
         return _windows(model, read_audio(audio, sample_rate, model.sample_rate))
     blocks = read_blocks(audio, sample_rate, model.sample_rate, block_s=LONG_S)
-    begun = list(islice(blocks, 2))
-    if len(begun) > 1 and why_not_streamable(model) is None:
-        # the same numbers in pieces, so that hours of sound fit into memory; floats, because small
-        # tensors that stay between large ones that go leave holes too small to use again
-        parts = stream_scores(model, chain(begun, blocks), STEP_S)
-        speech = torch.tensor([p for part in parts for p in _speech(part).tolist()])
-    else:
-        speech = _speech(_scores(model, torch.cat([*begun, *blocks])).scores[0])
-    return speech, model.frame_s
+    # as floats, because small tensors that stay between large ones that go leave holes too small
+    # to use again
+    return torch.tensor(
+        [p for s in _parts(model, blocks) for p in _speech(s).tolist()]
+    ), model.frame_s
 
 
 def segments_of(model: Model, speech: Tensor, frame_s: float) -> list[Segment]:
@@ -147,6 +178,32 @@ def _chunks(
     for _ in range(-(-(len(rest) + flush) // chunk)):
         yield F.pad(rest, (0, chunk - len(rest))), len(rest)
         rest = rest[:0]
+
+
+def _parts(model: Model, blocks: Iterator[Tensor]) -> Iterator[Tensor]:
+    """The scores `[T, n]` of sound in blocks, in pieces where it is long and the model streams.
+
+    The numbers are the same, and hours of sound fit into memory.
+    """
+    begun = list(islice(blocks, 2))
+    if len(begun) > 1 and why_not_streamable(model) is None:
+        yield from stream_scores(model, chain(begun, blocks), STEP_S)
+    else:
+        yield _scores(model, torch.cat([*begun, *blocks])).scores[0]
+
+
+def _log_probs(model: Model, audio: Source, sample_rate: int | None) -> tuple[Tensor, float]:
+    """CTC log-probabilities `[T, V + 1]` of a whole recording, and its duration in seconds."""
+    samples = 0
+
+    def counted() -> Iterator[Tensor]:
+        nonlocal samples
+        for block in read_blocks(audio, sample_rate, model.sample_rate, block_s=LONG_S):
+            samples += len(block)
+            yield block
+
+    parts = [part.float().cpu() for part in _parts(model, counted())]
+    return torch.cat(parts), samples / model.sample_rate
 
 
 def _speech(scores: Tensor) -> Tensor:

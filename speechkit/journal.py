@@ -60,8 +60,30 @@ class Journal:
             self.bar.console.print(f"step {step}: {said}")
 
 
+class Silence:
+    """The journal of the processes that leave nothing to read."""
+
+    def __enter__(self) -> "Silence":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def advance(self, step: int, loss: float) -> None:
+        """Says nothing."""
+
+    def log(self, step: int, **figures: Any) -> None:
+        """Writes nothing."""
+
+
 def _forget_after(path: Path, step: int) -> None:
-    """Drops the lines of steps that will be run again."""
+    """Drops the lines of steps that will be run again, and one that a killed process left unended.
+
+    The file is whole at every moment.
+    """
     if path.exists():
         lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-        path.write_text("".join(x for x in lines if json.loads(x)["step"] <= step), "utf-8")
+        ended = [line for line in lines if line.endswith("\n")]
+        part = path.with_name(f".{path.name}.part")
+        part.write_text("".join(x for x in ended if json.loads(x)["step"] <= step), "utf-8")
+        part.replace(path)

@@ -1,6 +1,8 @@
-"""How good outputs are: error rates, accuracy and area under the curve, all as fractions."""
+"""How good outputs are: error rates, accuracy, areas and calibration, all as fractions."""
 
 from collections.abc import Sequence, Sized
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import jiwer
 import torch
@@ -9,20 +11,69 @@ from torch import Tensor
 from speechkit.errors import SpeechkitError
 
 
+@dataclass(frozen=True)
+class Edits:
+    """What turns references into hypotheses, counted in words or characters."""
+
+    hits: int
+    substitutions: int
+    deletions: int
+    insertions: int
+
+    @property
+    def units(self) -> int:
+        """The words or characters of the references."""
+        return self.hits + self.substitutions + self.deletions
+
+    @property
+    def rate(self) -> float:
+        """(substitutions + deletions + insertions) / units, at least one unit."""
+        wrong = self.substitutions + self.deletions + self.insertions
+        return wrong / max(self.units, 1)
+
+
+class Step(NamedTuple):
+    """Words that an alignment sets against each other: `kind` is equal, substitute, delete or
+    insert."""
+
+    kind: str
+    reference: tuple[str, ...]
+    hypothesis: tuple[str, ...]
+
+
 def wer(references: Sequence[str], hypotheses: Sequence[str]) -> float:
     """Word error rate of a corpus: (substitutions + deletions + insertions) / reference words.
 
     It may exceed 1. Words said to an empty reference are insertions; if all references are empty,
     the divisor is 1.
     """
-    _check_pairs(references, hypotheses)
-    return _error_rate(jiwer.process_words(list(references), list(hypotheses)))
+    return word_edits(references, hypotheses).rate
 
 
 def cer(references: Sequence[str], hypotheses: Sequence[str]) -> float:
     """Character error rate of a corpus: as `wer`, with characters (inner spaces too) for words."""
     _check_pairs(references, hypotheses)
-    return _error_rate(jiwer.process_characters(list(references), list(hypotheses)))
+    return _edits(jiwer.process_characters(list(references), list(hypotheses))).rate
+
+
+def word_edits(references: Sequence[str], hypotheses: Sequence[str]) -> Edits:
+    """The fewest edits of words over a corpus."""
+    _check_pairs(references, hypotheses)
+    return _edits(jiwer.process_words(list(references), list(hypotheses)))
+
+
+def alignment(reference: str, hypothesis: str) -> list[Step]:
+    """The words of both, in order, with the fewest edits."""
+    found = jiwer.process_words(reference, hypothesis)
+    (said,), (heard,), (steps,) = found.references, found.hypotheses, found.alignments
+    return [
+        Step(
+            step.type,
+            tuple(said[step.ref_start_idx : step.ref_end_idx]),
+            tuple(heard[step.hyp_start_idx : step.hyp_end_idx]),
+        )
+        for step in steps
+    ]
 
 
 def accuracy(targets: Tensor | Sequence[int], predictions: Tensor | Sequence[int]) -> float:
@@ -53,6 +104,52 @@ def auc(labels: Tensor | Sequence[int], scores: Tensor | Sequence[float]) -> flo
     return above / (positives * negatives)
 
 
+def roc(labels: Sequence[int], scores: Sequence[float], points: int = 200) -> Tensor:
+    """The false and the true positive rate, `[points + 1, 2]` at most, from (0, 0) to (1, 1).
+
+    A point for each threshold, fewer where there are more thresholds than `points`.
+    """
+    _check_pairs(labels, scores)
+    order = torch.as_tensor(scores, dtype=torch.float64).sort(descending=True)
+    positive = torch.as_tensor(labels)[order.indices] == 1
+    hits, alarms = positive.cumsum(0), (~positive).cumsum(0)
+    # tied scores have one threshold
+    last = torch.cat([order.values[1:] != order.values[:-1], torch.tensor([True])])
+    rates = torch.stack([alarms / alarms[-1].clamp(min=1), hits / hits[-1].clamp(min=1)], 1)[last]
+    if len(rates) > points:
+        rates = rates[torch.linspace(0, len(rates) - 1, points).long()]
+    return torch.cat([torch.zeros(1, 2), rates])
+
+
+def confusion(targets: Sequence[int], predictions: Sequence[int], classes: int) -> Tensor:
+    """How often each class (row) was taken for each (column), `[classes, classes]`."""
+    _check_pairs(targets, predictions)
+    pairs = torch.as_tensor(targets) * classes + torch.as_tensor(predictions)
+    return torch.bincount(pairs, minlength=classes**2).reshape(classes, classes)
+
+
+class Bin(NamedTuple):
+    """Scores close to each other: how many, their mean, and the share that was right."""
+
+    size: int
+    score: float
+    right: float
+
+
+def reliability(scores: Sequence[float], right: Sequence[bool], bins: int = 10) -> list[Bin]:
+    """The occupied ones of `bins` equal intervals of scores from 0 to 1."""
+    _check_pairs(scores, right)
+    p, hits = torch.as_tensor(scores, dtype=torch.float64), torch.as_tensor(right).double()
+    index = (p * bins).long().clamp(max=bins - 1)
+    inside = [index == i for i in range(bins) if (index == i).any()]
+    return [Bin(int(b.sum()), p[b].mean().item(), hits[b].mean().item()) for b in inside]
+
+
+def calibration_error(bins: Sequence[Bin]) -> float:
+    """Expected: Σ size · |score − right| / Σ size. Source: Naeini et al., AAAI 2015."""
+    return sum(b.size * abs(b.score - b.right) for b in bins) / sum(b.size for b in bins)
+
+
 def f1(labels: Tensor, decisions: Tensor) -> float:
     """2·hits / (2·hits + misses + false alarms) of booleans `[n]`; 1 where there is nothing."""
     _check_pairs(labels, decisions)
@@ -78,9 +175,8 @@ def delays_s(
     return found
 
 
-def _error_rate(output: jiwer.WordOutput | jiwer.CharacterOutput) -> float:
-    units = output.hits + output.substitutions + output.deletions
-    return (output.substitutions + output.deletions + output.insertions) / max(units, 1)
+def _edits(output: jiwer.WordOutput | jiwer.CharacterOutput) -> Edits:
+    return Edits(output.hits, output.substitutions, output.deletions, output.insertions)
 
 
 def _check_pairs(truth: Sized, guess: Sized) -> None:

@@ -3,15 +3,12 @@
 import string
 import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from itertools import groupby
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from speechkit.component import did_you_mean
 from speechkit.errors import ConfigError, ManifestError, SpeechkitError
-from speechkit.events import Word
 
 ENGLISH_LABELS: tuple[str, ...] = (" ", *string.ascii_lowercase, "'")
 """Space, a…z and the apostrophe; the CTC blank follows as index 28."""
@@ -63,65 +60,6 @@ def greedy_ctc(log_probs: Tensor, lengths: Tensor) -> list[list[int]]:
     inside = torch.arange(best.shape[1], device=best.device) < lengths.to(best.device)[:, None]
     new = _begins_label(best, best.new_full((best.shape[0], 1), blank), blank) & inside
     return [row[begins].tolist() for row, begins in zip(best, new, strict=True)]
-
-
-class Token(NamedTuple):
-    """A label on the frames `start` … `end` − 1, and its highest probability there."""
-
-    id: int
-    start: int
-    end: int
-    score: float
-
-
-class GreedyState(NamedTuple):
-    """What a greedy decoder remembers: the frames so far, the last one's id, and the tokens."""
-
-    frames: int
-    last: int
-    tokens: tuple[Token, ...]
-
-
-class GreedyCTC:
-    """Reads CTC scores chunk by chunk: the joined chunks give the text of `greedy_ctc`."""
-
-    def __init__(self, labels: Sequence[str]) -> None:
-        self.labels = tuple(labels)
-        self.blank = len(self.labels)
-
-    def init(self) -> GreedyState:
-        return GreedyState(0, self.blank, ())
-
-    def step(self, state: GreedyState, log_probs: Tensor) -> tuple[GreedyState, str]:
-        """The next state and the text so far, after valid frames log_probs `[T, V + 1]`."""
-        frame, last, tokens = state.frames, state.last, list(state.tokens)
-        best = log_probs.max(dim=1)
-        for score, label in zip(best.values.exp().tolist(), best.indices.tolist(), strict=True):
-            if label != self.blank:
-                if label == last:
-                    before = tokens.pop()
-                    token = before._replace(end=frame + 1, score=max(before.score, score))
-                else:
-                    token = Token(label, frame, frame + 1, score)
-                tokens.append(token)
-            frame, last = frame + 1, label
-        state = GreedyState(frame, last, tuple(tokens))
-        return state, self.finish(state)
-
-    def finish(self, state: GreedyState) -> str:
-        """The whole text."""
-        return decode((token.id for token in state.tokens), self.labels)
-
-    def words(self, state: GreedyState, frame_s: float) -> tuple[Word, ...]:
-        """The words that spaces part; a word's score is the mean of its labels'."""
-        found = []
-        for is_space, group in groupby(state.tokens, lambda t: self.labels[t.id] == " "):
-            if not is_space:
-                part = list(group)
-                score = sum(token.score for token in part) / len(part)
-                text = decode((token.id for token in part), self.labels)
-                found.append(Word(text, part[0].start * frame_s, part[-1].end * frame_s, score))
-        return tuple(found)
 
 
 def _begins_label(best: Tensor, before: Tensor, blank: int) -> Tensor:

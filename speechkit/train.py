@@ -1,10 +1,9 @@
 """Training: what a run is, and the loop that carries it out, to be read from top to bottom."""
 
-import json
 import logging
 from collections.abc import Iterator
 from copy import deepcopy
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass
 from inspect import signature
 from pathlib import Path
 from typing import Any
@@ -13,45 +12,67 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
-from speechkit.checkpoint import AnyNet, load, read_tensors, save, whole_folder, write_model
+from speechkit.checkpoint import AnyNet, load, save
 from speechkit.component import Spec
-from speechkit.config import to_dict, write_json
 from speechkit.data import (
     Batch,
     Utterance,
     UtteranceDataset,
     apply,
+    are_shards,
     batches,
     bucket_batches,
     read_manifest,
+    read_shards,
+    share,
     utterance_generator,
+    windows,
 )
-from speechkit.errors import ConfigError, MissingExtraError, TrainingError
+from speechkit.errors import ConfigError, TrainingError
 from speechkit.evaluation import evaluate
 from speechkit.frontend import fit_statistics
-from speechkit.journal import Journal
+from speechkit.journal import Journal, Silence
 from speechkit.memory import keep_freed_memory
 from speechkit.models import Model, Output, build
 from speechkit.models.net import Name
-from speechkit.nn import Chunk
+from speechkit.nn import Chunk, sync_batch_norms
 from speechkit.ops.native import sum_type
 from speechkit.plugins import registry
+from speechkit.processes import (
+    DDP,
+    FSDP,
+    STRATEGIES,
+    launch,
+    mean,
+    one_line_failures,
+    weight,
+    whole,
+)
+from speechkit.resume import (
+    BEST,
+    LAST,
+    Loop,
+    open_folder,
+    read_training,
+    read_weights,
+    write_run,
+    write_training,
+)
 from speechkit.tasks import task_of
 
 log = logging.getLogger(__name__)
-
-LAST, BEST, TRAINING = "last", "best", "training"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Data:
     """Where the utterances are and how they are grouped.
 
-    `train` may be several manifests; one named twice counts twice in each epoch.
-    A batch holds at most `batch_size` utterances and `batch_seconds` seconds, padding included.
-    `buckets` groups of similar durations keep padding low; with 1, batches are drawn at random,
-    which batch norm prefers where durations tell classes or speakers apart. Training utterances
-    longer than `max_duration_s` are left out; `cache` keeps the rest decoded.
+    `train` may be several manifests; one named twice counts twice in each epoch. A folder of shards
+    is one too, and a pattern of them; their utterances are shuffled `window` at a time.
+    A batch holds at most `batch_size` utterances and `batch_seconds` seconds, padding included, for
+    each process. `buckets` groups of similar durations keep padding low; with 1, batches are drawn
+    at random, which batch norm prefers where durations tell classes or speakers apart. Training
+    utterances longer than `max_duration_s` are left out; `cache` keeps the rest decoded.
     """
 
     __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012
@@ -61,6 +82,7 @@ class Data:
     batch_size: int | None = 32
     batch_seconds: float | None = None
     buckets: int = 20
+    window: int = 20000
     max_duration_s: float = 16.7
     workers: int = 0
     cache: bool = False
@@ -72,9 +94,10 @@ class Run:
 
     `method` names training methods (distillation). `init` is a model folder to start from: its
     front end, stem and encoder, and its head where the labels are the same. `accumulate` batches
-    make one step. `clip_norm` bounds the gradient's norm.
-    `ema` is the decay of the averaged weights, which are evaluated and saved; 0 for none.
-    `precision` is Fabric's.
+    make one step. `clip_norm` bounds the gradient's norm. `ema` is the decay of the averaged
+    weights, which are evaluated and saved; 0 for none. `precision` is Fabric's. `devices`
+    processes on each of `nodes` machines share every batch, with the whole model in each
+    (`strategy` ddp) or spread over them (fsdp).
     """
 
     __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012
@@ -92,6 +115,9 @@ class Run:
     clip_norm: float | None = None
     ema: float = 0.0
     precision: str = "32-true"
+    devices: int = 1
+    nodes: int = 1
+    strategy: str = DDP
     eval_every: int = 500
     save_every: int = 500
     log_every: int = 10
@@ -104,20 +130,12 @@ class Run:
             object.__setattr__(self, kind, tuple(Spec.parse(name) for name in getattr(self, kind)))
         if self.loss is not None:
             object.__setattr__(self, "loss", Spec.parse(self.loss))
-        for name in ("steps", "accumulate", "eval_every", "save_every", "log_every"):
+        counts = ("steps", "accumulate", "devices", "nodes")
+        for name in (*counts, "eval_every", "save_every", "log_every"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name}={getattr(self, name)}: give at least 1")
-
-
-@dataclass
-class Loop:
-    """Where a run is: exactly what `loop.json` holds."""
-
-    step: int = 0
-    epoch: int = 0
-    batch: int = 0
-    best: float = float("inf")
-    marks: dict[str, float] = field(default_factory=dict)
+        if self.strategy not in STRATEGIES:
+            raise ConfigError(f"strategy={self.strategy}: give {' or '.join(STRATEGIES)}")
 
 
 def fit(run: Run, out: Path | str, resume: bool = False, device: str = "auto") -> dict[str, float]:
@@ -125,19 +143,24 @@ def fit(run: Run, out: Path | str, resume: bool = False, device: str = "auto") -
 
     `out/best` and `out/last` are model folders, the latter with what resuming needs;
     `out/run.json` is the resolved run and `out/metrics.jsonl` its figures. Interrupted runs go on
-    with `resume`, bit by bit as if they had not been (same machine and thread count).
+    with `resume`, bit by bit as if they had not been (same machine, thread and process count).
     """
-    out = Path(out)
-    hook = registry().hook
-    _check_out(out, run, resume)
+    fabric = launch(device, run.precision, run.strategy, run.devices, run.nodes)
+    with one_line_failures(fabric):
+        return _fit(run, Path(out), resume, fabric)
 
-    # seed, device and precision
+
+def _fit(run: Run, out: Path, resume: bool, fabric: Any) -> dict[str, float]:
+    # the first process evaluates, writes and tells the hooks; each reads, and draws its own numbers
+    first, many = fabric.is_global_zero, fabric.world_size > 1
+    hook = registry().hook
+    with fabric.rank_zero_first():
+        resume = open_folder(out, run, resume)
     keep_freed_memory()
-    fabric = _fabric(device, run.precision)
-    torch.manual_seed(run.seed)
+    torch.manual_seed(run.seed + fabric.global_rank)
 
     # data
-    train = _training_utterances(run.data)
+    train = training_utterances(run.data)
     dev = read_manifest(run.data.dev)
     audio_augment, feature_augment = _augmentations(run)
 
@@ -159,31 +182,35 @@ def fit(run: Run, out: Path | str, resume: bool = False, device: str = "auto") -
     elif not resume:
         fit_statistics(model.frontend, _some_audio(dataset))
 
-    # loss, methods, optimiser, schedule, averaged weights
+    # loss and methods
     loss_of = registry().build("loss", run.loss or task.loss)
     methods = [registry().build("method", spec) for spec in run.method]
-    for method in methods:
-        method.start(model, dataset)
+    with fabric.rank_zero_first():
+        for method in methods:
+            method.start(model, dataset)
+
+    # averaged weights, which are also the whole ones where FSDP spreads those of the model
+    apart = run.ema > 0 or (many and run.strategy == FSDP)
+    average = deepcopy(model).requires_grad_(False).to(fabric.device) if apart else model
+    if many:
+        sync_batch_norms(model)
+    if resume:
+        read_weights(out / LAST, model, average)
+    wrapped = fabric.setup_module(model.to(fabric.device))
+    wrapped.mark_forward_method("score")
+
+    # optimiser and schedule
     optimizer = registry().build("optimizer", run.optimizer, model.parameters())
     schedule = registry().build("schedule", run.schedule, run.steps)
     base_lrs = [group["lr"] for group in optimizer.param_groups]
-    average = deepcopy(model).requires_grad_(False) if run.ema else model
+    loop = read_training(out / LAST, fabric, optimizer) if resume else Loop()
+    optimizer = fabric.setup_optimizers(optimizer)
 
-    # resume
-    loop = Loop()
-    if resume:
-        loop = _read_training(out / LAST, model, average, optimizer)
-    wrapped, optimizer = fabric.setup(model, optimizer)
-    wrapped.mark_forward_method("score")
-    average.to(fabric.device)
-    out.mkdir(parents=True, exist_ok=True)
-    write_json(out / "run.json", to_dict(run))
-    journal = Journal(out, run.steps, loop.step)
-    hook.speechkit_run_start(run=run)
-
-    stream = _endless(dataset, run, loop)
-    losses = torch.zeros(0)
-    with journal:
+    if first:
+        write_run(out, run)
+        hook.speechkit_run_start(run=run)
+    stream = _endless(dataset, run, loop, fabric)
+    with Journal(out, run.steps, loop.step) if first else Silence() as journal:
         while loop.step < run.steps:
             # one optimiser step over `accumulate` batches
             wrapped.train()
@@ -202,26 +229,30 @@ def fit(run: Run, out: Path | str, resume: bool = False, device: str = "auto") -
                     losses = loss_of(scores, output.lengths, *task.targets(batch, output))
                     for method in methods:
                         losses = losses + method.extra_loss(batch, Output(scores, output.lengths))
-                    loss = losses.mean() / run.accumulate
+                    loss = losses.mean() * weight(fabric, len(losses)) / run.accumulate
                     _check_finite(loss, loop.step, batch)
                     fabric.backward(loss)
                 total += loss.item()
             if run.clip_norm is not None:
-                fabric.clip_gradients(wrapped, optimizer, max_norm=run.clip_norm)
+                # where fp16 overflows, its scaler leaves the step out
+                fabric.clip_gradients(
+                    wrapped, optimizer, max_norm=run.clip_norm, error_if_nonfinite=False
+                )
             optimizer.step()
             optimizer.zero_grad()
             loop.step += 1
-            if run.ema:
+            if apart:
                 _average(average, model, run.ema, loop.step)
             journal.advance(loop.step, total)
-            hook.speechkit_run_step(run=run, step=loop.step, loss=total)
+            if first:
+                hook.speechkit_run_step(run=run, step=loop.step, loss=total)
 
             # once in a while: log, evaluate, save
             last = loop.step == run.steps
             if loop.step % run.log_every == 0 or last:
                 lr = optimizer.param_groups[0]["lr"]
-                journal.log(loop.step, loss=total, lr=lr, epoch=loop.epoch)
-            if loop.step % run.eval_every == 0 or last:
+                journal.log(loop.step, loss=mean(fabric, total), lr=lr, epoch=loop.epoch)
+            if first and (loop.step % run.eval_every == 0 or last):
                 marks = evaluate(average, dev, workers=run.data.workers)
                 journal.log(loop.step, **marks)
                 hook.speechkit_run_eval(run=run, metrics=marks)
@@ -229,37 +260,48 @@ def fit(run: Run, out: Path | str, resume: bool = False, device: str = "auto") -
                     loop.best, loop.marks = task.error(marks), marks
                     save(average, out / BEST)
             if loop.step % run.save_every == 0 or last:
-                _write_training(out / LAST, model, average, optimizer, loop)
-    hook.speechkit_run_end(run=run)
+                write_training(out / LAST, fabric, model, average, optimizer, loop)
+    if first:
+        hook.speechkit_run_end(run=run)
+    loop.marks = fabric.broadcast(loop.marks)
     return loop.marks
 
 
-def _training_utterances(data: Data) -> list[Utterance]:
-    """Those of all training manifests that are short enough."""
-    manifests = (data.train,) if isinstance(data.train, Path) else data.train
-    found = [u for manifest in manifests for u in read_manifest(manifest)]
+def training_utterances(data: Data) -> list[Utterance]:
+    """Those of all training manifests and shards that are short enough."""
+    paths = (data.train,) if isinstance(data.train, Path) else data.train
+    found = [
+        u for path in paths for u in (read_shards if are_shards(path) else read_manifest)(path)
+    ]
     if train := [u for u in found if u.duration_s <= data.max_duration_s]:
         return train
     raise TrainingError(
-        f"every utterance of {', '.join(map(str, manifests)) or 'no manifest'} is longer than "
+        f"every utterance of {', '.join(map(str, paths)) or 'no manifest'} is longer than "
         f"max_duration_s={data.max_duration_s:g}; raise it"
     )
 
 
-def _endless(dataset: UtteranceDataset, run: Run, loop: Loop) -> Iterator[Batch]:
-    """Batches from where the loop is, epoch after epoch, counted in `loop` as they are given."""
+def _endless(dataset: UtteranceDataset, run: Run, loop: Loop, fabric: Any) -> Iterator[Batch]:
+    """This process's share of the batches from where the loop is, epoch after epoch, counted in
+    `loop` as they are given."""
+    data, processes = run.data, fabric.world_size
     durations_s = [utterance.duration_s for utterance in dataset.utterances]
     while True:
-        plan = bucket_batches(
-            durations_s,
-            batch_size=run.data.batch_size,
-            batch_seconds=run.data.batch_seconds,
-            seed=run.seed,
-            epoch=loop.epoch,
-            buckets=run.data.buckets,
-        )
+        plan = [
+            [window[row] for row in rows]
+            for window in windows(dataset.utterances, data.window, run.seed, loop.epoch)
+            for rows in bucket_batches(
+                [durations_s[index] for index in window],
+                batch_size=data.batch_size and data.batch_size * processes,
+                batch_seconds=data.batch_seconds and data.batch_seconds * processes,
+                seed=run.seed,
+                epoch=loop.epoch,
+                buckets=data.buckets,
+            )
+        ]
         dataset.epoch = loop.epoch
-        for batch in batches(dataset, plan, run.data.workers, start=loop.batch):
+        mine = share(plan, fabric.global_rank, processes)
+        for batch in batches(dataset, mine, data.workers, start=loop.batch):
             loop.batch += 1
             yield batch
         loop.epoch, loop.batch = loop.epoch + 1, 0
@@ -321,11 +363,11 @@ def _some_audio(dataset: UtteranceDataset, most: int = 200) -> Iterator[Tensor]:
 def _average(average: nn.Module, model: nn.Module, decay: float, step: int) -> None:
     """average ← d · average + (1 − d) · model, with d rising to `decay` over the first steps."""
     decay = min(decay, (1 + step) / (10 + step))
-    for mean, value in zip(average.state_dict().values(), model.state_dict().values(), strict=True):
-        if mean.is_floating_point():
-            mean.lerp_(value, 1 - decay)
+    for old, new in zip(average.state_dict().values(), model.state_dict().values(), strict=True):
+        if old.is_floating_point():
+            old.lerp_(whole(new), 1 - decay)
         else:
-            mean.copy_(value)
+            old.copy_(new)
 
 
 def _check_finite(loss: Tensor, step: int, batch: Batch) -> None:
@@ -334,79 +376,3 @@ def _check_finite(loss: Tensor, step: int, batch: Batch) -> None:
             f"loss is {loss.item()} at step {step}; the batch holds {', '.join(batch.names)}; "
             "look at these files, lower the learning rate or set clip_norm"
         )
-
-
-def _check_out(out: Path, run: Run, resume: bool) -> None:
-    started = (out / LAST).is_dir()
-    if resume and not started:
-        raise TrainingError(f"{out} holds no run to resume; leave out --resume")
-    if started and not resume:
-        raise TrainingError(f"{out} holds a run already; add --resume or choose another --out")
-    if resume:
-        stored = json.loads((out / "run.json").read_text(encoding="utf-8"))
-        if stored["model"] != json.loads(json.dumps(to_dict(run.model))):
-            raise TrainingError(f"{out} was trained with another model; see {out / 'run.json'}")
-
-
-def _fabric(device: str, precision: str) -> Any:
-    try:
-        from lightning_fabric import Fabric
-        from lightning_fabric.utilities.exceptions import MisconfigurationException
-    except ImportError as error:
-        raise MissingExtraError("lightning-fabric", "train") from error
-    accelerator, _, index = device.partition(":")
-    try:
-        fabric = Fabric(
-            accelerator=accelerator,
-            devices=[int(index)] if index else 1,
-            precision=precision,  # type: ignore[arg-type]
-        )
-    except (ValueError, RuntimeError, MisconfigurationException) as error:
-        raise TrainingError(f"device {device!r}, precision {precision!r}: {error}") from error
-    fabric.launch()
-    return fabric
-
-
-def _write_training(path: Path, model: Model, average: Model, optimizer: Any, loop: Loop) -> None:
-    """The averaged model as a model folder, and beside it what the next step depends on."""
-    from safetensors.torch import save_file
-
-    with whole_folder(path) as folder:
-        write_model(average, folder)
-        training = folder / TRAINING
-        training.mkdir()
-        save_file(_tensors(model), training / "weights.safetensors")
-        state = optimizer.state_dict()
-        flat = {
-            f"{index}/{name}": value.contiguous()
-            for index, values in state["state"].items()
-            for name, value in values.items()
-            if isinstance(value, Tensor)
-        }
-        groups = json.dumps(state["param_groups"])
-        save_file(flat, training / "optimizer.safetensors", {"groups": groups})
-        save_file({"cpu": torch.get_rng_state()}, training / "rng.safetensors")
-        write_json(training / "loop.json", asdict(loop))
-
-
-def _read_training(path: Path, model: Model, average: Model, optimizer: Any) -> Loop:
-    """Puts everything `_write_training` wrote back in its place."""
-    from safetensors import safe_open
-
-    training = path / TRAINING
-    average.load_state_dict(read_tensors(path / "model.safetensors"))
-    model.load_state_dict(read_tensors(training / "weights.safetensors"))
-    state: dict[int, dict[str, Tensor]] = {}
-    for key, value in read_tensors(training / "optimizer.safetensors").items():
-        index, _, name = key.partition("/")
-        state.setdefault(int(index), {})[name] = value
-    with safe_open(training / "optimizer.safetensors", "pt") as file:
-        groups = json.loads(file.metadata()["groups"])
-    optimizer.load_state_dict({"state": state, "param_groups": groups})
-    torch.set_rng_state(read_tensors(training / "rng.safetensors")["cpu"])
-    stored = json.loads((training / "loop.json").read_text(encoding="utf-8"))
-    return Loop(**{f.name: stored[f.name] for f in fields(Loop)})
-
-
-def _tensors(model: Model) -> dict[str, Tensor]:
-    return {name: value.contiguous() for name, value in model.state_dict().items()}

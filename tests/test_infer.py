@@ -14,9 +14,10 @@ from torch import Tensor
 
 from speechkit import infer
 from speechkit.data import read_audio
-from speechkit.errors import AudioError, ConfigError
+from speechkit.errors import AudioError, ComponentError, ConfigError, ManifestError, SpeechkitError
 from speechkit.infer import (
     Label,
+    align_text,
     classify,
     detect,
     label_of,
@@ -126,6 +127,82 @@ def test_long_sound_gives_the_same_in_pieces(
     monkeypatch.delattr(infer, "_scores")
     pieces, _ = speech_probabilities(model, audio(3 * RATE), RATE)
     assert_close("speech", whole, pieces, 1e-5)
+
+
+def fake_letters(model: Model, path: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The model says the ids of `path`, one for each frame, with probability 0.9."""
+    p = torch.full((len(path), len(model.labels) + 1), 0.1 / len(model.labels))
+    p[range(len(path)), path] = 0.9
+    output = Output(p.log()[None], torch.tensor([len(path)]))
+    monkeypatch.setattr(model, "forward", lambda *_: output)
+
+
+# of " hilo" and the blank: 25 frames are half a second
+HI_LO = [5] * 15 + [1, 2, 5, 0, 3, 5, 4, 5, 5, 5]
+
+
+def test_a_transcript_has_words_and_characters_with_times(
+    nets: dict[str, Net], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = build(nets["ctc"])
+    fake_letters(model, HI_LO, monkeypatch)
+    found = transcribe(model, audio(8000), RATE)
+    assert (found.text, found.duration_s) == ("hi lo", 0.5)
+    spans = [(w.text, round(w.start_s, 6), round(w.end_s, 6)) for w in found.words]
+    assert spans == [("hi", 0.1, 0.34), ("lo", 0.34, 0.44)]
+    assert [[c.text for c in word] for word in found.characters] == [["h", "i"], ["l", "o"]]
+    assert [w.score for w in found.words] == pytest.approx([0.81, 0.81])
+    assert align_text(model, audio(8000), "Hi, lo!", RATE) == found
+
+
+def test_scores_are_calibrated_by_the_model(
+    nets: dict[str, Net], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = build(replace(nets["ctc"], confidence=[0.0, 0.0]))
+    assert model.config.confidence == (0.0, 0.0)
+    fake_letters(model, HI_LO, monkeypatch)
+    assert [w.score for w in transcribe(model, audio(8000), RATE).words] == [0.5, 0.5]
+
+
+def test_times_end_with_the_sound(nets: dict[str, Net], monkeypatch: pytest.MonkeyPatch) -> None:
+    model = build(nets["ctc"])
+    fake_letters(model, HI_LO[:17], monkeypatch)
+    assert transcribe(model, audio(5201), RATE).words[-1].end_s == 5201 / RATE
+
+
+def test_a_decoder_is_named(nets: dict[str, Net]) -> None:
+    model = build(nets["ctc"]).eval()
+    whole = transcribe(model, audio(8000), RATE)
+    assert transcribe(model, audio(8000), RATE, decoder="greedy") == whole
+    with pytest.raises(ComponentError, match=r"no decoder named 'gredy'. Did you mean 'greedy'"):
+        transcribe(model, audio(8000), RATE, decoder="gredy")
+
+
+def test_a_text_that_cannot_be_aligned_is_refused(nets: dict[str, Net]) -> None:
+    model = build(nets["ctc"]).eval()
+    with pytest.raises(ManifestError, match="which is no label"):
+        align_text(model, audio(8000), "hello", RATE)
+    with pytest.raises(SpeechkitError, match="30 labels do not fit into 25 frames"):
+        align_text(model, audio(8000), "hi" * 15, RATE)
+
+
+@pytest.mark.parametrize("rate", [RATE, 22050])
+def test_a_long_file_is_transcribed_in_pieces_as_whole(
+    nets: dict[str, Net], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, rate: int
+) -> None:
+    model = build(nets["ctc"]).eval()
+    path = tmp_path / "long.wav"
+    soundfile.write(path, audio(3 * rate + 77).numpy(), rate)
+    whole = transcribe(model, path)
+    assert whole.text
+    monkeypatch.setattr(infer, "LONG_S", 0.7)
+    monkeypatch.delattr(infer, "_scores")
+    pieces = transcribe(model, path)
+    assert pieces.text == whole.text
+    assert pieces.duration_s == pytest.approx(3 + 77 / rate, abs=1e-4)
+    for one, other in zip(pieces.words, whole.words, strict=True):
+        assert (one.start_s, one.end_s) == (other.start_s, other.end_s)
+        assert one.score == pytest.approx(other.score, abs=1e-3)
 
 
 @pytest.mark.parametrize("normalize", NORMALIZE)

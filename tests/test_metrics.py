@@ -8,7 +8,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from speechkit.errors import SpeechkitError
-from speechkit.metrics import accuracy, auc, cer, delays_s, f1, wer
+from speechkit.metrics import (
+    Bin,
+    Edits,
+    accuracy,
+    alignment,
+    auc,
+    calibration_error,
+    cer,
+    confusion,
+    delays_s,
+    f1,
+    reliability,
+    roc,
+    wer,
+    word_edits,
+)
 
 
 def distance(a: list[str], b: list[str]) -> int:
@@ -52,6 +67,32 @@ def test_rates_are_edit_distances(pairs: list[tuple[list[str], list[str]]]) -> N
     assert wer(references, hypotheses) == pytest.approx(edits / sum(len(r) for r, _ in pairs))
     letters = sum(distance([*r], [*h]) for r, h in zip(references, hypotheses, strict=True))
     assert cer(references, hypotheses) == pytest.approx(letters / sum(map(len, references)))
+
+
+def test_edits_are_counted_by_kind() -> None:
+    edits = word_edits(["a b c d", "e"], ["a x c", "e f"])
+    assert edits == Edits(hits=3, substitutions=1, deletions=1, insertions=1)
+    assert (edits.units, edits.rate) == (5, 3 / 5)
+
+
+@settings(deadline=None, max_examples=50)
+@given(words, words)
+def test_an_alignment_holds_all_words_with_the_fewest_edits(r: list[str], h: list[str]) -> None:
+    steps = alignment(" ".join(r), " ".join(h))
+    assert [word for step in steps for word in step.reference] == r
+    assert [word for step in steps for word in step.hypothesis] == h
+    wrong = [step for step in steps if step.kind != "equal"]
+    assert sum(max(len(s.reference), len(s.hypothesis)) for s in wrong) == distance(r, h)
+    kinds = {(bool(s.reference), bool(s.hypothesis)): s.kind for s in wrong}
+    named = {(True, True): "substitute", (True, False): "delete", (False, True): "insert"}
+    assert kinds.items() <= named.items()
+
+
+@pytest.mark.parametrize(("said", "heard"), [("", "a b"), ("a b", ""), ("", "")])
+def test_an_alignment_with_nothing_is_all_of_the_other(said: str, heard: str) -> None:
+    steps = alignment(said, heard)
+    assert [word for step in steps for word in step.reference] == said.split()
+    assert [word for step in steps for word in step.hypothesis] == heard.split()
 
 
 def test_accuracy_by_hand() -> None:
@@ -108,3 +149,28 @@ def test_f1_counts_hits_twice() -> None:
 def test_delays_are_those_of_the_first_decision_near_each_edge() -> None:
     found = delays_s([1.0, 5.0, 9.0], [0.9, 1.3, 5.25, 5.5, 11.0])
     assert found == pytest.approx([-0.1, 0.25])
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.lists(st.integers(0, 4), min_size=1), st.lists(st.integers(0, 4), min_size=1))
+def test_the_area_under_roc_is_auc(positives: list[int], negatives: list[int]) -> None:
+    labels, scores = [1] * len(positives) + [0] * len(negatives), positives + negatives
+    x, y = roc(labels, scores).double().T
+    assert (x[0], y[0], x[-1], y[-1]) == (0, 0, 1, 1)
+    assert torch.trapezoid(y, x).item() == pytest.approx(auc(labels, scores), abs=1e-6)
+
+
+def test_roc_keeps_its_ends_with_few_points() -> None:
+    points = roc([0, 1] * 500, [i / 1000 for i in range(1000)], points=10)
+    assert len(points) == 11
+    assert (points[0].tolist(), points[-1].tolist()) == ([0, 0], [1, 1])
+
+
+def test_confusion_has_what_was_said_in_rows() -> None:
+    assert confusion([0, 0, 1, 2], [0, 2, 1, 1], 3).tolist() == [[1, 0, 1], [0, 1, 0], [0, 1, 0]]
+
+
+def test_reliability_groups_scores_of_a_tenth() -> None:
+    bins = reliability([0.0, 0.05, 0.55, 1.0], [False, True, True, True])
+    assert bins == [Bin(2, 0.025, 0.5), Bin(1, 0.55, 1.0), Bin(1, 1.0, 1.0)]
+    assert calibration_error(bins) == pytest.approx((2 * 0.475 + 0.45) / 4)

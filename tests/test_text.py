@@ -1,4 +1,4 @@
-"""Normalisation, encoding, and greedy CTC whole and in chunks."""
+"""Normalisation, encoding, and greedy CTC of a batch."""
 
 import itertools
 
@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from speechkit.errors import ConfigError, ManifestError, SpeechkitError
-from speechkit.text import ENGLISH_LABELS, GreedyCTC, decode, encode, greedy_ctc, normalize
+from speechkit.text import ENGLISH_LABELS, decode, encode, greedy_ctc, normalize
 
 LABELS = ("a", "b", "c")
 BLANK = len(LABELS)
@@ -98,23 +98,3 @@ def test_greedy_ctc_by_hand() -> None:
 @given(paths)
 def test_greedy_ctc_collapses_like_groupby(path: list[int]) -> None:
     assert greedy_ctc(scores(path)[None], torch.tensor([len(path)])) == [collapsed(path)]
-
-
-@settings(deadline=None, max_examples=50)
-@given(paths, st.lists(st.integers(0, 20), max_size=5))
-def test_greedy_chunks_give_the_whole_text(path: list[int], cuts: list[int]) -> None:
-    decoder = GreedyCTC(LABELS)
-    state = decoder.init()
-    edges = [0, *sorted(cuts), len(path)]
-    for start, end in itertools.pairwise(edges):
-        state, text = decoder.step(state, scores(path[start:end]))
-        assert text == decode(collapsed(path[: max(start, end)]), LABELS)
-    assert decoder.finish(state) == decode(collapsed(path), LABELS)
-
-
-def test_a_greedy_step_leaves_its_state_alone() -> None:
-    decoder = GreedyCTC(LABELS)
-    state, _ = decoder.step(decoder.init(), scores([0]))
-    first = decoder.step(state, scores([1]))
-    assert decoder.step(state, scores([1])) == first
-    assert first[1] == "ab"

@@ -23,7 +23,8 @@ from speechkit.frontend import fit_statistics
 from speechkit.hookspecs import hookimpl
 from speechkit.models import build
 from speechkit.plugins import registry
-from speechkit.train import BEST, LAST, Data, Run, fit
+from speechkit.resume import BEST, LAST
+from speechkit.train import Data, Run, fit
 
 Corpus = Callable[..., Path]
 

@@ -137,9 +137,23 @@ def speechkit_decoders() -> list[Component]:
     return [
         Component(
             name="greedy",
-            factory="speechkit.text:GreedyCTC",
+            factory="speechkit.decode.greedy:GreedyCTC",
             summary="The best label of each CTC frame, repeats collapsed, blanks dropped",
             formula="drop_blank(collapse(argmax(log_probs)))",
             paper="Graves et al., ICML 2006",
+        ),
+        Component(
+            name="beam",
+            factory="speechkit.decode.beam:BeamCTC",
+            summary="CTC prefix beam search with a language model, hotwords and a length bonus",
+            formula="argmax ln P(text | frames) + alpha ln P(words) + length_bonus n + boosts",
+            paper="arXiv:1408.2873",
+            example={"beam": 8, "length_bonus": 0.5},
+        ),
+        Component(
+            name="pyctcdecode",
+            factory="speechkit.decode.pyctcdecode:PyCTCDecode",
+            summary="The beam search of the package pyctcdecode, of whole utterances; an extra",
+            formula="argmax ln P(text | frames) + alpha ln P(words) + length_bonus n + boosts",
         ),
     ]

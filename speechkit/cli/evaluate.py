@@ -1,22 +1,71 @@
-"""`speechkit evaluate`: how well a model does on a manifest."""
+"""`speechkit evaluate` and `calibrate`: how well a model does on a manifest, and how sure it is."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from speechkit.cli.infer import Decoder
+from speechkit.cli.models import load_model
 from speechkit.cli.options import Json, ModelName
-from speechkit.cli.output import marks_in_words, show
+from speechkit.cli.output import marks_in_words, pairs, show, write_whole
+
+Manifest = Annotated[Path, typer.Option(metavar="M", help="JSON lines: what to judge it on.")]
 
 
 def evaluate(
     model: ModelName,
-    manifest: Annotated[Path, typer.Option(metavar="M", help="JSON lines: what to judge it on.")],
+    manifest: Manifest,
+    decoder: Decoder = "greedy",
+    streaming: Annotated[
+        bool, typer.Option("--streaming", help="Hear each recording as a session does.")
+    ] = False,
+    report: Annotated[
+        Path | None, typer.Option(metavar="HTML", help="Write a page with tables and plots.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Judge a model on a manifest: WER and CER, accuracy or AUC, as fractions."""
-    from speechkit.checkpoint import load
-    from speechkit.evaluation import evaluate as judge
+    from speechkit.report import judge, page
 
-    figures = judge(load(model), manifest)
-    show(figures, marks_in_words(figures), as_json)
+    judged = judge(load_model(model), manifest, decoder, streaming)
+    if report is not None:
+        title = f"{model} on {manifest}"
+        write_whole(report, page(title, judged.figures, judged.sections()))
+    show(judged.figures, marks_in_words(judged.figures), as_json)
+
+
+def calibrate(
+    model: ModelName,
+    manifest: Manifest,
+    out: Annotated[Path, typer.Option(metavar="FOLDER", help="Where the new model goes.")],
+    as_json: Json = False,
+) -> None:
+    """Fit words' scores to how often they are right, and save the model with the fit."""
+    from dataclasses import replace
+
+    from speechkit import confidence, metrics
+    from speechkit.checkpoint import load, save
+    from speechkit.models import QuartzNet
+    from speechkit.report import judge
+    from speechkit.report.recognition import Recognized
+    from speechkit.tasks import require
+
+    net = load(model)
+    require(net, "ctc")
+    assert isinstance(net.config, QuartzNet)
+    net.config = replace(net.config, confidence=(1.0, 0.0))
+    judged = judge(net, manifest)
+    assert isinstance(judged, Recognized)
+    scores, right = judged.scored_words()
+    fitted = confidence.fit(scores, right)
+    net.config = replace(net.config, confidence=fitted)
+    save(net, out)
+    after = [confidence.calibrated(p, fitted) for p in scores]
+    row = {
+        "words": len(scores),
+        "confidence": fitted,
+        "calibration_error_before": metrics.calibration_error(metrics.reliability(scores, right)),
+        "calibration_error": metrics.calibration_error(metrics.reliability(after, right)),
+    }
+    show(row, pairs(row), as_json)

@@ -2,41 +2,55 @@
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, TypeVar
 
 import typer
 
 from speechkit.cli.models import load_model
 from speechkit.cli.options import AudioFiles, Json, ModelName
 from speechkit.cli.output import complain, show
+from speechkit.cli.written import Format, Formatted, Out, check, write
 from speechkit.errors import AudioError
 
 T = TypeVar("T")
-Answer = tuple[dict[str, Any], str]
-"""An answer as JSON and in words."""
+
+Decoder = Annotated[
+    str,
+    typer.Option(metavar="SPEC", help="How text is read from the scores: greedy, beam:beam=32."),
+]
 
 
 def classify(model: ModelName, audio: AudioFiles, as_json: Json = False) -> None:
     """Say which label each file is."""
     from speechkit.infer import classify as answer
+    from speechkit.tasks import require
 
-    def one(net: Any, path: Path) -> Answer:
-        found = answer(net, path)
+    net = load_model(model)
+    require(net, "clip")
+    for path, found in each_file(audio, lambda path: answer(net, path)):
         row = {"label": found.label, "score": found.score, "scores": found.scores}
-        return row, f"{found.label} ({found.score:.1%})"
+        said = f"{path}: {found.label} ({found.score:.1%})"
+        show({"audio_filepath": str(path), **row}, said, as_json)
 
-    _each(model, "clip", one, audio, as_json)
 
-
-def transcribe(model: ModelName, audio: AudioFiles, as_json: Json = False) -> None:
-    """Write down what is said in each file."""
+def transcribe(
+    model: ModelName,
+    audio: AudioFiles,
+    form: Formatted = Format.text,
+    out: Out = None,
+    decoder: Decoder = "greedy",
+    as_json: Json = False,
+) -> None:
+    """Write down what is said in each file; --json is --format json."""
     from speechkit.infer import transcribe as answer
+    from speechkit.tasks import require
 
-    def one(net: Any, path: Path) -> Answer:
-        text = answer(net, path).text
-        return {"text": text}, text
-
-    _each(model, "ctc", one, audio, as_json)
+    form = Format.json if as_json else form
+    check(audio, form, out)
+    net = load_model(model)
+    require(net, "ctc")
+    for path, found in each_file(audio, lambda path: answer(net, path, decoder=decoder)):
+        write(found, path, form, out, plain=f"{path}: {found.text}")
 
 
 def each_file(audio: list[Path], answer: Callable[[Path], T]) -> Iterator[tuple[Path, T]]:
@@ -52,18 +66,3 @@ def each_file(audio: list[Path], answer: Callable[[Path], T]) -> Iterator[tuple[
             yield path, found
     if unread:
         raise typer.Exit(1)
-
-
-def _each(
-    model: str,
-    task: str,
-    answer: Callable[[Any, Path], Answer],
-    audio: list[Path],
-    as_json: bool,
-) -> None:
-    from speechkit.tasks import require
-
-    net = load_model(model)
-    require(net, task)
-    for path, (row, said) in each_file(audio, lambda path: answer(net, path)):
-        show({"audio_filepath": str(path), **row}, f"{path}: {said}", as_json)

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from speechkit.cli import (
+    align,
     demo,
     doctor,
     evaluate,
@@ -17,7 +18,9 @@ from speechkit.cli import (
     infer,
     info,
     listen,
+    lm,
     plugins,
+    shards,
     train,
     vad,
 )
@@ -31,14 +34,18 @@ UsageError: type[Any] = typer.BadParameter.__mro__[1]
 
 app = typer.Typer(cls=Commands, pretty_exceptions_enable=False)
 app.command()(train.train)
+app.command()(shards.shards)
 app.command()(evaluate.evaluate)
+app.command()(evaluate.calibrate)
 app.command()(infer.classify)
 app.command()(infer.transcribe)
+app.command()(align.align)
 app.command()(vad.vad)
 app.command()(listen.listen)
 app.command()(info.info)
 app.command()(export.export)
 app.command("import")(importer.import_model)
+app.command()(lm.lm)
 app.command()(doctor.doctor)
 app.command()(demo.demo)
 app.add_typer(plugins.app, name="plugins")

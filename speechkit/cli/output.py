@@ -1,8 +1,10 @@
 """Where answers and complaints go: stdout as JSON lines or for people, stderr in single lines."""
 
 import json
+import os
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console, RenderableType
@@ -25,8 +27,12 @@ def say(human: RenderableType) -> None:
 
 def marks_in_words(marks: Mapping[str, Any]) -> str:
     """The figures of an evaluation in one line."""
-    said = ", ".join(f"{name} {value:.4f}" for name, value in marks.items() if name != "n")
-    return f"{said} on {marks['n']} utterances"
+    said = (
+        f"{name} {value:.4f}" if isinstance(value, float) else f"{name} {value}"
+        for name, value in marks.items()
+        if name != "n"
+    )
+    return f"{', '.join(said)} on {marks['n']} utterances"
 
 
 def complain(kind: str, reason: object) -> None:
@@ -42,3 +48,11 @@ def pairs(rows: Mapping[str, Any]) -> Table:
     for name, value in rows.items():
         table.add_row(name, str(value))
     return table
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Writes a file that appears whole or not at all, its folder too."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(text, encoding="utf-8", newline="\n")
+    temporary.replace(path)

@@ -45,13 +45,15 @@ def train(
     """Train the run that a function of RUN.py returns: `base`, unless you name another."""
     from speechkit.config import override, to_dict
     from speechkit.plugins import registry
+    from speechkit.processes import is_first
     from speechkit.train import fit
 
     for path in plugin or []:
         registry().load_file(path)
     name, run = load_run(recipe)
     run = override(run, assignments or [])
-    show({"config": to_dict(run)}, "\n".join(settings(run)), as_json)
+    if is_first():
+        show({"config": to_dict(run)}, "\n".join(settings(run)), as_json)
     if dry_run:
         figures = check(run)
         show(figures, ", ".join(f"{key} {value:,}" for key, value in figures.items()), as_json)
@@ -60,7 +62,8 @@ def train(
     # the progress bar is for people: it must not come between JSON lines
     with redirect_stdout(sys.stderr) if as_json else nullcontext():
         marks = fit(run, out, resume, device)
-    show({"out": str(out), **marks}, f"{out / 'best'}: {marks_in_words(marks)}", as_json)
+    if is_first():
+        show({"out": str(out), **marks}, f"{out / 'best'}: {marks_in_words(marks)}", as_json)
 
 
 def load_run(recipe: str) -> tuple[str, "Run"]:
@@ -87,9 +90,10 @@ def check(run: "Run") -> dict[str, int]:
     from speechkit.data import read_manifest
     from speechkit.models import build
     from speechkit.tasks import task_of
+    from speechkit.train import training_utterances
 
     model = build(run.model, run.seed)
-    train, dev = read_manifest(run.data.train), read_manifest(run.data.dev)
+    train, dev = training_utterances(run.data), read_manifest(run.data.dev)
     for utterance in (*train, *dev):
         task_of(model).encode(utterance)
     parameters = sum(parameter.numel() for parameter in model.parameters())

@@ -13,6 +13,7 @@ from speechkit.cli.models import load_model
 from speechkit.cli.options import AudioFiles, Json
 from speechkit.cli.output import say
 from speechkit.errors import ConfigError
+from speechkit.transcript import clock
 
 if TYPE_CHECKING:
     from speechkit.infer import Segment
@@ -92,14 +93,9 @@ def _csv(path: Path, found: Sequence["Segment"]) -> list[str]:
 def _srt(path: Path, found: Sequence["Segment"]) -> list[str]:
     """SubRip subtitles."""
     return [
-        f"{number}\n{_clock(s.start_s)} --> {_clock(s.end_s)}\nspeech\n\n"
+        f"{number}\n{clock(s.start_s)} --> {clock(s.end_s)}\nspeech\n\n"
         for number, s in enumerate(found, start=1)
     ]
-
-
-def _clock(time_s: float) -> str:
-    minutes, ms = divmod(round(time_s * 1000), 60_000)
-    return f"{minutes // 60:02}:{minutes % 60:02}:{ms // 1000:02},{ms % 1000:03}"
 
 
 def _audacity(path: Path, found: Sequence["Segment"]) -> list[str]:

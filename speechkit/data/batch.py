@@ -94,6 +94,15 @@ def bucket_batches(
     return batches
 
 
+def share(batches: Sequence[list[int]], rank: int, processes: int) -> list[list[int]]:
+    """What process `rank` takes of each batch: rows rank, rank + processes and so on.
+
+    A batch with fewer rows than there are processes is taken whole by each, so that all have
+    equally many batches and each of its rows counts the same.
+    """
+    return [rows[rank::processes] if len(rows) >= processes else rows for rows in batches]
+
+
 def _check_limits(
     durations_s: Sequence[float], batch_size: int | None, batch_seconds: float | None
 ) -> None:

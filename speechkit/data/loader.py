@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from speechkit.data.audio import read_audio
 from speechkit.data.augment import Augmentation, apply, utterance_generator
 from speechkit.data.batch import Batch, Item, collate
 from speechkit.data.manifest import Utterance
+from speechkit.data.shards import ShardUtterance
 from speechkit.errors import AudioError, ConfigError, ManifestError
 
 
@@ -63,8 +65,17 @@ class UtteranceDataset(Dataset[Item]):
         return self._decoded[index] if self._decoded else self._read(self.utterances[index])
 
     def _read(self, utterance: Utterance) -> Tensor:
+        if not isinstance(utterance, ShardUtterance):
+            return self._decode(utterance.audio, utterance)
+        try:
+            return self._decode(utterance.read_bytes(), utterance)
+        except AudioError as error:
+            # bytes do not know where they come from
+            raise AudioError(f"{utterance.audio}: {error}") from error
+
+    def _decode(self, source: Path | bytes, utterance: Utterance) -> Tensor:
         return read_audio(
-            utterance.audio,
+            source,
             target_rate=self.sample_rate,
             offset_s=utterance.offset_s,
             duration_s=utterance.duration_s,

@@ -50,7 +50,7 @@ def read_manifest(path: str | os.PathLike[str], *, check_files: bool = True) -> 
         if not line.strip():
             continue
         try:
-            utterances.append(_parse(line, path.parent, check_files))
+            utterances.append(parse_row(line, path.parent, check_files))
         except ManifestError as error:
             raise ManifestError(f"{path.name}:{number}: {error}") from error
     if not utterances:
@@ -61,7 +61,7 @@ def read_manifest(path: str | os.PathLike[str], *, check_files: bool = True) -> 
 def write_manifest(path: str | os.PathLike[str], utterances: Iterable[Utterance]) -> None:
     """Writes JSON lines, paths relative to the manifest; the file appears whole or not at all."""
     path = Path(path)
-    lines = [json.dumps(_row(u, path.parent), ensure_ascii=False) + "\n" for u in utterances]
+    lines = [json.dumps(row_of(u, path.parent), ensure_ascii=False) + "\n" for u in utterances]
     if not lines:
         raise ManifestError(f"no utterances to write to {path}; give at least one")
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -70,7 +70,8 @@ def write_manifest(path: str | os.PathLike[str], utterances: Iterable[Utterance]
     temporary.replace(path)
 
 
-def _row(utterance: Utterance, folder: Path) -> dict[str, Any]:
+def row_of(utterance: Utterance, folder: Path) -> dict[str, Any]:
+    """What a line says of an utterance, its path relative to `folder`."""
     row = {
         "audio_filepath": Path(os.path.relpath(utterance.audio, folder)).as_posix(),
         "duration": utterance.duration_s,
@@ -83,7 +84,8 @@ def _row(utterance: Utterance, folder: Path) -> dict[str, Any]:
     return {key: value for key, value in row.items() if value is not None}
 
 
-def _parse(line: str, folder: Path, check_files: bool) -> Utterance:
+def parse_row(line: str, folder: Path, check_files: bool) -> Utterance:
+    """The utterance that a line describes, its path relative to `folder`."""
     try:
         row = json.loads(line)
     except ValueError as error:

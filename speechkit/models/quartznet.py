@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from speechkit.confidence import Confidence
 from speechkit.models.net import Block, Name, Net, choose_blocks
 from speechkit.text import ENGLISH_LABELS
 
@@ -29,7 +30,8 @@ class QuartzNet(Net):
     """Characters from speech; `size` is one of 5x5, 10x5, 15x5, or give `blocks`.
 
     Scores are log-probabilities of `labels` and blank, one per 20 ms at stride 2. `normalization`
-    names how text becomes labels (`speechkit.text`).
+    names how text becomes labels (`speechkit.text`), `confidence` is the scale and bias of a word's
+    score (`speechkit.confidence`).
     """
 
     kind: Literal["quartznet"] = "quartznet"
@@ -37,9 +39,11 @@ class QuartzNet(Net):
     labels: tuple[str, ...] = ENGLISH_LABELS
     head: Name = "ctc"
     normalization: str = "english"
+    confidence: Confidence = (1.0, 0.0)
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        object.__setattr__(self, "confidence", tuple(self.confidence))
         choose_blocks(self, SIZES.get, default="15x5")
 
     @property

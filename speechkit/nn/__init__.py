@@ -21,6 +21,7 @@ from speechkit.nn.stream import (
     empty_past,
     zeros,
 )
+from speechkit.nn.sync_batch_norm import SyncBatchNorm, sync_batch_norms
 
 __all__ = [
     "Add",
@@ -47,11 +48,13 @@ __all__ = [
     "SlidingAverage",
     "State",
     "StreamLayer",
+    "SyncBatchNorm",
     "Windowed",
     "as_layer",
     "cat_time",
     "empty_past",
     "fuse",
     "plain_block",
+    "sync_batch_norms",
     "zeros",
 ]

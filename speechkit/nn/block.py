@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from speechkit.nn.conv import DenseConv, LookAhead
+from speechkit.nn.joined import Joined
 from speechkit.nn.stream import FrameWise, Residual, Serial, StreamLayer
 
 
@@ -35,14 +36,14 @@ class BodyMaker:
     activation: Callable[[int], StreamLayer]
     merge: Callable[[int, int, int], nn.Module]
 
-    def __call__(self, c_in: int, c_out: int) -> Serial:
+    def __call__(self, c_in: int, c_out: int) -> Joined:
         """The body; [B, c_in, T] → [B, c_out · widening, T / stride]."""
         layers: list[StreamLayer] = []
         for index in range(self.repeat):
             if index:
                 layers.append(self.after(c_out))
             layers.append(self.layer(c_out if index else c_in, c_out))
-        return Serial(*layers)
+        return Joined(*layers)
 
     def layer(self, c_in: int, c_out: int) -> Serial:
         """One sub-block: mixer, channel layer, norm."""
@@ -74,6 +75,6 @@ def plain_block(
     body = make_body(c_in, c_out)
     after = make_body.after(c_out)
     if not make_body.residual:
-        return Serial(body=body, after=after)
+        return Joined(body=body, after=after)
     merge = make_body.merge(c_out * make_body.widening, index, depth)
-    return Serial(sum=Residual(body, make_body.shortcut(c_in, c_out), merge), after=after)
+    return Joined(sum=Residual(body, make_body.shortcut(c_in, c_out), merge), after=after)

@@ -104,7 +104,7 @@ class BatchNorm(StreamLayer):
 
     def forward(self, c: Chunk) -> Chunk:
         if self.training:
-            return Chunk(self._normalize_batch(c), c.valid)
+            return self.normalize_batch(c)
         scale, shift = self._in_evaluation()
         return Chunk(torch.addcmul(shift[:, None], c.x, scale[:, None]), c.valid)
 
@@ -112,21 +112,31 @@ class BatchNorm(StreamLayer):
         """What it does in evaluation, for `fuse` to fold into the layer before."""
         return Affine(*(value.detach() for value in self._in_evaluation()))
 
-    def _in_evaluation(self) -> tuple[Tensor, Tensor]:
-        scale = self.weight * torch.rsqrt(self.running_var + self.eps)
-        return scale, self.bias - self.running_mean * scale
-
-    def _normalize_batch(self, c: Chunk) -> Tensor:
+    def normalize_batch(
+        self, c: Chunk, relu: bool = False, residual: Tensor | None = None
+    ) -> Chunk:
+        """What it does in training, with `[B, C, T]` to add and a ReLU behind it in the same op."""
         valid = c.valid.flatten()
-        frames = c.x.transpose(1, 2).flatten(0, 1)
-        y, mean, variance = ops.batch_norm(frames, valid, self.weight, self.bias, self.eps)
+        added = None if residual is None else _frames(residual)
+        y, mean, variance = ops.batch_norm(
+            _frames(c.x), valid, self.weight, self.bias, self.eps, relu, added
+        )
         with torch.no_grad():
             self.num_batches_tracked += 1
             count = valid.sum().clamp(min=2)
             unbiased = variance * count / (count - 1)
             self.running_mean.lerp_(mean.to(self.running_mean.dtype), self.momentum)
             self.running_var.lerp_(unbiased.to(self.running_var.dtype), self.momentum)
-        return y.unflatten(0, c.valid.shape).transpose(1, 2)
+        return Chunk(y.unflatten(0, c.valid.shape).transpose(1, 2), c.valid)
+
+    def _in_evaluation(self) -> tuple[Tensor, Tensor]:
+        scale = self.weight * torch.rsqrt(self.running_var + self.eps)
+        return scale, self.bias - self.running_mean * scale
 
     def extra_repr(self) -> str:
         return f"{self.weight.shape[0]}, eps={self.eps}, momentum={self.momentum}"
+
+
+def _frames(x: Tensor) -> Tensor:
+    # [B, C, T] → [B · T, C]
+    return x.transpose(1, 2).flatten(0, 1)

@@ -17,10 +17,14 @@ from torch import Tensor, nn
 
 from speechkit.nn.conv import DenseConv, DepthwiseConv
 from speechkit.nn.frame import Add, Affine, Pointwise
+from speechkit.nn.joined import Joined
 from speechkit.nn.separable import SeparableConv, SeparableResidual
 from speechkit.nn.stream import FrameWise, Residual, Serial, StreamLayer
 from speechkit.ops.activation import NONE, Activation, activation_of, speaks_for_forward
 from speechkit.ops.separable_conv import Precision, Shape, pack
+
+ROWS = Serial, Joined
+"""What it takes apart; another subclass of Serial may compute something else."""
 
 
 def fuse(
@@ -89,7 +93,7 @@ class _Fuser:
                 done.append(opened)
             elif type(part) is Residual:
                 done.append(self.residual(part))
-            elif type(part) is Serial:
+            elif type(part) in ROWS:
                 done.append(self.fuse(part))
             else:
                 done.append(part)
@@ -128,8 +132,7 @@ class _Fuser:
 
 
 def _flat(layer: StreamLayer) -> list[StreamLayer]:
-    # a subclass of Serial may compute something else
-    if type(layer) is Serial:
+    if isinstance(layer, Serial) and type(layer) in ROWS:
         return [
             part
             for index, child in enumerate(layer)
@@ -144,7 +147,7 @@ def _flat(layer: StreamLayer) -> list[StreamLayer]:
 
 
 def _strides(layer: StreamLayer) -> bool:
-    return type(layer) is Serial and layer.stride > 1
+    return type(layer) in ROWS and layer.stride > 1
 
 
 def _opened(part: StreamLayer, last: _Part | None) -> _Open | None:

@@ -8,9 +8,9 @@ from typing import Any, Protocol
 from torch import Tensor
 
 from speechkit import spotting, vad
+from speechkit.decode.greedy import GreedyCTC, GreedyState, Token
 from speechkit.events import Event, Final, Keyword, Partial, SpeechEnd, SpeechStart
 from speechkit.models import MarbleNet, MatchboxNet, Model
-from speechkit.text import GreedyCTC, GreedyState, Token
 
 PAUSE_S = 0.8
 """The time without a letter after which a text is final."""

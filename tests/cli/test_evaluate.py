@@ -7,7 +7,12 @@ import pytest
 
 from .conftest import Cli
 
-MARKS = {"words": {"accuracy"}, "letters": {"wer", "cer"}, "speech": {"auc"}}
+COUNTS = {"words", "substitutions", "deletions", "insertions"}
+MARKS = {
+    "words": {"accuracy"},
+    "letters": {"wer", "cer", "rtf", "calibration_error"} | COUNTS,
+    "speech": {"auc"},
+}
 
 
 def manifest(folder: Path, sounds: Path, **fields: object) -> Path:
@@ -51,3 +56,64 @@ def test_a_line_that_cannot_be_used_is_named(
     assert says in ended.err
     assert ended.err.count("\n") == 1
     assert ended.out == ""
+
+
+@pytest.mark.parametrize("name", MARKS)
+def test_a_report_is_one_page_that_needs_nothing_else(
+    cli: Cli, models: Path, sounds: Path, tmp_path: Path, name: str
+) -> None:
+    page, path = tmp_path / "new" / "page.html", manifest(tmp_path, sounds)
+    ended = cli("evaluate", models / name, "--manifest", path, "--report", page, "--json")
+    assert (ended.code, ended.err) == (0, "")
+    html = page.read_text()
+    assert html.startswith("<!doctype html>")
+    assert not any(word in html for word in ("http:", "https:", "src=", "<script", "<link"))
+    figures = json.loads(ended.out)
+    assert all(f"<td>{figure}</td>" in html for figure in figures)
+
+
+def test_a_report_on_a_manifest_that_cannot_be_used_is_not_begun(
+    cli: Cli, models: Path, sounds: Path, tmp_path: Path
+) -> None:
+    path = manifest(tmp_path, sounds, audio_filepath="absent.wav")
+    page = tmp_path / "page.html"
+    assert cli("evaluate", models / "words", "--manifest", path, "--report", page).code == 1
+    assert not page.exists()
+
+
+def test_streaming_gives_the_same_text_and_latencies(
+    cli: Cli, models: Path, sounds: Path, tmp_path: Path
+) -> None:
+    asked = "evaluate", models / "letters", "--manifest", manifest(tmp_path, sounds), "--json"
+    whole, streamed = (json.loads(cli(*asked, *more).out) for more in ((), ("--streaming",)))
+    assert all(streamed[key] == whole[key] for key in COUNTS | {"n", "wer", "cer"})
+    assert streamed["final_latency_s"] >= 0
+
+
+def test_streaming_is_for_recognition(cli: Cli, models: Path, sounds: Path, tmp_path: Path) -> None:
+    path = manifest(tmp_path, sounds)
+    ended = cli("evaluate", models / "words", "--manifest", path, "--streaming")
+    assert ended.code == 1
+    assert "leave them out for a matchboxnet" in ended.err
+
+
+def test_calibrate_saves_a_model_with_the_fit(
+    cli: Cli, models: Path, sounds: Path, tmp_path: Path
+) -> None:
+    path, new = manifest(tmp_path, sounds), tmp_path / "new"
+    ended = cli("calibrate", models / "letters", "--manifest", path, "--out", new, "--json")
+    assert (ended.code, ended.err) == (0, "")
+    row = json.loads(ended.out)
+    assert (
+        json.loads((new / "config.json").read_text())["config"]["confidence"] == row["confidence"]
+    )
+    for name, key in ((models / "letters", "calibration_error_before"), (new, "calibration_error")):
+        figures = json.loads(cli("evaluate", name, "--manifest", path, "--json").out)
+        assert figures["calibration_error"] == pytest.approx(row[key], abs=1e-3)
+
+
+def test_calibrate_is_for_recognition(cli: Cli, models: Path, sounds: Path, tmp_path: Path) -> None:
+    path, new = manifest(tmp_path, sounds), tmp_path / "new"
+    ended = cli("calibrate", models / "words", "--manifest", path, "--out", new)
+    assert ended.code == 1
+    assert not new.exists()

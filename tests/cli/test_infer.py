@@ -9,7 +9,7 @@ from .conftest import Cli
 
 KEYS = {
     "words": ("classify", {"label", "score", "scores"}),
-    "letters": ("transcribe", {"text"}),
+    "letters": ("transcribe", {"text", "words", "characters", "duration_s"}),
 }
 
 
@@ -83,3 +83,41 @@ def test_a_small_model_gets_one_thread(
     monkeypatch.setattr("speechkit.cli.models.SMALL", 0)
     cli("classify", models / "words", sounds / "low.wav")
     assert asked == [1]
+
+
+FORMS = {"text": "txt", "json": "json", "srt": "srt", "vtt": "vtt", "ctm": "ctm"}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_each_format_goes_to_stdout_or_into_a_folder(
+    cli: Cli, models: Path, sounds: Path, tmp_path: Path, form: str
+) -> None:
+    asked = "transcribe", models / "letters", sounds / "low.wav", "--format", form
+    shown = cli(*asked)
+    assert (shown.code, shown.err) == (0, "")
+    ended = cli(*asked, "--out", tmp_path / "new")
+    assert ended == (0, "", "")
+    written = (tmp_path / "new" / f"low.{FORMS[form]}").read_text()
+    assert shown.out == (f"{sounds / 'low.wav'}: {written}" if form == "text" else written)
+    assert [path.name for path in (tmp_path / "new").iterdir()] == [f"low.{FORMS[form]}"]
+
+
+def test_json_is_a_format(cli: Cli, models: Path, sounds: Path) -> None:
+    asked = "transcribe", models / "letters", sounds / "low.wav"
+    assert cli(*asked, "--json") == cli(*asked, "--format", "json")
+
+
+def test_recordings_that_would_run_into_each_other_are_refused(
+    cli: Cli, models: Path, sounds: Path, tmp_path: Path
+) -> None:
+    two = "transcribe", models / "letters", sounds / "low.wav", sounds / "high.wav"
+    assert "srt holds one recording and was given 2" in cli(*two, "--format", "srt").err
+    same = *two[:3], tmp_path / "low.wav", "--out", tmp_path / "out"
+    assert "2 recordings would be written to" in cli(*same).err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_decoder_that_is_not_there_is_one_error(cli: Cli, models: Path, sounds: Path) -> None:
+    ended = cli("transcribe", models / "letters", sounds / "low.wav", "--decoder", "gredy")
+    assert (ended.code, ended.out) == (1, "")
+    assert "Did you mean 'greedy'" in ended.err

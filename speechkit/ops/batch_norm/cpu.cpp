@@ -1,5 +1,5 @@
 // Batch normalisation over the valid rows of a matrix in two passes over memory, and its gradients
-// in two more.
+// in two more, with the residual and the ReLU behind it on the way.
 
 #include <algorithm>
 #include <cmath>
@@ -87,18 +87,36 @@ void statistics(const X* x, const bool* valid, int64_t rows, int64_t channels, d
   }
 }
 
+// norm(x) = scale x + shift for each channel; forward and backward have the same to the last bit, so
+// that a ReLU is open for both or for none.
+template <class T>
+struct Affine {
+  Buffer<T> scale, shift;
+
+  Affine(const T* weight, const T* bias, const T* mean, const T* variance, int64_t channels,
+         double eps)
+      : scale(padded<T>(channels)), shift(padded<T>(channels)) {
+    for (int64_t c = 0; c < channels; ++c) {
+      const double s = weight[c] / std::sqrt(variance[c] + eps);
+      scale[c] = s, shift[c] = bias[c] - mean[c] * s;
+    }
+  }
+
+  typename Vector<T>::type operator()(typename Vector<T>::type x, int64_t c) const {
+    return x * load(scale.data() + c) + load(shift.data() + c);
+  }
+};
+
+// y = norm(x) + residual, which may be null, and max(that, 0) where `relu`.
 template <class X, class T>
-void forward(const X* x, const bool* valid, const T* weight, const T* bias, X* y, T* mean,
-             T* variance, int64_t rows, int64_t channels, double eps, int threads) {
+void forward(const X* x, const bool* valid, const T* weight, const T* bias, const X* residual, X* y,
+             T* mean, T* variance, int64_t rows, int64_t channels, bool relu, double eps,
+             int threads) {
   std::vector<double> mu(channels), sigma(channels);
   statistics<X, T>(x, valid, rows, channels, mu.data(), sigma.data(), threads);
-  Buffer<T> scale(padded<T>(channels)), shift(padded<T>(channels));
-  for (int64_t c = 0; c < channels; ++c) {
-    const double s = weight[c] / std::sqrt(sigma[c] + eps);
-    mean[c] = mu[c], variance[c] = sigma[c];
-    scale[c] = s, shift[c] = bias[c] - mu[c] * s;
-  }
-  const T *s = scale.data(), *b = shift.data();
+  std::copy(mu.begin(), mu.end(), mean);
+  std::copy(sigma.begin(), sigma.end(), variance);
+  const Affine<T> norm(weight, bias, mean, variance, channels, eps);
 #pragma omp parallel for num_threads(threads) if (threads > 1)
   for (int64_t r = 0; r < rows; ++r) {
     const X* from = x + r * channels;
@@ -107,35 +125,54 @@ void forward(const X* x, const bool* valid, const T* weight, const T* bias, X* y
       std::memset(to, 0, sizeof(X) * channels);
       continue;
     }
-    for (int64_t c = 0; c < channels; c += Vector<T>::lanes)
-      to_row<T>(from_row<T>(from, c, channels) * load(s + c) + load(b + c), to, c, channels);
+    for (int64_t c = 0; c < channels; c += Vector<T>::lanes) {
+      auto value = norm(from_row<T>(from, c, channels), c);
+      if (residual) value += from_row<T>(residual + r * channels, c, channels);
+      if (relu) value = value < 0 ? typename Vector<T>::type{} : value;
+      to_row<T>(value, to, c, channels);
+    }
   }
 }
 
-// With x̂ = (x − μ) / σ: dbias = Σ dy, dweight = Σ dy x̂, dx = weight / σ (dy − (dbias + x̂ dweight) /
-// n).
+// What comes back through a ReLU that gave max(y, 0).
+template <class V>
+inline V through(V dy, V y) {
+  return y <= 0 ? V{} : dy;
+}
+
+// With x̂ = (x − μ) / σ and g the dy that came through the ReLU: dresidual = g, dbias = Σ g,
+// dweight = Σ g x̂, dx = weight / σ (g − (dbias + x̂ dweight) / n). Where there was a residual, the
+// ReLU was open if y is positive, else if norm(x) is; without one, y and dresidual are null.
 template <class X, class T>
-void backward(const X* dy, const X* x, const bool* valid, const T* weight, const T* mean,
-              const T* variance, X* dx, T* dweight, T* dbias, int64_t rows, int64_t channels,
-              double eps, int threads) {
+void backward(const X* dy, const X* x, const X* y, const bool* valid, const T* weight,
+              const T* bias, const T* mean, const T* variance, X* dx, X* dresidual, T* dweight,
+              T* dbias, int64_t rows, int64_t channels, bool relu, double eps, int threads) {
   constexpr int64_t lanes = Vector<T>::lanes;
   const int64_t width = padded<T>(channels);
   std::vector<double> totals(2 * width + 1);
   Buffer<T> centre(width);
   std::copy(mean, mean + channels, centre.begin());
   const T* mu = centre.data();
+  const Affine<T> norm(weight, bias, mean, variance, channels, eps);
   sum_rows(rows, 2 * width + 1, totals.data(), threads,
-           [=](int64_t from, int64_t to, double* total) {
+           [=, &norm](int64_t from, int64_t to, double* total) {
              Buffer<T> sums(2 * width);
              T *sum = sums.data(), *product = sum + width;
              for (int64_t start = from; start < to; start += BLOCK) {
                std::fill(sums.begin(), sums.end(), T(0));
                for (int64_t r = start; r < std::min(to, start + BLOCK); ++r) {
-                 if (!valid[r]) continue;
+                 const int64_t at = r * channels;
+                 if (!valid[r]) {
+                   if (dresidual) std::memset(dresidual + at, 0, sizeof(X) * channels);
+                   continue;
+                 }
                  total[2 * width] += 1;
                  for (int64_t c = 0; c < channels; c += lanes) {
-                   const auto g = from_row<T>(dy + r * channels, c, channels);
-                   const auto d = from_row<T>(x + r * channels, c, channels) - load(mu + c);
+                   const auto value = from_row<T>(x + at, c, channels);
+                   auto g = from_row<T>(dy + at, c, channels);
+                   if (relu) g = through(g, y ? from_row<T>(y + at, c, channels) : norm(value, c));
+                   if (dresidual) to_row<T>(g, dresidual + at, c, channels);
+                   const auto d = value - load(mu + c);
                    store(sum + c, load(sum + c) + g);
                    store(product + c, load(product + c) + g * d);
                  }
@@ -143,8 +180,10 @@ void backward(const X* dy, const X* x, const bool* valid, const T* weight, const
                for (int64_t c = 0; c < 2 * width; ++c) total[c] += sum[c];
              }
            });
+  // what came through is there to read
+  if (dresidual) dy = dresidual, relu = false;
   const double count = std::max(1.0, totals[2 * width]);
-  // dx = a dy + b x + c, for each channel
+  // dx = a g + b x + c, for each channel
   Buffer<T> a(width), b(width), constant(width);
   for (int64_t c = 0; c < channels; ++c) {
     const double rstd = 1 / std::sqrt(variance[c] + eps), through = totals[width + c] * rstd;
@@ -156,34 +195,39 @@ void backward(const X* dy, const X* x, const bool* valid, const T* weight, const
   const T *pa = a.data(), *pb = b.data(), *pc = constant.data();
 #pragma omp parallel for num_threads(threads) if (threads > 1)
   for (int64_t r = 0; r < rows; ++r) {
-    const X *row = x + r * channels, *d = dy + r * channels;
-    X* to = dx + r * channels;
+    const int64_t at = r * channels;
+    X* to = dx + at;
     if (!valid[r]) {
       std::memset(to, 0, sizeof(X) * channels);
       continue;
     }
-    for (int64_t c = 0; c < channels; c += lanes)
-      to_row<T>(load(pa + c) * from_row<T>(d, c, channels) +
-                    load(pb + c) * from_row<T>(row, c, channels) + load(pc + c),
-                to, c, channels);
+    for (int64_t c = 0; c < channels; c += lanes) {
+      const auto value = from_row<T>(x + at, c, channels);
+      auto g = from_row<T>(dy + at, c, channels);
+      if (relu) g = through(g, norm(value, c));
+      to_row<T>(load(pa + c) * g + load(pb + c) * value + load(pc + c), to, c, channels);
+    }
   }
 }
 
 }  // namespace
 
-// x, y, dy and dx [rows, channels], valid [rows], the others [channels]; eps is a double's address.
+// x, residual, y, dy, dx and dresidual [rows, channels], valid [rows], the others [channels]; eps is
+// a double's address.
 #define BATCH_NORM(NAME, X, T)                                                                     \
   extern "C" void batch_norm_##NAME(const X* x, const bool* valid, const T* weight, const T* bias, \
-                                    X* y, T* mean, T* variance, const double* eps, int64_t rows,   \
-                                    int64_t channels, int threads) {                               \
-    forward(x, valid, weight, bias, y, mean, variance, rows, channels, *eps, threads);             \
+                                    const X* residual, X* y, T* mean, T* variance,                 \
+                                    const double* eps, int64_t rows, int64_t channels,             \
+                                    int64_t relu, int threads) {                                   \
+    forward(x, valid, weight, bias, residual, y, mean, variance, rows, channels, relu != 0, *eps,  \
+            threads);                                                                              \
   }                                                                                                \
-  extern "C" void batch_norm_backward_##NAME(const X* dy, const X* x, const bool* valid,           \
-                                             const T* weight, const T* mean, const T* variance,    \
-                                             X* dx, T* dweight, T* dbias, const double* eps,       \
-                                             int64_t rows, int64_t channels, int threads) {        \
-    backward(dy, x, valid, weight, mean, variance, dx, dweight, dbias, rows, channels, *eps,       \
-             threads);                                                                             \
+  extern "C" void batch_norm_backward_##NAME(                                                      \
+      const X* dy, const X* x, const X* y, const bool* valid, const T* weight, const T* bias,      \
+      const T* mean, const T* variance, X* dx, X* dresidual, T* dweight, T* dbias,                 \
+      const double* eps, int64_t rows, int64_t channels, int64_t relu, int threads) {              \
+    backward(dy, x, y, valid, weight, bias, mean, variance, dx, dresidual, dweight, dbias, rows,   \
+             channels, relu != 0, *eps, threads);                                                  \
   }
 
 BATCH_NORM(f32, float, float)

@@ -17,58 +17,77 @@ def unsupported(x: Tensor, weight: Tensor) -> str | None:
 
 
 LIBRARY.define(
-    "batch_norm(Tensor x, Tensor valid, Tensor weight, Tensor bias, float eps)"
-    " -> (Tensor, Tensor, Tensor)"
+    "batch_norm(Tensor x, Tensor valid, Tensor weight, Tensor bias, float eps, bool relu,"
+    " Tensor? residual) -> (Tensor, Tensor, Tensor)"
 )
 LIBRARY.define(
-    "batch_norm_backward(Tensor dy, Tensor x, Tensor valid, Tensor weight, Tensor mean,"
-    " Tensor variance, float eps) -> (Tensor, Tensor, Tensor)"
+    "batch_norm_backward(Tensor dy, Tensor x, Tensor? y, Tensor valid, Tensor weight, Tensor bias,"
+    " Tensor mean, Tensor variance, float eps, bool relu, bool residual)"
+    " -> (Tensor, Tensor, Tensor, Tensor)"
 )
 
 
 def batch_norm(
-    x: Tensor, valid: Tensor, weight: Tensor, bias: Tensor, eps: float
+    x: Tensor,
+    valid: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    eps: float,
+    relu: bool,
+    residual: Tensor | None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Shapes as the public function."""
-    y, mean, variance = torch.ops.speechkit.batch_norm(x, valid, weight, bias, eps)
+    op = torch.ops.speechkit.batch_norm
+    y, mean, variance = op(x, valid, weight, bias, eps, relu, residual)
     return y, mean.detach(), variance.detach()
 
 
 def _forward(
-    x: Tensor, valid: Tensor, weight: Tensor, bias: Tensor, eps: float
+    x: Tensor,
+    valid: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    eps: float,
+    relu: bool,
+    residual: Tensor | None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     kind = sum_type(x.dtype)
     rows, y = x.contiguous(), torch.empty_like(x, memory_format=torch.contiguous_format)
     mean, variance = (torch.empty_like(weight, dtype=kind) for _ in range(2))
-    given = rows, valid.contiguous(), weight.to(kind), bias.to(kind), y, mean, variance
-    call(
-        function(SOURCE, "batch_norm", x), *given, torch.tensor(eps, dtype=torch.float64), *x.shape
-    )
+    added = None if residual is None else residual.to(x.dtype).contiguous()
+    given = rows, valid.contiguous(), weight.to(kind), bias.to(kind), added, y, mean, variance
+    number = torch.tensor(eps, dtype=torch.float64)
+    call(function(SOURCE, "batch_norm", x), *given, number, *x.shape, int(relu))
     return y, mean, variance
 
 
 def _gradients(
     dy: Tensor,
     x: Tensor,
+    y: Tensor | None,
     valid: Tensor,
     weight: Tensor,
+    bias: Tensor,
     mean: Tensor,
     variance: Tensor,
     eps: float,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """The gradients of input, weight and bias."""
+    relu: bool,
+    residual: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The gradients of input, weight, bias and residual; the last is empty without one."""
     kind = sum_type(x.dtype)
     rows, d = x.contiguous(), dy.to(x.dtype).contiguous()
-    dx = torch.empty_like(rows)
+    dx, d_residual = torch.empty_like(rows), torch.empty_like(rows if residual else rows[:0])
     d_weight, d_bias = (torch.empty_like(weight, dtype=kind) for _ in range(2))
-    given = d, rows, valid.contiguous(), weight.to(kind), mean, variance, dx, d_weight, d_bias
+    given = d, rows, y, valid.contiguous(), weight.to(kind), bias.to(kind), mean, variance
+    made = dx, d_residual if residual else None, d_weight, d_bias
     number = torch.tensor(eps, dtype=torch.float64)
-    call(function(SOURCE, "batch_norm_backward", x), *given, number, *x.shape)
-    return dx, d_weight.to(weight.dtype), d_bias.to(weight.dtype)
+    call(function(SOURCE, "batch_norm_backward", x), *given, *made, number, *x.shape, int(relu))
+    return dx, d_weight.to(weight.dtype), d_bias.to(weight.dtype), d_residual
 
 
 def _fake_forward(
-    x: Tensor, valid: Tensor, weight: Tensor, bias: Tensor, eps: float
+    x: Tensor, valid: Tensor, weight: Tensor, *more: object
 ) -> tuple[Tensor, Tensor, Tensor]:
     kind = sum_type(x.dtype)
     y = torch.empty_like(x, memory_format=torch.contiguous_format)
@@ -78,25 +97,35 @@ def _fake_forward(
 def _fake_gradients(
     dy: Tensor,
     x: Tensor,
+    y: Tensor | None,
     valid: Tensor,
     weight: Tensor,
+    bias: Tensor,
     mean: Tensor,
     variance: Tensor,
     eps: float,
-) -> tuple[Tensor, Tensor, Tensor]:
+    relu: bool,
+    residual: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     dx = torch.empty_like(x, memory_format=torch.contiguous_format)
-    return dx, torch.empty_like(weight), torch.empty_like(weight)
+    d_residual = torch.empty_like(dx if residual else dx[:0])
+    return dx, torch.empty_like(weight), torch.empty_like(weight), d_residual
 
 
 def _remember(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    x, valid, weight, _, ctx.eps = inputs
-    ctx.save_for_backward(x, valid, weight, *output[1:])
+    x, valid, weight, bias, eps, relu, residual = inputs
+    y, mean, variance = output
+    ctx.how = eps, relu, residual is not None
+    # without a residual computing y again is faster than reading it
+    kept = y if relu and residual is not None else None
+    ctx.save_for_backward(x, kept, valid, weight, bias, mean, variance)
 
 
 def _backward(ctx: Any, dy: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
     backward = torch.ops.speechkit.batch_norm_backward
-    dx, d_weight, d_bias = backward(dy, *ctx.saved_tensors, ctx.eps)
-    return dx, None, d_weight, d_bias, None
+    dx, d_weight, d_bias, d_residual = backward(dy, *ctx.saved_tensors, *ctx.how)
+    has_residual = ctx.how[2]
+    return dx, None, d_weight, d_bias, None, None, d_residual if has_residual else None
 
 
 LIBRARY.impl("batch_norm", _forward, "CPU")

@@ -13,11 +13,19 @@ def unsupported(x: Tensor, weight: Tensor) -> str | None:
 
 
 def batch_norm(
-    x: Tensor, valid: Tensor, weight: Tensor, bias: Tensor, eps: float
+    x: Tensor,
+    valid: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    eps: float,
+    relu: bool,
+    residual: Tensor | None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Shapes as the public function."""
     y, mean, variance = _BatchNorm.apply(x, valid, weight, bias, eps)
-    return y, mean, variance
+    if residual is not None:
+        y = y + torch.where(valid[:, None], residual, 0)
+    return torch.relu(y) if relu else y, mean, variance
 
 
 class _BatchNorm(torch.autograd.Function):

@@ -1,0 +1,73 @@
+"""`speechkit lm`: a language model from text."""
+
+import gzip
+from collections.abc import Iterator
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from speechkit.cli.options import Json
+from speechkit.cli.output import show
+from speechkit.errors import SpeechkitError
+
+
+class Normalization(StrEnum):
+    """How text is normalised before its words are counted."""
+
+    english = "english"
+    none = "none"
+
+
+def lm(
+    texts: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="TEXT...", help="Text files, a sentence a line (.gz too), or .jsonl manifests."
+        ),
+    ],
+    out: Annotated[Path, typer.Option(metavar="FILE", help="The ARPA file to write (.gz too).")],
+    order: Annotated[int, typer.Option(min=1, help="How many words an n-gram has.")] = 3,
+    normalization: Annotated[
+        Normalization, typer.Option(help="How text is normalised; none leaves it as it is.")
+    ] = Normalization.english,
+    as_json: Json = False,
+) -> None:
+    """Estimate an n-gram language model from text, and write it as an ARPA file."""
+    from speechkit.decode.kneser_ney import estimate
+    from speechkit.decode.ngram import write_arpa
+
+    lines = [line for path in texts for line in sentences(path, normalization)]
+    model = estimate(lines, order)
+    write_arpa(model, out)
+    sizes = [0] * order
+    for gram in model.log_probs:
+        sizes[gram.count(" ")] += 1
+    row = {"out": str(out), "order": order, "sentences": len(lines), "ngrams": sizes}
+    counts = ", ".join(f"{size:,} {n}-grams" for n, size in enumerate(sizes, start=1))
+    show(row, f"{out}: {counts} from {len(lines):,} sentences", as_json)
+
+
+def sentences(path: Path, normalization: Normalization) -> Iterator[str]:
+    """The normalised lines of a text file, or texts of a manifest, without the empty ones."""
+    from speechkit.data import read_manifest
+    from speechkit.text import normalize
+
+    if path.suffix == ".jsonl":
+        lines = [u.text or "" for u in read_manifest(path, check_files=False)]
+    else:
+        opener = gzip.open if path.suffix == ".gz" else open
+        try:
+            with opener(path, "rt", encoding="utf-8-sig") as file:
+                lines = file.read().splitlines()
+        except (UnicodeDecodeError, EOFError) as error:
+            raise SpeechkitError(f"{path} is no UTF-8 text: {error}") from error
+    for number, line in enumerate(lines, start=1):
+        try:
+            # other labels than English ones are not known here
+            said = line if normalization == Normalization.none else normalize(line)
+        except SpeechkitError as error:
+            raise SpeechkitError(f"{path}:{number}: {error}") from error
+        if said.strip():
+            yield said

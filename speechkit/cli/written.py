@@ -1,0 +1,57 @@
+"""Where a command's transcripts go: in one of the formats, to stdout or into a folder."""
+
+from collections import Counter
+from collections.abc import Sequence
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from speechkit.cli.output import say, write_whole
+from speechkit.errors import ConfigError
+from speechkit.transcript import FORMATS, ONE_FILE, Transcript
+
+
+class Format(StrEnum):
+    """The names of `speechkit.transcript.FORMATS`."""
+
+    text = "text"
+    json = "json"
+    srt = "srt"
+    vtt = "vtt"
+    ctm = "ctm"
+
+
+Formatted = Annotated[Format, typer.Option("--format", help="How to write it.")]
+Out = Annotated[
+    Path | None,
+    typer.Option(metavar="FOLDER", help="Write a file for each recording here, not to stdout."),
+]
+
+
+def check(audio: Sequence[Path], form: Format, out: Path | None) -> None:
+    """Raises ConfigError where the transcripts of `audio` would run into each other."""
+    if out is None and form in ONE_FILE and len(audio) > 1:
+        raise ConfigError(
+            f"{form} holds one recording and was given {len(audio)}; write them to --out FOLDER"
+        )
+    name, count = Counter(_file_name(path, form) for path in audio).most_common(1)[0]
+    if out is not None and count > 1:
+        raise ConfigError(f"{count} recordings would be written to {out / name}; rename one")
+
+
+def write(
+    transcript: Transcript, audio: Path, form: Format, out: Path | None, *, plain: str
+) -> None:
+    """Writes one transcript into the folder, or to stdout, where text is shown as `plain`."""
+    if out is not None:
+        write_whole(out / _file_name(audio, form), FORMATS[form](transcript, str(audio)))
+    elif form is Format.text:
+        say(plain)
+    else:
+        print(FORMATS[form](transcript, str(audio)), end="", flush=True)
+
+
+def _file_name(audio: Path, form: Format) -> str:
+    return f"{audio.stem}.{'txt' if form is Format.text else form}"

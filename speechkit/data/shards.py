@@ -1,0 +1,167 @@
+"""Shards: an utterance's sound and its manifest line, side by side in tar files.
+
+The layout is WebDataset's: `000000042.flac` is followed by `000000042.json`. Nothing is unpacked:
+the headers are read once and the sound where it lies, so a folder of shards may be on a mounted
+store that is larger than any disk here.
+"""
+
+import io
+import json
+import math
+import random
+import shutil
+import tarfile
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import soundfile
+
+from speechkit.data.audio import audio_duration_s, read_audio
+from speechkit.data.manifest import Utterance, parse_row, row_of
+from speechkit.errors import AudioError, ManifestError
+
+COPIED = (".flac", ".opus", ".ogg", ".mp3")
+"""Files that are put into a shard as they are; of others, and of parts, FLAC of 16 bits is made."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShardUtterance(Utterance):
+    """An utterance whose file is `size_bytes` of a shard; `audio` is SHARD.tar/NAME."""
+
+    start_byte: int
+    size_bytes: int
+
+    @property
+    def shard(self) -> Path:
+        """The tar file that holds it."""
+        return self.audio.parent
+
+    def read_bytes(self) -> bytes:
+        """Its file; AudioError where the shard is gone or ends before it."""
+        try:
+            with self.shard.open("rb") as file:
+                file.seek(self.start_byte)
+                found = file.read(self.size_bytes)
+        except OSError as error:
+            raise AudioError(f"cannot open {self.shard}: {error.strerror}") from error
+        if len(found) < self.size_bytes:
+            raise AudioError("it is cut short; copy the shard again")
+        return found
+
+
+def are_shards(path: Path) -> bool:
+    """Whether a path names shards: a folder, or a pattern such as `shards/train-*.tar`."""
+    return path.is_dir() or path.suffix == ".tar"
+
+
+def write_shards(utterances: Sequence[Utterance], out: Path, hours_per_shard: float) -> list[Path]:
+    """Writes utterances, in an order drawn once, to `OUT/shard-00000.tar` and so on.
+
+    The shards hold about equally many, `hours_per_shard` hours each at most but for chance, and
+    the folder appears whole or not at all.
+    """
+    if not hours_per_shard > 0:
+        raise ManifestError(f"hours_per_shard={hours_per_shard:g}: give a number above 0")
+    if out.exists():
+        raise ManifestError(f"{out} exists; give a new folder")
+    rows = random.Random(0).sample(utterances, len(utterances))
+    count = math.ceil(sum(u.duration_s for u in rows) / 3600 / hours_per_shard)
+    count = min(max(count, 1), len(rows))
+    out.parent.mkdir(parents=True, exist_ok=True)
+    part = out.with_name(f".{out.name}.part")
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir()
+    try:
+        for number in range(count):
+            with tarfile.open(part / f"shard-{number:05}.tar", "w") as tar:
+                for index in range(number, len(rows), count):
+                    _add_utterance(tar, f"{index:09}", rows[index])
+        part.rename(out)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+    return sorted(out.iterdir())
+
+
+def read_shards(path: Path) -> list[ShardUtterance]:
+    """The utterances of shards, as `are_shards` takes them; ManifestError names the file."""
+    shards = sorted(path.glob("*.tar") if path.is_dir() else path.parent.glob(path.name))
+    if not shards:
+        raise ManifestError(f"{path} names no shard; give a folder of .tar files or a pattern")
+    return [utterance for shard in shards for utterance in _read_shard(shard)]
+
+
+def windows(utterances: Sequence[Utterance], size: int, seed: int, epoch: int) -> list[list[int]]:
+    """Indices in the order in which an epoch reads them, `size` at a time.
+
+    One shard comes after the other, in an order drawn from seed and epoch, so that only the shards
+    of a window are read at a time. Utterances outside shards are drawn one by one among them;
+    where there are no others, there is one window in the manifest's order.
+    """
+    if not any(isinstance(u, ShardUtterance) for u in utterances):
+        return [list(range(len(utterances)))]
+    groups: dict[object, list[int]] = {}
+    for index, utterance in enumerate(utterances):
+        group = utterance.shard if isinstance(utterance, ShardUtterance) else index
+        groups.setdefault(group, []).append(index)
+    shuffled = list(groups.values())
+    random.Random(f"{seed}/{epoch}/shards").shuffle(shuffled)
+    order = [index for group in shuffled for index in group]
+    return [order[start : start + size] for start in range(0, len(order), size)]
+
+
+def _add_utterance(tar: tarfile.TarFile, key: str, utterance: Utterance) -> None:
+    sound, suffix = _file_of(utterance)
+    name = key + suffix
+    row = row_of(replace(utterance, audio=Path("/", name), offset_s=0.0), Path("/"))
+    for member, content in ((name, sound), (f"{key}.json", json.dumps(row).encode())):
+        header = tarfile.TarInfo(member)
+        header.size = len(content)
+        tar.addfile(header, io.BytesIO(content))
+
+
+def _file_of(utterance: Utterance) -> tuple[bytes, str]:
+    """The bytes and suffix of a file that holds the utterance from its start."""
+    path = utterance.audio
+    whole = not utterance.offset_s and audio_duration_s(path) < utterance.duration_s + 1
+    if whole and path.suffix in COPIED:
+        return path.read_bytes(), path.suffix
+    rate = soundfile.info(path).samplerate
+    x = read_audio(
+        path, target_rate=rate, offset_s=utterance.offset_s, duration_s=utterance.duration_s
+    )
+    # the inverse of how 16 bits are read, which soundfile's own conversion is not
+    whole_numbers = (x.numpy() * 32768).round().clip(-32768, 32767).astype(np.int16)
+    file = io.BytesIO()
+    soundfile.write(file, whole_numbers, rate, format="FLAC", subtype="PCM_16")
+    return file.getvalue(), ".flac"
+
+
+def _read_shard(shard: Path) -> list[ShardUtterance]:
+    places: dict[str, tuple[int, int]] = {}
+    lines: dict[str, str] = {}
+    try:
+        with tarfile.open(shard, "r:") as tar:
+            for member in tar:
+                if member.name.endswith(".json"):
+                    file = tar.extractfile(member)
+                    lines[member.name] = file.read().decode() if file else ""
+                elif member.isfile():
+                    places[member.name] = member.offset_data, member.size
+    except (tarfile.TarError, OSError, UnicodeDecodeError) as error:
+        raise ManifestError(f"{shard} cannot be read: {error}; copy it again") from error
+    return [_placed(shard, name, line, places) for name, line in lines.items()]
+
+
+def _placed(
+    shard: Path, name: str, line: str, places: dict[str, tuple[int, int]]
+) -> ShardUtterance:
+    try:
+        utterance = parse_row(line, shard.absolute(), check_files=False)
+        start, size = places[utterance.audio.name]
+    except KeyError as error:
+        raise ManifestError(f"{shard}/{name}: no file {error} in the shard") from error
+    except ManifestError as error:
+        raise ManifestError(f"{shard}/{name}: {error}") from error
+    return ShardUtterance(**vars(utterance), start_byte=start, size_bytes=size)

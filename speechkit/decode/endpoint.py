@@ -1,0 +1,73 @@
+"""Where an utterance ends in a stream of text: a pure rule over frames."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from speechkit.errors import ConfigError
+
+End = Literal["nothing", "pause", "longest"]
+"""Why a segment ends: nothing was said, a pause followed speech, or it is as long as may be."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Endpointing:
+    """When a text is final.
+
+    A segment ends after `silence_after_s` of silence that follows speech, after `silence_before_s`
+    of silence in which nothing was said yet, and at `longest_s` in any case. A frame is silent
+    whose best label is the blank or a space.
+    Source: Kaldi `online2/online-endpoint.h`; sherpa-onnx, whose three rules and times these are.
+    """
+
+    __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012
+
+    silence_before_s: float = 2.4
+    silence_after_s: float = 1.2
+    longest_s: float = 20.0
+
+    def __post_init__(self) -> None:
+        for name in ("silence_before_s", "silence_after_s", "longest_s"):
+            if not getattr(self, name) > 0:
+                raise ConfigError(f"{name}={getattr(self, name):g}: give seconds above 0")
+
+    def rule(self, frame_s: float) -> "Rule":
+        """The same in frames of `frame_s` seconds."""
+
+        def frames(seconds: float) -> int:
+            return max(1, round(seconds / frame_s))
+
+        return Rule(
+            before=frames(self.silence_before_s),
+            after=frames(self.silence_after_s),
+            longest=frames(self.longest_s),
+        )
+
+
+@dataclass(frozen=True)
+class Rule:
+    """An `Endpointing` in frames."""
+
+    before: int
+    after: int
+    longest: int
+
+
+@dataclass(frozen=True)
+class Segment:
+    """What the rule remembers: the segment's frames, its last silent ones, and if speech was."""
+
+    frames: int = 0
+    silent: int = 0
+    spoken: bool = False
+
+
+def advance(rule: Rule, state: Segment, silent: bool) -> tuple[Segment, End | None]:
+    """The state after one more frame, a new one where the segment ends, and why it ends."""
+    frames, spoken = state.frames + 1, state.spoken or not silent
+    trailing = state.silent + 1 if silent else 0
+    end: End | None = None
+    if trailing >= (rule.after if spoken else rule.before):
+        end = "pause" if spoken else "nothing"
+    elif frames >= rule.longest:
+        end = "longest"
+    return (Segment(), end) if end else (Segment(frames, trailing, spoken), None)

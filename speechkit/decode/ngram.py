@@ -1,0 +1,196 @@
+"""Back-off n-gram language models, and the ARPA files that hold them."""
+
+import gzip
+import math
+import os
+import zlib
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Protocol, TextIO
+
+from speechkit.errors import SpeechkitError
+
+BEGIN, END, UNKNOWN = "<s>", "</s>", "<unk>"
+IMPOSSIBLE = -99.0
+"""The log10 by which ARPA files say that something never happens."""
+
+
+class LanguageModel(Protocol):
+    """What a decoder asks of a language model over words."""
+
+    order: int
+
+    @property
+    def words(self) -> Collection[str]:
+        """The words it knows, if it can list them."""
+        ...
+
+    def __contains__(self, word: str) -> bool:
+        """Whether it knows a word."""
+        ...
+
+    def score(self, history: Sequence[str], word: str) -> float:
+        """log10 P(word | history)."""
+        ...
+
+
+class NGram:
+    """A back-off model: `log_probs` and `backoffs`, log10, by n-grams with a space between words.
+
+    P(w | h) is that of the n-gram "h w" where it is listed, else backoff(h) · P(w | h without its
+    first word). An unknown word counts as `<unk>`, in the history too; without an `<unk>` it is as
+    likely as the least likely word.
+    Source: Katz, IEEE Trans. ASSP 35(3), 1987.
+    """
+
+    def __init__(self, order: int, log_probs: dict[str, float], backoffs: dict[str, float]) -> None:
+        self.order, self.log_probs, self.backoffs = order, log_probs, backoffs
+        self.words = frozenset(g for g in log_probs if " " not in g) - {BEGIN, END, UNKNOWN}
+        self._rarest = min((log_probs[word] for word in self.words), default=IMPOSSIBLE)
+
+    def __contains__(self, word: str) -> bool:
+        return word in self.words
+
+    def score(self, history: Sequence[str], word: str) -> float:
+        """log10 P(word | history), of which the last order − 1 words count."""
+        known = [self._known(w) for w in (*history[max(0, len(history) - self.order + 1) :], word)]
+        total = 0.0
+        for first in range(len(known)):
+            gram = " ".join(known[first:])
+            if gram in self.log_probs:
+                return total + self.log_probs[gram]
+            total += self.backoffs.get(" ".join(known[first:-1]), 0.0)
+        return total + self._rarest
+
+    def _known(self, word: str) -> str:
+        return word if word in self.log_probs else UNKNOWN
+
+
+def read_arpa(path: str | os.PathLike[str], *, lower: bool = False) -> NGram:
+    """The model in an ARPA file, plain or `.gz`.
+
+    With `lower`, words become lower case; of n-grams that then coincide the likeliest counts.
+    Raises SpeechkitError as `lm.arpa:17: ...`.
+    """
+    path = Path(path)
+    opener = gzip.open if path.suffix == ".gz" else open
+    try:
+        with opener(path, "rt", encoding="utf-8") as file:
+            return _Parser(path, lower).read(file)
+    except OSError as error:
+        reason = error.strerror or error
+        raise SpeechkitError(f"cannot read language model {path}: {reason}") from error
+    except (UnicodeDecodeError, EOFError, zlib.error) as error:
+        raise SpeechkitError(f"{path} is no ARPA text: {error}; give an ARPA file") from error
+
+
+class _Parser:
+    """Reads one ARPA file line by line, and knows the line for its complaints."""
+
+    def __init__(self, path: Path, lower: bool) -> None:
+        self.path, self.lower, self.number = path, lower, 0
+        self.log_probs: dict[str, float] = {}
+        self.backoffs: dict[str, float] = {}
+
+    def read(self, file: TextIO) -> NGram:
+        lines = self._numbered(file)
+        for line in lines:
+            if line == "\\data\\":
+                break
+        else:
+            raise self._error(r"no \data\ section; give an ARPA file")
+        counts, line = self._counts(lines)
+        for n in range(1, len(counts) + 1):
+            if line != f"\\{n}-grams:":
+                raise self._error(f"{line!r}, expected \\{n}-grams:")
+            line = self._grams(lines, n, counts[n - 1])
+        if line != "\\end\\":
+            raise self._error(f"{line!r}, expected \\end\\")
+        return NGram(len(counts), self.log_probs, self.backoffs)
+
+    def _numbered(self, file: TextIO) -> Iterator[str]:
+        for line in file:
+            self.number += 1
+            if stripped := line.strip():
+                yield stripped
+
+    def _counts(self, lines: Iterable[str]) -> tuple[list[int], str]:
+        """How many n-grams of each order are announced, and the line after."""
+        counts: list[int] = []
+        for line in lines:
+            if not line.startswith("ngram "):
+                break
+            order, equals, count = line.removeprefix("ngram ").partition("=")
+            if not equals or order.strip() != str(len(counts) + 1) or not count.strip().isdecimal():
+                raise self._error(f"{line!r}, expected ngram {len(counts) + 1}=COUNT")
+            counts.append(int(count))
+        else:
+            raise self._error("the file ends too early")
+        if not counts:
+            raise self._error(f"{line!r}, expected ngram 1=COUNT")
+        return counts, line
+
+    def _grams(self, lines: Iterable[str], n: int, count: int) -> str:
+        """Takes in the n-grams of one order; the line after them."""
+        found = 0
+        for line in lines:
+            if line[0] == "\\":
+                if found != count:
+                    raise self._error(f"{found} {n}-grams, but {count} are announced")
+                return line
+            fields = line.split()
+            if not n + 1 <= len(fields) <= n + 2:
+                raise self._error(f"{len(fields)} fields, expected log10, {n} words and a back-off")
+            gram = " ".join(fields[1 : n + 1])
+            gram = gram.lower() if self.lower else gram.replace("<UNK>", UNKNOWN)
+            log_prob = self._number(fields[0])
+            if log_prob > 0:
+                raise self._error(f"{fields[0]} is no log10 of a probability")
+            found += 1
+            if gram in self.log_probs:
+                if not self.lower:
+                    raise self._error(f"{gram!r} is listed twice")
+                if log_prob <= self.log_probs[gram]:
+                    continue
+            self.log_probs[gram] = log_prob
+            if len(fields) == n + 2:
+                self.backoffs[gram] = self._number(fields[-1])
+        raise self._error(f"the file ends within the {n}-grams")
+
+    def _number(self, text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if not math.isfinite(value):
+            raise self._error(f"{text!r} is not a number")
+        return value
+
+    def _error(self, reason: str) -> SpeechkitError:
+        return SpeechkitError(f"{self.path}:{self.number}: {reason}")
+
+
+def write_arpa(model: NGram, path: str | os.PathLike[str]) -> None:
+    """Writes an ARPA file, `.gz` if the name says so; it appears whole or not at all."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{os.getpid()}.{path.name}")
+    opener = gzip.open if path.suffix == ".gz" else open
+    with opener(temporary, "wt", encoding="utf-8", newline="\n") as file:
+        file.writelines(f"{line}\n" for line in _arpa_lines(model))
+    temporary.replace(path)
+
+
+def _arpa_lines(model: NGram) -> Iterator[str]:
+    orders: list[list[str]] = [[] for _ in range(model.order)]
+    for gram in model.log_probs:
+        orders[gram.count(" ")].append(gram)
+    yield "\\data\\"
+    for n, grams in enumerate(orders, start=1):
+        yield f"ngram {n}={len(grams)}"
+    for n, grams in enumerate(orders, start=1):
+        yield f"\n\\{n}-grams:"
+        for gram in grams:
+            line = f"{model.log_probs[gram]:.9g}\t{gram}"
+            yield f"{line}\t{model.backoffs[gram]:.9g}" if gram in model.backoffs else line
+    yield "\n\\end\\"

@@ -1,0 +1,95 @@
+"""The beam search of the package pyctcdecode, under the interface of our own."""
+
+import os
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from torch import Tensor
+
+from speechkit.decode.fusion import Hotwords, read_hotwords
+from speechkit.errors import ConfigError, MissingExtraError
+from speechkit.text import decode, encode
+
+
+class Frames(NamedTuple):
+    """All scores so far: the package decodes only whole utterances."""
+
+    scores: tuple[tuple[float, ...], ...]
+
+
+class PyCTCDecode:
+    """pyctcdecode's `BeamSearchDecoderCTC`; each step decodes all frames so far once more.
+
+    The parameters are those of `BeamCTC`; all hotwords have one boost. `lm` needs the module
+    kenlm. Source: https://github.com/kensho-technologies/pyctcdecode.
+    """
+
+    def __init__(
+        self,
+        labels: Sequence[str],
+        beam: int = 100,
+        lm: str | os.PathLike[str] | None = None,
+        alpha: float = 0.5,
+        length_bonus: float = 1.5,
+        unk_score: float = -10.0,
+        hotwords: Hotwords = (),
+        hotword_boost: float = 10.0,
+        min_log_prob: float = -5.0,
+        margin: float = 10.0,
+    ) -> None:
+        try:
+            import pyctcdecode
+        except ImportError as error:
+            raise MissingExtraError("pyctcdecode", "pyctcdecode") from error
+        if lm:
+            try:
+                import kenlm  # noqa: F401
+            except ImportError as error:
+                raise MissingExtraError("kenlm", "kenlm") from error
+        boosts = read_hotwords(hotwords, hotword_boost, labels)
+        if set(boosts.values()) - {hotword_boost}:
+            raise ConfigError("pyctcdecode has one boost for all hotwords; give hotword_boost")
+        self.labels = tuple(labels)
+        self.decoder = pyctcdecode.build_ctcdecoder(
+            [*labels, ""],
+            os.fspath(lm) if lm else None,
+            alpha=alpha,
+            beta=length_bonus,
+            unk_score_offset=unk_score,
+        )
+        self.options = {
+            "beam_width": beam,
+            "beam_prune_logp": -margin,
+            "token_min_logp": min_log_prob,
+            "hotwords": list(boosts),
+            "hotword_weight": hotword_boost,
+        }
+
+    def init(self) -> Frames:
+        return Frames(())
+
+    def step(self, state: Frames, log_probs: Tensor) -> tuple[Frames, str]:
+        """The next state and the best text so far, after valid frames log_probs `[T, V + 1]`."""
+        state = Frames((*state.scores, *map(tuple, log_probs.tolist())))
+        return state, self.finish(state)
+
+    def finish(self, state: Frames) -> str:
+        """The whole text."""
+        return decode(self.ids(state), self.labels)
+
+    def ids(self, state: Frames) -> tuple[int, ...]:
+        """The label ids of the best text if it ends here."""
+        if not state.scores:
+            return ()
+        text = self.decoder.decode(np.array(state.scores, dtype=np.float32), **self.options)
+        return tuple(encode(text, self.labels).tolist())
+
+    def stable(self, state: Frames) -> str:
+        """The beginning of the text that no further frame can change: unknown, thus empty."""
+        return ""
+
+    def restore(self, values: Sequence[Any]) -> Frames:
+        """The state from its nested lists, as JSON stores it."""
+        (scores,) = values
+        return Frames(tuple(map(tuple, scores)))

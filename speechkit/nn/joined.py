@@ -1,0 +1,99 @@
+"""A row of layers in which one op computes what stands behind a norm, for training."""
+
+from collections.abc import Callable
+from functools import partial
+from itertools import pairwise
+from typing import Any, TypeGuard
+
+from torch import nn
+from torch.nn.modules.module import _has_any_global_hook
+
+from speechkit.nn.frame import Add, BatchNorm
+from speechkit.nn.stream import Chunk, FrameWise, Residual, Serial, StreamLayer
+from speechkit.ops.activation import Activation, activation_of
+
+_Run = Callable[[Chunk], Chunk]
+RELU = Activation("relu")
+HOOKS = "_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backward_hooks"
+
+
+class Joined(Serial):
+    """Layers one after the other, as Serial, with fewer passes over memory in training.
+
+        BatchNorm, ReLU                          →  one op
+        a body that ends in BatchNorm, Add, ReLU →  one op
+
+    What a hook watches, a subclass, or a norm that is in evaluation, stays the layer it is.
+    """
+
+    def forward(self, c: Chunk) -> Chunk:
+        if not self.training or _has_any_global_hook():
+            return super().forward(c)
+        return _through(_runs(_row(self)), c)
+
+
+def _through(runs: list[_Run], c: Chunk) -> Chunk:
+    for run in runs:
+        c = run(c)
+    return c
+
+
+def _row(layer: Serial) -> list[StreamLayer]:
+    """The layers of a row, with those of the rows in it."""
+    return [part for child in layer for part in (_row(child) if _is_row(child) else [child])]
+
+
+def _runs(row: list[StreamLayer]) -> list[_Run]:
+    """What to call in turn."""
+    runs: list[_Run] = list(row[:1])
+    for layer, after in pairwise(row):
+        if _is_relu(after) and (joined := _with_relu(layer)):
+            runs[-1] = joined
+        else:
+            runs.append(after)
+    return runs
+
+
+def _with_relu(layer: StreamLayer) -> _Run | None:
+    """ReLU behind a layer in one op, if there is one that does both."""
+    if _is_norm(layer):
+        return partial(layer.normalize_batch, relu=True)
+    if _is_sum(layer) and _is_row(layer.body):
+        body = _row(layer.body)
+        if body and _is_norm(norm := body[-1]):
+            return partial(_sum_with_relu, _runs(body[:-1]), norm, layer.shortcut)
+    return None
+
+
+def _sum_with_relu(head: list[_Run], norm: BatchNorm, shortcut: StreamLayer, c: Chunk) -> Chunk:
+    return norm.normalize_batch(_through(head, c), True, shortcut(c).x)
+
+
+def _is_row(layer: StreamLayer) -> TypeGuard[Serial]:
+    return _is_just(layer, Serial, Joined)
+
+
+def _is_norm(layer: StreamLayer) -> TypeGuard[BatchNorm]:
+    # a subclass may have another `normalize_batch`, which says the same of its arguments
+    if not isinstance(layer, BatchNorm) or type(layer).forward is not BatchNorm.forward:
+        return False
+    return layer.training and _is_just(layer, type(layer))
+
+
+def _is_sum(layer: StreamLayer) -> TypeGuard[Residual]:
+    if not isinstance(layer, Residual):
+        return False
+    return _is_just(layer, Residual) and _is_just(layer.merge, Add)
+
+
+def _is_relu(layer: StreamLayer) -> bool:
+    if not _is_just(layer, FrameWise):
+        return False
+    module: Any = layer.module
+    return _is_just(module, type(module)) and activation_of(module) == RELU
+
+
+def _is_just(module: nn.Module, *kinds: type[nn.Module]) -> bool:
+    """Whether a module does what its class says, and nobody watches."""
+    changed = "forward" in vars(module) or any(getattr(module, hooks) for hooks in HOOKS)
+    return type(module) in kinds and not changed

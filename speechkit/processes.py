@@ -1,0 +1,127 @@
+"""The processes of a run: one, or several that each take a share of every batch."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from speechkit.errors import MissingExtraError, TrainingError
+
+DDP, FSDP = STRATEGIES = ("ddp", "fsdp")
+
+
+def launch(device: str, precision: str, strategy: str, devices: int, nodes: int) -> Any:
+    """The Lightning Fabric of `devices` processes on each of `nodes` machines.
+
+    Those that `torchrun` or SLURM started find each other; otherwise Fabric starts them.
+    """
+    try:
+        from lightning_fabric import Fabric
+        from lightning_fabric.utilities.exceptions import MisconfigurationException
+    except ImportError as error:
+        raise MissingExtraError("lightning-fabric", "train") from error
+    accelerator, _, index = device.partition(":")
+    many = devices * nodes > 1
+    started = int(os.environ.get("WORLD_SIZE", devices * nodes))
+    if started != devices * nodes:
+        raise TrainingError(
+            f"{started} processes were started for devices={devices}, nodes={nodes}; "
+            f"type --set devices={started}, or as many as one machine has"
+        )
+    if index and many:
+        raise TrainingError(f"device {device!r} is a single one; leave out :{index}")
+    try:
+        fabric = Fabric(
+            accelerator=accelerator,
+            devices=[int(index)] if index else devices,
+            num_nodes=nodes,
+            strategy=_strategy(strategy, devices * nodes) if many else "auto",
+            precision=precision,  # type: ignore[arg-type]
+        )
+    except (ValueError, RuntimeError, MisconfigurationException) as error:
+        raise TrainingError(f"device {device!r}, precision {precision!r}: {error}") from error
+    fabric.launch()
+    return fabric
+
+
+def is_first() -> bool:
+    """Whether this is the process that speaks, by what torchrun, SLURM or Fabric told it."""
+    told = ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID")
+    return all(os.environ.get(name, "0") == "0" for name in told)
+
+
+@contextmanager
+def one_line_failures(fabric: Any) -> Iterator[None]:
+    """What a process says when another one has failed, which says why itself."""
+    try:
+        yield
+    except RuntimeError as error:
+        if fabric.world_size == 1 or not _is_of_the_connection(error):
+            raise
+        raise TrainingError(
+            f"process {fabric.global_rank} of {fabric.world_size} lost another one; "
+            "see what that one said, then go on with --resume"
+        ) from error
+
+
+def weight(fabric: Any, rows: int) -> float:
+    """What the mean loss of this process's `rows` is multiplied by, for gradients that are averaged
+    over processes to be those of the mean over all rows: rows · processes / all rows."""
+    if fabric.world_size == 1:
+        return 1.0
+    everyone = fabric.all_reduce(torch.tensor(float(rows), device=fabric.device), reduce_op="sum")
+    return rows * fabric.world_size / float(everyone)
+
+
+def mean(fabric: Any, value: float) -> float:
+    """The mean of what each process has."""
+    if fabric.world_size == 1:
+        return value
+    x = torch.tensor(value, dtype=torch.float64, device=fabric.device)
+    return float(fabric.all_reduce(x, reduce_op="mean"))
+
+
+def gathered(x: Tensor) -> Tensor:
+    """`[P, …]` of each process's `x`."""
+    parts = [torch.empty_like(x) for _ in range(torch.distributed.get_world_size())]
+    torch.distributed.all_gather(parts, x.contiguous())
+    return torch.stack(parts)
+
+
+def whole(x: Tensor) -> Tensor:
+    """A tensor that FSDP has spread over the processes, in one; any other as it is."""
+    return x.full_tensor() if hasattr(x, "full_tensor") else x
+
+
+def spread_as(x: Tensor, parameter: Tensor) -> Tensor:
+    """A whole tensor, of a parameter's shape or of one number, spread as the parameter is."""
+    from torch.distributed.tensor import DTensor, Replicate, distribute_tensor
+
+    if not isinstance(parameter, DTensor):
+        return x
+    placements = parameter.placements if x.shape == parameter.shape else [Replicate()]
+    return distribute_tensor(x.to(parameter.device), parameter.device_mesh, placements)
+
+
+def _strategy(name: str, processes: int) -> Any:
+    if name == DDP:
+        return DDP
+    from lightning_fabric.strategies import ModelParallelStrategy
+
+    # FSDP2, which alone keeps each tensor's norm in reach of an optimiser
+    return ModelParallelStrategy(_spread, data_parallel_size=processes, tensor_parallel_size=1)
+
+
+def _spread(model: nn.Module, mesh: Any) -> nn.Module:
+    from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
+
+    fully_shard(model, mesh=mesh["data_parallel"])
+    register_fsdp_forward_method(model, "score")
+    return model
+
+
+def _is_of_the_connection(error: RuntimeError) -> bool:
+    return isinstance(error, torch.distributed.DistError) or "gloo" in str(error).lower()

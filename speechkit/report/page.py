@@ -1,0 +1,106 @@
+"""A page of HTML that needs nothing else, and the tables and plots on it."""
+
+from collections.abc import Mapping, Sequence
+from html import escape
+from string import Template
+from typing import Any
+
+SIDE = 260
+"""A plot's width and height, in pixels."""
+
+PAGE = Template("""<!doctype html>
+<html lang="en">
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width">
+<title>$title</title>
+<style>
+body { font: 15px/1.5 system-ui, sans-serif; max-width: 60em; margin: 2em auto; padding: 0 1em }
+table { border-collapse: collapse }
+td, th { padding: .15em .7em; text-align: left; border-bottom: 1px solid #ddd }
+td.n { text-align: right; font-variant-numeric: tabular-nums }
+svg { font-size: 12px }
+ins { background: #cfe8cf; text-decoration: none }
+del { background: #f5cccc }
+</style>
+<h1>$title</h1>
+$body
+</html>
+""")
+
+
+def page(title: str, figures: Mapping[str, Any], sections: Sequence[tuple[str, str]]) -> str:
+    """The page: the figures, then each section's title and HTML."""
+    summary = table(("", ""), [(name, number(value)) for name, value in figures.items()])
+    parts = [summary, *(f"<h2>{escape(name)}</h2>\n{html}" for name, html in sections)]
+    return PAGE.substitute(title=escape(title), body="\n".join(parts))
+
+
+def number(value: Any) -> str:
+    """A count as it is, anything else with four digits."""
+    return f"{value:.4f}" if isinstance(value, float) else str(value)
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table of plain text; cells after a row's first are numbers."""
+    cells = "".join(f"<th>{escape(cell)}</th>" for cell in head)
+    lines = [f"<tr>{cells}</tr>"] if any(head) else []
+    for name, *values in rows:
+        numbers = "".join(f'<td class="n">{escape(value)}</td>' for value in values)
+        lines.append(f"<tr><td>{escape(name)}</td>{numbers}</tr>")
+    return "<table>" + "\n".join(lines) + "</table>"
+
+
+def heat(labels: Sequence[str], counts: Sequence[Sequence[int]]) -> str:
+    """A matrix of counts, each cell as dark as its share of the row."""
+    head = "".join(f"<th>{escape(label)}</th>" for label in labels)
+    lines = [f"<tr><th></th>{head}</tr>"]
+    for label, row in zip(labels, counts, strict=True):
+        whole = max(sum(row), 1)
+        cells = "".join(
+            f'<td class="n" style="background:rgba(40,100,180,{0.8 * count / whole:.3f})">'
+            f"{count}</td>"
+            for count in row
+        )
+        lines.append(f"<tr><th>{escape(label)}</th>{cells}</tr>")
+    return "<table>" + "\n".join(lines) + "</table>"
+
+
+def bars(values: Mapping[str, float]) -> str:
+    """A horizontal bar for each name, the longest for the largest value."""
+    top = max(values.values(), default=0) or 1
+    rows = [
+        f'<text x="110" y="{20 * i + 14}" text-anchor="end">{escape(name)}</text>'
+        f'<rect x="116" y="{20 * i + 3}" width="{400 * value / top:.1f}" height="14" '
+        f'fill="#2864b4"/><text x="{122 + 400 * value / top:.1f}" y="{20 * i + 14}">'
+        f"{value:.4f}</text>"
+        for i, (name, value) in enumerate(values.items())
+    ]
+    return f'<svg width="600" height="{20 * len(values)}">{"".join(rows)}</svg>'
+
+
+def curve(
+    points: Sequence[Sequence[float]], across: str, up: str, sizes: Sequence[float] = ()
+) -> str:
+    """Points in the unit square joined by a line over the diagonal; `sizes` are discs' radii."""
+
+    def xy(x: float, y: float) -> tuple[float, float]:
+        return 40 + SIDE * x, 10 + SIDE * (1 - y)
+
+    line = " ".join("{:.1f},{:.1f}".format(*xy(x, y)) for x, y in points)
+    discs = "".join(
+        '<circle cx="{:.1f}" cy="{:.1f}" r="{:.1f}" fill="#2864b4"/>'.format(*xy(x, y), radius)
+        for (x, y), radius in zip(points, sizes, strict=False)
+    )
+    ends = "{:.0f},{:.0f} {:.0f},{:.0f}".format(*xy(0, 0), *xy(1, 1))
+    middle = SIDE / 2
+    return (
+        f'<svg width="{SIDE + 60}" height="{SIDE + 50}" fill="none">'
+        f'<rect x="40" y="10" width="{SIDE}" height="{SIDE}" stroke="#bbb"/>'
+        f'<polyline points="{ends}" stroke="#bbb" stroke-dasharray="4"/>'
+        f'<polyline points="{line}" stroke="#2864b4" stroke-width="2"/>{discs}'
+        f'<g fill="#000"><text x="{40 + middle}" y="{SIDE + 40}" text-anchor="middle">'
+        f'{escape(across)}</text><text x="40" y="{SIDE + 24}">0</text>'
+        f'<text x="{SIDE + 34}" y="{SIDE + 24}">1</text><text x="26" y="18">1</text>'
+        f'<text transform="translate(20 {10 + middle}) rotate(-90)" text-anchor="middle">'
+        f"{escape(up)}</text></g></svg>"
+    )

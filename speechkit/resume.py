@@ -1,0 +1,137 @@
+"""The folder of a run: what an interrupted run needs to go on bit by bit."""
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from speechkit.checkpoint import mend_folder, read_tensors, whole_folder, write_model
+from speechkit.config import to_dict, write_json
+from speechkit.errors import TrainingError
+from speechkit.models import Model
+from speechkit.processes import gathered, spread_as, whole
+
+LAST, BEST, TRAINING = "last", "best", "training"
+RUN = "run.json"
+
+
+@dataclass
+class Loop:
+    """Where a run is, and what fp16's scaler is at: exactly what `loop.json` holds."""
+
+    step: int = 0
+    epoch: int = 0
+    batch: int = 0
+    best: float = float("inf")
+    marks: dict[str, float] = field(default_factory=dict)
+    scaler: dict[str, float] = field(default_factory=dict)
+
+
+def open_folder(out: Path, run: Any, resume: bool) -> bool:
+    """Mends what a killed process left in the folder; whether there is a state to go on from.
+
+    TrainingError where there is a run already and `resume` is not asked for, or none and it is.
+    """
+    for name in (LAST, BEST):
+        mend_folder(out / name)
+    started = (out / LAST).is_dir()
+    if resume and not (out / RUN).is_file():
+        raise TrainingError(f"{out} holds no run to resume; leave out --resume")
+    if started and not resume:
+        raise TrainingError(f"{out} holds a run already; add --resume or choose another --out")
+    if resume:
+        stored = json.loads((out / RUN).read_text(encoding="utf-8"))
+        if stored["model"] != json.loads(json.dumps(to_dict(run.model))):
+            raise TrainingError(f"{out} was trained with another model; see {out / RUN}")
+    return started
+
+
+def write_run(out: Path, run: Any) -> None:
+    """Writes `run.json`, whole or not at all."""
+    out.mkdir(parents=True, exist_ok=True)
+    part = out / f".{RUN}.part"
+    write_json(part, to_dict(run))
+    part.replace(out / RUN)
+
+
+def write_training(
+    path: Path, fabric: Any, model: Model, average: Model, optimizer: Any, loop: Loop
+) -> None:
+    """The averaged model as a model folder, and beside it what the next step depends on.
+
+    Every process takes part and the first one writes.
+    """
+    weights = {name: whole(value).contiguous() for name, value in model.state_dict().items()}
+    state = optimizer.state_dict()
+    flat = {
+        f"{index}/{name}": whole(value).contiguous()
+        for index, values in state["state"].items()
+        for name, value in values.items()
+        if isinstance(value, Tensor)
+    }
+    generators = _generators(fabric)
+    if not fabric.is_global_zero:
+        return
+    loop.scaler = fabric.strategy.precision.state_dict()
+    groups = json.dumps(state["param_groups"])
+    with whole_folder(path) as folder:
+        write_model(average, folder)
+        training = folder / TRAINING
+        training.mkdir()
+        save_file(weights, training / "weights.safetensors")
+        save_file(flat, training / "optimizer.safetensors", {"groups": groups})
+        save_file(generators, training / "rng.safetensors")
+        write_json(training / "loop.json", asdict(loop))
+
+
+def read_weights(path: Path, model: Model, average: Model) -> None:
+    """Puts back the weights that `write_training` wrote, before they are spread over processes."""
+    average.load_state_dict(read_tensors(path / "model.safetensors"))
+    model.load_state_dict(read_tensors(path / TRAINING / "weights.safetensors"))
+
+
+def read_training(path: Path, fabric: Any, optimizer: Any) -> Loop:
+    """Puts back everything else that `write_training` wrote."""
+    training = path / TRAINING
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    state: dict[int, dict[str, Tensor]] = {}
+    for key, value in read_tensors(training / "optimizer.safetensors").items():
+        index, _, name = key.partition("/")
+        state.setdefault(int(index), {})[name] = spread_as(value, parameters[int(index)])
+    with safe_open(training / "optimizer.safetensors", "pt") as file:
+        groups = json.loads(file.metadata()["groups"])
+    optimizer.load_state_dict({"state": state, "param_groups": groups})
+    _set_generators(read_tensors(training / "rng.safetensors"), fabric)
+    loop = Loop(**json.loads((training / "loop.json").read_text(encoding="utf-8")))
+    if loop.scaler:
+        fabric.strategy.precision.load_state_dict(loop.scaler)
+    return loop
+
+
+def _generators(fabric: Any) -> dict[str, Tensor]:
+    """The states of the random generators, of one process `[N]` or of several `[P, N]`."""
+    device = fabric.device
+    states = {"cpu": torch.get_rng_state()}
+    if device.type == "cuda":
+        states["cuda"] = torch.cuda.get_rng_state(device)
+    if fabric.world_size == 1:
+        return states
+    return {name: gathered(x.to(device)).cpu() for name, x in states.items()}
+
+
+def _set_generators(states: dict[str, Tensor], fabric: Any) -> None:
+    rows = {name: x.view(-1, x.shape[-1]) for name, x in states.items()}
+    if (processes := len(rows["cpu"])) != fabric.world_size:
+        raise TrainingError(
+            f"the run was of {processes} processes, not {fabric.world_size}; resume it with as many"
+        )
+    # torch reads a view from the start of its storage
+    own = {name: x[fabric.global_rank].clone() for name, x in rows.items()}
+    torch.set_rng_state(own["cpu"])
+    if "cuda" in own and fabric.device.type == "cuda":
+        torch.cuda.set_rng_state(own["cuda"], fabric.device)

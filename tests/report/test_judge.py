@@ -1,0 +1,51 @@
+"""Reports agree with `evaluate`, for each kind of model."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from speechkit.errors import ConfigError
+from speechkit.evaluation import evaluate
+from speechkit.models import Net, build
+from speechkit.report import judge
+
+
+def test_a_report_s_figures_are_those_of_evaluate(net: Net, corpus: Callable[..., Path]) -> None:
+    model, manifest = build(net).eval(), corpus(5)
+    marks, figures = evaluate(model, manifest), judge(model, manifest).figures
+    assert {key: figures[key] for key in marks} == pytest.approx(marks)
+
+
+def test_a_report_keeps_the_manifest_s_order(
+    nets: dict[str, Net], corpus: Callable[..., Path]
+) -> None:
+    judged = judge(build(nets["ctc"]).eval(), corpus(5))
+    assert [h.utterance.audio.name for h in judged.heard] == [f"train{i}.wav" for i in range(5)]
+
+
+def test_sessions_hear_the_same_words(nets: dict[str, Net], corpus: Callable[..., Path]) -> None:
+    model, manifest = build(nets["ctc"]).eval(), corpus(5)
+    whole, streamed = judge(model, manifest), judge(model, manifest, streaming=True)
+    assert [h.text for h in streamed.heard] == [h.text for h in whole.heard]
+    assert any(h.text for h in whole.heard)
+    for one, other in zip(streamed.heard, whole.heard, strict=True):
+        assert [w.text for w in one.words] == [w.text for w in other.words]
+
+
+@pytest.mark.parametrize("options", [{"streaming": True}, {"decoder": "beam"}])
+def test_options_of_recognition_are_refused_elsewhere(
+    nets: dict[str, Net], corpus: Callable[..., Path], options: dict
+) -> None:
+    with pytest.raises(ConfigError, match="are for recognition; leave them out for a marblenet"):
+        judge(build(nets["frame"]), corpus(2), **options)
+
+
+def test_sessions_have_no_other_decoder(nets: dict[str, Net], corpus: Callable[..., Path]) -> None:
+    with pytest.raises(ConfigError, match="sessions read greedily, not with beam"):
+        judge(build(nets["ctc"]), corpus(2), decoder="beam", streaming=True)
+
+
+def test_a_report_reads_with_any_decoder(nets: dict[str, Net], corpus: Callable[..., Path]) -> None:
+    judged = judge(build(nets["ctc"]).eval(), corpus(3), decoder="beam:beam=4")
+    assert all([w.text for w in h.words] == h.text.split() for h in judged.heard)

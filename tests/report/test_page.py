@@ -1,0 +1,49 @@
+"""The page and its parts are well formed and show what they are given."""
+
+from xml.etree import ElementTree
+
+import pytest
+
+from speechkit.report.page import bars, curve, heat, page, table
+
+PARTS = {
+    "table": table(("a", "<b>"), [("x & y", "1"), ("z", "2")]),
+    "heat": heat(("yes", "<no>"), [[3, 1], [0, 0]]),
+    "bars": bars({"ann": 0.5, "b&b": 0.25}),
+    "no bars": bars({}),
+    "zero bars": bars({"ann": 0.0}),
+    "curve": curve([(0, 0), (0.5, 1), (1, 1)], "x", "y < 1"),
+    "discs": curve([(0.5, 1.0)], "x", "y", [4.0]),
+}
+
+
+@pytest.mark.parametrize("name", PARTS)
+def test_each_part_is_well_formed(name: str) -> None:
+    ElementTree.fromstring(PARTS[name])
+
+
+def test_a_matrix_is_as_dark_as_the_share_of_its_row() -> None:
+    cells = list(ElementTree.fromstring(PARTS["heat"]).iter("td"))
+    assert [cell.text for cell in cells] == ["3", "1", "0", "0"]
+    assert cells[0].get("style", "").endswith(",0.600)")
+    assert cells[2].get("style", "").endswith(",0.000)")
+
+
+def test_bars_are_as_long_as_their_values() -> None:
+    one, other = ElementTree.fromstring(PARTS["bars"]).iter("rect")
+    assert float(one.get("width", 0)) == 2 * float(other.get("width", 0)) > 0
+
+
+def test_a_curve_begins_below_on_the_left() -> None:
+    line = list(ElementTree.fromstring(PARTS["curve"]).iter("polyline"))[1]
+    (x, y), *_, (right, top) = [p.split(",") for p in line.get("points", "").split()]
+    assert float(x) < float(right)
+    assert float(y) > float(top)
+
+
+def test_a_page_shows_figures_and_sections() -> None:
+    html = page("<m>", {"n": 3, "wer": 0.25}, [("A & B", "<p>here</p>")])
+    assert "<title>&lt;m&gt;</title>" in html
+    assert '<td>wer</td><td class="n">0.2500</td>' in html
+    assert '<td>n</td><td class="n">3</td>' in html
+    assert "<h2>A &amp; B</h2>\n<p>here</p>" in html

@@ -1,0 +1,84 @@
+"""What a report says of a recogniser."""
+
+from pathlib import Path
+
+import pytest
+
+from speechkit.data import Utterance
+from speechkit.events import Final, Partial, Word
+from speechkit.report.page import page
+from speechkit.report.recognition import Delays, Heard, Recognized, delays
+
+
+def heard(said: str, text: str, speaker: str | None = None, score: float = 0.5, **more) -> Heard:
+    utterance = Utterance(audio=Path("a&b.wav"), duration_s=2.0, text=said, speaker=speaker)
+    words = tuple(Word(w, float(i), i + 0.5, score) for i, w in enumerate(text.split()))
+    return Heard(utterance, said, text, words, **more)
+
+
+def test_figures_count_words_and_time() -> None:
+    judged = Recognized([heard("a b c d", "a x c"), heard("e", "e f")], wall_s=1.0)
+    assert judged.figures == pytest.approx(
+        {
+            "n": 2,
+            "wer": 3 / 5,
+            "cer": 5 / 8,
+            "words": 5,
+            "substitutions": 1,
+            "deletions": 1,
+            "insertions": 1,
+            "rtf": 0.25,
+            # three of five words are right, and all claim a half
+            "calibration_error": 0.1,
+        }
+    )
+
+
+def test_what_was_not_heard_has_no_calibration() -> None:
+    judged = Recognized([heard("a", "")], wall_s=1.0)
+    assert "calibration_error" not in judged.figures
+    assert [title for title, _ in judged.sections()] == ["Speakers", "Worst utterances"]
+
+
+def test_speakers_come_worst_first() -> None:
+    judged = Recognized(
+        [heard("a b", "a b", "ann"), heard("a b", "a", "bob"), heard("a", "a")], wall_s=1.0
+    )
+    html = dict(judged.sections())["Speakers"]
+    assert html.index("bob") < html.index("ann")
+    assert "unknown" in html
+    assert '<tr><td>bob</td><td class="n">1</td><td class="n">2</td>' in html
+
+
+def test_the_worst_utterances_show_what_was_said_and_heard() -> None:
+    judged = Recognized([heard("a", "a"), heard("b c", "<i>"), heard("d", "d e")], wall_s=1.0)
+    html = dict(judged.sections())["Worst utterances"]
+    first, second = html.split("\n")
+    assert "<del>b</del>" in first or "<del>b c</del>" in first
+    assert "<ins>&lt;i&gt;</ins>" in first
+    assert "a&amp;b.wav, 2 wrong" in first
+    assert second.endswith("d <ins>e</ins></p>")
+    assert "<i>" not in page("t", judged.figures, judged.sections())
+
+
+def test_delays_are_from_the_words_to_what_was_said_of_them() -> None:
+    words = Word("hi", 1.0, 1.5, 1), Word("lo", 1.5, 2.0, 1)
+    events = [
+        Partial("h", 1.1, 1.3),
+        Partial("hi", 1.4, 1.6),
+        Partial("hi l", 1.7, 1.8),
+        Final("hi lo", words, 2.0, 2.9),
+        Partial("ok", 5.0, 5.1),
+        Final("ok", (Word("ok", 4.5, 5.0, 1),), 5.0, 5.8),
+    ]
+    found = delays(events)
+    assert found.first == pytest.approx((0.3, 0.6))
+    assert found.word == pytest.approx((0.1, 0.9, 0.1))
+    assert found.final == pytest.approx((0.9, 0.8))
+
+
+def test_latencies_are_medians_and_a_section() -> None:
+    late = Delays(first=(0.1, 0.2, 0.9), word=(0.5,), final=(1.0,))
+    judged = Recognized([heard("a", "a", delays=late)], wall_s=1.0)
+    assert judged.figures["first_latency_s"] == 0.2
+    assert '<td class="n">0.90</td>' in dict(judged.sections())["Latency"]

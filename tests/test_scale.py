@@ -1,0 +1,225 @@
+"""Several processes are as one, and a run that is killed over and over as one that never was."""
+
+import json
+import multiprocessing
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch import Tensor
+
+from speechkit.checkpoint import load, mend_folder
+from speechkit.config import to_dict, write_json
+from speechkit.data import read_manifest
+from speechkit.errors import TrainingError
+from speechkit.resume import BEST, LAST
+from speechkit.train import Data, Run, fit
+
+Corpus = Callable[..., Path]
+
+FIT = """
+import json, sys
+import torch
+from speechkit.config import from_dict
+from speechkit.errors import SpeechkitError
+from speechkit.train import Run, fit
+
+torch.set_num_threads(1)
+try:
+    for run, out, resume in json.load(open(sys.argv[1])):
+        fit(from_dict(Run, run), out, resume, device="cpu")
+except SpeechkitError as error:
+    sys.exit(f"error: {error}")
+"""
+
+
+def fit_in_two(folder: Path, *runs: tuple[Run, str, bool]) -> subprocess.CompletedProcess[str]:
+    """Fits runs one after the other into folders, each by two processes that talk by gloo."""
+    (folder / "fit.py").write_text(FIT)
+    rows = [(to_dict(run), str(folder / out), resume) for run, out, resume in runs]
+    write_json(folder / "runs.json", rows)
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
+    launcher += ["--master-port", str(random.randrange(20000, 30000))]
+    code = [*launcher, str(folder / "fit.py"), str(folder / "runs.json")]
+    return subprocess.run(code, capture_output=True, text=True)
+
+
+def weights(out: Path) -> dict[str, Tensor]:
+    return load_file(out / LAST / "training" / "weights.safetensors")
+
+
+def figures(out: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+
+
+@pytest.fixture
+def run(nets: dict[str, Any], corpus: Corpus) -> Run:
+    """Thirteen rows in batches of six: the last of an epoch has fewer rows than two processes."""
+    return Run(
+        model=replace(nets["clip"], norm="none"),
+        data=Data(train=corpus(13, "train"), dev=corpus(3, "dev"), batch_size=6),
+        steps=6,
+        optimizer="novograd:lr=0.01,weight_decay=0.001",
+        augment=("white_noise", "spec_augment"),
+        ema=0.9,
+        clip_norm=1.0,
+        eval_every=3,
+        save_every=3,
+        log_every=1,
+    )
+
+
+def in_two(run: Run, **changes: Any) -> Run:
+    data = replace(run.data, batch_size=run.data.batch_size // 2)
+    return replace(run, data=data, devices=2, **changes)
+
+
+def test_two_processes_are_as_one_with_twice_the_batch(
+    run: Run, corpus: Corpus, tmp_path: Path
+) -> None:
+    # a row in each process even in the last batch, for what is said of running variances below
+    even = replace(run.data, train=corpus(14, "even"))
+    batch = replace(run, model=replace(run.model, norm="batch"), data=even)
+    twice = replace(run, accumulate=2)
+    runs = {"plain": run, "accumulated": twice, "batch_norm": batch}
+    many = [(in_two(one), f"{name}_two", False) for name, one in runs.items()]
+    many.append((in_two(run, strategy="fsdp"), "plain_fsdp", False))
+    done = fit_in_two(tmp_path, *many)
+    assert done.returncode == 0, done.stderr
+    for name, one in runs.items():
+        fit(one, tmp_path / name, device="cpu")
+    pairs = [(f"{name}_two", name) for name in runs]
+    for two, one in [*pairs, ("plain_fsdp", "plain")]:
+        for name, value in weights(tmp_path / one).items():
+            other = weights(tmp_path / two)[name]
+            torch.testing.assert_close(other, value, rtol=0, atol=1e-5, msg=f"{two}: {name}")
+        average, other = (load(tmp_path / out / BEST).state_dict() for out in (one, two))
+        for name, value in average.items():
+            torch.testing.assert_close(other[name], value, rtol=0, atol=1e-5)
+        # as one process, which wrote nothing twice
+        for mine, theirs in zip(figures(tmp_path / one), figures(tmp_path / two), strict=True):
+            assert theirs == pytest.approx(mine, abs=1e-5)
+
+
+def test_two_processes_go_on_bit_by_bit(run: Run, tmp_path: Path) -> None:
+    run = in_two(run, model=replace(run.model, norm="batch", dropout=0.2))
+    half = replace(run, steps=3, schedule="constant")
+    runs = (run, "whole", False), (half, "parts", False), (run, "parts", True)
+    runs = [(replace(one, schedule="constant"), out, resume) for one, out, resume in runs]
+    done = fit_in_two(tmp_path, *runs)
+    assert done.returncode == 0, done.stderr
+    assert_same(tmp_path / "whole", tmp_path / "parts")
+    with pytest.raises(TrainingError, match="was of 2 processes, not 1; resume it with as many"):
+        fit(replace(run, devices=1, steps=9), tmp_path / "parts", resume=True, device="cpu")
+
+
+def test_a_process_that_fails_says_why_in_one_line(run: Run, tmp_path: Path) -> None:
+    rows = read_manifest(run.data.train)
+    rows[3].audio.write_bytes(b"RIFF")
+    done = fit_in_two(tmp_path, (in_two(run), "out", False))
+    assert done.returncode
+    said = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert any(str(rows[3].audio) in line for line in said)
+    assert all("lost another one" in line for line in said if str(rows[3].audio) not in line)
+    assert f'Traceback (most recent call last):\n  File "{tmp_path}' not in done.stderr
+
+
+def test_the_number_of_processes_must_be_the_one_started(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    with pytest.raises(TrainingError, match=r"4 processes were started for devices=1, nodes=1; "):
+        fit(run, tmp_path / "out", device="cpu")
+
+
+def assert_same(whole: Path, killed: Path) -> None:
+    """Every byte of the state, the best model and the figures."""
+    files = [path.relative_to(whole) for path in (whole / LAST).rglob("*") if path.is_file()]
+    assert len(files) >= 6
+    for file in [*files, Path(BEST, "model.safetensors"), Path("metrics.jsonl")]:
+        assert (whole / file).read_bytes() == (killed / file).read_bytes(), file
+
+
+def fit_until_killed(run: Run, out: Path, delay_s: float | None) -> bool:
+    """Fits in another process, which gets SIGKILL so long after its start unless it has ended."""
+    process = multiprocessing.get_context("fork").Process(
+        target=fit, args=(run, out), kwargs={"resume": (out / "run.json").exists(), "device": "cpu"}
+    )
+    process.start()
+    process.join(delay_s)
+    killed = process.is_alive()
+    if killed:
+        assert process.pid is not None
+        os.kill(process.pid, signal.SIGKILL)
+        process.join()
+    assert process.exitcode == (-signal.SIGKILL if killed else 0)
+    return killed
+
+
+@pytest.mark.parametrize("kills", [3, pytest.param(20, marks=pytest.mark.slow)])
+def test_a_run_killed_at_random_moments_is_as_one_that_was_not(
+    nets: dict[str, Any], run: Run, tmp_path: Path, kills: int
+) -> None:
+    chance = random.Random(0)
+    run = replace(
+        run, model=replace(nets["clip"], dropout=0.2), steps=24, eval_every=5, save_every=2
+    )
+    whole = tmp_path / "whole"
+    # the second one is as quick as those that will be killed
+    fit(run, tmp_path / "first", device="cpu")
+    started_s = time.perf_counter()
+    assert not fit_until_killed(run, whole, delay_s=None)
+    whole_s = time.perf_counter() - started_s
+    number = 0
+    while kills:
+        number += 1
+        out = tmp_path / str(number)
+        while fit_until_killed(run, out, chance.uniform(0, whole_s / 2) if kills else None):
+            kills -= 1
+        assert_same(whole, out)
+        assert not list(out.glob(".*"))
+        board = EventAccumulator(str(out / "tensorboard")).Reload()
+        logged = {row["step"]: row["loss"] for row in figures(out) if "loss" in row}
+        seen = {event.step: event.value for event in board.Scalars("loss")}
+        assert seen == pytest.approx(logged)
+
+
+def test_a_folder_that_was_being_replaced_is_mended(tmp_path: Path) -> None:
+    for name, text in (("old", "1"), ("new", "2")):
+        folder = tmp_path / ".last.x1" / name
+        folder.mkdir(parents=True)
+        (folder / "config.json").write_text(text)
+    (tmp_path / ".last.x2" / "new").mkdir(parents=True)
+    mend_folder(tmp_path / "last")
+    assert (tmp_path / "last" / "config.json").read_text() == "2"
+    assert [path.name for path in tmp_path.iterdir()] == ["last"]
+
+
+def test_a_line_that_was_being_written_is_dropped(run: Run, tmp_path: Path) -> None:
+    fit(run, tmp_path / "whole", device="cpu")
+    fit(replace(run, steps=3, schedule="constant"), tmp_path / "parts", device="cpu")
+    with (tmp_path / "parts" / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 4, "lo')
+    fit(run, tmp_path / "parts", resume=True, device="cpu")
+    assert [row["step"] for row in figures(tmp_path / "parts")] == [
+        row["step"] for row in figures(tmp_path / "whole")
+    ]
+
+
+def test_a_run_killed_before_its_first_save_starts_over(run: Run, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    write_json(out / "run.json", to_dict(run))
+    assert fit(run, out, resume=True, device="cpu") == fit(run, tmp_path / "new", device="cpu")
+    assert_same(tmp_path / "new", out)
