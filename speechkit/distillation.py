@@ -15,6 +15,7 @@ from torch.nn.utils.rnn import pad_sequence
 from speechkit.checkpoint import load
 from speechkit.data import Batch, UtteranceDataset
 from speechkit.errors import TrainingError
+from speechkit.files import whole_file
 from speechkit.models import Model, Output, prepare
 
 log = logging.getLogger(__name__)
@@ -51,7 +52,9 @@ class Distillation:
         path = Path(self.cache)
         if not path.is_file():
             log.info("the teacher hears %d utterances once", len(dataset))
-            _write(path, about, _hear(teacher, dataset))
+            said = {str(index): x for index, x in enumerate(_hear(teacher, dataset))}
+            with whole_file(path) as part:
+                save_file(said, part, {"about": about})
         self.said = _read(path, about)
 
     def extra_loss(self, batch: Batch, output: Output) -> Tensor:
@@ -88,13 +91,6 @@ def _fingerprint(teacher: str, dataset: UtteranceDataset) -> str:
     """What the cache depends on, in few letters."""
     rows = [[str(u.audio), u.offset_s, u.duration_s] for u in dataset.utterances]
     return hashlib.sha256(json.dumps([str(Path(teacher).resolve()), rows]).encode()).hexdigest()
-
-
-def _write(path: Path, about: str, said: list[Tensor]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.part")
-    save_file({str(index): x for index, x in enumerate(said)}, part, {"about": about})
-    part.replace(path)
 
 
 def _read(path: Path, about: str) -> list[Tensor]:

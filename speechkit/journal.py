@@ -8,6 +8,7 @@ from typing import Any
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from speechkit.errors import MissingExtraError
+from speechkit.files import whole_file
 
 FILE = "metrics.jsonl"
 
@@ -84,6 +85,5 @@ def _forget_after(path: Path, step: int) -> None:
     if path.exists():
         lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
         ended = [line for line in lines if line.endswith("\n")]
-        part = path.with_name(f".{path.name}.part")
-        part.write_text("".join(x for x in ended if json.loads(x)["step"] <= step), "utf-8")
-        part.replace(path)
+        with whole_file(path) as part:
+            part.write_text("".join(x for x in ended if json.loads(x)["step"] <= step), "utf-8")

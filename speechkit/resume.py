@@ -13,6 +13,7 @@ from torch import Tensor
 from speechkit.checkpoint import mend_folder, read_tensors, whole_folder, write_model
 from speechkit.config import to_dict, write_json
 from speechkit.errors import TrainingError
+from speechkit.files import whole_file
 from speechkit.models import Model
 from speechkit.processes import gathered, spread_as, whole
 
@@ -53,10 +54,8 @@ def open_folder(out: Path, run: Any, resume: bool) -> bool:
 
 def write_run(out: Path, run: Any) -> None:
     """Writes `run.json`, whole or not at all."""
-    out.mkdir(parents=True, exist_ok=True)
-    part = out / f".{RUN}.part"
-    write_json(part, to_dict(run))
-    part.replace(out / RUN)
+    with whole_file(out / RUN) as part:
+        write_json(part, to_dict(run))
 
 
 def write_training(

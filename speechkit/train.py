@@ -1,6 +1,5 @@
 """Training: what a run is, and the loop that carries it out, to be read from top to bottom."""
 
-import logging
 from collections.abc import Iterator
 from copy import deepcopy
 from dataclasses import dataclass
@@ -59,8 +58,6 @@ from speechkit.resume import (
     write_training,
 )
 from speechkit.tasks import task_of
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,7 +8,8 @@ import typer
 from speechkit.cli.infer import Decoder
 from speechkit.cli.models import load_model
 from speechkit.cli.options import Json, ModelName
-from speechkit.cli.output import marks_in_words, pairs, show, write_whole
+from speechkit.cli.output import marks_in_words, pairs, show
+from speechkit.files import whole_file
 
 Manifest = Annotated[Path, typer.Option(metavar="M", help="JSON lines: what to judge it on.")]
 
@@ -31,7 +32,10 @@ def evaluate(
     judged = judge(load_model(model), manifest, decoder, streaming)
     if report is not None:
         title = f"{model} on {manifest}"
-        write_whole(report, page(title, judged.figures, judged.sections()))
+        with whole_file(report) as part:
+            part.write_text(
+                page(title, judged.figures, judged.sections()), encoding="utf-8", newline="\n"
+            )
     show(judged.figures, marks_in_words(judged.figures), as_json)
 
 

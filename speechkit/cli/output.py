@@ -1,10 +1,8 @@
 """Where answers and complaints go: stdout as JSON lines or for people, stderr in single lines."""
 
 import json
-import os
 import sys
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console, RenderableType
@@ -48,11 +46,3 @@ def pairs(rows: Mapping[str, Any]) -> Table:
     for name, value in rows.items():
         table.add_row(name, str(value))
     return table
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Writes a file that appears whole or not at all, its folder too."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(text, encoding="utf-8", newline="\n")
-    temporary.replace(path)

@@ -8,8 +8,9 @@ from typing import Annotated
 
 import typer
 
-from speechkit.cli.output import say, write_whole
+from speechkit.cli.output import say
 from speechkit.errors import ConfigError
+from speechkit.files import whole_file
 from speechkit.transcript import FORMATS, ONE_FILE, Transcript
 
 
@@ -46,7 +47,8 @@ def write(
 ) -> None:
     """Writes one transcript into the folder, or to stdout, where text is shown as `plain`."""
     if out is not None:
-        write_whole(out / _file_name(audio, form), FORMATS[form](transcript, str(audio)))
+        with whole_file(out / _file_name(audio, form)) as part:
+            part.write_text(FORMATS[form](transcript, str(audio)), encoding="utf-8", newline="\n")
     elif form is Format.text:
         say(plain)
     else:

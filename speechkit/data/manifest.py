@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from speechkit.errors import ManifestError
+from speechkit.files import whole_file
 
 Segments = tuple[tuple[float, float], ...]
 
@@ -64,10 +65,8 @@ def write_manifest(path: str | os.PathLike[str], utterances: Iterable[Utterance]
     lines = [json.dumps(row_of(u, path.parent), ensure_ascii=False) + "\n" for u in utterances]
     if not lines:
         raise ManifestError(f"no utterances to write to {path}; give at least one")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text("".join(lines), encoding="utf-8", newline="\n")
-    temporary.replace(path)
+    with whole_file(path) as part:
+        part.write_text("".join(lines), encoding="utf-8", newline="\n")
 
 
 def row_of(utterance: Utterance, folder: Path) -> dict[str, Any]:

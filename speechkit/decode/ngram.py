@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Protocol, TextIO
 
 from speechkit.errors import SpeechkitError
+from speechkit.files import whole_file
 
 BEGIN, END, UNKNOWN = "<s>", "</s>", "<unk>"
 IMPOSSIBLE = -99.0
@@ -172,13 +173,12 @@ class _Parser:
 
 def write_arpa(model: NGram, path: str | os.PathLike[str]) -> None:
     """Writes an ARPA file, `.gz` if the name says so; it appears whole or not at all."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{os.getpid()}.{path.name}")
-    opener = gzip.open if path.suffix == ".gz" else open
-    with opener(temporary, "wt", encoding="utf-8", newline="\n") as file:
+    opener = gzip.open if Path(path).suffix == ".gz" else open
+    with (
+        whole_file(path) as part,
+        opener(part, "wt", encoding="utf-8", newline="\n") as file,
+    ):
         file.writelines(f"{line}\n" for line in _arpa_lines(model))
-    temporary.replace(path)
 
 
 def _arpa_lines(model: NGram) -> Iterator[str]:
