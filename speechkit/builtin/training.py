@@ -42,6 +42,13 @@ def speechkit_methods() -> list[Component]:
             paper="arXiv:1503.02531",
             example={"teacher": "runs/teacher/best", "cache": "runs/teacher.safetensors"},
         ),
+        Component(
+            name="flat_start",
+            factory="speechkit.flat_start:FlatStart",
+            summary="Beside CTC: each label has an equal share of the utterance's speech",
+            formula="weight * sum_t -log p_t(l_t)",
+            paper="Young et al., The HTK Book, section 8.3",
+        ),
     ]
 
 

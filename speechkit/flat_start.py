@@ -1,0 +1,65 @@
+"""The flat start: before anything is learnt, each label has an equal share of the speech."""
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from speechkit.data import Batch, UtteranceDataset
+from speechkit.losses import IGNORED
+from speechkit.models import Model, Output
+
+FLOOR_DB = -100.0
+
+
+@dataclass
+class FlatStart:
+    """weight · Σ_t −log p_t(l_t), where l_t deals a CTC utterance's labels evenly over its speech.
+
+    Speech lasts from the first to the last frame whose level, in decibels, is above the middle
+    between the utterance's tenth percentile and its maximum; l_t is blank elsewhere. CTC alone
+    spends thousands of steps saying nothing before it finds where labels are; a few hundred with
+    this beside it, on short utterances, find a beginning to go on from (`Run.init`). The flat
+    start of HMM training: Young et al., The HTK Book, section 8.3.
+    """
+
+    weight: float = 1.0
+    frame_samples: int = field(default=0, init=False, repr=False)
+
+    def start(self, model: Model, dataset: UtteranceDataset) -> None:
+        """Learns how long a frame is."""
+        self.frame_samples = round(model.frame_s * model.sample_rate)
+
+    def extra_loss(self, batch: Batch, output: Output) -> Tensor:
+        """The losses `[B]`."""
+        assert isinstance(batch.targets, Tensor)
+        assert batch.target_lengths is not None
+        scores = output.scores
+        expected = scores.new_full(scores.shape[:2], IGNORED, dtype=torch.int64)
+        rows = zip(batch.audio, output.lengths.tolist(), strict=True)
+        for row, (audio, frames) in enumerate(rows):
+            labels = batch.targets[row, : batch.target_lengths[row]]
+            expected[row, :frames] = scores.shape[2] - 1
+            if len(labels) > 0:
+                first, last = speech_frames(audio, frames, self.frame_samples)
+                expected[row, first:last] = deal(labels, last - first).to(scores.device)
+        losses = F.nll_loss(
+            scores.transpose(1, 2), expected, reduction="none", ignore_index=IGNORED
+        )
+        return self.weight * losses.sum(1)
+
+
+def speech_frames(audio: Tensor, frames: int, frame_samples: int) -> tuple[int, int]:
+    """The first frame of what is loud in audio `[N]`, and the one after its last."""
+    room = max(0, frames * frame_samples - len(audio))
+    pieces = F.pad(audio, (0, room))[: frames * frame_samples].view(frames, frame_samples)
+    level_db = (10 * pieces.square().mean(1).log10()).clamp(min=FLOOR_DB)
+    middle = (level_db.quantile(0.1) + level_db.max()) / 2
+    loud = (level_db >= middle).nonzero()[:, 0].tolist()
+    return loud[0], loud[-1] + 1
+
+
+def deal(labels: Tensor, frames: int) -> Tensor:
+    """Each frame's label, `[frames]`: labels `[U]` one after the other, as evenly as can be."""
+    return labels[torch.arange(frames) * len(labels) // frames]
