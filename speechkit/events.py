@@ -46,16 +46,17 @@ class Keyword:
 
 @dataclass(frozen=True)
 class Partial:
-    """The text since the last `Final`, which may still grow."""
+    """The text since the last `Final`; what is `stable` of it, its beginning, stays as it is."""
 
     text: str
+    stable: str
     at_s: float
     decided_s: float
 
 
 @dataclass(frozen=True)
 class Final:
-    """The text up to a pause or the end, and its words."""
+    """The text of a segment that has ended, and its words."""
 
     text: str
     words: tuple[Word, ...]

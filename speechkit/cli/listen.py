@@ -44,6 +44,10 @@ def listen(
         float | None,
         typer.Option(metavar="S", help="Approximate: run the last S seconds again and again."),
     ] = None,
+    decoder: Annotated[
+        str | None,
+        typer.Option(metavar="SPEC", help="How text is read from the scores: greedy, beam:beam=8."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Hear live sound and say what is in it: JSON lines on a pipe, a meter on a terminal."""
@@ -54,7 +58,7 @@ def listen(
     source = (
         FileSource(file, net.sample_rate, realtime) if file else Microphone(net.sample_rate, device)
     )
-    session = stream(net, source.sample_rate, window_s=window_s)
+    session = stream(net, source.sample_rate, decoder=decoder, window_s=window_s)
     on_terminal = sys.stdout.isatty() and not as_json
     heard_samples = 0
     with source, _meter(session) if on_terminal else _lines() as screen:

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from speechkit import ops
+from speechkit.align import EARLY_S
 from speechkit.config import to_dict
 from speechkit.errors import CheckpointError, StreamError
 from speechkit.export.simple import scanned, simplified
@@ -22,7 +23,7 @@ from speechkit.models import Model
 from speechkit.models.profile import why_not_streamable
 from speechkit.nn import Chunk, Serial, StreamLayer
 from speechkit.plugins import DISTRIBUTION
-from speechkit.streaming.listeners import PAUSE_S, clip_window_s
+from speechkit.streaming.listeners import clip_window_s
 from speechkit.streaming.session import block_strides
 from speechkit.streaming.state import rebuilt, tensors_of
 
@@ -220,7 +221,7 @@ def _state(name: str, start: Tensor) -> dict[str, Any]:
 
 def _describe(model: Model, name: str) -> dict[str, Any]:
     config = model.config
-    rules = ("postprocess", "spotting", "normalization")
+    rules = ("postprocess", "spotting", "normalization", "endpointing", "confidence")
     return {
         "format": FORMAT,
         "speechkit": metadata.version(DISTRIBUTION),
@@ -232,6 +233,6 @@ def _describe(model: Model, name: str) -> dict[str, Any]:
         "frame_s": model.frame_s,
         "shortest": model.frontend.stride,
         "window_s": clip_window_s(model),
-        "pause_s": PAUSE_S,
+        "early_s": EARLY_S,
         **{rule: to_dict(getattr(config, rule)) for rule in rules if hasattr(config, rule)},
     }

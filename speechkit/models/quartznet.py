@@ -1,9 +1,10 @@
 """QuartzNet: end-to-end speech recognition with CTC (Kriman et al., arXiv:1910.10261)."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from speechkit.confidence import Confidence
+from speechkit.decode.endpoint import Endpointing
 from speechkit.models.net import Block, Name, Net, choose_blocks
 from speechkit.text import ENGLISH_LABELS
 
@@ -31,7 +32,7 @@ class QuartzNet(Net):
 
     Scores are log-probabilities of `labels` and blank, one per 20 ms at stride 2. `normalization`
     names how text becomes labels (`speechkit.text`), `confidence` is the scale and bias of a word's
-    score (`speechkit.confidence`).
+    score (`speechkit.confidence`), `endpointing` says when a text is final in a stream.
     """
 
     kind: Literal["quartznet"] = "quartznet"
@@ -40,6 +41,7 @@ class QuartzNet(Net):
     head: Name = "ctc"
     normalization: str = "english"
     confidence: Confidence = (1.0, 0.0)
+    endpointing: Endpointing = field(default_factory=Endpointing)
 
     def __post_init__(self) -> None:
         super().__post_init__()

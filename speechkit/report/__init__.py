@@ -37,11 +37,9 @@ def judge(
     """How a model does on a manifest, in detail.
 
     Recognition reads text with `decoder`; with `streaming` it hears each utterance as a session
-    does, greedily, which gives latencies. Raises ConfigError where both are asked, or either of a
-    model that is not for recognition.
+    does, which gives latencies. Raises ConfigError where either is asked of a model that is not for
+    recognition.
     """
-    if streaming and decoder != "greedy":
-        raise ConfigError(f"sessions read greedily, not with {decoder}; leave one of the two out")
     utterances = utterances_of(manifest)
     if model.config.task == "ctc":
         return recognition(model, utterances, decoder, streaming)

@@ -11,6 +11,7 @@ from typing import Any
 
 from speechkit import metrics
 from speechkit.data import Utterance, read_audio
+from speechkit.decode import Decoder
 from speechkit.evaluation import outputs
 from speechkit.events import Event, Final, Partial, Word
 from speechkit.infer import transcript_of
@@ -151,16 +152,17 @@ def recognition(
 ) -> Recognized:
     """How the model does on utterances with a `text`."""
     begun_s = perf_counter()
-    heard = _streamed(model, utterances) if streaming else _whole(model, utterances, decoder)
+    reader: Decoder = registry().build("decoder", decoder, model.labels)
+    hear = _streamed if streaming else _whole
+    heard = hear(model, utterances, reader)
     found = sorted(heard, key=lambda item: item[0])
     return Recognized([h for _, h in found], perf_counter() - begun_s)
 
 
 def _whole(
-    model: Model, utterances: Sequence[Utterance], decoder: Name
+    model: Model, utterances: Sequence[Utterance], reader: Decoder
 ) -> Iterator[tuple[int, Heard]]:
     task = Recognition(model)
-    reader = registry().build("decoder", decoder, model.labels)
     for batch, output in outputs(model, task, utterances):
         rows = zip(
             batch.indices,
@@ -177,7 +179,9 @@ def _whole(
             yield index, Heard(utterance, reference, found.text, found.words)
 
 
-def _streamed(model: Model, utterances: Sequence[Utterance]) -> Iterator[tuple[int, Heard]]:
+def _streamed(
+    model: Model, utterances: Sequence[Utterance], reader: Decoder
+) -> Iterator[tuple[int, Heard]]:
     task = Recognition(model)
     for index, utterance in enumerate(utterances):
         reference = "".join(model.labels[i] for i in task.encode(utterance))
@@ -187,7 +191,7 @@ def _streamed(model: Model, utterances: Sequence[Utterance]) -> Iterator[tuple[i
             offset_s=utterance.offset_s,
             duration_s=utterance.duration_s,
         )
-        session = stream(model)
+        session = stream(model, decoder=reader)
         events: list[Event] = []
         for part in audio.split(round(FED_S * model.sample_rate)):
             events += session.feed(part)

@@ -47,13 +47,12 @@ class Hearing:
 
     @property
     def states(self) -> list[dict[str, Any]]:
-        """What each session remembers, as plain data."""
+        """What each session remembers, as plain data and tensors."""
         return [asdict(state) for state in self._states]
 
     @states.setter
     def states(self, plain: list[dict[str, Any]]) -> None:
-        kind = type(self.listener.init())
-        self._states = [kind(**state) for state in plain]
+        self._states = [self.listener.restore(state) for state in plain]
 
 
 class SpeechHearing:
@@ -109,7 +108,7 @@ class SpeechHearing:
     @states.setter
     def states(self, plain: list[dict[str, Any]]) -> None:
         for row, state in enumerate(plain):
-            self._remember(row, vad.Listening(**state))
+            self._remember(row, self.listener.restore(state))
 
     def _listening(self, row: int) -> vad.Listening:
         frames, began, ended, speaking = self._states[row].tolist()

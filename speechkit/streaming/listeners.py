@@ -2,24 +2,30 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
+import torch
 from torch import Tensor
 
 from speechkit import spotting, vad
-from speechkit.decode.greedy import GreedyCTC, GreedyState, Token
+from speechkit.align import words_of
+from speechkit.component import Spec
+from speechkit.confidence import Confidence
+from speechkit.decode import Decoder
+from speechkit.decode.endpoint import Endpointing, Segment, advance
+from speechkit.errors import ConfigError, StreamError
 from speechkit.events import Event, Final, Keyword, Partial, SpeechEnd, SpeechStart
-from speechkit.models import MarbleNet, MatchboxNet, Model
+from speechkit.models import MarbleNet, MatchboxNet, Model, QuartzNet
+from speechkit.models.net import Name
+from speechkit.plugins import registry
 
-PAUSE_S = 0.8
-"""The time without a letter after which a text is final."""
 SEGMENT_S = 0.63
 """What a clip-level MarbleNet hears at a time (arXiv:2010.13886)."""
 
 
 class Listener(Protocol):
-    """What turns one row's scores into events; `state` is a NamedTuple or dataclass."""
+    """What turns one row's scores into events; `state` is a dataclass of plain data and tensors."""
 
     def init(self) -> Any:
         """The state before the first frame."""
@@ -31,6 +37,10 @@ class Listener(Protocol):
 
     def finish(self, state: Any, decided_s: float) -> list[Event]:
         """The events that the end brings."""
+        ...
+
+    def restore(self, values: dict[str, Any]) -> Any:
+        """The state from its fields, as JSON stores them."""
         ...
 
 
@@ -56,6 +66,9 @@ class SpeechListener:
     def finish(self, state: vad.Listening, decided_s: float) -> list[Event]:
         edge = vad.finish(self.rule, state)
         return [self.event(edge, decided_s)] if edge else []
+
+    def restore(self, values: dict[str, Any]) -> vad.Listening:
+        return vad.Listening(**values)
 
     def event(self, edge: vad.Edge, decided_s: float) -> Event:
         """What an edge is called, and when it was."""
@@ -95,56 +108,104 @@ class KeywordListener:
     def finish(self, state: spotting.Hearing, decided_s: float) -> list[Event]:
         return []
 
+    def restore(self, values: dict[str, Any]) -> spotting.Hearing:
+        return spotting.Hearing(**values)
+
 
 @dataclass(frozen=True)
 class Reading:
-    """What a `TextListener` remembers: the decoder's state, and its text."""
+    """What a `TextListener` remembers of a segment.
 
-    frames: int
-    last: int
-    tokens: tuple[Token, ...]
-    said: str = ""
+    Its first frame, what the endpointing rule and the decoder know of it, the text so far, and its
+    log-probabilities `[T, V + 1]`, of which its words will be made.
+    """
+
+    begun: int
+    segment: Segment
+    decoded: Any
+    said: str
+    log_probs: Tensor
 
     @property
-    def decoder(self) -> GreedyState:
-        return GreedyState(self.frames, self.last, tuple(Token(*token) for token in self.tokens))
+    def frames(self) -> int:
+        """The frame after the last one."""
+        return self.begun + len(self.log_probs)
 
 
 class TextListener:
-    """Text from CTC log-probabilities: partial as it grows, final after a pause."""
+    """Text from CTC log-probabilities: partial as it grows, final where a segment ends."""
 
-    def __init__(self, labels: tuple[str, ...], frame_s: float) -> None:
-        self.decoder, self.frame_s = GreedyCTC(labels), frame_s
+    def __init__(
+        self,
+        decoder: Decoder,
+        frame_s: float,
+        endpointing: Endpointing,
+        confidence: Confidence = (1.0, 0.0),
+    ) -> None:
+        self.decoder, self.frame_s, self.confidence = decoder, frame_s, confidence
+        self.rule = endpointing.rule(frame_s)
+        self.blank = len(decoder.labels)
+        self.silent = {self.blank, *(i for i, name in enumerate(decoder.labels) if name == " ")}
 
     def init(self) -> Reading:
-        return Reading(*self.decoder.init())
+        return self._begin(0)
 
     def step(self, state: Reading, scores: Tensor, decided_s: float) -> tuple[Reading, list[Event]]:
         events: list[Event] = []
-        said = state.said
-        # frame by frame, so that a pause is found at the same place in every chunking
-        for row in scores.split(1):
-            decoded, text = self.decoder.step(state.decoder, row)
-            state = Reading(*decoded, said=text.strip())
-            if state.said and (state.frames - self._end(state)) * self.frame_s >= PAUSE_S:
-                events.append(self._final(state, decided_s))
-                # a pause ends in a blank or a space, which may well go on
-                state, said = Reading(state.frames, self.decoder.blank, ()), ""
-        if state.said != said:
-            events.append(Partial(state.said, state.frames * self.frame_s, decided_s))
+        scores, shown, start = scores.float().cpu(), state.said, 0
+        # what ends a segment is looked for first, so that a decoder is given many frames at a time
+        segment = state.segment
+        for frame, label in enumerate(scores.argmax(1).tolist(), start=1):
+            segment, end = advance(self.rule, segment, label in self.silent)
+            if end:
+                state = self._read(state, scores[start:frame])
+                events += self._ended(state, shown, decided_s)
+                state, shown, start = self._begin(state.frames), "", frame
+        state = replace(self._read(state, scores[start:]), segment=segment)
+        if state.said != shown:
+            stable = self.decoder.stable(state.decoded).strip()
+            events.append(Partial(state.said, stable, state.frames * self.frame_s, decided_s))
         return state, events
 
     def finish(self, state: Reading, decided_s: float) -> list[Event]:
-        return [self._final(state, decided_s)] if state.said else []
+        return self._ended(state, state.said, decided_s)
 
-    def _final(self, state: Reading, decided_s: float) -> Final:
-        words = self.decoder.words(state.decoder, self.frame_s)
-        return Final(state.said, words, self._end(state) * self.frame_s, decided_s)
+    def restore(self, values: dict[str, Any]) -> Reading:
+        try:
+            segment, decoded = Segment(**values["segment"]), self.decoder.restore(values["decoded"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise StreamError(
+                "this state was not made with this decoder; restore it into a stream with the same"
+            ) from error
+        return Reading(**{**values, "segment": segment, "decoded": decoded})
 
-    def _end(self, state: Reading) -> int:
-        """The frame after the last letter."""
-        labels = self.decoder.labels
-        return max((t.end for t in state.decoder.tokens if labels[t.id] != " "), default=0)
+    def _begin(self, frame: int) -> Reading:
+        """The state before the segment that begins with a frame."""
+        nothing = torch.empty(0, self.blank + 1)
+        return Reading(frame, Segment(), self.decoder.init(), "", nothing)
+
+    def _read(self, state: Reading, scores: Tensor) -> Reading:
+        """The state after more frames of the same segment."""
+        decoded, text = self.decoder.step(state.decoded, scores)
+        log_probs = torch.cat([state.log_probs, scores])
+        return replace(state, decoded=decoded, said=text.strip(), log_probs=log_probs)
+
+    def _ended(self, state: Reading, shown: str, decided_s: float) -> list[Event]:
+        """What is to be said of a segment at its end, `shown` being its last partial text."""
+        end_s = min(state.frames * self.frame_s, decided_s)
+        text = self.decoder.finish(state.decoded).strip()
+        if not text:
+            return [Partial("", "", end_s, decided_s)] if shown else []
+        words = words_of(
+            state.log_probs,
+            self.decoder.ids(state.decoded),
+            self.decoder.labels,
+            self.frame_s,
+            begin_s=state.begun * self.frame_s,
+            end_s=end_s,
+            confidence=self.confidence,
+        )
+        return [Final(text, words, words[-1].end_s, decided_s)]
 
 
 def clip_window_s(model: Model) -> float | None:
@@ -155,13 +216,32 @@ def clip_window_s(model: Model) -> float | None:
     return config.spotting.window_s if isinstance(config, MatchboxNet) else SEGMENT_S
 
 
-def listener_of(model: Model, frame_s: float | None = None) -> Listener:
+def listener_of(
+    model: Model, decoder: Decoder | Name | None = None, frame_s: float | None = None
+) -> Listener:
     """The listener for what the model is for, over frames of `frame_s` (the model's if None)."""
     config, frame_s = model.config, frame_s or model.frame_s
+    if isinstance(config, QuartzNet):
+        reader = decoder_of(model, "greedy" if decoder is None else decoder)
+        return TextListener(reader, frame_s, config.endpointing, config.confidence)
+    if decoder is not None:
+        raise ConfigError(f"a decoder is for recognition; leave it out for a {config.kind}")
     if isinstance(config, MarbleNet):
         # a window's score speaks for its middle
         lag_s = SEGMENT_S / 2 if model.per_clip else 0.0
         return SpeechListener(config.postprocess, frame_s, lag_s)
-    if isinstance(config, MatchboxNet):
-        return KeywordListener(config.spotting, model.labels, frame_s)
-    return TextListener(model.labels, frame_s)
+    assert isinstance(config, MatchboxNet)
+    return KeywordListener(config.spotting, model.labels, frame_s)
+
+
+def decoder_of(model: Model, decoder: Decoder | Name) -> Decoder:
+    """The decoder of a name, or the one given, for the model's labels."""
+    if isinstance(decoder, Spec | str):
+        named: Decoder = registry().build("decoder", decoder, model.labels)
+        return named
+    if decoder.labels != model.labels:
+        raise ConfigError(
+            f"a decoder of {len(decoder.labels)} labels, which are not the {len(model.labels)} of "
+            "the model; make it with model.labels"
+        )
+    return decoder

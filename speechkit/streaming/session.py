@@ -7,10 +7,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from speechkit.decode import Decoder
 from speechkit.errors import StreamError
 from speechkit.events import Event
 from speechkit.frontend.resample import Resample
 from speechkit.models import Model
+from speechkit.models.net import Name
 from speechkit.models.profile import why_not_streamable
 from speechkit.nn import Serial, StreamLayer
 from speechkit.streaming.engine import NativeEngine, Samples, Scored, TorchEngine
@@ -31,6 +33,7 @@ def stream(
     sample_rate: int | None = None,
     max_latency_s: float = 5.0,
     *,
+    decoder: Decoder | Name | None = None,
     window_s: float | None = None,
     right_s: float | None = None,
     hop_s: float | None = None,
@@ -41,10 +44,12 @@ def stream(
     whole utterances or looks further ahead than `max_latency_s`. With `window_s` the session is
     approximate instead, for models that cannot stream: every `hop_s` it runs the last `window_s`
     seconds anew and keeps all but `right_s` seconds at their end (a quarter of the window each).
+    Text is read by `decoder`, a component's name or one that was made for the model's labels, which
+    sessions may share; greedily if None. ConfigError for a decoder where the model gives no text.
     """
     if window_s is not None:
-        return WindowedStream(model, sample_rate, window_s, right_s, hop_s)
-    return Stream(model, sample_rate, max_latency_s)
+        return WindowedStream(model, sample_rate, window_s, right_s, hop_s, decoder)
+    return Stream(model, sample_rate, max_latency_s, decoder)
 
 
 class StreamBatch:
@@ -52,7 +57,7 @@ class StreamBatch:
 
     `latency_s` is how much sound must follow the beginning of a frame before its score is out.
     `scores` are those of the latest frame, `[size, n]`, for a meter. A batch belongs to one thread;
-    the model may be shared.
+    the model and the `decoder` may be shared.
     """
 
     def __init__(
@@ -61,13 +66,14 @@ class StreamBatch:
         size: int,
         sample_rate: int | None = None,
         max_latency_s: float = 5.0,
+        decoder: Decoder | Name | None = None,
     ) -> None:
         if size < 1:
             raise StreamError(f"a batch of {size} sessions; give at least 1")
         self.model = model
         self.size = size
         self.sample_rate = model.sample_rate if sample_rate is None else sample_rate
-        self._layer: StreamLayer = _layer(model, self.sample_rate)
+        self._layer: StreamLayer = session_layer(model, self.sample_rate)
         strides = block_strides(model, self._layer, self.sample_rate)
         self.block_samples = strides * self._layer.stride
         self.latency_s = (self._layer.delay + strides * self._layer.rate) * model.frame_s
@@ -86,7 +92,7 @@ class StreamBatch:
         else:
             self._engine = NativeEngine(native, size)
         self._hearing = hearing(
-            listener_of(model), size, self.backend == "native", len(model.labels)
+            listener_of(model, decoder), size, self.backend == "native", len(model.labels)
         )
         self._started = [0] * size
         self._consumed = 0
@@ -147,8 +153,9 @@ class StreamBatch:
     @state.setter
     def state(self, stored: dict[str, Tensor]) -> None:
         tensors, plain = unpack(stored, self._engine.tensors())
-        self._engine.restore(tensors, plain["filled"])
+        # first what may refuse
         self._hearing.states = plain["listening"]
+        self._engine.restore(tensors, plain["filled"])
         self._consumed = plain["consumed"]
         self._finished, self._started = plain["finished"], plain["started"]
 
@@ -175,15 +182,19 @@ class Stream:
     """One session; `feed` any number of samples at a time, then `finish`.
 
     `latency_s` is how much sound must follow the beginning of a frame before its score is out.
-    A stream belongs to one thread; the model may be shared.
+    A stream belongs to one thread; the model and the `decoder` may be shared.
     """
 
     approximate = False
 
     def __init__(
-        self, model: Model, sample_rate: int | None = None, max_latency_s: float = 5.0
+        self,
+        model: Model,
+        sample_rate: int | None = None,
+        max_latency_s: float = 5.0,
+        decoder: Decoder | Name | None = None,
     ) -> None:
-        self._batch = StreamBatch(model, 1, sample_rate, max_latency_s)
+        self._batch = StreamBatch(model, 1, sample_rate, max_latency_s, decoder)
         self.model, self.sample_rate = model, self._batch.sample_rate
         self.latency_s = self._batch.latency_s
 
@@ -225,7 +236,7 @@ def block_strides(model: Model, layer: StreamLayer, sample_rate: int) -> int:
     return max(1, round(BLOCK_S[model.config.task] * sample_rate / layer.stride))
 
 
-def _layer(model: Model, sample_rate: int) -> Serial:
+def session_layer(model: Model, sample_rate: int) -> Serial:
     """The net over audio at `sample_rate`, once it is sure that every part of it streams."""
     if reason := why_not_streamable(model):
         window_s = suggested_window_s(model)

@@ -12,6 +12,8 @@ from speechkit.nn import State
 
 SESSION = "session"
 """The tensor that holds what is not a tensor: JSON as bytes."""
+ASIDE = "tensor"
+"""The key under which that JSON names a tensor beside it."""
 
 
 def tensors_of(state: State) -> Iterator[Tensor]:
@@ -31,11 +33,17 @@ def rebuilt(state: State, tensors: Iterator[Tensor]) -> State:
 
 
 def pack(tensors: dict[str, Tensor], plain: dict[str, Any]) -> dict[str, Tensor]:
-    """Copies of tensors, and beside them plain data."""
-    text = torch.frombuffer(bytearray(json.dumps(plain).encode()), dtype=torch.uint8)
+    """Copies of tensors, and beside them plain data, in which there may be tensors too."""
     form = torch.contiguous_format
     copies = {name: tensor.clone(memory_format=form) for name, tensor in tensors.items()}
-    return {**copies, SESSION: text}
+
+    def set_aside(tensor: Tensor) -> dict[str, str]:
+        name = f"{SESSION}.{len(copies)}"
+        copies[name] = tensor.clone(memory_format=form)
+        return {ASIDE: name}
+
+    text = json.dumps(plain, default=set_aside)
+    return {**copies, SESSION: torch.frombuffer(bytearray(text.encode()), dtype=torch.uint8)}
 
 
 def unpack(
@@ -49,10 +57,18 @@ def unpack(
                 f"state {name!r} is {given}, expected {list(tensor.shape)}; restore it into a "
                 "stream of the same model, size and sample rate"
             )
-    if SESSION not in stored:
-        raise StreamError(f"state {SESSION!r} is missing; assign all that `stream.state` gave")
+
+    def found(name: str) -> Tensor:
+        if name not in stored:
+            raise StreamError(f"state {name!r} is missing; assign all that `stream.state` gave")
+        return stored[name]
+
+    def put_back(row: dict[str, Any]) -> Any:
+        return found(row[ASIDE]).clone() if ASIDE in row else row
+
+    text = bytes(found(SESSION).tolist())
     copies = {
         name: stored[name].to(tensor.device, tensor.dtype, copy=True)
         for name, tensor in like.items()
     }
-    return copies, json.loads(bytes(stored[SESSION].tolist()))
+    return copies, json.loads(text, object_hook=put_back)

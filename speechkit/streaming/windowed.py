@@ -7,10 +7,12 @@ import torch
 from torch import Tensor
 
 from speechkit.data.audio import mono_samples, read_audio
+from speechkit.decode import Decoder
 from speechkit.errors import StreamError
 from speechkit.evaluation import evaluating
 from speechkit.events import Event
 from speechkit.models import Model
+from speechkit.models.net import Name
 from speechkit.streaming.listeners import clip_window_s, listener_of
 from speechkit.streaming.state import pack, unpack
 from speechkit.units import Seconds, to_samples
@@ -29,7 +31,7 @@ class WindowedStream:
     clip classifier an eighth and nothing. Normalisation is that of the window, and scores are not
     those of the whole recording: judge it by its word error rate. A clip classifier gives one row
     of scores for each window. `scores` are those of the latest frame given, for a meter. A stream
-    belongs to one thread; the model may be shared.
+    belongs to one thread; the model and the `decoder` may be shared.
     """
 
     approximate = True
@@ -41,6 +43,7 @@ class WindowedStream:
         window_s: float = 8.0,
         right_s: float | None = None,
         hop_s: float | None = None,
+        decoder: Decoder | Name | None = None,
     ) -> None:
         if right_s is None:
             right_s = 0 if model.per_clip else window_s / 4
@@ -61,7 +64,7 @@ class WindowedStream:
         )
         self.latency_s = self.hop_s + self.right_s
         self._frame_s = self.hop_s if model.per_clip else model.frame_s
-        self._listener = listener_of(model, self._frame_s)
+        self._listener = listener_of(model, decoder, self._frame_s)
         self._hop = to_samples(Seconds(self.hop_s), self.sample_rate)
         self._window = np.zeros(to_samples(Seconds(self.window_s), self.sample_rate), np.float32)
         self._held = 0
@@ -113,10 +116,11 @@ class WindowedStream:
     @state.setter
     def state(self, stored: dict[str, Tensor]) -> None:
         tensors, plain = unpack(stored, {"window": torch.from_numpy(self._window)})
+        # first what may refuse
+        self._listening = self._listener.restore(plain["listening"])
         self._window = tensors["window"].numpy()
         self._held, self._consumed = plain["held"], plain["consumed"]
         self._given_frames, self._finished = plain["given_frames"], plain["finished"]
-        self._listening = type(self._listening)(**plain["listening"])
 
     def _check_open(self) -> None:
         if self._finished:

@@ -81,10 +81,12 @@ def test_a_report_on_a_manifest_that_cannot_be_used_is_not_begun(
     assert not page.exists()
 
 
+@pytest.mark.parametrize("decoder", ["greedy", "beam:beam=4"])
 def test_streaming_gives_the_same_text_and_latencies(
-    cli: Cli, models: Path, sounds: Path, tmp_path: Path
+    cli: Cli, models: Path, sounds: Path, tmp_path: Path, decoder: str
 ) -> None:
-    asked = "evaluate", models / "letters", "--manifest", manifest(tmp_path, sounds), "--json"
+    path = manifest(tmp_path, sounds)
+    asked = "evaluate", models / "letters", "--manifest", path, "--decoder", decoder, "--json"
     whole, streamed = (json.loads(cli(*asked, *more).out) for more in ((), ("--streaming",)))
     assert all(streamed[key] == whole[key] for key in COUNTS | {"n", "wer", "cer"})
     assert streamed["final_latency_s"] >= 0

@@ -45,6 +45,19 @@ def test_a_file_gives_the_events_of_a_session(cli: Cli, eager: Path, sounds: Pat
     assert [row["event"] for row in rows(ended.out)] == ["speech_start", "speech_end", "end"]
 
 
+def test_a_decoder_reads_the_text(cli: Cli, models: Path, sounds: Path) -> None:
+    asked = "listen", models / "letters", "--file", sounds / "low.wav"
+    ended = cli(*asked, "--decoder", "beam:beam=4")
+    assert (ended.code, ended.err) == (0, "")
+    stream = sk.stream(sk.load(models / "letters"), decoder="beam:beam=4")
+    expected = stream.feed(read_audio(sounds / "low.wav")) + stream.finish()
+    assert rows(ended.out)[:-1] == [*map(to_row, expected)]
+    assert expected != []
+    refused = cli("listen", models / "speech", "--file", sounds / "low.wav", "--decoder", "beam")
+    assert refused.code == 1
+    assert "a decoder is for recognition; leave it out for a marblenet" in refused.err
+
+
 def test_real_time_takes_its_time(
     cli: Cli, eager: Path, sounds: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

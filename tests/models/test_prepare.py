@@ -211,7 +211,7 @@ def test_events_are_the_originals(model: Model, impl: str | None) -> None:
 def test_sessions_give_the_same_bits_however_they_are_fed(
     model: Model, dtype: Any, error: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(session, "listener_of", lambda model: Recorder())
+    monkeypatch.setattr(session, "listener_of", lambda *_: Recorder())
     prepared = sk.prepare(model, dtype=dtype)
     whole = torch.stack(fed(prepared, []))
     for each in (160, 1600, 2999):

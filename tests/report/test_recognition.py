@@ -64,11 +64,11 @@ def test_the_worst_utterances_show_what_was_said_and_heard() -> None:
 def test_delays_are_from_the_words_to_what_was_said_of_them() -> None:
     words = Word("hi", 1.0, 1.5, 1), Word("lo", 1.5, 2.0, 1)
     events = [
-        Partial("h", 1.1, 1.3),
-        Partial("hi", 1.4, 1.6),
-        Partial("hi l", 1.7, 1.8),
+        Partial("h", "", 1.1, 1.3),
+        Partial("hi", "h", 1.4, 1.6),
+        Partial("hi l", "hi", 1.7, 1.8),
         Final("hi lo", words, 2.0, 2.9),
-        Partial("ok", 5.0, 5.1),
+        Partial("ok", "ok", 5.0, 5.1),
         Final("ok", (Word("ok", 4.5, 5.0, 1),), 5.0, 5.8),
     ]
     found = delays(events)

@@ -1,26 +1,14 @@
-"""Events from scores: speech, keywords, texts."""
+"""Events from scores: speech and keywords."""
 
 import itertools
 
-import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from torch import Tensor
 
-from speechkit.events import Event, Final, Keyword, Partial, SpeechEnd, SpeechStart, to_row
+from speechkit.events import Event, Keyword, SpeechEnd, SpeechStart, to_row
 from speechkit.spotting import Spotting
-from speechkit.streaming.listeners import (
-    PAUSE_S,
-    KeywordListener,
-    Listener,
-    SpeechListener,
-    TextListener,
-)
+from speechkit.streaming.listeners import KeywordListener, Listener, SpeechListener
 from speechkit.vad import PostProcessing
-
-LABELS = (" ", "h", "i")
-BLANK = len(LABELS)
 
 
 def listen(listener: Listener, scores: Tensor, cuts: list[int]) -> list[Event]:
@@ -30,13 +18,6 @@ def listen(listener: Listener, scores: Tensor, cuts: list[int]) -> list[Event]:
         state, new = listener.step(state, scores[start:end], float(end))
         events += new
     return events + listener.finish(state, float(len(scores)))
-
-
-def spelled(path: list[int]) -> Tensor:
-    """CTC log-probabilities whose best label has probability 0.9."""
-    p = torch.full((len(path), BLANK + 1), 0.1 / BLANK)
-    p[range(len(path)), path] = 0.9
-    return p.log()
 
 
 def heard(path: list[int], p: float = 0.9, labels: int = 3) -> Tensor:
@@ -76,39 +57,6 @@ def test_a_keyword_is_said_once_it_has_held_and_again_after_a_pause() -> None:
     said = [(event.label, event.at_s) for event in listen(listener, heard(path), [])]
     assert said == [("b", 3), ("b", 13), ("c", 15)]
     assert listen(listener, heard(path, p=0.7), []) == []
-
-
-def test_a_text_grows_and_is_final_after_a_pause() -> None:
-    listener = TextListener(LABELS, frame_s=PAUSE_S / 4)
-    path = [BLANK, 1, 1, 2, 0, 1, BLANK, BLANK, BLANK, BLANK, 2, BLANK]
-    state, events = listener.init(), []
-    for frame, row in enumerate(spelled(path).split(1)):
-        state, new = listener.step(state, row, float(frame))
-        events += new
-    events += listener.finish(state, 12.0)
-    assert [e.text for e in events if isinstance(e, Partial)] == ["h", "hi", "hi h", "i"]
-    first, last = (e for e in events if isinstance(e, Final))
-    assert (first.text, last.text) == ("hi h", "i")
-    assert [word.text for word in first.words] == ["hi", "h"]
-    edges = [t * 4 / PAUSE_S for w in first.words for t in (w.start_s, w.end_s)]
-    assert edges == pytest.approx([1, 4, 5, 6])
-    assert first.words[0].score == pytest.approx(0.9)
-    assert first.decided_s == 9
-
-
-@given(st.lists(st.integers(0, BLANK), max_size=40), st.lists(st.integers(0, 40), max_size=5))
-def test_final_texts_do_not_depend_on_chunks(path: list[int], cuts: list[int]) -> None:
-    listener = TextListener(LABELS, frame_s=PAUSE_S / 4)
-    cuts = [min(cut, len(path)) for cut in cuts]
-    texts = [
-        [
-            (e.text, e.words, e.at_s)
-            for e in listen(listener, spelled(path), cut)
-            if isinstance(e, Final)
-        ]
-        for cut in (cuts, list(range(len(path))))
-    ]
-    assert texts[0] == texts[1]
 
 
 def test_an_event_is_one_json_object() -> None:

@@ -45,10 +45,13 @@ class Recorder:
     def finish(self, state: Heard, decided_s: float) -> list[Tensor]:
         return []
 
+    def restore(self, values: dict[str, int]) -> Heard:
+        return Heard(**values)
+
 
 @pytest.fixture
 def recorded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(session, "listener_of", lambda model: Recorder())
+    monkeypatch.setattr(session, "listener_of", lambda *_: Recorder())
 
 
 @pytest.fixture(params=["running", "fixed"])

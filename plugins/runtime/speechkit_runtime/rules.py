@@ -1,5 +1,6 @@
 """From scores to answers: speech, keywords and text, decided frame by frame as speechkit does."""
 
+import math
 from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Any
@@ -9,6 +10,9 @@ import numpy as np
 Event = dict[str, Any]
 """What was heard: `event`, `at_s`, `decided_s`, and what belongs to that kind of event."""
 Metadata = dict[str, Any]
+
+SURE = 1e-6
+"""No score is nearer to 0 or 1."""
 
 
 def softmax(scores: np.ndarray) -> np.ndarray:
@@ -155,50 +159,100 @@ class Letters:
         return "".join(token.text for token in self.tokens).strip()
 
 
+@dataclass
+class Endpoint:
+    """Where a segment of text ends. The rule of `speechkit.decode.endpoint`.
+
+    `frames` counts those of the segment, `silent` its last ones without a letter, and `spoken` says
+    if there was one.
+    """
+
+    before: int
+    after: int
+    longest: int
+    frames: int = 0
+    silent: int = 0
+    spoken: bool = False
+
+    @classmethod
+    def of(cls, metadata: Metadata) -> "Endpoint":
+        """The rule of a file, in frames."""
+        rule, frame_s = metadata["endpointing"], metadata["frame_s"]
+        names = "silence_before_s", "silence_after_s", "longest_s"
+        return cls(*(max(1, round(rule[name] / frame_s)) for name in names))
+
+    def advance(self, silent: bool) -> bool:
+        """Whether the segment ends with one more frame."""
+        self.frames += 1
+        self.spoken = self.spoken or not silent
+        self.silent = self.silent + 1 if silent else 0
+        pause = self.after if self.spoken else self.before
+        ends = self.silent >= pause or self.frames >= self.longest
+        if ends:
+            self.frames, self.silent, self.spoken = 0, 0, False
+        return ends
+
+
 class Text:
-    """Text in a stream: partial as it grows, final after a pause."""
+    """Text in a stream, read greedily: partial as it grows, final where a segment ends."""
 
     def __init__(self, metadata: Metadata) -> None:
-        self.frame_s, self.pause_s = metadata["frame_s"], metadata["pause_s"]
-        self.letters, self.said = Letters(metadata["labels"]), ""
+        self.frame_s, self.early_s = metadata["frame_s"], metadata["early_s"]
+        self.confidence = metadata["confidence"]
+        self.endpoint = Endpoint.of(metadata)
+        self.begun, self.letters, self.said = 0, Letters(metadata["labels"]), ""
 
     def step(self, scores: np.ndarray, decided_s: float) -> list[Event]:
         """The events of log-probabilities `[T, V + 1]`."""
         events: list[Event] = []
         before = self.said
+        labels = [*self.letters.labels, " "]
         for row in scores:
             self.letters.read(row)
             self.said = self.letters.text
-            if self.said and (self.letters.frames - self._end()) * self.frame_s >= self.pause_s:
-                events.append(self._final(decided_s))
-                self.letters = Letters(self.letters.labels, self.letters.frames)
+            if self.endpoint.advance(silent=labels[self.letters.last] == " "):
+                events += self.finish(decided_s)
+                self.begun = self.letters.frames
+                self.letters = Letters(self.letters.labels, self.begun)
                 self.said = before = ""
         if self.said != before:
             at_s = self.letters.frames * self.frame_s
-            named = {"event": "partial", "text": self.said}
+            # what is read greedily stays
+            named = {"event": "partial", "text": self.said, "stable": self.said}
             events.append({**named, "at_s": at_s, "decided_s": decided_s})
         return events
 
     def finish(self, decided_s: float) -> list[Event]:
-        """The text that no pause has ended."""
-        return [self._final(decided_s)] if self.said else []
-
-    def _final(self, decided_s: float) -> Event:
-        words = []
-        for is_space, group in groupby(self.letters.tokens, lambda token: token.text == " "):
-            if not is_space:
-                part = list(group)
-                words.append(
-                    {
-                        "text": "".join(token.text for token in part),
-                        "start_s": part[0].start * self.frame_s,
-                        "end_s": part[-1].end * self.frame_s,
-                        "score": sum(token.score for token in part) / len(part),
-                    }
-                )
+        """The text of the segment that ends here."""
+        if not self.said:
+            return []
+        words = self._words(min(self.letters.frames * self.frame_s, decided_s))
         named = {"event": "final", "text": self.said, "words": words}
-        return {**named, "at_s": self._end() * self.frame_s, "decided_s": decided_s}
+        return [{**named, "at_s": words[-1]["end_s"], "decided_s": decided_s}]
 
-    def _end(self) -> int:
-        """The frame after the last letter."""
-        return max((t.end for t in self.letters.tokens if t.text != " "), default=0)
+    def _words(self, end_s: float) -> list[dict[str, Any]]:
+        """The words, none of which ends after `end_s`; as `speechkit.align` has them, because what
+        is read greedily is the best path through its text."""
+        words, said_until_s = [], self.begun * self.frame_s
+        for is_space, group in groupby(self.letters.tokens, lambda token: token.text == " "):
+            if is_space:
+                continue
+            part = list(group)
+            start_s = max(said_until_s, part[0].start * self.frame_s - self.early_s)
+            said_until_s = part[-1].end * self.frame_s
+            words.append(
+                {
+                    "text": "".join(token.text for token in part),
+                    "start_s": min(start_s, end_s),
+                    "end_s": min(said_until_s, end_s),
+                    "score": calibrated(math.prod(t.score for t in part), self.confidence),
+                }
+            )
+        return words
+
+
+def calibrated(p: float, confidence: tuple[float, float]) -> float:
+    """How often a word of score `p` is right, by the model's scale and bias of the logit."""
+    scale, bias = confidence
+    p = min(max(p, SURE), 1 - SURE)
+    return (1 + math.tanh((scale * math.log(p / (1 - p)) + bias) / 2)) / 2

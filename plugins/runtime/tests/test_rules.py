@@ -8,15 +8,12 @@ import pytest
 import torch
 from speechkit_runtime.rules import Event, Keywords, Speech, Text
 
+from speechkit.align import EARLY_S
 from speechkit.config import to_dict
+from speechkit.decode.endpoint import Endpointing
+from speechkit.decode.greedy import GreedyCTC
 from speechkit.spotting import Spotting
-from speechkit.streaming.listeners import (
-    PAUSE_S,
-    KeywordListener,
-    Listener,
-    SpeechListener,
-    TextListener,
-)
+from speechkit.streaming.listeners import KeywordListener, Listener, SpeechListener, TextListener
 from speechkit.vad import PostProcessing
 
 FRAME_S = 0.02
@@ -63,11 +60,20 @@ def test_keywords(seed: int, assert_heard: Any) -> None:
     assert_heard(*both(listener, Keywords(metadata), wavering(seed, 2000, 3)))
 
 
+@pytest.mark.parametrize("longest_s", [20.0, 0.5])
 @pytest.mark.parametrize("seed", range(6))
-def test_text(seed: int, assert_heard: Any) -> None:
+def test_text(seed: int, longest_s: float, assert_heard: Any) -> None:
     scores = wavering(seed, 2000, 4)
     # long pauses, so that texts end
     scores[:, 3] += np.repeat(np.random.default_rng(seed).choice([0, 20], 40), 50)
     log_probs = torch.from_numpy(scores).log_softmax(1).numpy()
-    metadata = {"labels": [" ", "a", "b"], "frame_s": FRAME_S, "pause_s": PAUSE_S}
-    assert_heard(*both(TextListener((" ", "a", "b"), FRAME_S), Text(metadata), log_probs))
+    endpointing, confidence = Endpointing(silence_after_s=0.7, longest_s=longest_s), (1.5, -0.3)
+    metadata = {
+        "labels": [" ", "a", "b"],
+        "frame_s": FRAME_S,
+        "early_s": EARLY_S,
+        "endpointing": to_dict(endpointing),
+        "confidence": confidence,
+    }
+    listener = TextListener(GreedyCTC((" ", "a", "b")), FRAME_S, endpointing, confidence)
+    assert_heard(*both(listener, Text(metadata), log_probs))
