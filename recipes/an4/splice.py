@@ -1,0 +1,130 @@
+"""New utterances from recorded words: those of one speaker, cut apart and joined in another order.
+
+    python recipes/an4/splice.py data/an4 data/english runs/an4_phones/best AN4_DIC
+
+818 utterances are soon known by heart, word orders included. The phone model says where words meet;
+they are cut where it is quietest there. Speakers of data/english give the words of AN4's that they
+say, but no letters, except where a letter is all that is said: "a" in a sentence is no letter.
+Writes `spliced.jsonl` and its sound in `spliced/`.
+"""
+
+import random
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import soundfile
+from phones import Lexicon, read_dictionary, transcribed
+from torch import Tensor
+
+import speechkit as sk
+from speechkit.align import align
+from speechkit.data import Utterance, read_audio, read_manifest, write_manifest
+from speechkit.models import Model
+from speechkit.text import normalize
+
+UTTERANCES = 8000
+MOST_WORDS = 8
+RARE = 0.65
+"""A word cut n times is drawn n^(1 − RARE) times as often as one cut once."""
+STEP_MS = 5
+FADE_MS = 5
+
+Pieces = dict[str, list[np.ndarray]]
+"""The recordings of each word."""
+
+
+def cut(model: Model, lexicon: Lexicon, utterance: Utterance) -> Iterator[tuple[str, np.ndarray]]:
+    """Each word and its sound; the first and the last keep the silence beside them."""
+    audio = read_audio(utterance.audio, target_rate=model.sample_rate)
+    words = normalize(utterance.text or "").split()
+    said = [lexicon.phones(word) for word in words]
+    output = model(audio[None])
+    ids = [model.labels.index(symbol) for symbol in "".join(said)]
+    spans = align(output.scores[0, : output.lengths[0]], ids)
+    frame = round(model.frame_s * model.sample_rate)
+    step = model.sample_rate * STEP_MS // 1000
+    edges = [0]
+    for end in np.cumsum([len(word) for word in said])[:-1]:
+        edges.append(quietest(audio, spans[end - 1][1] * frame, spans[end][0] * frame, step))
+    edges.append(len(audio))
+    for word, (start, stop) in zip(words, pairwise(edges), strict=True):
+        yield word, audio[start:stop].numpy()
+
+
+def quietest(audio: Tensor, start: int, stop: int, step: int) -> int:
+    """The sample in the middle of the quietest of the steps from `start` to `stop`."""
+    levels = [audio[at : at + step].square().mean().item() for at in range(start, stop, step)]
+    return start + (int(np.argmin(levels)) * step + step // 2 if levels else 0)
+
+
+def cut_all(model: Model, an4: Path, english: Path, own: Lexicon) -> dict[str, Pieces]:
+    """The words of each speaker that AN4 has too."""
+    speakers: dict[str, Pieces] = {}
+    for utterance in read_manifest(an4 / "train.jsonl"):
+        pieces = speakers.setdefault(utterance.speaker or "", {})
+        for word, sound in cut(model, own, utterance):
+            pieces.setdefault(word, []).append(sound)
+    known = {word for pieces in speakers.values() for word in pieces}
+    lexicon = Lexicon({})
+    for utterance in transcribed(english):
+        words = set(normalize(utterance.text or "").split())
+        wanted = {word for word in known & words if len(word) > 1 or len(words) == 1}
+        if utterance.speaker and wanted:
+            pieces = speakers.setdefault(utterance.speaker, {})
+            for word, sound in cut(model, own if len(words) == 1 else lexicon, utterance):
+                if word in wanted:
+                    pieces.setdefault(word, []).append(sound)
+    return speakers
+
+
+def spliced(
+    pieces: Pieces, counts: Counter[str], fade: int, rng: random.Random
+) -> tuple[str, np.ndarray]:
+    """A text of up to `MOST_WORDS` of a speaker's words and its sound."""
+    known = sorted(pieces)
+    weights = [counts[word] ** -RARE * len(pieces[word]) for word in known]
+    words = rng.choices(known, weights, k=rng.randint(1, MOST_WORDS))
+    sound = np.zeros(0, np.float32)
+    for word in words:
+        sound = crossfaded(sound, rng.choice(pieces[word]), fade)
+    return " ".join(words), sound
+
+
+def crossfaded(before: np.ndarray, after: np.ndarray, fade: int) -> np.ndarray:
+    """One after the other, over `fade` samples at once."""
+    fade = min(fade, len(before), len(after))
+    if not fade:
+        return np.concatenate([before, after])
+    rise = np.linspace(0, 1, fade, dtype=np.float32)
+    joint = before[-fade:] * (1 - rise) + after[:fade] * rise
+    return np.concatenate([before[:-fade], joint, after[fade:]])
+
+
+def splice(an4: Path, speakers: dict[str, Pieces], sample_rate: int) -> Path:
+    """Writes the manifest and the sound."""
+    counts = Counter(
+        word for pieces in speakers.values() for word, found in pieces.items() for _ in found
+    )
+    rng = random.Random(0)
+    (an4 / "spliced").mkdir(exist_ok=True)
+    rows = []
+    for number in range(UTTERANCES):
+        speaker = rng.choice(sorted(speakers))
+        text, sound = spliced(speakers[speaker], counts, sample_rate * FADE_MS // 1000, rng)
+        path = an4 / "spliced" / f"{number:04}-{speaker}.flac"
+        soundfile.write(path, sound, sample_rate)
+        duration_s = len(sound) / sample_rate
+        rows.append(Utterance(audio=path, duration_s=duration_s, text=text, speaker=speaker))
+    write_manifest(an4 / "spliced.jsonl", rows)
+    return an4 / "spliced.jsonl"
+
+
+if __name__ == "__main__":
+    an4, english, folder, dictionary = map(Path, sys.argv[1:])
+    model = sk.prepare(sk.load(folder))
+    speakers = cut_all(model, an4, english, Lexicon(read_dictionary(dictionary)))
+    print(splice(an4, speakers, model.sample_rate))
