@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from speechkit.cli import (
+    ablate,
     align,
     demo,
     doctor,
@@ -34,6 +35,7 @@ UsageError: type[Any] = typer.BadParameter.__mro__[1]
 
 app = typer.Typer(cls=Commands, pretty_exceptions_enable=False)
 app.command()(train.train)
+app.command()(ablate.ablate)
 app.command()(shards.shards)
 app.command()(evaluate.evaluate)
 app.command()(evaluate.calibrate)
