@@ -17,8 +17,10 @@ class Component:
 
     `name` is snake_case and unique within plugin and kind. `factory` is a callable, or
     `"package.module:attribute"`, imported on first use. `time` says what an output frame may
-    read: its own frame, the past, a bounded future, or the whole utterance. `example` holds the
-    parameters a check builds it with.
+    read: its own frame, the past, a bounded future, or the whole utterance. `foldable` says that it
+    has a `fuse()`. `pointwise` is an elementwise expression of `speechkit.ops.expressions` in which
+    parameters stand by name. `exports` are the forms it has outside torch: "torch.export", "onnx".
+    `example` holds the parameters a check builds it with.
     """
 
     name: str

@@ -141,7 +141,8 @@ def speechkit_recipes() -> list[Component]:
 
 @hookspec
 def speechkit_kernels() -> list[Component]:
-    """`factory()` → an implementation of an op: function and `supports(args) -> None | reason`."""
+    """`factory()` → an implementation of the op named by its attribute `op`: `function(*args)`,
+    with the arguments of the op's reference, and `supports(*args)` → None, or why not."""
 
 
 @hookspec

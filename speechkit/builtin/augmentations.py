@@ -3,6 +3,11 @@
 from speechkit.component import Component
 from speechkit.hookspecs import hookimpl
 
+EXPECTED_FAILURES = {
+    f"augmentation:core/{name}::check_generator_decides": "its example names a folder of recordings"
+    for name in ("noise", "reverb")
+}
+
 
 @hookimpl
 def speechkit_augmentations() -> list[Component]:

@@ -5,10 +5,11 @@ from functools import partial
 from speechkit.component import Component
 from speechkit.hookspecs import hookimpl
 
+component = partial(Component, exports=frozenset({"torch", "torch.export", "onnx"}))
+
 
 @hookimpl
 def speechkit_activations() -> list[Component]:
-    component = partial(Component, time="frame", exports=frozenset({"torch", "torch.export"}))
     return [
         component(
             name="relu",
@@ -44,7 +45,7 @@ def speechkit_activations() -> list[Component]:
 @hookimpl
 def speechkit_norms() -> list[Component]:
     return [
-        Component(
+        component(
             name="batch",
             factory="speechkit.nn:BatchNorm",
             summary="Batch normalisation over valid frames; per frame in evaluation",
@@ -52,11 +53,12 @@ def speechkit_norms() -> list[Component]:
             paper="arXiv:1502.03167",
             foldable=True,
         ),
-        Component(
+        component(
             name="none",
             factory="speechkit.nn:Bias",
             summary="No normalisation, only the bias a folded norm leaves",
             formula="x + bias",
+            foldable=True,
         ),
     ]
 
@@ -64,7 +66,7 @@ def speechkit_norms() -> list[Component]:
 @hookimpl
 def speechkit_channel_layers() -> list[Component]:
     return [
-        Component(
+        component(
             name="linear",
             factory="speechkit.nn:Pointwise",
             summary="Plain 1×1 convolution",
@@ -76,7 +78,7 @@ def speechkit_channel_layers() -> list[Component]:
 @hookimpl
 def speechkit_mixers() -> list[Component]:
     return [
-        Component(
+        component(
             name="depthwise",
             factory="speechkit.nn:DepthwiseConv",
             summary="Depthwise convolution over time",
@@ -89,7 +91,7 @@ def speechkit_mixers() -> list[Component]:
 @hookimpl
 def speechkit_residuals() -> list[Component]:
     return [
-        Component(
+        component(
             name="add",
             factory="speechkit.builtin.factories:add",
             summary="Additive residual",
@@ -101,7 +103,7 @@ def speechkit_residuals() -> list[Component]:
 @hookimpl
 def speechkit_blocks() -> list[Component]:
     return [
-        Component(
+        component(
             name="plain",
             factory="speechkit.nn:plain_block",
             summary="Jasper/QuartzNet block: body, projected shortcut, merge, activation",
@@ -115,7 +117,7 @@ def speechkit_blocks() -> list[Component]:
 @hookimpl
 def speechkit_stacks() -> list[Component]:
     return [
-        Component(
+        component(
             name="serial",
             factory="speechkit.builtin.factories:serial",
             summary="Blocks one after the other",
@@ -128,7 +130,7 @@ def speechkit_stacks() -> list[Component]:
 @hookimpl
 def speechkit_stems() -> list[Component]:
     return [
-        Component(
+        component(
             name="plain",
             factory="speechkit.builtin.factories:plain_stem",
             summary="The first block as the papers have it, without a residual",
@@ -142,20 +144,20 @@ def speechkit_stems() -> list[Component]:
 @hookimpl
 def speechkit_heads() -> list[Component]:
     return [
-        Component(
+        component(
             name="ctc",
             factory="speechkit.builtin.factories:ctc_head",
             summary="Log-probabilities of labels and blank (last) at every frame",
             formula="log_softmax(W x + b)",
         ),
-        Component(
+        component(
             name="clip",
             factory="speechkit.builtin.factories:clip_head",
             summary="Logits of one utterance: a pool over time, then a linear layer",
             formula="W pool(x) + b",
             time="utterance",
         ),
-        Component(
+        component(
             name="frame",
             factory="speechkit.builtin.factories:frame_head",
             summary="Logits at every frame",
@@ -167,14 +169,14 @@ def speechkit_heads() -> list[Component]:
 @hookimpl
 def speechkit_pools() -> list[Component]:
     return [
-        Component(
+        component(
             name="average",
             factory="speechkit.builtin.factories:average",
             summary="Mean over the utterance's valid frames",
             formula="sum_t valid x / sum_t valid",
             time="utterance",
         ),
-        Component(
+        component(
             name="running",
             factory="speechkit.builtin.factories:running",
             summary="Mean over the valid frames so far",

@@ -1,9 +1,11 @@
-"""`speechkit plugins`: which components there are, and all about one of them."""
+"""`speechkit plugins`: which components there are, all about one, whether they hold, a new one."""
 
 import inspect
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from itertools import groupby
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -13,7 +15,8 @@ from rich.text import Text
 from speechkit.cli.options import Json
 from speechkit.cli.output import pairs, say, show
 from speechkit.component import did_you_mean
-from speechkit.errors import ComponentError
+from speechkit.errors import ComponentError, PluginError
+from speechkit.plugins import CORE
 
 if TYPE_CHECKING:
     from speechkit.plugins import Entry
@@ -22,7 +25,11 @@ Kind = Annotated[
     str | None, typer.Option(metavar="KIND", help="Only this kind, such as activation.")
 ]
 
-app = typer.Typer(help="List what plugins offer, or show one component.")
+TEMPLATE = Path(__file__).with_name("template")
+"""A whole distribution, of the plugin ACME, that `new` copies under another name."""
+ACME = "acme"
+
+app = typer.Typer(help="List, show and check what plugins offer, or begin a plugin.")
 
 
 @app.command("list")
@@ -58,6 +65,52 @@ def show_component(
         show(details, pairs(words), as_json)
         if entry is not named[-1] and not as_json:
             say("")
+
+
+@app.command("check")
+def check_components(
+    plugin: Annotated[
+        str, typer.Argument(metavar="PLUGIN", help="An installed plugin, a Python file, or core.")
+    ],
+    as_json: Json = False,
+) -> None:
+    """Check every component of a plugin; a line for each failure, and then exit code 1."""
+    from speechkit.testing import checks_of
+
+    checks = checks_of(plugin)
+    failed = 0
+    for check in checks:
+        if error := check.error():
+            failed += 1
+            show({"check": check.id, "error": error}, f"{check.id}: {error}", as_json)
+    if not as_json:
+        known = sum(bool(check.expected) for check in checks)
+        say(f"{plugin}: {len(checks)} checks, {failed} failed, {known} expected to")
+    if failed:
+        raise typer.Exit(1)
+
+
+@app.command("new")
+def new_plugin(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A folder to make.")],
+    name: Annotated[
+        str | None, typer.Option(metavar="NAME", help="The plugin's name, if not the folder's.")
+    ] = None,
+) -> None:
+    """Begin a plugin: a distribution with an activation, a norm and their conformance test."""
+    name = name or folder.absolute().name.removeprefix("speechkit-").replace("-", "_")
+    if not re.fullmatch("[a-z][a-z0-9_]*", name):
+        raise PluginError(f"{name!r} is no plugin name; add --name with a name such as my_layers")
+    if name == CORE:
+        raise PluginError(f"{CORE!r} is the built-in plugin; add --name with another name")
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise PluginError(f"{folder} is there already; give the name of a new folder")
+    for source in sorted(TEMPLATE.rglob("*")):
+        if source.is_file() and source.suffix != ".pyc":
+            target = folder / str(source.relative_to(TEMPLATE)).replace(ACME, name)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_text(source.read_text(encoding="utf-8").replace(ACME, name), "utf-8")
+    say(f"plugin {name} in {folder}; next: pip install -e {folder}; speechkit plugins check {name}")
 
 
 def _row(entry: "Entry") -> dict[str, str]:

@@ -113,6 +113,11 @@ class ClipHead(StreamLayer):
         y: Chunk = self.linear(self.pool(c))
         return y
 
+    def step(self, c: Chunk, state: State) -> tuple[Chunk, State]:
+        raise StreamError(
+            "a clip head reads the whole utterance; stream its running() or sliding()"
+        )
+
     def running(self) -> StreamLayer:
         """The same scores as a stream: at every frame, those of the utterance so far."""
         return Serial(pool=RunningAverage(), linear=self.linear)

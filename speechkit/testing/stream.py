@@ -89,7 +89,7 @@ def dyadic_(module: nn.Module, seed: int = 0) -> nn.Module:
             if name.endswith("running_var"):
                 # with eps it is exactly one, so that rsqrt is too
                 owner = module.get_submodule(name.rpartition(".")[0])
-                value.fill_(1.0 - owner.eps)  # type: ignore[operator]
+                value.fill_(1.0 - getattr(owner, "eps", 0.0))
             elif value.ndim >= 2 and value.is_floating_point():
                 value.copy_(_sparse_signs(value.shape, generator))
             elif name.endswith(("bias", "running_mean")):

@@ -1,6 +1,9 @@
-"""Listing components, and showing one."""
+"""Listing components, showing one, checking all of a plugin's, and beginning a plugin."""
 
 import json
+import re
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -66,3 +69,85 @@ def test_an_unknown_name_is_one_line(cli: Cli, arguments: list[str], says: str) 
     assert ended.code == 1
     assert says in ended.err
     assert ended.err.count("\n") == 1
+
+
+MIXED_UP = """
+import torch
+from speechkit import Component, hookimpl
+
+class Centred(torch.nn.Module):
+    def forward(self, x):
+        return x - x.mean(2, keepdim=True)
+
+@hookimpl
+def speechkit_norms():
+    return [Component(name="centred", factory=lambda c: Centred(), summary="-", formula="-")]
+"""
+
+
+def test_check_prints_a_line_for_each_failure(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "modules", sys.modules.copy())
+    (tmp_path / "mixed_up.py").write_text(MIXED_UP)
+    ended = cli("plugins", "check", tmp_path / "mixed_up.py")
+    assert ended.code == 1
+    *failures, last = ended.out.splitlines()
+    assert "norm:mixed_up/centred::check_time_field_is_true: declares time='frame'" in ended.out
+    assert re.search(rf": \d+ checks, {len(failures)} failed, 0 expected to$", last)
+
+
+def test_check_gives_each_failure_as_json(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "modules", sys.modules.copy())
+    (tmp_path / "mixed_up.py").write_text(MIXED_UP)
+    rows = [
+        json.loads(line)
+        for line in cli("plugins", "check", tmp_path / "mixed_up.py", "--json").out.splitlines()
+    ]
+    assert all(list(row) == ["check", "error"] for row in rows)
+    assert "norm:mixed_up/centred::check_padding_is_inert" in {row["check"] for row in rows}
+
+
+def test_check_is_content_with_a_new_plugin(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert cli("plugins", "new", tmp_path / "speechkit-brand-new").code == 0
+    monkeypatch.syspath_prepend(tmp_path / "speechkit-brand-new")
+    monkeypatch.setattr(sys, "modules", sys.modules.copy())
+    module = tmp_path / "speechkit-brand-new" / "speechkit_brand_new" / "__init__.py"
+    (tmp_path / "alone.py").write_text(module.read_text().replace(', "torch.export", "onnx"', ""))
+    ended = cli("plugins", "check", tmp_path / "alone.py")
+    assert (ended.code, ended.err) == (0, "")
+    assert re.search(r": \d+ checks, 0 failed, 0 expected to$", ended.out)
+
+
+def test_new_names_the_plugin_as_it_is_told(cli: Cli, tmp_path: Path) -> None:
+    ended = cli("plugins", "new", tmp_path / "here", "--name", "fast_norms")
+    assert ended.code == 0
+    assert ended.out.startswith(f"plugin fast_norms in {tmp_path / 'here'}")
+    assert (tmp_path / "here" / "speechkit_fast_norms" / "__init__.py").is_file()
+    assert 'fast_norms = "speechkit_fast_norms"' in (tmp_path / "here/pyproject.toml").read_text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["9lives"], "'9lives' is no plugin name; add --name"),
+        (["x", "--name", "Acme"], "'Acme' is no plugin name; add --name"),
+        (["core"], "'core' is the built-in plugin"),
+        (["taken"], "taken is there already"),
+    ],
+)
+def test_new_refuses_in_one_line(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], says: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "taken").mkdir()
+    (tmp_path / "taken" / "file").touch()
+    ended = cli("plugins", "new", *arguments)
+    assert ended.code == 1
+    assert says in ended.err
+    assert ended.err.count("\n") == 1
+    assert [p.name for p in tmp_path.iterdir()] == ["taken"]

@@ -1,0 +1,102 @@
+"""Norms whose statistics are one frame's: they stream as they are, without state."""
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from speechkit.errors import ComponentError
+from speechkit_norms.precision import wide
+
+
+class RMSNorm(nn.Module):
+    """y = x / (RMS + eps) · weight (+ bias), RMS = √(mean_c x²) of each frame.
+
+    The mean is over the first max(1, ⌊p · C⌋) channels: with p < 1 this is pRMSNorm. With
+    `eps_mode="inside"`, as in torch, it is y = x / √(RMS² + eps) · weight. No mean is taken off and
+    nothing depends on the batch. Initially weight 1, bias 0. Shape: x `[B, C, T]` → the same,
+    weight and bias `[C]`. Zhang & Sennrich, arXiv:1910.07467.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        eps: float = 1e-8,
+        p: float = 1.0,
+        bias: bool = False,
+        eps_mode: Literal["outside", "inside"] = "outside",
+    ) -> None:
+        super().__init__()
+        if not 0 < p <= 1:
+            raise ComponentError(f"p={p}: give a share of the channels above 0, at most 1")
+        if eps_mode not in ("outside", "inside"):
+            raise ComponentError(f"eps_mode={eps_mode!r}: give outside or inside")
+        self.eps, self.eps_mode = eps, eps_mode
+        self.counted = max(1, int(channels * p))
+        self.weight = nn.Parameter(torch.ones(channels))
+        self.bias = nn.Parameter(torch.zeros(channels)) if bias else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        frames = wide(x.transpose(1, 2))
+        # the norm's gradient at a frame of zeros is 0, that of a root of a mean of squares NaN
+        norm = torch.linalg.vector_norm(frames[:, :, : self.counted], dim=2, keepdim=True)
+        rms = norm / self.counted**0.5
+        inside = self.eps_mode == "inside"
+        y = frames / ((rms.square() + self.eps).sqrt() if inside else rms + self.eps) * self.weight
+        if self.bias is not None:
+            y = y + self.bias
+        return y.to(x.dtype).transpose(1, 2)
+
+    def extra_repr(self) -> str:
+        return f"{len(self.weight)}, eps={self.eps} {self.eps_mode}, counted={self.counted}"
+
+
+class LayerNorm(nn.Module):
+    """y = (x − μ) / √(σ² + eps) · weight + bias, μ and σ² over the channels of each frame.
+
+    Nothing depends on the batch, and training is as evaluation. Initially weight 1, bias 0; without
+    both where `affine` is off. Shape: x `[B, C, T]` → the same, weight and bias `[C]`.
+    Ba et al., arXiv:1607.06450.
+    """
+
+    def __init__(self, channels: int, eps: float = 1e-5, affine: bool = True) -> None:
+        super().__init__()
+        self.channels, self.eps = channels, eps
+        self.weight = nn.Parameter(torch.ones(channels)) if affine else None
+        self.bias = nn.Parameter(torch.zeros(channels)) if affine else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        frames = x.transpose(1, 2)
+        return F.layer_norm(frames, (self.channels,), self.weight, self.bias, self.eps).transpose(
+            1, 2
+        )
+
+    def extra_repr(self) -> str:
+        return f"{self.channels}, eps={self.eps}, affine={self.weight is not None}"
+
+
+class GroupNorm(nn.Module):
+    """y = (x − μ) / √(σ² + eps) · weight + bias, μ and σ² over each group of a frame's channels.
+
+    The paper also averages over positions, here over time; this one does not, so that it streams.
+    One group makes it LayerNorm. Initially weight 1, bias 0. Shape: x `[B, C, T]` → the same,
+    weight and bias `[C]`. After Wu & He, arXiv:1803.08494.
+    """
+
+    def __init__(self, channels: int, groups: int = 8, eps: float = 1e-5) -> None:
+        super().__init__()
+        if groups < 1 or channels % groups or channels == groups:
+            fits = [n for n in range(1, channels) if channels % n == 0]
+            raise ComponentError(f"{groups} groups of {channels} channels: give one of {fits}")
+        self.groups, self.eps = groups, eps
+        self.weight = nn.Parameter(torch.ones(channels))
+        self.bias = nn.Parameter(torch.zeros(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        grouped = x.transpose(1, 2).unflatten(2, (self.groups, -1))
+        y = F.layer_norm(grouped, grouped.shape[3:], eps=self.eps).flatten(2)
+        return torch.addcmul(self.bias, y, self.weight).to(x.dtype).transpose(1, 2)
+
+    def extra_repr(self) -> str:
+        return f"{len(self.weight)}, groups={self.groups}, eps={self.eps}"

@@ -1,0 +1,76 @@
+"""An LSTM with a norm in each of its sums."""
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from speechkit.nn import Chunk, LookAhead, Recurrent, State
+
+
+class LayerNormLSTM(Recurrent):
+    """An LSTM whose products and cell are normalised in every frame.
+
+        i, f, g, o = LN(W x_t) + LN(U h_{t−1}) + b
+        c_t = σ(f) c_{t−1} + σ(i) tanh(g)
+        h_t = σ(o) tanh(LN(c_t))
+
+    Each LN has its own weight; the two biases that would only add to b are left out. An invalid
+    frame changes nothing; output frame o is that of input frame o · stride. It goes frame by frame,
+    so it is much slower than torch's LSTM. Shape: x `[B, C, T]`, y `[B, hidden, ceil(T / stride)]`,
+    state h and c `[B, hidden]`, rows of W, U and b in torch's order. Ba et al., arXiv:1607.06450.
+    """
+
+    def __init__(self, c_in: int, hidden: int, stride: int = 1, eps: float = 1e-5) -> None:
+        super().__init__()
+        self.hidden, self.stride = hidden, stride
+        self.input = nn.Linear(c_in, 4 * hidden, bias=False)
+        self.recurrent = nn.Linear(hidden, 4 * hidden, bias=False)
+        self.bias = nn.Parameter(torch.zeros(4 * hidden))
+        self.input_norm: nn.Module = nn.LayerNorm(4 * hidden, eps, bias=False)
+        self.recurrent_norm: nn.Module = nn.LayerNorm(4 * hidden, eps, bias=False)
+        self.cell_norm: nn.Module = nn.LayerNorm(hidden, eps)
+
+    def channels_out(self, c_in: int) -> int:
+        return self.hidden
+
+    def forward(self, c: Chunk) -> Chunk:
+        return self._run(c, self.init_state(len(c.x), c.x.shape[1], c.x.dtype, c.x.device))[0]
+
+    def init_state(
+        self, batch: int, c_in: int, dtype: torch.dtype = torch.float32, device: Any = None
+    ) -> State:
+        return tuple(torch.zeros(batch, self.hidden, dtype=dtype, device=device) for _ in "hc")
+
+    def step(self, c: Chunk, state: State) -> tuple[Chunk, State]:
+        self.check_chunk(c)
+        return self._run(c, state)
+
+    def _run(self, c: Chunk, state: State) -> tuple[Chunk, State]:
+        h, cell = state
+        given = self.input_norm(self.input(c.masked.transpose(1, 2))) + self.bias
+        outputs = []
+        for frame, valid in zip(given.unbind(1), c.valid.unbind(1), strict=True):
+            i, f, g, o = (frame + self.recurrent_norm(self.recurrent(h))).chunk(4, 1)
+            new = f.sigmoid() * cell + i.sigmoid() * g.tanh()
+            out = o.sigmoid() * self.cell_norm(new).tanh()
+            real = valid[:, None]
+            # autocast may have made them half as precise
+            h = torch.where(real, out.to(h.dtype), h)
+            cell = torch.where(real, new.to(cell.dtype), cell)
+            outputs.append(h)
+        y = torch.stack(outputs[:: self.stride], dim=1) if outputs else given[:, :, : self.hidden]
+        return Chunk(y.transpose(1, 2), c.valid[:, :: self.stride]), (h, cell)
+
+
+def ln_lstm(
+    channels: int,
+    kernel: int,
+    stride: int,
+    dilation: int,
+    lookahead: LookAhead,
+    eps: float = 1e-5,
+) -> LayerNormLSTM:
+    """The LSTM as a mixer; it remembers everything and hears no future, so that `kernel`,
+    `dilation` and `lookahead` say nothing to it."""
+    return LayerNormLSTM(channels, channels, stride, eps)

@@ -1,0 +1,14 @@
+"""In what precision statistics are made."""
+
+import torch
+from torch import Tensor
+
+
+def wide(x: Tensor) -> Tensor:
+    """x in float32 at least: sums of squares in half precision are worth little."""
+    return x.to(wide_type(x.dtype))
+
+
+def wide_type(dtype: torch.dtype) -> torch.dtype:
+    """The type that statistics of such numbers are made in."""
+    return torch.promote_types(dtype, torch.float32)

@@ -1,0 +1,37 @@
+"""What the plugin acme offers; listing it imports no torch."""
+
+from speechkit import Component, hookimpl
+
+EXPORTS = frozenset({"torch", "torch.export", "onnx"})
+
+# a check that is known to fail, by id, and the reason: {"norm:acme/mean_abs::check_...": "..."}
+EXPECTED_FAILURES: dict[str, str] = {}
+
+
+@hookimpl
+def speechkit_activations() -> list[Component]:
+    return [
+        Component(
+            name="squareplus",
+            factory="speechkit_acme.layers:Squareplus",
+            summary="A smooth ReLU without an exponential",
+            formula="(x + sqrt(x * x + b)) / 2",
+            pointwise="(x + sqrt(x * x + b)) / 2",
+            paper="arXiv:2112.11687",
+            exports=EXPORTS,
+            example={"b": 2.0},
+        )
+    ]
+
+
+@hookimpl
+def speechkit_norms() -> list[Component]:
+    return [
+        Component(
+            name="mean_abs",
+            factory="speechkit_acme.layers:MeanAbs",
+            summary="Each frame by its mean magnitude over channels",
+            formula="x / (mean_c abs(x) + eps) * weight",
+            exports=EXPORTS,
+        )
+    ]

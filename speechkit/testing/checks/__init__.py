@@ -1,0 +1,82 @@
+"""The checks: plain functions of an entry that raise AssertionError, and which go with a kind."""
+
+from collections.abc import Callable
+
+from speechkit.plugins import Entry
+from speechkit.testing.checks.declared import check_metadata
+from speechkit.testing.checks.forms import (
+    check_export_equals,
+    check_fuse_equals,
+    check_native_equals,
+    check_pointwise_equals,
+)
+from speechkit.testing.checks.kernel import check_kernel_equals_reference
+from speechkit.testing.checks.layer import (
+    check_gradients,
+    check_shape_and_dtype,
+    check_state_dict_round_trip,
+)
+from speechkit.testing.checks.pure import (
+    check_input_not_modified,
+    check_no_global_rng,
+    check_thread_safe,
+)
+from speechkit.testing.checks.time import (
+    check_batch_rows_independent,
+    check_padding_is_inert,
+    check_state_is_a_fixed_tree,
+    check_stream_equals_offline,
+    check_time_field_is_true,
+)
+from speechkit.testing.checks.training import (
+    check_chunks_change_nothing,
+    check_factors_are_finite,
+    check_generator_decides,
+    check_losses_are_finite,
+    check_step_lowers_a_loss,
+)
+from speechkit.testing.specimen import LAYERS
+
+Function = Callable[[Entry], None]
+
+OF_LAYERS: tuple[Function, ...] = (
+    check_shape_and_dtype,
+    check_input_not_modified,
+    check_no_global_rng,
+    check_thread_safe,
+    check_gradients,
+    check_batch_rows_independent,
+    check_padding_is_inert,
+    check_time_field_is_true,
+    check_stream_equals_offline,
+    check_state_is_a_fixed_tree,
+    check_state_dict_round_trip,
+)
+
+OF_OTHERS: dict[str, Function] = {
+    "augmentation": check_generator_decides,
+    "decoder": check_chunks_change_nothing,
+    "init": check_generator_decides,
+    "kernel": check_kernel_equals_reference,
+    "loss": check_losses_are_finite,
+    "optimizer": check_step_lowers_a_loss,
+    "schedule": check_factors_are_finite,
+}
+
+
+def functions_for(entry: Entry) -> list[Function]:
+    """The checks that its kind and what it declares call for."""
+    found: list[Function] = [check_metadata]
+    if entry.kind in OF_OTHERS:
+        found.append(OF_OTHERS[entry.kind])
+    if entry.kind in LAYERS:
+        found += OF_LAYERS
+    if entry.kind in LAYERS - {"frontend"}:
+        found.append(check_fuse_equals)
+    if entry.kind == "activation":
+        found.append(check_native_equals)
+    if entry.component.pointwise:
+        found.append(check_pointwise_equals)
+    if entry.component.exports - {"torch"}:
+        found.append(check_export_equals)
+    return found

@@ -1,0 +1,162 @@
+"""The other forms of a layer say what it says: folded, fused, native, as a formula, exported."""
+
+import inspect
+import tempfile
+from pathlib import Path
+from types import ModuleType
+
+import torch
+from torch import Tensor, nn
+
+from speechkit.errors import CheckpointError, ComponentError
+from speechkit.export import onnx, program
+from speechkit.export.check import check as compare
+from speechkit.export.graph import Graph, Step
+from speechkit.export.simple import simplified
+from speechkit.nn import Chunk, FrameWise, Pointwise, Serial, StreamLayer, fuse
+from speechkit.ops.activation import activation_of, speaks_for_forward
+from speechkit.plugins import Entry
+from speechkit.testing.formula import evaluate
+from speechkit.testing.specimen import Specimen, specimens, used
+from speechkit.testing.stream import assert_close
+
+EXPORTS: dict[str, tuple[ModuleType, str]] = {
+    "torch.export": (program, ".pt2"),
+    "onnx": (onnx, ".onnx"),
+}
+"""What a component may declare in `exports`, beside "torch": what writes and runs it, a suffix."""
+BLOCK_STRIDES = 4
+"""The strides in a block of an exported step."""
+
+
+def check_fuse_equals(entry: Entry) -> None:
+    """`fuse()` is there if `foldable` says so and gives an equal module; in a net that is
+    prepared it gives the same too."""
+    foldable = entry.component.foldable
+    for specimen in used(entry):
+        module = specimen.made
+        if speaks_for_forward(module, "fuse") != foldable:
+            has = "has no fuse()" if foldable else "has a fuse()"
+            raise AssertionError(f"declares foldable={foldable}, but {specimen} {has}")
+        if foldable:
+            folded = module.fuse()  # type: ignore[operator]
+            x = specimen.input()
+            layer = folded if isinstance(folded, StreamLayer) else FrameWise(folded)
+            name = f"{specimen} after fuse()"
+            assert_close(name, _run(specimen.layer, x), _run(layer, x), rtol=1e-9)
+    for specimen in used(entry, torch.float32):
+        before = Pointwise(specimen.c_in, specimen.c_in).eval()
+        net, x = Serial(before, specimen.layer), specimen.input(dtype=torch.float32)
+        prepared = fuse(net)
+        assert_close(f"{specimen} in a fused net", _run(net, x), _run(prepared, x), rtol=1e-5)
+
+
+def check_native_equals(entry: Entry) -> None:
+    """The attribute `native`, which a fused op runs instead, is the same function."""
+    for specimen in used(entry):
+        native = activation_of(specimen.made)
+        if native is not None:
+            x = 4 * specimen.input()
+            name = f"{specimen}, native {native.kind}"
+            assert_close(name, _run(specimen.layer, x), native(x), rtol=1e-6)
+
+
+def check_pointwise_equals(entry: Entry) -> None:
+    """The formula in `pointwise` gives what a new component gives."""
+    formula = entry.component.pointwise
+    signature = inspect.signature(entry.factory()).parameters
+    defaults = {n: p.default for n, p in signature.items() if p.default is not p.empty}
+    for specimen in specimens(entry):
+        layer, x = specimen.layer.double().eval(), 4 * specimen.input()
+        try:
+            y = evaluate(formula, x, {**defaults, **entry.component.example})
+        except ComponentError as error:
+            raise AssertionError(f"pointwise={formula!r}: {error}") from error
+        assert_close(f"{specimen}, pointwise={formula!r}", _run(layer, x), y, rtol=1e-6)
+
+
+def check_export_equals(entry: Entry) -> None:
+    """In each form that `exports` declares, whole utterances and steps give the same."""
+    for form in sorted(entry.component.exports - {"torch"}):
+        assert form in EXPORTS, f"exports has {form!r}; it knows torch, {', '.join(EXPORTS)}"
+        first, *others = made = used(entry, torch.float32)
+        for specimen in made:
+            specimen.layer.requires_grad_(False)
+        _check_graph(first, _whole_graph(first), form)
+        if entry.component.time != "utterance" and not isinstance(first.layer, FrameWise):
+            _check_graph(first, _step_graph(first), form)
+        # an ONNX file takes seconds
+        for specimen in others if form != "onnx" else ():
+            _check_graph(specimen, _whole_graph(specimen), form)
+
+
+def _check_graph(specimen: Specimen, graph: Graph, form: str) -> None:
+    writer, suffix = EXPORTS[form]
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / f"component{suffix}"
+        try:
+            writer.write(graph, path)
+            compare(graph, writer.runner(path), tolerance=1e-4)
+        except CheckpointError as error:
+            raise AssertionError(f"{specimen} declares exports {form!r}, but {error}") from error
+
+
+class _Whole(nn.Module):
+    """Whole utterances over plain tensors: `[B, T, C]`, valid `[B, T]` → `[B, T', C']`, valid."""
+
+    def __init__(self, layer: StreamLayer) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
+        c = self.layer(Chunk(x.clone().transpose(1, 2), valid))
+        return c.x.transpose(1, 2), c.valid
+
+
+class _Step(Step):
+    """A step over x `[B, T, C]`, so that an exporter sees the strides that layers are given."""
+
+    def forward(self, x: Tensor, valid: Tensor, *states: Tensor) -> tuple[Tensor, ...]:
+        return super().forward(x.clone().transpose(1, 2), valid, *states)
+
+
+def _whole_graph(specimen: Specimen) -> Graph:
+    layer, c = specimen.layer, Chunk.of(specimen.input(3, torch.float32))
+    x, half = c.x.transpose(1, 2), c.x.shape[2] // 2
+    ragged = Chunk.of(c.x, torch.tensor([c.x.shape[2], half, 3])).valid
+    return Graph(
+        module=_Whole(simplified(layer)),
+        model=_Whole(layer),
+        inputs=("x", "valid"),
+        outputs=("y", "y_valid"),
+        axes=({0: "batch", 1: "frames"}, {0: "batch", 1: "frames"}),
+        trials=[[(x, ragged)], [(x[:1], c.valid[:1])], [(x[:, :half], c.valid[:, :half])]],
+        start=lambda batch: [],
+        metadata={},
+    )
+
+
+def _step_graph(specimen: Specimen) -> Graph:
+    layer, c = specimen.layer, Chunk.of(specimen.input(3, torch.float32))
+    block = BLOCK_STRIDES * layer.stride
+    whole = c.x.shape[2] // block * block
+    parts = c.x[:, :, :whole].transpose(1, 2).split(block, 1), c.valid[:, :whole].split(block, 1)
+    blocks = list(zip(*parts, strict=True))
+    step = _Step(layer, specimen.c_in, features=False)
+    states = tuple(f"state_{i}" for i in range(len(step.start(1))))
+    return Graph(
+        module=_Step(simplified(layer), specimen.c_in, features=False),
+        model=step,
+        inputs=("x", "valid", *states),
+        outputs=("y", "y_valid", *(f"{state}_out" for state in states)),
+        axes=({0: "batch"},) * (2 + len(states)),
+        trials=[blocks, [(x[:1], valid[:1]) for x, valid in blocks]],
+        start=step.start,
+        metadata={},
+    )
+
+
+def _run(layer: StreamLayer, x: Tensor) -> Tensor:
+    with torch.no_grad():
+        y: Tensor = layer(Chunk.of(x)).masked
+    return y

@@ -1,0 +1,135 @@
+"""What a layer computes: shapes, dtypes, gradients, and that its weights are all of it."""
+
+import copy
+
+import torch
+from torch import Tensor
+from torch.autograd.gradcheck import GradcheckError, gradcheck
+from torch.func import functional_call
+
+from speechkit.nn import Chunk
+from speechkit.plugins import Entry
+from speechkit.testing.specimen import Specimen, used
+from speechkit.testing.stream import assert_close
+
+EXTREMES = (0.0, 1e-6, -1e-6, 30.0, -30.0, 1e3, -1e3)
+
+
+def check_shape_and_dtype(entry: Entry) -> None:
+    """Channels and frames as its kind says, in three dtypes, also of one frame; never NaN."""
+    for dtype in _dtypes(entry):
+        for specimen in used(entry, dtype):
+            x = specimen.input(2, dtype)
+            for part in (x, x[:1], x[:1, :, : specimen.layer.stride]):
+                _check_output(entry, specimen, part)
+            for extreme in EXTREMES:
+                y = _run(specimen, torch.full_like(x[:1], extreme))
+                assert torch.isfinite(y.masked).all(), f"{specimen}: not finite at {extreme:g}"
+
+
+def check_gradients(entry: Entry) -> None:
+    """They are those of the function, finite everywhere, and reach every parameter."""
+    for specimen in used(entry):
+        _check_reach(specimen)
+        _check_finite(specimen)
+        _check_derivative(specimen)
+
+
+def check_state_dict_round_trip(entry: Entry) -> None:
+    """Its state dict holds all that it has learnt: loaded into another one, it is the same."""
+    pairs = zip(used(entry, seed=0), used(entry, seed=1), strict=True)
+    for specimen, other in pairs:
+        other.layer.load_state_dict(specimen.layer.state_dict())
+        x = specimen.input()
+        assert_close(
+            f"{specimen} after its state dict was loaded into another",
+            _run(specimen, x).masked,
+            _run(other, x).masked,
+            rtol=0,
+        )
+
+
+def _check_output(entry: Entry, specimen: Specimen, x: Tensor) -> None:
+    y, layer = _run(specimen, x), specimen.layer
+    channels = layer.channels_out(specimen.c_in)
+    assert specimen.c_out in (None, channels), (
+        f"{specimen}: channels_out({specimen.c_in}) is {channels}, not {specimen.c_out}"
+    )
+    # a clip has one frame, whatever is in it
+    per_clip = entry.component.time == "utterance" and y.x.shape[2] == 1
+    frames = 1 if per_clip else -(-x.shape[2] * layer.rate // layer.stride)
+    shape = x.shape[0], channels, frames
+    assert y.x.shape == shape, f"{specimen}: {list(x.shape)} gives {list(y.x.shape)}, not {shape}"
+    assert y.valid.shape == (x.shape[0], y.x.shape[2]), (
+        f"{specimen}: valid {list(y.valid.shape)} beside frames {list(y.x.shape)}"
+    )
+    # scores may be more precise than the layers before them
+    wider = entry.kind == "head" and y.x.dtype == torch.promote_types(x.dtype, torch.float32)
+    assert y.x.dtype == x.dtype or wider, f"{specimen}: {y.x.dtype} from {x.dtype}"
+    assert torch.isfinite(y.masked).all(), f"{specimen}: not finite in {x.dtype}"
+
+
+def _check_reach(specimen: Specimen) -> None:
+    layer = specimen.layer.train()
+    layer.zero_grad()
+    y = layer(Chunk.of(specimen.input(4)))
+    # random weights, since a norm's outputs may always have the same sum
+    weights = torch.randn(y.x.shape, generator=torch.Generator().manual_seed(0), dtype=y.x.dtype)
+    if y.x.requires_grad:
+        (y.masked * weights).sum().backward()
+    for name, parameter in layer.named_parameters():
+        if parameter.requires_grad:
+            grad = parameter.grad
+            assert grad is not None, f"{specimen}: no gradient reaches {name}"
+            assert grad.any(), f"{specimen}: the gradient of {name} is 0"
+            assert torch.isfinite(grad).all(), f"{specimen}: the gradient of {name} is not finite"
+
+
+def _check_finite(specimen: Specimen) -> None:
+    layer = specimen.layer.eval()
+    for extreme in EXTREMES:
+        x = torch.full_like(specimen.input(1), extreme).requires_grad_()
+        y = layer(Chunk.of(x)).masked
+        if y.requires_grad:
+            y.sum().backward()
+            finite = x.grad is None or torch.isfinite(x.grad).all()
+            assert finite, f"{specimen}: the gradient is not finite at {extreme:g}"
+
+
+def _check_derivative(specimen: Specimen) -> None:
+    parameters = {n: p for n, p in specimen.layer.named_parameters() if p.requires_grad}
+    x = specimen.input(2)[:, :, : 4 * specimen.layer.stride].detach().requires_grad_()
+    for training in (True, False):
+        mode = "training" if training else "evaluation"
+
+        def function(x: Tensor, *values: Tensor, training: bool = training) -> Tensor:
+            # a call in training may change the layer, and draws
+            layer = copy.deepcopy(specimen.layer).train(training)
+            given = dict(zip(parameters, values, strict=True))
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(0)
+                y: Tensor = functional_call(layer, given, (Chunk.of(x),)).masked
+            return y
+
+        inputs = (x, *parameters.values())
+        if not function(*inputs).requires_grad:
+            continue
+        try:
+            gradcheck(function, inputs, fast_mode=True)
+        except GradcheckError as error:
+            reason = str(error).strip().splitlines()[0]
+            raise AssertionError(
+                f"{specimen} in {mode}: the gradient is not that of the function: {reason}"
+            ) from error
+
+
+def _run(specimen: Specimen, x: Tensor) -> Chunk:
+    with torch.no_grad():
+        y: Chunk = specimen.layer(Chunk.of(x))
+    return y
+
+
+def _dtypes(entry: Entry) -> tuple[torch.dtype, ...]:
+    # sound is float32, and there is no Fourier transform in bfloat16
+    narrow = () if entry.kind == "frontend" else (torch.bfloat16,)
+    return (torch.float64, torch.float32, *narrow)

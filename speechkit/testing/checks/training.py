@@ -1,0 +1,144 @@
+"""What takes part in training and decoding: losses, optimisers, schedules, chance, decoders."""
+
+import copy
+import inspect
+import json
+import math
+from typing import Any
+
+import torch
+from torch import Generator, Tensor, nn
+
+from speechkit.nn import DenseConv, DepthwiseConv, Pointwise
+from speechkit.plugins import Entry
+from speechkit.testing.checks.pure import generators, same
+from speechkit.testing.specimen import LABELS, SAMPLE_RATE
+from speechkit.testing.stream import assert_close
+
+STEPS = 200
+
+
+def check_losses_are_finite(entry: Entry) -> None:
+    """One finite loss per utterance with a finite gradient, for targets of at least one task, and
+    scores behind an utterance's length change nothing."""
+    loss = entry.factory()(**entry.component.example)
+    taken = [batch for batch in _loss_batches() if _takes(loss, batch)]
+    assert taken, "it takes the targets of no task: text, one label per clip or one per frame"
+    for scores, lengths, *targets in taken:
+        scores = scores.requires_grad_()
+        losses = loss(scores, lengths, *targets)
+        assert losses.shape == (len(scores),), f"losses {list(losses.shape)}, not [{len(scores)}]"
+        (gradient,) = torch.autograd.grad(losses.sum(), scores)
+        assert torch.isfinite(losses).all(), f"losses {losses.tolist()}"
+        assert torch.isfinite(gradient).all(), "the gradient is not finite"
+        if scores.ndim == 3:
+            garbage = scores.detach().clone()
+            garbage[1, lengths[1] :] = 7.0
+            name = "the losses, with other scores in padding"
+            assert_close(name, losses.detach(), loss(garbage, lengths, *targets), rtol=1e-6)
+
+
+def check_step_lowers_a_loss(entry: Entry) -> None:
+    """Steps down a quadratic bowl end lower than they began, with finite numbers."""
+    weight = nn.Parameter(torch.ones(4, 3))
+    optimizer = entry.factory()([weight], **entry.component.example)
+    values = []
+    for _ in range(STEPS):
+        optimizer.zero_grad()
+        value = (weight - torch.linspace(-1, 0, 3)).square().sum()
+        value.backward()
+        optimizer.step()
+        values.append(float(value.detach()))
+    assert all(map(math.isfinite, values)), f"{values[0]:.3g} becomes NaN or infinity"
+    assert values[-1] < values[0], f"{STEPS} steps went from {values[0]:.3g} to {values[-1]:.3g}"
+
+
+def check_factors_are_finite(entry: Entry) -> None:
+    """Each step of a run has a finite factor from 0 up, some are more, and asking changes none."""
+    schedule = entry.factory()(STEPS, **entry.component.example)
+    factors = [schedule(step) for step in range(STEPS)]
+    for step, factor in enumerate(factors):
+        assert 0 <= factor < math.inf, f"the factor at step {step} is {factor}"
+    assert any(factors), "every factor is 0"
+    again = [schedule(step) for step in reversed(range(STEPS))][::-1]
+    assert factors == again, "a step has another factor when it is asked for again"
+
+
+def check_generator_decides(entry: Entry) -> None:
+    """The generator that it is given decides all of it, and no other is drawn from."""
+    before = generators()
+    run = {"augmentation": _augmented, "init": _initialised}[entry.kind]
+    first, second = run(entry), run(entry)
+    for one, other in zip(first, second, strict=True):
+        assert torch.equal(one, other), "the same seed gave something else the second time"
+        assert torch.isfinite(one).all(), "gives NaN or infinity"
+    for name, state in generators().items():
+        assert same(state, before[name]), f"draws from {name}'s global generator"
+
+
+def check_chunks_change_nothing(entry: Entry) -> None:
+    """The text does not depend on how many frames come at a time; a state is plain and kept."""
+    decoder = entry.factory()(tuple(" abc"), **entry.component.example)
+    chance = torch.Generator().manual_seed(0)
+    log_probs = (3 * torch.randn(30, 5, generator=chance)).log_softmax(1)
+    texts = {}
+    for size in (1, 4, len(log_probs)):
+        state = decoder.init()
+        for part in log_probs.split(size):
+            kept = copy.deepcopy(state)
+            once, twice = decoder.step(state, part), decoder.step(state, part)
+            assert state == kept, "step changes the state that it is given"
+            assert once[1] == twice[1], f"one step twice: {once[1]!r} and {twice[1]!r}"
+            stored = json.loads(json.dumps(once[0]))
+            state = decoder.restore(stored)
+            assert decoder.finish(state) == decoder.finish(once[0]), "restore loses some of a state"
+        texts[size] = decoder.finish(state)
+    assert len(set(texts.values())) == 1, f"texts by frames at a time: {texts}"
+
+
+def _loss_batches() -> list[tuple[Tensor, ...]]:
+    """Scores, their lengths, targets and theirs: of text, of clips, of frames."""
+    chance = torch.Generator().manual_seed(0)
+    frames, labels = torch.tensor([12, 7]), LABELS
+    scores = torch.randn(2, 12, labels, generator=chance).log_softmax(2)
+    texts = torch.tensor([[0, 1, 2], [3, 0, 0]]), torch.tensor([3, 1])
+    each = torch.randint(labels, (2, 12), generator=chance)
+    return [
+        (scores, frames, *texts),
+        (scores[:, 0].clone(), frames, each[:, 0], frames),
+        (scores.clone(), frames, each, frames),
+    ]
+
+
+def _takes(loss: Any, batch: tuple[Tensor, ...]) -> bool:
+    try:
+        loss(*batch)
+    # how a loss refuses the targets of another task is its own affair
+    except Exception:
+        return False
+    return True
+
+
+def _augmented(entry: Entry) -> list[Tensor]:
+    factory = entry.factory()
+    asks = "sample_rate" in inspect.signature(factory).parameters
+    rate = {"sample_rate": SAMPLE_RATE} if asks else {}
+    change = factory(**{**entry.component.example, **rate})
+    shape = {"audio": (1, SAMPLE_RATE // 2), "features": (32, 60)}[change.domain]
+    generator = torch.Generator().manual_seed(1)
+    x = 0.1 * torch.randn(shape, generator=generator)
+    kept, length = x.clone(), 3 * shape[1] // 4
+    y, y_length = change(x, length, generator)
+    assert torch.equal(x, kept), "writes into its input"
+    assert y.dtype == x.dtype, f"{x.dtype} becomes {y.dtype}"
+    assert y.shape[0] == x.shape[0], f"{list(x.shape)} becomes {list(y.shape)}"
+    assert 0 < y_length <= y.shape[1], f"says length {y_length} of {y.shape[1]}"
+    return [y[:, :y_length]]
+
+
+def _initialised(entry: Entry) -> list[Tensor]:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = nn.Sequential(Pointwise(4, 6, bias=True), DepthwiseConv(6, 5), DenseConv(6, 4, 3))
+    entry.factory()(**entry.component.example)(model, Generator().manual_seed(1))
+    return [parameter.detach() for parameter in model.parameters()]

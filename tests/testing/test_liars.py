@@ -1,0 +1,510 @@
+"""Each check of the conformance kit catches the fault that it is for, and says which."""
+
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from speechkit.component import Component
+from speechkit.nn import (
+    Affine,
+    BodyMaker,
+    Chunk,
+    Delay,
+    DepthwiseConv,
+    Pointwise,
+    Recurrent,
+    Residual,
+    Serial,
+    State,
+    StreamLayer,
+)
+from speechkit.ops.activation import Activation
+from speechkit.ops.depthwise_conv.reference import depthwise_conv
+from speechkit.plugins import Entry
+from speechkit.testing.checks import functions_for
+from speechkit.testing.conformance import Check
+
+
+def errors(kind: str, factory: Any, **fields: Any) -> dict[str, str]:
+    """What the kit says of a component, by the name of the check."""
+    component = Component(
+        name="liar", factory=factory, summary="one of ours", formula="x", **fields
+    )
+    entry = Entry(kind, component, "liars", "0")
+    found = {f.__name__: Check(entry, f).error() for f in functions_for(entry)}
+    return {name: error for name, error in found.items() if error}
+
+
+def activation(function: Callable[[Tensor], Tensor]) -> Callable[[int], nn.Module]:
+    """A factory of modules that compute a function."""
+
+    class Made(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return function(x)
+
+    return lambda channels: Made()
+
+
+class Honest(nn.Module):
+    """y = x · weight + bias."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(channels))
+        self.bias = nn.Parameter(torch.randn(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.weight[:, None] + self.bias[:, None]
+
+    def fuse(self) -> Affine:
+        return Affine(self.weight.detach(), self.bias.detach())
+
+
+class Leaky(Recurrent):
+    """y[t] = (y[t − 1] + x[t]) / 2 over valid frames: reads the past and streams."""
+
+    def init_state(
+        self, batch: int, c_in: int, dtype: torch.dtype = torch.float32, device: Any = None
+    ) -> State:
+        return (torch.zeros(batch, c_in, dtype=dtype, device=device),)
+
+    def step(self, c: Chunk, state: State) -> tuple[Chunk, State]:
+        (y,), outputs = state, []
+        for t in range(c.x.shape[2]):
+            y = torch.where(c.valid[:, t, None], (y + c.x[:, :, t]) / 2, y)
+            outputs.append(y)
+        return Chunk(torch.stack(outputs, 1).transpose(1, 2), c.valid), self.after(y, state)
+
+    def after(self, y: Tensor, state: State) -> State:
+        return (y,)
+
+
+def causal(layer: type[StreamLayer]) -> dict[str, str]:
+    return errors("norm", lambda channels: layer(), time="causal")
+
+
+def test_honest_components_pass() -> None:
+    assert not errors("norm", Honest, foldable=True, exports=frozenset({"torch", "torch.export"}))
+    assert not causal(Leaky)
+    assert not errors("activation", activation(torch.sigmoid), pointwise="sigmoid(x)")
+
+
+def test_a_time_leak() -> None:
+    found = errors("norm", activation(lambda x: x - x.mean(2, keepdim=True)))
+    said = "declares time='frame', but Made: frame t reads frames t-24..t+24"
+    assert found["check_time_field_is_true"] == said
+    assert "check_padding_is_inert" in found
+    assert "check_stream_equals_offline" in found
+
+
+def test_more_look_ahead_than_the_layer_says() -> None:
+    def mixer(channels: int, kernel: int, stride: int, dilation: int, lookahead: Any) -> Any:
+        conv = DepthwiseConv(channels, kernel, stride, dilation, "same")
+        conv.right = 0
+        return conv
+
+    found = errors("mixer", mixer, time="lookahead")
+    assert "frame t reads frames t-2..t+2, but right is 0" in found["check_time_field_is_true"]
+
+
+def test_a_causal_layer_that_looks_ahead() -> None:
+    found = errors("norm", lambda channels: DepthwiseConv(channels, 5), time="causal")
+    assert "t-2..t+2" in found["check_time_field_is_true"]
+
+
+def test_a_batch_leak() -> None:
+    found = errors("norm", activation(lambda x: x - x.mean(0, keepdim=True)))
+    assert "row 0 beside a row of NaN" in found["check_batch_rows_independent"]
+
+
+def test_an_input_changed_in_place() -> None:
+    found = errors("activation", activation(lambda x: x.relu_()))
+    assert found["check_input_not_modified"] == "Made writes into its input"
+
+
+def test_a_buffer_that_evaluation_changes() -> None:
+    class Counting(Honest):
+        def __init__(self, channels: int) -> None:
+            super().__init__(channels)
+            self.register_buffer("calls", torch.zeros(()))
+
+        def forward(self, x: Tensor) -> Tensor:
+            self.calls += 1
+            return super().forward(x)
+
+    found = errors("norm", Counting, foldable=True)
+    assert "changes module.calls in evaluation" in found["check_input_not_modified"]
+
+
+def test_an_unregistered_weight() -> None:
+    class Hidden(Honest):
+        def __init__(self, channels: int) -> None:
+            super().__init__(channels)
+            self.hidden = torch.randn(channels, 1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x) + self.hidden
+
+    found = errors("norm", Hidden)
+    assert "state dict" in found["check_state_dict_round_trip"]
+
+
+def test_a_count_that_the_state_dict_lacks() -> None:
+    class Progressive(Honest):
+        steps = 0
+
+        def forward(self, x: Tensor) -> Tensor:
+            if self.training:
+                self.steps += int(torch.randint(5, ()))
+            return super().forward(x) * self.steps
+
+    assert "check_state_dict_round_trip" in errors("norm", Progressive)
+
+
+@pytest.mark.parametrize("foldable", [True, False])
+def test_a_wrong_foldable(foldable: bool) -> None:
+    class Different(Honest):
+        def fuse(self) -> Affine:
+            return Affine(self.weight.detach(), -self.bias.detach())
+
+    found = errors("norm", Different, foldable=foldable)["check_fuse_equals"]
+    assert ("after fuse()" if foldable else "declares foldable=False") in found
+
+
+def test_foldable_without_fuse() -> None:
+    found = errors("activation", activation(torch.tanh), foldable=True)
+    assert found["check_fuse_equals"].startswith("declares foldable=True, but")
+
+
+@pytest.mark.parametrize(
+    "function", [lambda x: x.exp().log(), lambda x: x / x.abs(), lambda x: x.abs().sqrt()]
+)
+def test_nan_at_extremes(function: Callable[[Tensor], Tensor]) -> None:
+    found = errors("activation", activation(function))
+    said = found.get("check_shape_and_dtype", "") + found.get("check_gradients", "")
+    assert "not finite at" in said
+
+
+def test_a_dtype_that_is_lost() -> None:
+    found = errors("activation", activation(lambda x: x.float()))
+    assert "torch.float32 from torch.float64" in found["check_shape_and_dtype"]
+
+
+def test_a_wrong_number_of_channels() -> None:
+    found = errors("channel", lambda c_in, c_out: Pointwise(c_in, c_in))
+    assert "channels_out(8) is 8, not 6" in found["check_shape_and_dtype"]
+
+
+def test_a_state_that_changes_shape() -> None:
+    class Growing(Leaky):
+        def after(self, y: Tensor, state: State) -> State:
+            return (y, y)
+
+        def step(self, c: Chunk, state: State) -> tuple[Chunk, State]:
+            return super().step(c, state[:1])
+
+    assert "1 tensors becomes one of 2" in causal(Growing)["check_state_is_a_fixed_tree"]
+
+
+def test_a_state_that_is_written_into() -> None:
+    class Writing(Leaky):
+        def after(self, y: Tensor, state: State) -> State:
+            state[0].copy_(y)
+            return state
+
+    assert "writes into the state" in causal(Writing)["check_state_is_a_fixed_tree"]
+
+
+def test_a_state_that_all_rows_share() -> None:
+    class Shared(Leaky):
+        def init_state(self, batch: int, *more: Any) -> State:
+            return (super().init_state(1, *more)[0],)
+
+    assert "for 2 rows" in causal(Shared)["check_state_is_a_fixed_tree"]
+
+
+def test_a_state_kept_on_the_layer() -> None:
+    class Keeping(Leaky):
+        kept: Tensor | None = None
+
+        def step(self, c: Chunk, state: State) -> tuple[Chunk, State]:
+            self.kept = c.x
+            return super().step(c, state)
+
+    assert "writes its attribute kept" in causal(Keeping)["check_thread_safe"]
+
+
+def test_frames_that_are_lit_where_there_are_none() -> None:
+    class Lit(DepthwiseConv):
+        """f(0) = 1 before a convolution that takes every frame for a real one."""
+
+        def forward(self, c: Chunk) -> Chunk:
+            lit = Chunk(c.masked.cos(), torch.ones_like(c.valid))
+            return Chunk(super().forward(lit).x, self.own(c.valid))
+
+    found = errors("mixer", Lit, time="lookahead")
+    assert "frames in a batch of 25: differs" in found["check_padding_is_inert"]
+    assert "check_stream_equals_offline" in found
+
+
+def test_padding_that_counts_in_training() -> None:
+    class OfTheBatch(StreamLayer):
+        def forward(self, c: Chunk) -> Chunk:
+            return Chunk(c.x - c.x.mean((0, 2), keepdim=True) if self.training else c.x, c.valid)
+
+    found = errors("norm", lambda channels: OfTheBatch())
+    assert "in training, padded with NaN" in found["check_padding_is_inert"]
+
+
+def test_padding_that_becomes_valid() -> None:
+    class Confident(StreamLayer):
+        def forward(self, c: Chunk) -> Chunk:
+            return Chunk(c.masked, torch.ones_like(c.valid))
+
+    found = errors("norm", lambda channels: Confident())
+    assert "25 valid frames of 12 in a batch, 12 alone" in found["check_padding_is_inert"]
+
+
+def test_an_export_that_differs() -> None:
+    def different(x: Tensor) -> Tensor:
+        return x.sin() if torch.compiler.is_exporting() else x.cos()
+
+    fields = {"exports": frozenset({"torch", "torch.export", "onnx"})}
+    found = errors("activation", activation(different), **fields)
+    assert "declares exports 'onnx', but" in found["check_export_equals"]
+    assert "scores are off by" in found["check_export_equals"]
+
+
+def test_a_layer_without_the_export_it_declares() -> None:
+    def counts(x: Tensor) -> Tensor:
+        return x * float(x.max())
+
+    fields = {"exports": frozenset({"torch", "torch.export"})}
+    found = errors("activation", activation(counts), **fields)
+    assert "has no torch.export form" in found["check_export_equals"]
+
+
+def test_an_unknown_export() -> None:
+    found = errors("activation", activation(torch.tanh), exports=frozenset({"tflite"}))
+    assert "exports has 'tflite'" in found["check_export_equals"]
+
+
+def test_a_block_that_misaligns_its_branches() -> None:
+    def block(c_in: int, c_out: int, make_body: BodyMaker, index: int, depth: int) -> StreamLayer:
+        merge = make_body.merge(c_out, index, depth)
+        made = Residual(make_body(c_in, c_out), make_body.shortcut(c_in, c_out), merge)
+        made.shortcut_wait = Delay(made.shortcut_wait.delay - 1)
+        return made
+
+    found = errors("block", block, time="lookahead")
+    assert set(found) == {"check_stream_equals_offline"}
+    assert "Residual in chunks of 1" in found["check_stream_equals_offline"]
+
+
+def test_a_stack_that_gives_a_wrong_delay() -> None:
+    def stack(blocks: list[StreamLayer]) -> StreamLayer:
+        made = Serial(*blocks)
+        made.delay += 1
+        return made
+
+    assert "check_stream_equals_offline" in errors("stack", stack, time="lookahead")
+
+
+@pytest.mark.parametrize(
+    ("draw", "name"),
+    [
+        (lambda: float(torch.rand(())), "torch"),
+        (np.random.rand, "numpy"),
+    ],
+)
+def test_a_draw_from_a_global_generator(draw: Callable[[], float], name: str) -> None:
+    found = errors("activation", activation(lambda x: x * (1 + draw())))
+    assert f"draws from {name}'s global generator" in found["check_no_global_rng"]
+
+
+def test_dropout_may_draw_from_torch_in_training() -> None:
+    assert not errors("activation", lambda channels: nn.Dropout(0.3))
+
+
+def test_a_parameter_that_nothing_trains() -> None:
+    class Idle(Honest):
+        def forward(self, x: Tensor) -> Tensor:
+            return x * self.weight.detach()[:, None] + self.bias[:, None]
+
+    found = errors("norm", Idle)
+    assert "no gradient reaches module.weight" in found["check_gradients"]
+
+
+class Straight(torch.autograd.Function):
+    """y = 2 x with the gradient of y = x."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return x * 2
+
+    @staticmethod
+    def backward(ctx: Any, dy: Tensor) -> Tensor:  # type: ignore[override]
+        return dy
+
+
+@pytest.mark.parametrize("mode", ["training", "evaluation"])
+def test_a_gradient_of_another_function(mode: str) -> None:
+    class Doubled(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return Straight.apply(x) if self.training == (mode == "training") else x * 2
+
+    found = errors("activation", lambda channels: Doubled())["check_gradients"]
+    assert f"in {mode}: the gradient is not that of the function" in found
+
+
+def test_a_native_that_is_another_function() -> None:
+    class Tanh(nn.Module):
+        native = Activation("sigmoid")
+
+        def forward(self, x: Tensor) -> Tensor:
+            return x.tanh()
+
+    found = errors("activation", lambda channels: Tanh())
+    assert "native sigmoid: differs" in found["check_native_equals"]
+    assert "in a fused net: differs" in found["check_fuse_equals"]
+
+
+@pytest.mark.parametrize(
+    ("formula", "says"),
+    [
+        ("x * sigmoid(beta * x)", ""),
+        ("x * sigmoid(x)", "differs by"),
+        ("x * sigmoid(gamma * x)", "'gamma' is not x or a number"),
+        ("x * sigmoid(", "was never closed"),
+        ("__import__('os')", "there is no __import__"),
+    ],
+)
+def test_a_formula_for_kernels(formula: str, says: str) -> None:
+    class Swish(nn.Module):
+        def __init__(self, channels: int, beta: float = 1.0) -> None:
+            super().__init__()
+            self.beta = beta
+
+        def forward(self, x: Tensor) -> Tensor:
+            return x * torch.sigmoid(self.beta * x)
+
+    found = errors("activation", Swish, pointwise=formula, example={"beta": 1.5})
+    assert set(found) == ({"check_pointwise_equals"} if says else set())
+    assert says in found.get("check_pointwise_equals", "")
+
+
+def test_a_whole_utterance_that_pretends_to_stream() -> None:
+    class Centred(StreamLayer):
+        def forward(self, c: Chunk) -> Chunk:
+            count = c.lengths.clamp(min=1)[:, None, None]
+            return Chunk(c.x - c.masked.sum(2, keepdim=True) / count, c.valid)
+
+    found = errors("norm", lambda channels: Centred(), time="utterance")
+    assert "its step raises no StreamError" in found["check_stream_equals_offline"]
+    assert "but left is 0" in found["check_time_field_is_true"]
+
+
+def test_metadata() -> None:
+    component = Component(name="Not snake", factory=nn.Tanh, summary="x", formula="x")
+    entry = Entry("activation", component, "liars", "0")
+    (check,) = (Check(entry, f) for f in functions_for(entry) if f.__name__ == "check_metadata")
+    assert check.id == "activation:liars/Not snake::check_metadata"
+    assert check.error() == "name 'Not snake' is not snake_case"
+    found = errors("norm", Honest, example={"eps": 1})
+    assert found["check_metadata"] == "example has ['eps']; it takes ['channels']"
+
+
+def merge(function: Callable[[Tensor, Tensor], Tensor]) -> Callable[..., nn.Module]:
+    class Made(nn.Module):
+        def forward(self, shortcut: Tensor, body: Tensor) -> Tensor:
+            return function(shortcut, body)
+
+    return lambda channels, index, depth: Made()
+
+
+def test_a_merge_rule_that_looks_aside() -> None:
+    assert not errors("residual", merge(lambda shortcut, body: shortcut * body))
+    found = errors("residual", merge(lambda shortcut, body: shortcut + body.roll(1, 2)))
+    assert "check_time_field_is_true" in found
+
+
+def kernel(function: Callable[..., Tensor], refuses: str | None = None) -> Callable[[], Any]:
+    made = SimpleNamespace(op="depthwise_conv", function=function, supports=lambda *args: refuses)
+    return lambda: made
+
+
+def test_a_kernel() -> None:
+    assert not errors("kernel", kernel(depthwise_conv))
+    assert "supports() refuses every call" in str(errors("kernel", kernel(depthwise_conv, "no")))
+
+    def ignores_padding(x: Tensor, w: Tensor, s: int, d: int, p: Any, valid: Any) -> Tensor:
+        return depthwise_conv(x, w, s, d, p, None)
+
+    found = errors("kernel", kernel(ignores_padding))["check_kernel_equals_reference"]
+    assert found.startswith("depthwise_conv([2, 25, 8]"[:15])
+
+    def no_gradient(x: Tensor, *more: Any) -> Tensor:
+        return depthwise_conv(x.detach(), *more)
+
+    found = errors("kernel", kernel(no_gradient))["check_kernel_equals_reference"]
+    assert "argument 0" in found
+
+
+def test_training_components() -> None:
+    def descend(params: Any, lr: float = -0.1) -> torch.optim.Optimizer:
+        return torch.optim.SGD(params, lr=0.1, maximize=lr < 0)
+
+    assert "steps went from" in errors("optimizer", descend)["check_step_lowers_a_loss"]
+    assert not errors("optimizer", descend, example={"lr": 0.1})
+    found = errors("schedule", lambda steps: lambda step: 1 / step if step else float("nan"))
+    assert found["check_factors_are_finite"] == "the factor at step 0 is nan"
+
+    def one_for_all(*batch: Any) -> Tensor:
+        return batch[0].mean()
+
+    assert "losses []" in errors("loss", lambda: one_for_all)["check_losses_are_finite"]
+
+
+def test_chance_beside_the_generator() -> None:
+    class Noise:
+        domain = "audio"
+
+        def __call__(self, x: Tensor, length: int, generator: torch.Generator) -> Any:
+            return x + torch.randn_like(x), length
+
+    with torch.random.fork_rng():
+        found = errors("augmentation", Noise)["check_generator_decides"]
+        assert found == "the same seed gave something else the second time"
+
+        def init(model: nn.Module, generator: torch.Generator) -> None:
+            torch.rand(())
+
+        found = errors("init", lambda: init)["check_generator_decides"]
+    assert found == "draws from torch's global generator"
+
+
+def test_a_decoder_that_forgets() -> None:
+    class Forgetful:
+        def __init__(self, labels: tuple[str, ...]) -> None:
+            self.labels = labels
+
+        def init(self) -> tuple[int, ...]:
+            return ()
+
+        def step(self, state: Any, log_probs: Tensor) -> tuple[Any, str]:
+            best = int(log_probs.sum(0).argmax())
+            return (best,), str(best)
+
+        def finish(self, state: Any) -> str:
+            return str(state)
+
+        def restore(self, values: Any) -> Any:
+            return tuple(values)
+
+    found = errors("decoder", Forgetful)["check_chunks_change_nothing"]
+    assert found.startswith("texts by frames at a time")
