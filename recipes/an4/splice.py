@@ -30,6 +30,8 @@ UTTERANCES = 8000
 MOST_WORDS = 8
 RARE = 0.65
 """A word cut n times is drawn n^(1 − RARE) times as often as one cut once."""
+MOST_PIECES = 5
+"""Of a word by a speaker."""
 STEP_MS = 5
 FADE_MS = 5
 
@@ -61,23 +63,27 @@ def quietest(audio: Tensor, start: int, stop: int, step: int) -> int:
     return start + (int(np.argmin(levels)) * step + step // 2 if levels else 0)
 
 
-def cut_all(model: Model, an4: Path, english: Path, own: Lexicon) -> dict[str, Pieces]:
-    """The words of each speaker that AN4 has too."""
+def cut_all(
+    model: Model, an4: Path, english: Path, dictionary: dict[str, list[str]]
+) -> dict[str, Pieces]:
+    """The words of AN4's dictionary that each speaker says."""
     speakers: dict[str, Pieces] = {}
-    for utterance in read_manifest(an4 / "train.jsonl"):
+
+    def keep(utterance: Utterance, lexicon: Lexicon, wanted: set[str]) -> None:
         pieces = speakers.setdefault(utterance.speaker or "", {})
-        for word, sound in cut(model, own, utterance):
-            pieces.setdefault(word, []).append(sound)
-    known = {word for pieces in speakers.values() for word in pieces}
-    lexicon = Lexicon({})
+        for word, sound in cut(model, lexicon, utterance):
+            found = pieces.setdefault(word, []) if word in wanted else []
+            if len(found) < MOST_PIECES:
+                found.append(sound)
+
+    own, general = Lexicon(dictionary), Lexicon({})
+    for utterance in read_manifest(an4 / "train.jsonl"):
+        keep(utterance, own, set(dictionary))
     for utterance in transcribed(english):
         words = set(normalize(utterance.text or "").split())
-        wanted = {word for word in known & words if len(word) > 1 or len(words) == 1}
+        wanted = {word for word in words & set(dictionary) if len(word) > 1 or len(words) == 1}
         if utterance.speaker and wanted:
-            pieces = speakers.setdefault(utterance.speaker, {})
-            for word, sound in cut(model, own if len(words) == 1 else lexicon, utterance):
-                if word in wanted:
-                    pieces.setdefault(word, []).append(sound)
+            keep(utterance, own if len(words) == 1 else general, wanted)
     return speakers
 
 
@@ -126,5 +132,5 @@ def splice(an4: Path, speakers: dict[str, Pieces], sample_rate: int) -> Path:
 if __name__ == "__main__":
     an4, english, folder, dictionary = map(Path, sys.argv[1:])
     model = sk.prepare(sk.load(folder))
-    speakers = cut_all(model, an4, english, Lexicon(read_dictionary(dictionary)))
+    speakers = cut_all(model, an4, english, read_dictionary(dictionary))
     print(splice(an4, speakers, model.sample_rate))

@@ -1,0 +1,96 @@
+"""Activation functions from the literature, and what goes with them, as a plugin of speechkit."""
+
+from itertools import chain
+from typing import Any
+
+from speechkit import Component, hookimpl
+from speechkit_activations import catalog
+
+_FOUR_LEVELS = "the gradient in training is one of four levels, for which 2 bits are enough"
+
+EXPECTED_FAILURES = {
+    "activation:activations/analog::check_gradients": (
+        "the gradient passes the rounding as if it were not there"
+    ),
+    "activation:activations/helu::check_gradients": (
+        "the gradient in training begins a little below zero, where the function does not"
+    ),
+    "activation:activations/regelu2::check_gradients": _FOUR_LEVELS,
+    "activation:activations/resilu2::check_gradients": _FOUR_LEVELS,
+    "activation:activations/relu_or_poly::check_gradients": (
+        "polynomials learn once their channel is switched from ReLU to them, which is not at first"
+    ),
+}
+"""Checks of `speechkit.testing` that are known to fail, by id, and why."""
+
+
+@hookimpl
+def speechkit_activations() -> list[Component]:
+    return list(chain(catalog.smooth(), catalog.gated(), catalog.rectifiers(), catalog.survey()))
+
+
+@hookimpl
+def speechkit_channel_layers() -> list[Component]:
+    return [
+        Component(
+            name="glu_ffn",
+            factory="speechkit_activations.gated:glu_ffn",
+            summary="Gated feed-forward layer at every frame",
+            formula="W2 (g(W x) * V x)",
+            paper="arXiv:2002.05202",
+            exports=catalog.EVERYWHERE,
+        )
+    ]
+
+
+@hookimpl
+def speechkit_inits() -> list[Component]:
+    return [
+        Component(
+            name="he",
+            factory="speechkit_activations.inits:he",
+            summary="Weights that keep the signal's variance through ReLU or prelu",
+            formula="w of variance 2 / ((1 + slope^2) fan)",
+            paper="arXiv:1502.01852",
+        )
+    ]
+
+
+@hookimpl
+def speechkit_methods() -> list[Component]:
+    return [
+        Component(
+            name="transport",
+            factory="speechkit_activations.methods:Transport",
+            summary="Adds the optimal-transport term of velu to the loss",
+            formula="lambda_ot (mean^2 + (std - 1)^2)",
+            paper="arXiv:2504.15051",
+        ),
+        Component(
+            name="relu_budget",
+            factory="speechkit_activations.methods:ReluBudget",
+            summary="Bounds the share of channels of relu_or_poly that keep ReLU",
+            formula="weight * max(share - budget, 0)",
+            paper="arXiv:2308.10134",
+        ),
+    ]
+
+
+@hookimpl
+def speechkit_probes() -> list[Component]:
+    return [
+        Component(
+            name="sparsity",
+            factory="speechkit_activations.sparsity:sparsity",
+            summary="Zeros that activations give, and the products they save in 1×1 layers",
+            formula="mean(y == 0)",
+            paper="arXiv:2310.04564",
+        )
+    ]
+
+
+@hookimpl
+def speechkit_commands(cli: Any) -> None:
+    from speechkit_activations.command import search_activations
+
+    cli.command("search-activations")(search_activations)

@@ -1,0 +1,119 @@
+"""Functions of a value and the mean of its utterance. Shape of all: `[B, C, T]` → the same.
+
+Each comes twice: over the whole utterance, and over the frames so far, which streams and ends as
+the other does.
+"""
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from speechkit.errors import StreamError
+from speechkit.nn import AveragePool, Chunk, Recurrent, RunningAverage, State, StreamLayer
+
+
+class ABReLU(StreamLayer):
+    """y = max(x − beta · m, 0), m the mean of x over valid frames and channels.
+
+    The average-biased ReLU. The code of the survey averages over the whole batch; here m is that
+    of each utterance, so that it does not depend on its company. Dubey et al., arXiv:2109.14545.
+    """
+
+    left = right = math.inf
+
+    def __init__(self, channels: int, beta: float = 1.0) -> None:
+        super().__init__()
+        self.beta = beta
+        self.average = AveragePool()
+
+    def forward(self, c: Chunk) -> Chunk:
+        return _biased(c, self.average(c).x, self.beta)
+
+    def step(self, c: Chunk, state: State) -> tuple[Chunk, State]:
+        raise _whole("abrelu")
+
+
+class RunningABReLU(Recurrent):
+    """ABReLU with the mean over the valid frames so far."""
+
+    def __init__(self, channels: int, beta: float = 1.0) -> None:
+        super().__init__()
+        self.beta = beta
+        self.average = RunningAverage()
+
+    def init_state(
+        self, batch: int, c_in: int, dtype: torch.dtype = torch.float32, device: Any = None
+    ) -> State:
+        return self.average.init_state(batch, c_in, dtype, device)
+
+    def step(self, c: Chunk, state: State) -> tuple[Chunk, State]:
+        mean, state = self.average.step(c, state)
+        return _biased(c, mean.x, self.beta), state
+
+
+class LinearDC(StreamLayer):
+    """y = x / 2 + m / 2 with m[c] the mean of |x| over valid frames: ReLU without harmonics.
+
+    ReLU(x) is x / 2 + |x| / 2, of which this keeps the line and, of |x|, the constant part; the
+    mean over time is ReLU's. This reading of "linear + DC" is ours. Kechris et al.,
+    arXiv:2407.16556.
+    """
+
+    left = right = math.inf
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.average = AveragePool()
+
+    def forward(self, c: Chunk) -> Chunk:
+        return _lifted(c, self.average(_absolute(c)).x)
+
+    def step(self, c: Chunk, state: State) -> tuple[Chunk, State]:
+        raise _whole("linear_dc")
+
+
+class RunningLinearDC(Recurrent):
+    """LinearDC with the mean over the valid frames so far."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.average = RunningAverage()
+
+    def init_state(
+        self, batch: int, c_in: int, dtype: torch.dtype = torch.float32, device: Any = None
+    ) -> State:
+        return self.average.init_state(batch, c_in, dtype, device)
+
+    def step(self, c: Chunk, state: State) -> tuple[Chunk, State]:
+        mean, state = self.average.step(_absolute(c), state)
+        return _lifted(c, mean.x), state
+
+
+class HalfLinear(torch.nn.Module):
+    """y = x / 2: ReLU without |x| / 2, to compare `linear_dc` with. arXiv:2407.16556."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return 0.5 * x
+
+
+def _biased(c: Chunk, mean: Tensor, beta: float) -> Chunk:
+    return Chunk(torch.relu(c.x - beta * mean.mean(1, keepdim=True)), c.valid)
+
+
+def _absolute(c: Chunk) -> Chunk:
+    return Chunk(c.x.abs(), c.valid)
+
+
+def _lifted(c: Chunk, mean: Tensor) -> Chunk:
+    return Chunk(0.5 * c.x + 0.5 * mean, c.valid)
+
+
+def _whole(name: str) -> StreamError:
+    return StreamError(
+        f"activation {name!r} reads the whole utterance; use activation '{name}_running' to stream"
+    )

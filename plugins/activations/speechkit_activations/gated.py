@@ -1,0 +1,70 @@
+"""Gated linear units: half of the channels decide how much of the other half passes."""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from speechkit.nn import FrameWise, Pointwise, Serial, StreamLayer
+
+GATES = {
+    "glu": torch.sigmoid,
+    "bilinear": lambda a: a,
+    "reglu": F.relu,
+    "geglu": F.gelu,
+    "swiglu": F.silu,
+}
+
+
+class GLU(nn.Module):
+    """y = g(a) · b with a the first half of the channels and b the second.
+
+    g is sigmoid (`glu`), identity (`bilinear`), ReLU (`reglu`), GELU (`geglu`) or SiLU (`swiglu`).
+    Shape: x `[B, 2C, T]`, y `[B, C, T]`; `torch.nn.functional.glu` has the halves the other way
+    round. Shazeer, arXiv:2002.05202.
+    """
+
+    def __init__(self, channels: int, kind: str = "glu") -> None:
+        super().__init__()
+        if kind not in GATES:
+            raise ValueError(f"kind={kind!r}: give one of {', '.join(GATES)}")
+        self.kind = kind
+
+    def forward(self, x: Tensor) -> Tensor:
+        a, b = x.chunk(2, dim=1)
+        y: Tensor = GATES[self.kind](a) * b
+        return y
+
+
+def bilinear(channels: int) -> GLU:
+    return GLU(channels, "bilinear")
+
+
+def reglu(channels: int) -> GLU:
+    return GLU(channels, "reglu")
+
+
+def geglu(channels: int) -> GLU:
+    return GLU(channels, "geglu")
+
+
+def swiglu(channels: int) -> GLU:
+    return GLU(channels, "swiglu")
+
+
+def glu_ffn(
+    c_in: int, c_out: int, expansion: float = 8 / 3, kind: str = "swiglu", multiple_of: int = 8
+) -> StreamLayer:
+    """y = W₂ (g(W x) · V x) at every frame, without biases.
+
+    The hidden width is expansion · c_in, rounded up to a multiple; 8/3 gives the parameters of a
+    plain feed-forward layer four times as wide as its input. Shape: `[B, c_in, T]` →
+    `[B, c_out, T]`. Shazeer, arXiv:2002.05202.
+    """
+    hidden = math.ceil(int(expansion * c_in) / multiple_of) * multiple_of
+    return Serial(
+        wide=Pointwise(c_in, 2 * hidden),
+        gate=FrameWise(GLU(hidden, kind), hidden),
+        narrow=Pointwise(hidden, c_out),
+    )

@@ -1,0 +1,37 @@
+"""Initial weights for rectifiers."""
+
+from collections.abc import Callable
+from typing import Literal
+
+from torch import Generator, nn
+
+from speechkit_activations.learned import PReLU
+
+
+def he(
+    mode: Literal["fan_in", "fan_out"] = "fan_in", dist: str = "normal", slope: float | None = None
+) -> Callable[[nn.Module, Generator], None]:
+    """w of variance 2 / ((1 + slope²) · fan), which keeps that of the signal through rectifiers.
+
+    `slope` is that of the activation below zero: by default what the model's `prelu` start with,
+    otherwise 0, for ReLU. Drawn are the parameters called `weight` with two dimensions or more.
+    He et al., arXiv:1502.01852.
+    """
+    if mode not in ("fan_in", "fan_out") or dist not in ("normal", "uniform"):
+        raise ValueError(
+            f"mode={mode!r}, dist={dist!r}: give fan_in or fan_out, and normal or uniform"
+        )
+
+    def draw(model: nn.Module, generator: Generator) -> None:
+        a = _slope(model) if slope is None else slope
+        function = nn.init.kaiming_normal_ if dist == "normal" else nn.init.kaiming_uniform_
+        for name, parameter in model.named_parameters():
+            if name.rpartition(".")[2] == "weight" and parameter.ndim >= 2:
+                function(parameter, a, mode, "leaky_relu", generator)
+
+    return draw
+
+
+def _slope(model: nn.Module) -> float:
+    starts = {module.init for module in model.modules() if isinstance(module, PReLU)}
+    return starts.pop() if len(starts) == 1 else 0.0

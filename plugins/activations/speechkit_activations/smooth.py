@@ -1,0 +1,209 @@
+"""Smooth functions of each value alone. Shape of all: `[B, C, T]` → the same."""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from speechkit.ops import Activation
+from speechkit_activations.numbers import (
+    before_softplus,
+    beside,
+    must_be_positive,
+    number,
+    positive,
+    settled,
+)
+
+
+class SmeLU(nn.Module):
+    """ReLU with a parabola around zero, which is ReLU averaged over [x − beta, x + beta].
+
+        y = 0 for x ≤ −beta,  (x + beta)² / (4 beta) between,  x for x ≥ beta
+
+    y(0) = beta / 4. A learned beta is softplus(ρ), for the layer or for each channel.
+    Shamir et al., arXiv:2010.09931.
+    """
+
+    def __init__(
+        self, channels: int, beta: float = 1.0, learn: bool = False, per_channel: bool = False
+    ) -> None:
+        super().__init__()
+        must_be_positive(beta=beta)
+        self.raw = number(before_softplus(beta) if learn else beta, channels, learn, per_channel)
+
+    @property
+    def beta(self) -> float | Tensor:
+        """Half the width of the parabola."""
+        return positive(self.raw)
+
+    def forward(self, x: Tensor) -> Tensor:
+        beta = beside(self.beta, x)
+        slope = ((x + beta) / (2 * beta)).clamp(0, 1)
+        return x * slope + beta * slope * (1 - slope)
+
+    @property
+    def native(self) -> Activation | None:
+        beta = settled(self.beta, self)
+        if beta is None:
+            return None
+        parabola = beta / 4, 0.5, 1 / (4 * beta)
+        return Activation("pieces", (-beta, beta), ((0, 0, 0), parabola, (0, 1, 0)))
+
+
+class GSmeLU(nn.Module):
+    """Two lines of any slopes, joined by a parabola on [−alpha, beta].
+
+        y = g_minus x + t                                              x ≤ −alpha
+        y = g_plus x + t + (g_plus − g_minus) (alpha − beta) / 2       x ≥ beta
+
+    With alpha = beta, slopes 0 and 1 and t = 0 it is SmeLU. Shamir et al., arXiv:2010.09931; the
+    parabola follows from equal value and slope at both joints.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        alpha: float = 1.0,
+        beta: float = 1.0,
+        g_minus: float = 0.0,
+        g_plus: float = 1.0,
+        t: float = 0.0,
+    ) -> None:
+        super().__init__()
+        if not alpha + beta > 0:
+            raise ValueError(f"alpha={alpha}, beta={beta}: give numbers with alpha + beta above 0")
+        self.alpha, self.beta, self.g_minus, self.g_plus, self.t = alpha, beta, g_minus, g_plus, t
+
+    def forward(self, x: Tensor) -> Tensor:
+        width = self.alpha + self.beta
+        above = ((x + self.alpha) / width).clamp(0, 1)
+        # the integral of the share `above` of the second slope
+        rise = above * (x + self.alpha) - above * above * (width / 2)
+        return self.g_minus * x + self.t + (self.g_plus - self.g_minus) * rise
+
+    @property
+    def native(self) -> Activation:
+        alpha, beta, low, high, t = self.alpha, self.beta, self.g_minus, self.g_plus, self.t
+        width, change = alpha + beta, high - low
+        parabola = (
+            t + alpha**2 * change / (2 * width),
+            (alpha * high + beta * low) / width,
+            change / (2 * width),
+        )
+        right = t + change * (alpha - beta) / 2, high, 0.0
+        return Activation("pieces", (-alpha, beta), ((t, low, 0.0), parabola, right))
+
+
+class GoLU(nn.Module):
+    """y = alpha · x · exp(−beta · exp(−gamma · x)): x gated by the Gompertz curve.
+
+    All three are 1 and fixed in the paper. Below the x at which the gate underflows in float64 it
+    is held, because 0 · ∞ would be the gradient there. Das et al., arXiv:2502.03654.
+    """
+
+    def __init__(
+        self, channels: int, alpha: float = 1.0, beta: float = 1.0, gamma: float = 1.0
+    ) -> None:
+        super().__init__()
+        must_be_positive(beta=beta, gamma=gamma)
+        self.alpha, self.beta, self.gamma = alpha, beta, gamma
+        self.floor = -math.log(1000 / beta) / gamma
+
+    def forward(self, x: Tensor) -> Tensor:
+        gate = torch.exp(-self.beta * torch.exp(-self.gamma * x.clamp(min=self.floor)))
+        return self.alpha * x * gate
+
+
+class Swish(nn.Module):
+    """y = x · sigmoid(beta · x), with a fixed beta or one learned for the layer or each channel.
+
+    Ramachandran et al., arXiv:1710.05941.
+    """
+
+    def __init__(
+        self, channels: int, beta: float = 1.0, learn: bool = False, per_channel: bool = False
+    ) -> None:
+        super().__init__()
+        self.beta = number(beta, channels, learn, per_channel)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * torch.sigmoid(beside(self.beta, x) * x)
+
+    @property
+    def native(self) -> Activation | None:
+        beta = settled(self.beta, self)
+        return None if beta is None else Activation("silu", (beta,))
+
+
+class SAU(nn.Module):
+    """Leaky ReLU of slope alpha, convolved with a Gaussian of standard deviation sigma.
+
+        y = x ((1 + alpha) + (1 − alpha) erf(x / (√2 sigma))) / 2
+            + (1 − alpha) sigma / √(2π) · exp(−x² / (2 sigma²))
+
+    The alpha is learned unless `learn` is off. y(0) = (1 − alpha) sigma / √(2π). The start 0.15
+    and the sigma are choices of this package, to be set for the paper's. Biswas et al.,
+    arXiv:2109.13210.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        alpha: float = 0.15,
+        sigma: float = 0.5,
+        learn: bool = True,
+        per_channel: bool = False,
+    ) -> None:
+        super().__init__()
+        must_be_positive(sigma=sigma)
+        self.alpha = number(alpha, channels, learn, per_channel)
+        self.sigma = sigma
+
+    def forward(self, x: Tensor) -> Tensor:
+        alpha, z = beside(self.alpha, x), x / self.sigma
+        tail = self.sigma / math.sqrt(2 * math.pi) * torch.exp(-0.5 * z * z)
+        line = 0.5 * x * ((1 + alpha) + (1 - alpha) * torch.erf(z / math.sqrt(2)))
+        return line + (1 - alpha) * tail
+
+
+class ReluGelu(nn.Module):
+    """y = (1 − lam) · relu_a(x) + lam · x (1 + erf(scale · x / √2)) / 2, from ReLU to GELU.
+
+    relu_a(x) = max(x, a x) for a < 1. Shah & Youngblood, arXiv:2402.02593.
+    """
+
+    def __init__(self, channels: int, lam: float = 1.0, scale: float = 1.0, a: float = 0.0) -> None:
+        super().__init__()
+        self.lam, self.scale, self.a = lam, scale, a
+
+    def forward(self, x: Tensor) -> Tensor:
+        gelu = 0.5 * x * (1 + torch.erf(x * (self.scale / math.sqrt(2))))
+        return (1 - self.lam) * F.leaky_relu(x, self.a) + self.lam * gelu
+
+
+class ReluSilu(nn.Module):
+    """y = (1 − lam) · max(x, 0) + lam · x sigmoid(x). Shah & Youngblood, arXiv:2402.02593."""
+
+    def __init__(self, channels: int, lam: float = 1.0) -> None:
+        super().__init__()
+        self.lam = lam
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (1 - self.lam) * torch.relu(x) + self.lam * F.silu(x)
+
+
+class GCU(nn.Module):
+    """y = x · cos(x), the growing cosine unit. Noel et al., arXiv:2108.12943."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * torch.cos(x)
+
+
+def mish(channels: int) -> nn.Module:
+    """y = x · tanh(softplus(x)). Misra, arXiv:1908.08681."""
+    return nn.Mish()
