@@ -5,6 +5,7 @@ PYTHON ?= python3
 PIP_ARGS ?=
 WORKERS ?= 2
 BENCH ?=
+AOT ?=
 OMP_NUM_THREADS ?= 1
 export OMP_NUM_THREADS
 
@@ -13,9 +14,9 @@ PLUGINS := $(wildcard plugins/*/pyproject.toml)
 STAMP := .venv/.installed
 # tests that start processes, run the docs or train: left out by `make fast`
 SLOWER := tests/test_docs.py tests/test_plugin_install.py tests/test_recipes.py tests/test_train.py \
-	tests/cli
+	tests/cli tests/ops/test_triton.py
 
-.PHONY: install demo test fast slow soak lint docs peers bench bench-vad ci
+.PHONY: install demo test fast slow soak lint docs peers measure bench bench-vad triton-aot bench-cuda ci
 
 install: $(STAMP)
 
@@ -44,6 +45,10 @@ lint: install
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-logo
 
+# what activations and norms cost, for docs/components.md; on an idle machine
+measure: install
+	@$(BIN)/python -m benchmarks.components
+
 docs: install
 	@$(BIN)/python docs/generate.py
 
@@ -58,5 +63,14 @@ bench: peers
 # quality, on the dev scenes of recipes/vad
 bench-vad: peers
 	@$(BIN)/python benchmarks/vad.py
+
+# what the kernels for CUDA are compiled to; needs no card. AOT="--net marblenet --dtype float32"
+triton-aot: install
+	@$(BIN)/python -m benchmarks.aot $(AOT)
+
+# tests and speed on a CUDA card
+bench-cuda: install
+	@$(BIN)/pytest -m gpu tests/ops tests/streaming
+	@$(BIN)/python -m benchmarks.cuda
 
 ci: lint test

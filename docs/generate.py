@@ -1,41 +1,64 @@
-"""Writes docs/components.md from the built-in components: `make docs`."""
+"""Writes docs/components.md from the components of the core and of plugins/: `make docs`."""
 
+import json
 from pathlib import Path
 
 from speechkit.hookspecs import KINDS
 from speechkit.plugins import Entry, Registry
 
 TARGET = Path(__file__).with_name("components.md")
+MEASURED = Path(__file__).with_name("measured.json")
+IN_TREE = "activations,norms"
+"""The packages under plugins/ that offer components."""
 HEAD = """# Components
 
-What a config may name without any plugin, by kind. `make docs` writes this page from the
+What a config may name, by kind: without any plugin where the package is *core*, else with
+`pip install speechkit-PACKAGE` ([plugins.md](plugins.md)). `make docs` writes this page from the
 registry. `time` is what an output frame may read: its own *frame*, the past (*causal*), a bounded
-future (*lookahead*) or the whole *utterance*. `speechkit plugins show NAME` prints everything a
-component declares and the parameters it takes; [hooks.md](hooks.md) says what each kind must do.
+future (*lookahead*) or the whole *utterance*, which does not stream. `exports` are the forms in
+which it leaves torch; the conformance kit checks both columns. `speechkit plugins show NAME` prints
+everything a component declares and the parameters it takes; [hooks.md](hooks.md) says what each
+kind must do.
+"""
+COSTS = """
+µs is one call on a tensor of 64 channels and 1000 frames in evaluation, kept the bytes for the
+backward pass per element of the output; measured on {date}, {processor}, torch {torch}, one thread,
+float32, with the parameters of the component's example (`make measure`).
 """
 
 
 def page() -> str:
-    """The page's text; installed plugins are left out."""
-    registry = Registry({"SPEECHKIT_PLUGINS": ""})
-    parts = [HEAD]
+    """The page's text; plugins that are installed from elsewhere are left out."""
+    registry = Registry({"SPEECHKIT_PLUGINS": IN_TREE})
+    costs = json.loads(MEASURED.read_text(encoding="utf-8"))
+    parts = [HEAD, COSTS.format(**costs["about"])]
     for kind in KINDS:
         parts.append(f"\n## {kind}\n\n")
         entries = registry.components(kind)
-        parts.append(_table(entries) if entries else "None in the core.\n")
+        parts.append(_table(entries, costs["figures"]) if entries else "None.\n")
     return "".join(parts)
 
 
-def _table(entries: list[Entry]) -> str:
-    rows = ["| name | time | summary | formula | reference |", "|---|---|---|---|---|"]
-    for component in (entry.component for entry in entries):
-        cells = (
+def _table(entries: list[Entry], figures: dict[str, dict[str, float]]) -> str:
+    names = [f"{entry.kind}:{entry.qualified_name}" for entry in entries]
+    costs = any(name in figures for name in names)
+    head = ["name", "package", "time", "exports", "summary", "formula", "reference"]
+    head += ["µs", "kept"] if costs else []
+    rows = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
+    for name, entry in zip(names, entries, strict=True):
+        component = entry.component
+        cells = [
             f"`{component.name}`",
+            entry.plugin,
             component.time,
+            ", ".join(sorted(component.exports - {"torch"})),
             component.summary,
             f"`{component.formula}`" if component.formula else "",
             component.paper,
-        )
+        ]
+        if costs:
+            figure = figures.get(name, {})
+            cells += [f"{figure[key]:g}" if figure else "" for key in ("us", "saved")]
         escaped = [cell.replace("|", r"\|") for cell in cells]
         rows.append(f"| {' | '.join(escaped)} |")
     return "\n".join(rows) + "\n"

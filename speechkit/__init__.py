@@ -14,6 +14,7 @@ _HOME = {
     "Output": "speechkit.models",
     "QuartzNet": "speechkit.models",
     "Run": "speechkit.train",
+    "SessionPool": "speechkit.streaming",
     "StreamBatch": "speechkit.streaming",
     "build": "speechkit.models",
     "classify": "speechkit.infer",

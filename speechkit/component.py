@@ -1,5 +1,6 @@
 """A component (what a plugin offers) and a spec (how a config names one)."""
 
+import ast
 import difflib
 import json
 from collections.abc import Callable, Iterable, Mapping
@@ -36,6 +37,26 @@ class Component:
     exports: frozenset[str] = frozenset({"torch"})
     example: Mapping[str, Any] = field(default_factory=dict)
     experimental: bool = False
+
+    def expression(self, values: Mapping[str, Any]) -> str:
+        """`pointwise` with numbers in the place of parameters; "" where one is no number."""
+        tree = ast.parse(self.pointwise, mode="eval")
+        calls = {id(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)}
+        names = [n for n in ast.walk(tree) if isinstance(n, ast.Name) and id(n) not in calls]
+        given = {n.id: values.get(n.id) for n in names if n.id != "x"}
+        if not all(isinstance(value, int | float) for value in given.values()):
+            return ""
+        return ast.unparse(_Filled(given).visit(tree))
+
+
+class _Filled(ast.NodeTransformer):
+    """Puts numbers in the place of names."""
+
+    def __init__(self, given: Mapping[str, Any]) -> None:
+        self.given = given
+
+    def visit_Name(self, node: ast.Name) -> ast.expr:
+        return ast.Constant(float(self.given[node.id])) if node.id in self.given else node
 
 
 @dataclass(frozen=True)

@@ -149,15 +149,23 @@ class Registry:
     def build(
         self, kind: str, spec: Spec | str | Mapping[str, Any], /, *args: Any, **kw: Any
     ) -> Any:
-        """Calls the factory of `spec` with `args`, `kw` and the spec's own parameters."""
+        """Calls the factory of `spec` with `args`, `kw` and the spec's own parameters.
+
+        A module without weights whose component has a `pointwise` is told it as `expression`, with
+        numbers for its parameters.
+        """
         spec = Spec.parse(spec)
         entry = self.find(kind, spec.name)
         factory = entry.factory()
         _check_parameters(kind, spec, factory, args, kw)
         try:
-            return factory(*args, **kw, **spec.params)
+            made = factory(*args, **kw, **spec.params)
         except (TypeError, ValueError) as error:
             raise ComponentError(f"{kind} {spec}: {error}") from error
+        if entry.component.pointwise and not list(made.parameters()):
+            own = {n: p.default for n, p in inspect.signature(factory).parameters.items()}
+            made.expression = entry.component.expression({**own, **kw, **spec.params})
+        return made
 
     def used_by(self, specs: Iterable[tuple[str, Spec]]) -> dict[str, str]:
         """The plugins outside the core that `(kind, spec)` pairs need, with their versions."""

@@ -20,8 +20,14 @@ from speechkit.nn.frame import Add, Affine, Pointwise
 from speechkit.nn.joined import Joined
 from speechkit.nn.separable import SeparableConv, SeparableResidual
 from speechkit.nn.stream import FrameWise, Residual, Serial, StreamLayer
-from speechkit.ops.activation import NONE, Activation, activation_of, speaks_for_forward
-from speechkit.ops.separable_conv import Precision, Shape, pack
+from speechkit.ops.activation import (
+    NONE,
+    Activation,
+    activation_of,
+    expressed,
+    speaks_for_forward,
+)
+from speechkit.ops.separable_conv import Precision, Shape, implementation, pack
 
 ROWS = Serial, Joined
 """What it takes apart; another subclass of Serial may compute something else."""
@@ -55,8 +61,8 @@ class _Open:
         """Whether a shortcut may join it: one that lies beside its frames, and is its first."""
         return self.activation is NONE and not self.shortcut and self.stride == 1
 
-    def take(self, part: StreamLayer) -> bool:
-        """Whether it could take a norm or an activation in."""
+    def take(self, part: StreamLayer, impl: str | None) -> bool:
+        """Whether it could take a norm or an activation in, to be run by `impl`."""
         if type(part) is not FrameWise or self.activation is not NONE:
             return False
         if isinstance(part.module, Affine) and not self.shortcut:
@@ -64,8 +70,15 @@ class _Open:
             self.weight, self.bias = self.weight * scale[:, None], self.bias * scale + shift
             return True
         found = activation_of(part.module)
+        if found is None and self.compiles(impl):
+            found = expressed(part.module)
         self.activation = found or NONE
         return found is not None
+
+    def compiles(self, impl: str | None) -> bool:
+        """Whether its kernel is compiled for it, so that any expression can be in it."""
+        shape = Shape(self.weight.shape[1], self.weight.shape[0])
+        return implementation(shape, self.weight.to(self.dtype), impl).impl == "triton"
 
 
 _Part = StreamLayer | _Open
@@ -86,7 +99,7 @@ class _Fuser:
             last = done[-1] if done else None
             if type(part) is FrameWise and type(part.module) is nn.Dropout:
                 continue
-            if isinstance(last, _Open) and last.take(part):
+            if isinstance(last, _Open) and last.take(part, self.impl):
                 continue
             if opened := _opened(part, last):
                 done = done[:-1] if opened.mixer else done

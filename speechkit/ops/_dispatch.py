@@ -11,7 +11,7 @@ from speechkit.component import did_you_mean
 from speechkit.errors import ConfigError
 
 AUTO = "auto"
-NAMES = ("cpu", "numba", "torch", "reference")
+NAMES = ("cpu", "numba", "triton", "torch", "reference")
 """Implementations, the fastest first; no op need have all of them."""
 FROM_ENVIRONMENT = os.environ.get("SPEECHKIT_IMPL", AUTO)
 _asked: ContextVar[str | None] = ContextVar("impl", default=None)

@@ -1,7 +1,7 @@
 """Activations that a fused op can apply: a kind with a few numbers, or polynomials by pieces.
 
-A module of a plugin joins in by an attribute `native` that holds an Activation; any other module
-runs by itself after the op.
+A module of a plugin joins in by an attribute `native` that holds an Activation, or in kernels that
+are compiled for it by an attribute `expression`; any other module runs by itself after the op.
 """
 
 import math
@@ -24,12 +24,15 @@ class Activation:
 
     `pieces` holds ascending bounds, then for each piece between them three coefficients
     (c0, c1, c2) of c0 + c1 x + c2 x²: `Activation("pieces", (0.0,), ((0, 0.1, 0), (0, 1, 0)))`
-    is a leaky ReLU.
+    is a leaky ReLU. Kind "expression", which C++ does not know, is a `text` for
+    `speechkit.ops.expressions` and the `module` that computes the same.
     """
 
     kind: str
     parameters: tuple[float, ...] = ()
     pieces: tuple[tuple[float, float, float], ...] = ()
+    text: str = ""
+    module: nn.Module | None = None
 
     @property
     def code(self) -> int:
@@ -49,7 +52,8 @@ class Activation:
         """The same in torch."""
         if self.kind == "pieces":
             return self._polynomials(x)
-        y: Tensor = _FUNCTIONS[self.kind](x, *self.parameters)
+        function = self.module if self.module else _FUNCTIONS[self.kind]
+        y: Tensor = function(x, *self.parameters)
         return y
 
     def _polynomials(self, x: Tensor) -> Tensor:
@@ -82,6 +86,12 @@ def activation_of(module: nn.Module) -> Activation | None:
         return made(module)
     declared = speaks_for_forward(module, "native")
     return module.native if declared else None  # type: ignore[return-value]
+
+
+def expressed(module: nn.Module) -> Activation | None:
+    """A module that says by `expression` what it computes of x, with numbers for parameters."""
+    text = getattr(module, "expression", None) if speaks_for_forward(module, "expression") else None
+    return Activation("expression", text=text, module=module) if text else None
 
 
 def speaks_for_forward(module: nn.Module, name: str) -> bool:

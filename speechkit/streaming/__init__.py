@@ -1,6 +1,7 @@
 """Listening: sessions that take samples as they come and say what they hear."""
 
+from speechkit.streaming.pool import SessionPool
 from speechkit.streaming.session import Stream, StreamBatch, stream
 from speechkit.streaming.windowed import WindowedStream
 
-__all__ = ["Stream", "StreamBatch", "WindowedStream", "stream"]
+__all__ = ["SessionPool", "Stream", "StreamBatch", "WindowedStream", "stream"]

@@ -149,7 +149,7 @@ def test_threads_are_torchs(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         ({"dtype": "float16"}, "dtype='float16': give one of float32, bfloat16, int8"),
         ({"dtype": torch.bfloat16}, "dtype=torch.bfloat16: give one of float32, bfloat16, int8"),
-        ({"impl": "fast"}, "no implementation 'fast'. Known: cpu, numba, reference, torch"),
+        ({"impl": "fast"}, "no implementation 'fast'. Known: cpu, numba, reference, torch, triton"),
         (
             {"impl": "torch", "dtype": "int8"},
             "implementation 'torch': it has no int8; use 'auto'",

@@ -3,10 +3,16 @@
 from torch import Tensor
 
 from speechkit.ops._dispatch import Choice, choose, decide
-from speechkit.ops.depthwise_conv import cpu, numba, reference
+from speechkit.ops.depthwise_conv import cpu, numba, reference, triton
 from speechkit.ops.depthwise_conv import torch as torch_
 
-IMPLEMENTATIONS = {"cpu": cpu, "numba": numba, "torch": torch_, "reference": reference}
+IMPLEMENTATIONS = {
+    "cpu": cpu,
+    "numba": numba,
+    "triton": triton,
+    "torch": torch_,
+    "reference": reference,
+}
 """The fastest first."""
 
 

@@ -13,8 +13,9 @@ from torch import Tensor
 
 from speechkit.ops._dispatch import Choice, decide
 from speechkit.ops.activation import NONE, Activation
-from speechkit.ops.separable_conv import cpu, reference
+from speechkit.ops.separable_conv import cpu, reference, ring, triton
 from speechkit.ops.separable_conv import torch as torch_
+from speechkit.ops.separable_conv.ring import Ring, Shortcut, Turn
 from speechkit.ops.separable_conv.shape import PRECISIONS, Precision, Shape
 
 __all__ = [
@@ -22,11 +23,15 @@ __all__ = [
     "PRECISIONS",
     "Packed",
     "Precision",
+    "Ring",
     "Shape",
+    "Shortcut",
+    "Turn",
+    "implementation",
     "pack",
     "separable_conv",
 ]
-IMPLEMENTATIONS = {"cpu": cpu, "torch": torch_, "reference": reference}
+IMPLEMENTATIONS = {"cpu": cpu, "triton": triton, "torch": torch_, "reference": reference}
 """The fastest first."""
 
 
@@ -45,9 +50,30 @@ class Packed:
 
         The residual is added before the activation; all are channels-last.
         """
-        implementation: Any = IMPLEMENTATIONS[self.choice.impl]
-        y: Tensor = implementation.run(self.shape, self.weights, x, valid, residual)
+        chosen: Any = IMPLEMENTATIONS[self.choice.impl]
+        y: Tensor = chosen.run(self.shape, self.weights, x, valid, residual)
         return y
+
+    def step(
+        self,
+        source: Ring,
+        target: Ring,
+        turn: Turn,
+        wait: int = 0,
+        shortcut: Shortcut | None = None,
+    ) -> None:
+        """The next frames of many sessions, from the ring of x, `wait` frames late, to that of y.
+
+        Nothing of it waits for the device. A frame whose own frame of x is not valid is zero.
+        """
+        left, right = self.shape.padding
+        back = right // self.shape.stride * self.shape.stride + left + wait
+        chosen: Any = IMPLEMENTATIONS[self.choice.impl]
+        where = source, target, turn, back, shortcut
+        if chosen is triton:
+            triton.step(self.shape, self.weights, *where)
+        else:
+            ring.step(self.shape, chosen.run, self.weights, *where)
 
 
 def pack(
@@ -61,9 +87,14 @@ def pack(
 
     Raises ConfigError where `impl`, one of IMPLEMENTATIONS, cannot compute in `shape.precision`.
     """
-    choice = decide("separable_conv", IMPLEMENTATIONS, impl, shape, pointwise)
-    implementation: Any = IMPLEMENTATIONS[choice.impl]
-    return Packed(shape, choice, implementation.pack(shape, depthwise, pointwise, bias))
+    choice = implementation(shape, pointwise, impl)
+    chosen: Any = IMPLEMENTATIONS[choice.impl]
+    return Packed(shape, choice, chosen.pack(shape, depthwise, pointwise, bias))
+
+
+def implementation(shape: Shape, pointwise: Tensor, impl: str | None = None) -> Choice:
+    """What a layer with this matrix runs."""
+    return decide("separable_conv", IMPLEMENTATIONS, impl, shape, pointwise)
 
 
 def separable_conv(

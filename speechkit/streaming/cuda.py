@@ -1,0 +1,94 @@
+"""How a step's work reaches its device: at once on the CPU, or by graphs and streams on CUDA."""
+
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+Work = Callable[[], object]
+Copies = Sequence[tuple[Tensor, Tensor]]
+"""From and to."""
+WARM_UP = 3
+"""Runs before a capture: they compile kernels, and make what libraries make on first use."""
+
+
+class Queue(Protocol):
+    """Runs work in the order in which it is given."""
+
+    def capture(self, work: Work) -> Work:
+        """The same work, made ready to be run often; it may be run a few times now."""
+        ...
+
+    def now(self, work: Work) -> None:
+        """Runs work once."""
+        ...
+
+    def run(self, given: Copies, work: Work, made: Copies) -> Callable[[], None]:
+        """Copies, works, and copies again; what it gives waits until all of that is done."""
+        ...
+
+
+class CpuQueue:
+    """Everything is done when a call returns."""
+
+    def capture(self, work: Work) -> Work:
+        return work
+
+    def now(self, work: Work) -> None:
+        work()
+
+    def run(self, given: Copies, work: Work, made: Copies) -> Callable[[], None]:
+        _copy(given)
+        work()
+        _copy(made)
+        return lambda: None
+
+
+class CudaQueue:
+    """Sound goes in, is computed, and scores come out, each in a stream of its own.
+
+    So a copy passes while other work is computed; the memory on this side must be pinned.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._in, self._compute, self._out = (torch.cuda.Stream(device) for _ in range(3))
+        self._pool = torch.cuda.graph_pool_handle()
+        self._follow()
+
+    def capture(self, work: Work) -> Work:
+        self._follow()
+        with torch.cuda.stream(self._compute):
+            for _ in range(WARM_UP):
+                work()
+        self._compute.synchronize()
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, pool=self._pool, stream=self._compute):
+            work()
+        return graph.replay
+
+    def now(self, work: Work) -> None:
+        with torch.cuda.stream(self._compute):
+            work()
+
+    def _follow(self) -> None:
+        """Makes work wait for what the caller has done, such as weights and state made."""
+        self._compute.wait_stream(torch.cuda.current_stream(self._device))
+
+    def run(self, given: Copies, work: Work, made: Copies) -> Callable[[], None]:
+        with torch.cuda.stream(self._in):
+            _copy(given)
+        self._compute.wait_stream(self._in)
+        self.now(work)
+        self._out.wait_stream(self._compute)
+        with torch.cuda.stream(self._out):
+            _copy(made)
+            done = torch.cuda.Event()
+            done.record(self._out)
+        return done.synchronize
+
+
+def _copy(pairs: Copies) -> None:
+    for given, made in pairs:
+        made.copy_(given, non_blocking=True)

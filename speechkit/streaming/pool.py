@@ -1,0 +1,327 @@
+"""Many sessions on one device, each at its own pace: a step serves all that have sound waiting.
+
+On CUDA a step is one replay of a graph that was captured for so many rows and blocks; the copies of
+one step overlap the computing of the next. On the CPU the same runs without graphs.
+"""
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import product
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from speechkit.data.audio import mono_samples
+from speechkit.decode import Decoder
+from speechkit.errors import StreamError
+from speechkit.evaluation import evaluating
+from speechkit.events import Event
+from speechkit.models import Model
+from speechkit.models.net import Name
+from speechkit.ops.separable_conv import Precision, Turn
+from speechkit.streaming.cuda import CpuQueue, CudaQueue, Queue
+from speechkit.streaming.engine import Samples
+from speechkit.streaming.listeners import Listener, listener_of
+from speechkit.streaming.rings import Memory, RingNet
+from speechkit.streaming.session import block_strides, session_layer
+
+BLOCKS = 1, 2, 4
+"""How many blocks of each session a step computes: more than one where all sessions lag."""
+MOST_BLOCKS = BLOCKS[-1]
+MOST_FLYING = 2
+"""How many steps may be under way before their scores are fetched."""
+
+
+class SessionPool:
+    """Up to `capacity` sessions of a model on its device, which come and go as they like.
+
+    `precision` "bfloat16" halves what a session takes, `bytes_each`. A session waits with at most
+    `room_s` seconds of sound. Text is read by `decoder`, as in `sk.stream`. A pool belongs to one
+    thread; the model may be shared.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        capacity: int,
+        sample_rate: int | None = None,
+        *,
+        precision: Precision = "float32",
+        room_s: float = 1.0,
+        decoder: Decoder | Name | None = None,
+        impl: str | None = None,
+    ) -> None:
+        if capacity < 1:
+            raise StreamError(f"a pool of {capacity} sessions; give at least 1")
+        self.model, self.capacity = model, capacity
+        self.sample_rate = model.sample_rate if sample_rate is None else sample_rate
+        layer, weight = session_layer(model, self.sample_rate), next(model.parameters())
+        self._strides = block_strides(model, layer, self.sample_rate)
+        self.block_samples = self._strides * layer.stride
+        self.latency_s = (layer.delay + self._strides * layer.rate) * model.frame_s
+        self.net = RingNet(layer, weight.dtype, precision, impl)
+        self._listener = listener_of(model, decoder)
+        self._memory = Memory(self.net, capacity, MOST_BLOCKS * self._strides, weight.device)
+        self._queue: Queue = CudaQueue(weight.device) if weight.is_cuda else CpuQueue()
+        self.bytes_each = self._memory.bytes_each
+        # what waits of row n lies from start[n] to end[n]
+        room = max(round(room_s * self.sample_rate), 2 * MOST_BLOCKS * self.block_samples)
+        self._sound = np.zeros((capacity, room), np.float32)
+        self._start, self._end = np.zeros((2, capacity), np.int64)
+        # how many blocks are still to come of a session that has ended, −1 for one that has not
+        self._owed = np.full(capacity, -1)
+        self._free = list(range(capacity))[::-1]
+        self._sessions: dict[int, Session] = {}
+        self._joined = 0
+        self._new: list[int] = []
+        self._lanes: dict[tuple[int, int, int], Lane] = {}
+        self._flying: deque[Step] = deque()
+        self._steps = 0
+
+    def make_ready(self, rows: int | None = None) -> None:
+        """Compiles and captures what steps of up to `rows` sessions need, all if None.
+
+        Without it the first step of each size does, which takes seconds.
+        """
+        sizes = (2**n for n in range((rows or self.capacity).bit_length() + 1))
+        most = 2 * (rows or self.capacity) - 1
+        for size, blocks, side in product(sizes, BLOCKS, range(2)):
+            if size <= most:
+                self._lane(size, blocks, side)
+
+    def join(self) -> int:
+        """A new session; StreamError where all rows are taken."""
+        if not self._free:
+            raise StreamError(
+                f"all {self.capacity} rows of the pool are taken; let a session leave, or give a "
+                "larger capacity"
+            )
+        self._joined += 1
+        row = self._free.pop()
+        self._sessions[self._joined] = Session(self._joined, row, self._listener.init())
+        self._start[row] = self._end[row] = 0
+        self._owed[row] = -1
+        self._new.append(row)
+        return self._joined
+
+    def leave(self, session: int) -> None:
+        """Ends a session at once; what was waiting is dropped."""
+        self._free.append(self._row(session))
+        del self._sessions[session]
+
+    def feed(self, session: int, samples: Samples) -> int:
+        """Takes a session's next samples and says how many: fewer than given where its room is
+        full, which calls for a step before the rest is given again."""
+        row, x = self._row(session), mono_samples(samples)
+        if self._owed[row] >= 0:
+            raise StreamError(f"session {session} is finished; join anew")
+        start, end, room = self._start[row], self._end[row], self._sound.shape[1]
+        if end + len(x) > room:
+            self._sound[row, : end - start] = self._sound[row, start:end]
+            self._start[row], end = 0, end - start
+        taken = min(len(x), room - end)
+        self._sound[row, end : end + taken] = x[:taken]
+        self._end[row] = end + taken
+        return int(taken)
+
+    def finish(self, session: int) -> None:
+        """Says that a session's sound has ended; what is still to come follows in steps."""
+        row = self._row(session)
+        waiting = self.net.delay * self.net.stride // self.net.rate
+        blocks = -(-(self._end[row] - self._start[row] + waiting) // self.block_samples)
+        # the last step has the events that the end brings
+        self._owed[row] = max(1, blocks)
+
+    def is_done(self, session: int) -> bool:
+        """Whether all of a session that was finished is out, or in a step under way."""
+        return bool(self._owed[self._row(session)] == 0)
+
+    def step(self) -> "Step | None":
+        """Computes the next blocks of every session that has some waiting, if any has.
+
+        It waits for the device only where MOST_FLYING steps are under way.
+        """
+        sessions = list(self._sessions.values())
+        rows = np.array([session.row for session in sessions], np.int64)
+        waiting = self._end[rows] - self._start[rows]
+        owed = self._owed[rows]
+        blocks_each = np.where(owed >= 0, owed, waiting // self.block_samples)
+        (chosen,) = (blocks_each > 0).nonzero()
+        if not len(chosen):
+            return None
+        blocks = _power_of_two(min(MOST_BLOCKS, int(blocks_each[chosen].min())))
+        while len(self._flying) >= MOST_FLYING:
+            self._land()
+        step = self._run([sessions[index] for index in chosen], rows[chosen], blocks)
+        self._flying.append(step)
+        return step
+
+    def _run(self, sessions: "list[Session]", rows: np.ndarray, blocks: int) -> "Step":
+        count = blocks * self.block_samples
+        real = np.minimum(self._end[rows] - self._start[rows], count)
+        if self._new:
+            new = torch.tensor(sorted(set(self._new)))
+            device = self._memory.counts.device
+            self._queue.now(lambda: self._memory.reset(new.to(device)))
+            self._new = []
+        self._steps += 1
+        lane = self._lane(_power_of_two(2 * len(rows) - 1), blocks, self._steps % 2)
+        places = self._start[rows][:, None] + np.arange(count)
+        # what lies behind a session's last samples may be anything
+        x = self._sound[rows[:, None], places % self._sound.shape[1]]
+        self._start[rows] += real
+        ending = self._owed[rows] > 0
+        self._owed[rows] -= np.where(ending, blocks, 0)
+        ended = ending & (self._owed[rows] == 0)
+        heard = Heard(self._listener, self.block_samples, self.sample_rate, blocks)
+        parts = list(zip(sessions, real.tolist(), ended.tolist(), strict=True))
+        with evaluating(self.model):
+            return Step(heard, parts, lane, lane.run(rows, x, real), self._land)
+
+    def _land(self) -> None:
+        """Fetches what the oldest step under way has made."""
+        self._flying.popleft().fetch()
+
+    def _lane(self, rows: int, blocks: int, side: int) -> "Lane":
+        """What computes so many rows and blocks; two sides take turns, so that copies overlap."""
+        key = rows, blocks, side
+        if key not in self._lanes:
+            with evaluating(self.model):
+                strides = blocks * self._strides
+                self._lanes[key] = Lane(self.net, self._memory, self._queue, rows, strides)
+        return self._lanes[key]
+
+    def _row(self, session: int) -> int:
+        if session not in self._sessions:
+            raise StreamError(f"there is no session {session} in the pool; join gives its number")
+        return self._sessions[session].row
+
+
+@dataclass
+class Session:
+    """One of the pool's: its row, and what its listener remembers after so many samples."""
+
+    number: int
+    row: int
+    state: Any
+    samples: int = 0
+
+
+@dataclass(frozen=True)
+class Heard:
+    """How the scores of some blocks become events."""
+
+    listener: Listener
+    block_samples: int
+    sample_rate: int
+    blocks: int
+
+    def events(
+        self, session: Session, scores: Tensor, valid: Tensor, real: int, ended: bool
+    ) -> list[Event]:
+        """Those of `scores [T, n]` and `valid [T]`, made of `real` more samples of a session."""
+        events = []
+        parts = zip(scores.chunk(self.blocks), valid.chunk(self.blocks), strict=True)
+        for block, (some, marks) in enumerate(parts, start=1):
+            samples = session.samples + min(real, block * self.block_samples)
+            decided_s = samples / self.sample_rate
+            session.state, new = self.listener.step(session.state, some[marks], decided_s)
+            events += new
+        session.samples += real
+        if ended:
+            events += self.listener.finish(session.state, session.samples / self.sample_rate)
+        return events
+
+
+class Lane:
+    """A step of at most `rows` sessions over `strides` strides, made ready once."""
+
+    def __init__(self, net: RingNet, memory: Memory, queue: Queue, rows: int, strides: int) -> None:
+        device, frames = memory.counts.device, strides * net.rate
+        given = {
+            "x": torch.zeros(rows, strides * net.stride),
+            "real": torch.zeros(rows, dtype=torch.int64),
+            "slots": torch.full((rows,), -1),
+        }
+        made = {
+            "y": torch.zeros(rows, frames, net.channels, dtype=net.dtype),
+            "valid": torch.zeros(rows, frames, dtype=torch.bool),
+        }
+        there = {name: x.to(device, copy=True) for name, x in {**given, **made}.items()}
+        if device.type == "cuda":
+            given, made = ({n: x.pin_memory() for n, x in d.items()} for d in (given, made))
+        self._here = {**given, **made}
+        self._given = [(given[name], there[name]) for name in given]
+        self._made = [(there[name], made[name]) for name in made]
+        self._queue = queue
+        turn = Turn(there["slots"], memory.counts, strides)
+
+        def work() -> None:
+            y = net.step(memory, turn, there["x"], there["real"])
+            # into memory that no other graph writes
+            there["y"].copy_(y.x.transpose(1, 2))
+            there["valid"].copy_(y.valid)
+
+        self._work = queue.capture(work)
+
+    def run(self, rows: np.ndarray, x: np.ndarray, real: np.ndarray) -> Callable[[], None]:
+        """Begins a step of `rows` over x `[n, N]`; what it gives waits for its end."""
+        here, n = self._here, len(rows)
+        here["x"][:n] = torch.from_numpy(x)
+        for name, values, nobody in (("real", real, 0), ("slots", rows, -1)):
+            here[name][:n] = torch.from_numpy(values)
+            here[name][n:] = nobody
+        return self._queue.run(self._given, self._work, self._made)
+
+    def made(self, count: int) -> tuple[Tensor, Tensor]:
+        """The scores `[count, T, n]` and validity `[count, T]` of a step that has ended."""
+        return self._here["y"][:count].clone(), self._here["valid"][:count].clone()
+
+
+class Step:
+    """A step under way; what it made can be had for as long as it is kept."""
+
+    def __init__(
+        self,
+        heard: Heard,
+        parts: Sequence[tuple[Session, int, bool]],
+        lane: Lane,
+        wait: Callable[[], None],
+        land: Callable[[], None],
+    ) -> None:
+        self.sessions = [session.number for session, *_ in parts]
+        self._heard, self._parts, self._lane = heard, parts, lane
+        self._wait, self._land = wait, land
+        self._scores: dict[int, Tensor] | None = None
+        self._events: dict[int, list[Event]] = {}
+
+    def scores(self) -> dict[int, Tensor]:
+        """The new scores `[T, n]` of each session in the step; waits until they are there."""
+        # in the order of the steps, as listeners need it
+        while self._scores is None:
+            self._land()
+        return self._scores
+
+    def events(self) -> dict[int, list[Event]]:
+        """The events of each session in the step; waits until they are known."""
+        self.scores()
+        return self._events
+
+    def fetch(self) -> None:
+        """Waits, and takes what was made from the lane."""
+        self._wait()
+        self._scores = {}
+        made = zip(self._parts, *self._lane.made(len(self._parts)), strict=True)
+        for (session, real, ended), scores, valid in made:
+            self._scores[session.number] = scores[valid]
+            events = self._heard.events(session, scores, valid, real, ended)
+            self._events[session.number] = events
+        self._parts = ()
+
+
+def _power_of_two(at_most: int) -> int:
+    """The largest power of two that is not above a number."""
+    return 1 << (at_most.bit_length() - 1)

@@ -1,0 +1,321 @@
+"""A net's step for many sessions in place: a plan of ops between rings, and their state.
+
+Each stream of frames between two ops is a ring that holds what its readers look back at, so that no
+step moves a frame. A layer that is no separable convolution runs as it is, with its own state.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from speechkit.nn import (
+    Chunk,
+    Delay,
+    FrameWise,
+    SeparableConv,
+    SeparableResidual,
+    Serial,
+    State,
+    StreamLayer,
+    fuse,
+)
+from speechkit.ops.activation import NONE
+from speechkit.ops.explain import Choice
+from speechkit.ops.separable_conv import Packed, Precision, Ring, Shortcut, Turn, pack
+from speechkit.streaming.state import rebuilt, tensors_of
+
+ALIGNED = 16
+"""Rings begin at a multiple of so many elements, so that a card reads whole lines of them."""
+
+
+class Stream(NamedTuple):
+    """What an op reads: a ring, and how many frames late."""
+
+    ring: int
+    wait: int = 0
+
+
+@dataclass
+class RingSpec:
+    """A ring as it is planned: `rate` frames per stride of the net, and `keep` before those.
+
+    What is `shared` has more readers than the op behind it.
+    """
+
+    channels: int
+    rate: int
+    dtype: torch.dtype
+    keep: int = 0
+    shared: bool = False
+
+
+class RingConv(nn.Module):
+    """A separable convolution from ring to ring, with the residual that joins it."""
+
+    def __init__(
+        self,
+        packed: Packed,
+        source: Stream,
+        target: int,
+        shortcut: Stream | None = None,
+        projection: Packed | None = None,
+    ) -> None:
+        super().__init__()
+        self.packed, self.source, self.target = packed, source, target
+        self.shortcut, self.projection = shortcut, projection
+
+    def implementation(self) -> Choice:
+        """What it runs, and between which rings."""
+        choice = self.packed.choice
+        return choice._replace(op=f"{choice.op} {self.extra_repr()}")
+
+    def forward(self, memory: "Memory", turn: Turn) -> None:
+        more = None
+        if self.shortcut is not None:
+            ring = memory.rings[self.shortcut.ring]
+            more = Shortcut(ring, self.shortcut.wait, self.projection)
+        source, target = memory.rings[self.source.ring], memory.rings[self.target]
+        self.packed.step(source, target, turn, self.source.wait, more)
+
+    def extra_repr(self) -> str:
+        s, more = self.packed.shape, self.shortcut
+        added = f" + ring {more.ring}" if more else ""
+        return (
+            f"{s.c_in}→{s.c_out}, kernel={s.taps}, stride={s.stride}, dilation={s.dilation}, "
+            f"ring {self.source.ring}{added} → ring {self.target}"
+        )
+
+
+class RingLayer(nn.Module):
+    """Other layers in a row from ring to ring; their state is number `index` in the memory."""
+
+    def __init__(
+        self, source: Stream, target: int, layer: StreamLayer, c_in: int, index: int
+    ) -> None:
+        super().__init__()
+        self.source, self.target, self.c_in, self.index = source, target, c_in, index
+        self.row = Serial(layer)
+
+    def init_state(self, batch: int, dtype: torch.dtype, device: torch.device | str) -> State:
+        """The state before the first frame, in memory of its own."""
+        state = self.row.init_state(batch, self.c_in, dtype, device)
+        return rebuilt(state, (tensor.clone() for tensor in tensors_of(state)))
+
+    def implementation(self) -> Choice:
+        """What it runs, and between which rings."""
+        return Choice(f"{', '.join(map(_name, self.row))} {self.extra_repr()}", "torch", {})
+
+    def forward(self, memory: "Memory", turn: Turn) -> None:
+        ring, state = memory.rings[self.source.ring], memory.states[self.index]
+        c = read(ring, turn, self.source.wait)
+        rows = rebuilt(state, (tensor[turn.slots] for tensor in tensors_of(state)))
+        y, after = self.row.step(Chunk(c.x.to(memory.dtype), c.valid), rows)
+        for tensor, new in zip(tensors_of(state), tensors_of(after), strict=True):
+            tensor[turn.slots] = new
+        memory.rings[self.target].write(turn, y.x, y.valid)
+
+    def extra_repr(self) -> str:
+        return f"ring {self.source.ring} → ring {self.target}"
+
+
+class RingNet(nn.Module):
+    """A net over audio whose step serves many sessions at once and changes their state in place.
+
+    It stands for `layer` in evaluation: the same stride, rate, delay and, up to rounding, scores.
+    `precision` is that of the 1×1 products and of the frames kept; sums are float32. Nothing in a
+    step waits for the device or depends on what it holds, so that a CUDA graph can replay it.
+    """
+
+    def __init__(
+        self,
+        layer: StreamLayer,
+        dtype: torch.dtype = torch.float32,
+        precision: Precision = "float32",
+        impl: str | None = None,
+    ) -> None:
+        super().__init__()
+        self.stride, self.rate, self.delay = layer.stride, layer.rate, layer.delay
+        self.dtype = dtype
+        self._kept_as = torch.bfloat16 if precision == "bfloat16" else dtype
+        self.ops = nn.ModuleList()
+        # the first is the sound
+        self.specs = [RingSpec(1, layer.stride, dtype)]
+        self._impl = impl
+        self.scores = self._keep(self._add(fuse(layer, precision, impl), Stream(0)), 0)
+        self.specs[self.scores.ring].dtype = dtype
+        self.channels = self.specs[self.scores.ring].channels
+
+    def layers(self) -> list[RingLayer]:
+        """The ops that have a state of their own."""
+        return [op for op in self.ops if isinstance(op, RingLayer)]
+
+    @torch.inference_mode()
+    def step(self, memory: "Memory", turn: Turn, x: Tensor, real: Tensor) -> Chunk:
+        """Scores `[N, n, T]` of the next `turn.strides` strides of sound.
+
+        Shape: x `[N, strides · stride]`, of which row n is sound for `real[n]` samples.
+        """
+        valid = torch.arange(x.shape[1], device=x.device) < real[:, None]
+        memory.rings[0].write(turn, x[:, None], valid)
+        for op in self.ops:
+            op(memory, turn)
+        y = read(memory.rings[self.scores.ring], turn, self.scores.wait)
+        turn.counts[turn.slots] += turn.strides
+        return y
+
+    def _add(self, layer: StreamLayer, x: Stream) -> Stream:
+        """Plans a layer; gives what it makes."""
+        if type(layer) is SeparableConv:
+            return self._conv(layer.packed, x)
+        if type(layer) is SeparableResidual:
+            return self._residual(layer, x)
+        if type(layer) is Delay:
+            return x._replace(wait=x.wait + layer.delay)
+        if isinstance(layer, Serial) and type(layer).step is Serial.step:
+            for part in layer.aligned():
+                x = self._add(part, x)
+            return x
+        return self._plain(layer, x)
+
+    def _residual(self, layer: SeparableResidual, x: Stream) -> Stream:
+        self.specs[x.ring].shared = True
+        body, last, wait = self._add(layer.head, x), layer.last.packed, layer.shortcut_wait
+        one = _only(layer.shortcut)
+        if type(one) is SeparableConv and _is_projection(one.packed):
+            # one bias does for both
+            packed, projection = self._repacked(last, one.packed), self._repacked(one.packed)
+            return self._conv(packed, body, self._add(wait, x), projection)
+        return self._conv(last, body, self._add(wait, self._add(layer.shortcut, x)))
+
+    def _repacked(self, packed: Packed, other: Packed | None = None) -> Packed:
+        """The same with another's bias added to its own, or without bias."""
+        *_, depthwise, pointwise, bias = packed.weights
+        more = None if other is None else other.weights[-1]
+        assert pointwise is not None
+        assert bias is not None
+        bias = torch.zeros_like(bias) if more is None else bias + more
+        return pack(packed.shape, depthwise, pointwise, bias, self._impl)
+
+    def _conv(
+        self,
+        packed: Packed,
+        x: Stream,
+        shortcut: Stream | None = None,
+        projection: Packed | None = None,
+    ) -> Stream:
+        (left, right), stride = packed.shape.padding, packed.shape.stride
+        self._keep(x, left + right // stride * stride)
+        if shortcut is not None:
+            self._keep(shortcut, 0)
+        y = self._ring(packed.shape.c_out, self.specs[x.ring].rate // stride)
+        self.ops.append(RingConv(packed, x, y.ring, shortcut, projection))
+        return y
+
+    def _plain(self, layer: StreamLayer, x: Stream) -> Stream:
+        op, spec = self.ops[-1] if len(self.ops) else None, self.specs[x.ring]
+        channels = layer.channels_out(spec.channels)
+        rate = spec.rate // layer.stride * layer.rate
+        if isinstance(op, RingLayer) and op.target == x.ring and not (x.wait or spec.shared):
+            # nobody else reads what it made before
+            op.row = Serial(*op.row, layer)
+            spec.channels, spec.rate = channels, rate
+            return x
+        y = self._ring(channels, rate)
+        new = RingLayer(self._keep(x, 0), y.ring, layer, spec.channels, len(self.layers()))
+        self.ops.append(new)
+        return y
+
+    def _ring(self, channels: int, rate: int) -> Stream:
+        self.specs.append(RingSpec(channels, rate, self._kept_as))
+        return Stream(len(self.specs) - 1)
+
+    def _keep(self, x: Stream, frames: int) -> Stream:
+        """Makes room for one who reads so many frames before the newest."""
+        spec = self.specs[x.ring]
+        spec.keep = max(spec.keep, frames + x.wait)
+        return x
+
+
+class Memory:
+    """The state of a net for `rows` sessions, and for nobody in one row more.
+
+    A step makes at most `most_strides` strides. `bytes_each` is what a session takes.
+    """
+
+    def __init__(
+        self, net: RingNet, rows: int, most_strides: int, device: torch.device | str = "cpu"
+    ) -> None:
+        self.dtype = net.dtype
+        self.counts = torch.zeros(rows + 1, dtype=torch.int64, device=device)
+        self.states, self._fresh = (
+            [op.init_state(n, net.dtype, device) for op in net.layers()] for n in (rows + 1, 1)
+        )
+        lengths = [spec.keep + most_strides * spec.rate for spec in net.specs]
+        dtypes = [spec.dtype for spec in net.specs]
+        shapes = [(n, spec.channels) for n, spec in zip(lengths, net.specs, strict=True)]
+        frames, self._frames = _parts(shapes, dtypes, rows + 1, device)
+        kinds = [torch.uint8] * len(lengths)
+        valid, self._valid = _parts([(n,) for n in lengths], kinds, rows + 1, device)
+        self.rings = [
+            Ring(x, marks, spec.rate)
+            for x, marks, spec in zip(frames, valid, net.specs, strict=True)
+        ]
+        whole = *self._frames, *self._valid, *tensors_of(tuple(self.states))
+        self.bytes_each = sum(x[0].numel() * x.element_size() for x in whole)
+
+    @torch.inference_mode()
+    def reset(self, rows: Tensor) -> None:
+        """Starts rows `[n]` anew."""
+        for tensor in (*self._frames, *self._valid, self.counts):
+            tensor.index_fill_(0, rows, 0)
+        for state, fresh in zip(self.states, self._fresh, strict=True):
+            for tensor, first in zip(tensors_of(state), tensors_of(fresh), strict=True):
+                tensor[rows] = first
+
+
+def read(ring: Ring, turn: Turn, wait: int) -> Chunk:
+    """The frames that a turn has added to a ring, or those `wait` before."""
+    return Chunk(*ring.read(turn, wait, turn.strides * ring.rate))
+
+
+def _parts(
+    shapes: Sequence[tuple[int, ...]],
+    dtypes: Sequence[torch.dtype],
+    rows: int,
+    device: torch.device | str,
+) -> tuple[list[Tensor], list[Tensor]]:
+    """Tensors `[rows, *shape]` of zeros, and those that they are parts of, one of each dtype.
+
+    So the state is few tensors however deep the net is, and a session starts in a few launches.
+    """
+    sizes = [math.prod(shape) for shape in shapes]
+    padded = [-(-size // ALIGNED) * ALIGNED for size in sizes]
+    counts = {d: sum(n for n, e in zip(padded, dtypes, strict=True) if e == d) for d in dtypes}
+    whole = {d: torch.zeros(rows, n, dtype=d, device=device) for d, n in counts.items()}
+    ends = dict.fromkeys(dtypes, 0)
+    parts = []
+    for shape, size, room, dtype in zip(shapes, sizes, padded, dtypes, strict=True):
+        part = whole[dtype][:, ends[dtype] : ends[dtype] + size]
+        parts.append(part.unflatten(1, shape))
+        ends[dtype] += room
+    return parts, list(whole.values())
+
+
+def _only(layer: StreamLayer) -> StreamLayer | None:
+    """What a row of one layer consists of."""
+    parts = list(layer) if isinstance(layer, Serial) else [layer]
+    return parts[0] if len(parts) == 1 else None
+
+
+def _name(layer: nn.Module) -> str:
+    return type(layer.module if isinstance(layer, FrameWise) else layer).__name__
+
+
+def _is_projection(packed: Packed) -> bool:
+    """Whether it is a matrix and a bias, and no more."""
+    shape = packed.shape
+    return not shape.taps and shape.stride == 1 and shape.activation == NONE

@@ -1,0 +1,139 @@
+"""What Triton's implementations say and do on a machine without a card."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from speechkit import Component, hookimpl
+from speechkit.errors import ComponentError, ConfigError
+from speechkit.ops import Activation, depthwise_conv, separable_conv
+from speechkit.ops.activation import expressed
+from speechkit.ops.expressions import expression, translated
+from speechkit.plugins import Registry, registry
+
+KERNELS = Path(__file__).with_name("test_triton_kernels.py")
+no_card = pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA card")
+
+
+def test_the_kernels_are_right_under_the_interpreter() -> None:
+    pytest.importorskip("triton")
+    # triton reads the variable when it is imported
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-v", "-p", "no:cacheprovider", str(KERNELS)],
+        env=os.environ | {"TRITON_INTERPRET": "1", "CUDA_VISIBLE_DEVICES": ""},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-1000:]
+    assert " passed" in done.stdout
+
+
+@no_card
+def test_auto_does_not_import_triton() -> None:
+    code = """
+import sys
+import torch
+import speechkit as sk
+from speechkit.nn import Chunk, DepthwiseConv
+model = sk.load("vad")
+sk.detect(model, torch.zeros(16000), 16000)
+sk.stream(model).feed(torch.zeros(1600))
+sk.ops.explain(sk.prepare(model))
+with sk.ops.use_impl("torch"):
+    sk.StreamBatch(model, 1).feed(torch.zeros(1, 1600))
+DepthwiseConv(4, 5).half()(Chunk.of(torch.zeros(1, 4, 9).half()))
+print([name for name in sys.modules if name.partition(".")[0] == "triton"])
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout.strip() == "[]", done.stdout + done.stderr[-2000:]
+
+
+@no_card
+def test_without_a_card_it_explains_itself_in_one_line() -> None:
+    x, weight = torch.zeros(1, 4, 9), torch.zeros(4, 1, 3)
+    why = (
+        "implementation 'triton': it runs on CUDA, not on cpu, and this machine has no CUDA card; "
+        "use 'auto'"
+    )
+    for call in (
+        lambda: depthwise_conv(x, weight, impl="triton"),
+        lambda: separable_conv(x, weight, torch.zeros(2, 4), torch.zeros(2), impl="triton"),
+    ):
+        with pytest.raises(ConfigError) as found:
+            call()
+        assert str(found.value) == why
+
+
+def test_types_it_has_no_kernel_for_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    double = torch.zeros(2, 4, dtype=torch.float64)
+    with pytest.raises(ConfigError, match=r"float32, bfloat16 and float16, not torch\.float64"):
+        separable_conv(torch.zeros(1, 4, 9), None, double, torch.zeros(2), impl="triton")
+
+
+@pytest.mark.parametrize(
+    "activation",
+    [Activation("relu"), Activation("clamp", (-1.0, 2.0)), Activation("silu", (1.5,))],
+    ids=lambda a: a.kind,
+)
+def test_an_expression_is_the_activation(activation: Activation) -> None:
+    x = torch.linspace(-4, 4, 99)
+    scope = {"max": torch.maximum, "min": torch.minimum, "sigmoid": torch.sigmoid, "x": x}
+    text = expression(activation)
+    for name in ("max", "min"):
+        scope[name] = lambda a, b, f=scope[name]: f(*map(torch.as_tensor, (a, b)))
+    torch.testing.assert_close(eval(text, scope), activation(x))
+
+
+def test_what_a_component_says_it_computes_has_a_translation() -> None:
+    formulas = [
+        entry.component.pointwise
+        for entry in registry().components("activation")
+        if entry.component.pointwise
+    ]
+    assert formulas
+    for formula in formulas:
+        assert "tl." in translated(formula)
+
+
+def test_what_is_built_knows_its_expression() -> None:
+    class Gate(nn.Module):
+        def __init__(self, channels: int, beta: float = 2.0, learn: bool = False) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.ones(channels)) if learn else None
+
+    formula = "where(x > 0, x, max(beta * x, -beta))"
+    component = Component(name="gate", factory=Gate, summary="A gate", pointwise=formula)
+    ours = Registry({"SPEECHKIT_PLUGINS": ""})
+    ours.add(type("Plugin", (), {"speechkit_activations": hookimpl(lambda: [component])}), "acme")
+    built = ours.build("activation", "gate", 8)
+    assert built.expression == "where(x > 0, x, max(2.0 * x, -2.0))"
+    assert expressed(built) == Activation("expression", text=built.expression, module=built)
+    assert ours.build("activation", "gate:beta=0.5", 8).expression.count("0.5") == 2
+    # weights may change, and a formula must not lie
+    assert expressed(ours.build("activation", "gate:learn=true", 8)) is None
+    assert expressed(ours.build("activation", "gate:beta=wide", 8)) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("x * sigmod(x)", "there is no sigmod. Did you mean 'sigmoid'?"),
+        ("max(x)", "max takes 2 arguments, not 1"),
+        ("x + y", "'y' is not x or a number"),
+        ("x if x > 0 else 0", "IfExp has no place in it"),
+        ("__import__('os').system('true')", "there is no __import__('os').system"),
+        ("'x'", "'x' is not a number"),
+        ("x +", "invalid syntax"),
+    ],
+)
+def test_what_is_no_expression_is_refused(text: str, why: str) -> None:
+    with pytest.raises(ComponentError) as found:
+        translated(text)
+    assert why in str(found.value)
+    assert "\n" not in str(found.value)
