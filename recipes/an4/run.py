@@ -6,7 +6,8 @@
     python recipes/an4/run.py flat --out runs/an4_flat
     python recipes/an4/run.py phones --out runs/an4_phones
     python recipes/an4/splice.py data/an4 data/english runs/an4_phones/best AN4_DIC
-    python recipes/an4/run.py --out runs/an4
+    python recipes/an4/run.py --out runs/an4_base
+    python recipes/an4/run.py hard --out runs/an4
 
 See README.md for why, and RESULTS.md for what it reached.
 """
@@ -64,6 +65,25 @@ def base() -> Run:
         steps=6000,
         eval_every=500,
         save_every=250,
+    )
+
+
+def hard() -> Run:
+    """Words again, from what `base` learnt, in sound that is harder to hear."""
+    run = base()
+    return replace(
+        run,
+        model=replace(run.model, dropout=0.1),
+        init=Path("runs/an4_base/best"),
+        optimizer="adamw:lr=0.001,weight_decay=0.01",
+        augment=(
+            "gain:min_db=-20,max_db=6",
+            "speed:min=0.8,max=1.3",
+            "equalize:max_db=8,probability=0.5",
+            "white_noise:min_db=-80,max_db=-50",
+            "spec_augment:freq_masks=2,freq_width=14,time_masks=3,time_width=14",
+        ),
+        steps=4500,
     )
 
 

@@ -1,0 +1,149 @@
+"""AF-KAN: functions built from an activation, reduced to one number before the product."""
+
+import math
+from collections.abc import Callable, Mapping
+from typing import TypeVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from speechkit import ops
+from speechkit.errors import ComponentError
+from speechkit.nn import Chunk, StreamLayer
+from speechkit.ops.explain import Choice
+from speechkit_kan.basis import phases
+from speechkit_kan.cheby import layer_norm
+from speechkit_kan.edges import at_least
+
+T = TypeVar("T")
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "silu": F.silu,
+    "relu": F.relu,
+    "gelu": F.gelu,
+    "softplus": F.softplus,
+}
+FUNCTIONS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "quad1": lambda a, b: (a * b).square(),
+    "quad2": lambda a, b: a * b + a.square() + b.square(),
+    "sum": lambda a, b: a + b,
+    "prod": lambda a, b: a * b,
+    "sum_prod": lambda a, b: a + b + a * b,
+    "cubic1": lambda a, b: (a + b) * (a.square() + b.square()),
+    "cubic2": lambda a, b: (a * b).pow(3),
+}
+"""What is made of a = act(x − low) and b = act(high − x)."""
+EPS = 1e-8
+
+
+class AFKAN(StreamLayer):
+    """y = W · act(LayerNorm(reduce_j φ_ij)), φ_ij = func(act(x[i] − low_j), act(high_j − x[i])).
+
+    The grid + order bounds low_j and high_j are learned, one set for all channels. `func_norm`
+    "frame" brings the φ of a frame into [0, 1], "none" leaves them. `reduce` makes one number per
+    channel: "global_attn" Σ_j φ_ij weighted by a softmax over the channels, "multistep" a linear
+    layer, "spatial_attn" weights from a convolution over neighbouring channels. With an `act` other
+    than relu, the functions are not local. Shape: `[B, C, T]` → `[B, C', T]`. arXiv:2503.06112.
+    """
+
+    def __init__(
+        self,
+        c_in: int,
+        c_out: int,
+        grid: int = 3,
+        order: int = 3,
+        act: str = "silu",
+        func: str = "quad1",
+        reduce: str = "global_attn",
+        norm: str = "layer",
+        func_norm: str = "frame",
+    ) -> None:
+        super().__init__()
+        at_least(grid=(grid, 1), order=(order, 0))
+        self.act = _chosen("act", act, ACTIVATIONS)
+        self.func = _chosen("func", func, FUNCTIONS)
+        make = _chosen("reduce", reduce, REDUCERS)
+        self.func_norm = _chosen("func_norm", func_norm, {"frame": True, "none": False})
+        low, high = phases(grid, order)
+        self.low, self.high = nn.Parameter(low), nn.Parameter(high)
+        self.reduce = make(c_in, len(low))
+        self.norm = layer_norm(norm, c_in)
+        self.weight = nn.Parameter(torch.empty(c_out, c_in))
+        nn.init.kaiming_uniform_(self.weight, a=math.sqrt(5))
+
+    def channels_out(self, c_in: int) -> int:
+        return self.weight.shape[0]
+
+    def implementation(self) -> Choice:
+        """What it runs: its functions in torch, then a product."""
+        return Choice(type(self).__name__, "torch", {})
+
+    def functions(self, x: Tensor) -> Tensor:
+        """φ of each channel, `[..., C]` → `[..., C, grid + order]`."""
+        x = x.unsqueeze(-1)
+        y = self.func(self.act(x - self.low), self.act(self.high - x))
+        if not self.func_norm:
+            return y
+        # the authors take the bounds over the whole batch, so that a row depends on the others
+        low = y.amin((-2, -1), keepdim=True)
+        return (y - low) / (y.amax((-2, -1), keepdim=True) - low + EPS)
+
+    def forward(self, c: Chunk) -> Chunk:
+        y = self.reduce(self.functions(c.x.transpose(1, 2)))
+        y = self.act(y if self.norm is None else self.norm(y))
+        return Chunk(ops.linear(y, self.weight).transpose(1, 2), c.valid)
+
+    def extra_repr(self) -> str:
+        return f"{self.weight.shape[1]}→{self.weight.shape[0]}, {len(self.low)} functions"
+
+
+class GlobalAttention(nn.Module):
+    """y[i] = α_i Σ_j φ_ij, α = softmax_i((w · φ_i + b) / max(τ, 1)), τ learned from √C."""
+
+    def __init__(self, channels: int, functions: int) -> None:
+        super().__init__()
+        # b, which the authors have, changes no softmax
+        self.score = nn.Linear(functions, 1)
+        self.temperature = nn.Parameter(torch.tensor(math.sqrt(channels)))
+
+    def forward(self, y: Tensor) -> Tensor:
+        score = self.score(y).squeeze(-1) / self.temperature.clamp(min=1)
+        return score.softmax(-1) * y.sum(-1)
+
+
+class Multistep(nn.Module):
+    """y[i] = w · φ_i + b."""
+
+    def __init__(self, channels: int, functions: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(functions, 1)
+
+    def forward(self, y: Tensor) -> Tensor:
+        reduced: Tensor = self.linear(y).squeeze(-1)
+        return reduced
+
+
+class SpatialAttention(nn.Module):
+    """y[i] = Σ_j α_ij φ_ij, α_i = softmax_j of φ filtered over 3 neighbouring channels."""
+
+    def __init__(self, channels: int, functions: int) -> None:
+        super().__init__()
+        self.score = nn.Conv1d(functions, functions, 3, padding=1, groups=functions)
+
+    def forward(self, y: Tensor) -> Tensor:
+        rows = y.flatten(0, -3).transpose(1, 2)
+        score = self.score(rows).transpose(1, 2).view_as(y)
+        return (score.softmax(-1) * y).sum(-1)
+
+
+REDUCERS: dict[str, Callable[[int, int], nn.Module]] = {
+    "global_attn": GlobalAttention,
+    "multistep": Multistep,
+    "spatial_attn": SpatialAttention,
+}
+
+
+def _chosen(parameter: str, name: str, choices: Mapping[str, T]) -> T:
+    if name not in choices:
+        raise ComponentError(f"{parameter}={name!r}: give one of {', '.join(choices)}")
+    return choices[name]

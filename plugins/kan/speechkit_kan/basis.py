@@ -1,0 +1,69 @@
+"""The functions that edges are sums of, and what brings a number into their range."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from speechkit.errors import ComponentError
+
+
+def _clip(x: Tensor) -> Tensor:
+    return x.clamp(-1, 1)
+
+
+def _same(x: Tensor) -> Tensor:
+    return x
+
+
+_SQUASH: dict[str, Callable[[Tensor], Tensor]] = {"tanh": torch.tanh, "clip": _clip, "none": _same}
+
+
+def squashing(name: str, *allowed: str) -> Callable[[Tensor], Tensor]:
+    """The function into [−1, 1] of that name; `allowed` are those that the layer can use."""
+    if name not in allowed:
+        raise ComponentError(f"squash={name!r}: give one of {', '.join(allowed)}")
+    return _SQUASH[name]
+
+
+def chebyshev(x: Tensor, degree: int) -> Tensor:
+    """T_0(x) … T_degree(x), `[...]` → `[..., degree + 1]`, for x in [−1, 1].
+
+    T_n = 2 x T_{n−1} − T_{n−2}: unlike cos(n acos x), its gradient is finite at ±1.
+    """
+    terms = [torch.ones_like(x), x]
+    for _ in range(degree - 1):
+        terms.append(2 * x * terms[-1] - terms[-2])
+    return torch.stack(terms[: degree + 1], dim=-1)
+
+
+def chebyshev_sum(x: Tensor, coefficients: Tensor) -> Tensor:
+    """Σ_n c_n T_n(x) without the single terms (Clenshaw), `[..., C]` with c `[C, degree + 1]`."""
+    later, last = torch.zeros_like(x), torch.zeros_like(x)
+    for c in coefficients[:, 1:].flip(1).unbind(1):
+        later, last = c + 2 * x * later - last, later
+    return coefficients[:, 0] + x * later - last
+
+
+def b_splines(x: Tensor, knots: Tensor, order: int) -> Tensor:
+    """The B-splines of degree `order` of each channel (Cox and de Boor).
+
+    Shape: x `[..., C]`, knots `[C, G + order + 1]` rising → `[..., C, G]`. Their sum is 1 between
+    knot `order` and the one as far from the end; each is 0 outside its own order + 2 knots.
+    """
+    x = x.unsqueeze(-1)
+    bases = ((x >= knots[:, :-1]) & (x < knots[:, 1:])).to(x.dtype)
+    for k in range(1, order + 1):
+        # of knots that fall together, the interval is empty
+        width = knots[:, k:] - knots[:, :-k]
+        inverse = torch.where(width > 0, 1 / width.clamp(min=torch.finfo(x.dtype).tiny), 0)
+        rising = (x - knots[:, : -k - 1]) * inverse[:, :-1]
+        falling = (knots[:, k + 1 :] - x) * inverse[:, 1:]
+        bases = rising * bases[..., :-1] + falling * bases[..., 1:]
+    return bases
+
+
+def phases(grid: int, order: int) -> tuple[Tensor, Tensor]:
+    """Where the grid + order overlapping bumps on [0, 1] begin and end: j/g, j/g + (k + 1)/g."""
+    low = torch.arange(-order, grid) / grid
+    return low, low + (order + 1) / grid

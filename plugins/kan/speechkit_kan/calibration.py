@@ -1,0 +1,90 @@
+"""What a model's edges do with sound: grids moved to where it is, weak edges pruned away."""
+
+import copy
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from speechkit.data import Batch, UtteranceDataset
+from speechkit.errors import ComponentError, TrainingError
+from speechkit.models import Model, Output
+from speechkit.nn import Chunk
+from speechkit_kan.bspline import BSplineKAN
+from speechkit_kan.edges import EdgeLayer
+
+MOST_FRAMES = 4096
+
+
+def edge_layers(model: Model) -> dict[str, EdgeLayer]:
+    """The layers by name; ComponentError if there are none."""
+    found = {name: m for name, m in model.named_modules() if isinstance(m, EdgeLayer)}
+    if not found:
+        raise ComponentError(
+            "this model has no layer with edges; train one with channel=bspline, cheby or "
+            "relu_kan, or head=kan_dense"
+        )
+    return found
+
+
+@torch.no_grad()
+def update_grids(model: Model, audio: Tensor, lengths: Tensor | None = None) -> None:
+    """Moves the grid of each `bspline` layer to what it reads of audio `[B, N]`.
+
+    Norms are those of this batch, as in training; the edges keep their values at these frames.
+    """
+    for layer, x in _read(model, audio, lengths):
+        if isinstance(layer, BSplineKAN):
+            layer.update_grid(x)
+
+
+@torch.no_grad()
+def prune(model: Model, keep: float, audio: Tensor, lengths: Tensor | None = None) -> None:
+    """Keeps of each layer the share `keep` of its edges, those that vary most over audio `[B, N]`.
+
+    The model can be trained on; what is pruned stays away.
+    """
+    if not 0 < keep <= 1:
+        raise ComponentError(f"keep={keep}: give a share above 0, of at most 1")
+    for layer, x in _read(model, audio, lengths):
+        spread = layer.spread(x)
+        count = max(1, round(keep * spread.numel()))
+        layer.kept &= spread >= spread.flatten().topk(count).values[-1]
+
+
+def _read(model: Model, audio: Tensor, lengths: Tensor | None) -> list[tuple[EdgeLayer, Tensor]]:
+    """Each layer and frames `[N, C]` that it reads, MOST_FRAMES of them evenly spaced at most."""
+    layers = edge_layers(model)
+    # a call in training changes the running statistics
+    heard = copy.deepcopy(model).train()
+    frames: dict[str, Tensor] = {}
+    for name in layers:
+
+        def keep(_: object, given: tuple[Chunk], name: str = name) -> None:
+            x = given[0].x.transpose(1, 2)[given[0].valid]
+            frames[name] = x[:: max(1, -(-len(x) // MOST_FRAMES))]
+
+        heard.get_submodule(name).register_forward_pre_hook(keep)
+    heard(audio, lengths)
+    return [(layer, frames[name]) for name, layer in layers.items()]
+
+
+@dataclass
+class KanGrids:
+    """A training method: before the first step the grids move to `utterances` of the data."""
+
+    utterances: int = 32
+
+    def start(self, model: Model, dataset: UtteranceDataset) -> None:
+        """Moves them."""
+        if not any(isinstance(module, BSplineKAN) for module in model.modules()):
+            raise TrainingError("method kan_grids needs a layer bspline, such as channel=bspline")
+        step = max(1, len(dataset) // self.utterances)
+        rows = [dataset.audio(i) for i in range(0, len(dataset), step)][: self.utterances]
+        lengths = torch.tensor([len(row) for row in rows])
+        update_grids(model, pad_sequence(rows, batch_first=True), lengths)
+
+    def extra_loss(self, batch: Batch, output: Output) -> Tensor:
+        """Nothing."""
+        return output.scores.new_zeros(len(output.scores))

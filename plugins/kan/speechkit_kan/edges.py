@@ -1,0 +1,70 @@
+"""Layers whose every edge, from an input channel to an output channel, is a function of its own."""
+
+import torch
+from torch import Tensor
+
+from speechkit import ops
+from speechkit.errors import ComponentError
+from speechkit.nn import Chunk, StreamLayer
+from speechkit.ops.explain import Choice
+
+
+class EdgeLayer(StreamLayer):
+    """y[o] = Σ_i f_oi(x[i]) at every frame, each f_oi a weighted sum of its input's features.
+
+    A subclass gives `features` and `weights`. `kept` says which edges there are; those pruned
+    away stay so in training and in the state dict. Shape: `[B, C, T]` → `[B, C', T]`.
+    """
+
+    kept: Tensor
+
+    def __init__(self, c_in: int, c_out: int) -> None:
+        super().__init__()
+        self.register_buffer("kept", torch.ones(c_out, c_in, dtype=torch.bool))
+
+    def features(self, x: Tensor) -> Tensor:
+        """What the edges weigh, `[..., C]` → `[..., C, G]`."""
+        raise AssertionError("an EdgeLayer is one of its subclasses")
+
+    def weights(self) -> Tensor:
+        """The weights `[C', C, G]` of the features."""
+        raise AssertionError("an EdgeLayer is one of its subclasses")
+
+    def edges(self, x: Tensor) -> Tensor:
+        """The value of each edge by itself: x `[..., C]` → `[..., C', C]`."""
+        return torch.einsum("...ig,oig->...oi", self.features(x), self._kept_weights())
+
+    def spread(self, x: Tensor) -> Tensor:
+        """The standard deviation `[C', C]` of each edge's value over frames x `[N, C]`."""
+        features = self.features(x)
+        off = (features - features.mean(0)).transpose(0, 1)
+        covariance = off.transpose(1, 2) @ off / len(x)
+        weights = self._kept_weights()
+        variance = torch.einsum("oig,igh,oih->oi", weights, covariance, weights)
+        return variance.clamp(min=0).sqrt()
+
+    def channels_out(self, c_in: int) -> int:
+        return self.kept.shape[0]
+
+    def implementation(self) -> Choice:
+        """What it runs: the features in torch, then a product."""
+        return Choice(type(self).__name__, "torch", {})
+
+    def forward(self, c: Chunk) -> Chunk:
+        features = self.features(c.x.transpose(1, 2)).flatten(2)
+        y = ops.linear(features, self._kept_weights().flatten(1))
+        return Chunk(y.transpose(1, 2), c.valid)
+
+    def _kept_weights(self) -> Tensor:
+        return torch.where(self.kept.unsqueeze(2), self.weights(), 0)
+
+    def extra_repr(self) -> str:
+        c_out, c_in = self.kept.shape
+        return f"{c_in}→{c_out}, {self.weights().shape[2]} features an edge"
+
+
+def at_least(**numbers: tuple[int, int]) -> None:
+    """Raises ComponentError where a number, given with its minimum, is below it."""
+    for name, (number, least) in numbers.items():
+        if number < least:
+            raise ComponentError(f"{name}={number}: give at least {least}")

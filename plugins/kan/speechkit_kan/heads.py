@@ -1,0 +1,57 @@
+"""Classifiers with a layer of learned functions."""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from torch import nn
+
+from speechkit.component import Spec
+from speechkit.errors import ComponentError
+from speechkit.nn import ClipHead, FrameWise, Pointwise, Serial, StreamLayer, as_layer
+from speechkit.plugins import registry
+
+Name = str | Mapping[str, Any]
+
+
+def kan_dense(
+    channels: int,
+    labels: int,
+    layout: str = "FKF",
+    hidden: int | None = None,
+    kan: Name = "kan/bspline",
+    pool: Name = "average",
+) -> StreamLayer:
+    """Logits of one utterance: a pool over time, then the layers of `kan_frame`."""
+    pool_layer = registry().build("pool", Spec.parse(pool), channels)
+    return ClipHead(pool_layer, kan_frame(channels, labels, layout, hidden, kan))
+
+
+def kan_frame(
+    channels: int,
+    labels: int,
+    layout: str = "FKF",
+    hidden: int | None = None,
+    kan: Name = "kan/bspline",
+) -> Serial:
+    """Logits at every frame, from a row of linear (F) and KAN (K) layers.
+
+    `hidden` channels, as many as come in if None, are between them. `kan` is any channel layer. An
+    F behind an F has a ReLU before it, so that "FF" is the control. FKF was the best layout of
+    arXiv:2505.20176. Shape: `[B, C, T]` → `[B, labels, T]`.
+    """
+    if not re.fullmatch("[FK]+", layout):
+        raise ComponentError(f"layout={layout!r}: give F (linear) and K (KAN) in a row, as FKF")
+    sizes = [channels, *[hidden or channels] * (len(layout) - 1), labels]
+    layers: list[StreamLayer] = []
+    for place, letter in enumerate(layout):
+        c_in, c_out = sizes[place : place + 2]
+        if letter == "K":
+            layers.append(
+                as_layer(registry().build("channel", Spec.parse(kan), c_in, c_out), c_out)
+            )
+            continue
+        if layout[:place].endswith("F"):
+            layers.append(FrameWise(nn.ReLU()))
+        layers.append(Pointwise(c_in, c_out, bias=True))
+    return Serial(*layers)

@@ -1,0 +1,67 @@
+"""A block with a learned-function convolution beside it."""
+
+from torch import Tensor, nn
+
+from speechkit.errors import ComponentError
+from speechkit.nn import (
+    Add,
+    BatchNorm,
+    BodyMaker,
+    Pointwise,
+    Residual,
+    Serial,
+    StreamLayer,
+    plain_block,
+)
+from speechkit_kan.cheb_conv import ChebConv
+from speechkit_kan.edges import at_least
+
+
+class Gate(nn.Module):
+    """y = body · (1 + sigmoid(shortcut))."""
+
+    def forward(self, shortcut: Tensor, body: Tensor) -> Tensor:
+        return body * (1 + shortcut.sigmoid())
+
+
+MERGES = {"add": Add, "mult_sigmoid": Gate}
+
+
+def rkan(
+    c_in: int,
+    c_out: int,
+    make_body: BodyMaker,
+    index: int = 0,
+    depth: int = 1,
+    reduce: int = 4,
+    kernel: int = 3,
+    degree: int = 3,
+    shared: bool = True,
+    merge: str = "add",
+    zero_gamma: bool = False,
+    skip: int = 0,
+) -> StreamLayer:
+    """y = block(x) + BatchNorm(expand(ChebConv(reduce(x)))), block being the plain one.
+
+    `reduce` divides the channels in between. `merge` "mult_sigmoid" multiplies the block by
+    1 + sigmoid of the branch instead. With `zero_gamma` an added branch starts at 0. The first
+    `skip` blocks are left plain; the paper's best has the branch at the end of the net alone.
+    RKAN, arXiv:2410.05500.
+    """
+    at_least(reduce=(reduce, 1))
+    if merge not in MERGES:
+        raise ComponentError(f"merge={merge!r}: give one of {', '.join(MERGES)}")
+    block = plain_block(c_in, c_out, make_body, index, depth)
+    if index < skip:
+        return block
+    narrow = max(1, c_in // reduce)
+    shape = kernel, make_body.stride, 1, make_body.lookahead
+    branch = Serial(
+        reduce=Pointwise(c_in, narrow),
+        kan=ChebConv(narrow, *shape, degree=degree, shared=shared),
+        expand=Pointwise(narrow, c_out),
+        norm=(norm := BatchNorm(c_out)),
+    )
+    if zero_gamma:
+        nn.init.zeros_(norm.weight)
+    return Residual(block, branch, MERGES[merge]())
