@@ -8,7 +8,7 @@ from speechkit.plugins import Entry, Registry
 
 TARGET = Path(__file__).with_name("components.md")
 MEASURED = Path(__file__).with_name("measured.json")
-IN_TREE = "activations,kan,norms"
+IN_TREE = "activations,kan,norms,residuals"
 """The packages under plugins/ that offer components."""
 HEAD = """# Components
 

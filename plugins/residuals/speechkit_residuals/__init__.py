@@ -1,0 +1,245 @@
+"""Residual connections for speechkit: `residual="laurel"`, `block="preact"`, `stack="hires"`.
+
+Nothing here imports torch; the designs are in the modules beside this one.
+"""
+
+from functools import partial
+
+from speechkit import Component, hookimpl
+
+_COMPONENT = partial(Component, exports=frozenset({"torch", "torch.export", "onnx"}))
+_BLOCK = partial(_COMPONENT, time="lookahead")
+_TORCH = frozenset({"torch"})
+_STACK = partial(_COMPONENT, time="lookahead")
+
+
+@hookimpl
+def speechkit_residuals() -> list[Component]:
+    return [
+        _COMPONENT(
+            name="laurel",
+            factory="speechkit_residuals.laurel:laurel",
+            summary="Learned weights of both branches and a low-rank map of the shortcut",
+            formula="alpha * body + beta * (shortcut + B A shortcut)",
+            paper="arXiv:2411.07501",
+            example={"rank": 2},
+        )
+    ]
+
+
+@hookimpl
+def speechkit_blocks() -> list[Component]:
+    return [
+        _BLOCK(
+            name="identity",
+            factory="speechkit_residuals.identity:identity",
+            summary="ResNet block with shortcut option A, B or C",
+            formula="activation(shortcut(x) + body(x))",
+            paper="arXiv:1512.03385",
+            example={"shortcut": "A"},
+        ),
+        _BLOCK(
+            name="preact",
+            factory="speechkit_residuals.preact:preact",
+            summary="Norm and activation in front of each convolution, and the paper's ablations",
+            formula="x + conv(act(norm(conv(act(norm(x))))))",
+            paper="arXiv:1603.05027",
+        ),
+        _BLOCK(
+            name="wide",
+            factory="speechkit_residuals.preact:wide",
+            summary="Pre-activation block with more channels inside and dropout between",
+            formula="x + conv(drop(act(norm(conv(act(norm(x)))))))",
+            paper="arXiv:1605.07146",
+            example={"factor": 2},
+        ),
+        _BLOCK(
+            name="parallel",
+            factory="speechkit_residuals.ode:parallel",
+            summary="Body and feed-forward branch side by side",
+            formula="x + body(norm(x)) + feed_forward(norm(x))",
+            paper="arXiv:2212.06011",
+            example={"expand": 2},
+        ),
+        _BLOCK(
+            name="ode",
+            factory="speechkit_residuals.ode:ode",
+            summary="Steps of an ODE solver (euler, midpoint, heun, rk4) along a shared body",
+            formula="x + h / 6 * (k_1 + 2 k_2 + 2 k_3 + k_4), k_i = f(x + a_i h k_{i-1})",
+            paper="arXiv:2212.06011",
+            example={"solver": "heun", "steps": 1},
+        ),
+        _BLOCK(
+            name="res2",
+            factory="speechkit_residuals.res2:res2",
+            summary="Groups of channels in a cascade, so that one block has many scales",
+            formula="y_i = K_i(x_i + y_{i-1}), one group as it is",
+            paper="arXiv:1904.01169",
+            example={"scale": 2},
+        ),
+        _BLOCK(
+            name="reversible",
+            factory="speechkit_residuals.coupled:reversible",
+            summary="Two couplings on halves of the channels, trained without stored activations",
+            formula="y_1 = x_1 + F(x_2), y_2 = x_2 + G(y_1)",
+            paper="arXiv:2104.09648",
+        ),
+        _BLOCK(
+            name="irevnet",
+            factory="speechkit_residuals.coupled:irevnet",
+            summary="i-RevNet block: one coupling with a bottleneck",
+            formula="(x_1, x_2) -> (x_2, x_1 + F(x_2))",
+            paper="arXiv:1802.07088",
+        ),
+        _BLOCK(
+            name="mbconv",
+            factory="speechkit_residuals.coupled:mbconv",
+            summary="Inverted bottleneck with a residual",
+            formula="shortcut(x) + norm(W act(norm(depthwise(act(norm(V x))))))",
+            paper="arXiv:2104.09648",
+            example={"expand": 2},
+        ),
+        # what follows runs loops or picks frames by their values, which a trace cannot write
+        _BLOCK(
+            name="rglru",
+            factory="speechkit_residuals.rglru:rglru",
+            summary="Gated linear recurrence beside a gate, causal, in the body's place",
+            formula="x + W_o(gelu(W_y n) * rg_lru(conv(W_x n))), n = norm(x)",
+            paper="arXiv:2412.14294",
+            time="causal",
+            exports=_TORCH,
+        ),
+        _BLOCK(
+            name="dense_rnn",
+            factory="speechkit_residuals.dense_rnn:dense_rnn",
+            summary="LSTM or GRU layers that read all outputs before them, in the body's place",
+            formula="h^l = rnn(x, h^1, ..., h^{l-1})",
+            paper="arXiv:1802.00889",
+            time="causal",
+            exports=_TORCH,
+            example={"hidden": 3},
+        ),
+        _BLOCK(
+            name="mod",
+            factory="speechkit_residuals.mod:mod",
+            summary="Plain block, and a feed-forward layer that a router sends some frames through",
+            formula="x + p * feed_forward(norm(x)) where p > threshold, else x",
+            paper="arXiv:2410.13859",
+            exports=_TORCH,
+            example={"expand": 2, "threshold": 0.4},
+        ),
+    ]
+
+
+@hookimpl
+def speechkit_stacks() -> list[Component]:
+    return [
+        _STACK(
+            name="laurel",
+            factory="speechkit_residuals.laurel:laurel_stack",
+            summary="Each block adds a low-rank map of the activations before it",
+            formula="block_i(x_i) + B_i A_i sum_{j<k} gamma_ij x_{i-j}",
+            paper="arXiv:2411.07501",
+            example={"k": 2, "rank": 2},
+        ),
+        _STACK(
+            name="hires",
+            factory="speechkit_residuals.hires:hires",
+            summary="Every block hears all lower levels through small projections",
+            formula="block_l(h_{l-1}) + sum_{k<l-1} norm(V_kl U_kl h_k)",
+            paper="arXiv:2502.16003",
+        ),
+        _STACK(
+            name="reversible",
+            factory="speechkit_residuals.coupled:reversible_stack",
+            summary="Neighbouring reversible blocks as one that stores its last output alone",
+            formula="b_n(... b_1(x)), backwards b_1^-1(... b_n^-1(y))",
+            paper="arXiv:1707.04585",
+        ),
+        _STACK(
+            name="revcol",
+            factory="speechkit_residuals.revcol:revcol",
+            summary="Columns of blocks that hear the column before, trained without stored columns",
+            formula="c_j^i = alpha_j c_j^{i-1} + block(c_{j-1}^i + U c_{j+1}^{i-1})",
+            paper="arXiv:2212.11696",
+        ),
+        _STACK(
+            name="aila_linear",
+            factory="speechkit_residuals.aila:aila_linear",
+            summary="Each block reads linear maps of all outputs before it",
+            formula="x_l = h_{l-1} + sum_{j<l-1} P_lj h_j",
+            paper="arXiv:2503.22742",
+        ),
+        _STACK(
+            name="aila_attn",
+            factory="speechkit_residuals.aila:aila_attn",
+            summary="Each block attends to all outputs before it, frame by frame",
+            formula="x_l = h_{l-1} + W_o sum_j softmax_j(q . k_j / sqrt(d)) v_j",
+            paper="arXiv:2503.22742",
+        ),
+        _STACK(
+            name="parallel_shallow",
+            factory="speechkit_residuals.shallow:parallel_shallow",
+            summary="Blocks of one width side by side instead of one after the other",
+            formula="x + sum_b (block_b(x) - x)",
+            paper="arXiv:2309.08414",
+            exports=_TORCH,  # nothing else measured yet
+        ),
+        _STACK(
+            name="layer_mix",
+            factory="speechkit_residuals.shallow:layer_mix",
+            summary="A learned mix of all blocks' outputs",
+            formula="sum_j w_j h_j",
+            paper="arXiv:2405.08570",
+            exports=_TORCH,  # nothing else measured yet
+        ),
+        _STACK(
+            name="dense_easter",
+            factory="speechkit_residuals.easter:dense_easter",
+            summary="Easter2.0: a chain of projections beside the blocks, squeeze and excitation",
+            formula="relu(old' + SE(block(data))), old' = norm(P old) + norm(Q data)",
+            paper="arXiv:2205.14879",
+            exports=_TORCH,  # nothing else measured yet
+            example={"reduction": 2},
+        ),
+    ]
+
+
+@hookimpl
+def speechkit_augmentations() -> list[Component]:
+    return [
+        Component(
+            name="taco",
+            factory="speechkit_residuals.easter:Taco",
+            summary="Tiling and corruption: stretches of noise or of one value",
+            formula="each tile of U{min_frames, max_frames} frames filled with chance share",
+            paper="arXiv:2205.14879",
+            example={"max_frames": 20},
+        )
+    ]
+
+
+@hookimpl
+def speechkit_methods() -> list[Component]:
+    return [
+        Component(
+            name="mod_router",
+            factory="speechkit_residuals.mod:RouterLoss",
+            summary="Lets the routers of block mod make up their mind",
+            formula="weight * cross_entropy(router, frames that went through)",
+            paper="arXiv:2410.13859",
+        )
+    ]
+
+
+@hookimpl
+def speechkit_probes() -> list[Component]:
+    return [
+        Component(
+            name="arank",
+            factory="speechkit_residuals.mod:arank",
+            summary="The effective rank of each block's update",
+            formula="exp(entropy of the singular values of h_l - h_{l-1})",
+            paper="arXiv:2410.13859",
+        )
+    ]

@@ -1,0 +1,124 @@
+"""Blocks of couplings, the stack that joins them, and the inverted bottleneck within them."""
+
+from collections.abc import Iterator
+
+from speechkit.errors import ComponentError
+from speechkit.nn import BodyMaker, Residual, Serial, StreamLayer
+from speechkit_residuals.parts import before, chosen, matched, narrow_only, pre_activated
+from speechkit_residuals.reversible import Coupling, ReversibleSequence
+
+
+def reversible(
+    c_in: int,
+    c_out: int,
+    make_body: BodyMaker,
+    index: int = 0,
+    depth: int = 1,
+    body: str = "plain",
+    expand: int = 6,
+) -> StreamLayer:
+    """y_1 = x_1 + F(x_2), y_2 = x_2 + G(y_1) on halves of the channels.
+
+    F and G are pre-activated sub-blocks ("plain") or inverted bottlenecks ("mbconv"). A projection
+    comes first where the channels change, norm and activation last where the net ends. Gomez et
+    al., arXiv:1707.04585; Pendse et al., arXiv:2104.09648.
+    """
+    chosen("block reversible", "body", body, ("plain", "mbconv"))
+    half = _half("reversible", make_body, c_out)
+
+    def make() -> Coupling:
+        if body == "mbconv":
+            return Coupling(inverted_bottleneck(make_body, half, half, expand))
+        return Coupling(Serial(*pre_activated(make_body, [half] * (make_body.repeat + 1))))
+
+    return _coupled(c_in, c_out, make_body, ReversibleSequence(make(), make()), index == depth - 1)
+
+
+def irevnet(
+    c_in: int,
+    c_out: int,
+    make_body: BodyMaker,
+    index: int = 0,
+    depth: int = 1,
+    mult: int = 4,
+) -> StreamLayer:
+    """(x_1, x_2) → (x_2, x_1 + F(x_2)), F a pre-activated bottleneck of c_out / mult channels.
+
+    F has three convolutions, whatever `repeat` is, and the first block's F begins with one.
+    Jacobsen et al., arXiv:1802.07088.
+    """
+    half = _half("irevnet", make_body, c_out)
+    inner = max(1, c_out // mult)
+    layers = pre_activated(make_body, [half, inner, inner, half])
+    body = Serial(*layers[0 if index else 1 :])
+    sequence = ReversibleSequence(Coupling(body))
+    return _coupled(c_in, c_out, make_body, sequence, index == depth - 1)
+
+
+def mbconv(
+    c_in: int,
+    c_out: int,
+    make_body: BodyMaker,
+    index: int = 0,
+    depth: int = 1,
+    expand: int = 6,
+) -> StreamLayer:
+    """y = shortcut(x) + inverted bottleneck(x), without an activation behind the sum.
+
+    Sandler et al., arXiv:1801.04381; Pendse et al., arXiv:2104.09648.
+    """
+    narrow_only("mbconv", make_body)
+    body = inverted_bottleneck(make_body, c_in, c_out, expand)
+    merge = make_body.merge(c_out, index, depth)
+    return Residual(body, matched(make_body, c_in, c_out), merge)
+
+
+def inverted_bottleneck(make_body: BodyMaker, c_in: int, c_out: int, expand: int) -> Serial:
+    """1×1 to expand · c_in channels, a mixer over time, 1×1 to c_out: each with its norm, all but
+    the last with an activation."""
+    inner = expand * c_in
+    shape = make_body.kernel, make_body.stride, make_body.dilation, make_body.lookahead
+    return Serial(
+        widen=make_body.shortcut(c_in, inner),
+        after_widen=make_body.after(inner),
+        mixer=make_body.mixer(inner, *shape),
+        norm=make_body.norm(inner),
+        after_mixer=make_body.after(inner),
+        narrow=make_body.shortcut(inner, c_out),
+    )
+
+
+def reversible_stack(blocks: list[StreamLayer]) -> StreamLayer:
+    """Neighbouring reversible blocks as one ReversibleSequence; other blocks as they are."""
+    row: list[StreamLayer] = []
+    run: list[StreamLayer] = []
+    for part in _parts(blocks):
+        if isinstance(part, ReversibleSequence):
+            run += part
+            continue
+        row += [ReversibleSequence(*run), part] if run else [part]
+        run = []
+    return Serial(*row, *([ReversibleSequence(*run)] if run else []))
+
+
+def _parts(blocks: list[StreamLayer]) -> Iterator[StreamLayer]:
+    for block in blocks:
+        if type(block) is Serial and any(type(part) is ReversibleSequence for part in block):
+            yield from block
+        else:
+            yield block
+
+
+def _half(name: str, make_body: BodyMaker, channels: int) -> int:
+    narrow_only(name, make_body)
+    if channels % 2:
+        raise ComponentError(f"block {name}: {channels} channels; give an even number of them")
+    return channels // 2
+
+
+def _coupled(
+    c_in: int, c_out: int, make_body: BodyMaker, sequence: ReversibleSequence, ends: bool
+) -> StreamLayer:
+    project = {} if c_in == c_out else {"project": make_body.shortcut(c_in, c_out)}
+    last = {"last": before(make_body, c_out)} if ends else {}
+    return Serial(**project, couplings=sequence, **last)

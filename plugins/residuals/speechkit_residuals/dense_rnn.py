@@ -1,0 +1,147 @@
+"""Densely connected recurrent layers, Ding et al., arXiv:1802.00889."""
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pack_padded_sequence
+
+from speechkit.errors import ComponentError, StreamError
+from speechkit.nn import BodyMaker, Chunk, FrameWise, Serial, State, StreamLayer
+from speechkit_residuals.linked import Linked
+from speechkit_residuals.parts import cat_channels, chosen
+
+GATES = {"lstm": 4, "gru": 3}
+
+
+class Rnn(StreamLayer):
+    """One layer of torch's LSTM or GRU over the valid frames alone.
+
+    `bidirectional` runs a second one from each row's last valid frame back, which reads the whole
+    utterance. Shape: x `[B, C, T]`, y `[B, hidden, T]`, twice that if bidirectional; state h, and c
+    of an LSTM, `[B, hidden]`.
+    """
+
+    left = math.inf
+
+    def __init__(
+        self, c_in: int, hidden: int, cell: str = "lstm", bidirectional: bool = False
+    ) -> None:
+        super().__init__()
+        chosen("block dense_rnn", "cell", cell, tuple(GATES))
+        self.hidden, self.cell, self.bidirectional = hidden, cell, bidirectional
+        self.right = math.inf if bidirectional else 0
+        rows = GATES[cell] * hidden
+        shapes = [(rows, c_in), (rows, hidden), (rows,), (rows,)] * (2 if bidirectional else 1)
+        # weight_ih, weight_hh, bias_ih, bias_hh of each direction, in torch's order
+        self.weights = nn.ParameterList(
+            torch.empty(shape).uniform_(-(hidden**-0.5), hidden**-0.5) for shape in shapes
+        )
+
+    def channels_out(self, c_in: int) -> int:
+        return self.hidden * (2 if self.bidirectional else 1)
+
+    def forward(self, c: Chunk) -> Chunk:
+        return self._run(c, self.init_state(len(c.x), 0, c.x.dtype, c.x.device))[0]
+
+    def init_state(
+        self, batch: int, c_in: int, dtype: torch.dtype = torch.float32, device: Any = None
+    ) -> State:
+        size = batch, self.channels_out(0)
+        kept = 2 if self.cell == "lstm" else 1
+        return tuple(torch.zeros(size, dtype=dtype, device=device) for _ in range(kept))
+
+    def step(self, c: Chunk, state: State) -> tuple[Chunk, State]:
+        if self.bidirectional:
+            raise StreamError(
+                "block dense_rnn with bidirectional=true reads the whole utterance; use "
+                "bidirectional=false to stream"
+            )
+        return self._run(c, state)
+
+    def _run(self, c: Chunk, state: State) -> tuple[Chunk, State]:
+        if not c.x.shape[2]:
+            return Chunk(c.x.new_zeros(len(c.x), self.channels_out(0), 0), c.valid), state
+        # valid frames first, so that a row is so many frames from its beginning
+        order = (~c.valid).int().argsort(stable=True, dim=1)[:, :, None]
+        x = c.masked.transpose(1, 2)
+        x = x.gather(1, order.expand_as(x))
+        packed = pack_padded_sequence(
+            x, c.lengths.clamp(min=1).cpu(), batch_first=True, enforce_sorted=False
+        )
+        by_length, back = packed.sorted_indices, packed.unsorted_indices
+        assert by_length is not None
+        assert back is not None
+        before = [self._directions(part[by_length]) for part in state]
+        made, *after = self._call(packed.data, packed.batch_sizes, before)
+        y, _ = nn.utils.rnn.pad_packed_sequence(
+            packed._replace(data=made), batch_first=True, total_length=x.shape[1]
+        )
+        some = c.valid.any(1)[:, None]
+        state = tuple(
+            torch.where(some, new.transpose(0, 1).flatten(1)[back], old)
+            for new, old in zip(after, state, strict=True)
+        )
+        y = torch.zeros_like(y).scatter(1, order.expand_as(y), y)
+        return Chunk(y.transpose(1, 2), c.valid), state
+
+    def _directions(self, state: Tensor) -> Tensor:
+        return state.unflatten(1, (-1, self.hidden)).transpose(0, 1).contiguous()
+
+    def _call(self, data: Tensor, sizes: Tensor, before: list[Tensor]) -> tuple[Tensor, ...]:
+        fixed = True, 1, 0.0, self.training, self.bidirectional
+        weights = list(self.weights)
+        if self.cell == "lstm":
+            found: tuple[Tensor, ...] = torch.lstm(data, sizes, before, weights, *fixed)
+        else:
+            found = torch.gru(data, sizes, before[0], weights, *fixed)
+        return found
+
+
+class Dense(Linked):
+    """Layers of which each reads the input and all outputs before it, side by side."""
+
+    def into(self, index: int, history: list[Chunk]) -> Tensor:
+        return cat_channels([h.x for h in history])
+
+    def width_into(self, index: int, widths: list[int]) -> int:
+        return sum(widths)
+
+
+def dense_rnn(
+    c_in: int,
+    c_out: int,
+    make_body: BodyMaker,
+    index: int = 0,
+    depth: int = 1,
+    layers: int = 3,
+    hidden: int = 13,
+    cell: str = "lstm",
+    bidirectional: bool = False,
+) -> StreamLayer:
+    """`layers` recurrent layers, each of which reads the input and all outputs before it.
+
+    All have `hidden` units in each direction but the last, which gives c_out channels. They take
+    the body's place, so that `kernel` and `lookahead` say nothing here.
+    """
+    directions = 2 if bidirectional else 1
+    wide = c_out * make_body.widening
+    if layers < 1 or hidden < 1 or wide % directions:
+        raise ComponentError(
+            f"block dense_rnn: layers={layers}, hidden={hidden}, {wide} channels; give at least 1 "
+            "of each, and an even number of channels if bidirectional"
+        )
+    made: list[StreamLayer] = []
+    for layer in range(layers):
+        reads = c_in + layer * hidden * directions
+        units = hidden if layer < layers - 1 else wide // directions
+        rnn = Rnn(reads, units, cell, bidirectional)
+        made.append(_dropped(rnn, make_body.dropout))
+    # a gated activation has to bring the channels down
+    ends = {"after": make_body.after(c_out)} if make_body.widening > 1 else {}
+    return Serial(layers=Dense(made), **ends)
+
+
+def _dropped(rnn: Rnn, rate: float) -> StreamLayer:
+    return Serial(rnn=rnn, dropout=FrameWise(nn.Dropout(rate))) if rate else rnn

@@ -1,0 +1,123 @@
+"""Learned augmented residual layers, Menghani, Kumar & Kumar, arXiv:2411.07501."""
+
+from collections.abc import Sequence
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from speechkit.errors import ComponentError
+from speechkit.nn import Chunk, StreamLayer
+from speechkit_residuals.linked import Linked
+from speechkit_residuals.parts import chosen, widths
+
+VARIANTS = "rw", "lr", "rw+lr"
+BOUNDS = "softmax", "sigmoid", "none"
+
+
+class Laurel(nn.Module):
+    """y = α body + β (shortcut + B A shortcut), with α, β or A, B left out by `variant`.
+
+    `bound` keeps α and β in (0, 2): 2 · softmax or 2 · sigmoid of what is learned, at first 1;
+    "none" learns them as they are. B is 0 at first, so every variant begins as the plain sum. It
+    adds 2 parameters ("rw"; 2C with `vector`), 2 · rank · C ("lr"), or both. Shape: `[B, C, T]`
+    twice → `[B, C, T]`; A `[rank, C]`, B `[C, rank]`.
+    """
+
+    def __init__(self, channels: int, variant: str, rank: int, bound: str, vector: bool) -> None:
+        super().__init__()
+        chosen("residual laurel", "variant", variant, VARIANTS)
+        chosen("residual laurel", "bound", bound, BOUNDS)
+        self.bound = bound
+        size = channels if vector else 1
+        self.weights = None
+        if "rw" in variant:
+            self.weights = nn.Parameter(torch.full((2, size, 1), 1.0 if bound == "none" else 0.0))
+        self.low_rank = LowRank(channels, rank) if "lr" in variant else None
+
+    def forward(self, shortcut: Tensor, body: Tensor) -> Tensor:
+        if self.low_rank is not None:
+            shortcut = shortcut + self.low_rank(shortcut)
+        if self.weights is None:
+            return shortcut + body
+        alpha, beta = self.bounded(self.weights)
+        return alpha * body + beta * shortcut
+
+    def bounded(self, weights: Tensor) -> Tensor:
+        """α and β, `[2, C or 1, 1]`."""
+        if self.bound == "softmax":
+            return 2 * weights.softmax(0)
+        return 2 * weights.sigmoid() if self.bound == "sigmoid" else weights
+
+
+class LowRank(nn.Module):
+    """y = B A x at every frame; B is 0 at first. Shape: `[B, C, T]` → the same."""
+
+    def __init__(self, channels: int, rank: int) -> None:
+        super().__init__()
+        if rank < 1:
+            raise ComponentError(f"laurel: rank={rank}; give at least 1")
+        self.a = nn.Parameter(torch.empty(rank, channels))
+        self.b = nn.Parameter(torch.zeros(channels, rank))
+        nn.init.xavier_uniform_(self.a)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x.transpose(1, 2) @ self.a.t() @ self.b.t()).transpose(1, 2)
+
+
+class LaurelStack(Linked):
+    """h_i = block_i(x_i) + B_i A_i Σ_{j<k} γ_ij x_{i−j}, with x_i the output of the block before.
+
+    The sum goes over the previous activations that have the block's number of channels. γ is 1 and
+    B 0 at first, so the stack begins as the plain one. A block with all k of them before it has
+    2 · rank · C + k more parameters; rank 0 leaves A and B out, and γ is 0 at first.
+    """
+
+    keeps_input = False
+
+    def __init__(self, blocks: list[StreamLayer], k: int, rank: int) -> None:
+        super().__init__(blocks)
+        if k < 1 or rank < 0:
+            raise ComponentError(f"stack laurel: k={k}, rank={rank}; give k from 1, rank from 0")
+        channels = widths("laurel", blocks)
+        earlier = [_equal(channels[:index], width, k) for index, width in enumerate(channels)]
+        self.earlier = {str(index): places for index, places in enumerate(earlier) if places}
+        self.gammas = nn.ParameterDict(
+            {
+                key: torch.full((len(places),), float(rank > 0))
+                for key, places in self.earlier.items()
+            }
+        )
+        self.low_rank = nn.ModuleDict(
+            {key: LowRank(channels[int(key)], rank) for key in self.earlier if rank}
+        )
+
+    def out_of(self, index: int, y: Chunk, history: list[Chunk]) -> Tensor:
+        key = str(index)
+        if key not in self.earlier:
+            return y.x
+        terms = zip(self.gammas[key].unbind(), self.earlier[key], strict=True)
+        mixed = cast(Tensor, sum(gamma * history[place].x for gamma, place in terms))
+        return y.x + (self.low_rank[key](mixed) if key in self.low_rank else mixed)
+
+
+def _equal(before: Sequence[int], width: int, k: int) -> list[int]:
+    """Which of the last k outputs before a block have its width, the latest first."""
+    places = range(len(before) - 1, max(-1, len(before) - 1 - k), -1)
+    return [place for place in places if before[place] == width]
+
+
+def laurel(
+    channels: int,
+    index: int,
+    depth: int,
+    variant: str = "rw+lr",
+    rank: int = 16,
+    bound: str = "softmax",
+    vector: bool = False,
+) -> Laurel:
+    return Laurel(channels, variant, rank, bound, vector)
+
+
+def laurel_stack(blocks: list[StreamLayer], k: int = 3, rank: int = 16) -> LaurelStack:
+    return LaurelStack(blocks, k, rank)

@@ -1,0 +1,149 @@
+"""Layers in a row that hear all that came before them, aligned in time."""
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+from speechkit.errors import ComponentError
+from speechkit.nn import Chunk, Delay, Serial, State, StreamLayer
+
+T = TypeVar("T")
+
+
+class Linked(StreamLayer):
+    """Layers one after the other; each may read, and add to its output, all earlier outputs.
+
+        x_i = into(i, history)          what layer i reads
+        h_i = out_of(i, layer_i(x_i), history)
+
+    `history` holds the input and the outputs before, all at one time and of one stride: in a stream
+    each waits as long as the layers it passes by, and where one of them has a stride it is averaged
+    over it. Layers are named 0, 1, … as in `Serial`, so that a plain net's weights fit.
+    """
+
+    keeps_input = True
+    """Whether the input stays in the history behind the first layer."""
+
+    def __init__(self, layers: list[StreamLayer], repeats: int = 1) -> None:
+        super().__init__()
+        if not layers or any(layer.rate != 1 for layer in layers):
+            raise ComponentError(f"{type(self).__name__} takes layers that do not upsample")
+        for index, layer in enumerate(layers):
+            self.add_module(str(index), layer)
+        self.count, self.repeats = len(layers), repeats
+        row = Serial(*self.calls())
+        self.stride, self.delay, self.left, self.right = row.stride, row.delay, row.left, row.right
+        self.waits = tuple(wait or Delay(0) for wait in row.waits)
+        self.carries = tuple(_carry(layer) for layer in self.calls())
+
+    def calls(self) -> list[StreamLayer]:
+        """The layers in the order in which they run, all of them `repeats` times."""
+        layers = [self.get_submodule(str(index)) for index in range(self.count)]
+        return layers * self.repeats  # type: ignore[return-value]
+
+    def into(self, index: int, history: list[Chunk]) -> Tensor:
+        """What layer `index` reads; `history` ends with the latest output."""
+        return history[-1].x
+
+    def out_of(self, index: int, y: Chunk, history: list[Chunk]) -> Tensor:
+        """What the output `y` of layer `index` becomes; `history` ends before it."""
+        return y.x
+
+    def forgets(self, index: int) -> bool:
+        """Whether the layers behind layer `index` hear nothing from before its output."""
+        return False
+
+    def width_into(self, index: int, widths: list[int]) -> int:
+        """The channels of `into`, from those of the history."""
+        return widths[-1]
+
+    def width_out(self, index: int, width: int, widths: list[int]) -> int:
+        """The channels of `out_of`, from those of the layer's output."""
+        return width
+
+    def channels_out(self, c_in: int) -> int:
+        return self._follow(c_in, lambda layer, width: None)
+
+    def forward(self, c: Chunk) -> Chunk:
+        return self._run(c, lambda layer, x: layer(x))
+
+    def init_state(
+        self, batch: int, c_in: int, dtype: torch.dtype = torch.float32, device: Any = None
+    ) -> State:
+        states: list[State] = []
+        self._follow(
+            c_in, lambda layer, w: states.append(layer.init_state(batch, w, dtype, device))
+        )
+        return tuple(states)
+
+    def step(self, c: Chunk, state: State) -> tuple[Chunk, State]:
+        self.check_chunk(c)
+        before, after = iter(state), []
+
+        def call(layer: StreamLayer, x: Chunk) -> Chunk:
+            y, new = layer.step(x, next(before))
+            after.append(new)
+            return y
+
+        y = self._run(c, call)
+        return y, tuple(after)
+
+    def _run(self, c: Chunk, call: Callable[[StreamLayer, Chunk], Chunk]) -> Chunk:
+        history = [c]
+        for index, layer in enumerate(self.calls()):
+            history = [call(self.waits[index], h) for h in history]
+            y = call(layer, Chunk(self.into(index, history), history[-1].valid))
+            history = [call(self.carries[index], h) for h in self._kept(index, history)]
+            history.append(Chunk(self.out_of(index, y, history), y.valid))
+            history = history[-1:] if self.forgets(index) else history
+        return history[-1]
+
+    def _follow(self, c_in: int, call: Callable[[StreamLayer, int], None]) -> int:
+        """Calls with each layer that `_run` calls, in its order, and with the channels it reads."""
+        history = [c_in]
+        for index, layer in enumerate(self.calls()):
+            for width in history:
+                call(self.waits[index], width)
+            given = self.width_into(index, history)
+            call(layer, given)
+            history = self._kept(index, history)
+            for width in history:
+                call(self.carries[index], width)
+            out = self.width_out(index, layer.channels_out(given), history)
+            history = [out] if self.forgets(index) else [*history, out]
+        return history[-1]
+
+    def _kept(self, index: int, history: list[T]) -> list[T]:
+        return history if index or self.keeps_input else []
+
+
+class StrideMean(StreamLayer):
+    """Averages the valid ones of every `stride` frames. Shape: `[B, C, T]` → `[B, C, T / stride]`.
+
+    An utterance that ends within a stride gives a frame for the rest of it.
+    """
+
+    def __init__(self, stride: int) -> None:
+        super().__init__()
+        self.stride = stride
+        self.right = stride - 1
+
+    def forward(self, c: Chunk) -> Chunk:
+        missing = -c.x.shape[2] % self.stride
+        x = torch.nn.functional.pad(c.masked.transpose(1, 2), (0, 0, 0, missing))
+        valid = torch.nn.functional.pad(c.valid, (0, missing)).unflatten(1, (-1, self.stride))
+        total = x.unflatten(1, (-1, self.stride)).sum(2)
+        mean = total / valid.sum(2).clamp(min=1)[:, :, None]
+        return Chunk(mean.to(c.x.dtype).transpose(1, 2), valid[:, :, 0])
+
+    def step(self, c: Chunk, state: State) -> tuple[Chunk, State]:
+        self.check_chunk(c)
+        return self.forward(c), state
+
+
+def _carry(layer: StreamLayer) -> StreamLayer:
+    """What an earlier output goes through beside a layer."""
+    wait = Delay(layer.delay)
+    return wait if layer.stride == 1 else Serial(StrideMean(layer.stride), wait)

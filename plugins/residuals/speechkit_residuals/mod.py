@@ -1,0 +1,185 @@
+"""Mixture of depths: frames that skip a feed-forward layer, and how full a layer's updates are."""
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from speechkit.data import Batch, UtteranceDataset
+from speechkit.errors import ComponentError, StreamError, TrainingError
+from speechkit.models import Model, Output
+from speechkit.nn import BodyMaker, Chunk, Serial, StreamLayer, plain_block
+from speechkit_residuals.parts import chosen, narrow_only
+
+
+class Routed(StreamLayer):
+    """y = x + p · feed_forward(norm(x)) where the router sends the frame through, else y = x.
+
+    p is the second of softmax(W norm(x)). "threshold" sends frames of p > `threshold` through, each
+    for itself; "topk" the `capacity` share of each row's valid frames with the largest p, for which
+    it reads the whole utterance. In evaluation the others cost nothing. Shape: `[B, C, T]` → the
+    same, W `[2, C]`. Luo et al., arXiv:2410.13859.
+    """
+
+    def __init__(
+        self,
+        norm: StreamLayer,
+        feed_forward: Serial,
+        channels: int,
+        mode: str,
+        threshold: float,
+        capacity: float,
+    ) -> None:
+        super().__init__()
+        chosen("block mod", "mode", mode, ("threshold", "topk"))
+        if not (0 <= threshold <= 1 and 0 < capacity <= 1):
+            raise ComponentError(
+                f"block mod: threshold={threshold}, capacity={capacity}; give shares from 0 to 1"
+            )
+        self.norm, self.feed_forward = norm, feed_forward
+        self.mode, self.threshold, self.capacity = mode, threshold, capacity
+        self.router = nn.Linear(channels, 2, bias=False)
+        nn.init.xavier_uniform_(self.router.weight)
+        if mode == "topk":
+            self.left = self.right = math.inf
+
+    def forward(self, c: Chunk) -> Chunk:
+        normal = self.norm(c)
+        p = self.logits(normal).softmax(2)[:, :, 1]
+        through = self.through(p, c.valid)
+        if self.training or torch.compiler.is_compiling():
+            made = self.feed_forward(Chunk(normal.x, through)).x
+            added = torch.where(through[:, None], p[:, None] * made, 0)
+            return Chunk(c.x + added, c.valid)
+        rows = c.x.transpose(1, 2).clone()
+        given = normal.x.transpose(1, 2)[through].t()[None]
+        made = self.feed_forward(Chunk.of(given)).x[0].t()
+        rows[through] += p[through][:, None] * made
+        return Chunk(rows.transpose(1, 2), c.valid)
+
+    def step(self, c: Chunk, state: object) -> tuple[Chunk, object]:
+        if self.mode == "topk":
+            raise StreamError(
+                "block mod with mode=topk reads the whole utterance; use mode=threshold to stream"
+            )
+        return self.forward(c), state
+
+    def logits(self, normal: Chunk) -> Tensor:
+        """The router's choice between skipping and going through, `[B, T, 2]`."""
+        found: Tensor = self.router(normal.x.transpose(1, 2))
+        return found
+
+    def through(self, p: Tensor, valid: Tensor) -> Tensor:
+        """Which frames go through, `[B, T]` bool."""
+        if self.mode == "threshold":
+            return valid & (p > self.threshold)
+        count = (self.capacity * valid.sum(1, keepdim=True)).ceil()
+        rank = p.masked_fill(~valid, -1.0).argsort(stable=True, dim=1, descending=True).argsort(1)
+        return valid & (rank < count)
+
+
+def mod(
+    c_in: int,
+    c_out: int,
+    make_body: BodyMaker,
+    index: int = 0,
+    depth: int = 1,
+    expand: int = 4,
+    mode: str = "threshold",
+    threshold: float = 0.5,
+    capacity: float = 0.5,
+) -> StreamLayer:
+    """A plain block, then a feed-forward layer that only some frames go through.
+
+    The convolutions over time stay dense, since they read their neighbours; skipping is exact.
+    """
+    narrow_only("mod", make_body)
+    inner = expand * c_out
+    feed_forward = Serial(
+        widen=make_body.channel(c_out, inner),
+        activation=make_body.activation(inner),
+        narrow=make_body.channel(inner, c_out),
+    )
+    routed = Routed(make_body.norm(c_out), feed_forward, c_out, mode, threshold, capacity)
+    return Serial(block=plain_block(c_in, c_out, make_body, index, depth), routed=routed)
+
+
+@dataclass
+class RouterLoss:
+    """Adds weight · cross entropy of the routers with what they chose, so that they make up their
+    mind; the frames that went through in the batch are the targets. arXiv:2410.13859."""
+
+    weight: float = 0.01
+    terms: list[Tensor] = field(default_factory=list, init=False, repr=False)
+
+    def start(self, model: Model, dataset: UtteranceDataset) -> None:
+        """Listens to the routers."""
+        layers = [m for m in model.modules() if isinstance(m, Routed)]
+        if not layers:
+            raise TrainingError("method mod_router needs block=mod")
+        for layer in layers:
+            layer.norm.register_forward_hook(self._listen(layer))
+
+    def extra_loss(self, batch: Batch, output: Output) -> Tensor:
+        """The mean over the routers, for each utterance `[B]`."""
+        terms, self.terms = self.terms, []
+        return self.weight * torch.stack(terms).mean().expand(len(output.scores))
+
+    def _listen(self, layer: Routed) -> Callable[[nn.Module, object, Chunk], None]:
+        def hear(norm: nn.Module, given: object, normal: Chunk) -> None:
+            if layer.training:
+                logits = layer.logits(normal)
+                through = layer.through(logits.softmax(2)[:, :, 1], normal.valid)
+                real = normal.valid
+                self.terms.append(F.cross_entropy(logits[real], through[real].long()))
+
+        return hear
+
+
+def effective_rank(update: Tensor) -> Tensor:
+    """exp of the entropy of a matrix's singular values as shares: n for n equal ones.
+
+    Roy & Vetterli, EUSIPCO 2007.
+    """
+    values = torch.linalg.svdvals(update.double())
+    shares = values / values.sum().clamp(min=1e-300)
+    return torch.special.entr(shares).sum().exp()
+
+
+def arank() -> Callable[[Model, Tensor], dict[str, Tensor]]:
+    """The probe: the effective rank of each block's update, frames × channels of a batch of audio.
+
+    A low one marks a block to route around. It takes `[B, N]` and gives a number for each block.
+    The paper counts the rank of attention maps, which is that of the frames for any causal map.
+    """
+
+    def probe(model: Model, batch: Tensor) -> dict[str, Tensor]:
+        found: dict[str, Tensor] = {}
+        with _listening(model, found), torch.no_grad():
+            model(batch)
+        return found
+
+    return probe
+
+
+@contextmanager
+def _listening(model: Model, found: dict[str, Tensor]) -> Iterator[None]:
+    def hear(name: str) -> Callable[[nn.Module, tuple[Chunk], Chunk], None]:
+        def after(block: nn.Module, given: tuple[Chunk], made: Chunk) -> None:
+            (c,) = given
+            if c.x.shape == made.x.shape:
+                update = (made.x - c.x).transpose(1, 2)[made.valid]
+                found[name] = effective_rank(update)
+
+        return after
+
+    hooks = [b.register_forward_hook(hear(name)) for name, b in model.encoder.named_children()]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()

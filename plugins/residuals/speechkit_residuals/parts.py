@@ -1,0 +1,96 @@
+"""What several designs are made of."""
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+
+from speechkit.errors import ComponentError
+from speechkit.nn import BodyMaker, DenseConv, FrameWise, Residual, Serial, StreamLayer
+
+
+def convolution(make_body: BodyMaker, c_in: int, c_out: int) -> Serial:
+    """A sub-block without its norm: mixer and channel layer, or one dense convolution."""
+    shape = make_body.kernel, make_body.stride, make_body.dilation, make_body.lookahead
+    if not make_body.separable:
+        return Serial(conv=DenseConv(c_in, c_out, *shape))
+    mixer = make_body.mixer(c_in, *shape)
+    return Serial(mixer=mixer, channel=make_body.channel(c_in, c_out))
+
+
+def before(make_body: BodyMaker, channels: int, dropout: float = 0.0) -> Serial:
+    """Norm, activation and dropout in front of a convolution."""
+    drop = {"dropout": FrameWise(nn.Dropout(dropout))} if dropout else {}
+    norm, activation = make_body.norm(channels), make_body.activation(channels)
+    return Serial(norm=norm, activation=activation, **drop)
+
+
+def pre_activated(
+    make_body: BodyMaker, channels: Sequence[int], dropout: float = 0.0
+) -> list[StreamLayer]:
+    """Norm, activation, convolution from each number of channels to the next; dropout between."""
+    layers: list[StreamLayer] = []
+    for c_in, c_out in pairwise(channels):
+        drop = (dropout or make_body.dropout) if layers else 0.0
+        layers += before(make_body, c_in, drop), convolution(make_body, c_in, c_out)
+    return layers
+
+
+def matched(make_body: BodyMaker, c_in: int, c_out: int) -> StreamLayer:
+    """The shortcut: the input itself, or a projection where the block changes the channels."""
+    same = c_in == c_out * make_body.widening
+    return StreamLayer() if same else make_body.shortcut(c_in, c_out)
+
+
+def narrow_only(name: str, make_body: BodyMaker) -> None:
+    """Raises ComponentError for an activation that gives fewer channels than it reads."""
+    if make_body.widening != 1:
+        raise ComponentError(
+            f"block {name} activates its own input: choose an activation that keeps the number of "
+            "channels, not one of the GLU family"
+        )
+
+
+def chosen(component: str, parameter: str, value: str, known: Sequence[str]) -> None:
+    """Raises ComponentError unless the value is one of the known ones."""
+    if value not in known:
+        raise ComponentError(f"{component}: {parameter}={value!r}; give {' or '.join(known)}")
+
+
+def widths(stack: str, blocks: Sequence[StreamLayer]) -> list[int]:
+    """The channels that each block gives, whatever it reads."""
+    found = []
+    channels = 0
+    for index, block in enumerate(blocks):
+        channels = block.channels_out(channels)
+        if not channels:
+            raise ComponentError(
+                f"stack {stack}: block {index} does not say how many channels it gives; "
+                "begin with a block that has a channel layer"
+            )
+        found.append(channels)
+    return found
+
+
+def cat_channels(parts: Sequence[Tensor]) -> Tensor:
+    """Joins `[B, C, T]` tensors along channels and keeps them channels-last."""
+    return torch.cat([part.transpose(1, 2) for part in parts], dim=2).transpose(1, 2)
+
+
+def same_width(stack: str, blocks: Sequence[StreamLayer]) -> list[list[StreamLayer]]:
+    """The blocks in groups: runs of residual blocks of one width and stride 1, others alone.
+
+    The first block, whose input the stack does not know, stands alone.
+    """
+    groups: list[list[StreamLayer]] = []
+    before, open_run = 0, False
+    for block, width in zip(blocks, widths(stack, blocks), strict=True):
+        has_residual = any(isinstance(module, Residual) for module in block.modules())
+        joins = has_residual and width == before and (block.stride, block.rate) == (1, 1)
+        if joins and open_run:
+            groups[-1].append(block)
+        else:
+            groups.append([block])
+        before, open_run = width, joins
+    return groups

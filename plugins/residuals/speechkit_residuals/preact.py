@@ -1,0 +1,172 @@
+"""Pre-activation blocks and the forms they were compared with; wide blocks."""
+
+from dataclasses import replace
+
+from torch import Tensor, nn
+
+from speechkit.errors import ComponentError
+from speechkit.models import Block
+from speechkit.nn import BodyMaker, Residual, Serial, StreamLayer
+from speechkit_residuals.parts import (
+    before,
+    chosen,
+    convolution,
+    matched,
+    narrow_only,
+    pre_activated,
+)
+
+SHORTCUTS = "identity", "conv1x1", "scale", "exclusive_gate", "shortcut_gate", "dropout"
+PLACEMENTS = "full_pre", "relu_only_pre", "relu_before_add", "bn_after_add", "original"
+
+
+class Scaled(nn.Module):
+    """y = factor · shortcut + body."""
+
+    def __init__(self, factor: float) -> None:
+        super().__init__()
+        self.factor = factor
+
+    def forward(self, shortcut: Tensor, body: Tensor) -> Tensor:
+        return self.factor * shortcut + body
+
+
+class Gated(nn.Module):
+    """y = (1 − g) shortcut + g body, g = sigmoid(W shortcut + b); body alone if not `exclusive`.
+
+    b is −6 at first, so that the shortcut is nearly open. W `[C, C]`.
+    """
+
+    def __init__(self, channels: int, exclusive: bool) -> None:
+        super().__init__()
+        self.exclusive = exclusive
+        self.gate = nn.Linear(channels, channels)
+        nn.init.constant_(self.gate.bias, -6.0)
+
+    def forward(self, shortcut: Tensor, body: Tensor) -> Tensor:
+        gate = self.gate(shortcut.transpose(1, 2)).sigmoid().transpose(1, 2)
+        return (1 - gate) * shortcut + (gate * body if self.exclusive else body)
+
+
+class DroppedShortcut(nn.Module):
+    """y = dropout(shortcut) + body."""
+
+    def __init__(self, rate: float) -> None:
+        super().__init__()
+        self.dropout = nn.Dropout(rate)
+
+    def forward(self, shortcut: Tensor, body: Tensor) -> Tensor:
+        dropped: Tensor = self.dropout(shortcut) + body
+        return dropped
+
+
+def preact(
+    c_in: int,
+    c_out: int,
+    make_body: BodyMaker,
+    index: int = 0,
+    depth: int = 1,
+    shortcut: str = "identity",
+    placement: str = "full_pre",
+) -> StreamLayer:
+    """y = x + body(x) with norm and activation in front of each convolution, none behind the sum.
+
+    Where the channels change, the first norm and activation also serve the 1×1 shortcut. The last
+    block of a net ends with a norm and an activation. `shortcut` and `placement` are the paper's
+    ablations. He et al., arXiv:1603.05027.
+    """
+    chosen("block preact", "shortcut", shortcut, SHORTCUTS)
+    chosen("block preact", "placement", placement, PLACEMENTS)
+    narrow_only("preact", make_body)
+    merge = _merge(make_body, shortcut, c_out, index, depth)
+    projects = shortcut == "conv1x1"
+    if placement == "full_pre":
+        inner = [c_out] * (make_body.repeat - 1)
+        return _full_pre(make_body, [c_in, *inner, c_out], merge, 0.0, index, depth, projects)
+    beside = make_body.shortcut(c_in, c_out) if projects else matched(make_body, c_in, c_out)
+    body, behind = _placed(make_body, c_in, c_out, placement)
+    last = placement == "relu_only_pre" and index == depth - 1
+    ends = {"last": before(make_body, c_out)} if last else {}
+    return Serial(sum=Residual(body, beside, merge), **behind, **ends)
+
+
+def wide(
+    c_in: int,
+    c_out: int,
+    make_body: BodyMaker,
+    index: int = 0,
+    depth: int = 1,
+    factor: float = 1.0,
+    dropout: float = 0.3,
+    convs: int = 2,
+) -> StreamLayer:
+    """A pre-activation block of `convs` sub-blocks with dropout between them.
+
+    `factor` times as many channels lie within the block; `wide_blocks` widens a whole net.
+    Zagoruyko & Komodakis, arXiv:1605.07146.
+    """
+    narrow_only("wide", make_body)
+    if convs < 1 or factor <= 0:
+        raise ComponentError(f"block wide: convs={convs}, factor={factor}; give convs from 1")
+    inner = [round(factor * c_out)] * (convs - 1)
+    merge = make_body.merge(c_out, index, depth)
+    return _full_pre(make_body, [c_in, *inner, c_out], merge, dropout, index, depth, False)
+
+
+def wide_blocks(depth: int, factor: int, channels: int = 16, kernel: int = 3) -> tuple[Block, ...]:
+    """The rows of WRN-depth-factor for one-dimensional nets: 3 groups of (depth − 4) / 6 blocks.
+
+    The groups have channels · factor · (1, 2, 4) channels; the stem has `channels`.
+    """
+    each, rest = divmod(depth - 4, 6)
+    if rest or each < 1:
+        raise ComponentError(f"depth={depth}: a wide net has 6 n + 4 layers, such as 10, 16 or 22")
+    row = Block(channels=channels, kernel=kernel)
+    groups = (channels * factor * 2**group for group in range(3))
+    return row, *(replace(row, channels=c, residual=True, copies=each) for c in groups)
+
+
+def _full_pre(
+    make_body: BodyMaker,
+    channels: list[int],
+    merge: nn.Module,
+    dropout: float,
+    index: int,
+    depth: int,
+    projects: bool,
+) -> StreamLayer:
+    c_in, *_, c_out = channels
+    first, *rest = pre_activated(make_body, channels, dropout)
+    body = Serial(*rest)
+    ends = {"last": before(make_body, c_out)} if index == depth - 1 else {}
+    if projects or c_in != c_out:
+        beside = make_body.channel(c_in, c_out)
+        return Serial(first=first, sum=Residual(body, beside, merge), **ends)
+    return Serial(sum=Residual(Serial(first=first, rest=body), StreamLayer(), merge), **ends)
+
+
+def _placed(
+    make_body: BodyMaker, c_in: int, c_out: int, placement: str
+) -> tuple[StreamLayer, dict[str, StreamLayer]]:
+    """The body, and what stands behind the sum."""
+    body = make_body(c_in, c_out)
+    if placement == "original":
+        return body, {"after": make_body.after(c_out)}
+    if placement == "relu_before_add":
+        return Serial(body=body, after=make_body.after(c_out)), {}
+    if placement == "relu_only_pre":
+        return Serial(first=make_body.activation(c_in), body=body), {}
+    *head, _ = body
+    last = convolution(make_body, c_in if make_body.repeat == 1 else c_out, c_out)
+    norm = make_body.norm(c_out)
+    return Serial(*head, last), {"norm": norm, "after": make_body.after(c_out)}
+
+
+def _merge(make_body: BodyMaker, shortcut: str, c_out: int, index: int, depth: int) -> nn.Module:
+    if shortcut == "scale":
+        return Scaled(0.5)
+    if shortcut == "dropout":
+        return DroppedShortcut(0.5)
+    if shortcut.endswith("gate"):
+        return Gated(c_out, shortcut == "exclusive_gate")
+    return make_body.merge(c_out, index, depth)

@@ -1,0 +1,228 @@
+"""Layers that can be run backwards, and a row of them that stores none of their activations."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from speechkit.errors import ComponentError
+from speechkit.nn import Chunk, Delay, Serial, State, StreamLayer
+from speechkit_residuals.parts import cat_channels
+
+_Back = tuple[Tensor, Tensor, dict[Tensor, Tensor]]
+"""A layer's input, its gradient, and the gradients of parameters."""
+
+
+class Reversible(StreamLayer):
+    """y = add(x, body(read(x))), where `read` looks at what `add` leaves as it is.
+
+    So x follows from y: x = undo(y, body(read_back(y))). The body's invalid frames count as 0.
+    Shape: `[B, C, T]` → the same.
+    """
+
+    def __init__(self, body: StreamLayer) -> None:
+        super().__init__()
+        if (body.stride, body.rate) != (1, 1):
+            raise ComponentError(
+                f"a body of stride {body.stride} cannot be reversed; give stride 1"
+            )
+        self.body = body
+        self.wait = Delay(body.delay)
+        self.delay, self.left, self.right = body.delay, body.left, body.right
+
+    def read(self, x: Tensor) -> Tensor:
+        """What the body reads, from the layer's input."""
+        raise AssertionError("a Reversible is one of its subclasses")
+
+    def read_back(self, y: Tensor) -> Tensor:
+        """The same, from the layer's output."""
+        raise AssertionError("a Reversible is one of its subclasses")
+
+    def add(self, x: Tensor, made: Tensor) -> Tensor:
+        """The layer's output, from its input and what the body made."""
+        raise AssertionError("a Reversible is one of its subclasses")
+
+    def undo(self, y: Tensor, made: Tensor) -> Tensor:
+        """The layer's input, from its output and what the body made."""
+        raise AssertionError("a Reversible is one of its subclasses")
+
+    def body_width(self, c_in: int) -> int:
+        """The channels of `read`."""
+        raise AssertionError("a Reversible is one of its subclasses")
+
+    def forward(self, c: Chunk) -> Chunk:
+        return Chunk(self.add(c.x, self._made(self.read(c.x), c.valid)), c.valid)
+
+    def inverse(self, c: Chunk) -> Chunk:
+        """The input that gave the output `c`; in training, for the same chance and statistics."""
+        return Chunk(self.undo(c.x, self._made(self.read_back(c.x), c.valid)), c.valid)
+
+    def init_state(
+        self, batch: int, c_in: int, dtype: torch.dtype = torch.float32, device: Any = None
+    ) -> State:
+        body = self.body.init_state(batch, self.body_width(c_in), dtype, device)
+        return body, self.wait.init_state(batch, c_in, dtype, device)
+
+    def step(self, c: Chunk, state: State) -> tuple[Chunk, State]:
+        made, of_body = self.body.step(Chunk(self.read(c.x), c.valid), state[0])
+        late, of_wait = self.wait.step(c, state[1])
+        return Chunk(self.add(late.x, made.masked), late.valid), (of_body, of_wait)
+
+    def back(self, c: Chunk, dy: Tensor) -> _Back:
+        """The input, its gradient and the parameters', from the output `c` and its gradient.
+
+        It runs the body once.
+        """
+        given = self.read_back(c.x).detach().requires_grad_()
+        learned = [p for p in self.body.parameters() if p.requires_grad]
+        own = [p for p in self.parameters(recurse=False) if p.requires_grad]
+        with torch.enable_grad():
+            made = self._made(given, c.valid)
+        x = self.undo(c.x, made.detach()).detach().requires_grad_()
+        leaf = made.detach().requires_grad_()
+        with torch.enable_grad():
+            again, reading = self.add(x, leaf), self.read(x)
+        dx, d_made, *d_own = torch.autograd.grad(again, [x, leaf, *own], dy)
+        d_given, *d_body = torch.autograd.grad(made, [given, *learned], d_made, allow_unused=True)
+        if d_given is not None:
+            dx = dx + torch.autograd.grad(reading, x, d_given)[0]
+        gradients = zip([*own, *learned], [*d_own, *d_body], strict=True)
+        return x.detach(), dx, {p: g for p, g in gradients if g is not None}
+
+    def _made(self, given: Tensor, valid: Tensor) -> Tensor:
+        made: Chunk = self.body(Chunk(given, valid))
+        return made.masked
+
+
+class Coupling(Reversible):
+    """(a, b) → (b, a + body(b)) on the halves of the channels.
+
+    Two of them are the reversible block of Gomez et al., arXiv:1707.04585; one is i-RevNet's,
+    Jacobsen et al., arXiv:1802.07088.
+    """
+
+    def read(self, x: Tensor) -> Tensor:
+        return x[:, x.shape[1] // 2 :]
+
+    def read_back(self, y: Tensor) -> Tensor:
+        return y[:, : y.shape[1] // 2]
+
+    def add(self, x: Tensor, made: Tensor) -> Tensor:
+        half = x.shape[1] // 2
+        return cat_channels([x[:, half:], x[:, :half] + made])
+
+    def undo(self, y: Tensor, made: Tensor) -> Tensor:
+        half = y.shape[1] // 2
+        return cat_channels([y[:, half:] - made, y[:, :half]])
+
+    def body_width(self, c_in: int) -> int:
+        return c_in // 2
+
+
+class ReversibleSequence(Serial):
+    """Reversible layers one after the other, of which training keeps the last output alone.
+
+    The backward pass computes each layer's input from its output, with the random numbers and the
+    buffers (a batch norm's statistics) that the forward pass found there; buffers keep the values
+    that the forward pass left. Shape: `[B, C, T]` → the same.
+    """
+
+    def forward(self, c: Chunk) -> Chunk:
+        learned = [p for p in self.parameters() if p.requires_grad]
+        learns = torch.is_grad_enabled() and (c.x.requires_grad or learned)
+        if not learns or torch.compiler.is_compiling():
+            return super().forward(c)
+        place = {p: index for index, p in enumerate(learned)}
+        rows = [
+            _Row(layer, {n: place[p] for n, p in layer.named_parameters() if p in place})
+            for layer in self
+        ]
+        y: Tensor = _Reversed.apply(rows, c.valid, c.masked, *learned)
+        return Chunk(y, c.valid)
+
+    def inverse(self, c: Chunk) -> Chunk:
+        """The input that gave the output `c`, in evaluation."""
+        for layer in reversed(list(self)):
+            assert isinstance(layer, Reversible)
+            c = layer.inverse(c)
+        return c
+
+
+class _Moment(NamedTuple):
+    """What a layer's forward pass finds: random number generators and its buffers."""
+
+    cpu: Tensor
+    cuda: Tensor | None
+    buffers: list[Tensor]
+
+    @classmethod
+    def now(cls, layer: nn.Module, device: torch.device) -> "_Moment":
+        cuda = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
+        return cls(torch.get_rng_state(), cuda, [b.clone() for b in layer.buffers()])
+
+    @contextmanager
+    def again(self, layer: nn.Module, device: torch.device) -> Iterator[None]:
+        """The same moment once more; afterwards all is as it was before."""
+        left = [b.clone() for b in layer.buffers()]
+        with torch.random.fork_rng([device] if self.cuda is not None else []):
+            torch.set_rng_state(self.cpu)
+            if self.cuda is not None:
+                torch.cuda.set_rng_state(self.cuda, device)
+            _fill(layer, self.buffers)
+            try:
+                yield
+            finally:
+                _fill(layer, left)
+
+
+class _Row(nn.Module):
+    """A layer and where each of its parameters stands among the sequence's."""
+
+    def __init__(self, layer: StreamLayer, places: dict[str, int]) -> None:
+        super().__init__()
+        assert isinstance(layer, Reversible)
+        self.layer, self.places = layer, places
+
+    def forward(self, c: Chunk, dy: Tensor) -> _Back:
+        return self.layer.back(c, dy)
+
+    def back(self, c: Chunk, dy: Tensor, learned: list[Tensor]) -> _Back:
+        """`Reversible.back` with the parameters of the forward pass, wherever they came from."""
+        given = {f"layer.{name}": learned[place] for name, place in self.places.items()}
+        found: _Back = torch.func.functional_call(self, given, (c, dy))
+        return found
+
+
+class _Reversed(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, rows: list[_Row], valid: Tensor, x: Tensor, *learned: Tensor) -> Tensor:
+        ctx.rows, ctx.moments = rows, []
+        kind = x.device.type
+        ctx.autocast = kind, torch.get_autocast_dtype(kind), torch.is_autocast_enabled(kind)
+        for row in rows:
+            ctx.moments.append(_Moment.now(row.layer, x.device))
+            x = row.layer(Chunk(x, valid)).x
+        ctx.save_for_backward(x, valid, *learned)
+        return x
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
+        y, valid, *saved = ctx.saved_tensors
+        learned = [value.detach().requires_grad_() for value in saved]
+        gradients: dict[Tensor, Tensor] = {}
+        for row, moment in zip(reversed(ctx.rows), reversed(ctx.moments), strict=True):
+            with moment.again(row.layer, y.device), torch.autocast(*ctx.autocast):
+                y, dy, of_row = row.back(Chunk(y, valid), dy, learned)
+            for value, gradient in of_row.items():
+                gradients[value] = gradients.get(value, 0) + gradient
+        return None, None, dy, *(gradients.get(value) for value in learned)
+
+
+def _fill(layer: nn.Module, values: list[Tensor]) -> None:
+    with torch.no_grad():
+        for buffer, value in zip(layer.buffers(), values, strict=True):
+            buffer.copy_(value)

@@ -1,0 +1,143 @@
+"""The temporal block of TRecViT: a gated linear recurrence beside a gate."""
+
+import math
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from speechkit.errors import ComponentError
+from speechkit.nn import (
+    BodyMaker,
+    Chunk,
+    DepthwiseConv,
+    FrameWise,
+    Pointwise,
+    Recurrent,
+    Residual,
+    Serial,
+    State,
+    StreamLayer,
+)
+from speechkit_residuals.parts import matched, narrow_only
+
+SHARPNESS = 8.0
+LEAST = 2.5e-7
+"""Below this 1 − a² counts as this, so that the gradient of its root is at most 1000."""
+
+
+class RGLRU(Recurrent):
+    """h_t = a_t h_{t−1} + √(1 − a_t²) (i_t x_t), log a_t = −8 r_t softplus(Λ).
+
+    i and r are sigmoids of maps of x that are block-diagonal in `heads`. The first frame is not
+    scaled; an invalid one changes nothing. At first exp(−softplus(Λ)) lies between the radii,
+    evenly over the ring. Shape: `[B, C, T]` → the same; state h `[B, C]`, in float32 at least, and
+    whether a frame has come `[B, 1]`. De et al., arXiv:2402.19427.
+    """
+
+    def __init__(
+        self, channels: int, heads: int = 8, min_radius: float = 0.9, max_radius: float = 0.999
+    ) -> None:
+        super().__init__()
+        if heads < 1 or channels % heads or not 0 < min_radius < max_radius < 1:
+            raise ComponentError(
+                f"rglru: heads={heads} of {channels} channels, radii {min_radius}, {max_radius}; "
+                "give heads that divide the channels and radii between 0 and 1"
+            )
+        each = channels // heads
+        self.gates = nn.Parameter(torch.randn(2, heads, each, each) / each**0.5)
+        self.gate_bias = nn.Parameter(torch.zeros(2, heads, each))
+        radius = torch.empty(channels).uniform_(min_radius**2, max_radius**2).sqrt()
+        # softplus(Λ) = −log radius
+        self.decay = nn.Parameter(torch.expm1(-radius.log()).log())
+
+    def init_state(
+        self, batch: int, c_in: int, dtype: torch.dtype = torch.float32, device: Any = None
+    ) -> State:
+        wide = torch.promote_types(dtype, torch.float32)
+        h = torch.zeros(batch, c_in, dtype=wide, device=device)
+        return h, torch.zeros(batch, 1, dtype=torch.bool, device=device)
+
+    def step(self, c: Chunk, state: State) -> tuple[Chunk, State]:
+        h, begun = state
+        if not c.x.shape[2]:
+            return c, state
+        x, real = c.masked.transpose(1, 2), c.valid[:, :, None]
+        i, r = self._gates(x)
+        log_a = (-SHARPNESS * r * F.softplus(self.decay)).to(h.dtype)
+        scale = (-torch.expm1(2 * log_a)).clamp(min=LEAST).sqrt()
+        seen = (begun | (c.valid.cumsum(1) > 1))[:, :, None]
+        given = torch.where(seen, scale, 1.0) * (i * x)
+        a = torch.where(real, log_a.exp(), 1.0)
+        hs = _scan(a, torch.where(real, given, 0.0), h)
+        y = Chunk(hs.to(c.x.dtype).transpose(1, 2), c.valid)
+        return y, (hs[:, -1], begun | c.valid.any(1, keepdim=True))
+
+    def _gates(self, x: Tensor) -> Tensor:
+        # the input gate and the one of the recurrence, each [B, T, C]
+        heads = x.unflatten(2, (self.gates.shape[1], -1))
+        maps = torch.einsum("bthc,ghcd->gbthd", heads, self.gates)
+        return (maps + self.gate_bias[:, None, None]).sigmoid().flatten(3)
+
+
+def _scan(a: Tensor, u: Tensor, h: Tensor) -> Tensor:
+    """h_t = a_t h_{t−1} + u_t for all t at once, by doubling; a, u `[B, T, C]`, h `[B, C]`."""
+    frames, reach = a.shape[1], 1
+    u = torch.cat([u[:, :1] + a[:, :1] * h[:, None], u[:, 1:]], dim=1)
+    while reach < frames:
+        u = torch.cat([u[:, :reach], u[:, reach:] + a[:, reach:] * u[:, :-reach]], dim=1)
+        a = torch.cat([a[:, :reach], a[:, reach:] * a[:, :-reach]], dim=1)
+        reach *= 2
+    return u
+
+
+class Multiply(nn.Module):
+    """y = shortcut · body."""
+
+    def forward(self, shortcut: Tensor, body: Tensor) -> Tensor:
+        return shortcut * body
+
+
+def rglru(
+    c_in: int,
+    c_out: int,
+    make_body: BodyMaker,
+    index: int = 0,
+    depth: int = 1,
+    expand: int = 1,
+    heads: int = 8,
+    conv_width: int = 4,
+    min_radius: float = 0.9,
+    max_radius: float = 0.999,
+) -> StreamLayer:
+    """y = shortcut(x) + W_o (GELU(W_y n) · RG-LRU(conv(W_x n))), n = norm(x).
+
+    The recurrence is causal and takes the body's place, so that `kernel` and `lookahead` say
+    nothing here. It has expand · c_out channels. Pătrăucean et al., TRecViT, arXiv:2412.14294.
+    """
+    narrow_only("rglru", make_body)
+    inner = expand * c_out
+    conv = DepthwiseConv(inner, conv_width, lookahead=0)
+    nn.init.normal_(conv.weight, std=0.1 / conv_width**0.5)
+    recurrence = Serial(
+        linear=_linear(c_in, inner, c_in**-0.5),
+        conv=conv,
+        lru=RGLRU(inner, heads, min_radius, max_radius),
+    )
+    gate = Serial(linear=_linear(c_in, inner, c_in**-0.5), activation=FrameWise(nn.GELU("tanh")))
+    body = Serial(
+        norm=make_body.norm(c_in),
+        product=Residual(recurrence, gate, Multiply()),
+        out=_linear(inner, c_out, math.sqrt(2 / depth / inner)),
+    )
+    merge = make_body.merge(c_out, index, depth)
+    return Residual(body, matched(make_body, c_in, c_out), merge)
+
+
+def _linear(c_in: int, c_out: int, std: float) -> Pointwise:
+    layer = Pointwise(c_in, c_out, bias=True)
+    nn.init.normal_(layer.weight, std=std)
+    assert layer.bias is not None
+    nn.init.zeros_(layer.bias)
+    return layer

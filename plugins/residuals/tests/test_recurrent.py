@@ -1,0 +1,207 @@
+"""The gated linear recurrence, dense recurrent layers, and mixture of depths."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from speechkit_residuals.dense_rnn import Dense, Rnn, dense_rnn
+from speechkit_residuals.mod import Routed, RouterLoss, arank, effective_rank, mod
+from speechkit_residuals.rglru import RGLRU, rglru
+from torch import Tensor, nn
+
+import speechkit as sk
+from speechkit.errors import ComponentError, StreamError
+from speechkit.models import Block, Output
+from speechkit.nn import BodyMaker, Chunk, Serial, StreamLayer
+from speechkit.testing import assert_close, check_stream
+
+Maker = Callable[..., BodyMaker]
+Frames = Callable[..., Tensor]
+
+
+def run(layer: StreamLayer, x: Tensor) -> Tensor:
+    y: Chunk = layer(Chunk.of(x))
+    return y.x
+
+
+def test_paper_117_frame_by_frame(frames: Frames) -> None:
+    torch.manual_seed(0)
+    layer = RGLRU(8, heads=2).double()
+    nn.init.normal_(layer.gate_bias)
+    x = frames(count=13).transpose(1, 2)
+    h = torch.zeros(2, 8, dtype=torch.float64)
+    expected = []
+    for t in range(13):
+        halves = x[:, t].chunk(2, 1)
+        maps = [
+            torch.cat([half @ w for half, w in zip(halves, weight, strict=True)], 1)
+            + bias.flatten()
+            for weight, bias in zip(layer.gates, layer.gate_bias, strict=True)
+        ]
+        i, r = (m.sigmoid() for m in maps)
+        a = torch.exp(-8 * r * torch.nn.functional.softplus(layer.decay))
+        h = a * h + (torch.sqrt(1 - a**2) if t else 1.0) * (i * x[:, t])
+        expected.append(h)
+    assert_close("rglru", torch.stack(expected, 2), run(layer, x.transpose(1, 2)), 1e-12)
+
+
+def test_paper_117_chunks_equal_the_whole(frames: Frames) -> None:
+    layer = RGLRU(8).double()
+    check_stream(layer, frames(count=40), torch.tensor([40, 17]), chunks=([1, 16, 23],))
+
+
+def test_paper_117_the_recurrence_forgets_slowly(frames: Frames) -> None:
+    radius = torch.exp(-torch.nn.functional.softplus(RGLRU(4096).decay))
+    assert 0.9 <= radius.min() < 0.91
+    assert 0.998 < radius.max() <= 0.999
+    layer = RGLRU(8).double()
+    # no recurrence gate: a is 1, the state stays and nothing is added
+    layer.gate_bias.data[1] = -1e4
+    layer.gates.data[1] = 0
+    y = run(layer, frames())
+    assert (y - y[:, :, :1]).abs().max() < 0.05
+
+
+def test_paper_117_the_gradient_is_bounded_where_a_is_one(frames: Frames) -> None:
+    layer = RGLRU(8).double()
+    layer.decay.data.fill_(-40.0)
+    run(layer, frames()).sum().backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in layer.parameters())
+
+
+def test_paper_117_the_block_starts_small_in_deep_nets(maker: Maker) -> None:
+    torch.manual_seed(0)
+    block = rglru(64, 64, maker(), 0, 8)
+    out = block.get_submodule("body.out").weight
+    assert isinstance(out, Tensor)
+    assert float(out.std().detach()) == pytest.approx((2 / 8 / 64) ** 0.5, rel=0.1)
+    assert block.delay == 0
+    with pytest.raises(ComponentError, match="heads=3 of 8 channels"):
+        rglru(8, 8, maker(), heads=3)
+
+
+def test_paper_112_widths(maker: Maker) -> None:
+    block = dense_rnn(64, 200, maker(), layers=15, hidden=13, bidirectional=True)
+    dense = block.get_submodule("layers")
+    assert isinstance(dense, Dense)
+    assert dense.calls()[-1].get_parameter("weights.0").shape == (4 * 100, 428)
+    assert block.channels_out(64) == 200
+
+
+@pytest.mark.parametrize("cell", ["lstm", "gru"])
+@pytest.mark.parametrize("bidirectional", [True, False])
+def test_paper_112_a_layer_is_torch_s(frames: Frames, cell: str, bidirectional: bool) -> None:
+    layer = Rnn(8, 5, cell, bidirectional).double()
+    kind = {"lstm": nn.LSTM, "gru": nn.GRU}[cell]
+    known = kind(8, 5, batch_first=True, bidirectional=bidirectional).double()
+    for mine, other in zip(layer.weights, known.parameters(), strict=True):
+        other.data.copy_(mine.data)
+    x = frames()
+    # a row of 7 frames ends there, so that the way back starts there
+    got = layer(
+        Chunk(
+            x.clone().index_fill_(2, torch.arange(7, 12), torch.nan)[1:], torch.arange(12)[None] < 7
+        )
+    )
+    assert_close(
+        cell, known(x[1:, :, :7].transpose(1, 2))[0].transpose(1, 2), got.x[:, :, :7], 1e-12
+    )
+    assert_close(cell, known(x.transpose(1, 2))[0].transpose(1, 2), run(layer, x), 1e-12)
+
+
+def test_paper_112_dense_gradients_reach_the_input(maker: Maker, frames: Frames) -> None:
+    torch.manual_seed(0)
+    norms = []
+    dense = dense_rnn(13, 13, maker(), layers=20, hidden=13).double()
+    stacked = Serial(*(Rnn(13, 13) for _ in range(20))).double()
+    for layer in (dense, stacked):
+        x = frames(13).requires_grad_()
+        (gradient,) = torch.autograd.grad(run(layer, x).sum(), x)
+        norms.append(float(gradient.norm()))
+    assert norms[0] > 1e4 * norms[1]
+
+
+def test_paper_112_two_directions_do_not_stream(maker: Maker, frames: Frames) -> None:
+    block = dense_rnn(8, 8, maker(), bidirectional=True).double()
+    with pytest.raises(StreamError, match="use bidirectional=false to stream"):
+        block.step(Chunk.of(frames()), block.init_state(2, 8, torch.float64))
+    with pytest.raises(ComponentError, match="an even number of channels"):
+        dense_rnn(8, 7, maker(), bidirectional=True)
+
+
+def routed(maker: Maker, **fields: object) -> tuple[Serial, Routed]:
+    torch.manual_seed(0)
+    block = mod(8, 8, maker(), **fields).double()  # type: ignore[arg-type]
+    run(block, torch.randn(2, 8, 12).double())
+    assert isinstance(block, Serial)
+    part = block[1]
+    assert isinstance(part, Routed)
+    return block.eval(), part
+
+
+def test_paper_102_with_every_frame_through_it_is_dense(maker: Maker, frames: Frames) -> None:
+    for fields in ({"threshold": 0.0}, {"mode": "topk", "capacity": 1.0}):
+        _, part = routed(maker, **fields)
+        x = Chunk.of(frames())
+        normal = part.norm(x)
+        p = part.logits(normal).softmax(2)[:, None, :, 1]
+        torch.testing.assert_close(part(x).x, x.x + p * part.feed_forward(normal).x)
+
+
+@pytest.mark.parametrize("mode", ["threshold", "topk"])
+def test_paper_102_the_others_pass_as_they_are(maker: Maker, frames: Frames, mode: str) -> None:
+    _, part = routed(maker, mode=mode, capacity=0.3)
+    x = Chunk.of(frames(), torch.tensor([12, 5]))
+    y = part(x)
+    through = part.through(part.logits(part.norm(x)).softmax(2)[:, :, 1], x.valid)
+    assert torch.equal((y.x != x.x).any(1), through)
+    assert 0 < through.sum() < 17
+    if mode == "topk":
+        assert through.sum(1).tolist() == [4, 2]
+
+
+@pytest.mark.parametrize("mode", ["threshold", "topk"])
+def test_paper_102_training_routes_as_evaluation_does(
+    maker: Maker, frames: Frames, mode: str
+) -> None:
+    _, part = routed(maker, mode=mode)
+    x = Chunk.of(frames())
+    part.norm.train(False)
+    part.training = True
+    learned = part(x).x
+    part.training = False
+    torch.testing.assert_close(learned, part(x).x)
+
+
+def test_paper_102_topk_does_not_stream(maker: Maker, frames: Frames) -> None:
+    block, _ = routed(maker, mode="topk")
+    with pytest.raises(StreamError, match="use mode=threshold to stream"):
+        block.step(Chunk.of(frames()), block.init_state(2, 8, torch.float64))
+    with pytest.raises(ComponentError, match=r"threshold=2, capacity=0\.5"):
+        routed(maker, threshold=2)
+
+
+def test_paper_102_effective_rank() -> None:
+    assert effective_rank(torch.eye(30)) == pytest.approx(30)
+    assert effective_rank(torch.ones(30, 30)) == pytest.approx(1)
+
+
+def test_paper_102_the_probe_and_the_method_watch_a_model() -> None:
+    rows = (
+        Block(channels=8, kernel=5, stride=2),
+        Block(channels=8, kernel=5, residual=True, copies=2),
+    )
+    frontend = "log_mel:n_mels=16,normalize=fixed"
+    model = sk.build(sk.QuartzNet(labels=("a",), blocks=rows, block="mod", frontend=frontend))
+    audio = 0.1 * torch.randn(2, 4000, generator=torch.Generator().manual_seed(0))
+    ranks = arank()(model.eval(), audio)
+    assert list(ranks) == ["0", "1"]
+    assert all(1 <= rank <= 8 for rank in ranks.values())
+    method = RouterLoss()
+    method.start(model, None)  # type: ignore[arg-type]
+    output = model.train()(audio)
+    loss = method.extra_loss(None, Output(*output))  # type: ignore[arg-type]
+    assert loss.shape == (2,)
+    loss.sum().backward()
+    routers = [m.router.weight.grad for m in model.modules() if isinstance(m, Routed)]
+    assert all(gradient is not None and gradient.any() for gradient in routers)

@@ -1,0 +1,257 @@
+"""Reversible stacks: they run backwards, learn as stored ones do, and store nothing."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from speechkit_residuals.coupled import irevnet, mbconv, reversible, reversible_stack
+from speechkit_residuals.memory import peak_training_bytes
+from speechkit_residuals.revcol import Level, revcol
+from speechkit_residuals.reversible import Reversible, ReversibleSequence
+from torch import Tensor, nn
+
+from speechkit.errors import ComponentError
+from speechkit.nn import BatchNorm, BodyMaker, Chunk, Serial, StreamLayer, plain_block
+from speechkit.testing import check_stream
+
+Maker = Callable[..., BodyMaker]
+Frames = Callable[..., Tensor]
+DESIGNS = {
+    "reversible": lambda make, index: reversible(8, 8, make, index, 99),
+    "reversible mbconv": lambda make, index: reversible(8, 8, make, index, 99, "mbconv", 2),
+    "irevnet": lambda make, index: irevnet(8, 8, make, index, 99),
+}
+
+
+def sequence(maker: Maker, design: str, depth: int, **fields: object) -> ReversibleSequence:
+    """A stack of blocks joined into one sequence, or the columns of a stack, in float64."""
+    torch.manual_seed(0)
+    if design == "revcol":
+        blocks = [plain_block(8, 8, maker(**fields), index, depth) for index in range(depth + 1)]
+        found = [m for m in revcol(blocks, 2).modules() if isinstance(m, ReversibleSequence)]
+    else:
+        stack = reversible_stack([DESIGNS[design](maker(**fields), i) for i in range(depth)])
+        found = [m for m in stack.modules() if isinstance(m, ReversibleSequence)]
+    (only,) = found
+    return only.double()
+
+
+def given(design: str, frames: Frames, dtype: torch.dtype = torch.float64) -> Chunk:
+    x = frames(24 if design == "revcol" else 8).to(dtype)
+    c = Chunk.of(x, torch.tensor([12, 7]))
+    return Chunk(c.x.masked_fill(~c.valid[:, None], torch.nan), c.valid)
+
+
+EACH = pytest.mark.parametrize("design", [*DESIGNS, "revcol"])
+
+
+@EACH
+# a batch norm over 19 frames magnifies errors, those of evaluation do not
+@pytest.mark.parametrize(("training", "error"), [(True, 1e-3), (False, 1e-5)])
+def test_papers_063_084_097_the_inverse(
+    maker: Maker, frames: Frames, design: str, training: bool, error: float
+) -> None:
+    # α = 0.5 magnifies an error by 2 in each column
+    depth = 2 if design == "revcol" else 15
+    layers = sequence(maker, design, depth).float()
+    c = given(design, frames, torch.float32)
+    layers(c)
+    layers.train(training)
+    with torch.no_grad():
+        back = layers.inverse(layers(c))
+    assert (back.masked - c.masked).abs().max() < error
+
+
+def test_paper_097_the_inverse_of_eight_columns(maker: Maker, frames: Frames) -> None:
+    layers = sequence(maker, "revcol", 16)
+    c = given("revcol", frames)
+    layers(c)
+    layers.eval()
+    for dtype, error in ((torch.float64, 1e-10), (torch.float32, 1e-3)):
+        with torch.no_grad():
+            same = Chunk(c.masked.to(dtype), c.valid)
+            back = layers.to(dtype).inverse(layers(same))
+        assert (back.masked - same.masked).abs().max() < error
+
+
+@EACH
+@pytest.mark.parametrize("dropout", [0.0, 0.4])
+def test_papers_063_084_097_gradients_equal_the_stored_ones(
+    maker: Maker, frames: Frames, design: str, dropout: float
+) -> None:
+    layers = sequence(maker, design, 4, repeat=2, dropout=dropout)
+    found = []
+    for forward in (ReversibleSequence.forward, Serial.forward):
+        layers.zero_grad()
+        for module in layers.modules():
+            if isinstance(module, BatchNorm):
+                nn.init.zeros_(module.running_mean)
+                nn.init.ones_(module.running_var)
+                nn.init.zeros_(module.num_batches_tracked)
+        c = given(design, frames)
+        x = c.masked.requires_grad_()
+        torch.manual_seed(1)
+        y = forward(layers, Chunk(x, c.valid))
+        after_forward = {name: value.clone() for name, value in layers.named_buffers()}
+        drawn = torch.get_rng_state()
+        (y.masked * torch.linspace(-1, 1, 12)).sum().backward()
+        assert torch.equal(torch.get_rng_state(), drawn)
+        for name, value in layers.named_buffers():
+            assert torch.equal(value, after_forward[name]), f"the backward pass changes {name}"
+        gradients = {name: p.grad for name, p in layers.named_parameters()}
+        found.append({**gradients, **after_forward, "x": x.grad, "y": y.masked.detach()})
+    reversed_, stored = found
+    for name, value in stored.items():
+        torch.testing.assert_close(reversed_[name], value, rtol=1e-9, atol=1e-9, msg=name)
+
+
+def test_gradients_in_evaluation_and_of_frozen_parts(maker: Maker, frames: Frames) -> None:
+    layers = sequence(maker, "irevnet", 3)
+    layers(given("irevnet", frames))
+    layers.eval()
+    next(iter(layers.parameters())).requires_grad_(False)
+    found = []
+    for forward in (ReversibleSequence.forward, Serial.forward):
+        layers.zero_grad()
+        forward(layers, Chunk.of(frames())).masked.square().sum().backward()
+        found.append([p.grad for p in layers.parameters()])
+    assert found[0][0] is None
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other)
+
+
+def test_a_layer_used_twice_learns_from_both_places(maker: Maker, frames: Frames) -> None:
+    layer = sequence(maker, "irevnet", 1)[0]
+    twice = ReversibleSequence(layer, layer)
+    found = []
+    for forward in (ReversibleSequence.forward, Serial.forward):
+        twice.zero_grad()
+        forward(twice, given("irevnet", frames)).masked.square().sum().backward()
+        found.append([p.grad for p in twice.parameters()])
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other)
+
+
+def test_autocast_holds_in_the_backward_pass(maker: Maker, frames: Frames) -> None:
+    layers = sequence(maker, "irevnet", 2).float()
+    c = given("irevnet", frames, torch.float32)
+    with torch.autocast("cpu", torch.bfloat16):
+        y = layers(c)
+    y.masked.square().sum().backward()
+    assert y.x.dtype == torch.float32
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in layers.parameters())
+
+
+@EACH
+def test_papers_063_084_097_what_training_keeps_does_not_grow(
+    maker: Maker, frames: Frames, design: str
+) -> None:
+    kept = []
+    for depth in (4, 12):
+        layers = sequence(maker, design, depth)
+        sizes: list[int] = []
+        parameters = {p.data_ptr() for p in layers.parameters()}
+
+        def pack(value: Tensor, sizes: list[int] = sizes, known: set[int] = parameters) -> Tensor:
+            sizes.append(0 if value.data_ptr() in known else value.nbytes)
+            return value
+
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda value: value):
+            layers(given(design, frames))
+        kept.append(sum(sizes))
+    assert kept[0] == kept[1]
+
+
+def test_paper_063_peak_memory_of_15_blocks_and_of_3() -> None:
+    few, many = (peak_training_bytes("reversible", depth, frames=200) for depth in (3, 15))
+    assert many <= 1.35 * few
+    few, many = (peak_training_bytes("serial", depth, frames=200) for depth in (3, 15))
+    assert many > 2 * few
+
+
+def test_paper_063_couplings_are_the_formula(maker: Maker, frames: Frames) -> None:
+    block = reversible(8, 8, maker(), 0, 2).double().eval()
+    f, g = (m.body for m in block.modules() if isinstance(m, Reversible))
+    x = frames()
+    first = x[:, :4] + f(Chunk.of(x[:, 4:])).x
+    second = x[:, 4:] + g(Chunk.of(first)).x
+    torch.testing.assert_close(block(Chunk.of(x)).x, torch.cat([first, second], dim=1))
+
+
+def test_paper_063_inverted_bottleneck(maker: Maker, frames: Frames) -> None:
+    block = mbconv(8, 8, maker(), expand=6)
+    names = [name for name, _ in block.get_submodule("body").named_children()]
+    assert names == ["widen", "after_widen", "mixer", "norm", "after_mixer", "narrow"]
+    assert sum(p.numel() for p in block.parameters()) == 2 * 48 * 8 + 3 * 48 + 2 * (48 + 48 + 8)
+
+
+def test_paper_084_the_first_block_begins_with_a_convolution(maker: Maker) -> None:
+    sizes = [
+        sum(isinstance(m, BatchNorm) for m in irevnet(8, 8, maker(), index, 9).modules())
+        for index in (0, 1)
+    ]
+    assert sizes == [2, 3]
+
+
+def test_paper_097_alpha_keeps_its_sign_and_its_distance_from_zero(maker: Maker) -> None:
+    level = Level(plain_block(2, 2, maker()), 2, 1, 2, False, 0.1)
+    assert level.alpha is not None
+    level.alpha.data.copy_(torch.tensor([[-0.01], [0.7]]))
+    x = torch.ones(1, 6, 1)
+    y = level.add(x, torch.zeros(1, 2, 1))
+    assert y.flatten().tolist() == pytest.approx([1, 1, 1, 1, -0.1, 0.7])
+
+
+def test_paper_097_columns_are_the_formula(maker: Maker, frames: Frames) -> None:
+    blocks = [plain_block(8, 8, maker(), index, 7).double().eval() for index in range(7)]
+    stack = revcol(blocks, 2).double().eval()
+    first, *rest = blocks
+    ups = [m.up for m in stack.modules() if hasattr(m, "up")]
+    maps = [torch.zeros(()), torch.zeros(())]
+    x = first(Chunk.of(frames())).x
+    for column in range(3):
+        below = x
+        for level in range(2):
+            if column and level == 0:
+                below = below + (maps[1].transpose(1, 2) @ ups[column - 1].weight.t()).transpose(
+                    1, 2
+                )
+            below = rest[2 * column + level](Chunk.of(below)).x + 0.5 * maps[level]
+            maps[level] = below
+    torch.testing.assert_close(stack(Chunk.of(frames())).x, maps[1])
+
+
+@pytest.mark.parametrize("levels", [1, 2, 3])
+def test_paper_097_it_streams(maker: Maker, frames: Frames, levels: int) -> None:
+    blocks = [plain_block(8, 8, maker(), index, 8) for index in range(8)]
+    stack = revcol(blocks, levels).double()
+    stack(Chunk.of(frames()))
+    check_stream(stack.eval(), frames(count=20), torch.tensor([20, 9]))
+
+
+def test_a_stack_takes_other_blocks_as_they_are(maker: Maker, frames: Frames) -> None:
+    blocks = [
+        reversible(6, 8, maker(), 0, 9),
+        irevnet(8, 8, maker(), 1, 9),
+        plain_block(8, 8, maker()),
+        irevnet(8, 8, maker(), 2, 3),
+    ]
+    stack = reversible_stack(blocks).double()
+    assert isinstance(stack, Serial)
+    lengths = [len(m) for m in stack if isinstance(m, ReversibleSequence)]
+    assert lengths == [3, 1]
+    x = Chunk.of(frames(6))
+    assert torch.equal(stack.eval()(x).x, Serial(*blocks).eval()(x).x)
+    check_stream(stack, frames(6), torch.tensor([12, 5]))
+
+
+def test_a_wrong_parameter_is_named(maker: Maker) -> None:
+    with pytest.raises(ComponentError, match="7 channels; give an even number"):
+        reversible(7, 7, maker())
+    with pytest.raises(ComponentError, match="body='x'; give plain or mbconv"):
+        reversible(8, 8, maker(), body="x")
+    with pytest.raises(ComponentError, match="levels=0"):
+        revcol([], levels=0)
+    strided: StreamLayer = maker(stride=2)(8, 8)
+    with pytest.raises(ComponentError, match="a body of stride 2 cannot be reversed"):
+        Level(strided, 8, 0, 1, True, 0.1)

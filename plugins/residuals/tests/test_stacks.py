@@ -1,0 +1,245 @@
+"""AILA, parallel-shallow, layer mixing and Easter's dense residual."""
+
+from collections.abc import Callable
+from itertools import pairwise
+
+import pytest
+import torch
+from speechkit_residuals.aila import AttentionStack, aila_attn, aila_linear
+from speechkit_residuals.easter import Taco, dense_easter, squeeze_excite
+from speechkit_residuals.preact import preact
+from speechkit_residuals.shallow import LayerMix, layer_mix, parallel_shallow, shallow
+from torch import Tensor, nn
+
+import speechkit as sk
+from speechkit.errors import ComponentError
+from speechkit.models import Block
+from speechkit.nn import BodyMaker, Chunk, Pointwise, Serial, StreamLayer, plain_block
+from speechkit.testing import check_stream
+
+Maker = Callable[..., BodyMaker]
+Frames = Callable[..., Tensor]
+
+
+def run(layer: StreamLayer, x: Tensor) -> Tensor:
+    y: Chunk = layer(Chunk.of(x))
+    return y.x
+
+
+def plain_blocks(maker: Maker, count: int = 4) -> list[StreamLayer]:
+    torch.manual_seed(0)
+    return [plain_block(8, 8, maker(), index, count).double().eval() for index in range(count)]
+
+
+def residual_blocks(maker: Maker, count: int = 4) -> list[StreamLayer]:
+    torch.manual_seed(0)
+    blocks = [preact(8, 8, maker(), index, 99).double() for index in range(count)]
+    return [block.eval() for block in blocks]
+
+
+@pytest.mark.parametrize("stack", [aila_linear, aila_attn, layer_mix])
+def test_papers_020_099_it_begins_as_the_plain_stack(
+    maker: Maker, frames: Frames, stack: Callable[..., StreamLayer]
+) -> None:
+    blocks = plain_blocks(maker)
+    linked = stack(blocks).double().eval()
+    assert torch.equal(run(linked, frames()), run(Serial(*blocks), frames()))
+
+
+def test_paper_020_parameters() -> None:
+    def size(module: nn.Module) -> int:
+        return sum(parameter.numel() for parameter in module.parameters())
+
+    for count in (4, 8):
+        blocks: list[StreamLayer] = [Pointwise(16, 16) for _ in range(count)]
+        own = size(Serial(*blocks))
+        pairs = (count - 1) * (count - 2) // 2
+        assert size(aila_linear(blocks)) - own == pairs * 16 * 16
+        assert size(aila_attn(blocks)) - own == (count - 2) * 4 * 16 * 4
+
+
+def test_paper_020_weights_of_layers_sum_to_one(maker: Maker, frames: Frames) -> None:
+    stack = aila_attn(plain_blocks(maker), heads=2).double()
+    history = [Chunk.of(frames(seed=seed)) for seed in range(3)]
+    attention = stack.attentions["3"]
+    weights = attention.weights(stack.heard(3, history))  # type: ignore[operator]
+    assert weights.shape == (2, 12, 3, 2)
+    assert (weights >= 0).all()
+    torch.testing.assert_close(weights.sum(2), torch.ones(2, 12, 2, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("stack", [aila_linear, aila_attn])
+def test_paper_020_every_link_learns(
+    maker: Maker, frames: Frames, stack: Callable[..., StreamLayer]
+) -> None:
+    linked = stack(plain_blocks(maker)).double().train()
+    own = {name for name, _ in linked.named_parameters() if not name[0].isdigit()}
+    for _ in range(2):
+        linked.zero_grad()
+        run(linked, frames()).square().sum().backward()
+        with torch.no_grad():
+            for name, parameter in linked.named_parameters():
+                if name in own and parameter.grad is not None:
+                    parameter -= 0.1 * parameter.grad
+    for name, parameter in linked.named_parameters():
+        if name in own:
+            assert parameter.grad is not None
+            assert parameter.grad.any(), name
+
+
+def test_paper_020_attention_needs_equal_widths() -> None:
+    stack = AttentionStack(
+        [Pointwise(4, 8), Pointwise(8, 6), Pointwise(6, 8), Pointwise(8, 8)], 0, 1
+    )
+    assert stack.sources == {3: [0, 2]}
+    with pytest.raises(ComponentError, match="dim=3 does not divide by heads=2"):
+        aila_attn([Pointwise(8, 8)] * 3, dim=3, heads=2)
+
+
+def test_paper_036_error_falls_with_the_square_of_the_branches(
+    maker: Maker, frames: Frames
+) -> None:
+    first, *blocks = residual_blocks(maker)
+    before = [p.clone() for block in blocks for n, p in block.named_parameters() if "channel" in n]
+    errors = []
+    for power in range(3, 8):
+        weights = [p for block in blocks for n, p in block.named_parameters() if "channel" in n]
+        for parameter, value in zip(weights, before, strict=True):
+            parameter.data.copy_(value * 2.0**-power)
+        shallow_y = run(parallel_shallow([first, *blocks]), frames())
+        deep_y = run(Serial(first, *blocks), frames())
+        errors.append(float((shallow_y - deep_y).abs().max().detach()))
+    ratios = [a / b for a, b in pairwise(errors)]
+    assert ratios[-1] == pytest.approx(4, rel=0.03)
+
+
+def test_paper_036_one_branch_alone_is_the_chain(maker: Maker, frames: Frames) -> None:
+    first, *blocks = residual_blocks(maker)
+    for block in blocks[1:]:
+        for name, parameter in block.named_parameters():
+            if "channel" in name:
+                nn.init.zeros_(parameter)
+    stack, chain = parallel_shallow([first, *blocks]), Serial(first, *blocks)
+    torch.testing.assert_close(run(stack, frames()), run(chain, frames()), rtol=1e-12, atol=1e-12)
+    assert sum(p.numel() for p in stack.parameters()) == sum(p.numel() for p in chain.parameters())
+    # the first block, whose input the stack does not know, stays before the others
+    assert (stack.delay, chain.delay) == (2, 4)
+
+
+def test_paper_036_a_trained_model_is_converted() -> None:
+    rows = (
+        Block(channels=8, kernel=5, stride=2),
+        Block(channels=8, kernel=5, residual=True, copies=3),
+    )
+    frontend = "log_mel:n_mels=16,normalize=fixed"
+    config = sk.QuartzNet(labels=("a",), blocks=rows, block="preact", frontend=frontend)
+    model = sk.build(config)
+    made = shallow(model)
+    assert str(made.config.stack) == "parallel_shallow"
+    assert made.latency_s < model.latency_s
+    again = sk.build(made.config)
+    again.load_state_dict(made.state_dict())
+    with pytest.raises(ComponentError, match="parallel_shallow; give one of serial"):
+        shallow(made)
+
+
+def test_paper_099_initial_mixes() -> None:
+    assert LayerMix(3, 2).weight.tolist() == [[0, 0, 1], [0, 0, 1]]
+    assert LayerMix(3, 2, "gca").weight.tolist() == [[0, 0, 1], [0, 1, 0]]
+    assert LayerMix(4, 1, "uniform").weight.tolist() == [[0.25] * 4]
+    sources = [torch.full((1, 2, 3), float(value)) for value in (1, 2, 3)]
+    first, second = LayerMix(3, 2, "gca")(sources)
+    assert torch.equal(first, sources[2])
+    assert torch.equal(second, sources[1])
+
+
+def test_paper_099_the_weight_of_every_source_learns(maker: Maker, frames: Frames) -> None:
+    stack = layer_mix(plain_blocks(maker)).double()
+    run(stack, frames()).square().sum().backward()
+    gradient = stack.mix.weight.grad
+    assert gradient is not None
+    assert (gradient != 0).all()
+
+
+def test_paper_099_the_mass_moves_to_the_block_that_knows(maker: Maker, frames: Frames) -> None:
+    blocks = plain_blocks(maker)
+    stack = layer_mix(blocks).double().eval()
+    x = frames()
+    wanted = run(Serial(*blocks[:2]), x).detach()
+    optimizer = torch.optim.Adam([stack.mix.weight], lr=0.05)
+    for _ in range(150):
+        loss = (run(stack, x) - wanted).square().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert stack.mix.weight.abs().argmax() == 1
+
+
+def test_paper_025_squeeze_and_excitation_of_zeros_is_a_half(frames: Frames) -> None:
+    layer = squeeze_excite(8).double()
+    for parameter in layer.parameters():
+        nn.init.zeros_(parameter)
+    assert torch.equal(run(layer, frames()), frames() / 2)
+
+
+def test_paper_025_units_are_the_formula(maker: Maker, frames: Frames) -> None:
+    blocks = plain_blocks(maker, 3)
+    stack = dense_easter(blocks, reduction=0).double().eval()
+    data = old = run(blocks[0], frames())
+    for index, block in enumerate(blocks[1:]):
+        chain = stack.get_submodule(f"units.{index}.sum.shortcut")
+        p, q = (chain.get_submodule(name).project for name in ("body", "shortcut"))
+        made = run(block, data)
+        old = run(p, old) + run(q, data)  # type: ignore[arg-type]
+        data = (old + made).relu()
+    torch.testing.assert_close(run(stack, frames()), data)
+
+
+def test_paper_025_it_streams_through_changing_widths(maker: Maker, frames: Frames) -> None:
+    blocks = [plain_block(a, b, maker()) for a, b in ((6, 8), (8, 4), (4, 6))]
+    stack = dense_easter(blocks).double()
+    run(stack, frames(6))
+    check_stream(stack.eval(), frames(6), torch.tensor([12, 5]))
+
+
+def test_paper_025_tiles_partition_the_time_axis() -> None:
+    x = torch.randn(4, 1000, generator=torch.Generator().manual_seed(0))
+    taco = Taco(min_frames=30, max_frames=30, share=0.5, probability=1, fill="max")
+    y, length = taco(x, 970, torch.Generator().manual_seed(1))
+    assert length == 970
+    assert y.shape == x.shape
+    assert torch.equal(y[:, 970:], x[:, 970:])
+    corrupted = (y != x).any(0)[:970]
+    tiles = corrupted.float().unfold(0, 30, 30).mean(1)
+    assert set(tiles.round(decimals=1).tolist()) <= {0.0, 1.0}
+    assert (y[:, :970][:, corrupted] == x[:, :970].max()).all()
+
+
+@pytest.mark.parametrize("fill", ["noise", "min", "max", "mean", "any"])
+def test_paper_025_the_share_of_corrupted_tiles(fill: str) -> None:
+    x = torch.randn(2, 10000, generator=torch.Generator().manual_seed(0))
+    taco = Taco(min_frames=10, max_frames=10, probability=1, fill=fill)
+    y, _ = taco(x, 10000, torch.Generator().manual_seed(2))
+    share = float((y != x).any(0).float().mean())
+    # three deviations of 1000 tiles
+    assert share == pytest.approx(0.2, abs=3 * (0.2 * 0.8 / 1000) ** 0.5)
+    assert y.min() >= x.min()
+    assert y.max() <= x.max()
+
+
+def test_paper_025_it_happens_with_its_probability() -> None:
+    taco, x = Taco(share=1.0), torch.randn(2, 50, generator=torch.Generator().manual_seed(0))
+    generator = torch.Generator().manual_seed(3)
+    happened = sum(not torch.equal(taco(x, 50, generator)[0], x) for _ in range(500))
+    assert happened / 500 == pytest.approx(0.9, abs=0.04)
+
+
+def test_a_wrong_parameter_is_named() -> None:
+    with pytest.raises(ComponentError, match="fill='x'; give noise or min"):
+        Taco(fill="x")
+    with pytest.raises(ComponentError, match="tiles of 5 to 2 frames"):
+        Taco(min_frames=5, max_frames=2)
+    with pytest.raises(ComponentError, match="init='x'; give original or gca or uniform"):
+        LayerMix(2, 1, "x")
+    with pytest.raises(ComponentError, match="gca of 1 sources for 2 targets"):
+        LayerMix(1, 2, "gca")
