@@ -29,7 +29,7 @@ METER_CELLS = 24
 
 def listen(
     model: Annotated[
-        str, typer.Argument(metavar="MODEL", help="A model folder, or a bundled one: vad, digits.")
+        str, typer.Argument(metavar="MODEL", help="A model folder, or a bundled one, such as vad.")
     ] = "vad",
     device: Annotated[
         int | None, typer.Option(metavar="N", help="Input device; `speechkit doctor` lists them.")
