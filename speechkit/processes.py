@@ -1,5 +1,6 @@
 """The processes of a run: one, or several that each take a share of every batch."""
 
+import atexit
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -44,7 +45,15 @@ def launch(device: str, precision: str, strategy: str, devices: int, nodes: int)
     except (ValueError, RuntimeError, MisconfigurationException) as error:
         raise TrainingError(f"device {device!r}, precision {precision!r}: {error}") from error
     fabric.launch()
+    if many:
+        atexit.register(_part)
     return fabric
+
+
+def _part() -> None:
+    """Leaves the other processes; one whose threads still talk to them at its end may abort."""
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
 
 
 def is_first() -> bool:
