@@ -1,6 +1,7 @@
 """The processes of a run: one, or several that each take a share of every batch."""
 
 import atexit
+import gc
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -53,6 +54,8 @@ def launch(device: str, precision: str, strategy: str, devices: int, nodes: int)
 def _part() -> None:
     """Leaves the other processes; one whose threads still talk to them at its end may abort."""
     if torch.distributed.is_initialized():
+        # sharded modules hold on to threads
+        gc.collect()
         torch.distributed.destroy_process_group()
 
 
