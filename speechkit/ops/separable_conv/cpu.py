@@ -9,9 +9,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from speechkit.ops.depthwise_conv import depthwise_conv
-from speechkit.ops.linear import linear
 from speechkit.ops.native import LIBRARY, call, load
+from speechkit.ops.separable_conv.parts import in_parts, learns
 from speechkit.ops.separable_conv.shape import PRECISIONS, Shape
 
 SOURCE = Path(__file__).with_name("cpu.cpp")
@@ -57,9 +56,8 @@ def run(
 ) -> Tensor:
     """Shapes as Packed."""
     *packed, depthwise, pointwise, bias = weights
-    wanted = (x, residual, depthwise, pointwise, bias)
-    if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in wanted):
-        return _in_parts(shape, depthwise, pointwise, bias, x, valid, residual)
+    if learns(x, residual, depthwise, pointwise, bias):
+        return in_parts(shape, depthwise, pointwise, bias, x, valid, residual, "cpu")
     y: Tensor = torch.ops.speechkit.separable_conv(
         x,
         valid,
@@ -70,25 +68,6 @@ def run(
         shape.activation.code,
     )
     return y
-
-
-def _in_parts(
-    shape: Shape,
-    depthwise: Tensor | None,
-    pointwise: Tensor | None,
-    bias: Tensor | None,
-    x: Tensor,
-    valid: Tensor | None,
-    residual: Tensor | None,
-) -> Tensor:
-    assert pointwise is not None
-    if depthwise is None:
-        x = x[:, :, :: shape.stride]
-    else:
-        around = shape.stride, shape.dilation, shape.padding, valid
-        x = depthwise_conv(x, depthwise, *around, impl="cpu")
-    y = linear(x.transpose(1, 2), pointwise, bias).transpose(1, 2)
-    return shape.activation(y if residual is None else y + residual)
 
 
 LIBRARY.define(

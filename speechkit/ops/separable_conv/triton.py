@@ -9,10 +9,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from speechkit.ops.depthwise_conv import depthwise_conv
 from speechkit.ops.expressions import compiled, expression
 from speechkit.ops.gpu import interpreted, launch, tile, tiles, why_not
-from speechkit.ops.linear import linear
+from speechkit.ops.separable_conv.parts import in_parts, learns
 from speechkit.ops.separable_conv.ring import Ring, Shortcut, Turn
 from speechkit.ops.separable_conv.shape import Shape
 
@@ -44,9 +43,8 @@ def run(
 ) -> Tensor:
     """Shapes as Packed."""
     *_, depthwise, pointwise, bias = weights
-    wanted = (x, residual, depthwise, pointwise, bias)
-    if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in wanted):
-        return _in_parts(shape, depthwise, pointwise, bias, x, valid, residual)
+    if learns(x, residual, depthwise, pointwise, bias):
+        return in_parts(shape, depthwise, pointwise, bias, x, valid, residual, "triton")
     rows = x.transpose(1, 2).contiguous()
     batch, frames, _ = rows.shape
     y = rows.new_empty(batch, shape.frames_out(frames), shape.c_out)
@@ -228,22 +226,3 @@ def _memory(name: str, x: Tensor | None) -> dict[str, Any]:
     step, rows = (0, 1) if x is None else (x.stride(0), x.shape[1])
     made = {f"{name}_ptr": x, f"{name}_step": step}
     return made if name.endswith("flags") else {**made, f"{name}_rows": rows}
-
-
-def _in_parts(
-    shape: Shape,
-    depthwise: Tensor | None,
-    pointwise: Tensor | None,
-    bias: Tensor | None,
-    x: Tensor,
-    valid: Tensor | None,
-    residual: Tensor | None,
-) -> Tensor:
-    assert pointwise is not None
-    if depthwise is None:
-        x = x[:, :, :: shape.stride]
-    else:
-        around = shape.stride, shape.dilation, shape.padding, valid
-        x = depthwise_conv(x, depthwise, *around, impl="triton")
-    y = linear(x.transpose(1, 2), pointwise, bias).transpose(1, 2)
-    return shape.activation(y if residual is None else y + residual)
