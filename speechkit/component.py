@@ -39,8 +39,14 @@ class Component:
     experimental: bool = False
 
     def expression(self, values: Mapping[str, Any]) -> str:
-        """`pointwise` with numbers in the place of parameters; "" where one is no number."""
-        tree = ast.parse(self.pointwise, mode="eval")
+        """`pointwise` with numbers in the place of parameters; "" where one is no number.
+
+        ComponentError where it is not written as in Python.
+        """
+        try:
+            tree = ast.parse(self.pointwise, mode="eval")
+        except SyntaxError as error:
+            raise ComponentError(f"pointwise {self.pointwise!r}: {error.msg}") from error
         calls = {id(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)}
         names = [n for n in ast.walk(tree) if isinstance(n, ast.Name) and id(n) not in calls]
         given = {n.id: values.get(n.id) for n in names if n.id != "x"}

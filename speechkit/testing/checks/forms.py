@@ -65,11 +65,12 @@ def check_pointwise_equals(entry: Entry) -> None:
     """The formula in `pointwise` gives what a new component gives."""
     formula = entry.component.pointwise
     signature = inspect.signature(entry.factory()).parameters
-    defaults = {n: p.default for n, p in signature.items() if p.default is not p.empty}
+    values = {**{n: p.default for n, p in signature.items()}, **entry.component.example}
     for specimen in specimens(entry):
         layer, x = specimen.layer.double().eval(), 4 * specimen.input()
         try:
-            y = evaluate(formula, x, {**defaults, **entry.component.example})
+            # with names in it where a parameter is no number, which is refused
+            y = evaluate(entry.component.expression(values) or formula, x)
         except ComponentError as error:
             raise AssertionError(f"pointwise={formula!r}: {error}") from error
         assert_close(f"{specimen}, pointwise={formula!r}", _run(layer, x), y, rtol=1e-6)
