@@ -1,11 +1,6 @@
-"""What the package's tests share: one thread, the core's components and this package's."""
+"""What the package's tests share: numbers and sounds."""
 
-import os
-from collections.abc import Iterator
 from pathlib import Path
-
-# before torch is imported
-os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 import pytest
@@ -13,28 +8,8 @@ import soundfile
 import torch
 
 from speechkit.data import Utterance, write_manifest
-from speechkit.plugins import registry
 
-torch.set_num_threads(1)
 RATE = 16000
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Exports take seconds each."""
-    for item in items:
-        if Path(__file__).parent in item.path.parents and "check_export_equals" in item.name:
-            item.add_marker(pytest.mark.slow)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def only_activations() -> Iterator[None]:
-    """The process's registry is of the core and this package, and as it was before afterwards."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("SPEECHKIT_PLUGINS", "activations")
-        registry.cache_clear()
-        yield
-    registry.cache_clear()
 
 
 @pytest.fixture

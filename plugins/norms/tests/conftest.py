@@ -1,28 +1,11 @@
-"""What the tests share: one thread, the core's components and this package's, ragged frames."""
+"""What the tests share: ragged frames."""
 
-import os
-from collections.abc import Callable, Iterator
-
-# before torch is imported
-os.environ.setdefault("OMP_NUM_THREADS", "1")
+from collections.abc import Callable
 
 import pytest
 import torch
 
 from speechkit.nn import Chunk
-from speechkit.plugins import registry
-
-torch.set_num_threads(1)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def only_norms() -> Iterator[None]:
-    """The process's registry is of the core and this package, and as it was before afterwards."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("SPEECHKIT_PLUGINS", "norms")
-        registry.cache_clear()
-        yield
-    registry.cache_clear()
 
 
 @pytest.fixture

@@ -1,38 +1,12 @@
-"""What the tests share: one thread, and the core's components with this package's."""
+"""What the tests share: parts of a block and frames."""
 
-import os
-from collections.abc import Callable, Iterator
-from pathlib import Path
-
-# before torch is imported
-os.environ.setdefault("OMP_NUM_THREADS", "1")
+from collections.abc import Callable
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 from speechkit.nn import Add, BatchNorm, BodyMaker, DepthwiseConv, FrameWise, Pointwise
-from speechkit.plugins import registry
-
-torch.set_num_threads(1)
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Exports take seconds each."""
-    for item in items:
-        if Path(__file__).parent in item.path.parents and "check_export_equals" in item.name:
-            item.add_marker(pytest.mark.slow)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def only_residuals() -> Iterator[None]:
-    """The process's registry is of the core, this package and norms and activations beside it."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("SPEECHKIT_PLUGINS", "residuals,norms,activations")
-        registry.cache_clear()
-        yield
-    registry.cache_clear()
 
 
 @pytest.fixture
