@@ -183,7 +183,6 @@ def speechkit_stacks() -> list[Component]:
             summary="Blocks of one width side by side instead of one after the other",
             formula="x + sum_b (block_b(x) - x)",
             paper="arXiv:2309.08414",
-            exports=_TORCH,  # nothing else measured yet
         ),
         _STACK(
             name="layer_mix",
@@ -191,7 +190,6 @@ def speechkit_stacks() -> list[Component]:
             summary="A learned mix of all blocks' outputs",
             formula="sum_j w_j h_j",
             paper="arXiv:2405.08570",
-            exports=_TORCH,  # nothing else measured yet
         ),
         _STACK(
             name="dense_easter",
@@ -199,7 +197,6 @@ def speechkit_stacks() -> list[Component]:
             summary="Easter2.0: a chain of projections beside the blocks, squeeze and excitation",
             formula="relu(old' + SE(block(data))), old' = norm(P old) + norm(Q data)",
             paper="arXiv:2205.14879",
-            exports=_TORCH,  # nothing else measured yet
             example={"reduction": 2},
         ),
     ]
