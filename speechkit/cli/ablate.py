@@ -1,6 +1,7 @@
 """`speechkit ablate`: a recipe with one setting changed, as a table of what each value reached."""
 
 import sys
+from collections.abc import Iterator
 from contextlib import redirect_stdout
 from dataclasses import asdict
 from pathlib import Path
@@ -39,16 +40,20 @@ def ablate(
 
     _, run = load_run(recipe)
     run = override(run, assignments or [])
-    if not as_json:
-        print(HEADER, flush=True)
-    found = iter(trials(run, path, values, seeds, out, device))
+    for number, trial in enumerate(_quietly(trials(run, path, values, seeds, out, device))):
+        if number == 0 and not as_json:
+            print(HEADER, flush=True)
+        show({**asdict(trial), "error": trial.error}, row(trial), as_json)
+
+
+def _quietly(trials: Iterator["Trial"]) -> Iterator["Trial"]:
+    """The same; the progress bars, which are for people, must not come between the rows."""
     while True:
-        # the progress bars are for people: they must not come between the rows
         with redirect_stdout(sys.stderr):
-            trial = next(found, None)
+            trial = next(trials, None)
         if trial is None:
             return
-        show({**asdict(trial), "error": trial.error}, row(trial), as_json)
+        yield trial
 
 
 def row(trial: "Trial") -> str:

@@ -22,3 +22,10 @@ def test_a_row_for_each_value(recipe: Path, cli: Cli, tmp_path: Path, as_json: b
     else:
         assert [line.split(" | ")[0] for line in lines[2:]] == ["| `relu`", "| `silu`"]
         assert len({line.count("|") for line in lines}) == 1
+
+
+def test_a_wrong_setting_prints_nothing_but_why(recipe: Path, cli: Cli, tmp_path: Path) -> None:  # noqa: F811
+    done = cli("ablate", recipe, "model.activatoin", "relu", "--out", tmp_path / "runs")
+    assert (done.code, done.out) == (1, "")
+    assert "Did you mean 'activation'" in done.err
+    assert not (tmp_path / "runs").exists()
