@@ -28,15 +28,33 @@ def normalize(text: str, name: str = "english", labels: Sequence[str] = ENGLISH_
     if name not in NORMALIZATIONS:
         raise ConfigError(f"no text normalisation {name!r}. {did_you_mean(name, NORMALIZATIONS)}")
     normalized = NORMALIZATIONS[name](text)
-    _check(normalized, text, labels)
+    encode(normalized, labels, source=text)
     return normalized
 
 
-def encode(text: str, labels: Sequence[str] = ENGLISH_LABELS) -> Tensor:
-    """The index of each character of `text` in `labels`, int64 `[S]`."""
-    _check(text, text, labels)
+def encode(
+    text: str, labels: Sequence[str] = ENGLISH_LABELS, *, source: str | None = None
+) -> Tensor:
+    """The index in `labels` of each piece of `text`, the longest label first, int64 `[S]`.
+
+    With the labels eight and a…z, "eighteen" is eight, e, e, n. What no label begins raises
+    ManifestError, which quotes `source` if it is given.
+    """
     index = {label: i for i, label in enumerate(labels)}
-    return torch.tensor([index[character] for character in text], dtype=torch.int64)
+    longest = max(map(len, labels), default=0)
+    ids, at = [], 0
+    while at < len(text):
+        for size in range(longest, 0, -1):
+            if text[at : at + size] in index:
+                break
+        else:
+            raise ManifestError(
+                f"text {source or text!r} has {text[at]!r}, which is no label; "
+                f"spell it out, or add it to the labels"
+            )
+        ids.append(index[text[at : at + size]])
+        at += size
+    return torch.tensor(ids, dtype=torch.int64)
 
 
 def decode(ids: Tensor | Iterable[int], labels: Sequence[str] = ENGLISH_LABELS) -> str:
@@ -66,16 +84,6 @@ def _begins_label(best: Tensor, before: Tensor, blank: int) -> Tensor:
     """True where `best [..., T]` starts a label, with `before [..., 1]` the frame before it."""
     previous = torch.cat([before, best[..., :-1]], dim=-1)
     return (best != previous) & (best != blank)
-
-
-def _check(text: str, source: str, labels: Sequence[str]) -> None:
-    unknown = set(text) - set(labels)
-    if unknown:
-        character = min(unknown, key=text.index)
-        raise ManifestError(
-            f"text {source!r} has {character!r}, which is no label; "
-            f"spell it out, or add it to the labels"
-        )
 
 
 def _english(text: str) -> str:
