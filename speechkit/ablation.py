@@ -1,98 +1,169 @@
-"""Ablation: the same run with one setting changed, each value trained with several seeds."""
+"""Ablation: the same run over a grid of settings, each cell trained with several seeds."""
 
+import json
 import re
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from itertools import combinations
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass, fields
+from itertools import combinations, product
+from multiprocessing import get_context
 from pathlib import Path
-from statistics import mean
+from statistics import mean, stdev
+from time import perf_counter
+from typing import Any
+
+import torch
+from torch import Tensor
 
 from speechkit.checkpoint import load
-from speechkit.config import override
+from speechkit.config import override, write_json
 from speechkit.data import read_manifest
 from speechkit.errors import ConfigError
 from speechkit.evaluation import outputs
 from speechkit.models import Model, build
-from speechkit.models.profile import why_not_streamable
+from speechkit.models.profile import profile
 from speechkit.resume import BEST, RUN
 from speechkit.tasks import task_of
 from speechkit.train import Run, fit
 
+TIME = "train_s.json"
+"""In the folder of a run that was trained without a break: how long that took."""
+
+COMMA = re.compile(r",(?![\w.]+=)(?![^\[]*\])")
+"""Between values: not before a parameter of a component, and not in a list."""
+
 
 @dataclass(frozen=True)
 class Trial:
-    """What one value reached: an error on dev for each seed, as a fraction.
+    """What one cell of the grid reached: an error on dev for each seed, as a fraction.
 
-    `latency_s` is None where the net reads whole utterances. `disagreement` is the share of dev
-    utterances to which models of two seeds answer differently, averaged over pairs of seeds, the
-    prediction difference of arXiv:2102.03349; None with one seed, and for answers per frame.
+    `latency_s` is None where the net reads whole utterances. `prediction_difference` is
+    mean ½ Σ_k |p_k − q_k| over what it says (a clip, a frame) and over pairs of seeds, p and q the
+    probabilities of their models; None with one seed. Shamir et al., arXiv:2010.09931. `train_s`
+    is the mean over the seeds that were trained without a break, None if there are none.
     """
 
-    value: str
+    settings: Mapping[str, str]
     parameters: int
+    macs_per_s: int
     latency_s: float | None
     errors: tuple[float, ...]
-    disagreement: float | None
+    prediction_difference: float | None
+    train_s: float | None
 
     @property
     def error(self) -> float:
         """The mean over the seeds."""
         return mean(self.errors)
 
+    @property
+    def deviation(self) -> float | None:
+        """The standard deviation of the errors, of a sample; None with one seed."""
+        return stdev(self.errors) if len(self.errors) > 1 else None
+
+
+def axes(run: Run, given: Iterable[str]) -> dict[str, list[str]]:
+    """The values of each setting, from `activation=relu,smelu:beta=0.5` and the like.
+
+    What is no setting of a run is one of its model. Commas part values, but not those before
+    `name=` and those in brackets: `activation=prelu:init=0.1,per_channel=false,relu` has two.
+    """
+    found: dict[str, list[str]] = {}
+    for text in given:
+        path, equals, values = text.partition("=")
+        if not equals or not values:
+            raise ConfigError(f"--axis {text!r}: write setting=value,value")
+        if path.partition(".")[0] not in {field.name for field in fields(run)}:
+            path = f"model.{path}"
+        found.setdefault(path, []).extend(COMMA.split(values))
+    return found
+
 
 def ablate(
-    run: Run, path: str, values: Sequence[str], seeds: int, out: Path, device: str = "auto"
+    run: Run,
+    grid: Mapping[str, Sequence[str]],
+    seeds: int,
+    out: Path,
+    device: str = "auto",
+    jobs: int = 1,
 ) -> Iterator[Trial]:
-    """Trains `run` with each of `values` at `path`, as `--set` takes them, and seeds 0, 1, …
+    """Trains `run` in each cell of `grid`, settings and values as `--set` takes them, with the
+    seeds 0, 1, …, in `jobs` processes.
 
-    A run is in `out/VALUE/SEED`; those that are finished are not trained again, those that were
-    interrupted go on. ConfigError for a value that the setting does not take, before anything is
+    A run is in `out/CELL/SEED`; those that are finished are not trained again, those that were
+    interrupted go on. ConfigError for a value that a setting does not take, before anything is
     trained.
     """
-    if seeds < 1 or not values:
-        raise ConfigError(f"{len(values)} values and {seeds} seeds; give at least one of each")
-    runs = {
-        value: [override(run, [f"{path}={value}", f"seed={seed}"]) for seed in range(seeds)]
-        for value in values
-    }
-    for seeded in runs.values():
-        build(seeded[0].model)
-    for value, seeded in runs.items():
-        folders = [out / folder_name(value) / str(variant.seed) for variant in seeded]
-        for variant, folder in zip(seeded, folders, strict=True):
-            fit(variant, folder, resume=(folder / RUN).is_file(), device=device)
-        yield judged(value, [load(folder / BEST) for folder in folders], run.data.dev)
-
-
-def folder_name(value: str) -> str:
-    """A value as the name of a folder."""
-    return re.sub(r"[^\w.=+-]+", "_", value)
-
-
-def judged(value: str, models: Sequence[Model], dev: Path) -> Trial:
-    """The trial of models that differ in their seeds alone."""
-    found = [answers(model, dev) for model in models]
-    comparable = all(isinstance(said, str | int) for _, each in found for said in each)
-    pairs = [
-        mean(one != other for one, other in zip(a, b, strict=True))
-        for (_, a), (_, b) in combinations(found, 2)
+    if seeds < 1 or jobs < 1 or not grid:
+        raise ConfigError(f"{len(grid)} axes, {seeds} seeds, {jobs} jobs; give at least 1 of each")
+    cells = [dict(zip(grid, values, strict=True)) for values in product(*grid.values())]
+    tasks = [
+        (override(run, [*map("=".join, cell.items()), f"seed={seed}"]), folder(out, cell, seed))
+        for cell in cells
+        for seed in range(seeds)
     ]
-    model = models[0]
+    for variant, _ in tasks[::seeds]:
+        build(variant.model)
+    with ExitStack() as stack:
+        each: Any = map
+        if jobs > 1:
+            threads = max(1, torch.get_num_threads() // jobs)
+            pool = ProcessPoolExecutor(
+                jobs, get_context("spawn"), torch.set_num_threads, (threads,)
+            )
+            stack.callback(pool.shutdown, cancel_futures=True)
+            each = pool.map
+        trained = each(_train, *zip(*tasks, strict=True), [device] * len(tasks))
+        for cell in cells:
+            yield judged(cell, [next(trained) for _ in range(seeds)], run.data.dev)
+
+
+def folder(out: Path, cell: Mapping[str, str], seed: int) -> Path:
+    """Where a run of the grid is."""
+    return out / re.sub(r"[^\w.=+,-]+", "_", ",".join(map("=".join, cell.items()))) / str(seed)
+
+
+def _train(run: Run, out: Path, device: str) -> Path:
+    """Trains a run that is not finished, and times it if that is at one go."""
+    begun = (out / RUN).is_file()
+    at_s = perf_counter()
+    fit(run, out, resume=begun, device=device)
+    if not begun:
+        write_json(out / TIME, perf_counter() - at_s)
+    return out
+
+
+def judged(cell: Mapping[str, str], folders: Sequence[Path], dev: Path) -> Trial:
+    """The trial of runs that differ in their seeds alone."""
+    models = [load(folder / BEST) for folder in folders]
+    errors, said = zip(*(heard(model, dev) for model in models), strict=True)
+    differences = [0.5 * (p - q).abs().sum(1).mean().item() for p, q in combinations(said, 2)]
+    times = [folder / TIME for folder in folders if (folder / TIME).is_file()]
+    figures = profile(models[0])
     return Trial(
-        value,
-        sum(parameter.numel() for parameter in model.parameters()),
-        None if why_not_streamable(model) else model.latency_s,
-        tuple(error for error, _ in found),
-        mean(pairs) if pairs and comparable else None,
+        settings=cell,
+        parameters=figures.parameters,
+        macs_per_s=figures.macs_per_s,
+        latency_s=figures.latency_s,
+        errors=errors,
+        prediction_difference=mean(differences) if differences else None,
+        train_s=mean(json.loads(path.read_text()) for path in times) if times else None,
     )
 
 
-def answers(model: Model, dev: Path) -> tuple[float, list[object]]:
-    """A model's error on a manifest, and its answers in one order for all models."""
+def heard(model: Model, dev: Path) -> tuple[float, Tensor]:
+    """A model's error on a manifest, and its probabilities `[N, V]` in one order for all models."""
     task = task_of(model)
-    expected: list[object] = []
-    said: list[object] = []
+    expected: list[Any] = []
+    answers: list[Any] = []
+    said: list[Tensor] = []
     for batch, output in outputs(model, task, read_manifest(dev)):
         expected += task.references(batch, output)
-        said += task.answers(output)
-    return task.error(task.marks(expected, said)), said
+        answers += task.answers(output)
+        probabilities = output.scores.softmax(-1)
+        if output.scores.dim() == 2:
+            said.append(probabilities)
+        else:
+            said += [row[:n] for row, n in zip(probabilities, output.lengths, strict=True)]
+    return task.error(task.marks(expected, answers)), torch.cat(said)

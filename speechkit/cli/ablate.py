@@ -1,4 +1,4 @@
-"""`speechkit ablate`: a recipe with one setting changed, as a table of what each value reached."""
+"""`speechkit ablate`: a recipe over a grid of settings, as a table of what each cell reached."""
 
 import sys
 from collections.abc import Iterator
@@ -10,23 +10,28 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from speechkit.cli.options import Json
-from speechkit.cli.output import show
+from speechkit.cli.output import say, show
 from speechkit.cli.train import load_run
+from speechkit.files import whole_file
 
 if TYPE_CHECKING:
     from speechkit.ablation import Trial
 
-HEADER = (
-    "| value | parameters | latency, s | error | of the seeds | disagreement |\n" + 6 * "|---" + "|"
-)
+PAGE = "ablation.html"
 
 
 def ablate(
     recipe: Annotated[str, typer.Argument(metavar="RUN.py[:function]", help="What to train.")],
-    path: Annotated[str, typer.Argument(help="The setting, such as model.activation.")],
-    values: Annotated[list[str], typer.Argument(help="What to set it to, one after the other.")],
-    out: Annotated[Path, typer.Option(metavar="DIR", help="Where the runs are written.")],
-    seeds: Annotated[int, typer.Option(min=1, help="How often each value is trained.")] = 3,
+    axis: Annotated[
+        list[str],
+        typer.Option(metavar="SETTING=VALUE,VALUE", help="What to vary: activation=relu,silu."),
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", show_default="runs/FUNCTION_ablation", help="Where to write."),
+    ] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="How often each cell is trained.")] = 3,
+    jobs: Annotated[int, typer.Option(min=1, help="How many runs are trained at a time.")] = 1,
     assignments: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="PATH=VALUE", help="Change a setting of all runs."),
@@ -34,16 +39,27 @@ def ablate(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")] = "auto",
     as_json: Json = False,
 ) -> None:
-    """Train a run with each of several values of one setting, and compare them on dev."""
-    from speechkit.ablation import ablate as trials
+    """Train a run with all combinations of some settings' values, and compare them on dev."""
+    from speechkit.ablation import ablate as trials_of
+    from speechkit.ablation import axes
     from speechkit.config import override
+    from speechkit.report.ablation import ablation_page, cells, head
 
-    _, run = load_run(recipe)
+    name, run = load_run(recipe)
     run = override(run, assignments or [])
-    for number, trial in enumerate(_quietly(trials(run, path, values, seeds, out, device))):
-        if number == 0 and not as_json:
-            print(HEADER, flush=True)
-        show({**asdict(trial), "error": trial.error}, row(trial), as_json)
+    grid = axes(run, axis)
+    out = out or Path("runs") / f"{name}_ablation"
+    trials: list[Trial] = []
+    for trial in _quietly(trials_of(run, grid, seeds, out, device, jobs)):
+        if not trials and not as_json:
+            names = head(grid)
+            say(f"{line(names)}\n{line(['---'] * len(names))}")
+        trials.append(trial)
+        row = {**asdict(trial), "error": trial.error, "deviation": trial.deviation}
+        values = [f"`{value}`" for value in trial.settings.values()]
+        show(row, line([*values, *cells(trial)[len(values) :]]), as_json)
+        with whole_file(out / PAGE) as part:
+            part.write_text(ablation_page(f"Ablation of {recipe}", trials), encoding="utf-8")
 
 
 def _quietly(trials: Iterator["Trial"]) -> Iterator["Trial"]:
@@ -56,12 +72,6 @@ def _quietly(trials: Iterator["Trial"]) -> Iterator["Trial"]:
         yield trial
 
 
-def row(trial: "Trial") -> str:
-    """A line of the table."""
-    latency = "whole utterances" if trial.latency_s is None else f"{trial.latency_s:.2f}"
-    seeds = " ".join(f"{error:.3f}" for error in trial.errors)
-    differs = "" if trial.disagreement is None else f"{trial.disagreement:.3f}"
-    return (
-        f"| `{trial.value}` | {trial.parameters:,} | {latency} | {trial.error:.3f} | {seeds} "
-        f"| {differs} |"
-    )
+def line(row: list[str]) -> str:
+    """A row of a Markdown table."""
+    return f"| {' | '.join(row)} |"

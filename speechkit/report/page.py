@@ -78,6 +78,25 @@ def bars(values: Mapping[str, float]) -> str:
     return f'<svg width="600" height="{20 * len(values)}">{"".join(rows)}</svg>'
 
 
+def spread(values: Mapping[str, Sequence[float]]) -> str:
+    """A line for each name with a disc at each value and a tick at their mean, from 0 on."""
+    top = max((max(row) for row in values.values()), default=0) or 1
+    rows = []
+    for i, (name, row) in enumerate(values.items()):
+        middle, mean = 20 * i + 10, 116 + 400 * sum(row) / len(row) / top
+        discs = "".join(
+            f'<circle cx="{116 + 400 * value / top:.1f}" cy="{middle}" r="4"/>' for value in row
+        )
+        rows.append(
+            f'<text x="110" y="{middle + 4}" text-anchor="end">{escape(name)}</text>'
+            f'<path d="M116 {middle}h400" stroke="#ddd"/>'
+            f'<g fill="#2864b4" fill-opacity=".6">{discs}</g>'
+            f'<path d="M{mean:.1f} {middle - 8}v16" stroke="#000" stroke-width="2"/>'
+            f'<text x="526" y="{middle + 4}">{sum(row) / len(row):.4f}</text>'
+        )
+    return f'<svg width="600" height="{20 * len(values)}">{"".join(rows)}</svg>'
+
+
 def curve(
     points: Sequence[Sequence[float]], across: str, up: str, sizes: Sequence[float] = ()
 ) -> str:

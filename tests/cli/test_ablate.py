@@ -1,4 +1,4 @@
-"""`speechkit ablate` prints a row for each value, and JSON lines on request."""
+"""`speechkit ablate` prints a row for each cell, JSON lines on request, and writes a page."""
 
 import json
 from pathlib import Path
@@ -10,22 +10,26 @@ from .test_train import recipe  # noqa: F401  the fixture
 
 
 @pytest.mark.parametrize("as_json", [False, True])
-def test_a_row_for_each_value(recipe: Path, cli: Cli, tmp_path: Path, as_json: bool) -> None:  # noqa: F811
-    flags = ["--json"] if as_json else []
-    values = ["model.activation", "relu", "silu"]
-    out = str(tmp_path / "runs")
-    done = cli("ablate", str(recipe), *values, "--out", out, "--seeds", "1", *flags)
+def test_a_row_for_each_cell(recipe: Path, cli: Cli, tmp_path: Path, as_json: bool) -> None:  # noqa: F811
+    axes = ["--axis", "activation=relu,silu", "--axis", "norm=batch,none"]
+    out = tmp_path / "runs"
+    done = cli("ablate", recipe, *axes, "--out", out, "--seeds", "1", *as_json * ["--json"])
     assert done.code == 0
     lines = done.out.splitlines()
+    cells = [["relu", "batch"], ["relu", "none"], ["silu", "batch"], ["silu", "none"]]
     if as_json:
-        assert [json.loads(line)["value"] for line in lines] == ["relu", "silu"]
+        assert [list(json.loads(line)["settings"].values()) for line in lines] == cells
     else:
-        assert [line.split(" | ")[0] for line in lines[2:]] == ["| `relu`", "| `silu`"]
+        assert lines[0].startswith("| activation | norm | parameters |")
+        assert [line.split(" | ")[:2] for line in lines[2:]] == [
+            [f"| `{activation}`", f"`{norm}`"] for activation, norm in cells
+        ]
         assert len({line.count("|") for line in lines}) == 1
+    assert (out / "ablation.html").read_text().count("<circle") == 4
 
 
 def test_a_wrong_setting_prints_nothing_but_why(recipe: Path, cli: Cli, tmp_path: Path) -> None:  # noqa: F811
-    done = cli("ablate", recipe, "model.activatoin", "relu", "--out", tmp_path / "runs")
+    done = cli("ablate", recipe, "--axis", "activatoin=relu", "--out", tmp_path / "runs")
     assert (done.code, done.out) == (1, "")
     assert "Did you mean 'activation'" in done.err
     assert not (tmp_path / "runs").exists()
