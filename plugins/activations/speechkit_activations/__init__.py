@@ -6,12 +6,11 @@ from typing import Any
 from speechkit import Component, hookimpl
 from speechkit_activations import catalog
 
+_ROUNDED = "the gradient passes the rounding as if it were not there"
 _FOUR_LEVELS = "the gradient in training is one of four levels, for which 2 bits are enough"
 
 EXPECTED_FAILURES = {
-    "activation:activations/analog::check_gradients": (
-        "the gradient passes the rounding as if it were not there"
-    ),
+    "activation:activations/analog::check_gradients": _ROUNDED,
     "activation:activations/helu::check_gradients": (
         "the gradient in training begins a little below zero, where the function does not"
     ),
@@ -20,6 +19,8 @@ EXPECTED_FAILURES = {
     "activation:activations/relu_or_poly::check_gradients": (
         "polynomials learn once their channel is switched from ReLU to them, which is not at first"
     ),
+    "channel:activations/analog_linear::check_gradients": _ROUNDED,
+    "mixer:activations/analog_depthwise::check_gradients": _ROUNDED,
 }
 """Checks of `speechkit.testing` that are known to fail, by id, and why."""
 
@@ -39,6 +40,37 @@ def speechkit_channel_layers() -> list[Component]:
             formula="W2 (g(W x) * V x)",
             paper="arXiv:2002.05202",
             exports=catalog.EVERYWHERE,
+        ),
+        Component(
+            name="relu_linear",
+            factory="speechkit_activations.sparse:relu_linear",
+            summary="Linear layer that reads zeros, also behind a depthwise convolution",
+            formula="W max(x, 0)",
+            paper="arXiv:2310.04564",
+            exports=catalog.EVERYWHERE,
+        ),
+        Component(
+            name="analog_linear",
+            factory="speechkit_activations.analog:AnalogLinear",
+            summary="Linear layer whose weights have few levels and noise, as in analog hardware",
+            formula="noise(quantize(clamp(W))) x",
+            paper="arXiv:2402.02593",
+            example={"noisy": "training"},
+        ),
+    ]
+
+
+@hookimpl
+def speechkit_mixers() -> list[Component]:
+    return [
+        Component(
+            name="analog_depthwise",
+            factory="speechkit_activations.analog:AnalogDepthwise",
+            summary="Depthwise convolution whose weights have few levels and noise",
+            formula="sum_k noise(quantize(clamp(w[c, k]))) x[c, t * stride + k * dilation - left]",
+            paper="arXiv:2402.02593",
+            time="lookahead",
+            example={"noisy": "training"},
         )
     ]
 
@@ -72,6 +104,14 @@ def speechkit_methods() -> list[Component]:
             summary="Bounds the share of channels of relu_or_poly that keep ReLU",
             formula="weight * max(share - budget, 0)",
             paper="arXiv:2308.10134",
+        ),
+        Component(
+            name="prosparse",
+            factory="speechkit_activations.methods:ProSparse",
+            summary="Makes fatrelu give more zeros, with a weight that rises in stages",
+            formula="lambda(t) * sum_layers mean_t(sum_c |y|)",
+            paper="arXiv:2402.13516",
+            example={"factors": "0 0.001 0.01", "ends": "100 200 400"},
         ),
     ]
 

@@ -1,4 +1,4 @@
-"""Hardware that computes with few levels and noise, as seen by an activation."""
+"""Hardware that computes with few levels and noise, as seen by an activation and by weights."""
 
 import math
 from typing import Any
@@ -6,21 +6,48 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from speechkit import ops
 from speechkit.component import Spec
+from speechkit.nn import Chunk, DepthwiseConv, LookAhead, Pointwise
 from speechkit.plugins import registry
 
 
-class Analog(nn.Module):
-    """An activation between two layers of analog hardware.
+class Hardware(nn.Module):
+    """What goes into a layer of analog hardware, and what comes out of it.
 
-        noise → clamp to [−1, 1] → precision → activation → clamp → precision → noise
+        into: clamp to [−1, 1] → precision → noise
+        out:  noise → clamp to [−1, 1] → precision
 
-    The first three are the output side of the layer before, the last three the input side of the
-    layer after. Precision is 2^bits − 1 levels in each half; the noise is Gaussian, of which the
-    share `leakage` is larger than half a level. Gradients pass precision unchanged and end where
-    the clamp does. The noise stays on in evaluation, as hardware's does, unless `noisy` is
-    training. Noise of weights is not part of it. Shape: as the activation's.
+    Precision is 2^bits − 1 levels in each half; the noise is Gaussian, of which the share `leakage`
+    is larger than half a level. Gradients pass precision unchanged and end where the clamp does.
+    The noise stays on in evaluation, as hardware's does, unless `noisy` is training.
     Shah & Youngblood, arXiv:2402.02593.
+    """
+
+    def __init__(self, bits: int, leakage: float, noisy: str) -> None:
+        super().__init__()
+        if noisy not in ("always", "training"):
+            raise ValueError(f"noisy={noisy!r}: give always or training")
+        self.bits, self.sigma, self.noisy = bits, noise_sigma(bits, leakage), noisy
+
+    def into(self, x: Tensor) -> Tensor:
+        return self.disturb(quantize(x.clamp(-1, 1), self.bits))
+
+    def out(self, x: Tensor) -> Tensor:
+        return quantize(self.disturb(x).clamp(-1, 1), self.bits)
+
+    def disturb(self, x: Tensor) -> Tensor:
+        """x with noise, where there is any."""
+        if not self.training and self.noisy == "training":
+            return x
+        return x + self.sigma * torch.randn_like(x)
+
+
+class Analog(nn.Module):
+    """An activation between two layers of analog hardware: out of one, f, and into the next.
+
+    y = into(f(out(x))) of `Hardware`. The noise of weights is that of `analog_linear` and
+    `analog_depthwise`. Shape: as the activation's. Shah & Youngblood, arXiv:2402.02593.
     """
 
     def __init__(
@@ -32,21 +59,63 @@ class Analog(nn.Module):
         noisy: str = "always",
     ) -> None:
         super().__init__()
-        if noisy not in ("always", "training"):
-            raise ValueError(f"noisy={noisy!r}: give always or training")
         self.activation = registry().build("activation", Spec.parse(activation), channels)
-        self.bits, self.sigma, self.noisy = bits, noise_sigma(bits, leakage), noisy
+        self.hardware = Hardware(bits, leakage, noisy)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = quantize(self.disturb(x).clamp(-1, 1), self.bits)
-        y: Tensor = self.activation(x)
-        return self.disturb(quantize(y.clamp(-1, 1), self.bits))
+        return self.hardware.into(self.activation(self.hardware.out(x)))
 
-    def disturb(self, x: Tensor) -> Tensor:
-        """x with noise, where there is any."""
-        if not self.training and self.noisy == "training":
-            return x
-        return x + self.sigma * torch.randn_like(x)
+
+class AnalogLinear(Pointwise):
+    """y = W' x with W' = into(W) of `Hardware`, drawn anew in each call.
+
+    Shape: as `linear`, whose weights it takes. Shah & Youngblood, arXiv:2402.02593.
+    """
+
+    def __init__(
+        self,
+        c_in: int,
+        c_out: int,
+        bits: int = 4,
+        leakage: float = 0.5,
+        noisy: str = "always",
+    ) -> None:
+        super().__init__(c_in, c_out)
+        self.hardware = Hardware(bits, leakage, noisy)
+
+    def forward(self, c: Chunk) -> Chunk:
+        y = ops.linear(c.x.transpose(1, 2), self.hardware.into(self.weight)).transpose(1, 2)
+        return Chunk(y, c.valid)
+
+
+class AnalogDepthwise(DepthwiseConv):
+    """A depthwise convolution with weights into(w) of `Hardware`, drawn anew in each call.
+
+    Shape: as `depthwise`, whose weights it takes. Shah & Youngblood, arXiv:2402.02593.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        kernel: int,
+        stride: int = 1,
+        dilation: int = 1,
+        lookahead: LookAhead = "same",
+        bits: int = 4,
+        leakage: float = 0.5,
+        noisy: str = "always",
+    ) -> None:
+        super().__init__(channels, kernel, stride, dilation, lookahead)
+        self.hardware = Hardware(bits, leakage, noisy)
+
+    def forward(self, c: Chunk) -> Chunk:
+        weight, padding = self.hardware.into(self.weight), (self.left, self.right)
+        y = ops.depthwise_conv(c.x, weight, self.stride, self.dilation, padding, c.valid)
+        return Chunk(y, self.own(c.valid))
+
+    def convolve(self, window: Tensor) -> Tensor:
+        weight = self.hardware.into(self.weight)
+        return ops.depthwise_conv(window, weight, self.stride, self.dilation)
 
 
 def quantize(x: Tensor, bits: int) -> Tensor:

@@ -1,8 +1,12 @@
-"""Functions that give zeros below a threshold. Shape of all: `[B, C, T]` → the same."""
+"""Functions that give zeros below a threshold, and a 1×1 layer that reads such zeros.
+
+Shape of the functions: `[B, C, T]` → the same.
+"""
 
 import torch
 from torch import Tensor, nn
 
+from speechkit.nn import FrameWise, Pointwise, Serial, StreamLayer
 from speechkit.ops import Activation
 
 
@@ -22,16 +26,40 @@ class ShiftedReLU(nn.Module):
 
 
 class FATReLU(nn.Module):
-    """y = x where x ≥ threshold, otherwise 0. Song et al., arXiv:2402.13516."""
+    """y = x where x ≥ threshold, otherwise 0; in the first `relu_calls` calls in training, ReLU.
 
-    def __init__(self, channels: int, threshold: float = 0.01) -> None:
+    With `relu_calls`, `calls`, saved with the weights, counts calls in training, so `relu_calls`
+    are steps of the run times its `accumulate`. Song et al., arXiv:2402.13516, who put the
+    threshold in at the end.
+    """
+
+    calls: Tensor
+
+    def __init__(self, channels: int, threshold: float = 0.01, relu_calls: int = 0) -> None:
         super().__init__()
-        self.threshold = threshold
+        self.threshold, self.relu_calls = threshold, relu_calls
+        if relu_calls:
+            self.register_buffer("calls", torch.tensor(0))
 
     def forward(self, x: Tensor) -> Tensor:
+        threshold: float | Tensor = self.threshold
+        if self.training and self.relu_calls:
+            self.calls += 1
+            threshold = torch.where(self.calls > self.relu_calls, threshold, 0.0)
         # this way round a NaN stays
-        return torch.where(x < self.threshold, 0.0, x)
+        return torch.where(x < threshold, 0.0, x)
 
     @property
-    def native(self) -> Activation:
+    def native(self) -> Activation | None:
+        if self.training and self.relu_calls:
+            return None
         return Activation("pieces", (self.threshold,), ((0, 0, 0), (0, 1, 0)))
+
+
+def relu_linear(c_in: int, c_out: int) -> StreamLayer:
+    """y = W max(x, 0): behind a depthwise convolution, whose output has no zeros of its own.
+
+    Shape: `[B, c_in, T]` → `[B, c_out, T]`. After the second stage of Mirzadeh et al.,
+    arXiv:2310.04564, who put a ReLU behind each norm that a product reads.
+    """
+    return Serial(activation=FrameWise(nn.ReLU()), linear=Pointwise(c_in, c_out))

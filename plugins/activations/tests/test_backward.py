@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -15,6 +17,8 @@ from speechkit_activations.backward import (
 from speechkit_activations.stochastic import Stochastic
 from torch import Tensor, nn
 
+import speechkit as sk
+from speechkit.models import Block, MatchboxNet
 from speechkit.nn import BatchNorm, Chunk, as_layer
 from speechkit.nn.joined import Joined
 from speechkit.testing import assert_close
@@ -101,10 +105,10 @@ def test_paper_115_two_bits_are_saved_of_each_value(module: nn.Module, dtype: to
 
 
 @pytest.mark.parametrize(
-    ("function", "slopes", "bounds", "square", "largest"),
+    ("function", "slopes", "bounds", "square", "of_relu", "largest"),
     [
-        (F.gelu, GELU_SLOPES, GELU_BOUNDS, 0.0095, 0.156),
-        (F.silu, SILU_SLOPES, SILU_BOUNDS, 0.0399, 0.256),
+        (F.gelu, GELU_SLOPES, GELU_BOUNDS, 0.0095, 0.0618, 0.156),
+        (F.silu, SILU_SLOPES, SILU_BOUNDS, 0.0399, 0.3163, 0.256),
     ],
 )
 def test_paper_115_the_three_relus_lie_near_the_function(
@@ -112,13 +116,16 @@ def test_paper_115_the_three_relus_lie_near_the_function(
     slopes: tuple[float, ...],
     bounds: tuple[float, ...],
     square: float,
+    of_relu: float,
     largest: float,
 ) -> None:
     x = torch.linspace(-40, 40, 800_001, dtype=torch.float64)
     near = sum(a * torch.relu(x - c) for a, c in zip(slopes, bounds, strict=True))
-    off = near - function(x)  # type: ignore[operator]
+    off, plain = near - function(x), torch.relu(x) - function(x)  # type: ignore[operator]
     assert sum(slopes) == pytest.approx(1)
-    assert float(off.square().sum() * (x[1] - x[0])) == pytest.approx(square, abs=1e-4)
+    for difference, expected in ((off, square), (plain, of_relu)):
+        found = float(difference.square().sum() * (x[1] - x[0]))
+        assert found == pytest.approx(expected, abs=1e-4)
     assert float(off.abs().max()) == pytest.approx(largest, abs=2e-3)
 
 
@@ -197,6 +204,17 @@ def test_paper_028_training_ends_in_relu(line: Tensor) -> None:
     restored = Stochastic(1, p=1.0, steps=20, switch_at=0.9)
     restored.load_state_dict(module.state_dict())
     assert torch.equal(restored(line), torch.relu(line)), "the schedule goes on"
+
+
+def test_paper_028_a_folder_keeps_p_and_the_schedule(tmp_path: Path) -> None:
+    blocks = Block(channels=4, kernel=3, stride=2), Block(channels=4, kernel=1, separable=False)
+    activation = "stochastic:p=0.7,steps=20,switch_at=0.9"
+    model = sk.build(MatchboxNet(labels=("a", "b"), blocks=blocks, activation=activation))
+    for _ in range(3):
+        model.train()(0.1 * torch.randn(1, 4000))
+    sk.save(model, tmp_path / "model")
+    found = [m for m in sk.load(tmp_path / "model").modules() if isinstance(m, Stochastic)]
+    assert [(m.p, m.switch, int(m.calls)) for m in found] == [(0.7, 18, 3)] * 2
 
 
 def test_paper_028_a_sample_is_not_exported_in_silence() -> None:

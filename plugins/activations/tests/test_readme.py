@@ -12,7 +12,7 @@ PAGE = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
 def test_its_code_runs() -> None:
     names: dict[str, object] = {}
     blocks = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
-    assert len(blocks) == 3
+    assert len(blocks) == 4
     for block in blocks:
         exec(block, names)
 

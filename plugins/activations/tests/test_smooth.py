@@ -95,6 +95,7 @@ def test_paper_009_golu_at_zero_and_its_minimum() -> None:
     assert_close("slope", torch.tensor([math.exp(-1)], dtype=zero.dtype), slope(golu, zero), 1e-12)
     x = torch.linspace(-1, 0, 1_000_001, dtype=torch.float64)
     least = golu(x).argmin()
+    assert golu(torch.linspace(-50, 50, 10_001, dtype=torch.float64)).min() > golu(x)[least]
     assert abs(golu(x)[least] + 0.0972601) < 1e-7
     assert abs(x[least] + 0.567145) < 2e-6
 
@@ -121,7 +122,10 @@ def test_paper_009_golu_narrows_the_distribution_most() -> None:
     found = [variance(module(x)) for module in modules]
     expected = [0.2526, 0.3131, 0.3408, 0.3456, 0.3945]
     assert found == pytest.approx(expected, abs=1e-4)
-    assert float((weight * GoLU(1)(x) ** 2).sum()) == pytest.approx(0.3196, abs=1e-4)
+    squares = [float((weight * module(x) ** 2).sum()) for module in (*modules, SmeLU(1))]
+    assert squares[0] == pytest.approx(0.3196, abs=1e-4)
+    gains = [square**-0.5 for square in squares]
+    assert gains == pytest.approx([1.769, 1.677, 1.414, 1.534, 1.487, 1.380], abs=1e-3)
 
 
 def test_paper_011_swish_from_half_linear_to_relu(line: Tensor) -> None:
@@ -254,6 +258,7 @@ def test_paper_079_mish_minimum_slope_and_tails() -> None:
     for dtype in (torch.float16, torch.float32):
         far = torch.tensor([-1e4, 1e4], dtype=dtype)
         assert torch.isfinite(mish(1)(far)).all()
+    assert torch.autograd.gradcheck(mish(1), (x[::10].clone().requires_grad_(),))
 
 
 @pytest.mark.parametrize("module", [SmeLU(2, 0.5), GSmeLU(2, 0.5, 1.0, 0.1), Swish(2, 1.5)])

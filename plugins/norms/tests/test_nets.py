@@ -1,5 +1,6 @@
 """A tiny QuartzNet with each of the norms learns, streams, and comes back from its folder."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,7 @@ import torch
 
 import speechkit as sk
 from speechkit.errors import SpeechkitError, StreamError
+from speechkit.export.onnx import Onnx
 from speechkit.infer import stream_scores
 from speechkit.models import Block, Model, Net, QuartzNet
 from speechkit.plugins import registry
@@ -90,6 +92,17 @@ def test_it_learns_streams_and_comes_back(model: Model, tmp_path: Path) -> None:
     with torch.inference_mode():
         assert torch.equal(again(audio[None]).scores[0], scores)
         torch.testing.assert_close(ready(audio[None]).scores[0], scores, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("streaming", [False, True])
+def test_running_has_an_onnx_form(streaming: bool, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = sk.build(replace(net({"norm": "running"}), blocks=(BLOCKS[0], BLOCKS[2])))
+    learn(model)
+    audio = 0.1 * torch.randn(2, 24000, generator=torch.Generator().manual_seed(1))
+    # it compares the file with the model itself
+    Onnx(streaming)(model, (audio, torch.tensor([24000, 17000])), tmp_path / "model.onnx")
 
 
 def test_a_folder_names_the_plugin_and_what_to_install(
