@@ -64,7 +64,7 @@ def speechkit_mixers() -> list[Component]:
     return [
         _COMPONENT(
             name="cheb_conv",
-            factory="speechkit_kan.cheb_conv:ChebConv",
+            factory="speechkit_kan.conv:ChebConv",
             summary="Depthwise convolution with a linear and a Chebyshev part in each tap",
             formula="sum_k w_ck x[c,t+k] + a_ck sum_n b_ckn T_n(tanh(x[c,t+k]))",
             paper="arXiv:2410.05500",
@@ -79,8 +79,8 @@ def speechkit_blocks() -> list[Component]:
         _COMPONENT(
             name="rkan",
             factory="speechkit_kan.rkan:rkan",
-            summary="The plain block and a narrow Chebyshev convolution beside it",
-            formula="block(x) + BN(expand(cheb_conv(reduce(x))))",
+            summary="The plain block and a narrow convolution of learned functions beside it",
+            formula="block(x) + BN(expand(kan_conv(reduce(x))))",
             paper="arXiv:2410.05500",
             time="lookahead",
         )

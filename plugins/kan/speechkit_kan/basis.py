@@ -45,6 +45,16 @@ def chebyshev_sum(x: Tensor, coefficients: Tensor) -> Tensor:
     return coefficients[:, 0] + x * later - last
 
 
+def radial(x: Tensor, places: Tensor) -> Tensor:
+    """exp(−((x − p) / h)²) for each of G even places p, h apart: `[...]` → `[..., G]`."""
+    return (-((x.unsqueeze(-1) - places) / (places[1] - places[0])).square()).exp()
+
+
+def even_knots(grid: int, order: int) -> Tensor:
+    """Knots of `grid` even intervals of [−1, 1] and `order` beyond each end, one after another."""
+    return torch.arange(-order, grid + order + 1) * (2 / grid) - 1
+
+
 def b_splines(x: Tensor, knots: Tensor, order: int) -> Tensor:
     """The B-splines of degree `order` of each channel (Cox and de Boor).
 

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from speechkit_kan.basis import b_splines, squashing
+from speechkit_kan.basis import b_splines, even_knots, squashing
 from speechkit_kan.edges import EdgeLayer, at_least
 
 
@@ -39,8 +39,7 @@ class BSplineKAN(EdgeLayer):
         self.coefficients = nn.Parameter(torch.empty(c_out, c_in, grid + order))
         nn.init.uniform_(self.coefficients, -noise / (2 * grid), noise / (2 * grid))
         self.scale = nn.Parameter(torch.ones(c_out, c_in)) if scaler else None
-        lines = torch.arange(-order, grid + order + 1) * (2 / grid) - 1
-        self.register_buffer("knots", lines.repeat(c_in, 1))
+        self.register_buffer("knots", even_knots(grid, order).repeat(c_in, 1))
 
     def features(self, x: Tensor) -> Tensor:
         splines = b_splines(self.squash(x), self.knots, self.order)

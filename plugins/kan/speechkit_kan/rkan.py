@@ -1,5 +1,7 @@
 """A block with a learned-function convolution beside it."""
 
+from collections.abc import Callable
+
 from torch import Tensor, nn
 
 from speechkit.errors import ComponentError
@@ -13,7 +15,7 @@ from speechkit.nn import (
     StreamLayer,
     plain_block,
 )
-from speechkit_kan.cheb_conv import ChebConv
+from speechkit_kan.conv import ChebConv, KANConv, RadialConv, SplineConv
 from speechkit_kan.edges import at_least
 
 
@@ -25,6 +27,11 @@ class Gate(nn.Module):
 
 
 MERGES = {"add": Add, "mult_sigmoid": Gate}
+BASES: dict[str, Callable[..., KANConv]] = {
+    "cheb": ChebConv,
+    "bspline": SplineConv,
+    "rbf": RadialConv,
+}
 
 
 def rkan(
@@ -35,30 +42,36 @@ def rkan(
     depth: int = 1,
     reduce: int = 4,
     kernel: int = 3,
+    basis: str = "cheb",
     degree: int = 3,
     shared: bool = True,
     merge: str = "add",
     zero_gamma: bool = False,
     skip: int = 0,
 ) -> StreamLayer:
-    """y = block(x) + BatchNorm(expand(ChebConv(reduce(x)))), block being the plain one.
+    """y = block(x) + BatchNorm(expand(kan_conv(reduce(x)))), block being the plain one.
 
-    `reduce` divides the channels in between. `merge` "mult_sigmoid" multiplies the block by
-    1 + sigmoid of the branch instead. With `zero_gamma` an added branch starts at 0. The first
-    `skip` blocks are left plain; the paper's best has the branch at the end of the net alone.
+    `reduce` divides the channels in between. The taps are sums of Chebyshev polynomials up to
+    `degree` ("cheb"), of B-splines ("bspline") or of bells ("rbf"). `merge` "mult_sigmoid"
+    multiplies the block by 1 + sigmoid of the branch instead. With `zero_gamma` an added branch
+    starts at 0. The first `skip` blocks are left plain; the paper's best has the branch at the end
+    of the net alone.
     RKAN, arXiv:2410.05500.
     """
     at_least(reduce=(reduce, 1))
     if merge not in MERGES:
         raise ComponentError(f"merge={merge!r}: give one of {', '.join(MERGES)}")
+    if basis not in BASES:
+        raise ComponentError(f"basis={basis!r}: give one of {', '.join(BASES)}")
     block = plain_block(c_in, c_out, make_body, index, depth)
     if index < skip:
         return block
     narrow = max(1, c_in // reduce)
     shape = kernel, make_body.stride, 1, make_body.lookahead
+    own = {"degree": degree} if basis == "cheb" else {}
     branch = Serial(
         reduce=Pointwise(c_in, narrow),
-        kan=ChebConv(narrow, *shape, degree=degree, shared=shared),
+        kan=BASES[basis](narrow, *shape, shared=shared, **own),
         expand=Pointwise(narrow, c_out),
         norm=(norm := BatchNorm(c_out)),
     )

@@ -4,8 +4,9 @@ import math
 
 import pytest
 import torch
-from speechkit_kan.cheb_conv import ChebConv
-from speechkit_kan.rkan import rkan
+import torch.nn.functional as F
+from speechkit_kan.conv import ChebConv, KANConv, RadialConv, SplineConv
+from speechkit_kan.rkan import BASES, rkan
 from torch import Tensor, nn
 
 from speechkit.errors import ComponentError
@@ -132,9 +133,52 @@ def test_paper_065_the_first_blocks_may_be_left_plain() -> None:
     assert kinds == [False, False, True]
 
 
-def test_another_merge_is_refused() -> None:
+@pytest.mark.parametrize(("make", "functions"), [(SplineConv, 5 + 3), (RadialConv, 8)])
+def test_paper_065_the_other_forms(make: type[KANConv], functions: int) -> None:
+    torch.manual_seed(0)
+    conv = make(2, 3, stride=2, dilation=2, lookahead=1).double()
+    nn.init.normal_(conv.scale)
+    x = frames(2, 11)
+    y = conv(Chunk.of(x)).x
+    # four frames of zeros stand before the first, one behind the last
+    given = F.pad(x.transpose(1, 2), (0, 0, conv.left, 3))
+    terms = torch.cat([F.silu(given)[..., None], conv.functions(given)], 3)
+    rest = conv.scale[..., None] * conv.coefficients
+    weights = torch.cat([conv.weight.transpose(1, 2), rest], 2)
+    taps = torch.stack([terms[:, 2 * k : 2 * k + 11 : 2] for k in range(3)], 3)
+    assert_close("taps", torch.einsum("btckn,ckn->bct", taps, weights), y, 1e-12)
+    assert size(conv) == 2 * (3 + 3 + 3 * functions)
+    check_stream(conv, frames(2), torch.tensor([30, 13]))
+
+
+def test_paper_065_bells_stand_from_minus_two_to_two() -> None:
+    conv = RadialConv(1, 3, grid=5).double()
+    at = torch.arange(-2.0, 3).double()[:, None]
+    expected = (-(at - at.T).square()).exp()
+    assert_close("bells", expected, conv.functions(at[None])[0, :, 0], 1e-12)
+
+
+@pytest.mark.parametrize("basis", BASES)
+def test_paper_065_any_basis_in_a_block(basis: str) -> None:
+    torch.manual_seed(0)
+    plain = plain_block(8, 6, body_maker()).double().eval()
+    torch.manual_seed(0)
+    block = rkan(8, 6, body_maker(), basis=basis, zero_gamma=True).double().eval()
+    c = Chunk.of(frames())
+    assert torch.equal(block(c).x, plain(c).x)
+    nn.init.ones_(branch(block).norm.weight)
+    check_stream(block, frames(), torch.tensor([30, 13]))
+    block(c).x.square().sum().backward()
+    coefficients = branch(block).kan.coefficients
+    assert coefficients.grad is not None
+    assert coefficients.grad.any()
+
+
+def test_another_merge_or_basis_is_refused() -> None:
     with pytest.raises(ComponentError, match="merge='film': give one of add, mult_sigmoid"):
         rkan(8, 6, body_maker(), merge="film")
+    with pytest.raises(ComponentError, match="basis='fourier': give one of cheb, bspline, rbf"):
+        rkan(8, 6, body_maker(), basis="fourier")
 
 
 def branch(block: StreamLayer) -> nn.Module:

@@ -29,7 +29,11 @@ def test_paper_070_a_layout_is_a_row_of_layers(layout: str, layers: str) -> None
 def test_paper_070_so_many_parameters() -> None:
     head = kan_frame(8, 3, "FKF", hidden=5)
     spline = 5 * 5 * (5 + 3) + 5 * 5 + 5 * 5
-    assert sum(p.numel() for p in head.parameters()) == 8 * 5 + 5 + spline + 5 * 3 + 3
+    count = sum(p.numel() for p in head.parameters())
+    assert count == 8 * 5 + 5 + spline + 5 * 3 + 3
+    # the control with as many parameters
+    control = kan_frame(8, 3, "FF", hidden=26)
+    assert sum(p.numel() for p in control.parameters()) == pytest.approx(count, rel=0.01)
 
 
 def test_a_clip_is_the_layers_of_its_mean() -> None:

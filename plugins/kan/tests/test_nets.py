@@ -27,6 +27,8 @@ PARTS: dict[str, dict[str, Any]] = {
     "cheb_conv": {"mixer": "cheb_conv"},
     "cheb_conv shared": {"mixer": "cheb_conv:shared=true"},
     "rkan": {"block": "rkan"},
+    "rkan bspline": {"block": "rkan:basis=bspline"},
+    "rkan rbf": {"block": "rkan:basis=rbf"},
 }
 HEADS = {layout: f"kan_dense:layout={layout}" for layout in ("FKF", "K", "KF", "FK", "KK", "FF")}
 

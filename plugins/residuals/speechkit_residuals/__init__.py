@@ -194,11 +194,38 @@ def speechkit_stacks() -> list[Component]:
         _STACK(
             name="dense_easter",
             factory="speechkit_residuals.easter:dense_easter",
-            summary="Easter2.0: a chain of projections beside the blocks, squeeze and excitation",
-            formula="relu(old' + SE(block(data))), old' = norm(P old) + norm(Q data)",
+            summary="Easter2.0: a chain of projections joins the shortcuts; squeeze and excitation",
+            formula="act(old' + SE(body(data))), old' = norm(P old) + shortcut(data)",
             paper="arXiv:2205.14879",
             example={"reduction": 2},
         ),
+    ]
+
+
+@hookimpl
+def speechkit_stems() -> list[Component]:
+    return [
+        _COMPONENT(
+            name="space_to_depth",
+            factory="speechkit_residuals.space_to_depth:space_to_depth",
+            summary="The frames of a stride side by side, which loses nothing",
+            formula="y[s * C + c, t] = x[c, t * stride + s]",
+            paper="arXiv:1802.07088",
+            time="lookahead",
+        )
+    ]
+
+
+@hookimpl
+def speechkit_losses() -> list[Component]:
+    return [
+        Component(
+            name="focal_ctc",
+            factory="speechkit_residuals.focal_ctc:FocalCTC",
+            summary="CTC that counts sure utterances less",
+            formula="alpha * (1 - p)^gamma * -ln(p), p = P(targets | scores)",
+            paper="arXiv:2205.14879",
+        )
     ]
 
 
@@ -207,7 +234,7 @@ def speechkit_augmentations() -> list[Component]:
     return [
         Component(
             name="taco",
-            factory="speechkit_residuals.easter:Taco",
+            factory="speechkit_residuals.taco:Taco",
             summary="Tiling and corruption: stretches of noise or of one value",
             formula="each tile of U{min_frames, max_frames} frames filled with chance share",
             paper="arXiv:2205.14879",

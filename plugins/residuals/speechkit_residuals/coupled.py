@@ -4,7 +4,14 @@ from collections.abc import Iterator
 
 from speechkit.errors import ComponentError
 from speechkit.nn import BodyMaker, Residual, Serial, StreamLayer
-from speechkit_residuals.parts import before, chosen, matched, narrow_only, pre_activated
+from speechkit_residuals.parts import (
+    before,
+    chosen,
+    matched,
+    narrow_only,
+    pre_activated,
+    squeeze_excite,
+)
 from speechkit_residuals.reversible import Coupling, ReversibleSequence
 
 
@@ -62,28 +69,36 @@ def mbconv(
     index: int = 0,
     depth: int = 1,
     expand: int = 6,
+    reduction: int = 0,
 ) -> StreamLayer:
     """y = shortcut(x) + inverted bottleneck(x), without an activation behind the sum.
 
-    Sandler et al., arXiv:1801.04381; Pendse et al., arXiv:2104.09648.
+    `reduction` divides the channels within squeeze and excitation, which 0 leaves out. Sandler et
+    al., arXiv:1801.04381; Pendse et al., arXiv:2104.09648.
     """
     narrow_only("mbconv", make_body)
-    body = inverted_bottleneck(make_body, c_in, c_out, expand)
+    if reduction < 0:
+        raise ComponentError(f"block mbconv: reduction={reduction}; give at least 1, or 0")
+    body = inverted_bottleneck(make_body, c_in, c_out, expand, reduction)
     merge = make_body.merge(c_out, index, depth)
     return Residual(body, matched(make_body, c_in, c_out), merge)
 
 
-def inverted_bottleneck(make_body: BodyMaker, c_in: int, c_out: int, expand: int) -> Serial:
+def inverted_bottleneck(
+    make_body: BodyMaker, c_in: int, c_out: int, expand: int, reduction: int = 0
+) -> Serial:
     """1×1 to expand · c_in channels, a mixer over time, 1×1 to c_out: each with its norm, all but
-    the last with an activation."""
+    the last with an activation; `reduction` puts squeeze and excitation before the last."""
     inner = expand * c_in
     shape = make_body.kernel, make_body.stride, make_body.dilation, make_body.lookahead
+    excite = {"excite": squeeze_excite(inner, reduction)} if reduction else {}
     return Serial(
         widen=make_body.shortcut(c_in, inner),
         after_widen=make_body.after(inner),
         mixer=make_body.mixer(inner, *shape),
         norm=make_body.norm(inner),
         after_mixer=make_body.after(inner),
+        **excite,
         narrow=make_body.shortcut(inner, c_out),
     )
 

@@ -1,43 +1,36 @@
-"""Easter2.0's dense residual with squeeze and excitation, and TACo, arXiv:2205.14879."""
+"""Easter2.0: a dense residual with squeeze and excitation, arXiv:2205.14879."""
 
-from dataclasses import dataclass
-from typing import ClassVar, Literal
+from functools import partial
+from itertools import groupby
 
-import torch
-from torch import Generator, Tensor, nn
+from torch import Tensor, nn
 
 from speechkit.errors import ComponentError
-from speechkit.nn import (
-    Add,
-    BatchNorm,
-    FrameWise,
-    Pointwise,
-    Residual,
-    RunningAverage,
-    Serial,
-    StreamLayer,
-)
-from speechkit_residuals.parts import cat_channels, chosen, widths
-from speechkit_residuals.rglru import Multiply
-
-FILLS = "noise", "min", "max", "mean"
+from speechkit.models import Block, QuartzNet
+from speechkit.nn import Add, BatchNorm, FrameWise, Pointwise, Residual, Serial, StreamLayer
+from speechkit.text import ENGLISH_LABELS
+from speechkit_residuals.parts import cat_channels, squeeze_excite, widths
 
 
-def squeeze_excite(channels: int, reduction: int = 8) -> StreamLayer:
-    """y = x · sigmoid(V ReLU(U m)), m the mean of the valid frames so far.
+def easter2(labels: tuple[str, ...] = ENGLISH_LABELS) -> QuartzNet:
+    """The config of Easter2.0, for 80 mel bands: a label or blank every 40 ms.
 
-    At a row's last frame m is the mean of the utterance. U `[C / reduction, C]`. Hu et al.,
-    arXiv:1709.01507.
+    The paper's dropout rises from 0.2 to 0.4 through the net; here it is 0.2 everywhere.
     """
-    inner = max(1, channels // reduction)
-    gate = Serial(
-        mean=RunningAverage(),
-        squeeze=Pointwise(channels, inner, bias=True),
-        relu=FrameWise(nn.ReLU()),
-        excite=Pointwise(inner, channels, bias=True),
-        sigmoid=FrameWise(nn.Sigmoid()),
+    row = partial(Block, separable=False)
+    return QuartzNet(
+        labels=labels,
+        blocks=(
+            row(channels=128, kernel=3, stride=2, copies=2),
+            *(row(channels=256, kernel=kernel, repeat=3, residual=True) for kernel in (5, 7, 9)),
+            row(channels=512, kernel=11, dilation=2),
+            row(channels=512, kernel=1),
+        ),
+        frontend="log_mel:n_mels=80",
+        stack="dense_easter",
+        norm="batch:eps=1e-5,momentum=0.003",
+        dropout=0.2,
     )
-    return Residual(StreamLayer(), gate, Multiply())
 
 
 class Part(nn.Module):
@@ -59,98 +52,88 @@ class Twice(nn.Module):
 
 
 class Joint(nn.Module):
-    """(ReLU(old + body), old) side by side."""
+    """(merge(old, body), old) side by side."""
+
+    def __init__(self, merge: nn.Module) -> None:
+        super().__init__()
+        self.merge = merge
 
     def forward(self, old: Tensor, body: Tensor) -> Tensor:
-        return cat_channels([(old + body).relu(), old])
+        return cat_channels([self.merge(old, body), old])
+
+
+class Beside(nn.Module):
+    """(data, old) side by side."""
+
+    def forward(self, old: Tensor, data: Tensor) -> Tensor:
+        return cat_channels([data, old])
 
 
 def dense_easter(blocks: list[StreamLayer], reduction: int = 8) -> StreamLayer:
-    """Units (data, old) → (ReLU(old' + SE(block(data))), old'), old' = norm(P old) + norm(Q data).
+    """Units (data, old) → (after(old' + SE(body(data))), old'),
 
-    So what was before reaches every unit through the chain of `old`, which begins as the first
-    block's output. `reduction` 0 leaves squeeze and excitation out.
+        old' = norm(P old) + shortcut(data).
+
+    A unit is a residual block that activates its sum, such as `plain`, and body, shortcut and after
+    are its own. Through the chain of `old`, which begins as the input of a run of units, what was
+    before reaches all of them. Other blocks stay in a row, as does the first, whose input the stack
+    does not know. `reduction` 0 leaves squeeze and excitation out.
     """
     if reduction < 0:
         raise ComponentError(f"stack dense_easter: reduction={reduction}; give at least 1, or 0")
     channels = widths("dense_easter", blocks)
-    first, *rest = blocks
-    if not rest:
-        return Serial(first=first)
+    row, rest = blocks[:1], range(1, len(blocks))
+    if not any(_is_unit(blocks[index]) for index in rest):
+        raise ComponentError(
+            "stack dense_easter: no block behind the first activates the sum of a body and a "
+            "shortcut; give residual rows and block plain, identity or res2"
+        )
+    for dense, indices in groupby(rest, lambda index: _is_unit(blocks[index])):
+        start, *more = indices
+        run = blocks[start : start + 1 + len(more)]
+        row += [_chained(run, channels[start - 1], reduction)] if dense else run
+    return Serial(*row)
+
+
+def _is_unit(block: StreamLayer) -> bool:
+    parts = dict(block.named_children())
+    return list(parts) == ["sum", "after"] and isinstance(parts["sum"], Residual)
+
+
+def _chained(blocks: list[StreamLayer], channels: int, reduction: int) -> Serial:
     units: list[StreamLayer] = []
-    before = (channels[0], channels[0])
-    for block, width in zip(rest, channels[1:], strict=True):
-        if (block.stride, block.rate) != (1, 1):
-            raise ComponentError("stack dense_easter: a block with a stride; give it to the stem")
-        units.append(_unit(block, before, width, reduction))
-        before = width, width
-    data = FrameWise(Part(0, channels[-1]), channels[-1])
+    data = old = channels
+    for block in blocks:
+        total, after = block.children()
+        assert isinstance(total, Residual)
+        assert isinstance(after, StreamLayer)
+        units.append(_unit(total, after, data, old, reduction))
+        data, old = block.channels_out(data), total.channels_out(data)
     return Serial(
-        first=first, twice=FrameWise(Twice(), 2 * channels[0]), units=Serial(*units), data=data
+        twice=FrameWise(Twice(), 2 * channels),
+        units=Serial(*units),
+        data=FrameWise(Part(0, data), data),
     )
 
 
-def _unit(block: StreamLayer, given: tuple[int, int], width: int, reduction: int) -> StreamLayer:
-    data, old = given
-    parts: dict[str, StreamLayer] = {"data": FrameWise(Part(0, data), data), "block": block}
+def _unit(total: Residual, after: StreamLayer, data: int, old: int, reduction: int) -> Serial:
+    wide = total.channels_out(data)
+    parts: dict[str, StreamLayer] = {"data": FrameWise(Part(0, data), data), "body": total.body}
     if reduction:
-        parts["excite"] = squeeze_excite(width, reduction)
+        parts["excite"] = squeeze_excite(wide, reduction)
     chain = Residual(
-        Serial(part=FrameWise(Part(data, data + old), old), project=_projection(old, width)),
-        Serial(part=FrameWise(Part(0, data), data), project=_projection(data, width)),
+        Serial(
+            old=FrameWise(Part(data, data + old), old),
+            linear=Pointwise(old, wide),
+            norm=BatchNorm(wide),
+        ),
+        Serial(data=FrameWise(Part(0, data), data), shortcut=total.shortcut),
         Add(),
     )
-    total = Residual(Serial(**parts), chain, Joint())
-    return Serial(sum=total, both=FrameWise(nn.Identity(), 2 * width))
-
-
-def _projection(c_in: int, c_out: int) -> Serial:
-    return Serial(linear=Pointwise(c_in, c_out), norm=BatchNorm(c_out))
-
-
-@dataclass(frozen=True)
-class Taco:
-    """Tiling and corruption: stretches of the features replaced by noise or one value.
-
-    The time axis is cut into tiles of one random width of `min_frames` to `max_frames`; each is
-    corrupted with chance `share`, by uniform noise over the utterance's range or by its least,
-    largest or mean value; "any" draws one for each tile. `probability` of it happening at all.
-    Shape: `[F, T]` → the same.
-    """
-
-    min_frames: int = 10
-    max_frames: int = 100
-    share: float = 0.2
-    probability: float = 0.9
-    fill: str = "any"
-
-    domain: ClassVar[Literal["features"]] = "features"
-
-    def __post_init__(self) -> None:
-        chosen("augmentation taco", "fill", self.fill, (*FILLS, "any"))
-        if not 1 <= self.min_frames <= self.max_frames:
-            raise ComponentError(
-                f"augmentation taco: tiles of {self.min_frames} to {self.max_frames} frames; give "
-                "min_frames from 1 to max_frames"
-            )
-
-    def __call__(self, x: Tensor, length: int, generator: Generator) -> tuple[Tensor, int]:
-        if torch.rand((), generator=generator) >= self.probability or not length:
-            return x, length
-        width = int(torch.randint(self.min_frames, self.max_frames + 1, (), generator=generator))
-        y = x.clone()
-        for start in range(0, length, width):
-            if torch.rand((), generator=generator) < self.share:
-                tile = slice(start, min(start + width, length))
-                y[:, tile] = self._filling(x[:, :length], y[:, tile], generator)
-        return y, length
-
-    def _filling(self, x: Tensor, tile: Tensor, generator: Generator) -> Tensor:
-        fill = self.fill
-        if fill == "any":
-            fill = FILLS[int(torch.randint(len(FILLS), (), generator=generator))]
-        if fill == "noise":
-            noise = torch.rand(tile.shape, generator=generator).to(x)
-            return x.min() + (x.max() - x.min()) * noise
-        value = {"min": x.min(), "max": x.max(), "mean": x.mean()}[fill]
-        return value.expand_as(tile)
+    activated = Serial(sum=FrameWise(Part(0, wide), wide), after=after)
+    both = Residual(activated, FrameWise(Part(wide, 2 * wide), wide), Beside())
+    return Serial(
+        sum=Residual(Serial(**parts), chain, Joint(total.merge)),
+        after=both,
+        both=FrameWise(nn.Identity(), activated.channels_out(wide) + wide),
+    )

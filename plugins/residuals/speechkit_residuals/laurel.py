@@ -70,12 +70,13 @@ class LaurelStack(Linked):
 
     The sum goes over the previous activations that have the block's number of channels. γ is 1 and
     B 0 at first, so the stack begins as the plain one. A block with all k of them before it has
-    2 · rank · C + k more parameters; rank 0 leaves A and B out, and γ is 0 at first.
+    2 · rank · C + k more parameters; rank 0 leaves A and B out, and γ is 0 at first. Unless they
+    are `shared`, each of the k has its own A and B.
     """
 
     keeps_input = False
 
-    def __init__(self, blocks: list[StreamLayer], k: int, rank: int) -> None:
+    def __init__(self, blocks: list[StreamLayer], k: int, rank: int, shared: bool = True) -> None:
         super().__init__(blocks)
         if k < 1 or rank < 0:
             raise ComponentError(f"stack laurel: k={k}, rank={rank}; give k from 1, rank from 0")
@@ -89,16 +90,27 @@ class LaurelStack(Linked):
             }
         )
         self.low_rank = nn.ModuleDict(
-            {key: LowRank(channels[int(key)], rank) for key in self.earlier if rank}
+            {
+                key: nn.ModuleList(
+                    LowRank(channels[int(key)], rank) for _ in (places[:1] if shared else places)
+                )
+                for key, places in self.earlier.items()
+                if rank
+            }
         )
 
     def out_of(self, index: int, y: Chunk, history: list[Chunk]) -> Tensor:
         key = str(index)
         if key not in self.earlier:
             return y.x
-        terms = zip(self.gammas[key].unbind(), self.earlier[key], strict=True)
-        mixed = cast(Tensor, sum(gamma * history[place].x for gamma, place in terms))
-        return y.x + (self.low_rank[key](mixed) if key in self.low_rank else mixed)
+        weights = zip(self.gammas[key].unbind(), self.earlier[key], strict=True)
+        terms = [gamma * history[place].x for gamma, place in weights]
+        maps = list(self.low_rank[key].children()) if key in self.low_rank else []
+        if len(maps) == 1:
+            terms = [maps[0](sum(terms))]
+        elif maps:
+            terms = [low_rank(term) for low_rank, term in zip(maps, terms, strict=True)]
+        return y.x + cast(Tensor, sum(terms))
 
 
 def _equal(before: Sequence[int], width: int, k: int) -> list[int]:
@@ -119,5 +131,7 @@ def laurel(
     return Laurel(channels, variant, rank, bound, vector)
 
 
-def laurel_stack(blocks: list[StreamLayer], k: int = 3, rank: int = 16) -> LaurelStack:
-    return LaurelStack(blocks, k, rank)
+def laurel_stack(
+    blocks: list[StreamLayer], k: int = 3, rank: int = 16, shared: bool = True
+) -> LaurelStack:
+    return LaurelStack(blocks, k, rank, shared)

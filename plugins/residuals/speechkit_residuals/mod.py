@@ -131,7 +131,8 @@ class RouterLoss:
 
     def _listen(self, layer: Routed) -> Callable[[nn.Module, object, Chunk], None]:
         def hear(norm: nn.Module, given: object, normal: Chunk) -> None:
-            if layer.training:
+            # a copy of the model, such as the averaged one, calls this hook too, with its own norm
+            if norm.training:
                 logits = layer.logits(normal)
                 through = layer.through(logits.softmax(2)[:, :, 1], normal.valid)
                 real = normal.valid

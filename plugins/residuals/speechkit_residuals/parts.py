@@ -7,7 +7,40 @@ import torch
 from torch import Tensor, nn
 
 from speechkit.errors import ComponentError
-from speechkit.nn import BodyMaker, DenseConv, FrameWise, Residual, Serial, StreamLayer
+from speechkit.nn import (
+    BodyMaker,
+    DenseConv,
+    FrameWise,
+    Pointwise,
+    Residual,
+    RunningAverage,
+    Serial,
+    StreamLayer,
+)
+
+
+class Multiply(nn.Module):
+    """y = shortcut · body."""
+
+    def forward(self, shortcut: Tensor, body: Tensor) -> Tensor:
+        return shortcut * body
+
+
+def squeeze_excite(channels: int, reduction: int = 8) -> Residual:
+    """y = x · sigmoid(V ReLU(U m)), m the mean of the valid frames so far.
+
+    At a row's last frame m is the mean of the utterance. U `[C / reduction, C]`. Hu et al.,
+    arXiv:1709.01507.
+    """
+    inner = max(1, channels // reduction)
+    gate = Serial(
+        mean=RunningAverage(),
+        squeeze=Pointwise(channels, inner, bias=True),
+        relu=FrameWise(nn.ReLU()),
+        excite=Pointwise(inner, channels, bias=True),
+        sigmoid=FrameWise(nn.Sigmoid()),
+    )
+    return Residual(StreamLayer(), gate, Multiply())
 
 
 def convolution(make_body: BodyMaker, c_in: int, c_out: int) -> Serial:

@@ -20,7 +20,7 @@ from speechkit.nn import (
     State,
     StreamLayer,
 )
-from speechkit_residuals.parts import matched, narrow_only
+from speechkit_residuals.parts import Multiply, matched, narrow_only
 
 SHARPNESS = 8.0
 LEAST = 2.5e-7
@@ -90,13 +90,6 @@ def _scan(a: Tensor, u: Tensor, h: Tensor) -> Tensor:
         a = torch.cat([a[:, :reach], a[:, reach:] * a[:, :-reach]], dim=1)
         reach *= 2
     return u
-
-
-class Multiply(nn.Module):
-    """y = shortcut · body."""
-
-    def forward(self, shortcut: Tensor, body: Tensor) -> Tensor:
-        return shortcut * body
 
 
 def rglru(

@@ -1,7 +1,9 @@
 """Stacks made shallow: blocks side by side, or their outputs mixed."""
 
 import copy
+from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -9,7 +11,7 @@ from torch import Tensor, nn
 from speechkit.component import Spec
 from speechkit.errors import ComponentError
 from speechkit.models import Model
-from speechkit.nn import Add, Chunk, Residual, Serial, StreamLayer
+from speechkit.nn import Add, Chunk, Delay, Residual, Serial, State, StreamLayer
 from speechkit_residuals.linked import Linked
 from speechkit_residuals.parts import chosen, same_width, widths
 
@@ -21,13 +23,77 @@ class Excess(nn.Module):
         return body - shortcut
 
 
-def parallel_shallow(blocks: list[StreamLayer]) -> StreamLayer:
+class SecondOrder(StreamLayer):
+    """Blocks x + F_b(x) side by side, and each behind each of those before it.
+
+    y = x + Σ_b F_b(x) + Σ_{a<b} (F_b(x + F_a(x)) − F_b(x)), in terms of the n blocks
+    (n − 1)(n − 2) / 2 · x − (n − 2) Σ_b block_b(x) + Σ_{a<b} block_b(block_a(x)). Blocks are named
+    0, 1, … and looked up at each call, as in `Linked`. Shape: `[B, C, T]` → the same.
+    """
+
+    def __init__(self, blocks: list[StreamLayer]) -> None:
+        super().__init__()
+        for index, block in enumerate(blocks):
+            self.add_module(str(index), block)
+        self.late = max(block.delay for block in blocks)
+        self.delay = 2 * self.late
+        self.left = 2 * max(block.left for block in blocks)
+        self.right = 2 * max(block.right for block in blocks)
+
+    def forward(self, c: Chunk) -> Chunk:
+        return self._run(c, lambda layer, given: layer(given))
+
+    def init_state(
+        self, batch: int, c_in: int, dtype: torch.dtype = torch.float32, device: Any = None
+    ) -> State:
+        aligned = self._aligned()
+        pairs = (block for index, block in enumerate(aligned) for _ in range(index))
+        calls = *aligned, Delay(self.late), Delay(self.late), *pairs
+        return tuple(layer.init_state(batch, c_in, dtype, device) for layer in calls)
+
+    def step(self, c: Chunk, state: State) -> tuple[Chunk, State]:
+        before, after = iter(state), []
+
+        def call(layer: StreamLayer, given: Chunk) -> Chunk:
+            y, new = layer.step(given, next(before))
+            after.append(new)
+            return y
+
+        y = self._run(c, call)
+        return y, tuple(after)
+
+    def _run(self, c: Chunk, call: Callable[[StreamLayer, Chunk], Chunk]) -> Chunk:
+        blocks, count = self._aligned(), len(self._modules)
+        firsts = [call(block, c) for block in blocks]
+        x, wait = call(Delay(self.late), c), Delay(self.late)
+        total = (count - 1) * (count - 2) / 2 * x.x
+        for first in firsts:
+            total = total - (count - 2) * first.x
+        y, valid = call(wait, Chunk(total, x.valid))
+        for index, block in enumerate(blocks):
+            for first in firsts[:index]:
+                y = y + call(block, first).x
+        return Chunk(y, valid)
+
+    def _aligned(self) -> list[Serial]:
+        """The blocks, all with the latest one's delay."""
+        blocks = [block for block in self.children() if isinstance(block, StreamLayer)]
+        return [Serial(block, Delay(self.late - block.delay)) for block in blocks]
+
+
+def parallel_shallow(blocks: list[StreamLayer], order: int = 1) -> StreamLayer:
     """Each run of residual blocks of one width side by side: y = x + Σ_b (block_b(x) − x).
 
     It is the first order of (I + F_n) … (I + F_1), with the same parameters and the look-ahead of
-    one block instead of all. Other blocks stay in a row. Bermeitinger et al., arXiv:2309.08414.
+    one block instead of all. `order` 2 adds the second, with the look-ahead of two, at the price of
+    a call of each block for every one before it. Other blocks stay in a row. Bermeitinger et al.,
+    arXiv:2309.08414; the second order is ours.
     """
-    return Serial(*(_side_by_side(group) for group in same_width("parallel_shallow", blocks)))
+    if order not in (1, 2):
+        raise ComponentError(f"stack parallel_shallow: order={order}; give 1 or 2")
+    join = SecondOrder if order == 2 else _side_by_side
+    groups = same_width("parallel_shallow", blocks)
+    return Serial(*(join(group) if len(group) > 1 else group[0] for group in groups))
 
 
 def shallow(model: Model) -> Model:

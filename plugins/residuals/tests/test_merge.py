@@ -31,6 +31,9 @@ def test_paper_048_added_parameters() -> None:
     # blocks 1 … 4 have 1, 2, 3 and 3 activations before them
     assert size(laurel_stack(blocks, k=3, rank=16)) - plain == 4 * 2 * 16 * 64 + 1 + 2 + 3 + 3
     assert size(laurel_stack(blocks, k=3, rank=0)) - plain == 1 + 2 + 3 + 3
+    # with the merge rule rw beside it, a block has 2 + k (2 rank C + 1) more
+    own = size(laurel_stack(blocks, k=3, rank=16, shared=False)) - plain
+    assert own == (1 + 2 + 3 + 3) * (2 * 16 * 64 + 1)
 
 
 def test_paper_048_b_learns_at_the_first_step_and_a_at_the_second() -> None:
@@ -80,10 +83,24 @@ def test_paper_048_earlier_activations() -> None:
     w0, w1, w2 = (block.weight for block in blocks)  # type: ignore[union-attr]
     low, gamma = stack.low_rank, stack.gammas
     h1 = w(x, w0)  # type: ignore[arg-type]
-    h2 = w(h1, w1) + w(gamma["1"][0] * h1, low["1"].a, low["1"].b)  # type: ignore[arg-type]
+    h2 = w(h1, w1) + w(gamma["1"][0] * h1, low["1"][0].a, low["1"][0].b)  # type: ignore[arg-type]
     mixed = gamma["2"][0] * h2 + gamma["2"][1] * h1
-    h3 = w(h2, w2) + w(mixed, low["2"].a, low["2"].b)  # type: ignore[arg-type]
+    h3 = w(h2, w2) + w(mixed, low["2"][0].a, low["2"][0].b)  # type: ignore[arg-type]
     assert_close("the stack", h3, stack(Chunk.of(x)).x, 1e-5)
+
+
+def test_paper_048_each_earlier_activation_with_a_map_of_its_own() -> None:
+    torch.manual_seed(0)
+    blocks: list[StreamLayer] = [Pointwise(6, 6) for _ in range(3)]
+    stack = laurel_stack(blocks, k=2, rank=2, shared=False).double()
+    x = torch.randn(1, 6, 4).double()
+    assert torch.equal(stack(Chunk.of(x)).x, Serial(*blocks)(Chunk.of(x)).x)
+    for parameter in stack.low_rank.parameters():
+        nn.init.normal_(parameter)
+    history = [Chunk.of(value) for value in torch.randn(3, 1, 6, 4).double()]
+    latest, first = (m.b @ m.a for m in stack.low_rank["2"])  # type: ignore[union-attr]
+    expected = history[2].x + latest @ history[1].x + first @ history[0].x
+    assert_close("the sum", expected, stack.out_of(2, history[2], history[:2]), 1e-12)
 
 
 def test_paper_048_only_equal_widths_are_added() -> None:

@@ -135,6 +135,17 @@ def test_paper_080_parameters(maker: Maker) -> None:
         res2(8, 8, maker(), scale=3)
 
 
+def test_paper_080_scale_one_is_a_plain_convolution(maker: Maker, frames: Frames) -> None:
+    block = res2(8, 8, maker(), scale=1).double().eval()
+    assert not any(isinstance(module, Scales) for module in block.modules())
+    body = block.get_submodule("sum.body")
+    assert isinstance(body, Serial)
+    reduce, conv, widen = body
+    made = run(widen, run(conv, run(reduce, frames())))
+    assert [name for name, _ in conv.named_children()] == ["layer", "after"]
+    torch.testing.assert_close(run(block, frames()), (frames() + made).relu())
+
+
 @pytest.mark.parametrize("identity", ["last", "first"])
 def test_paper_080_it_streams(maker: Maker, frames: Frames, identity: str) -> None:
     block = res2(6, 8, maker(repeat=2, dilation=2, lookahead=2), identity=identity).double()

@@ -21,6 +21,7 @@ DESIGNS = [
     ("block", "reversible"),
     ("block", "irevnet"),
     ("block", "mbconv:expand=2"),
+    ("block", "mbconv:expand=2,reduction=4"),
     ("block", "rglru"),
     ("block", "dense_rnn:hidden=4"),
     ("block", "mod:expand=2"),
@@ -31,8 +32,10 @@ DESIGNS = [
     ("stack", "aila_linear"),
     ("stack", "aila_attn"),
     ("stack", "parallel_shallow"),
+    ("stack", "parallel_shallow:order=2"),
     ("stack", "layer_mix"),
     ("stack", "dense_easter"),
+    ("stem", "space_to_depth"),
 ]
 BLOCKS = (
     Block(channels=8, kernel=3, stride=2),
@@ -91,7 +94,7 @@ def test_it_learns_streams_and_comes_back(
 
 def test_every_component_is_among_them() -> None:
     entries = [e for e in sk.components() if e.plugin == "residuals"]
-    kinds = "residual", "block", "stack"
+    kinds = "residual", "block", "stack", "stem"
     offered = {(e.kind, e.component.name) for e in entries if e.kind in kinds}
     assert offered == {(kind, name.partition(":")[0]) for kind, name in DESIGNS}
     core = {(e.kind, e.component.name) for e in sk.components() if e.plugin == "core"}

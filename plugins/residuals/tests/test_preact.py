@@ -8,8 +8,9 @@ from speechkit_residuals.identity import identity
 from speechkit_residuals.preact import PLACEMENTS, SHORTCUTS, preact, wide, wide_blocks
 from torch import Tensor, nn
 
+import speechkit as sk
 from speechkit.errors import ComponentError
-from speechkit.nn import BodyMaker, Chunk, Pointwise, Serial, StreamLayer
+from speechkit.nn import BodyMaker, Chunk, DepthwiseConv, Pointwise, Serial, StreamLayer
 from speechkit.testing import check_stream
 
 Maker = Callable[..., BodyMaker]
@@ -121,6 +122,17 @@ def test_paper_038_a_widened_net() -> None:
         assert [(g.channels, g.copies) for g in groups] == [
             (16 * factor * 2**i, 2) for i in (0, 1, 2)
         ]
+
+    def weights(factor: int, kind: type[Pointwise] | type[DepthwiseConv]) -> int:
+        rows = wide_blocks(10, factor)
+        model = sk.build(sk.QuartzNet(labels=("a",), blocks=rows, block="wide"))
+        # the first block reads the stem, which is not widened
+        _, *blocks = model.encoder.children()
+        layers = (m for block in blocks for m in block.modules() if isinstance(m, kind))
+        return sum(layer.weight.numel() for layer in layers)
+
+    assert weights(2, Pointwise) == 4 * weights(1, Pointwise) > 0
+    assert weights(2, DepthwiseConv) == 2 * weights(1, DepthwiseConv) > 0
     with pytest.raises(ComponentError, match=r"depth=15: a wide net has 6 n \+ 4 layers"):
         wide_blocks(15, 2)
 
@@ -144,6 +156,8 @@ def test_paper_059_parameters_of_the_options(maker: Maker) -> None:
         block = identity(c_in, 8, maker(), shortcut=option)
         return sum(parameter.numel() for parameter in block.parameters())
 
+    for c_in in (6, 8):
+        assert size(c_in, "A") == sum(p.numel() for p in maker()(c_in, 8).parameters())
     assert size(8, "A") == size(8, "B")
     assert size(6, "B") - size(6, "A") == 6 * 8 + 2 * 8
     assert size(8, "C") - size(8, "A") == 8 * 8 + 2 * 8

@@ -1,5 +1,6 @@
 """The gated linear recurrence, dense recurrent layers, and mixture of depths."""
 
+import copy
 from collections.abc import Callable
 
 import pytest
@@ -43,6 +44,22 @@ def test_paper_117_frame_by_frame(frames: Frames) -> None:
         h = a * h + (torch.sqrt(1 - a**2) if t else 1.0) * (i * x[:, t])
         expected.append(h)
     assert_close("rglru", torch.stack(expected, 2), run(layer, x.transpose(1, 2)), 1e-12)
+
+
+def test_paper_117_it_is_attention_to_the_frames_before(frames: Frames) -> None:
+    torch.manual_seed(0)
+    layer = RGLRU(8, heads=2).double()
+    x = frames(count=13).transpose(1, 2)
+    i, r = layer._gates(x)
+    log_a = -8 * r * torch.nn.functional.softplus(layer.decay)
+    assert (log_a < 0).all()
+    scale = torch.sqrt(-torch.expm1(2 * log_a))
+    scale[:, 0] = 1
+    sums = log_a.cumsum(1)
+    # from frame s to frame t: exp(log a_{s+1} + … + log a_t)
+    weights = (sums[:, :, None] - sums[:, None]).exp().permute(0, 3, 1, 2).tril()
+    expected = torch.einsum("bcts,bsc->bct", weights, scale * i * x)
+    assert_close("attention", expected, run(layer, x.transpose(1, 2)), 1e-12)
 
 
 def test_paper_117_chunks_equal_the_whole(frames: Frames) -> None:
@@ -109,6 +126,21 @@ def test_paper_112_a_layer_is_torch_s(frames: Frames, cell: str, bidirectional: 
     assert_close(cell, known(x.transpose(1, 2))[0].transpose(1, 2), run(layer, x), 1e-12)
 
 
+def test_paper_112_one_layer_is_a_plain_one(maker: Maker, frames: Frames) -> None:
+    block = dense_rnn(8, 6, maker(), layers=1, bidirectional=True).double()
+    (rnn,) = (m for m in block.modules() if isinstance(m, Rnn))
+    known = nn.LSTM(8, 3, batch_first=True, bidirectional=True).double()
+    for mine, other in zip(rnn.weights, known.parameters(), strict=True):
+        other.data.copy_(mine.data)
+    expected = known(frames().transpose(1, 2))[0].transpose(1, 2)
+    assert_close("Bi-LSTM", expected, run(block, frames()), 1e-12)
+    assert size(block) == size(known)
+
+
+def size(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
 def test_paper_112_dense_gradients_reach_the_input(maker: Maker, frames: Frames) -> None:
     torch.manual_seed(0)
     norms = []
@@ -146,6 +178,21 @@ def test_paper_102_with_every_frame_through_it_is_dense(maker: Maker, frames: Fr
         normal = part.norm(x)
         p = part.logits(normal).softmax(2)[:, None, :, 1]
         torch.testing.assert_close(part(x).x, x.x + p * part.feed_forward(normal).x)
+
+
+def test_paper_102_with_p_of_one_nothing_is_scaled(
+    maker: Maker, frames: Frames, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, part = routed(maker)
+    sure = torch.tensor([-500.0, 500.0], dtype=torch.float64)
+    monkeypatch.setattr(part, "logits", lambda normal: sure.expand(2, 12, 2))
+    x = Chunk.of(frames())
+    dense = x.x + part.feed_forward(part.norm(x)).x
+    torch.testing.assert_close(part(x).x, dense, rtol=1e-14, atol=1e-14)
+    # in training all frames go through the same products
+    part.norm.train(False)
+    part.training = True
+    assert torch.equal(part(x).x, dense)
 
 
 @pytest.mark.parametrize("mode", ["threshold", "topk"])
@@ -200,6 +247,9 @@ def test_paper_102_the_probe_and_the_method_watch_a_model() -> None:
     method = RouterLoss()
     method.start(model, None)  # type: ignore[arg-type]
     output = model.train()(audio)
+    # the averaged copy, which a run evaluates between its steps
+    copy.deepcopy(model).eval()(audio)
+    assert len(method.terms) == 2
     loss = method.extra_loss(None, Output(*output))  # type: ignore[arg-type]
     assert loss.shape == (2,)
     loss.sum().backward()

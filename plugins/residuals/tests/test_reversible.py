@@ -8,6 +8,7 @@ from speechkit_residuals.coupled import irevnet, mbconv, reversible, reversible_
 from speechkit_residuals.memory import peak_training_bytes
 from speechkit_residuals.revcol import Level, revcol
 from speechkit_residuals.reversible import Reversible, ReversibleSequence
+from speechkit_residuals.space_to_depth import SpaceToDepth, space_to_depth
 from torch import Tensor, nn
 
 from speechkit.errors import ComponentError
@@ -62,6 +63,15 @@ def test_papers_063_084_097_the_inverse(
     assert (back.masked - c.masked).abs().max() < error
 
 
+def test_paper_063_the_inverse_of_thirty_blocks(maker: Maker, frames: Frames) -> None:
+    layers = sequence(maker, "reversible mbconv", 30).float()
+    c = given("reversible mbconv", frames, torch.float32)
+    layers(c)
+    with torch.no_grad():
+        back = layers.eval().inverse(layers(c))
+    assert (back.masked - c.masked).abs().max() < 1e-3
+
+
 def test_paper_097_the_inverse_of_eight_columns(maker: Maker, frames: Frames) -> None:
     layers = sequence(maker, "revcol", 16)
     c = given("revcol", frames)
@@ -102,7 +112,7 @@ def test_papers_063_084_097_gradients_equal_the_stored_ones(
         found.append({**gradients, **after_forward, "x": x.grad, "y": y.masked.detach()})
     reversed_, stored = found
     for name, value in stored.items():
-        torch.testing.assert_close(reversed_[name], value, rtol=1e-9, atol=1e-9, msg=name)
+        torch.testing.assert_close(reversed_[name], value, rtol=1e-12, atol=1e-12, msg=name)
 
 
 def test_gradients_in_evaluation_and_of_frozen_parts(maker: Maker, frames: Frames) -> None:
@@ -185,6 +195,72 @@ def test_paper_063_inverted_bottleneck(maker: Maker, frames: Frames) -> None:
     assert sum(p.numel() for p in block.parameters()) == 2 * 48 * 8 + 3 * 48 + 2 * (48 + 48 + 8)
 
 
+def test_paper_063_inverted_bottleneck_with_squeeze_and_excitation(
+    maker: Maker, frames: Frames
+) -> None:
+    block = mbconv(6, 8, maker(), expand=2, reduction=4).double()
+    body = block.get_submodule("body")
+    names = [name for name, _ in body.named_children()]
+    assert names == [
+        "widen",
+        "after_widen",
+        "mixer",
+        "norm",
+        "after_mixer",
+        "excite",
+        "narrow",
+    ]
+    assert isinstance(body, Serial)
+    x = Chunk.of(frames(6), torch.tensor([12, 5]))
+    block(x)
+    block.eval()
+    before = x
+    for layer in list(body)[:5]:
+        before = layer(before)
+    # at a row's last frame, the mean is that of the utterance
+    squeeze, excite = (body.get_submodule(f"excite.shortcut.{n}") for n in ("squeeze", "excite"))
+    mean = before.masked.sum(2) / torch.tensor([12, 5])[:, None]
+    hidden = (mean @ squeeze.weight.t() + squeeze.bias).relu()  # type: ignore[operator,union-attr]
+    gate = (hidden @ excite.weight.t() + excite.bias).sigmoid()  # type: ignore[operator,union-attr]
+    got = body.get_submodule("excite")(before).x
+    for row, last in enumerate((11, 4)):
+        torch.testing.assert_close(got[row, :, last], gate[row] * before.x[row, :, last])
+    check_stream(block, frames(6), torch.tensor([12, 5]))
+
+
+def test_paper_084_space_to_depth_loses_nothing(frames: Frames) -> None:
+    x = frames(3)
+    for stride in (1, 2, 3):
+        layer = SpaceToDepth(stride)
+        y = layer(Chunk.of(x)).x
+        assert y.shape == (2, 3 * stride, 12 // stride)
+        assert torch.equal(layer.inverse(y), x)
+    assert SpaceToDepth(2)(Chunk.of(torch.arange(6.0).view(1, 2, 3))).x.tolist() == [
+        [[0, 2], [3, 5], [1, 0], [4, 0]]
+    ]
+
+
+def test_paper_084_a_net_of_it_gives_its_features_back(maker: Maker, frames: Frames) -> None:
+    stem = space_to_depth(4, 8, maker(stride=2, residual=False))
+    layers = sequence(maker, "irevnet", 15)
+    x = frames(4, count=24).float()
+    c = Chunk.of(x)
+    layers.float()(stem(c))
+    with torch.no_grad():
+        back = layers.eval().inverse(layers(stem(c)))
+    fold = stem.get_submodule("fold")
+    assert isinstance(fold, SpaceToDepth)
+    assert (fold.inverse(back.x) - x).abs().max() < 1e-5
+
+
+def test_paper_084_the_stem_streams(maker: Maker, frames: Frames) -> None:
+    for c_out in (12, 8):
+        stem = space_to_depth(6, c_out, maker(stride=2, residual=False)).double()
+        assert stem.channels_out(6) == c_out
+        assert len(list(stem.parameters())) == (c_out != 12)
+        check_stream(stem, frames(6, count=13), torch.tensor([13, 5]))
+
+
 def test_paper_084_the_first_block_begins_with_a_convolution(maker: Maker) -> None:
     sizes = [
         sum(isinstance(m, BatchNorm) for m in irevnet(8, 8, maker(), index, 9).modules())
@@ -250,6 +326,8 @@ def test_a_wrong_parameter_is_named(maker: Maker) -> None:
         reversible(7, 7, maker())
     with pytest.raises(ComponentError, match="body='x'; give plain or mbconv"):
         reversible(8, 8, maker(), body="x")
+    with pytest.raises(ComponentError, match="reduction=-1; give at least 1, or 0"):
+        mbconv(8, 8, maker(), reduction=-1)
     with pytest.raises(ComponentError, match="levels=0"):
         revcol([], levels=0)
     strided: StreamLayer = maker(stride=2)(8, 8)

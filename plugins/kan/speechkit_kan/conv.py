@@ -1,0 +1,142 @@
+"""Convolutions over time whose taps are learned functions."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from speechkit.nn import Conv, LookAhead
+from speechkit.ops.explain import Choice
+from speechkit_kan.basis import b_splines, chebyshev, even_knots, radial
+from speechkit_kan.edges import at_least
+
+
+class KANConv(Conv):
+    """y[c, t] = Σ_k f_ck(x[c, t + k]), f_ck(x) = w_ck base(x) + a_ck Σ_n b_ckn φ_n(x).
+
+    A subclass gives base and φ. With `shared`, all channels have the same functions. What is before
+    the start and after the end counts as x = 0, where f need not be 0. The b start with the
+    standard deviation 1 / (kernel · functions), a as 1. Shape: x `[B, C, T]`, y
+    `[B, C, ceil(T / stride)]`. RKAN, arXiv:2410.05500.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        shape: tuple[int, int, int, LookAhead],
+        functions: int,
+        shared: bool,
+    ) -> None:
+        super().__init__(*shape)
+        rows = 1 if shared else channels
+        self.weight = nn.Parameter(torch.empty(rows, 1, self.kernel))
+        nn.init.xavier_uniform_(self.weight)
+        self.scale = nn.Parameter(torch.ones(rows, self.kernel))
+        self.coefficients = nn.Parameter(torch.empty(rows, self.kernel, functions))
+        nn.init.normal_(self.coefficients, std=1 / (self.kernel * functions))
+
+    def base(self, x: Tensor) -> Tensor:
+        """What the weight multiplies, `[B, T, C]` → the same."""
+        return F.silu(x)
+
+    def functions(self, x: Tensor) -> Tensor:
+        """φ, `[B, T, C]` → `[B, T, C, functions]`."""
+        raise AssertionError("a KANConv is one of its subclasses")
+
+    def implementation(self) -> Choice:
+        """What its convolution runs."""
+        return Choice("conv2d", "torch", {})
+
+    def compute(self, x: Tensor, frames: int) -> Tensor:
+        # no frames have as many channels as any others, also where a kernel is shared
+        return super().compute(x, frames) if frames else x[:, :, :0]
+
+    def convolve(self, window: Tensor) -> Tensor:
+        x = window.transpose(1, 2)
+        channels = x.shape[2]
+        terms = torch.cat([self.base(x).unsqueeze(3), self.functions(x)], dim=3)
+        rest = (self.coefficients * self.scale.unsqueeze(2)).transpose(1, 2)
+        kernels = torch.cat([self.weight, rest], dim=1).expand(channels, -1, -1)
+        y = F.conv2d(
+            terms.flatten(2).transpose(1, 2).unsqueeze(2),
+            kernels.unsqueeze(2),
+            stride=(1, self.stride),
+            dilation=(1, self.dilation),
+            groups=channels,
+        )
+        return y.squeeze(2)
+
+    def extra_repr(self) -> str:
+        functions, kernels = self.coefficients.shape[2], len(self.weight)
+        return f"functions={functions}, kernels={kernels}, {super().extra_repr()}"
+
+
+class ChebConv(KANConv):
+    """base(x) = x, φ_n(x) = T_n(tanh x), n ≤ degree."""
+
+    def __init__(
+        self,
+        channels: int,
+        kernel: int,
+        stride: int = 1,
+        dilation: int = 1,
+        lookahead: LookAhead = "same",
+        degree: int = 3,
+        shared: bool = False,
+    ) -> None:
+        at_least(degree=(degree, 0))
+        super().__init__(channels, (kernel, stride, dilation, lookahead), degree + 1, shared)
+        self.degree = degree
+
+    def base(self, x: Tensor) -> Tensor:
+        return x
+
+    def functions(self, x: Tensor) -> Tensor:
+        return chebyshev(x.tanh(), self.degree)
+
+
+class SplineConv(KANConv):
+    """base(x) = SiLU(x), φ the B-splines of degree `order` over `grid` intervals of [−1, 1]."""
+
+    knots: Tensor
+
+    def __init__(
+        self,
+        channels: int,
+        kernel: int,
+        stride: int = 1,
+        dilation: int = 1,
+        lookahead: LookAhead = "same",
+        grid: int = 5,
+        order: int = 3,
+        shared: bool = False,
+    ) -> None:
+        at_least(grid=(grid, 1), order=(order, 0))
+        super().__init__(channels, (kernel, stride, dilation, lookahead), grid + order, shared)
+        self.order = order
+        self.register_buffer("knots", even_knots(grid, order)[None])
+
+    def functions(self, x: Tensor) -> Tensor:
+        return b_splines(x, self.knots, self.order)
+
+
+class RadialConv(KANConv):
+    """base(x) = SiLU(x), φ bells of Gauss around `grid` places from −2 to 2."""
+
+    places: Tensor
+
+    def __init__(
+        self,
+        channels: int,
+        kernel: int,
+        stride: int = 1,
+        dilation: int = 1,
+        lookahead: LookAhead = "same",
+        grid: int = 8,
+        shared: bool = False,
+    ) -> None:
+        at_least(grid=(grid, 2))
+        super().__init__(channels, (kernel, stride, dilation, lookahead), grid, shared)
+        self.register_buffer("places", torch.linspace(-2, 2, grid))
+
+    def functions(self, x: Tensor) -> Tensor:
+        return radial(x, self.places)

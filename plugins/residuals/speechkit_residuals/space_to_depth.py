@@ -1,0 +1,37 @@
+"""Downsampling that loses nothing, as i-RevNet has it, arXiv:1802.07088."""
+
+from torch import Tensor
+
+from speechkit.nn import BodyMaker, Serial, StreamLayer, Windowed
+
+
+class SpaceToDepth(Windowed):
+    """y[s C + c, t] = x[c, t · stride + s]: the frames of a stride side by side.
+
+    Shape: `[B, C, T]` → `[B, stride · C, ceil(T / stride)]`.
+    """
+
+    def __init__(self, stride: int) -> None:
+        super().__init__(left=0, right=stride - 1, stride=stride)
+
+    def channels_out(self, c_in: int) -> int:
+        return c_in * self.stride
+
+    def compute(self, x: Tensor, frames: int) -> Tensor:
+        rows = x.transpose(1, 2)[:, : frames * self.stride]
+        return rows.unflatten(1, (frames, self.stride)).flatten(2).transpose(1, 2)
+
+    def inverse(self, y: Tensor) -> Tensor:
+        """The input, with zeros behind it up to a whole stride."""
+        return y.transpose(1, 2).unflatten(2, (self.stride, -1)).flatten(1, 2).transpose(1, 2)
+
+
+def space_to_depth(c_in: int, c_out: int, make_body: BodyMaker) -> StreamLayer:
+    """The frames of a stride side by side; a channel layer behind unless c_out is stride · c_in.
+
+    Without one the stem can be reversed; the row's kernel says nothing here.
+    """
+    fold = SpaceToDepth(make_body.stride)
+    wide = fold.channels_out(c_in)
+    project = {} if wide == c_out else {"project": make_body.channel(wide, c_out)}
+    return Serial(fold=fold, **project)
