@@ -92,7 +92,8 @@ class Run:
     `method` names training methods (distillation). `init` is a model folder to start from: its
     front end, stem and encoder, and its head where the labels are the same. `accumulate` batches
     make one step. `clip_norm` bounds the gradient's norm. `ema` is the decay of the averaged
-    weights, which are evaluated and saved; 0 for none. `precision` is Fabric's. `devices`
+    weights, which are evaluated and saved; 0 for none. `precision` is Fabric's. `compile` has
+    torch.compile make the net's kernels in place of speechkit's, which takes minutes. `devices`
     processes on each of `nodes` machines share every batch, with the whole model in each
     (`strategy` ddp) or spread over them (fsdp).
     """
@@ -112,6 +113,7 @@ class Run:
     clip_norm: float | None = None
     ema: float = 0.0
     precision: str = "32-true"
+    compile: bool = False
     devices: int = 1
     nodes: int = 1
     strategy: str = DDP
@@ -193,6 +195,8 @@ def _fit(run: Run, out: Path, resume: bool, fabric: Any) -> dict[str, float]:
         sync_batch_norms(model)
     if resume:
         read_weights(out / LAST, model, average)
+    if run.compile:
+        model.score = torch.compile(model.score, dynamic=True)  # type: ignore[method-assign]
     wrapped = fabric.setup_module(model.to(fabric.device))
     wrapped.mark_forward_method("score")
 

@@ -70,6 +70,16 @@ def test_precision_is_that_of_the_products(plain: Run, tmp_path: Path) -> None:
     assert losses["bf16-mixed"] == pytest.approx(losses["32-true"], rel=0.05)
 
 
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:torch")
+def test_torch_compile_changes_no_figure(plain: Run, tmp_path: Path) -> None:
+    for name, run in {"eager": plain, "compiled": replace(plain, compile=True)}.items():
+        fit(run, tmp_path / name, device="cpu")
+    before, after = (weights(tmp_path / name) for name in ("eager", "compiled"))
+    for name, value in before.items():
+        torch.testing.assert_close(after[name], value, rtol=1e-3, atol=1e-5, msg=name)
+
+
 def weights(out: Path) -> dict[str, Tensor]:
     return load_file(out / LAST / "training" / "weights.safetensors")
 

@@ -7,6 +7,8 @@ from contextvars import ContextVar
 from types import ModuleType
 from typing import Any, NamedTuple
 
+import torch
+
 from speechkit.component import did_you_mean
 from speechkit.errors import ConfigError
 
@@ -46,7 +48,9 @@ class Choice(NamedTuple):
 
 
 def choose(implementations: Mapping[str, ModuleType], impl: str | None, *operands: Any) -> Any:
-    """The module that `decide` names."""
+    """The module that `decide` names; while torch compiles, that of torch's own operations."""
+    if torch.compiler.is_compiling() and "torch" in implementations:
+        return implementations["torch"]
     return implementations[decide("", implementations, impl, *operands).impl]
 
 
