@@ -15,12 +15,12 @@ import speechkit as sk
 from speechkit.train import Data, Run
 
 DATA = Path("data/english")
-STEM_AHEAD, AHEAD, LAST_AHEAD = 5, 1, 4
+STEM_AHEAD, AHEAD, LAST_AHEAD = 5, 2, 4
 """How many frames each convolution may look ahead: of 10 ms in the stem, of 20 ms behind it."""
 
 
 def student() -> sk.QuartzNet:
-    """QuartzNet 15x5 with kernels cut off where they look further ahead than they may: 1.6 s."""
+    """QuartzNet 15x5 with kernels cut off where they look further ahead than they may: 3.1 s."""
     groups = ((256, 33), (256, 39), (512, 51), (512, 63), (512, 75))
     blocks = (
         sk.Block(channels=256, kernel=33 // 2 + 1 + STEM_AHEAD, stride=2),
@@ -60,7 +60,7 @@ def base() -> Run:
         clip_norm=1.0,
         ema=0.99,
         precision="bf16-mixed",
-        steps=2000,
+        steps=1100,
         eval_every=100,
         save_every=50,
     )
