@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from typing import Any
 
-import torch
 from torch import nn
 
 from speechkit.component import Spec
@@ -11,8 +10,8 @@ from speechkit.nn import (
     Add,
     AveragePool,
     BodyMaker,
-    Chunk,
     ClipHead,
+    LogSoftmax,
     Pointwise,
     RunningAverage,
     Serial,
@@ -20,14 +19,6 @@ from speechkit.nn import (
     plain_block,
 )
 from speechkit.plugins import registry
-
-
-class LogSoftmax(StreamLayer):
-    """y = x − log Σ_c exp x[c], in float32 at least. Shape: `[B, C, T]` → the same."""
-
-    def forward(self, c: Chunk) -> Chunk:
-        dtype = torch.promote_types(c.x.dtype, torch.float32)
-        return Chunk(c.x.transpose(1, 2).log_softmax(2, dtype=dtype).transpose(1, 2), c.valid)
 
 
 def relu(channels: int) -> nn.Module:

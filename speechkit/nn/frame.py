@@ -38,6 +38,14 @@ class Pointwise(StreamLayer):
         return f"{self.weight.shape[1]}→{self.weight.shape[0]}, bias={self.bias is not None}"
 
 
+class LogSoftmax(StreamLayer):
+    """y = x − log Σ_c exp x[c], in float32 at least. Shape: `[B, C, T]` → the same."""
+
+    def forward(self, c: Chunk) -> Chunk:
+        dtype = torch.promote_types(c.x.dtype, torch.float32)
+        return Chunk(c.x.transpose(1, 2).log_softmax(2, dtype=dtype).transpose(1, 2), c.valid)
+
+
 class Add(nn.Module):
     """y = shortcut + body."""
 

@@ -6,7 +6,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from speechkit.builtin.factories import LogSoftmax
 from speechkit.frontend.base import Project
 from speechkit.frontend.mel import Log
 from speechkit.frontend.normalize import PCEN, Fixed
@@ -21,6 +20,7 @@ from speechkit.nn import (
     DenseConv,
     DepthwiseConv,
     FrameWise,
+    LogSoftmax,
     Pointwise,
     Residual,
     RunningAverage,

@@ -105,6 +105,13 @@ def speechkit_heads() -> list[Component]:
             formula="W2 kan(W1 x + b1) + b2",
             paper="arXiv:2505.20176",
         ),
+        _COMPONENT(
+            name="kan_ctc",
+            factory="speechkit_kan.heads:kan_ctc",
+            summary="Log-probabilities of labels and blank at every frame: linear, KAN, linear",
+            formula="log_softmax(W2 kan(W1 x + b1) + b2)",
+            paper="arXiv:2505.20176",
+        ),
     ]
 
 

@@ -8,7 +8,7 @@ from torch import nn
 
 from speechkit.component import Spec
 from speechkit.errors import ComponentError
-from speechkit.nn import ClipHead, FrameWise, Pointwise, Serial, StreamLayer, as_layer
+from speechkit.nn import ClipHead, FrameWise, LogSoftmax, Pointwise, Serial, StreamLayer, as_layer
 from speechkit.plugins import registry
 
 Name = str | Mapping[str, Any]
@@ -55,3 +55,17 @@ def kan_frame(
             layers.append(FrameWise(nn.ReLU()))
         layers.append(Pointwise(c_in, c_out, bias=True))
     return Serial(*layers)
+
+
+def kan_ctc(
+    channels: int,
+    labels: int,
+    layout: str = "FKF",
+    hidden: int | None = None,
+    kan: Name = "kan/bspline",
+) -> Serial:
+    """Log-probabilities of labels and blank (last) at every frame: the layers of `kan_frame`.
+
+    Shape: `[B, C, T]` → `[B, labels + 1, T]`.
+    """
+    return Serial(kan_frame(channels, labels + 1, layout, hidden, kan), LogSoftmax())

@@ -4,12 +4,12 @@ import pytest
 import torch
 from speechkit_kan.bspline import BSplineKAN
 from speechkit_kan.cheby import ChebyKAN
-from speechkit_kan.heads import kan_dense, kan_frame
+from speechkit_kan.heads import kan_ctc, kan_dense, kan_frame
 from torch import nn
 
 from speechkit.errors import ComponentError
 from speechkit.nn import Chunk, FrameWise, Pointwise
-from speechkit.testing import assert_close
+from speechkit.testing import assert_close, check_stream
 
 LETTER = {Pointwise: "F", BSplineKAN: "K", FrameWise: "r"}
 
@@ -34,6 +34,17 @@ def test_paper_070_so_many_parameters() -> None:
     # the control with as many parameters
     control = kan_frame(8, 3, "FF", hidden=26)
     assert sum(p.numel() for p in control.parameters()) == pytest.approx(count, rel=0.01)
+
+
+def test_a_text_head_gives_the_probabilities_of_the_frame_head() -> None:
+    torch.manual_seed(0)
+    text = kan_ctc(8, 3, hidden=5).double()
+    x = torch.randn(2, 8, 30).double()
+    c = Chunk.of(x)
+    scores = text(c).x
+    assert_close("scores", text[0](c).x.log_softmax(1), scores, 1e-12)
+    assert scores.shape[1] == 4
+    check_stream(text, x, torch.tensor([30, 13]))
 
 
 def test_a_clip_is_the_layers_of_its_mean() -> None:

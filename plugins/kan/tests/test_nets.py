@@ -30,6 +30,7 @@ PARTS: dict[str, dict[str, Any]] = {
     "rkan bspline": {"block": "rkan:basis=bspline"},
     "rkan rbf": {"block": "rkan:basis=rbf"},
 }
+TEXT = {"kan_ctc": {"head": "kan_ctc"}}
 HEADS = {layout: f"kan_dense:layout={layout}" for layout in ("FKF", "K", "KF", "FK", "KK", "FF")}
 
 
@@ -44,7 +45,7 @@ def matchboxnet(parts: dict[str, Any]) -> Net:
 
 
 CASES = {
-    **{f"quartznet {name}": quartznet(parts) for name, parts in PARTS.items()},
+    **{f"quartznet {name}": quartznet(parts) for name, parts in (PARTS | TEXT).items()},
     **{f"matchboxnet {name}": matchboxnet(parts) for name, parts in PARTS.items()},
     **{f"matchboxnet {name}": matchboxnet({"head": head}) for name, head in HEADS.items()},
     "matchboxnet af_kan head": matchboxnet({"head": "kan_dense:kan=af_kan"}),
