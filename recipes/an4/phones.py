@@ -23,7 +23,7 @@ PHONES = """
     Z ZH
 """
 SYMBOLS = dict(zip(PHONES.split(), string.ascii_letters, strict=False))
-"""A model's labels are single characters."""
+"""One character each, so that a text needs no spaces between them."""
 SHORT_S = 6.0
 ONE_DIGIT_IN = 5
 """Of the Free Spoken Digit Dataset's 2,500 clips by five speakers."""
