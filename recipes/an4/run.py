@@ -1,15 +1,8 @@
 """AN4 with a small QuartzNet: letters, digits and commands, streaming.
 
-    python recipes/an4/prepare.py data/an4 [FOLDER]
-    python recipes/english/prepare.py data/english FOLDER
-    python recipes/an4/phones.py data/an4 data/english AN4_DIC
-    python recipes/an4/run.py flat --out runs/an4_flat
-    python recipes/an4/run.py phones --out runs/an4_phones
-    python recipes/an4/splice.py data/an4 data/english runs/an4_phones/best AN4_DIC
     python recipes/an4/run.py --out runs/an4_base
-    python recipes/an4/run.py hard --out runs/an4
 
-See README.md for why, and RESULTS.md for what it reached.
+See README.md for the other runs, before it and behind, and RESULTS.md for what they reached.
 """
 
 from dataclasses import replace
@@ -31,13 +24,6 @@ BLOCKS = (
     sk.Block(channels=256, kernel=25, dilation=2),
     sk.Block(channels=512, kernel=1, separable=False),
 )
-WORDS = """
-    oh zero one two three four five six seven eight nine ten eleven twelve teen twenty thirty forty
-    fifty sixty seventy eighty ninety hundred thousand th first second third half january february
-    march april may june july august september october november december enter rubout erase repeat
-    go help start stop yes no
-"""
-"""AN4's words, and two endings of them."""
 LOOKAHEAD = (3, 1, 1, 1, 1, 1, 2, 0)
 """0.36 s in all: the stem's frames are 10 ms, those behind it 20 ms."""
 
@@ -94,27 +80,6 @@ def hard() -> Run:
     )
 
 
-def again() -> Run:
-    """Once more from an average, with faster speech at the same pitch."""
-    run = hard()
-    return replace(
-        run,
-        model=replace(run.model, dropout=0.2, frontend="log_mel:normalize=running:prior_frames=50"),
-        init=Path("runs/an4_avg"),
-        optimizer="adamw:lr=0.0008,weight_decay=0.03",
-        augment=(
-            "gain:min_db=-20,max_db=6",
-            "speed:min=0.8,max=1.3",
-            "equalize:max_db=8,probability=0.5",
-            "white_noise:min_db=-80,max_db=-45",
-            "tempo:min=0.9,max=1.6,probability=0.5",
-            "spec_augment:freq_masks=2,freq_width=16,time_masks=3,time_width=14",
-        ),
-        steps=1800,
-        eval_every=300,
-    )
-
-
 def phones() -> Run:
     """Phones of AN4 and of other English, from the flat start."""
     run, own = base(), DATA / "phones.jsonl"
@@ -150,33 +115,6 @@ def flat() -> Run:
         ema=0.98,
         steps=900,
         eval_every=150,
-    )
-
-
-def small() -> Run:
-    """A net that a minute trains on AN4 alone, to compare settings with `speechkit ablate`.
-
-    Its labels are words too, which so small a net learns sooner than how they are spelled.
-    """
-    blocks = (
-        sk.Block(channels=96, kernel=11, stride=2),
-        *(sk.Block(channels=96, kernel=kernel, repeat=2, residual=True) for kernel in (13, 15, 17)),
-        sk.Block(channels=192, kernel=1, separable=False),
-    )
-    run = flat()
-    return replace(
-        run,
-        model=replace(
-            base().model,
-            blocks=blocks,
-            lookahead=1,
-            labels=(*sk.text.ENGLISH_LABELS, *WORDS.split()),
-        ),
-        data=replace(run.data, train=DATA / "train.jsonl", dev=DATA / "dev.jsonl"),
-        schedule="cosine:warmup=0.1,floor=0.02",
-        steps=300,
-        eval_every=300,
-        save_every=300,
     )
 
 

@@ -1,0 +1,33 @@
+"""The last run, from the average of the two before it.
+
+python recipes/an4/again.py --out runs/an4_again
+"""
+
+from dataclasses import replace
+from pathlib import Path
+
+from run import hard
+
+import speechkit as sk
+from speechkit.train import Run
+
+
+def base() -> Run:
+    """Once more, with more left out."""
+    run = hard()
+    return replace(
+        run,
+        model=replace(run.model, dropout=0.2, frontend="log_mel:normalize=running:prior_frames=20"),
+        init=Path("runs/an4_avg"),
+        optimizer="adamw:lr=0.001,weight_decay=0.03",
+        augment=(
+            *run.augment[:-1],
+            "spec_augment:freq_masks=2,freq_width=16,time_masks=4,time_width=16",
+        ),
+        steps=2500,
+        seed=2,
+    )
+
+
+if __name__ == "__main__":
+    sk.cli.recipe(globals())
