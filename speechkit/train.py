@@ -5,6 +5,7 @@ from copy import deepcopy
 from dataclasses import dataclass
 from inspect import signature
 from pathlib import Path
+from types import MethodType
 from typing import Any
 
 import torch
@@ -196,7 +197,9 @@ def _fit(run: Run, out: Path, resume: bool, fabric: Any) -> dict[str, float]:
     if resume:
         read_weights(out / LAST, model, average)
     if run.compile:
-        model.score = torch.compile(model.score, dynamic=True)  # type: ignore[method-assign]
+        # Fabric wraps methods alone
+        compiled = torch.compile(type(model).score, dynamic=True)
+        model.score = MethodType(compiled, model)  # type: ignore[method-assign]
     wrapped = fabric.setup_module(model.to(fabric.device))
     wrapped.mark_forward_method("score")
 
