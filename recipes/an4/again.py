@@ -1,6 +1,8 @@
 """The last run, from the average of the two before it.
 
-python recipes/an4/again.py --out runs/an4_again
+    python recipes/an4/again.py --out runs/an4_again
+
+See README.md for those.
 """
 
 from dataclasses import replace
