@@ -104,7 +104,8 @@ def speechkit_losses() -> list[Component]:
 
 @hookspec
 def speechkit_optimizers() -> list[Component]:
-    """`factory(params, **p)` → `torch.optim.Optimizer`; `lr` is one of the parameters."""
+    """`factory(params, **p)` → `torch.optim.Optimizer`; `lr` is one of the parameters.
+    `params` are groups; that of what layers keep out of weight decay has `weight_decay` 0."""
 
 
 @hookspec

@@ -1,8 +1,10 @@
 """Optimisers, with each parameter a single number so that `novograd:lr=0.05` can say it."""
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
+from torch import nn
 from torch.optim import AdamW, Optimizer
 from torch.optim.optimizer import ParamsT
 
@@ -97,3 +99,21 @@ def adamw(
 ) -> AdamW:
     """torch's AdamW with its betas as two parameters. Loshchilov & Hutter, arXiv:1711.05101."""
     return AdamW(params, lr=lr, betas=(beta1, beta2), eps=eps, weight_decay=weight_decay)
+
+
+def parameter_groups(model: nn.Module) -> list[dict[str, Any]]:
+    """A model's parameters, and in a group without weight decay those that layers keep out of it.
+
+    A layer names them in `undecayed`: its parameters, or modules of its own. Slopes, gains and
+    gates belong there, which decay would pull to 0, where they mean something else.
+    """
+    spared: set[int] = set()
+    for layer in model.modules():
+        for name in getattr(layer, "undecayed", ()):
+            found = getattr(layer, name)
+            inside = found.parameters() if isinstance(found, nn.Module) else [found]
+            spared.update(map(id, inside))
+    groups: list[dict[str, Any]] = [{"params": []}, {"params": [], "weight_decay": 0.0}]
+    for parameter in model.parameters():
+        groups[id(parameter) in spared]["params"].append(parameter)
+    return [group for group in groups if group["params"]]

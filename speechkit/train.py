@@ -37,6 +37,7 @@ from speechkit.models import Model, Output, build
 from speechkit.models.net import Name
 from speechkit.nn import Chunk, sync_batch_norms
 from speechkit.ops.native import sum_type
+from speechkit.optim import parameter_groups
 from speechkit.plugins import registry
 from speechkit.processes import (
     DDP,
@@ -204,7 +205,7 @@ def _fit(run: Run, out: Path, resume: bool, fabric: Any) -> dict[str, float]:
     wrapped.mark_forward_method("score")
 
     # optimiser and schedule
-    optimizer = registry().build("optimizer", run.optimizer, model.parameters())
+    optimizer = registry().build("optimizer", run.optimizer, parameter_groups(model))
     schedule = registry().build("schedule", run.schedule, run.steps)
     base_lrs = [group["lr"] for group in optimizer.param_groups]
     loop = read_training(out / LAST, fabric, optimizer) if resume else Loop()

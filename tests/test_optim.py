@@ -2,12 +2,13 @@
 
 import copy
 import math
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from speechkit.optim import NovoGrad, adamw, novograd
+from speechkit.optim import NovoGrad, adamw, novograd, parameter_groups
 
 
 def run(optimizer: torch.optim.Optimizer, weight: nn.Parameter, gradients: list[Tensor]) -> None:
@@ -127,3 +128,33 @@ def test_betas_are_two_parameters() -> None:
     assert adamw([weight], beta1=0.8, beta2=0.5).defaults["betas"] == (0.8, 0.5)
     assert novograd([weight]).defaults == NovoGrad([weight]).defaults
     assert adamw([weight], weight_decay=0.2).defaults["weight_decay"] == 0.2
+
+
+class Gated(nn.Module):
+    """Two gains and a module that are kept out of weight decay, and a weight that is not."""
+
+    undecayed = ("gain", "bias", "gates")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(2, 2))
+        self.gain = nn.Parameter(torch.ones(2))
+        self.bias = None
+        self.gates = nn.ParameterDict({"a": torch.ones(1)})
+
+
+@pytest.mark.parametrize("factory", [novograd, adamw])
+def test_what_layers_keep_out_of_weight_decay_stays(factory: Any) -> None:
+    model = nn.Sequential(Gated(), nn.Linear(2, 1))
+    before = {name: weight.detach().clone() for name, weight in model.named_parameters()}
+    optimizer = factory(parameter_groups(model), lr=0.1, weight_decay=0.5)
+    for weight in model.parameters():
+        weight.grad = torch.zeros_like(weight)
+    optimizer.step()
+    same = {name for name, weight in model.named_parameters() if torch.equal(weight, before[name])}
+    assert same == {"0.gain", "0.gates.a"}
+
+
+def test_a_model_without_such_layers_is_one_group() -> None:
+    (group,) = parameter_groups(nn.Linear(2, 1))
+    assert list(group) == ["params"]

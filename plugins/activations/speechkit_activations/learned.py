@@ -17,6 +17,8 @@ class PReLU(nn.PReLU):
     He et al., arXiv:1502.01852; one such unit computes XOR: arXiv:2409.10821.
     """
 
+    undecayed = ("weight",)
+
     def __init__(self, channels: int, init: float = 0.25, per_channel: bool = True) -> None:
         super().__init__(channels if per_channel else 1, init)
         self.init = init

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from speechkit.nn import Chunk, DepthwiseConv, Pointwise, Serial, as_layer
 from speechkit.ops.activation import activation_of
+from speechkit.optim import parameter_groups
 from speechkit.testing import assert_close
 
 BIPOLAR = torch.tensor([[-1.0, -1.0], [-1.0, 1.0], [1.0, -1.0], [1.0, 1.0]])
@@ -110,6 +111,13 @@ def test_paper_042_prelu_between_relu_and_identity(line: Tensor) -> None:
     assert_close("0.25", torch.where(line > 0, line, 0.25 * line), PReLU(1)(line), 1e-12)
     assert [p.shape.numel() for p in PReLU(7).parameters()] == [7]
     assert [p.shape.numel() for p in PReLU(7, per_channel=False).parameters()] == [1]
+
+
+@pytest.mark.parametrize("per_channel", [True, False])
+def test_paper_042_prelu_slopes_are_kept_out_of_weight_decay(per_channel: bool) -> None:
+    unit = PReLU(8, per_channel=per_channel)
+    (group,) = parameter_groups(unit)
+    assert group == {"params": [unit.weight], "weight_decay": 0.0}
 
 
 def test_paper_042_prelu_gradients() -> None:

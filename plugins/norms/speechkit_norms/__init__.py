@@ -98,9 +98,6 @@ def speechkit_norms() -> list[Component]:
             formula="(x_t - mean_{s<=t}) / sqrt(var_{s<=t} + 1e-5) * weight + bias, forgetting",
             paper="arXiv:1607.08022",
             time="causal",
-            # a step exports; for whole recordings the core's exporter puts a loop around the steps,
-            # which the layer alone does not have
-            exports=frozenset({"torch"}),
         ),
     ]
 

@@ -19,6 +19,8 @@ class RMSNorm(nn.Module):
     weight and bias `[C]`. Zhang & Sennrich, arXiv:1910.07467.
     """
 
+    undecayed = ("weight", "bias")
+
     def __init__(
         self,
         channels: int,

@@ -15,6 +15,8 @@ class LearnableLeakyReLU(nn.Module):
     whose third mode, one slope for the whole net, no layer can have on its own.
     """
 
+    undecayed = ("slope",)
+
     def __init__(self, channels: int, init: float = 0.01, mode: str = "layer") -> None:
         super().__init__()
         if mode not in ("layer", "channel"):

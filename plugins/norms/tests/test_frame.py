@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from speechkit.errors import ComponentError
 from speechkit.nn import Chunk, Pointwise, Serial, as_layer
+from speechkit.optim import parameter_groups
 from speechkit.testing import assert_close
 
 C = 16
@@ -85,6 +86,12 @@ def test_paper_044_the_scale_of_the_weights_before_it_does_not_matter() -> None:
 def test_paper_044_how_many_parameters() -> None:
     assert sum(p.numel() for p in RMSNorm(C).parameters()) == C
     assert sum(p.numel() for p in RMSNorm(C, bias=True).parameters()) == 2 * C
+
+
+def test_paper_044_gain_and_bias_are_kept_out_of_weight_decay() -> None:
+    (group,) = parameter_groups(RMSNorm(8, bias=True))
+    assert group["weight_decay"] == 0
+    assert len(group["params"]) == 2
 
 
 def test_paper_044_train_is_as_evaluation() -> None:

@@ -24,6 +24,8 @@ class Laurel(nn.Module):
     twice → `[B, C, T]`; A `[rank, C]`, B `[C, rank]`.
     """
 
+    undecayed = ("weights",)
+
     def __init__(self, channels: int, variant: str, rank: int, bound: str, vector: bool) -> None:
         super().__init__()
         chosen("residual laurel", "variant", variant, VARIANTS)
@@ -75,6 +77,7 @@ class LaurelStack(Linked):
     """
 
     keeps_input = False
+    undecayed = ("gammas",)
 
     def __init__(self, blocks: list[StreamLayer], k: int, rank: int, shared: bool = True) -> None:
         super().__init__(blocks)

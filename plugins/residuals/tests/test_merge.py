@@ -7,6 +7,7 @@ from torch import nn
 
 from speechkit.errors import ComponentError
 from speechkit.nn import Chunk, Pointwise, Serial, StreamLayer
+from speechkit.optim import parameter_groups
 from speechkit.testing import assert_close, check_stream
 
 
@@ -64,6 +65,14 @@ def test_paper_048_weights_stay_bounded(bound: str) -> None:
     )
     assert alpha.max() <= 2
     assert beta.min() >= 0
+
+
+def test_paper_048_its_numbers_are_kept_out_of_weight_decay() -> None:
+    merge, stack = laurel(8, 0, 1, "rw+lr"), laurel_stack([Pointwise(8, 8)] * 3, k=2, rank=2)
+    for module, kept in ((merge, [merge.weights]), (stack, list(stack.gammas.values()))):
+        decayed, spared = parameter_groups(module)
+        assert decayed["params"]
+        assert list(map(id, spared["params"])) == list(map(id, kept))
 
 
 def test_paper_048_earlier_activations() -> None:

@@ -12,7 +12,7 @@ from speechkit.errors import CheckpointError, ComponentError
 from speechkit.export import onnx, program
 from speechkit.export.check import check as compare
 from speechkit.export.graph import Graph, Step
-from speechkit.export.simple import simplified
+from speechkit.export.simple import scanned, simplified
 from speechkit.nn import Chunk, FrameWise, Pointwise, Serial, StreamLayer, fuse
 from speechkit.ops.activation import activation_of, speaks_for_forward
 from speechkit.plugins import Entry
@@ -128,7 +128,7 @@ def _whole_graph(specimen: Specimen) -> Graph:
     x, half = c.x.transpose(1, 2), c.x.shape[2] // 2
     ragged = Chunk.of(c.x, torch.tensor([c.x.shape[2], half, 3])).valid
     return Graph(
-        module=_Whole(simplified(layer)),
+        module=scanned(_Whole(simplified(layer))),
         model=_Whole(layer),
         inputs=("x", "valid"),
         outputs=("y", "y_valid"),
