@@ -68,6 +68,14 @@ def test_paper_046_linear_dc_has_the_mean_of_relu_over_time() -> None:
         assert_close("line", centred + 1, out - out.mean(1, keepdim=True) + 1, 1e-12)
 
 
+def test_paper_046_the_means_are_the_same_to_the_bit_where_sums_are_exact() -> None:
+    # sums of 64 sixteenths are exact, and so is a 64th of them
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randint(-64, 65, (2, 4, 64), generator=generator) / 16
+    mean = LinearDC(4)(Chunk.of(x)).x.mean(2)
+    assert torch.equal(mean, torch.relu(x).mean(2))
+
+
 def test_paper_024_abrelu_takes_each_utterance_alone() -> None:
     c = ragged()
     y = ABReLU(4, beta=0.8)(c)
