@@ -2,7 +2,7 @@
 
 from speechkit.nn.block import BodyMaker, plain_block
 from speechkit.nn.conv import Conv, DenseConv, DepthwiseConv, LookAhead
-from speechkit.nn.frame import Add, Affine, BatchNorm, Bias, LogSoftmax, Pointwise
+from speechkit.nn.frame import Add, Affine, BatchNorm, Bias, Dropout, LogSoftmax, Pointwise
 from speechkit.nn.fuse import fuse
 from speechkit.nn.pool import AveragePool, ClipHead, RunningAverage, SlidingAverage
 from speechkit.nn.separable import SeparableConv, SeparableResidual
@@ -36,6 +36,7 @@ __all__ = [
     "Delay",
     "DenseConv",
     "DepthwiseConv",
+    "Dropout",
     "FrameWise",
     "LogSoftmax",
     "LookAhead",

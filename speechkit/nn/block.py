@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from speechkit.nn.conv import DenseConv, LookAhead
+from speechkit.nn.frame import Dropout
 from speechkit.nn.joined import Joined
 from speechkit.nn.stream import FrameWise, Residual, Serial, StreamLayer
 
@@ -56,7 +57,7 @@ class BodyMaker:
 
     def after(self, c_out: int) -> Serial:
         """Activation and dropout."""
-        drop = {"dropout": FrameWise(nn.Dropout(self.dropout))} if self.dropout else {}
+        drop = {"dropout": FrameWise(Dropout(self.dropout))} if self.dropout else {}
         return Serial(activation=self.activation(c_out), **drop)
 
     def shortcut(self, c_in: int, c_out: int) -> Serial:

@@ -8,6 +8,9 @@ from speechkit.nn.stream import Chunk, StreamLayer
 from speechkit.ops.explain import Choice
 from speechkit.ops.linear import implementation
 
+LEVELS = 2**16
+"""What 16 bits can say."""
+
 
 class Pointwise(StreamLayer):
     """A 1×1 convolution: y = W x (+ b) at every frame.
@@ -44,6 +47,29 @@ class LogSoftmax(StreamLayer):
     def forward(self, c: Chunk) -> Chunk:
         dtype = torch.promote_types(c.x.dtype, torch.float32)
         return Chunk(c.x.transpose(1, 2).log_softmax(2, dtype=dtype).transpose(1, 2), c.valid)
+
+
+class Dropout(nn.Dropout):
+    """In training y = 0 with probability p, else x / (1 − p); p is rounded to 1/65,536.
+
+    torch's own draws a number for every element one by one, which on a processor takes a quarter
+    of a small net's training step; here one number decides for four. Source: Srivastava et al.,
+    JMLR 15, 2014.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training or x.device.type != "cpu" or torch.compiler.is_compiling():
+            return super().forward(x)
+        dropped = round(self.p * LEVELS)
+        if dropped == LEVELS:
+            return x * 0
+        lowest = torch.iinfo(torch.int64).min
+        drawn = torch.empty(-(-x.numel() // 4), dtype=torch.int64).random_(lowest, None)
+        kept = drawn.view(torch.int16)[: x.numel()] >= dropped - LEVELS // 2
+        # in the order in which x lies in memory, where it has no gaps
+        dense = torch.empty_like(x, device="meta")
+        kept = kept.as_strided(dense.shape, dense.stride())
+        return torch.where(kept, x * (LEVELS / (LEVELS - dropped)), 0)
 
 
 class Add(nn.Module):

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from speechkit.nn.conv import DenseConv, DepthwiseConv
-from speechkit.nn.frame import Add, Affine, Pointwise
+from speechkit.nn.frame import Add, Affine, Dropout, Pointwise
 from speechkit.nn.joined import Joined
 from speechkit.nn.separable import SeparableConv, SeparableResidual
 from speechkit.nn.stream import FrameWise, Residual, Serial, StreamLayer
@@ -97,7 +97,7 @@ class _Fuser:
         done: list[_Part] = []
         for part in _flat(layer):
             last = done[-1] if done else None
-            if type(part) is FrameWise and type(part.module) is nn.Dropout:
+            if type(part) is FrameWise and type(part.module) in (nn.Dropout, Dropout):
                 continue
             if isinstance(last, _Open) and last.take(part, self.impl):
                 continue

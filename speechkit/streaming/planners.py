@@ -19,6 +19,7 @@ from speechkit.nn import (
     Delay,
     DenseConv,
     DepthwiseConv,
+    Dropout,
     FrameWise,
     LogSoftmax,
     Pointwise,
@@ -279,5 +280,6 @@ PLANNERS: dict[type, Planner] = {
     RunningAverage: _running_average,
     StreamLayer: _nothing,
     nn.Dropout: _nothing,
+    Dropout: _nothing,
 }
 """What knows how to plan each type of layer."""

@@ -15,6 +15,7 @@ from speechkit.nn import (
     Chunk,
     DenseConv,
     DepthwiseConv,
+    Dropout,
     FrameWise,
     Pointwise,
     Residual,
@@ -113,7 +114,8 @@ LAYERS: dict[str, Make] = {
     "norm of a plugin": lambda: Serial(Pointwise(C, C), FrameWise(Halved())),
     "norm after activation": lambda: Serial(sub_block(act=nn.ReLU()), BatchNorm(C)),
     "norm alone": lambda: BatchNorm(C),
-    "dropout": lambda: Serial(Pointwise(C, C), FrameWise(nn.Dropout(0.5)), FrameWise(nn.ReLU())),
+    "dropout": lambda: Serial(Pointwise(C, C), FrameWise(Dropout(0.5)), FrameWise(nn.ReLU())),
+    "torch's dropout": lambda: Serial(Pointwise(C, C), FrameWise(nn.Dropout(0.5))),
     "nothing": lambda: Serial(),
     "residual": lambda: Serial(
         Residual(Serial(sub_block(act=nn.ReLU()), sub_block(5)), projection(), Add()),

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence
 
 from speechkit.errors import ComponentError, StreamError
-from speechkit.nn import BodyMaker, Chunk, FrameWise, Serial, State, StreamLayer
+from speechkit.nn import BodyMaker, Chunk, Dropout, FrameWise, Serial, State, StreamLayer
 from speechkit_residuals.linked import Linked
 from speechkit_residuals.parts import cat_channels, chosen
 
@@ -144,4 +144,4 @@ def dense_rnn(
 
 
 def _dropped(rnn: Rnn, rate: float) -> StreamLayer:
-    return Serial(rnn=rnn, dropout=FrameWise(nn.Dropout(rate))) if rate else rnn
+    return Serial(rnn=rnn, dropout=FrameWise(Dropout(rate))) if rate else rnn

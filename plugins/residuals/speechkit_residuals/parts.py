@@ -10,6 +10,7 @@ from speechkit.errors import ComponentError
 from speechkit.nn import (
     BodyMaker,
     DenseConv,
+    Dropout,
     FrameWise,
     Pointwise,
     Residual,
@@ -54,7 +55,7 @@ def convolution(make_body: BodyMaker, c_in: int, c_out: int) -> Serial:
 
 def before(make_body: BodyMaker, channels: int, dropout: float = 0.0) -> Serial:
     """Norm, activation and dropout in front of a convolution."""
-    drop = {"dropout": FrameWise(nn.Dropout(dropout))} if dropout else {}
+    drop = {"dropout": FrameWise(Dropout(dropout))} if dropout else {}
     norm, activation = make_body.norm(channels), make_body.activation(channels)
     return Serial(norm=norm, activation=activation, **drop)
 

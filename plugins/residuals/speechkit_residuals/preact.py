@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from speechkit.errors import ComponentError
 from speechkit.models import Block
-from speechkit.nn import BodyMaker, Residual, Serial, StreamLayer
+from speechkit.nn import BodyMaker, Dropout, Residual, Serial, StreamLayer
 from speechkit_residuals.parts import (
     before,
     chosen,
@@ -53,7 +53,7 @@ class DroppedShortcut(nn.Module):
 
     def __init__(self, rate: float) -> None:
         super().__init__()
-        self.dropout = nn.Dropout(rate)
+        self.dropout = Dropout(rate)
 
     def forward(self, shortcut: Tensor, body: Tensor) -> Tensor:
         dropped: Tensor = self.dropout(shortcut) + body
