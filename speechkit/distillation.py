@@ -5,6 +5,7 @@ import json
 import logging
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -37,6 +38,7 @@ class Distillation:
     teacher: str
     cache: str
     weight: float = 1.0
+    needs_no_text: ClassVar[bool] = True
     said: list[Tensor] = field(default_factory=list, init=False, repr=False)
 
     def start(self, model: Model, dataset: UtteranceDataset) -> None:

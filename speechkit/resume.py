@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from speechkit.checkpoint import mend_folder, read_tensors, whole_folder, write_model
 from speechkit.config import to_dict, write_json
@@ -59,13 +59,22 @@ def write_run(out: Path, run: Any) -> None:
 
 
 def write_training(
-    path: Path, fabric: Any, model: Model, average: Model, optimizer: Any, loop: Loop
+    path: Path,
+    fabric: Any,
+    model: Model,
+    average: Model,
+    learners: nn.Module,
+    optimizer: Any,
+    loop: Loop,
 ) -> None:
     """The averaged model as a model folder, and beside it what the next step depends on.
 
-    Every process takes part and the first one writes.
+    `learners` are the methods that have weights. Every process takes part and the first one writes.
     """
-    weights = {name: whole(value).contiguous() for name, value in model.state_dict().items()}
+    weights, learnt = (
+        {name: whole(value).contiguous() for name, value in module.state_dict().items()}
+        for module in (model, learners)
+    )
     state = optimizer.state_dict()
     flat = {
         f"{index}/{name}": whole(value).contiguous()
@@ -83,15 +92,17 @@ def write_training(
         training = folder / TRAINING
         training.mkdir()
         save_file(weights, training / "weights.safetensors")
+        save_file(learnt, training / "methods.safetensors")
         save_file(flat, training / "optimizer.safetensors", {"groups": groups})
         save_file(generators, training / "rng.safetensors")
         write_json(training / "loop.json", asdict(loop))
 
 
-def read_weights(path: Path, model: Model, average: Model) -> None:
+def read_weights(path: Path, model: Model, average: Model, learners: nn.Module) -> None:
     """Puts back the weights that `write_training` wrote, before they are spread over processes."""
     average.load_state_dict(read_tensors(path / "model.safetensors"))
     model.load_state_dict(read_tensors(path / TRAINING / "weights.safetensors"))
+    learners.load_state_dict(read_tensors(path / TRAINING / "methods.safetensors"))
 
 
 def read_training(path: Path, fabric: Any, optimizer: Any) -> Loop:

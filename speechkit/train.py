@@ -1,8 +1,10 @@
 """Training: what a run is, and the loop that carries it out, to be read from top to bottom."""
 
+from collections import Counter
 from collections.abc import Iterator
 from copy import deepcopy
 from dataclasses import dataclass
+from functools import partial
 from inspect import signature
 from pathlib import Path
 from types import MethodType
@@ -59,7 +61,7 @@ from speechkit.resume import (
     write_run,
     write_training,
 )
-from speechkit.tasks import task_of
+from speechkit.tasks import Recognition, Task, task_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,27 +170,35 @@ def _fit(run: Run, out: Path, resume: bool, fabric: Any) -> dict[str, float]:
     # model, and statistics of the data where its front end wants them and `init` brings none
     model = build(run.model, run.seed)
     task = task_of(model)
+    methods = [registry().build("method", spec) for spec in run.method]
+    target = task.encode
+    if any(getattr(method, "needs_no_text", False) for method in methods):
+        target = partial(_target, task)
     dataset = UtteranceDataset(
         train,
-        task.encode,
+        target,
         sample_rate=model.sample_rate,
         augmentations=audio_augment,
         seed=run.seed,
         cache=run.data.cache,
     )
-    for utterance in (*train, *dev):
+    for utterance in train:
+        target(utterance)
+    for utterance in dev:
         task.encode(utterance)
+    untold = torch.tensor([utterance.untold for utterance in train])
     if run.init is not None and not resume:
         _start_from(model, run.init)
     elif not resume:
         fit_statistics(model.frontend, _some_audio(dataset))
 
-    # loss and methods
+    # loss, and what methods need beforehand
     loss_of = registry().build("loss", run.loss or task.loss)
-    methods = [registry().build("method", spec) for spec in run.method]
     with fabric.rank_zero_first():
         for method in methods:
             method.start(model, dataset)
+    views = max((getattr(method, "views", 1) for method in methods), default=1)
+    learners = nn.ModuleList(method for method in methods if isinstance(method, nn.Module))
 
     # averaged weights, which are also the whole ones where FSDP spreads those of the model
     apart = run.ema > 0 or (many and run.strategy == FSDP)
@@ -196,16 +206,19 @@ def _fit(run: Run, out: Path, resume: bool, fabric: Any) -> dict[str, float]:
     if many:
         sync_batch_norms(model)
     if resume:
-        read_weights(out / LAST, model, average)
+        read_weights(out / LAST, model, average, learners)
     if run.compile:
         # Fabric wraps methods alone
         compiled = torch.compile(type(model).score, dynamic=True)
         model.score = MethodType(compiled, model)  # type: ignore[method-assign]
     wrapped = fabric.setup_module(model.to(fabric.device))
     wrapped.mark_forward_method("score")
+    methods = [_set_up(method, fabric) for method in methods]
 
     # optimiser and schedule
-    optimizer = registry().build("optimizer", run.optimizer, parameter_groups(model))
+    optimizer = registry().build(
+        "optimizer", run.optimizer, parameter_groups(nn.ModuleList([model, learners]))
+    )
     schedule = registry().build("schedule", run.schedule, run.steps)
     base_lrs = [group["lr"] for group in optimizer.param_groups]
     loop = read_training(out / LAST, fabric, optimizer) if resume else Loop()
@@ -224,7 +237,7 @@ def _fit(run: Run, out: Path, resume: bool, fabric: Any) -> dict[str, float]:
                 group["lr"] = lr * factor
             total = 0.0
             for index in range(run.accumulate):
-                batch = next(stream)
+                batch = next(stream).repeated(views)
                 features = _features(model, batch, feature_augment, run.seed, loop.epoch)
                 with fabric.no_backward_sync(wrapped, enabled=index + 1 < run.accumulate):
                     # Fabric's own autocast is for `forward` alone
@@ -232,6 +245,7 @@ def _fit(run: Run, out: Path, resume: bool, fabric: Any) -> dict[str, float]:
                         output = wrapped.score(features)
                     scores = output.scores.to(sum_type(output.scores.dtype))
                     losses = loss_of(scores, output.lengths, *task.targets(batch, output))
+                    losses = losses.masked_fill(untold[batch.indices].to(losses.device), 0.0)
                     for method in methods:
                         losses = losses + method.extra_loss(batch, Output(scores, output.lengths))
                     loss = losses.mean() * weight(fabric, len(losses)) / run.accumulate
@@ -265,11 +279,26 @@ def _fit(run: Run, out: Path, resume: bool, fabric: Any) -> dict[str, float]:
                     loop.best, loop.marks = task.error(marks), marks
                     save(average, out / BEST)
             if loop.step % run.save_every == 0 or last:
-                write_training(out / LAST, fabric, model, average, optimizer, loop)
+                write_training(out / LAST, fabric, model, average, learners, optimizer, loop)
     if first:
         hook.speechkit_run_end(run=run)
     loop.marks = fabric.broadcast(loop.marks)
     return loop.marks
+
+
+def _target(task: Task, utterance: Utterance) -> Tensor:
+    """The task's; nothing where an utterance without text counts for methods alone."""
+    untold = utterance.untold and isinstance(task, Recognition)
+    return torch.empty(0, dtype=torch.int64) if untold else task.encode(utterance)
+
+
+def _set_up(method: Any, fabric: Any) -> Any:
+    """A method as it is, or with its weights where the model's are."""
+    if not isinstance(method, nn.Module):
+        return method
+    wrapped = fabric.setup_module(method.to(fabric.device))
+    wrapped.mark_forward_method("extra_loss")
+    return wrapped
 
 
 def training_utterances(data: Data) -> list[Utterance]:
@@ -320,8 +349,10 @@ def _features(model: Model, batch: Batch, augmentations: list[Any], seed: int, e
     if not augmentations:
         return c
     rows = []
+    views: Counter[int] = Counter()
     for row, length, index in zip(c.x.cpu(), c.lengths.tolist(), batch.indices, strict=True):
-        generator = utterance_generator(seed, epoch, index, "features")
+        generator = utterance_generator(seed, epoch, index, "features", views[index])
+        views[index] += 1
         changed, frames = apply(augmentations, row, length, generator)
         rows.append(changed[:, :frames].T)
     x = pad_sequence(rows, batch_first=True).transpose(1, 2).to(device)

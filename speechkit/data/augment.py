@@ -36,10 +36,13 @@ class Augmentation(Protocol):
 
 
 def utterance_generator(
-    seed: int, epoch: int, index: int, domain: Domain = "audio"
+    seed: int, epoch: int, index: int, domain: Domain = "audio", view: int = 0
 ) -> torch.Generator:
-    """The generator for one utterance in one epoch, the same in every process and on resuming."""
-    key = f"{seed}/{epoch}/{index}/{domain}".encode()
+    """The generator for one utterance in one epoch, the same in every process and on resuming.
+
+    `view` counts how often the utterance is in the batch before.
+    """
+    key = f"{seed}/{epoch}/{index}/{domain}{view or ''}".encode()
     digest = hashlib.blake2b(key, digest_size=8).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest, "little"))
 

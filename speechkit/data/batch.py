@@ -41,6 +41,22 @@ class Batch(NamedTuple):
     indices: list[int]
     names: list[str]
 
+    def repeated(self, times: int) -> "Batch":
+        """The same utterances once more behind the last, until each is there `times` times."""
+        if times == 1:
+            return self
+        targets, target_lengths = self.targets, self.target_lengths
+        return Batch(
+            audio=self.audio.repeat(times, 1),
+            lengths=self.lengths.repeat(times),
+            targets=torch.cat([targets] * times)
+            if isinstance(targets, Tensor)
+            else targets * times,
+            target_lengths=None if target_lengths is None else target_lengths.repeat(times),
+            indices=self.indices * times,
+            names=self.names * times,
+        )
+
 
 def collate(items: Sequence[Item]) -> Batch:
     """Joins items whose targets are all `[U]`, all scalars or all `[S, 2]`."""

@@ -14,23 +14,30 @@ from speechkit.files import whole_file
 
 Segments = tuple[tuple[float, float], ...]
 
-KEYS = ("audio_filepath", "duration", "text", "label", "segments", "offset", "speaker")
+KEYS = ("audio_filepath", "duration", "text", "phones", "label", "segments", "offset", "speaker")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Utterance:
     """A stretch of a recording and what it holds.
 
-    `audio` is absolute; `segments` are the `(start_s, end_s)` of speech, counted from `offset_s`.
+    `audio` is absolute; `phones` are separated by spaces; `segments` are the `(start_s, end_s)` of
+    speech, counted from `offset_s`.
     """
 
     audio: Path
     duration_s: float
     text: str | None = None
+    phones: str | None = None
     label: str | None = None
     segments: Segments | None = None
     offset_s: float = 0.0
     speaker: str | None = None
+
+    @property
+    def untold(self) -> bool:
+        """Whether a model's task has nothing to go by: it counts for methods alone."""
+        return self.text is None and self.label is None and self.segments is None
 
 
 def read_manifest(path: str | os.PathLike[str], *, check_files: bool = True) -> list[Utterance]:
@@ -75,6 +82,7 @@ def row_of(utterance: Utterance, folder: Path) -> dict[str, Any]:
         "audio_filepath": Path(os.path.relpath(utterance.audio, folder)).as_posix(),
         "duration": utterance.duration_s,
         "text": utterance.text,
+        "phones": utterance.phones,
         "label": utterance.label,
         "segments": utterance.segments,
         "offset": utterance.offset_s or None,
@@ -107,6 +115,7 @@ def parse_row(line: str, folder: Path, check_files: bool) -> Utterance:
         audio=audio,
         duration_s=duration_s,
         text=_string(row, "text"),
+        phones=_string(row, "phones"),
         label=_string(row, "label"),
         segments=_segments(row, duration_s),
         offset_s=offset_s,
