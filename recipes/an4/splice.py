@@ -26,12 +26,18 @@ from speechkit.data import Utterance, read_audio, read_manifest, write_manifest
 from speechkit.models import Model
 from speechkit.text import normalize
 
-UTTERANCES = 8000
+UTTERANCES = 16000
 MOST_WORDS = 8
 RARE = 0.65
 """A word cut n times is drawn n^(1 − RARE) times as often as one cut once."""
 MOST_PIECES = 5
 """Of a word by a speaker."""
+QUICK = 0.5
+"""The share of utterances without the silence around words."""
+LOUD_DB = -30.0
+"""What counts as loud, below a word's loudest step."""
+KEPT_MS = 20
+"""Of the silence, where it is left out."""
 STEP_MS = 5
 FADE_MS = 5
 
@@ -88,16 +94,29 @@ def cut_all(
 
 
 def spliced(
-    pieces: Pieces, counts: Counter[str], fade: int, rng: random.Random
+    pieces: Pieces, counts: Counter[str], sample_rate: int, rng: random.Random
 ) -> tuple[str, np.ndarray]:
     """A text of up to `MOST_WORDS` of a speaker's words and its sound."""
+    fade = sample_rate * FADE_MS // 1000
     known = sorted(pieces)
     weights = [counts[word] ** -RARE * len(pieces[word]) for word in known]
     words = rng.choices(known, weights, k=rng.randint(1, MOST_WORDS))
+    quick = rng.random() < QUICK
     sound = np.zeros(0, np.float32)
     for word in words:
-        sound = crossfaded(sound, rng.choice(pieces[word]), fade)
+        piece = rng.choice(pieces[word])
+        sound = crossfaded(sound, loud(piece, sample_rate) if quick else piece, fade)
     return " ".join(words), sound
+
+
+def loud(piece: np.ndarray, sample_rate: int) -> np.ndarray:
+    """A word without most of the silence around it, as who speaks fast joins it to others."""
+    step, kept = (sample_rate * ms // 1000 for ms in (STEP_MS, KEPT_MS))
+    levels = np.square(piece[: len(piece) // step * step].reshape(-1, step)).mean(1)
+    found = np.flatnonzero(levels > levels.max(initial=0) * 10 ** (LOUD_DB / 10))
+    if not len(found):
+        return piece
+    return piece[max(0, found[0] * step - kept) : (found[-1] + 1) * step + kept]
 
 
 def crossfaded(before: np.ndarray, after: np.ndarray, fade: int) -> np.ndarray:
@@ -120,8 +139,8 @@ def splice(an4: Path, speakers: dict[str, Pieces], sample_rate: int) -> Path:
     rows = []
     for number in range(UTTERANCES):
         speaker = rng.choice(sorted(speakers))
-        text, sound = spliced(speakers[speaker], counts, sample_rate * FADE_MS // 1000, rng)
-        path = an4 / "spliced" / f"{number:04}-{speaker}.flac"
+        text, sound = spliced(speakers[speaker], counts, sample_rate, rng)
+        path = an4 / "spliced" / f"{number:05}-{speaker}.flac"
         soundfile.write(path, sound, sample_rate)
         duration_s = len(sound) / sample_rate
         rows.append(Utterance(audio=path, duration_s=duration_s, text=text, speaker=speaker))
