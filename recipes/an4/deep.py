@@ -2,7 +2,7 @@
 
     python recipes/an4/deep.py --out runs/an4_beside
 
-See README.md for what comes before, and for `more`.
+See README.md for what comes before, and for the other two.
 """
 
 from dataclasses import replace
@@ -37,6 +37,17 @@ def base() -> Run:
         optimizer="adamw:lr=0.001,weight_decay=0.02",
         steps=3500,
         seed=8,
+    )
+
+
+def again() -> Run:
+    """The same from the average of both, for a shorter time."""
+    return replace(
+        base(),
+        init=Path("runs/an4_avg3"),
+        optimizer="adamw:lr=0.0008,weight_decay=0.02",
+        steps=2200,
+        seed=11,
     )
 
 
