@@ -92,7 +92,8 @@ def write_training(
         training = folder / TRAINING
         training.mkdir()
         save_file(weights, training / "weights.safetensors")
-        save_file(learnt, training / "methods.safetensors")
+        if learnt:
+            save_file(learnt, training / "methods.safetensors")
         save_file(flat, training / "optimizer.safetensors", {"groups": groups})
         save_file(generators, training / "rng.safetensors")
         write_json(training / "loop.json", asdict(loop))
@@ -102,7 +103,8 @@ def read_weights(path: Path, model: Model, average: Model, learners: nn.Module) 
     """Puts back the weights that `write_training` wrote, before they are spread over processes."""
     average.load_state_dict(read_tensors(path / "model.safetensors"))
     model.load_state_dict(read_tensors(path / TRAINING / "weights.safetensors"))
-    learners.load_state_dict(read_tensors(path / TRAINING / "methods.safetensors"))
+    if learners.state_dict():
+        learners.load_state_dict(read_tensors(path / TRAINING / "methods.safetensors"))
 
 
 def read_training(path: Path, fabric: Any, optimizer: Any) -> Loop:

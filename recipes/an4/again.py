@@ -19,11 +19,12 @@ def base() -> Run:
     run = hard()
     return replace(
         run,
-        model=replace(run.model, dropout=0.2, frontend="log_mel:normalize=running:prior_frames=20"),
+        model=replace(run.model, dropout=0.2, frontend="log_mel:normalize=running:prior_frames=50"),
         init=Path("runs/an4_avg"),
         optimizer="adamw:lr=0.001,weight_decay=0.03",
         augment=(
-            *run.augment[:-1],
+            *run.augment[:-2],
+            "white_noise:min_db=-80,max_db=-45",
             "spec_augment:freq_masks=2,freq_width=16,time_masks=4,time_width=16",
         ),
         steps=2500,

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import run as shallow
+from again import base as before
 
 import speechkit as sk
 from speechkit.train import Run
@@ -53,26 +54,15 @@ def again() -> Run:
 
 def more() -> Run:
     """Letters alone."""
-    run = shallow.hard()
+    run = before()
     return replace(
         run,
-        model=replace(
-            run.model,
-            blocks=BLOCKS,
-            lookahead=LOOKAHEAD,
-            dropout=0.2,
-            frontend="log_mel:normalize=running:prior_frames=50",
-        ),
+        model=replace(run.model, blocks=BLOCKS, lookahead=LOOKAHEAD),
         data=replace(
             run.data, train=(DATA / "train.jsonl",) * 6 + (DATA / "spliced.jsonl",), buckets=20
         ),
         init=Path("runs/an4_deep"),
         optimizer="adamw:lr=0.0008,weight_decay=0.03",
-        augment=(
-            *run.augment[:-2],
-            "white_noise:min_db=-80,max_db=-45",
-            "spec_augment:freq_masks=2,freq_width=16,time_masks=4,time_width=16",
-        ),
         steps=2800,
         eval_every=400,
         seed=9,

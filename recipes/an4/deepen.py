@@ -28,9 +28,10 @@ HEARD = 200
 def deepen(model: Model, utterances: list[Tensor]) -> Model:
     """The same function with a block more."""
     deep = sk.build(replace(model.config, blocks=BLOCKS, lookahead=LOOKAHEAD)).eval()
-    names = {name: re.sub(r"^encoder\.(\d+)", moved, name) for name in model.state_dict()}
-    state = {names[name]: value for name, value in model.state_dict().items()}
-    deep.load_state_dict(state, strict=False)
+    state = model.state_dict().items()
+    deep.load_state_dict(
+        {re.sub(r"^encoder\.(\d+)", moved, name): value for name, value in state}, strict=False
+    )
     block = deep.encoder[PLACE].sum
     with torch.no_grad():
         var, mean = torch.var_mean(given(model, utterances), dim=1, correction=0)
