@@ -1,0 +1,27 @@
+"""The largest sizes that speechkit accepts from outside; SECURITY.md lists them for users.
+
+A file, a config or a message that asks for more is refused in one line, before anything is
+allocated for it.
+"""
+
+LOWEST_RATE, HIGHEST_RATE = 4_000, 384_000
+"""Sample rates in hertz that recordings may have."""
+MAX_CHANNELS = 32
+"""Channels of a recording."""
+
+MAX_JSON_BYTES = 64 * 2**20
+"""Bytes of one JSON or YAML document, or of one line of a manifest."""
+MAX_JSON_DEPTH = 64
+"""Lists and objects inside each other in JSON or YAML."""
+MAX_NUMBER = 1e15
+"""The absolute value of a number in JSON or YAML; integers up to here are exact in float64."""
+
+MAX_BLOCKS = 1_000
+"""Blocks of a net, and repeats or copies of one."""
+MAX_WIDTH = 65_536
+"""Channels of a layer, taps of a kernel, labels of a model, frames of a dilation or stride."""
+MAX_TIME_S = 86_400.0
+"""Seconds of a window, a pause, a pad or any other time in a config."""
+
+MAX_MESSAGE_CHARACTERS = 450
+"""Characters of one line of error or warning on the terminal."""
