@@ -4,13 +4,50 @@ Names are loaded on first use, so importing the package is quick and imports no 
 """
 
 import importlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+# for editors and type checkers, which do not call __getattr__
+if TYPE_CHECKING:
+    from speechkit import cli as cli
+    from speechkit import errors as errors
+    from speechkit import events as events
+    from speechkit import frontend as frontend
+    from speechkit import nn as nn
+    from speechkit import ops as ops
+    from speechkit import testing as testing
+    from speechkit import text as text
+    from speechkit import train as train
+    from speechkit.checkpoint import load as load
+    from speechkit.checkpoint import save as save
+    from speechkit.component import Component as Component
+    from speechkit.evaluation import evaluate as evaluate
+    from speechkit.hookspecs import hookimpl as hookimpl
+    from speechkit.infer import classify as classify
+    from speechkit.infer import detect as detect
+    from speechkit.infer import transcribe as transcribe
+    from speechkit.models import Block as Block
+    from speechkit.models import MarbleNet as MarbleNet
+    from speechkit.models import MatchboxNet as MatchboxNet
+    from speechkit.models import Model as Model
+    from speechkit.models import Output as Output
+    from speechkit.models import QuartzNet as QuartzNet
+    from speechkit.models import build as build
+    from speechkit.models import prepare as prepare
+    from speechkit.plugins import components as components
+    from speechkit.streaming import SessionPool as SessionPool
+    from speechkit.streaming import StreamBatch as StreamBatch
+    from speechkit.streaming import stream as stream
+    from speechkit.train import Run as Run
+    from speechkit.train import fit as fit
+
+    __version__: str
 
 _HOME = {
     "Block": "speechkit.models",
     "Component": "speechkit.component",
     "MarbleNet": "speechkit.models",
     "MatchboxNet": "speechkit.models",
+    "Model": "speechkit.models",
     "Output": "speechkit.models",
     "QuartzNet": "speechkit.models",
     "Run": "speechkit.train",
@@ -33,13 +70,16 @@ _MODULES = ("cli", "errors", "events", "frontend", "nn", "ops", "testing", "text
 
 __all__ = sorted([*_HOME, *_MODULES])
 
+if not TYPE_CHECKING:
 
-def __getattr__(name: str) -> Any:
-    if name in _HOME:
-        return getattr(importlib.import_module(_HOME[name]), name)
-    if name in _MODULES:
-        return importlib.import_module(f"speechkit.{name}")
-    raise AttributeError(f"module 'speechkit' has no attribute {name!r}")
+    def __getattr__(name: str) -> Any:
+        if name in _HOME:
+            return getattr(importlib.import_module(_HOME[name]), name)
+        if name in _MODULES:
+            return importlib.import_module(f"speechkit.{name}")
+        if name == "__version__":
+            return importlib.import_module("speechkit.plugins").core_version()
+        raise AttributeError(f"module 'speechkit' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:

@@ -73,7 +73,7 @@ class Registry:
         self.manager = pluggy.PluginManager(hookspecs.PROJECT)
         self.manager.add_hookspecs(hookspecs)
         self.failures: dict[str, str] = {}
-        self._versions = {CORE: _core_version()}
+        self._versions = {CORE: core_version()}
         self._entries: dict[str, list[Entry]] | None = None
         for name in BUILTIN_MODULES:
             self._register(importlib.import_module(name), CORE)
@@ -250,7 +250,8 @@ def _names(text: str) -> set[str]:
     return {name.strip() for name in text.split(",") if name.strip()}
 
 
-def _core_version() -> str:
+def core_version() -> str:
+    """The version of the installed core."""
     try:
         return importlib.metadata.version(DISTRIBUTION)
     except importlib.metadata.PackageNotFoundError:

@@ -1,14 +1,43 @@
 """What `import speechkit as sk` gives, and what it costs."""
 
+import ast
+import importlib.metadata
 import inspect
 import re
 import subprocess
 import sys
+import tomllib
+from pathlib import Path
 
 import pytest
 
 import speechkit as sk
 from speechkit import errors
+
+ROOT = Path(__file__).parents[1]
+PROJECTS = [ROOT / "pyproject.toml", *sorted(ROOT.glob("plugins/*/pyproject.toml"))]
+USER = """\
+import numpy as np
+import speechkit as sk
+model = sk.load("vad")
+session = sk.stream(model, sample_rate=8000)
+for event in session.feed(np.zeros(800, np.float32)):
+    match event:
+        case sk.events.SpeechStart(at_s=at_s):
+            reveal_type(at_s)
+        case sk.events.Final(words=words):
+            reveal_type(words)
+reveal_type(model)
+reveal_type(sk.detect(model, "call.wav"))
+reveal_type(sk.__version__)
+"""
+REVEALED = [
+    "float",
+    "tuple[speechkit.events.Word, ...]",
+    "speechkit.models.model.Model",
+    "list[speechkit.infer.Segment]",
+    "str",
+]
 
 
 def test_public_names_are_sorted_and_unique():
@@ -19,6 +48,47 @@ def test_public_names_are_sorted_and_unique():
 @pytest.mark.parametrize("name", sk.__all__)
 def test_every_public_name_resolves(name):
     assert getattr(sk, name) is getattr(sk, name)
+
+
+def test_type_checkers_read_the_names_that_python_loads():
+    tree = ast.parse(Path(sk.__file__).read_text(encoding="utf-8"))
+    block = next(node for node in tree.body if isinstance(node, ast.If))
+    assert ast.unparse(block.test) == "TYPE_CHECKING"
+    found = {}
+    for node in block.body:
+        if isinstance(node, ast.ImportFrom):
+            # without `as` the name is not exported under --strict
+            assert all(alias.asname == alias.name for alias in node.names)
+            found |= {alias.name: node.module for alias in node.names}
+    assert found == {**sk._HOME, **dict.fromkeys(sk._MODULES, "speechkit")}
+
+
+@pytest.mark.slow
+def test_a_users_lines_have_types(tmp_path):
+    (tmp_path / "user.py").write_text(USER)
+    command = [sys.executable, "-m", "mypy", "--strict", "--follow-imports=silent"]
+    command += [f"--cache-dir={ROOT / '.mypy_cache' / 'user'}", "user.py"]
+    done = subprocess.run(
+        command, cwd=tmp_path, env={"MYPYPATH": str(ROOT)}, capture_output=True, text=True
+    )
+    assert "Success" in done.stdout, done.stdout
+    assert re.findall(r'Revealed type is "(.*)"', done.stdout) == REVEALED
+    (tmp_path / "user.py").write_text("import speechkit as sk\nsk.biuld()\n")
+    done = subprocess.run(
+        command, cwd=tmp_path, env={"MYPYPATH": str(ROOT)}, capture_output=True, text=True
+    )
+    assert 'Module has no attribute "biuld"' in done.stdout
+
+
+@pytest.mark.parametrize("project", PROJECTS, ids=lambda path: path.parent.name)
+def test_every_package_that_ships_says_that_it_is_typed(project):
+    stored = tomllib.loads(project.read_text(encoding="utf-8"))
+    for package in stored["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]:
+        assert (project.parent / package / "py.typed").is_file()
+
+
+def test_the_version_is_that_of_the_distribution():
+    assert sk.__version__ == importlib.metadata.version("speechkit-core")
 
 
 def test_an_unknown_name_is_an_attribute_error():
