@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from speechkit.models import Output as Output
     from speechkit.models import QuartzNet as QuartzNet
     from speechkit.models import build as build
-    from speechkit.models import prepare as prepare
+    from speechkit.models.prepare import prepare as prepare
     from speechkit.plugins import components as components
     from speechkit.streaming import SessionPool as SessionPool
     from speechkit.streaming import StreamBatch as StreamBatch
@@ -61,7 +61,7 @@ _HOME = {
     "fit": "speechkit.train",
     "hookimpl": "speechkit.hookspecs",
     "load": "speechkit.checkpoint",
-    "prepare": "speechkit.models",
+    "prepare": "speechkit.models.prepare",
     "save": "speechkit.checkpoint",
     "stream": "speechkit.streaming",
     "transcribe": "speechkit.infer",
