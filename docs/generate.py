@@ -1,8 +1,11 @@
-"""Writes docs/components.md from the components of the core and of plugins/: `make docs`."""
+"""Writes docs/components.md from the components of the core and of plugins/, and the README of each
+bundled model from its card: `make docs`."""
 
 import json
 from pathlib import Path
 
+from speechkit.card import ModelCard, Score
+from speechkit.checkpoint import bundled_models, find
 from speechkit.hookspecs import KINDS
 from speechkit.plugins import Entry, Registry
 
@@ -27,8 +30,61 @@ float32, with the parameters of the component's example (`make measure`).
 """
 
 
+CARD = """# {name}
+
+`{name}` {card.purpose}.
+
+| | |
+|---|---|
+| domain | {card.domain} |
+| data | {data} |
+| licence of the weights | {card.licence} |
+| command | {commands} |
+| seed | {seeds} |
+
+Scores, measured on {card.measured}:
+
+| score | value | on | command |
+|---|---|---|---|
+{scores}
+
+## Limits
+
+{limits}
+
+`make docs` writes this page from card.json beside it; `speechkit info {name}` prints it too, with
+the model's size, work and latency.
+"""
+
+
+def pages() -> dict[Path, str]:
+    """The text of each generated page."""
+    cards = {
+        find(name) / "README.md": model_page(name, card) for name, card in bundled_models().items()
+    }
+    return {TARGET: page(), **cards}
+
+
+def model_page(name: str, card: ModelCard) -> str:
+    """The page of a bundled model."""
+    return CARD.format(
+        name=name,
+        card=card,
+        data="; ".join(card.data),
+        commands="; ".join(card.commands),
+        seeds=", ".join(map(str, card.seeds)),
+        scores="\n".join(map(_score, card.scores)),
+        limits="\n".join(f"- {limit}" for limit in card.limits),
+    )
+
+
+def _score(score: Score) -> str:
+    value = f"{score.value:g} {score.unit}".strip()
+    return f"| {score.name} | {value} | {score.on} | {score.command and f'`{score.command}`'} |"
+
+
 def page() -> str:
-    """The page's text; plugins that are installed from elsewhere are left out."""
+    """The text of docs/components.md; plugins that are installed from elsewhere are left out."""
     registry = Registry({"SPEECHKIT_PLUGINS": IN_TREE})
     costs = json.loads(MEASURED.read_text(encoding="utf-8"))
     parts = [HEAD, COSTS.format(**costs["about"])]
@@ -65,4 +121,5 @@ def _table(entries: list[Entry], figures: dict[str, dict[str, float]]) -> str:
 
 
 if __name__ == "__main__":
-    TARGET.write_text(page(), encoding="utf-8")
+    for path, text in pages().items():
+        path.write_text(text, encoding="utf-8")

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from speechkit import testing as testing
     from speechkit import text as text
     from speechkit import train as train
+    from speechkit.card import ModelCard as ModelCard
+    from speechkit.checkpoint import bundled_models as bundled_models
     from speechkit.checkpoint import load as load
     from speechkit.checkpoint import save as save
     from speechkit.component import Component as Component
@@ -48,12 +50,14 @@ _HOME = {
     "MarbleNet": "speechkit.models",
     "MatchboxNet": "speechkit.models",
     "Model": "speechkit.models",
+    "ModelCard": "speechkit.card",
     "Output": "speechkit.models",
     "QuartzNet": "speechkit.models",
     "Run": "speechkit.train",
     "SessionPool": "speechkit.streaming",
     "StreamBatch": "speechkit.streaming",
     "build": "speechkit.models",
+    "bundled_models": "speechkit.checkpoint",
     "classify": "speechkit.infer",
     "components": "speechkit.plugins",
     "detect": "speechkit.infer",

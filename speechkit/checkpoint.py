@@ -14,6 +14,7 @@ import safetensors.torch
 from pydantic import Discriminator
 from safetensors import SafetensorError
 
+from speechkit.card import CARD, ModelCard, read_card
 from speechkit.component import Spec, did_you_mean
 from speechkit.config import from_dict, to_dict, write_json
 from speechkit.errors import CheckpointError, ComponentError, PluginError
@@ -29,11 +30,13 @@ AnyNet = Annotated[QuartzNet | MatchboxNet | MarbleNet, Discriminator("kind")]
 """A config of any family, told apart by `kind`."""
 
 
-def save(model: Model, path: Path | str) -> None:
-    """Writes the model to a folder, which appears whole or not at all."""
+def save(model: Model, path: Path | str, card: ModelCard | None = None) -> None:
+    """Writes the model and its card to a folder, which appears whole or not at all."""
     refuse_prepared(model, "save")
     with whole_folder(Path(path)) as folder:
         write_model(model, folder)
+        if card is not None:
+            write_json(folder / CARD, to_dict(card))
 
 
 def write_model(model: Model, folder: Path) -> None:
@@ -86,11 +89,22 @@ def find(path: Path | str) -> Path:
         if (folder / CONFIG).is_file():
             return folder
         raise CheckpointError(f"{folder} has no {CONFIG}; give a folder written by speechkit")
-    bundled = Path(str(resources.files("speechkit"))) / "bundled" / "models"
-    names = sorted(entry.name for entry in bundled.iterdir()) if bundled.is_dir() else []
-    if str(path) in names:
-        return bundled / str(path)
-    raise CheckpointError(f"no model folder {str(path)!r}. {did_you_mean(str(path), names)}")
+    bundled = {entry.name: entry for entry in bundled_folders()}
+    if str(path) in bundled:
+        return bundled[str(path)]
+    raise CheckpointError(f"no model folder {str(path)!r}. {did_you_mean(str(path), bundled)}")
+
+
+def bundled_folders() -> list[Path]:
+    """The folders of the models that ship with the package, by name."""
+    models = Path(str(resources.files("speechkit"))) / "bundled" / "models"
+    return sorted(models.iterdir()) if models.is_dir() else []
+
+
+def bundled_models() -> dict[str, ModelCard]:
+    """The card of each bundled model by the name that `load` takes."""
+    folders = bundled_folders()
+    return {folder.name: card for folder in folders if (card := read_card(folder))}
 
 
 def read_config(folder: Path) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from typing import Annotated, TypeVar
 
 import typer
 
-from speechkit.cli.models import load_model
+from speechkit.cli.models import load_model, tell_purpose
 from speechkit.cli.options import AudioFiles, Json, ModelName
 from speechkit.cli.output import complain, show
 from speechkit.cli.written import Format, Formatted, Out, check, write
@@ -27,6 +27,7 @@ def classify(model: ModelName, audio: AudioFiles, as_json: Json = False) -> None
 
     net = load_model(model)
     require(net, "clip")
+    tell_purpose(model)
     for path, found in each_file(audio, lambda path: answer(net, path)):
         row = {"label": found.label, "score": found.score, "scores": found.scores}
         said = f"{path}: {found.label} ({found.score:.1%})"
@@ -49,6 +50,7 @@ def transcribe(
     check(audio, form, out)
     net = load_model(model)
     require(net, "ctc")
+    tell_purpose(model)
     for path, found in each_file(audio, lambda path: answer(net, path, decoder=decoder)):
         write(found, path, form, out, plain=f"{path}: {found.text}")
 

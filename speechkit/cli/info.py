@@ -1,19 +1,23 @@
-"""`speechkit info`: what a model is, what it costs and how far it looks."""
+"""`speechkit info` and `models`: what a model is for, what it costs and how far it looks."""
 
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from speechkit.cli.options import Json, ModelName
 from speechkit.cli.output import pairs, show
 
+if TYPE_CHECKING:
+    from speechkit.card import ModelCard
+
 
 def info(model: ModelName, as_json: Json = False) -> None:
-    """Describe a model: size, work per second, latency, receptive field."""
+    """Describe a model: its card, size, work per second, latency, receptive field."""
+    from speechkit.card import read_card
     from speechkit.checkpoint import CONFIG, WEIGHTS, find, load
     from speechkit.models.profile import profile
 
     folder = find(model)
-    net = load(folder)
+    card, net = read_card(folder), load(folder)
     row = {
         "kind": net.config.kind,
         "task": net.config.task,
@@ -21,8 +25,35 @@ def info(model: ModelName, as_json: Json = False) -> None:
         "sample_rate": net.sample_rate,
         "size_bytes": sum((folder / name).stat().st_size for name in (CONFIG, WEIGHTS)),
         **asdict(profile(net)),
+        "card": card and asdict(card),
     }
-    show(row, pairs(_in_words(row)), as_json)
+    show(row, pairs({**_in_words(row), **card_in_words(card)}), as_json)
+
+
+def models(as_json: Json = False) -> None:
+    """List the bundled models, and what each is for."""
+    from speechkit.checkpoint import bundled_models
+
+    for name, card in bundled_models().items():
+        show({"name": name, **asdict(card)}, f"{name} {card.purpose}", as_json)
+
+
+def card_in_words(card: "ModelCard | None") -> dict[str, str]:
+    """A card for a person, without the fields that are empty."""
+    if card is None:
+        return {"card": "none"}
+    row = {
+        "purpose": card.purpose,
+        "domain": card.domain,
+        "data": "\n".join(card.data),
+        "licence": card.licence,
+        "made by": "\n".join(card.commands),
+        "seed": ", ".join(map(str, card.seeds)),
+        "scores": "\n".join(map(str, card.scores)),
+        "measured": card.measured,
+        "limits": "\n".join(card.limits),
+    }
+    return {name: text for name, text in row.items() if text}
 
 
 def _in_words(row: dict[str, Any]) -> dict[str, str]:

@@ -34,7 +34,7 @@ def marks_in_words(marks: Mapping[str, Any]) -> str:
 
 
 def complain(kind: str, reason: object) -> None:
-    """Prints `error: ...` or `warning: ...` on stderr, in one line whatever `reason` holds."""
+    """Prints `kind: reason` (error, warning, note) on stderr, in one line whatever it holds."""
     print(f"{kind}: {' '.join(str(reason).split())}", file=sys.stderr)
 
 

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+import speechkit as sk
+
 from .conftest import Cli
 
 KEYS = {
@@ -24,6 +26,16 @@ def test_one_answer_for_each_file(cli: Cli, models: Path, sounds: Path, name: st
     assert all(set(row) == {"audio_filepath", *keys} for row in rows)
     ended = cli(command, models / name, *files)
     assert [line.split(": ")[0] for line in ended.out.splitlines()] == [str(p) for p in files]
+
+
+@pytest.mark.parametrize(("command", "name"), [("transcribe", "an4"), ("classify", "digits")])
+def test_the_first_line_on_stderr_says_what_the_model_is_for(
+    cli: Cli, sounds: Path, command: str, name: str
+) -> None:
+    ended = cli(command, name, sounds / "low.wav", sounds / "text.wav", "--json")
+    first, *_ = ended.err.splitlines()
+    assert first == f"note: {name} {sk.bundled_models()[name].purpose}"
+    assert first not in ended.out
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from .conftest import Cli
 KEYS = {
     *("kind", "task", "labels", "sample_rate", "frame_s", "size_bytes"),
     *("parameters", "macs_per_s", "latency_s", "lookahead_s", "receptive_field_s"),
-    *("streamable", "why_not_streamable"),
+    *("streamable", "why_not_streamable", "card"),
 }
 
 
@@ -31,6 +31,21 @@ def test_it_reads_well(cli: Cli, models: Path) -> None:
     said = cli("info", models / "speech").out
     assert "background speech" in said
     assert "16,000 Hz" in said
+
+
+def test_a_bundled_model_shows_its_card(cli: Cli) -> None:
+    card = json.loads(cli("info", "an4", "--json").out)["card"]
+    assert card["licence"].startswith("CC BY-SA 4.0")
+    said = cli("info", "an4").out
+    for text in ("American English", "WER, greedy: 0.087", "It knows the hundred words"):
+        assert text in said
+
+
+def test_models_lists_what_is_bundled(cli: Cli) -> None:
+    rows = [json.loads(line) for line in cli("models", "--json").out.splitlines()]
+    assert [row["name"] for row in rows] == ["an4", "digits", "vad", "vad_causal"]
+    assert all(row["domain"] and row["scores"] and row["limits"] for row in rows)
+    assert "digits tells which one English digit" in cli("models").out
 
 
 def without_a_tensor(folder: Path) -> None:
@@ -67,6 +82,10 @@ def edit(change: Callable[[dict[str, Any]], None]) -> Callable[[Path], None]:
         (edit(lambda s: s.update(format=9)), "has format 9; this version reads 1"),
         (lambda folder: (folder / "config.json").unlink(), "has no config.json"),
         (lambda folder: (folder / "config.json").write_text("{"), "is not a model description"),
+        (
+            lambda folder: (folder / "card.json").write_text('{"purpose": "x\\u001b[2J"}'),
+            "control character",
+        ),
         (shutil.rmtree, "no model folder"),
     ],
 )

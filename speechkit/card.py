@@ -1,0 +1,72 @@
+"""Model cards: what a model is for, what it was made from, how good it is and where it fails."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from speechkit.config import from_dict, to_dict
+from speechkit.errors import CheckpointError, ConfigError
+from speechkit.untrusted import UntrustedError, read_json
+
+CARD = "card.json"
+"""The card's file in a model folder."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Score:
+    """A figure in `unit`, what it was measured on, and the command that measured it."""
+
+    name: str
+    value: float
+    unit: str = ""
+    on: str = ""
+    command: str = ""
+
+    def __str__(self) -> str:
+        figure = f"{self.name}: {self.value:g}{self.unit and ' ' + self.unit}"
+        return f"{figure} ({self.on})" if self.on else figure
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelCard:
+    """The facts of a model that its config does not hold; only `purpose` must be given.
+
+    `purpose` goes on from the model's name, in one line: "reads ...". `licence` is that of
+    the weights, `data` names each source with its licence, `commands` made the weights, and
+    `measured` is the date of the scores.
+    """
+
+    purpose: str
+    domain: str = ""
+    data: tuple[str, ...] = ()
+    licence: str = ""
+    commands: tuple[str, ...] = ()
+    seeds: tuple[int, ...] = ()
+    measured: str = ""
+    scores: tuple[Score, ...] = ()
+    limits: tuple[str, ...] = ()
+
+
+def read_card(folder: Path) -> ModelCard | None:
+    """The card in a model folder, None where there is none; CheckpointError for a damaged one."""
+    path = folder / CARD
+    if not path.is_file():
+        return None
+    try:
+        card: ModelCard = from_dict(ModelCard, read_json(path), str(path))
+    except (UntrustedError, ConfigError) as error:
+        raise CheckpointError(f"{path} is not a model card: {error}") from error
+    # another character could move a terminal's cursor, or end the one line of `purpose`
+    if not all(text.isprintable() for text in _texts(to_dict(card))):
+        raise CheckpointError(f"{path} holds a control character; write plain text")
+    return card
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """Every string within plain data."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict | list):
+        for item in value.values() if isinstance(value, dict) else value:
+            yield from _texts(item)

@@ -1,0 +1,56 @@
+"""Cards: written, read back, and what is refused in one."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+import speechkit as sk
+from speechkit.card import CARD, Score, read_card
+from speechkit.errors import CheckpointError
+
+BLOCKS = (sk.Block(channels=4, kernel=3, stride=2), sk.Block(channels=4, kernel=1))
+
+
+def test_a_saved_card_is_read_back(tmp_path: Path) -> None:
+    card = sk.ModelCard(
+        purpose="tells doorbells from telephones",
+        data=("forty doorbells (CC0)",),
+        seeds=(3,),
+        scores=(Score(name="delay", value=0.25, unit="s", on="ten others"),),
+    )
+    model = sk.build(sk.MatchboxNet(blocks=BLOCKS, labels=("bell", "phone")))
+    sk.save(model, tmp_path / "bells", card)
+    assert read_card(tmp_path / "bells") == card
+    assert str(card.scores[0]) == "delay: 0.25 s (ten others)"
+
+
+def test_a_model_may_have_none(tmp_path: Path) -> None:
+    sk.save(sk.build(sk.MatchboxNet(blocks=BLOCKS, labels=("bell", "phone"))), tmp_path / "bells")
+    assert read_card(tmp_path / "bells") is None
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("{", "it is not JSON"),
+        ("[]", "is not a model card"),
+        ("{}", "purpose - Field required"),
+        ('{"purpose": 3}', "purpose"),
+        ('{"purpose": "x", "scores": [{"name": "wer", "value": NaN}]}', "finite number"),
+        ('{"purpose": "two\\nlines"}', "control character"),
+        ('{"purpose": "x", "limits": ["\\u001b]0;title"]}', "control character"),
+        ("[" * 100_000, "nested deeper"),
+    ],
+)
+def test_a_damaged_card_is_refused_in_one_line(tmp_path: Path, text: str, says: str) -> None:
+    (tmp_path / CARD).write_text(text)
+    with pytest.raises(CheckpointError, match=says) as caught:
+        read_card(tmp_path)
+    assert str(tmp_path / CARD) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_fields_of_a_newer_version_are_ignored(tmp_path: Path) -> None:
+    (tmp_path / CARD).write_text(json.dumps({"purpose": "counts", "colour": "blue"}))
+    assert read_card(tmp_path) == sk.ModelCard(purpose="counts")
