@@ -4,8 +4,8 @@ bundled model from its card: `make docs`."""
 import json
 from pathlib import Path
 
-from speechkit.card import ModelCard, Score
-from speechkit.checkpoint import bundled_models, find
+from speechkit.card import ModelCard, Score, bundled_models
+from speechkit.checkpoint import find
 from speechkit.hookspecs import KINDS
 from speechkit.plugins import Entry, Registry
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from speechkit import text as text
     from speechkit import train as train
     from speechkit.card import ModelCard as ModelCard
-    from speechkit.checkpoint import bundled_models as bundled_models
+    from speechkit.card import bundled_models as bundled_models
     from speechkit.checkpoint import load as load
     from speechkit.checkpoint import save as save
     from speechkit.component import Component as Component
@@ -57,7 +57,7 @@ _HOME = {
     "SessionPool": "speechkit.streaming",
     "StreamBatch": "speechkit.streaming",
     "build": "speechkit.models",
-    "bundled_models": "speechkit.checkpoint",
+    "bundled_models": "speechkit.card",
     "classify": "speechkit.infer",
     "components": "speechkit.plugins",
     "detect": "speechkit.infer",

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +62,18 @@ def read_card(folder: Path) -> ModelCard | None:
     if not all(text.isprintable() for text in _texts(to_dict(card))):
         raise CheckpointError(f"{path} holds a control character; write plain text")
     return card
+
+
+def bundled_folders() -> list[Path]:
+    """The folders of the models that ship with the package, by name."""
+    models = Path(str(resources.files("speechkit"))) / "bundled" / "models"
+    return sorted(models.iterdir()) if models.is_dir() else []
+
+
+def bundled_models() -> dict[str, ModelCard]:
+    """The card of each bundled model by the name that `sk.load` takes."""
+    folders = bundled_folders()
+    return {folder.name: card for folder in folders if (card := read_card(folder))}
 
 
 def _texts(value: Any) -> Iterator[str]:

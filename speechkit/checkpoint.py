@@ -6,7 +6,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib import metadata, resources
+from importlib import metadata
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,7 +14,7 @@ import safetensors.torch
 from pydantic import Discriminator
 from safetensors import SafetensorError
 
-from speechkit.card import CARD, ModelCard, read_card
+from speechkit.card import CARD, ModelCard, bundled_folders
 from speechkit.component import Spec, did_you_mean
 from speechkit.config import from_dict, to_dict, write_json
 from speechkit.errors import CheckpointError, ComponentError, PluginError
@@ -93,18 +93,6 @@ def find(path: Path | str) -> Path:
     if str(path) in bundled:
         return bundled[str(path)]
     raise CheckpointError(f"no model folder {str(path)!r}. {did_you_mean(str(path), bundled)}")
-
-
-def bundled_folders() -> list[Path]:
-    """The folders of the models that ship with the package, by name."""
-    models = Path(str(resources.files("speechkit"))) / "bundled" / "models"
-    return sorted(models.iterdir()) if models.is_dir() else []
-
-
-def bundled_models() -> dict[str, ModelCard]:
-    """The card of each bundled model by the name that `load` takes."""
-    folders = bundled_folders()
-    return {folder.name: card for folder in folders if (card := read_card(folder))}
 
 
 def read_config(folder: Path) -> dict[str, Any]:

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 import speechkit as sk
-from speechkit.checkpoint import CONFIG, WEIGHTS, bundled_folders
+from speechkit.card import bundled_folders
+from speechkit.checkpoint import CONFIG, WEIGHTS
 from speechkit.data import Utterance, read_audio, read_manifest
 from speechkit.events import Final
 from speechkit.infer import stream_scores

@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import platform
+import shutil
 from typing import Any
 
 from speechkit.cli.options import Json
@@ -18,6 +19,11 @@ PACKAGES = (
     "tensorboard",
     "torchaudio",
     "librosa",
+    "onnx",
+    "onnxruntime",
+    "sounddevice",
+    "av",
+    "numba",
 )
 NAMESAKE = "speechkit"
 """The distribution of an unrelated vendor, which installs a package of the same name."""
@@ -35,6 +41,7 @@ def doctor(as_json: Json = False) -> None:
     row = {
         "python": platform.python_version(),
         "packages": {name: _version(name) for name in PACKAGES},
+        "ffmpeg": shutil.which("ffmpeg"),
         "cuda": cards if torch.cuda.is_available() else [],
         "threads": torch.get_num_threads(),
         "ops": {choice.op: str(choice) for choice in implementations()},
@@ -73,6 +80,7 @@ def _in_words(row: dict[str, Any]) -> dict[str, str]:
     return {
         "python": row["python"],
         **{name: version or "not installed" for name, version in row["packages"].items()},
+        "ffmpeg": row["ffmpeg"] or "not on the PATH",
         "cuda": ", ".join(row["cuda"]) or "none",
         "threads": str(row["threads"]),
         **{f"op {op}": text.removeprefix(f"{op}: ") for op, text in row["ops"].items()},

@@ -7,7 +7,7 @@ from typing import Annotated, TypeVar
 import typer
 
 from speechkit.cli.models import load_model, tell_purpose
-from speechkit.cli.options import AudioFiles, Json, ModelName
+from speechkit.cli.options import AudioFiles, Json, ModelName, complete_component
 from speechkit.cli.output import complain, show
 from speechkit.cli.written import Format, Formatted, Out, check, write
 from speechkit.errors import AudioError
@@ -16,7 +16,11 @@ T = TypeVar("T")
 
 Decoder = Annotated[
     str,
-    typer.Option(metavar="SPEC", help="How text is read from the scores: greedy, beam:beam=32."),
+    typer.Option(
+        metavar="SPEC",
+        help="How text is read from the scores: greedy, beam:beam=32.",
+        autocompletion=complete_component("decoder"),
+    ),
 ]
 
 

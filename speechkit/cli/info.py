@@ -32,7 +32,7 @@ def info(model: ModelName, as_json: Json = False) -> None:
 
 def models(as_json: Json = False) -> None:
     """List the bundled models, and what each is for."""
-    from speechkit.checkpoint import bundled_models
+    from speechkit.card import bundled_models
 
     for name, card in bundled_models().items():
         show({"name": name, **asdict(card)}, f"{name} {card.purpose}", as_json)

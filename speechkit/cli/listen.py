@@ -14,7 +14,7 @@ from rich.live import Live
 from rich.text import Text
 
 from speechkit.cli.models import load_model
-from speechkit.cli.options import Json
+from speechkit.cli.options import Json, ModelName, complete_component
 
 if TYPE_CHECKING:
     import numpy as np
@@ -28,9 +28,7 @@ METER_CELLS = 24
 
 
 def listen(
-    model: Annotated[
-        str, typer.Argument(metavar="MODEL", help="A model folder, or a bundled one, such as vad.")
-    ] = "vad",
+    model: ModelName = "vad",
     device: Annotated[
         int | None, typer.Option(metavar="N", help="Input device; `speechkit doctor` lists them.")
     ] = None,
@@ -46,7 +44,11 @@ def listen(
     ] = None,
     decoder: Annotated[
         str | None,
-        typer.Option(metavar="SPEC", help="How text is read from the scores: greedy, beam:beam=8."),
+        typer.Option(
+            metavar="SPEC",
+            help="How text is read from the scores: greedy, beam:beam=8.",
+            autocompletion=complete_component("decoder"),
+        ),
     ] = None,
     as_json: Json = False,
 ) -> None:

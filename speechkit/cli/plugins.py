@@ -12,7 +12,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from speechkit.cli.options import Json
+from speechkit.cli.options import Json, complete_component, complete_kind
 from speechkit.cli.output import pairs, say, show
 from speechkit.component import did_you_mean
 from speechkit.errors import ComponentError, PluginError
@@ -22,7 +22,12 @@ if TYPE_CHECKING:
     from speechkit.plugins import Entry
 
 Kind = Annotated[
-    str | None, typer.Option(metavar="KIND", help="Only this kind, such as activation.")
+    str | None,
+    typer.Option(
+        metavar="KIND",
+        help="Only this kind, such as activation.",
+        autocompletion=complete_kind,
+    ),
 ]
 
 TEMPLATE = Path(__file__).with_name("template")
@@ -47,7 +52,12 @@ def list_components(kind: Kind = None, as_json: Json = False) -> None:
 
 @app.command("show")
 def show_component(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="name or plugin/name")],
+    name: Annotated[
+        str,
+        typer.Argument(
+            metavar="NAME", help="name or plugin/name", autocompletion=complete_component()
+        ),
+    ],
     kind: Kind = None,
     as_json: Json = False,
 ) -> None:

@@ -10,7 +10,7 @@ import typer
 
 from speechkit.cli.infer import each_file
 from speechkit.cli.models import load_model
-from speechkit.cli.options import AudioFiles, Json
+from speechkit.cli.options import AudioFiles, Json, complete_model
 from speechkit.cli.output import say
 from speechkit.errors import ConfigError
 from speechkit.transcript import clock
@@ -37,7 +37,12 @@ ONE_FILE = (Format.srt, Format.audacity)
 def vad(
     audio: AudioFiles,
     model: Annotated[
-        str, typer.Option(metavar="MODEL", help="A MarbleNet folder, or a bundled one.")
+        str,
+        typer.Option(
+            metavar="MODEL",
+            help="A MarbleNet folder, or a bundled one.",
+            autocompletion=complete_model,
+        ),
     ] = "vad",
     form: Annotated[Format, typer.Option("--format", help="How to write it.")] = Format.text,
     frames: Annotated[

@@ -3,6 +3,7 @@
 import json
 import sys
 import types
+from pathlib import Path
 
 import pytest
 
@@ -17,6 +18,7 @@ def test_json_is_one_object(cli: Cli) -> None:
     row = json.loads(ended.out)
     assert (ended.code, ended.err) == (0, "")
     assert row["packages"]["torch"]
+    assert {"onnxruntime", "sounddevice", "av"} <= set(row["packages"])
     assert {"WAV", "FLAC", "OGG"} <= set(row["audio_formats"])
     assert "core" in row["plugins"]
     assert row["threads"] >= 1
@@ -42,6 +44,17 @@ def test_the_namesake_is_warned_of(cli: Cli, monkeypatch: pytest.MonkeyPatch) ->
 def test_what_is_missing_is_said(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor, "PACKAGES", ("no-such-distribution",))
     assert "not installed" in cli("doctor").out
+
+
+def test_ffmpeg_is_looked_for_on_the_path(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert json.loads(cli("doctor", "--json").out)["ffmpeg"] is None
+    assert "not on the PATH" in cli("doctor").out
+    program = tmp_path / "ffmpeg"
+    program.touch(mode=0o755)
+    assert json.loads(cli("doctor", "--json").out)["ffmpeg"] == str(program)
 
 
 def test_microphones_are_listed(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
