@@ -14,15 +14,18 @@ FILE = "metrics.jsonl"
 
 
 class Journal:
-    """Figures by step, in `metrics.jsonl` and for TensorBoard, and a bar on the terminal."""
+    """Figures by step, in `metrics.jsonl` and for TensorBoard, and a bar on the terminal.
 
-    def __init__(self, out: Path, steps: int, start: int = 0) -> None:
+    Those of steps after `start`, and of evaluations after step `judged`, are written anew.
+    """
+
+    def __init__(self, out: Path, steps: int, start: int = 0, judged: int = 0) -> None:
         try:
             from torch.utils.tensorboard.writer import SummaryWriter
         except ImportError as error:
             raise MissingExtraError("tensorboard", "train") from error
         self.path = out / FILE
-        _forget_after(self.path, start)
+        _forget_after(self.path, start, judged)
         self.board = SummaryWriter(str(out / "tensorboard"), purge_step=start + 1)
         self.bar = Progress(
             TextColumn("training"),
@@ -77,13 +80,14 @@ class Silence:
         """Writes nothing."""
 
 
-def _forget_after(path: Path, step: int) -> None:
-    """Drops the lines of steps that will be run again, and one that a killed process left unended.
+def _forget_after(path: Path, step: int, judged: int) -> None:
+    """Drops the lines of steps that will be run or judged again, and one left unended by a kill.
 
     The file is whole at every moment.
     """
     if path.exists():
         lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-        ended = [line for line in lines if line.endswith("\n")]
+        rows = {line: json.loads(line) for line in lines if line.endswith("\n")}
+        kept = (x for x, row in rows.items() if row["step"] <= (step if "loss" in row else judged))
         with whole_file(path) as part:
-            part.write_text("".join(x for x in ended if json.loads(x)["step"] <= step), "utf-8")
+            part.write_text("".join(kept), "utf-8")

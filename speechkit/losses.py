@@ -16,12 +16,23 @@ IGNORED = -100
 """The target of a frame that does not count."""
 
 
+def frames_needed(targets: Tensor, target_lengths: Tensor) -> Tensor:
+    """The fewest frames that CTC can spell targets `[B, S]` in, `[B]`: labels + repetitions."""
+    inside = torch.arange(targets.shape[1], device=targets.device) < target_lengths[:, None]
+    repeated = (targets[:, 1:] == targets[:, :-1]) & inside[:, 1:]
+    return target_lengths + repeated.sum(1)
+
+
 class CTC:
     """−log P(targets | scores), summed over all alignments; 0 where there is none.
 
     Not divided by the target's length. Shape: scores `[B, T, V + 1]` log-probabilities with the
     blank last, targets `[B, S]` int64, target_lengths `[B]`. Graves et al., ICML 2006.
     """
+
+    def possible(self, lengths: Tensor, targets: Tensor, target_lengths: Tensor) -> Tensor:
+        """Which rows have an alignment, `[B]`: each label needs a frame, a repeated one two."""
+        return lengths >= frames_needed(targets, target_lengths)
 
     def __call__(
         self, scores: Tensor, lengths: Tensor, targets: Tensor, target_lengths: Tensor

@@ -3,7 +3,8 @@
 import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from textwrap import shorten
+from typing import Any, TypeVar
 
 import torch
 from safetensors import safe_open
@@ -11,11 +12,15 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from speechkit.checkpoint import mend_folder, read_tensors, whole_folder, write_model
-from speechkit.config import to_dict, write_json
+from speechkit.component import Spec
+from speechkit.config import from_dict, to_dict, write_json
 from speechkit.errors import TrainingError
 from speechkit.files import whole_file
 from speechkit.models import Model
 from speechkit.processes import gathered, spread_as, whole
+from speechkit.untrusted import read_json
+
+T = TypeVar("T")
 
 LAST, BEST, TRAINING = "last", "best", "training"
 RUN = "run.json"
@@ -23,9 +28,13 @@ RUN = "run.json"
 
 @dataclass
 class Loop:
-    """Where a run is, and what fp16's scaler is at: exactly what `loop.json` holds."""
+    """Where a run is, and what fp16's scaler is at: exactly what `loop.json` holds.
+
+    `judged` is the step of the last evaluation that is over; a save comes before each.
+    """
 
     step: int = 0
+    judged: int = 0
     epoch: int = 0
     batch: int = 0
     best: float = float("inf")
@@ -33,7 +42,7 @@ class Loop:
     scaler: dict[str, float] = field(default_factory=dict)
 
 
-def open_folder(out: Path, run: Any, resume: bool) -> bool:
+def open_folder(out: Path, resume: bool) -> bool:
     """Mends what a killed process left in the folder; whether there is a state to go on from.
 
     TrainingError where there is a run already and `resume` is not asked for, or none and it is.
@@ -45,11 +54,77 @@ def open_folder(out: Path, run: Any, resume: bool) -> bool:
         raise TrainingError(f"{out} holds no run to resume; leave out --resume")
     if started and not resume:
         raise TrainingError(f"{out} holds a run already; add --resume or choose another --out")
-    if resume:
-        stored = json.loads((out / RUN).read_text(encoding="utf-8"))
-        if stored["model"] != json.loads(json.dumps(to_dict(run.model))):
-            raise TrainingError(f"{out} was trained with another model; see {out / RUN}")
     return started
+
+
+def read_run(out: Path, kind: type[T]) -> T:
+    """The run that `write_run` wrote, of type `kind`."""
+    path = out / RUN
+    try:
+        stored = read_json(path)
+    except ValueError as error:
+        raise TrainingError(
+            f"{path}: {error}; put back the file or choose another --out"
+        ) from error
+    run: T = from_dict(kind, stored, str(path))
+    return run
+
+
+def changed_settings(out: Path, before: Any, now: Any) -> set[str]:
+    """The settings that differ between a stored run and the one that goes on from it.
+
+    TrainingError names the first that cannot change in the middle of a run.
+    """
+    old, new = _settings(before), _settings(now)
+    changed = {name for name, value in new.items() if old.get(name) != value}
+    for name in sorted(changed):
+        if (why := FIXED.get(name.partition(".")[0])) is not None:
+            raise TrainingError(
+                f"{name} was {_shown(old.get(name))} in {out / RUN} and is {_shown(new[name])} "
+                f"now, but {why}; leave it or choose another --out"
+            )
+    for name in ("optimizer", "method"):
+        names = [_names(run[name]) for run in (old, new)]
+        if names[0] != names[1]:
+            raise TrainingError(
+                f"{out / RUN} was trained with {name} {_shown(old[name])}, not "
+                f"{_shown(new[name])}; only parameters can change: name the same or choose another "
+                "--out"
+            )
+    return changed
+
+
+FIXED = {
+    "model": "the weights are that model's",
+    "init": "it is read before the first step alone",
+    "seed": "it orders the data of the whole run",
+}
+"""Settings of a run that stay as they were when it goes on, and why."""
+PLAN = tuple(
+    f"data.{name}"
+    for name in ("train", "batch_size", "batch_seconds", "buckets", "window", "max_duration_s")
+)
+"""Settings that decide which utterances make which batch of an epoch."""
+
+
+def _settings(run: Any) -> dict[str, Any]:
+    """Plain data of each field of a run, those of its model and data as `data.NAME`."""
+    plain = to_dict(run)
+    for part in ("model", "data"):
+        plain |= {f"{part}.{name}": value for name, value in plain.pop(part).items()}
+    return dict(plain)
+
+
+def _names(specs: Any) -> list[str]:
+    return [spec["name"] for spec in (specs if isinstance(specs, list) else [specs])]
+
+
+def _shown(value: Any) -> str:
+    """A setting in a few words."""
+    specs = value if isinstance(value, list) else [value]
+    if all(isinstance(spec, dict) and set(spec) == {"name", "params"} for spec in specs):
+        return ", ".join(str(Spec(**spec)) for spec in specs) or "none"
+    return shorten(json.dumps(value, ensure_ascii=False), 60)
 
 
 def write_run(out: Path, run: Any) -> None:
@@ -107,8 +182,17 @@ def read_weights(path: Path, model: Model, average: Model, learners: nn.Module) 
         learners.load_state_dict(read_tensors(path / TRAINING / "methods.safetensors"))
 
 
-def read_training(path: Path, fabric: Any, optimizer: Any) -> Loop:
-    """Puts back everything else that `write_training` wrote."""
+def write_loop(path: Path, loop: Loop) -> None:
+    """Writes where the run is anew, once an evaluation is over."""
+    with whole_file(path / TRAINING / "loop.json") as part:
+        write_json(part, asdict(loop))
+
+
+def read_training(path: Path, fabric: Any, optimizer: Any, before: Any) -> Loop:
+    """Puts back everything else that `write_training` wrote.
+
+    `before` is an optimiser as the stored run made it: settings that differ from it are new.
+    """
     training = path / TRAINING
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     state: dict[int, dict[str, Tensor]] = {}
@@ -117,6 +201,8 @@ def read_training(path: Path, fabric: Any, optimizer: Any) -> Loop:
         state.setdefault(int(index), {})[name] = spread_as(value, parameters[int(index)])
     with safe_open(training / "optimizer.safetensors", "pt") as file:
         groups = json.loads(file.metadata()["groups"])
+    for group, old, new in zip(groups, before.param_groups, optimizer.param_groups, strict=True):
+        group |= {key: new[key] for key in new if key != "params" and new[key] != old.get(key)}
     optimizer.load_state_dict({"state": state, "param_groups": groups})
     _set_generators(read_tensors(training / "rng.safetensors"), fabric)
     loop = Loop(**json.loads((training / "loop.json").read_text(encoding="utf-8")))

@@ -1,10 +1,12 @@
 """Training: what a run is, and the loop that carries it out, to be read from top to bottom."""
 
+import logging
+import math
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from inspect import signature
 from pathlib import Path
 from types import MethodType
@@ -30,13 +32,13 @@ from speechkit.data import (
     utterance_generator,
     windows,
 )
-from speechkit.errors import ConfigError, TrainingError
-from speechkit.evaluation import evaluate
+from speechkit.errors import ComponentError, ConfigError, TrainingError
+from speechkit.evaluation import evaluate, evaluating
 from speechkit.frontend import fit_statistics
 from speechkit.journal import Journal, Silence
 from speechkit.memory import keep_freed_memory
 from speechkit.models import Model, Output, build
-from speechkit.models.net import Name
+from speechkit.models.net import Name, Net
 from speechkit.nn import Chunk, sync_batch_norms
 from speechkit.ops.native import sum_type
 from speechkit.optim import parameter_groups
@@ -45,6 +47,7 @@ from speechkit.processes import (
     DDP,
     FSDP,
     STRATEGIES,
+    is_first,
     launch,
     mean,
     one_line_failures,
@@ -54,14 +57,20 @@ from speechkit.processes import (
 from speechkit.resume import (
     BEST,
     LAST,
+    PLAN,
     Loop,
+    changed_settings,
     open_folder,
+    read_run,
     read_training,
     read_weights,
+    write_loop,
     write_run,
     write_training,
 )
-from speechkit.tasks import Recognition, Task, task_of
+from speechkit.tasks import Recognition, Targets, Task, task_of
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,7 +167,9 @@ def _fit(run: Run, out: Path, resume: bool, fabric: Any) -> dict[str, float]:
     first, many = fabric.is_global_zero, fabric.world_size > 1
     hook = registry().hook
     with fabric.rank_zero_first():
-        resume = open_folder(out, run, resume)
+        resume = open_folder(out, resume)
+    before = read_run(out, Run) if resume else run
+    changed = changed_settings(out, before, run)
     keep_freed_memory()
     torch.manual_seed(run.seed + fabric.global_rank)
 
@@ -170,10 +181,8 @@ def _fit(run: Run, out: Path, resume: bool, fabric: Any) -> dict[str, float]:
     # model, and statistics of the data where its front end wants them and `init` brings none
     model = build(run.model, run.seed)
     task = task_of(model)
-    methods = [registry().build("method", spec) for spec in run.method]
-    target = task.encode
-    if any(getattr(method, "needs_no_text", False) for method in methods):
-        target = partial(_target, task)
+    methods = [_built("method", spec) for spec in run.method]
+    target = _target(task, methods)
     dataset = UtteranceDataset(
         train,
         target,
@@ -182,18 +191,15 @@ def _fit(run: Run, out: Path, resume: bool, fabric: Any) -> dict[str, float]:
         seed=run.seed,
         cache=run.data.cache,
     )
-    for utterance in train:
-        target(utterance)
-    for utterance in dev:
-        task.encode(utterance)
+    loss_of = _built("loss", run.loss or task.loss)
+    check_targets(train, dev, task, target, loss_of, model)
     untold = torch.tensor([utterance.untold for utterance in train])
     if run.init is not None and not resume:
         _start_from(model, run.init)
     elif not resume:
         fit_statistics(model.frontend, _some_audio(dataset))
 
-    # loss, and what methods need beforehand
-    loss_of = registry().build("loss", run.loss or task.loss)
+    # what methods need beforehand
     with fabric.rank_zero_first():
         for method in methods:
             method.start(model, dataset)
@@ -216,19 +222,40 @@ def _fit(run: Run, out: Path, resume: bool, fabric: Any) -> dict[str, float]:
     methods = [_set_up(method, fabric) for method in methods]
 
     # optimiser and schedule
-    optimizer = registry().build(
-        "optimizer", run.optimizer, parameter_groups(nn.ModuleList([model, learners]))
-    )
-    schedule = registry().build("schedule", run.schedule, run.steps)
+    trained = nn.ModuleList([model, learners])
+    optimizer = _built("optimizer", run.optimizer, parameter_groups(trained))
+    schedule = _built("schedule", run.schedule, run.steps)
     base_lrs = [group["lr"] for group in optimizer.param_groups]
-    loop = read_training(out / LAST, fabric, optimizer) if resume else Loop()
+    loop = Loop()
+    if resume:
+        earlier = _built("optimizer", before.optimizer, parameter_groups(trained))
+        loop = read_training(out / LAST, fabric, optimizer, earlier)
+        _go_on(loop, changed)
     optimizer = fabric.setup_optimizers(optimizer)
 
     if first:
+        # a dev set that cannot be judged must not be met at the first evaluation
+        evaluate(average, dev, workers=run.data.workers)
         write_run(out, run)
         hook.speechkit_run_start(run=run)
     stream = _endless(dataset, run, loop, fabric)
-    with Journal(out, run.steps, loop.step) if first else Silence() as journal:
+
+    def judge() -> None:
+        """Evaluates, and keeps the best model; other processes wait at their next exchange."""
+        if first:
+            marks = evaluate(average, dev, workers=run.data.workers)
+            journal.log(loop.step, **marks)
+            hook.speechkit_run_eval(run=run, metrics=marks)
+            if task.error(marks) <= loop.best:
+                loop.best, loop.marks = task.error(marks), marks
+                save(average, out / BEST)
+            loop.judged = loop.step
+            write_loop(out / LAST, loop)
+
+    with Journal(out, run.steps, loop.step, loop.judged) if first else Silence() as journal:
+        # a run that was stopped between a save and the end of the evaluation behind it
+        if loop.judged < loop.step and _is_due(loop, run, run.eval_every):
+            judge()
         while loop.step < run.steps:
             # one optimiser step over `accumulate` batches
             wrapped.train()
@@ -244,11 +271,15 @@ def _fit(run: Run, out: Path, resume: bool, fabric: Any) -> dict[str, float]:
                     with fabric.autocast():
                         output = wrapped.score(features)
                     scores = output.scores.to(sum_type(output.scores.dtype))
-                    losses = loss_of(scores, output.lengths, *task.targets(batch, output))
+                    targets = task.targets(batch, output)
+                    losses = loss_of(scores, output.lengths, *targets)
                     losses = losses.masked_fill(untold[batch.indices].to(losses.device), 0.0)
                     for method in methods:
                         losses = losses + method.extra_loss(batch, Output(scores, output.lengths))
-                    loss = losses.mean() * weight(fabric, len(losses)) / run.accumulate
+                    losses = _that_count(losses, loss_of, output.lengths, targets)
+                    # with no row left, 0 that still has a gradient for the other processes
+                    loss = losses.mean() if len(losses) else 0 * scores.sum()
+                    loss = loss * weight(fabric, len(losses)) / run.accumulate
                     _check_finite(loss, loop.step, batch)
                     fabric.backward(loss)
                 total += loss.item()
@@ -266,30 +297,141 @@ def _fit(run: Run, out: Path, resume: bool, fabric: Any) -> dict[str, float]:
             if first:
                 hook.speechkit_run_step(run=run, step=loop.step, loss=total)
 
-            # once in a while: log, evaluate, save
-            last = loop.step == run.steps
-            if loop.step % run.log_every == 0 or last:
+            # once in a while: log, save, evaluate
+            due = _is_due(loop, run, run.eval_every)
+            if _is_due(loop, run, run.log_every):
                 lr = optimizer.param_groups[0]["lr"]
                 journal.log(loop.step, loss=mean(fabric, total), lr=lr, epoch=loop.epoch)
-            if first and (loop.step % run.eval_every == 0 or last):
-                marks = evaluate(average, dev, workers=run.data.workers)
-                journal.log(loop.step, **marks)
-                hook.speechkit_run_eval(run=run, metrics=marks)
-                if task.error(marks) <= loop.best:
-                    loop.best, loop.marks = task.error(marks), marks
-                    save(average, out / BEST)
-            if loop.step % run.save_every == 0 or last:
+            if due or _is_due(loop, run, run.save_every):
                 write_training(out / LAST, fabric, model, average, learners, optimizer, loop)
+            if due:
+                judge()
     if first:
         hook.speechkit_run_end(run=run)
     loop.marks = fabric.broadcast(loop.marks)
     return loop.marks
 
 
-def _target(task: Task, utterance: Utterance) -> Tensor:
-    """The task's; nothing where an utterance without text counts for methods alone."""
+def dry_run(run: Run) -> dict[str, int]:
+    """Everything that comes before the first step, with nothing written; the sizes of it all."""
+    model = build(run.model, run.seed)
+    task = task_of(model)
+    train, dev = training_utterances(run.data), read_manifest(run.data.dev)
+    methods = [_built("method", spec) for spec in run.method]
+    loss_of = _built("loss", run.loss or task.loss)
+    check_targets(train, dev, task, _target(task, methods), loss_of, model)
+    _augmentations(run)
+    _built("optimizer", run.optimizer, parameter_groups(model))
+    _built("schedule", run.schedule, run.steps)
+    if run.init is not None:
+        _start_from(model, run.init)
+    evaluate(model, dev, workers=run.data.workers)
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    return {"parameters": parameters, "train": len(train), "dev": len(dev)}
+
+
+NEEDED = {
+    "method": ("start", "extra_loss"),
+    "loss": ("__call__",),
+    "optimizer": ("param_groups", "step", "zero_grad", "state_dict", "load_state_dict"),
+    "schedule": ("__call__",),
+    "augmentation": ("__call__", "domain"),
+}
+"""What the loop uses of a component of each kind."""
+
+
+def _built(kind: str, spec: Name, *args: Any, **kw: Any) -> Any:
+    """The component; ComponentError where it lacks what the loop uses of it."""
+    made = registry().build(kind, spec, *args, **kw)
+    if missing := [name for name in NEEDED[kind] if not hasattr(made, name)]:
+        raise ComponentError(
+            f"{kind} {spec} makes an object of type {type(made).__name__} without "
+            f"{', '.join(missing)}; see docs/hooks.md for what its factory returns"
+        )
+    return made
+
+
+def _target(task: Task, methods: list[Any]) -> Callable[[Utterance], Tensor]:
+    """The task's targets; none for utterances without text where a method takes them so."""
+    if not any(getattr(method, "needs_no_text", False) for method in methods):
+        return task.encode
+    return partial(_target_or_none, task)
+
+
+def _target_or_none(task: Task, utterance: Utterance) -> Tensor:
     untold = utterance.untold and isinstance(task, Recognition)
     return torch.empty(0, dtype=torch.int64) if untold else task.encode(utterance)
+
+
+def check_targets(
+    train: Sequence[Utterance],
+    dev: Sequence[Utterance],
+    task: Task,
+    target: Callable[[Utterance], Tensor],
+    loss_of: Any,
+    model: Model,
+) -> None:
+    """Raises ManifestError for an utterance without a target, and TrainingError where no text can
+    be spelled in its utterance's frames; warns where some cannot."""
+    for utterance in dev:
+        task.encode(utterance)
+    targets = [target(utterance) for utterance in train]
+    if not hasattr(loss_of, "possible"):
+        return
+    exact_frames = cache(partial(_frames, model))
+    impossible = []
+    for utterance, row in zip(train, targets, strict=True):
+        # front ends and strides round: what is near the bound is counted exactly
+        length, about = torch.tensor([len(row)]), int(utterance.duration_s / model.frame_s) - 3
+        if not loss_of.possible(torch.tensor([about]), row[None], length):
+            frames = exact_frames(max(1, round(utterance.duration_s * model.sample_rate)))
+            if not loss_of.possible(torch.tensor([frames]), row[None], length):
+                impossible.append((utterance, len(row), frames))
+    if not impossible:
+        return
+    utterance, labels, frames = impossible[0]
+    message = (
+        f"{len(impossible)} of {len(train)} utterances are too short for their text, such as "
+        f"{utterance.audio}: {labels} labels in {frames} frames of {1000 * model.frame_s:g} ms"
+    )
+    if len(impossible) == len(train):
+        raise TrainingError(f"{message}; correct the texts, or use a model with a smaller stride")
+    _tell(f"{message}; they do not count")
+
+
+def _frames(model: Model, samples: int) -> int:
+    """The frames of scores for so many samples."""
+    with evaluating(model), torch.inference_mode():
+        return int(model(torch.zeros(1, samples)).lengths)
+
+
+def _that_count(losses: Tensor, loss_of: Any, lengths: Tensor, targets: Targets) -> Tensor:
+    """The losses of those rows whose targets are possible at all."""
+    if not hasattr(loss_of, "possible"):
+        return losses
+    possible = loss_of.possible(lengths, *targets)
+    return losses if possible.all() else losses[possible]
+
+
+def _go_on(loop: Loop, changed: set[str]) -> None:
+    """Tells what differs in a run that goes on, and what follows for where it is."""
+    if changed & {*PLAN}:
+        loop.batch = 0
+    if "data.dev" in changed:
+        loop.best = math.inf
+    if changed:
+        epoch = "; the epoch begins anew" if changed & {*PLAN} else ""
+        best = "; the best model is chosen anew" if "data.dev" in changed else ""
+        _tell(f"going on at step {loop.step} with other {', '.join(sorted(changed))}{epoch}{best}")
+
+
+def _tell(warning: str) -> None:
+    if is_first():
+        log.warning(warning)
+
+
+def _is_due(loop: Loop, run: Run, every: int) -> bool:
+    return loop.step % every == 0 or loop.step == run.steps
 
 
 def _set_up(method: Any, fabric: Any) -> Any:
@@ -307,7 +449,14 @@ def training_utterances(data: Data) -> list[Utterance]:
     found = [
         u for path in paths for u in (read_shards if are_shards(path) else read_manifest)(path)
     ]
-    if train := [u for u in found if u.duration_s <= data.max_duration_s]:
+    train = [u for u in found if u.duration_s <= data.max_duration_s]
+    if 0 < len(train) < len(found):
+        left_out_s = sum(u.duration_s for u in found if u.duration_s > data.max_duration_s)
+        _tell(
+            f"{len(found) - len(train)} of {len(found)} utterances, {left_out_s / 3600:.2g} hours, "
+            f"are longer than max_duration_s={data.max_duration_s:g} and left out"
+        )
+    if train:
         return train
     raise TrainingError(
         f"every utterance of {', '.join(map(str, paths)) or 'no manifest'} is longer than "
@@ -366,15 +515,23 @@ def _augmentations(run: Run) -> tuple[list[Any], list[Any]]:
         factory = registry().find("augmentation", spec.name).factory()
         asks = "sample_rate" in signature(factory).parameters
         rate = {"sample_rate": run.model.sample_rate} if asks else {}
-        augmentation = registry().build("augmentation", spec, **rate)
+        augmentation = _built("augmentation", spec, **rate)
         built[augmentation.domain].append(augmentation)
     return built["audio"], built["features"]
 
 
 def _start_from(model: Model, folder: Path) -> None:
-    """Gives the model the weights of the one in `folder`, its head's only for the same labels."""
+    """Gives the model the weights of the one in `folder`, its head's only for the same labels.
+
+    Warns of what else differs between the two than the weights.
+    """
     other = load(folder)
-    same = other.labels == model.labels
+    if other.sample_rate != model.sample_rate:
+        raise TrainingError(
+            f"init={folder} is for {other.sample_rate} Hz, this run's model for "
+            f"{model.sample_rate} Hz; give both the same sample_rate"
+        )
+    same = set(other.labels) == set(model.labels)
     known, own = (
         {name: x for name, x in m.state_dict().items() if same or not name.startswith("head.")}
         for m in (other, model)
@@ -386,7 +543,36 @@ def _start_from(model: Model, folder: Path) -> None:
                 f"init={folder}: {name} is {there} there and {here} in this run's model; "
                 "give both the same net and front end"
             )
+    old, new = _hearing(other.config), _hearing(model.config)
+    if differing := [f"{f}={old[f]}, not {new[f]}" for f in old if old[f] != new[f]]:
+        _tell(f"init={folder} was trained with {'; '.join(differing)}")
+    if not same:
+        _tell(
+            f"init={folder} has {len(other.labels)} labels, others than this run's "
+            f"{len(model.labels)}: the head is new"
+        )
+    elif other.labels != model.labels:
+        _reorder_head(known, other.labels, model.labels)
     model.load_state_dict(known, strict=False)
+
+
+def _hearing(config: Net) -> dict[str, Any]:
+    """What decides what a net's weights mean, beside their shapes."""
+    rows = config.rows()
+    return {
+        **{kind: str(spec) for kind, spec in config.components() if kind != "init"},
+        "lookahead": [ahead for _, ahead in rows],
+        "strides": [block.stride for block, _ in rows],
+        "dilations": [block.dilation for block, _ in rows],
+    }
+
+
+def _reorder_head(weights: dict[str, Tensor], old: Sequence[str], new: Sequence[str]) -> None:
+    """Puts the rows of the head's linear layer in the new order of labels, blank last."""
+    for name in ("head.linear.weight", "head.linear.bias"):
+        if (x := weights.get(name)) is not None:
+            order = [*map(old.index, new), *range(len(old), len(x))]
+            weights[name] = x[order]
 
 
 def _some_audio(dataset: UtteranceDataset, most: int = 200) -> Iterator[Tensor]:

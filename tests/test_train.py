@@ -5,26 +5,35 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
-from speechkit.checkpoint import load
+from speechkit.checkpoint import load, save
+from speechkit.component import Component
 from speechkit.config import from_dict, to_dict, write_json
 from speechkit.data import read_audio, read_manifest, write_manifest
-from speechkit.errors import ConfigError, ManifestError, TrainingError
+from speechkit.errors import (
+    ComponentError,
+    ConfigError,
+    ManifestError,
+    SpeechkitError,
+    TrainingError,
+)
 from speechkit.evaluation import evaluate
 from speechkit.frontend import fit_statistics
 from speechkit.hookspecs import hookimpl
 from speechkit.models import build
 from speechkit.plugins import registry
-from speechkit.resume import BEST, LAST
-from speechkit.train import Data, Run, fit
+from speechkit.resume import BEST, LAST, changed_settings
+from speechkit.train import Data, Run, dry_run, fit
 
 Corpus = Callable[..., Path]
 
@@ -179,7 +188,9 @@ def test_there_must_be_a_run_to_resume(plain: Run, tmp_path: Path) -> None:
 def test_another_model_does_not_go_on(plain: Run, tmp_path: Path) -> None:
     fit(replace(plain, steps=1), tmp_path / "out", device="cpu")
     other = replace(plain, model=replace(plain.model, activation="silu"))
-    with pytest.raises(TrainingError, match="was trained with another model"):
+    with pytest.raises(
+        TrainingError, match=r"model\.activation was relu in .*run\.json and is silu now"
+    ):
         fit(other, tmp_path / "out", resume=True, device="cpu")
 
 
@@ -385,3 +396,327 @@ def test_the_task_s_loss_is_the_default(plain: Run, tmp_path: Path) -> None:
     )
     default, named, smooth = (figures(tmp_path / out) for out in ("default", "named", "smooth"))
     assert default == named != smooth
+
+
+@pytest.fixture
+def told(caplog: pytest.LogCaptureFixture) -> Callable[[], list[str]]:
+    """The warnings so far, one line each."""
+
+    def lines() -> list[str]:
+        found = [
+            record.getMessage() for record in caplog.records if record.name.startswith("speech")
+        ]
+        assert all(line.count("\n") == 0 for line in found)
+        return found
+
+    return lines
+
+
+@pytest.fixture
+def spelled(plain: Run, nets: dict[str, Any]) -> Run:
+    """A few steps of recognition."""
+    return replace(plain, model=nets["ctc"], steps=2)
+
+
+def with_texts(manifest: Path, texts: list[str]) -> list[str]:
+    """Gives a manifest's first utterances other texts; the names of their files."""
+    utterances = read_manifest(manifest)
+    changed = [replace(u, text=text) for u, text in zip(utterances, texts, strict=False)]
+    write_manifest(manifest, [*changed, *utterances[len(changed) :]])
+    return [str(u.audio) for u in changed]
+
+
+def test_a_run_whose_texts_are_all_longer_than_their_frames_does_not_start(
+    spelled: Run, tmp_path: Path
+) -> None:
+    # 0.4 s are 20 frames of 20 ms; ten times "ll" needs 29
+    names = with_texts(spelled.data.train, ["hill" * 10] * 8)
+    message = rf"8 of 8 utterances are too short.*{names[0]}: 40 labels in 20 frames of 20 ms; "
+    with pytest.raises(TrainingError, match=message):
+        fit(spelled, tmp_path / "out", device="cpu")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(("text", "possible"), [("hi" * 10, True), ("hil" + "hi" * 9, False)])
+def test_a_text_is_possible_down_to_the_frame(
+    spelled: Run, tmp_path: Path, told: Callable[[], list[str]], text: str, possible: bool
+) -> None:
+    (name,) = with_texts(spelled.data.train, [text])
+    fit(spelled, tmp_path / "out", device="cpu")
+    assert told() == [] if possible else f"such as {name}: 21 labels in 20 frames" in told()[0]
+
+
+def test_utterances_without_an_alignment_do_not_count(spelled: Run, tmp_path: Path) -> None:
+    run = replace(
+        spelled,
+        model=replace(
+            spelled.model, norm="none", frontend="log_mel:n_mels=16,normalize=per_feature"
+        ),
+        data=replace(spelled.data, batch_size=8),
+        steps=1,
+        optimizer="sgd:lr=0.01",
+        log_every=1,
+    )
+    with_texts(run.data.train, ["hill" * 10] * 4)
+    fit(run, tmp_path / "some", device="cpu")
+    write_manifest(run.data.train, read_manifest(run.data.train)[4:])
+    fit(run, tmp_path / "alone", device="cpu")
+    some, alone = weights(tmp_path / "some"), weights(tmp_path / "alone")
+    for name, value in alone.items():
+        torch.testing.assert_close(some[name], value, rtol=1e-4, atol=1e-6)
+    losses = [figures(tmp_path / out)[0]["loss"] for out in ("some", "alone")]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+
+
+def test_a_batch_without_an_alignment_changes_no_weight(spelled: Run, tmp_path: Path) -> None:
+    run = replace(
+        spelled,
+        data=replace(spelled.data, batch_size=1),
+        steps=8,
+        optimizer="sgd:lr=0.01",
+        log_every=1,
+    )
+    with_texts(run.data.train, ["hill" * 10] * 7)
+    fit(run, tmp_path / "out", device="cpu")
+    losses = [row["loss"] for row in figures(tmp_path / "out") if "loss" in row]
+    assert sum(loss > 0 for loss in losses) == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"duration_s": 7.0}, r"ends at .* before 7 s"),
+        ({"segments": ()}, "0 positives"),
+    ],
+)
+def test_a_dev_set_that_cannot_be_judged_ends_a_run_before_its_first_step(
+    plain: Run, nets: dict[str, Any], tmp_path: Path, change: dict[str, Any], says: str
+) -> None:
+    run = replace(plain, model=nets["frame"])
+    write_manifest(run.data.dev, [replace(u, **change) for u in read_manifest(run.data.dev)])
+    for go in (lambda: fit(run, tmp_path / "out", device="cpu"), lambda: dry_run(run)):
+        with pytest.raises(SpeechkitError, match=says):
+            go()
+        assert not (tmp_path / "out").exists()
+
+
+class Breaking:
+    """Ends a run in its n-th evaluation."""
+
+    def __init__(self, number: int) -> None:
+        self.left = number
+
+    @hookimpl
+    def speechkit_run_eval(self) -> None:
+        self.left -= 1
+        if self.left == 0:
+            raise KeyboardInterrupt
+
+
+def test_a_run_that_ends_while_it_is_judged_goes_on_bit_by_bit(run: Run, tmp_path: Path) -> None:
+    run = replace(run, steps=5, eval_every=2, save_every=5)
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    marks = fit(run, whole, device="cpu")
+    breaking = Breaking(2)
+    registry().manager.register(breaking)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            fit(run, broken, device="cpu")
+    finally:
+        registry().manager.unregister(breaking)
+    assert json.loads((broken / LAST / "training" / "loop.json").read_text())["step"] == 4
+    assert fit(run, broken, resume=True, device="cpu") == marks
+    for file in ("last/training/loop.json", "last/model.safetensors", "best/model.safetensors"):
+        assert (whole / file).read_bytes() == (broken / file).read_bytes(), file
+    assert figures(whole) == figures(broken)
+
+
+def test_utterances_that_are_left_out_are_counted_with_their_hours(
+    plain: Run, tmp_path: Path, told: Callable[[], list[str]]
+) -> None:
+    # 0.4, 0.42, ... 0.54 s
+    run = replace(plain, steps=1, data=replace(plain.data, max_duration_s=0.45))
+    fit(run, tmp_path / "out", device="cpu")
+    assert told() == [
+        "5 of 8 utterances, 0.00069 hours, are longer than max_duration_s=0.45 and left out"
+    ]
+
+
+def test_a_run_goes_on_with_other_settings_of_its_optimizer(
+    plain: Run, tmp_path: Path, told: Callable[[], list[str]]
+) -> None:
+    plain = replace(plain, optimizer="adamw:lr=0.01,weight_decay=0.01", steps=1)
+    later = replace(plain, optimizer="adamw:lr=0.01,weight_decay=5,beta1=0.5", steps=2)
+    for name, again in (("same", replace(plain, steps=2)), ("other", later)):
+        fit(plain, tmp_path / name, device="cpu")
+        fit(again, tmp_path / name, resume=True, device="cpu")
+    assert told() == [
+        "going on at step 1 with other steps",
+        "going on at step 1 with other optimizer, steps",
+    ]
+    file = tmp_path / "other" / LAST / "training" / "optimizer.safetensors"
+    with safe_open(file, "pt") as stored:
+        groups = json.loads(stored.metadata()["groups"])
+    assert groups[0]["weight_decay"] == 5
+    assert groups[0]["betas"] == [0.5, 0.999]
+    same, other = weights(tmp_path / "same"), weights(tmp_path / "other")
+    assert not torch.equal(same["head.linear.weight"], other["head.linear.weight"])
+
+
+CHANGES: dict[str, Any] = {
+    "optimizer": "adamw:lr=0.5",
+    "schedule": "constant",
+    "loss": "cross_entropy:smoothing=0.1",
+    "augment": ("gain",),
+    "method": ("flat_start",),
+    "init": Path("other"),
+    "steps": 5,
+    "accumulate": 2,
+    "clip_norm": 0.1,
+    "ema": 0.5,
+    "precision": "bf16-mixed",
+    "compile": True,
+    "devices": 2,
+    "nodes": 2,
+    "strategy": "fsdp",
+    "eval_every": 7,
+    "save_every": 7,
+    "log_every": 7,
+    "seed": 1,
+}
+DATA_CHANGES: dict[str, Any] = {
+    "train": Path("other.jsonl"),
+    "dev": Path("other.jsonl"),
+    "batch_size": 2,
+    "batch_seconds": 9.0,
+    "buckets": 1,
+    "window": 5,
+    "max_duration_s": 9.0,
+    "workers": 1,
+    "cache": True,
+}
+REFUSED = {"optimizer", "method", "init", "seed"}
+
+
+@pytest.mark.parametrize("name", [*CHANGES, *(f"data.{name}" for name in DATA_CHANGES)])
+def test_each_setting_is_applied_or_refused_in_a_run_that_goes_on(
+    plain: Run, name: str, tmp_path: Path
+) -> None:
+    part, _, key = name.rpartition(".")
+    changed = (
+        replace(plain, data=replace(plain.data, **{key: DATA_CHANGES[key]}))
+        if part
+        else replace(plain, **{name: CHANGES[name]})
+    )
+    if name in REFUSED:
+        with pytest.raises(TrainingError, match=rf"{name} .*choose another --out") as caught:
+            changed_settings(tmp_path, plain, changed)
+        assert len(str(caught.value)) < 450
+    else:
+        assert changed_settings(tmp_path, plain, changed) == {name}
+
+
+def test_the_table_of_settings_names_every_field() -> None:
+    assert {"model", "data", *CHANGES} == {field.name for field in fields(Run)}
+    assert set(DATA_CHANGES) == {field.name for field in fields(Data)}
+
+
+def test_another_plan_of_batches_begins_the_epoch_anew(
+    plain: Run, corpus: Corpus, tmp_path: Path, told: Callable[[], list[str]]
+) -> None:
+    fit(replace(plain, steps=1), tmp_path / "out", device="cpu")
+    data = replace(plain.data, batch_size=4, dev=corpus(6, "other"))
+    marks = fit(replace(plain, steps=2, data=data), tmp_path / "out", resume=True, device="cpu")
+    assert marks["n"] == 6
+    assert told()[-1] == (
+        "going on at step 1 with other data.batch_size, data.dev, steps; the epoch begins anew; "
+        "the best model is chosen anew"
+    )
+    loop = json.loads((tmp_path / "out" / LAST / "training" / "loop.json").read_text())
+    assert (loop["epoch"], loop["batch"]) == (0, 1)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"frontend": "log_mel:n_mels=16,normalize=running,window_s=0.025"}, "frontend=log_mel:n_"),
+        ({"activation": "silu"}, "activation=relu, not silu"),
+        ({"lookahead": 0}, "lookahead=['same', 'same', 'same'], not [0, 0, 0]"),
+    ],
+)
+def test_what_differs_from_the_model_a_run_starts_from_is_named(
+    plain: Run,
+    tmp_path: Path,
+    told: Callable[[], list[str]],
+    change: dict[str, Any],
+    says: str,
+) -> None:
+    save(build(plain.model), tmp_path / "first")
+    run = replace(plain, model=replace(plain.model, **change), init=tmp_path / "first", steps=1)
+    fit(run, tmp_path / "out", device="cpu")
+    assert len(told()) == 1
+    assert f"first was trained with {says}" in told()[0]
+
+
+def test_a_run_does_not_start_from_a_model_for_another_sample_rate(
+    plain: Run, tmp_path: Path
+) -> None:
+    save(build(replace(plain.model, sample_rate=8000)), tmp_path / "first")
+    with pytest.raises(TrainingError, match="is for 8000 Hz, this run's model for 16000 Hz"):
+        fit(replace(plain, init=tmp_path / "first"), tmp_path / "out", device="cpu")
+
+
+@pytest.mark.parametrize("kind", ["ctc", "clip"])
+def test_a_head_follows_its_labels(
+    plain: Run, nets: dict[str, Any], tmp_path: Path, kind: str
+) -> None:
+    net = nets[kind]
+    first = build(net)
+    with torch.no_grad():
+        first.head.linear.bias.copy_(torch.arange(len(first.head.linear.bias)))
+    save(first, tmp_path / "first")
+    run = replace(
+        plain,
+        model=replace(net, labels=net.labels[::-1]),
+        init=tmp_path / "first",
+        steps=1,
+        optimizer="sgd:lr=0.0",
+    )
+    fit(run, tmp_path / "out", device="cpu")
+    bias = weights(tmp_path / "out")["head.linear.bias"].tolist()
+    count = len(net.labels)
+    assert bias == [*range(count - 1, -1, -1), *range(count, len(bias))]
+
+
+def test_a_new_head_is_told(plain: Run, tmp_path: Path, told: Callable[[], list[str]]) -> None:
+    save(build(replace(plain.model, labels=("high", "low", "silence"))), tmp_path / "first")
+    fit(replace(plain, init=tmp_path / "first", steps=1), tmp_path / "out", device="cpu")
+    assert "has 3 labels, others than this run's 2: the head is new" in told()[0]
+
+
+@pytest.mark.parametrize(
+    ("kind", "hook"),
+    [
+        ("method", "methods"),
+        ("loss", "losses"),
+        ("optimizer", "optimizers"),
+        ("schedule", "schedules"),
+        ("augment", "augmentations"),
+    ],
+)
+def test_a_component_that_is_none_is_named_before_training(
+    plain: Run, tmp_path: Path, kind: str, hook: str
+) -> None:
+    made = Component(name="nothing", factory=lambda *_: object(), summary="Nothing")
+    plugin = ModuleType("acme")
+    setattr(plugin, f"speechkit_{hook}", hookimpl(lambda: [made]))
+    registry().add(plugin, "acme")
+    try:
+        named: Any = ("nothing",) if kind in {"method", "augment"} else "nothing"
+        run = replace(plain, **{kind: named})
+        for go in (lambda: fit(run, tmp_path / "out", device="cpu"), lambda: dry_run(run)):
+            with pytest.raises(ComponentError, match="nothing makes an object of type object"):
+                go()
+    finally:
+        registry()._forget(plugin, "acme")
+    assert not (tmp_path / "out").exists()

@@ -46,6 +46,7 @@ def train(
     from speechkit.config import override, to_dict
     from speechkit.plugins import registry
     from speechkit.processes import is_first
+    from speechkit.train import dry_run as check
     from speechkit.train import fit
 
     for path in plugin or []:
@@ -83,21 +84,6 @@ def load_run(recipe: str) -> tuple[str, "Run"]:
     if not isinstance(run, Run):
         raise ConfigError(f"{path}:{name} gives {type(run).__name__}; return a speechkit.Run")
     return name, run
-
-
-def check(run: "Run") -> dict[str, int]:
-    """Builds the model and reads the manifests; the sizes of all three."""
-    from speechkit.data import read_manifest
-    from speechkit.models import build
-    from speechkit.tasks import task_of
-    from speechkit.train import training_utterances
-
-    model = build(run.model, run.seed)
-    train, dev = training_utterances(run.data), read_manifest(run.data.dev)
-    for utterance in (*train, *dev):
-        task_of(model).encode(utterance)
-    parameters = sum(parameter.numel() for parameter in model.parameters())
-    return {"parameters": parameters, "train": len(train), "dev": len(dev)}
 
 
 def settings(config: Any, path: str = "") -> Iterator[str]:
