@@ -16,7 +16,8 @@ STAMP := .venv/.installed
 SLOWER := tests/test_docs.py tests/test_plugin_install.py tests/test_recipes.py tests/test_train.py \
 	tests/cli tests/ops/test_triton.py
 
-.PHONY: install demo test fast slow soak lint docs peers measure bench bench-vad triton-aot bench-cuda ci
+.PHONY: install demo test fast slow soak lint docs peers measure bench bench-vad triton-aot bench-cuda \
+	hashes sbom ci
 
 install: $(STAMP)
 
@@ -72,5 +73,21 @@ triton-aot: install
 bench-cuda: install
 	@$(BIN)/pytest -m gpu tests/ops tests/streaming
 	@$(BIN)/python -m benchmarks.cuda
+
+# constraints-hashed.txt: what the extras of HASHED need, with the hash of each of its files
+HASHED := train mic export numba
+
+hashes: install
+	@$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt $(PIP_ARGS) uv
+	@$(BIN)/uv pip compile pyproject.toml $(addprefix --extra ,$(HASHED)) -c constraints.txt -q \
+		--generate-hashes --no-annotate --custom-compile-command 'make hashes' \
+		--index-strategy unsafe-best-match $(PIP_ARGS) -o constraints-hashed.txt
+
+# a bill of materials (CycloneDX) of what is installed
+sbom: install
+	@$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt $(PIP_ARGS) cyclonedx-bom
+	@mkdir -p dist
+	@$(BIN)/cyclonedx-py environment --pyproject pyproject.toml --output-reproducible \
+		-o dist/sbom.json $(BIN)/python
 
 ci: lint test
