@@ -20,6 +20,7 @@ from speechkit.cli import (
     info,
     listen,
     lm,
+    manifest,
     plugins,
     shards,
     train,
@@ -36,6 +37,7 @@ UsageError: type[Any] = typer.BadParameter.__mro__[1]
 app = typer.Typer(cls=Commands, pretty_exceptions_enable=False)
 app.command()(train.train)
 app.command()(ablate.ablate)
+app.command()(manifest.manifest)
 app.command()(shards.shards)
 app.command()(evaluate.evaluate)
 app.command()(evaluate.calibrate)
