@@ -116,11 +116,13 @@ class Spec:
 
 
 def _scalar(text: str) -> Any:
+    # lists and objects stay text, however deep
+    if text.startswith(("[", "{")):
+        return text
     try:
-        value = json.loads(text)
+        return json.loads(text)
     except ValueError:
         return text
-    return text if isinstance(value, dict | list) else value
 
 
 def _text(value: Any) -> str:

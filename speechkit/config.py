@@ -1,17 +1,59 @@
 """Config dataclasses to plain data and back, validated at this edge only."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
-from speechkit.component import did_you_mean
+from speechkit.component import Spec, did_you_mean
 from speechkit.errors import ConfigError
+from speechkit.limits import MAX_TIME_S, MAX_WIDTH
+from speechkit.untrusted import UntrustedError, check_plain, parse_json
 
 T = TypeVar("T")
+
+
+class Config:
+    """The base of config dataclasses: no key but its fields, and no number that is not finite.
+
+    Times, which their names end in `_s` or `_ms`, are at most `MAX_TIME_S`. ConfigError names the
+    field. A subclass with a `__post_init__` calls this one first.
+    """
+
+    __pydantic_config__: ClassVar[Any] = {"extra": "forbid"}
+
+    def __post_init__(self) -> None:
+        _check_values({field.name: getattr(self, field.name) for field in fields(self)})  # type: ignore[arg-type]
+
+
+def check_range(name: str, value: float, low: float, high: float) -> None:
+    """Raises ConfigError unless low <= value <= high."""
+    if not low <= value <= high:
+        raise ConfigError(f"{name}={value:g}: give a number from {low:g} to {high:g}")
+
+
+def check_component(kind: str, spec: Spec) -> None:
+    """Raises ConfigError where a parameter is a time or a whole number beyond the limits."""
+    _check_values(spec.params, f"{kind} {spec.name}: ")
+    for name, value in spec.params.items():
+        if isinstance(value, int):
+            check_range(f"{kind} {spec.name}: {name}", value, -MAX_WIDTH, MAX_WIDTH)
+
+
+def _check_values(values: Mapping[str, Any], where: str = "") -> None:
+    for name, value in values.items():
+        try:
+            check_plain([to_dict(value)])
+        except UntrustedError as error:
+            raise ConfigError(f"{where}{name}: {error}") from error
+        if isinstance(value, int | float):
+            for unit, per_second in (("_s", 1), ("_ms", 1000)):
+                if name.endswith(unit):
+                    most = MAX_TIME_S * per_second
+                    check_range(f"{where}{name}", value, -most, most)
 
 
 def to_dict(config: Any) -> Any:
@@ -28,12 +70,15 @@ def to_dict(config: Any) -> Any:
 def from_dict(kind: Any, data: Any, where: str = "config") -> Any:
     """A config of type `kind`, a dataclass or a union; ConfigError names path and reason."""
     try:
+        check_plain(data)
         return TypeAdapter(kind).validate_python(data)
     except ValidationError as error:
         first = error.errors()[0]
         path = ".".join(str(part) for part in first["loc"])
         more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
         raise ConfigError(f"{where}: {path} - {first['msg']}{more}") from error
+    except UntrustedError as error:
+        raise ConfigError(f"{where}: {error}") from error
 
 
 def override(config: T, assignments: Iterable[str]) -> T:
@@ -74,6 +119,6 @@ def _descend(target: Any, key: str, path: str) -> Any:
 
 def _value(text: str) -> Any:
     try:
-        return json.loads(text)
-    except ValueError:
+        return parse_json(text)
+    except UntrustedError:
         return text

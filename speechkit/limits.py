@@ -20,8 +20,16 @@ MAX_BLOCKS = 1_000
 """Blocks of a net, and repeats or copies of one."""
 MAX_WIDTH = 65_536
 """Channels of a layer, taps of a kernel, labels of a model, frames of a dilation or stride."""
+MAX_WEIGHTS = 2**30
+"""Weights of a net's convolutions together."""
+MAX_FEATURES = 1_024
+"""Mel bands of a front end."""
 MAX_TIME_S = 86_400.0
 """Seconds of a window, a pause, a pad or any other time in a config."""
+MAX_COUNT = 1_000_000_000
+"""Steps of a run, or utterances of a batch or a window."""
+MAX_PROCESSES = 1_024
+"""Processes of a run on a machine, machines, or workers of a loader."""
 
 MAX_MESSAGE_CHARACTERS = 450
 """Characters of one line of error or warning on the terminal."""

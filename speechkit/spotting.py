@@ -2,11 +2,12 @@
 
 from dataclasses import dataclass
 
+from speechkit.config import Config
 from speechkit.errors import ConfigError
 
 
 @dataclass(frozen=True, kw_only=True)
-class Spotting:
+class Spotting(Config):
     """How a clip classifier listens; stored with the model.
 
     Its scores are those of the last `window_s` seconds. A label is heard once it has been the best
@@ -14,14 +15,13 @@ class Spotting:
     was not for `pause_ms`.
     """
 
-    __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012
-
     window_s: float = 1.0
     threshold: float = 0.8
     hold_ms: float = 100
     pause_ms: float = 200
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.window_s <= 0 or self.hold_ms < 0 or self.pause_ms < 0:
             raise ConfigError(
                 f"window_s={self.window_s:g}, hold_ms={self.hold_ms:g}, "

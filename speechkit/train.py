@@ -18,6 +18,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from speechkit.checkpoint import AnyNet, load, save
 from speechkit.component import Spec
+from speechkit.config import Config, check_component, check_range
 from speechkit.data import (
     Batch,
     Utterance,
@@ -36,6 +37,7 @@ from speechkit.errors import ComponentError, ConfigError, TrainingError
 from speechkit.evaluation import evaluate, evaluating
 from speechkit.frontend import fit_statistics
 from speechkit.journal import Journal, Silence
+from speechkit.limits import MAX_COUNT, MAX_PROCESSES
 from speechkit.memory import keep_freed_memory
 from speechkit.models import Model, Output, build
 from speechkit.models.net import Name, Net
@@ -74,7 +76,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Data:
+class Data(Config):
     """Where the utterances are and how they are grouped.
 
     `train` may be several manifests; one named twice counts twice in each epoch. A folder of shards
@@ -84,8 +86,6 @@ class Data:
     at random, which batch norm prefers where durations tell classes or speakers apart. Training
     utterances longer than `max_duration_s` are left out; `cache` keeps the rest decoded.
     """
-
-    __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012
 
     train: Path | tuple[Path, ...]
     dev: Path
@@ -97,9 +97,17 @@ class Data:
     workers: int = 0
     cache: bool = False
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("buckets", "window"):
+            check_range(name, getattr(self, name), 1, MAX_COUNT)
+        if self.batch_size is not None:
+            check_range("batch_size", self.batch_size, 1, MAX_COUNT)
+        check_range("workers", self.workers, 0, MAX_PROCESSES)
+
 
 @dataclass(frozen=True, kw_only=True)
-class Run:
+class Run(Config):
     """Everything that decides what a training run does; a recipe is a function that returns one.
 
     `method` names training methods (distillation). `init` is a model folder to start from: its
@@ -110,8 +118,6 @@ class Run:
     processes on each of `nodes` machines share every batch, with the whole model in each
     (`strategy` ddp) or spread over them (fsdp).
     """
-
-    __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012
 
     model: AnyNet
     data: Data
@@ -142,10 +148,13 @@ class Run:
             object.__setattr__(self, kind, tuple(Spec.parse(name) for name in getattr(self, kind)))
         if self.loss is not None:
             object.__setattr__(self, "loss", Spec.parse(self.loss))
-        counts = ("steps", "accumulate", "devices", "nodes")
-        for name in (*counts, "eval_every", "save_every", "log_every"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name}={getattr(self, name)}: give at least 1")
+        super().__post_init__()
+        for spec in self.augment:
+            check_component("augmentation", Spec.parse(spec))
+        for name in ("steps", "accumulate", "eval_every", "save_every", "log_every"):
+            check_range(name, getattr(self, name), 1, MAX_COUNT)
+        for name in ("devices", "nodes"):
+            check_range(name, getattr(self, name), 1, MAX_PROCESSES)
         if self.strategy not in STRATEGIES:
             raise ConfigError(f"strategy={self.strategy}: give {' or '.join(STRATEGIES)}")
 

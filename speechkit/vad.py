@@ -7,11 +7,12 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from speechkit.config import Config
 from speechkit.errors import ConfigError
 
 
 @dataclass(frozen=True, kw_only=True)
-class PostProcessing:
+class PostProcessing(Config):
     """How probabilities become stretches of speech; stored with the model.
 
     A stretch begins where the probability reaches `onset` and ends where it falls below `offset`.
@@ -21,8 +22,6 @@ class PostProcessing:
     Source: NeMo `vad_utils`, binarisation and filtering.
     """
 
-    __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012
-
     onset: float = 0.5
     offset: float = 0.35
     min_speech_ms: float = 40
@@ -31,6 +30,7 @@ class PostProcessing:
     pad_offset_ms: float = 0
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not 0 <= self.offset <= self.onset <= 1:
             raise ConfigError(
                 f"onset={self.onset:g}, offset={self.offset:g}: give 0 <= offset <= onset <= 1"

@@ -1,7 +1,9 @@
 """Configs as plain data, and back."""
 
 import json
+import math
 from contextlib import suppress
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +13,13 @@ from hypothesis import strategies as st
 
 from speechkit.checkpoint import AnyNet
 from speechkit.component import Spec
-from speechkit.config import from_dict, override, to_dict, write_json
+from speechkit.config import Config, from_dict, override, to_dict, write_json
+from speechkit.decode.endpoint import Endpointing
 from speechkit.errors import ConfigError, SpeechkitError
 from speechkit.models import Block, MarbleNet, MatchboxNet, Net, QuartzNet
+from speechkit.spotting import Spotting
 from speechkit.train import Data, Run
+from speechkit.vad import PostProcessing
 
 NETS = [
     QuartzNet(size="5x5", activation="hardtanh:high=6", lookahead=3),
@@ -128,9 +133,9 @@ def test_override_reads_lists(run: Run) -> None:
         ("model.blocks.x=3", "--set model.blocks.x: no 'x' there. "),
         ("steps.deeper=3", "--set steps.deeper: no 'deeper' there. Known: none"),
         ("steps=many", "--set: steps - Input should be a valid integer"),
-        ("steps=0", "steps=0: give at least 1"),
+        ("steps=0", "steps=0: give a number from 1 to 1e+09"),
         ("model.activation=a:b", "cannot read 'b' in component 'a:b'"),
-        ("model.blocks.0.kernel=0", "block kernel=0: give at least 1"),
+        ("model.blocks.0.kernel=0", "block kernel=0: give a number from 1 to 65536"),
         ("model.lookahead=[1,2]", "lookahead has 2 entries for 8 blocks"),
         ("model.labels=[]", "labels=(): give at least one label"),
         ("model.behaviour=2", "behaviour=2: this version knows behaviour 1"),
@@ -141,6 +146,109 @@ def test_a_wrong_override_is_refused_in_one_line(run: Run, assignment: str, mess
         override(run, [assignment])
     assert str(caught.value).startswith(message)
     assert len(str(caught.value).splitlines()) == 1
+
+
+TOO_LARGE = [
+    "model.blocks.1.copies=1000000000000000000",
+    "model.blocks.1.repeat=1000000000000000000",
+    "model.blocks.1.channels=100000",
+    "model.blocks.1.kernel=100000",
+    "model.blocks.1.dilation=65000",
+    "model.blocks.0.stride=100000",
+    'model.blocks=[{"channels":8,"kernel":3,"stride":2,"copies":30}]',
+    'model.blocks=[{"channels":60000,"kernel":3,"separable":false,"copies":2}]',
+    "model.sample_rate=1",
+    "model.sample_rate=1000000000",
+    "model.lookahead=1000000",
+    "model.lookahead=-1",
+    "model.dropout=2",
+    "model.endpointing.longest_s=1e9",
+    "model.frontend=log_mel:window_s=1e9",
+    "model.frontend=log_mel:n_fft=1000000000",
+    "model.mixer=depthwise:taps=1000000000",
+    "augment.0=shift:max_ms=1e14",
+    "augment.0=spec_cutout:rects=1000000000",
+    "data.workers=100000",
+    "data.max_duration_s=1e9",
+    "devices=100000",
+    "steps=10000000000",
+]
+
+
+@pytest.mark.parametrize("assignment", TOO_LARGE)
+def test_a_number_that_sizes_work_has_a_limit(run: Run, assignment: str) -> None:
+    with pytest.raises(ConfigError, match=r"give a (finite )?number") as caught:
+        override(run, ["model.size=custom", assignment])
+    assert len(str(caught.value)) < 450
+
+
+@pytest.mark.parametrize("size", ["1000000000x1x1", "9999x1x1", "3x9999x1", "3x1x99999"])
+def test_a_size_by_name_has_a_limit(size: str) -> None:
+    with pytest.raises(ConfigError):
+        MatchboxNet(size=size, labels=("a", "b"))
+
+
+CONFIGS: dict[type[Config], dict[str, Any]] = {
+    PostProcessing: {},
+    Spotting: {},
+    Endpointing: {},
+    Block: {"channels": 1, "kernel": 1},
+    QuartzNet: {},
+    MatchboxNet: {"labels": ("a", "b")},
+    MarbleNet: {},
+    Data: {"train": Path("a"), "dev": Path("a")},
+    Run: {"model": MarbleNet(), "data": Data(train=Path("a"), dev=Path("a")), "steps": 1},
+}
+
+
+def test_every_config_has_the_same_base() -> None:
+    """Those that a subclass adds are found here too."""
+
+    def below(kind: type) -> set[type]:
+        return {kind, *(leaf for sub in kind.__subclasses__() for leaf in below(sub))}
+
+    ours = {kind for kind in below(Config) if kind.__module__.startswith("speechkit.")}
+    assert ours - {Config, Net} == set(CONFIGS)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, 10**400])
+@pytest.mark.parametrize("kind", CONFIGS)
+def test_no_field_takes_a_number_that_is_not_finite(kind: type[Config], value: float) -> None:
+    given = CONFIGS[kind]
+    for field in fields(kind):  # type: ignore[arg-type]
+        if field.type in (int, float, int | None, float | None):
+            with pytest.raises(ConfigError, match=f"{field.name}: it holds .* finite number"):
+                kind(**{**given, field.name: value})
+
+
+@pytest.mark.parametrize("text", ["NaN", "Infinity", "-Infinity", "1e400", "1" + "0" * 400])
+@pytest.mark.parametrize("path", ["clip_norm", "model.dropout", "optimizer.params.lr"])
+def test_no_override_takes_one_either(run: Run, path: str, text: str) -> None:
+    if path != "optimizer.params.lr":
+        with pytest.raises(ConfigError):
+            override(run, [f"{path}={text}"])
+    with pytest.raises(ConfigError, match="finite number"):
+        override(run, [f"optimizer=adamw:lr={text}"])
+
+
+def test_parameters_of_components_are_finite_too() -> None:
+    with pytest.raises(ConfigError, match="activation swish: beta: it holds nan"):
+        MarbleNet(activation=Spec("swish", {"beta": math.nan}))
+
+
+@pytest.mark.parametrize("opening", ["[", '{"a":'])
+def test_what_is_nested_too_deep_is_refused_in_one_line(run: Run, opening: str) -> None:
+    deep = opening * 100_000
+    assert override(run, [f"model.activation=relu:a={deep}"]).model.activation.params["a"] == deep
+    for assignment in (f"model.blocks={deep}", f"steps={deep}"):
+        with pytest.raises(SpeechkitError) as caught:
+            override(run, [assignment])
+        assert len(str(caught.value).splitlines()) == 1
+    data: list[Any] = []
+    for _ in range(5000):
+        data = [data]
+    with pytest.raises(ConfigError, match="config: it is nested deeper than 64 levels"):
+        from_dict(Run, {**to_dict(run), "augment": data})
 
 
 @given(st.text(), st.text())

@@ -195,7 +195,7 @@ def test_another_model_does_not_go_on(plain: Run, tmp_path: Path) -> None:
 
 
 def test_a_loss_that_is_not_finite_names_the_files(plain: Run, tmp_path: Path) -> None:
-    run = replace(plain, optimizer="sgd:lr=1e30", clip_norm=None, steps=9)
+    run = replace(plain, optimizer="sgd:lr=1e14", clip_norm=None, steps=9)
     with pytest.raises(TrainingError, match=r"loss is (nan|inf) at step \d") as caught:
         fit(run, tmp_path / "out", device="cpu")
     files = [str(utterance.audio) for utterance in read_manifest(run.data.train)]
@@ -225,7 +225,7 @@ def test_utterances_that_are_all_too_long_are_refused(plain: Run, tmp_path: Path
 @pytest.mark.parametrize("name", ["steps", "accumulate", "eval_every", "save_every", "log_every"])
 def test_counts_start_at_one(plain: Run, name: str) -> None:
     changes: dict[str, Any] = {name: 0}
-    with pytest.raises(ConfigError, match=f"{name}=0: give at least 1"):
+    with pytest.raises(ConfigError, match=f"{name}=0: give a number from 1 to"):
         replace(plain, **changes)
 
 

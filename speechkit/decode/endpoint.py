@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from speechkit.config import Config
 from speechkit.errors import ConfigError
 
 End = Literal["nothing", "pause", "longest"]
@@ -10,7 +11,7 @@ End = Literal["nothing", "pause", "longest"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Endpointing:
+class Endpointing(Config):
     """When a text is final.
 
     A segment ends after `silence_after_s` of silence that follows speech, after `silence_before_s`
@@ -19,13 +20,12 @@ class Endpointing:
     Source: Kaldi `online2/online-endpoint.h`; sherpa-onnx, whose three rules and times these are.
     """
 
-    __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012
-
     silence_before_s: float = 2.4
     silence_after_s: float = 1.2
     longest_s: float = 20.0
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         for name in ("silence_before_s", "silence_after_s", "longest_s"):
             if not getattr(self, name) > 0:
                 raise ConfigError(f"{name}={getattr(self, name):g}: give seconds above 0")

@@ -12,6 +12,7 @@ from speechkit.frontend.base import Project, Table
 from speechkit.frontend.nemo1 import CropOrPad, Mask, NemoPowerSpectrum, PadTo, Unmasked
 from speechkit.frontend.normalize import normalizer
 from speechkit.frontend.stft import PowerSpectrum, PreEmphasis
+from speechkit.limits import MAX_FEATURES, MAX_WIDTH
 from speechkit.nn.stream import FrameWise, Serial, StreamLayer
 from speechkit.units import Seconds, to_samples
 
@@ -63,6 +64,7 @@ class LogMel(Serial):
         tables: Tables = "computed",
     ) -> None:
         check_compat(compat)
+        check_sizes(n_mels, n_fft)
         window = to_samples(Seconds(window_s), sample_rate)
         hop = to_samples(Seconds(hop_s), sample_rate)
         spectrum = NemoPowerSpectrum if compat else PowerSpectrum
@@ -104,6 +106,7 @@ class MFCC(Serial):
         tables: Tables = "computed",
     ) -> None:
         check_compat(compat)
+        check_sizes(n_mels, n_fft)
         if not 0 < n_mfcc <= n_mels:
             raise ComponentError(f"n_mfcc {n_mfcc} of n_mels {n_mels}; give 1 to {n_mels}")
         window = to_samples(Seconds(window_s), sample_rate)
@@ -157,6 +160,14 @@ def check_compat(compat: str | None) -> None:
     """Raises ComponentError where `compat` is neither None nor "nemo1"."""
     if compat not in (None, "nemo1"):
         raise ComponentError(f"compat {compat!r} is not known; use None or 'nemo1'")
+
+
+def check_sizes(n_mels: int, n_fft: int) -> None:
+    """Raises ComponentError for tables that would be empty or too large."""
+    if not (1 <= n_mels <= MAX_FEATURES and 2 <= n_fft <= MAX_WIDTH):
+        raise ComponentError(
+            f"n_mels {n_mels}, n_fft {n_fft}; give 1 to {MAX_FEATURES} and 2 to {MAX_WIDTH}"
+        )
 
 
 def slaney_bank(sample_rate: int, n_fft: int, n_mels: int) -> Tensor:

@@ -10,7 +10,7 @@ from speechkit.spotting import Spotting
 
 def paper_blocks(size: str, stride: int = 1) -> tuple[Block, ...] | None:
     """The table of a net named BxRxC: B blocks of R sub-blocks with C channels."""
-    match = re.fullmatch(r"([1-9]\d*)x([1-9]\d*)x([1-9]\d*)", size)
+    match = re.fullmatch(r"([1-9]\d{0,3})x([1-9]\d{0,3})x([1-9]\d{0,4})", size)
     if match is None:
         return None
     count, repeat, channels = map(int, match.groups())

@@ -6,7 +6,9 @@ from functools import partial
 from typing import Any, Literal
 
 from speechkit.component import Spec
+from speechkit.config import Config, check_component, check_range
 from speechkit.errors import ConfigError
+from speechkit.limits import HIGHEST_RATE, LOWEST_RATE, MAX_BLOCKS, MAX_WEIGHTS, MAX_WIDTH
 from speechkit.nn import BodyMaker, LookAhead, StreamLayer, as_layer
 from speechkit.plugins import Registry
 
@@ -15,10 +17,8 @@ Name = Spec | str
 
 
 @dataclass(frozen=True, kw_only=True)
-class Block:
+class Block(Config):
     """One row of a paper's table: `copies` equal blocks of `repeat` sub-blocks each."""
-
-    __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012
 
     channels: int
     kernel: int
@@ -30,9 +30,13 @@ class Block:
     copies: int = 1
 
     def __post_init__(self) -> None:
-        for name in ("channels", "kernel", "repeat", "stride", "dilation", "copies"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"block {name}={getattr(self, name)}: give at least 1")
+        super().__post_init__()
+        for name in ("channels", "kernel", "stride", "dilation"):
+            check_range(f"block {name}", getattr(self, name), 1, MAX_WIDTH)
+        for name in ("repeat", "copies"):
+            check_range(f"block {name}", getattr(self, name), 1, MAX_BLOCKS)
+        span = self.dilation * (self.kernel - 1)
+        check_range("block dilation * (kernel - 1)", span, 0, MAX_WIDTH)
         if self.stride > 1 and (self.repeat > 1 or self.residual):
             raise ConfigError(
                 f"block with stride {self.stride} has repeat {self.repeat} and residual "
@@ -41,14 +45,12 @@ class Block:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Net:
+class Net(Config):
     """The fields of every family's config.
 
     `lookahead` is what each convolution over time may read ahead: "same" for half its span, a
     number of its input frames, or one of these for each block, the stem included.
     """
-
-    __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012
 
     kind: str
     size: str = ""
@@ -73,8 +75,13 @@ class Net:
     def __post_init__(self) -> None:
         for kind in COMPONENTS:
             object.__setattr__(self, kind, Spec.parse(getattr(self, kind)))
+            check_component(kind, getattr(self, kind))
         object.__setattr__(self, "labels", tuple(self.labels))
         object.__setattr__(self, "blocks", tuple(self.blocks))
+        super().__post_init__()
+        check_range("sample_rate", self.sample_rate, LOWEST_RATE, HIGHEST_RATE)
+        check_range("dropout", self.dropout, 0, 1)
+        check_range("number of labels", len(self.labels), 0, MAX_WIDTH)
         if not self.labels or len(set(self.labels)) < len(self.labels):
             raise ConfigError(f"labels={self.labels}: give at least one label, each of them once")
         if not isinstance(self.lookahead, int | str):
@@ -85,8 +92,27 @@ class Net:
                     f"lookahead has {len(self.lookahead)} entries for {count} blocks; "
                     "give one for each block, the stem first"
                 )
+        aheads = self.lookahead if isinstance(self.lookahead, tuple) else (self.lookahead,)
+        for ahead in aheads:
+            if isinstance(ahead, int):
+                check_range("lookahead", ahead, 0, MAX_WIDTH)
+        self._check_size()
         if self.behaviour != 1:
             raise ConfigError(f"behaviour={self.behaviour}: this version knows behaviour 1")
+
+    def _check_size(self) -> None:
+        """Raises ConfigError for blocks that are too many or too large together."""
+        layers, weights, channels, stride = 0, 0, 0, 1
+        for block in self.blocks:
+            layers += block.copies * block.repeat
+            check_range("sub-blocks", layers, 0, MAX_BLOCKS)
+            widths = (channels, *(block.channels,) * (block.copies * block.repeat - 1))
+            taps = [block.kernel + block.channels, block.kernel * block.channels]
+            weights += sum(widths) * taps[not block.separable]
+            check_range("weights", weights, 0, MAX_WEIGHTS)
+            stride *= block.stride**block.copies
+            check_range("stride of all blocks", stride, 1, MAX_WIDTH)
+            channels = block.channels
 
     @property
     def task(self) -> Literal["ctc", "clip", "frame"]:
