@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import shutil
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +15,7 @@ import soundfile
 import speechkit as sk
 from speechkit.data import read_manifest
 
+CLIPS = Path(sk.__file__).parent / "bundled" / "clips"
 RECIPES = Path(__file__).parents[1] / "recipes"
 NAMES = sorted(path.parent.name for path in RECIPES.glob("*/run.py"))
 
@@ -130,10 +132,22 @@ def speech_commands(folder: Path) -> None:
     tone(folder / "_background_noise_" / "hum.wav", 50, 16000, duration_s=12)
 
 
+def keywords(folder: Path) -> None:
+    """Two words by three speakers, other words, a recording of speech, and a long noise."""
+    for speaker in ("ann", "bob", "eve"):
+        for word, hz in (("computer", 300), ("lamp", 500)):
+            tone(folder / word / f"{speaker}_1.wav", hz, 16000)
+        (folder / "_unknown_").mkdir(exist_ok=True)
+        shutil.copy(CLIPS / "7_lucas_2.flac", folder / "_unknown_" / f"{speaker}_2.flac")
+    shutil.copy(CLIPS / "an4_ffmm.opus", folder / "_unknown_" / "ffmm_1.opus")
+    tone(folder / "_background_" / "hum.wav", 50, 16000, duration_s=12)
+
+
 CORPORA = {
     "an4": an4,
     "english": english,
     "fsdd": fsdd,
+    "keywords": keywords,
     "librispeech": librispeech,
     "mini_librispeech": mini_librispeech,
     "speech_commands": speech_commands,
