@@ -49,13 +49,14 @@ def calibrate(
     from dataclasses import replace
 
     from speechkit import confidence, metrics
-    from speechkit.checkpoint import load, save
+    from speechkit.card import read_card
+    from speechkit.checkpoint import find, load, save
     from speechkit.models import QuartzNet
     from speechkit.report import judge
     from speechkit.report.recognition import Recognized
     from speechkit.tasks import require
 
-    net = load(model)
+    card, net = read_card(find(model)), load(model)
     require(net, "ctc")
     assert isinstance(net.config, QuartzNet)
     net.config = replace(net.config, confidence=(1.0, 0.0))
@@ -64,7 +65,8 @@ def calibrate(
     scores, right = judged.scored_words()
     fitted = confidence.fit(scores, right)
     net.config = replace(net.config, confidence=fitted)
-    save(net, out)
+    # the weights are the same, and so is what they read
+    save(net, out, card)
     after = [confidence.calibrated(p, fitted) for p in scores]
     row = {
         "words": len(scores),

@@ -5,6 +5,9 @@ from pathlib import Path
 
 import pytest
 
+import speechkit as sk
+from speechkit.card import read_card
+
 from .conftest import Cli
 
 COUNTS = {"words", "substitutions", "deletions", "insertions"}
@@ -112,6 +115,14 @@ def test_calibrate_saves_a_model_with_the_fit(
     for name, key in ((models / "letters", "calibration_error_before"), (new, "calibration_error")):
         figures = json.loads(cli("evaluate", name, "--manifest", path, "--json").out)
         assert figures["calibration_error"] == pytest.approx(row[key], abs=1e-3)
+
+
+def test_calibrate_keeps_the_card(cli: Cli, models: Path, sounds: Path, tmp_path: Path) -> None:
+    path, old, new = manifest(tmp_path, sounds), tmp_path / "old", tmp_path / "new"
+    card = sk.ModelCard(purpose="reads letters")
+    sk.save(sk.load(models / "letters"), old, card)
+    assert cli("calibrate", old, "--manifest", path, "--out", new).code == 0
+    assert read_card(new) == card
 
 
 def test_calibrate_is_for_recognition(cli: Cli, models: Path, sounds: Path, tmp_path: Path) -> None:
