@@ -21,6 +21,7 @@ import numpy as np
 import speechkit as sk
 model = sk.load("vad")
 session = sk.stream(model, sample_rate=8000)
+reveal_type(session)
 for event in session.feed(np.zeros(800, np.float32)):
     match event:
         case sk.events.SpeechStart(at_s=at_s):
@@ -32,6 +33,7 @@ reveal_type(sk.detect(model, "call.wav"))
 reveal_type(sk.__version__)
 """
 REVEALED = [
+    "speechkit.streaming.session.Stream | speechkit.streaming.windowed.WindowedStream",
     "float",
     "tuple[speechkit.events.Word, ...]",
     "speechkit.models.model.Model",
