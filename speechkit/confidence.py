@@ -23,20 +23,28 @@ def fit(scores: Sequence[float], right: Sequence[bool]) -> Confidence:
     """The scale and bias under which what was `right` is most likely; (0, bias) if scores mislead.
 
     Newton's method on the cross entropy with targets drawn in by one example of each kind, so that
-    it ends even where all are right. Source: Platt, Advances in Large Margin Classifiers, 1999.
+    it ends even where all are right. Then nothing says how scores of right and wrong words differ:
+    the scale stays 1. Source: Platt, Advances in Large Margin Classifiers, 1999.
     """
     hits = np.asarray(right, dtype=bool)
     high, low = (hits.sum() + 1) / (hits.sum() + 2), 1 / ((~hits).sum() + 2)
     targets = np.where(hits, high, low)
     x = np.stack([[_logit(p) for p in scores], np.ones(len(hits))], axis=1)
     w = np.array([1.0, 0.0])
+    free = slice(0, 2) if one_sided(right) is None else slice(1, 2)
     for _ in range(50):
         p = (1 + np.tanh(x @ w / 2)) / 2
-        hessian = (x * (p * (1 - p))[:, None]).T @ x + 1e-6 * np.eye(2)
-        w = w - np.clip(np.linalg.solve(hessian, x.T @ (p - targets)), -1, 1)
+        y = x[:, free]
+        hessian = (y * (p * (1 - p))[:, None]).T @ y + 1e-6 * np.eye(y.shape[1])
+        w[free] -= np.clip(np.linalg.solve(hessian, y.T @ (p - targets)), -1, 1)
     if w[0] < 0:
         return 0.0, _logit(float(targets.mean()))
     return float(w[0]), float(w[1])
+
+
+def one_sided(right: Sequence[bool]) -> str | None:
+    """ "right" or "wrong" where all are, for a sentence; None where there are both."""
+    return None if len(set(right)) > 1 else "right" if all(right) else "wrong"
 
 
 def _logit(p: float) -> float:

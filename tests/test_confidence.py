@@ -42,6 +42,17 @@ def test_scores_that_mislead_become_the_share_that_is_right() -> None:
     assert found == pytest.approx((0.0, 0.0))
 
 
+@pytest.mark.parametrize("right", [True, False])
+def test_without_both_kinds_the_slope_stays(right: bool) -> None:
+    scores = [0.99, 0.9, 0.7, 0.4]
+    scale, bias = fit(scores, [right] * 4)
+    assert scale == 1
+    after = [calibrated(p, (scale, bias)) for p in scores]
+    assert after == sorted(set(after), reverse=True)
+    # the mean score is the share that is right, drawn in by one example of each kind
+    assert sum(after) / 4 == pytest.approx(5 / 6 if right else 1 / 6, abs=1e-3)
+
+
 def test_words_that_are_all_right_can_be_fitted() -> None:
     scale, bias = fit([0.5] * 100, [True] * 100)
     assert calibrated(0.5, (scale, bias)) == pytest.approx(101 / 102, abs=1e-3)

@@ -8,7 +8,7 @@ import typer
 from speechkit.cli.infer import Decoder
 from speechkit.cli.models import load_model
 from speechkit.cli.options import Json, ModelName
-from speechkit.cli.output import marks_in_words, pairs, show
+from speechkit.cli.output import complain, marks_in_words, pairs, show
 from speechkit.files import whole_file
 
 Manifest = Annotated[Path, typer.Option(metavar="M", help="JSON lines: what to judge it on.")]
@@ -65,8 +65,6 @@ def calibrate(
     scores, right = judged.scored_words()
     fitted = confidence.fit(scores, right)
     net.config = replace(net.config, confidence=fitted)
-    # the weights are the same, and so is what they read
-    save(net, out, card)
     after = [confidence.calibrated(p, fitted) for p in scores]
     row = {
         "words": len(scores),
@@ -74,4 +72,12 @@ def calibrate(
         "calibration_error_before": metrics.calibration_error(metrics.reliability(scores, right)),
         "calibration_error": metrics.calibration_error(metrics.reliability(after, right)),
     }
+    # the weights are the same, and so is what they read
+    save(net, out, card)
+    if (all_are := confidence.one_sided(right)) is not None:
+        complain(
+            "warning",
+            f"all {len(right)} words of {manifest} are {all_are}, so the slope of the scores stays "
+            "as it is; fit them to recordings with both right and wrong words",
+        )
     show(row, pairs(row), as_json)

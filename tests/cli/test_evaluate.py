@@ -7,6 +7,7 @@ import pytest
 
 import speechkit as sk
 from speechkit.card import read_card
+from speechkit.report.recognition import Recognized
 
 from .conftest import Cli
 
@@ -107,7 +108,7 @@ def test_calibrate_saves_a_model_with_the_fit(
 ) -> None:
     path, new = manifest(tmp_path, sounds), tmp_path / "new"
     ended = cli("calibrate", models / "letters", "--manifest", path, "--out", new, "--json")
-    assert (ended.code, ended.err) == (0, "")
+    assert ended.code == 0
     row = json.loads(ended.out)
     assert (
         json.loads((new / "config.json").read_text())["config"]["confidence"] == row["confidence"]
@@ -129,4 +130,27 @@ def test_calibrate_is_for_recognition(cli: Cli, models: Path, sounds: Path, tmp_
     path, new = manifest(tmp_path, sounds), tmp_path / "new"
     ended = cli("calibrate", models / "words", "--manifest", path, "--out", new)
     assert ended.code == 1
+    assert not new.exists()
+
+
+def test_calibrate_without_wrong_words_keeps_the_slope_and_warns(
+    cli: Cli, models: Path, sounds: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = [0.9, 0.8, 0.4], [True, True, True]
+    monkeypatch.setattr(Recognized, "scored_words", lambda self: words)
+    path, new = manifest(tmp_path, sounds), tmp_path / "new"
+    ended = cli("calibrate", models / "letters", "--manifest", path, "--out", new, "--json")
+    assert ended.code == 0
+    assert json.loads(ended.out)["confidence"][0] == 1
+    assert "all 3 words of" in ended.err
+    assert ended.err.count("\n") == 1
+
+
+def test_calibrate_without_a_word_writes_no_model(
+    cli: Cli, models: Path, sounds: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Recognized, "scored_words", lambda self: ([], []))
+    path, new = manifest(tmp_path, sounds), tmp_path / "new"
+    ended = cli("calibrate", models / "letters", "--manifest", path, "--out", new)
+    assert (ended.code, ended.err.count("\n")) == (1, 1)
     assert not new.exists()
