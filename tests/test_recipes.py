@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import shutil
+import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -195,3 +196,37 @@ def test_is_short_and_documented(name: str) -> None:
     assert sum(len(files[f].splitlines()) for f in ("prepare.py", "run.py")) < 300
     assert all(len(files[f].splitlines()) < 150 for f in ("prepare.py", "run.py"))
     assert f"recipes/{name}/run.py" in files["RESULTS.md"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_corpus_that_cannot_be_read_is_one_line(name: str, tmp_path: Path) -> None:
+    version = {"librispeech": ["100"], "speech_commands": ["2"]}.get(name, [])
+    command = [sys.executable, str(RECIPES / name / "prepare.py"), "out", *version, "absent"]
+    ended = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert ended.returncode == 1
+    assert ended.stderr.startswith("error: ")
+    assert ended.stderr.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_corpus_that_cannot_be_downloaded_is_one_line(tmp_path: Path) -> None:
+    code = (
+        "import sys, urllib.request, urllib.error, runpy\n"
+        "def urlopen(url): raise urllib.error.URLError('no network')\n"
+        "urllib.request.urlopen = urlopen\n"
+        "sys.argv = sys.argv[1:]\n"
+        "runpy.run_path(sys.argv[0], run_name='__main__')\n"
+    )
+    command = [sys.executable, "-c", code, str(RECIPES / "an4" / "prepare.py"), "out"]
+    ended = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert ended.returncode == 1
+    assert "no network" in ended.stderr
+    assert ended.stderr.count("\n") == 1
+
+
+def test_wrong_arguments_show_how_a_script_is_called(tmp_path: Path) -> None:
+    command = [sys.executable, str(RECIPES / "an4" / "prepare.py")]
+    ended = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert ended.returncode == 1
+    assert "python recipes/an4/prepare.py data/an4 [FOLDER]" in ended.stderr
+    assert "Traceback" not in ended.stderr

@@ -8,9 +8,9 @@ archive is downloaded.
 
 import hashlib
 import re
-import sys
 from pathlib import Path
 
+import speechkit as sk
 from speechkit.data import Utterance, audio_duration_s, read_manifest, write_manifest
 from speechkit.data.corpus import download
 from speechkit.errors import ManifestError
@@ -63,7 +63,10 @@ def is_dev(speaker: str) -> bool:
     return hashlib.sha256(speaker.encode()).digest()[0] % DEV_SHARE == 0
 
 
+def main(out: str, folder: str | None = None) -> list[Path]:
+    """`prepare` with the arguments of the command line."""
+    return prepare(Path(folder) if folder else None, Path(out))
+
+
 if __name__ == "__main__":
-    out, *source = map(Path, sys.argv[1:])
-    for path in prepare(source[0] if source else None, out):
-        print(path)
+    sk.cli.prepare(main)

@@ -9,7 +9,6 @@ four mini_librispeech speakers that neither of them holds. `recipes/an4` prepare
 """
 
 import re
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -79,7 +78,10 @@ def utterance(path: Path, text: str, speaker: str | None) -> Utterance:
     return Utterance(audio=path, duration_s=duration_s, text=text.strip(), speaker=speaker)
 
 
+def main(out: str, folder: str | None = None, teacher: str | None = None) -> list[Path]:
+    """`prepare` with the arguments of the command line."""
+    return prepare(Path(folder) if folder else None, Path(out), Path(teacher) if teacher else None)
+
+
 if __name__ == "__main__":
-    out, *given = map(Path, sys.argv[1:])
-    for path in prepare(given[0] if given else None, out, given[1] if given[1:] else None):
-        print(path)
+    sk.cli.prepare(main)

@@ -8,9 +8,9 @@ an4_digits.py makes one.
 """
 
 import re
-import sys
 from pathlib import Path
 
+import speechkit as sk
 from speechkit.data import Utterance, audio_duration_s, read_manifest, write_manifest
 from speechkit.data.corpus import download
 from speechkit.errors import ManifestError
@@ -63,7 +63,10 @@ def utterances(source: Path) -> list[tuple[Utterance, int]]:
     return found
 
 
+def main(out: str, folder: str | None = None, extra: str | None = None) -> list[Path]:
+    """`prepare` with the arguments of the command line."""
+    return prepare(Path(folder) if folder else None, Path(out), Path(extra) if extra else None)
+
+
 if __name__ == "__main__":
-    out, *sources = map(Path, sys.argv[1:])
-    for path in prepare(*(sources[:1] or [None]), out, *sources[1:]):
-        print(path)
+    sk.cli.prepare(main)

@@ -5,9 +5,9 @@
 FOLDER holds the official subsets, itself or in LibriSpeech/; without it they are downloaded.
 """
 
-import sys
 from pathlib import Path
 
+import speechkit as sk
 from speechkit.data import write_manifest
 from speechkit.data.librispeech import librispeech
 from speechkit.errors import ManifestError
@@ -36,7 +36,10 @@ def prepare(source: Path | None, out: Path, hours: int = 960) -> list[Path]:
     return [out / f"{subset}.jsonl" for subset in found]
 
 
+def main(out: str, hours: str, folder: str | None = None) -> list[Path]:
+    """`prepare` with the arguments of the command line."""
+    return prepare(Path(folder) if folder else None, Path(out), int(hours))
+
+
 if __name__ == "__main__":
-    out, hours, *source = sys.argv[1:]
-    for path in prepare(Path(source[0]) if source else None, Path(out), int(hours)):
-        print(path)
+    sk.cli.prepare(main)

@@ -6,9 +6,9 @@ FOLDER holds the official subsets, itself or in LibriSpeech/, or manifests `trai
 `dev.jsonl` of a split of its own; without it the subsets are downloaded.
 """
 
-import sys
 from pathlib import Path
 
+import speechkit as sk
 from speechkit.data import read_manifest, write_manifest
 from speechkit.data.librispeech import librispeech
 
@@ -29,7 +29,10 @@ def prepare(source: Path | None, out: Path) -> list[Path]:
     return [out / f"{name}.jsonl" for name in parts]
 
 
+def main(out: str, folder: str | None = None) -> list[Path]:
+    """`prepare` with the arguments of the command line."""
+    return prepare(Path(folder) if folder else None, Path(out))
+
+
 if __name__ == "__main__":
-    out, *source = map(Path, sys.argv[1:])
-    for path in prepare(source[0] if source else None, out):
-        print(path)
+    sk.cli.prepare(main)

@@ -7,11 +7,11 @@
 
 import math
 import random
-import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import speechkit as sk
 from speechkit.data import Utterance, audio_duration_s, write_manifest
 from speechkit.data.corpus import download
 from speechkit.errors import ManifestError
@@ -109,7 +109,10 @@ def silence(background: Path, part: str) -> Iterator[Utterance]:
             )
 
 
+def main(out: str, version: str, folder: str | None = None) -> list[Path]:
+    """`prepare` with the arguments of the command line."""
+    return prepare(Path(folder) if folder else None, Path(out), int(version))
+
+
 if __name__ == "__main__":
-    out, version, *source = sys.argv[1:]
-    for path in prepare(Path(source[0]) if source else None, Path(out), int(version)):
-        print(path)
+    sk.cli.prepare(main)

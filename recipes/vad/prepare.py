@@ -9,7 +9,6 @@ below noise/ what training mixes in.
 """
 
 import hashlib
-import sys
 from collections import Counter
 from collections.abc import Iterator
 from itertools import count
@@ -21,6 +20,7 @@ from labels import RATE, Piece, abrupt, pieces
 from scenes import LEVEL_DB, Scene, Studio
 from sounds import coloured, music
 
+import speechkit as sk
 from speechkit.data import Utterance, read_audio, write_manifest
 from speechkit.errors import ManifestError
 
@@ -39,8 +39,8 @@ MOST_SCENES = {"train": 5400, "dev": 400}
 
 def prepare(source: Path | None, out: Path, seed: int = 0) -> list[Path]:
     """Writes `train.jsonl` and `dev.jsonl`; no speaker and no recording of noise is in both."""
-    if source is None:
-        raise ManifestError("the scenes come from several corpora; give the folder that holds them")
+    if source is None or not source.is_dir():
+        raise ManifestError(f"{source} is no folder; give the one that holds the corpora")
     speech: dict[bool, list[Piece]] = {False: [], True: []}
     told: Counter[str] = Counter()
     for corpus, speaker, path, is_dev in recordings(source):
@@ -103,7 +103,7 @@ def chosen(name: str) -> bool:
 
 
 def sounds(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
+    return sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES)
 
 
 def recorded_noise(source: Path, is_dev: bool) -> Iterator[np.ndarray]:
@@ -144,6 +144,4 @@ def save(path: Path, x: np.ndarray) -> None:
 
 
 if __name__ == "__main__":
-    out, *source = map(Path, sys.argv[1:])
-    for path in prepare(source[0] if source else None, out):
-        print(path)
+    sk.cli.prepare(lambda out, folder: prepare(Path(folder), Path(out)))
