@@ -8,7 +8,6 @@ FOLDER holds a folder for each keyword, `_unknown_` and `_background_`; README.m
 import hashlib
 import math
 import random
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -30,6 +29,8 @@ MOST = 2
 
 def prepare(source: Path, out: Path) -> list[Path]:
     """Writes `train.jsonl` and `dev.jsonl`; no speaker is in both, where files name speakers."""
+    if not source.is_dir():
+        raise ManifestError(f"{source} is no folder; give one with a folder for each keyword")
     folders = [p for p in source.iterdir() if p.is_dir() and p.name[0] not in "._"]
     words = [clip for folder in sorted(folders) for clip in keyword_clips(folder)]
     if not words:
@@ -136,5 +137,4 @@ def thinned(clips: list[Utterance], chance: random.Random) -> list[Utterance]:
 
 
 if __name__ == "__main__":
-    for path in prepare(Path(sys.argv[2]), Path(sys.argv[1])):
-        print(path)
+    sk.cli.prepare(lambda out, folder: prepare(Path(folder), Path(out)))
