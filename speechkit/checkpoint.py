@@ -1,6 +1,5 @@
 """A model as a folder: `model.safetensors` and `config.json`, never a pickle."""
 
-import json
 import os
 import shutil
 import tempfile
@@ -21,6 +20,7 @@ from speechkit.errors import CheckpointError, ComponentError, PluginError
 from speechkit.models import MarbleNet, MatchboxNet, Model, Net, QuartzNet, build
 from speechkit.models.model import refuse_prepared
 from speechkit.plugins import DISTRIBUTION, registry
+from speechkit.untrusted import read_json
 
 FORMAT = 1
 CONFIG = "config.json"
@@ -98,7 +98,7 @@ def find(path: Path | str) -> Path:
 def read_config(folder: Path) -> dict[str, Any]:
     """The stored description of a model folder."""
     try:
-        stored = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+        stored = read_json(folder / CONFIG)
         if stored["format"] != FORMAT:
             raise CheckpointError(
                 f"{folder} has format {stored['format']}; this version reads {FORMAT}: "

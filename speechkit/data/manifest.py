@@ -11,6 +11,7 @@ from typing import Any
 
 from speechkit.errors import ManifestError
 from speechkit.files import whole_file
+from speechkit.untrusted import UntrustedError, parse_json
 
 Segments = tuple[tuple[float, float], ...]
 
@@ -94,9 +95,9 @@ def row_of(utterance: Utterance, folder: Path) -> dict[str, Any]:
 def parse_row(line: str, folder: Path, check_files: bool) -> Utterance:
     """The utterance that a line describes, its path relative to `folder`."""
     try:
-        row = json.loads(line)
-    except ValueError as error:
-        raise ManifestError(f"not JSON: {error}") from error
+        row = parse_json(line)
+    except UntrustedError as error:
+        raise ManifestError(str(error)) from error
     if not isinstance(row, dict):
         raise ManifestError('not a JSON object; write {"audio_filepath": ..., "duration": ...}')
     _check_keys(row)

@@ -63,7 +63,8 @@ BAD_ROWS: dict[str, dict[str, Any]] = {
     "duration: missing; give seconds": {"duration": None},
     "duration: 'long' is not a number": {"duration": "long"},
     "duration: True is not a number": {"duration": True},
-    "duration: nan is not a number": {"duration": float("nan")},
+    "it holds nan outside": {"duration": float("nan")},
+    "it holds a number outside": {"duration": 10**400},
     "duration: 0 is not positive": {"duration": 0},
     "offset: -1 is negative": {"offset": -1},
     "text: 5 is not a string": {"text": 5},
@@ -94,6 +95,8 @@ def test_a_bad_row_is_named(tmp_path: Path, message: str) -> None:
     [
         ('{"audio_file_path": "a.wav", "duration": 1}', "did you mean 'audio_filepath'"),
         ("{", "not JSON"),
+        pytest.param("[" * 100_000, "nested deeper than 64 levels", id="deep"),
+        pytest.param('{"duration": ' + "1" * 5000 + "}", "not JSON", id="digits"),
         ("[1]", "not a JSON object"),
         ('{"audio_filepath": "a.wav", "duration": 1}', "audio_filepath: no file .*a.wav"),
     ],

@@ -1,6 +1,7 @@
 """An exported file, what it says about itself, and its answers for one recording."""
 
 import json
+import math
 import os
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +19,12 @@ KEY = "speechkit"
 """The property of the file that holds JSON."""
 VERBS = {"ctc": "transcribe", "clip": "classify", "frame": "vad"}
 WINDOWS_AT_ONCE = 64
+RULES = ("postprocess", "spotting", "endpointing")
+"""Properties that hold thresholds and times."""
+MAX_SIZE = 2**27
+"""Samples, numbers of a state, milliseconds: the largest of any of them in a file."""
+MAX_FLUSHED_BLOCKS = 65_536
+"""Blocks that may follow a sound's end before its last score is out."""
 
 Audio = str | os.PathLike[str] | np.ndarray
 """A path, or samples `[N]` at the model's rate: float32 in [-1, 1]."""
@@ -47,7 +54,7 @@ def load(path: str | os.PathLike[str]) -> "Model":
     stored = session.get_modelmeta().custom_metadata_map.get(KEY)
     if stored is None:
         raise RuntimeFailure(f"{path} was not written by speechkit; type: speechkit export MODEL")
-    metadata = json.loads(stored)
+    metadata = read_metadata(stored, str(path))
     if metadata["format"] != FORMAT:
         raise RuntimeFailure(
             f"{path} has format {metadata['format']}; this version reads {FORMAT}: "
@@ -56,6 +63,24 @@ def load(path: str | os.PathLike[str]) -> "Model":
     if metadata["input"] != "audio":
         raise RuntimeFailure(f"{path} reads features; export it again without --no-features")
     return Model(session, metadata)
+
+
+def read_metadata(text: str, path: str) -> dict[str, Any]:
+    """What a file says about itself; RuntimeFailure where a number would size endless work."""
+    try:
+        metadata: dict[str, Any] = json.loads(text)
+        sizes = [v for key, v in metadata.items() if type(v) in (int, float) and key != "format"]
+        sizes += [math.prod(state["shape"]) for state in metadata.get("states", ())]
+        sizes += [v for key in RULES for v in metadata.get(key, {}).values()]
+        flushed = metadata.get("flush", 0) / metadata.get("block", 1)
+    except (ValueError, KeyError, TypeError, AttributeError, ArithmeticError, RecursionError) as e:
+        reason = f"{path} describes itself in a way that cannot be read: {type(e).__name__}"
+        raise RuntimeFailure(f"{reason}; export the model again") from e
+    if not all(0 <= size <= MAX_SIZE for size in sizes) or not flushed <= MAX_FLUSHED_BLOCKS:
+        raise RuntimeFailure(
+            f"{path} names a size or a time outside 0 to {MAX_SIZE}; export the model again"
+        )
+    return metadata
 
 
 class Model:

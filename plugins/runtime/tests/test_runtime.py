@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import speechkit_runtime as skr
 from speechkit_runtime.cli import run
+from speechkit_runtime.model import read_metadata
 
 import speechkit as sk
 from speechkit.component import Spec
@@ -169,3 +170,31 @@ def test_it_loads_neither_torch_nor_speechkit() -> None:
     code = "import sys, speechkit_runtime.cli; print({'torch', 'speechkit'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"flush": 10**30},
+        {"flush": 10**8, "block": 1},
+        {"block": 0},
+        {"block": -1},
+        {"sample_rate": 10**400},
+        {"latency_s": float("nan")},
+        {"states": [{"name": "a", "shape": [10**6, 10**6], "bool": False}]},
+        {"states": 3},
+        {"postprocess": {"min_speech_ms": 1e300}},
+    ],
+    ids=str,
+)
+def test_a_file_that_asks_for_endless_work_is_refused(change: dict[str, Any]) -> None:
+    good = {"format": 1, "sample_rate": 16000, "flush": 160, "block": 160, "latency_s": 0.1}
+    assert read_metadata(json.dumps(good), "a.onnx") == good
+    with pytest.raises(skr.RuntimeFailure, match=r"a.onnx .*; export the model again"):
+        read_metadata(json.dumps({**good, **change}), "a.onnx")
+
+
+@pytest.mark.parametrize("text", ["{", "[" * 100_000, "[]", "1" * 5000])
+def test_a_description_that_is_none_is_refused(text: str) -> None:
+    with pytest.raises(skr.RuntimeFailure, match="cannot be read"):
+        read_metadata(text, "a.onnx")
