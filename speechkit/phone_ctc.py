@@ -1,5 +1,7 @@
 """Phones beside the text: a second CTC, from a layer within."""
 
+import logging
+import math
 from typing import Any, ClassVar
 
 import torch
@@ -9,8 +11,11 @@ from torch.nn.utils.rnn import pad_sequence
 
 from speechkit.data import Batch, UtteranceDataset
 from speechkit.errors import TrainingError
+from speechkit.losses import frames_needed
 from speechkit.models import Model, Output
 from speechkit.nn import Chunk, Serial
+
+log = logging.getLogger(__name__)
 
 
 class PhoneCTC(nn.Module):
@@ -46,9 +51,30 @@ class PhoneCTC(nn.Module):
             )
         ids = {phone: index for index, phone in enumerate(phones)}
         self.targets = [torch.tensor([ids[p] for p in row], dtype=torch.int64) for row in said]
-        channels = Serial(model.frontend, model.stem, *blocks[: self.after + 1]).channels_out(1)
-        self.head = nn.Linear(channels, len(phones) + 1)
+        below = Serial(model.frontend, model.stem, *blocks[: self.after + 1])
+        self._check_lengths(dataset, below.stride / below.rate / model.sample_rate)
+        self.head = nn.Linear(below.channels_out(1), len(phones) + 1)
         blocks[self.after].register_forward_hook(self.listen)
+
+    def _check_lengths(self, dataset: UtteranceDataset, frame_s: float) -> None:
+        """Raises TrainingError where no utterance has frames enough for its phones, else warns."""
+        rows = zip(dataset.utterances, self.targets, strict=True)
+        known = [
+            (u, len(row), int(frames_needed(row[None], torch.tensor([len(row)]))))
+            for u, row in rows
+        ]
+        short = [(u, n) for u, n, needed in known if needed > math.ceil(u.duration_s / frame_s)]
+        if not short:
+            return
+        utterance, count = short[0]
+        message = (
+            f"method phones: {len(short)} of {len(known)} utterances are too short for their "
+            f"phones, such as {utterance.audio}: {count} phones in {utterance.duration_s:g} s of "
+            f"frames of {1000 * frame_s:g} ms"
+        )
+        if len(short) == sum(n > 0 for _, n, _ in known):
+            raise TrainingError(f"{message}; correct the phones, or give a block before a stride")
+        log.warning("%s; they do not count", message)
 
     def listen(self, block: nn.Module, args: Any, output: Chunk) -> None:
         """Keeps what the block says while training."""

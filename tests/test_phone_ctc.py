@@ -179,3 +179,17 @@ def test_what_it_cannot_do_is_said(
 ) -> None:
     with pytest.raises(TrainingError, match=message):
         PhoneCTC(after=after).start(model, dataset(manifest(change), model))
+
+
+def test_phones_that_are_too_many_for_their_frames_are_counted(
+    model: Model, manifest: Callable[..., Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    def in_many(utterance: Utterance) -> Utterance:
+        return replace(in_both(utterance), phones="HH AY " * 40)
+
+    PhoneCTC(after=0).start(model, dataset(manifest(in_both, in_many), model))
+    (line,) = (record.getMessage() for record in caplog.records)
+    assert "2 of 4 utterances are too short for their phones" in line
+    assert "spoken1.wav: 80 phones in 0.42 s of frames of 20 ms" in line
+    with pytest.raises(TrainingError, match=r"2 of 2 utterances .*; correct the phones"):
+        PhoneCTC(after=0).start(model, dataset(manifest(in_many), model))
