@@ -7,6 +7,8 @@ WORKERS ?= 2
 BENCH ?=
 AOT ?=
 OMP_NUM_THREADS ?= 1
+FUZZ_S ?= 1800
+FUZZ ?=
 export OMP_NUM_THREADS
 
 BIN := .venv/bin
@@ -17,7 +19,7 @@ SLOWER := tests/test_docs.py tests/test_plugin_install.py tests/test_recipes.py 
 	tests/cli tests/ops/test_triton.py
 
 .PHONY: install demo test fast slow soak lint docs peers measure bench bench-vad triton-aot bench-cuda \
-	hashes sbom ci
+	hashes sbom fuzz sanitize ci
 
 install: $(STAMP)
 
@@ -89,5 +91,12 @@ sbom: install
 	@mkdir -p dist
 	@$(BIN)/cyclonedx-py environment --pyproject pyproject.toml --output-reproducible \
 		-o dist/sbom.json $(BIN)/python
+# mutated files for every reader and command; FUZZ="audio yaml" runs some
+fuzz: install
+	@$(BIN)/python -m tests.fuzz $(FUZZ_S) $(FUZZ)
+
+# random shapes for every C++ file, built with ASan and UBSan
+sanitize: install
+	@$(BIN)/python -m tests.fuzz.sanitize $(FUZZ_S)
 
 ci: lint test

@@ -1,14 +1,19 @@
 """Writes docs/components.md from the components of the core and of plugins/, and the README of each
-bundled model from its card: `make docs`."""
+bundled model from its card, and the limits into SECURITY.md: `make docs`."""
 
+import ast
 import json
+from itertools import pairwise
 from pathlib import Path
 
+from speechkit import limits
 from speechkit.card import ModelCard, Score, bundled_models
 from speechkit.checkpoint import find
 from speechkit.hookspecs import KINDS
 from speechkit.plugins import Entry, Registry
 
+SECURITY = Path(__file__).parents[1] / "SECURITY.md"
+LIMITS, END = "<!-- limits, by make docs -->", "<!-- end -->"
 TARGET = Path(__file__).with_name("components.md")
 MEASURED = Path(__file__).with_name("measured.json")
 IN_TREE = "activations,kan,norms,residuals"
@@ -57,12 +62,27 @@ the model's size, work and latency.
 """
 
 
+def with_limits(page: str) -> str:
+    """SECURITY.md with the constants of speechkit/limits.py and what each of them bounds."""
+    body = ast.parse(Path(limits.__file__).read_text(encoding="utf-8")).body
+    rows = ["", "| Constant | Value | Bounds |", "|---|---|---|"]
+    for constant, words in pairwise(body):
+        if isinstance(constant, ast.Assign):
+            names = [one.id for one in ast.walk(constant.targets[0]) if isinstance(one, ast.Name)]
+            values = " ".join(f"{getattr(limits, name):,}" for name in names)
+            text = " ".join(ast.literal_eval(words.value).split())
+            rows.append(f"| {' '.join(f'`{name}`' for name in names)} | {values} | {text} |")
+    head, rest = page.split(LIMITS)
+    return "\n".join([head + LIMITS, *rows, "", END + rest.split(END)[1]])
+
+
 def pages() -> dict[Path, str]:
     """The text of each generated page."""
     cards = {
         find(name) / "README.md": model_page(name, card) for name, card in bundled_models().items()
     }
-    return {TARGET: page(), **cards}
+    security = with_limits(SECURITY.read_text(encoding="utf-8"))
+    return {TARGET: page(), SECURITY: security, **cards}
 
 
 def model_page(name: str, card: ModelCard) -> str:

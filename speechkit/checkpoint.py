@@ -104,6 +104,8 @@ def read_config(folder: Path) -> dict[str, Any]:
                 f"{folder} has format {stored['format']}; this version reads {FORMAT}: "
                 f"pip install -U {DISTRIBUTION}"
             )
+        if not isinstance(stored["plugins"], dict):
+            raise TypeError("plugins: not an object")
         return {"config": stored["config"], "plugins": stored["plugins"], **stored}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{folder / CONFIG} is not a model description: {error!r}") from error

@@ -14,9 +14,27 @@
 Each message is one line: what was given, what was expected, what to type.
 """
 
+from speechkit.limits import MAX_MESSAGE_CHARACTERS
+
+
+def one_line(text: object) -> str:
+    """A message in one printable line: other characters escaped, the middle of a long one cut.
+
+    What was given may be a name that speaks to the terminal, or a file's whole content.
+    """
+    line = " ".join(str(text).split())
+    shown = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in line)
+    if len(shown) <= MAX_MESSAGE_CHARACTERS:
+        return shown
+    half = MAX_MESSAGE_CHARACTERS // 2 - 2
+    return f"{shown[:half]} … {shown[-half:]}"
+
 
 class SpeechkitError(Exception):
     """The base of errors that are the caller's to fix; the command line prints one line of it."""
+
+    def __str__(self) -> str:
+        return one_line(super().__str__())
 
 
 class ConfigError(SpeechkitError):

@@ -8,6 +8,8 @@ from typing import Any
 from rich.console import Console, RenderableType
 from rich.table import Table
 
+from speechkit.errors import one_line
+
 
 def show(row: Mapping[str, Any], human: RenderableType, as_json: bool) -> None:
     """Prints one answer: `row` as a JSON line, or `human` for a person."""
@@ -35,7 +37,7 @@ def marks_in_words(marks: Mapping[str, Any]) -> str:
 
 def complain(kind: str, reason: object) -> None:
     """Prints `kind: reason` (error, warning, note) on stderr, in one line whatever it holds."""
-    print(f"{kind}: {' '.join(str(reason).split())}", file=sys.stderr)
+    print(one_line(f"{kind}: {reason}"), file=sys.stderr)
 
 
 def pairs(rows: Mapping[str, Any]) -> Table:

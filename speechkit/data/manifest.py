@@ -105,7 +105,7 @@ def parse_row(line: str, folder: Path, check_files: bool) -> Utterance:
     if not name:
         raise ManifestError("audio_filepath: missing; give the path of the audio file")
     audio = Path(os.path.abspath(folder / name))
-    if check_files and not audio.is_file():
+    if check_files and not os.path.isfile(audio):
         raise ManifestError(f"audio_filepath: no file {audio}; correct the path or drop the line")
     duration_s, offset_s = _number(row, "duration"), _number(row, "offset", 0.0)
     if duration_s <= 0:

@@ -105,8 +105,9 @@ def _content(path: Path, tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes
 
 def read_yaml(data: bytes, where: str) -> dict[str, Any]:
     """The mapping in a YAML document of plain values."""
-    loader = yaml.SafeLoader(io.BytesIO(data))
     try:
+        # the loader looks at the first bytes as it is made
+        loader = yaml.SafeLoader(io.BytesIO(data))
         root = loader.get_single_node()
         if root is None or _values(root, {}) > MOST_YAML_VALUES:
             raise CheckpointError(f"{where} is empty, or its aliases unfold to too many values")

@@ -112,6 +112,8 @@ class Plan:
 
     def grouped(self, taps: Tensor) -> Tensor:
         """`[C, 1, K]` as `[C / lanes, K, lanes]`."""
+        if len(taps) == 1:
+            raise UnplannedError("no native convolution of one channel")
         rows = F.pad(taps[:, 0], (0, 0, 0, ld(len(taps)) - len(taps)))
         return rows.unflatten(0, (-1, self.lanes)).transpose(1, 2).contiguous()
 

@@ -70,6 +70,9 @@ def _packed(plan: Plan, packed: Packed, x: Buffer, residual: Buffer | None = Non
     """f(W (w * x) + b + residual)."""
     if packed.choice.impl != "cpu":
         raise UnplannedError("its weights are packed for another implementation")
+    if packed.shape.c_out == 1:
+        # rows of one channel are sound's, without the room that a register is written to
+        raise UnplannedError("no native matrix of one channel")
     shape, (_, matrix, bias, scale, offset, _, depthwise, *_) = packed.shape, packed.weights
     assert matrix is not None
     assert bias is not None

@@ -136,6 +136,19 @@ def test_sessions_use_it_and_say_so() -> None:
     assert sk.StreamBatch(sk.build(running).eval(), 1).backend == "torch: no native Running"
 
 
+@pytest.mark.parametrize(
+    "net",
+    [
+        replace(NETS["matchboxnet"], labels=("a",)),
+        sk.QuartzNet(blocks=(sk.Block(channels=1, kernel=5, stride=2),), frontend=FIXED),
+        replace(NETS["silu"], frontend="log_mel:n_mels=1,normalize=fixed"),
+    ],
+    ids=["one label", "one channel", "one feature"],
+)
+def test_nets_of_one_channel_run_in_torch(net: Net) -> None:
+    assert "of one channel" in sk.StreamBatch(lively(net), 1).backend
+
+
 def test_sessions_share_one_plan_until_a_weight_changes() -> None:
     model = lively(NETS["marblenet"])
     first, second = (sk.StreamBatch(model, 1) for _ in range(2))

@@ -1,5 +1,39 @@
-"""The one exception raised on purpose: what was given, what was expected, what to type."""
+"""What the package raises on purpose, and the boundary that makes it of a file's own faults."""
+
+import functools
+from collections.abc import Callable
+from typing import ParamSpec, TypeVar
+
+P = ParamSpec("P")
+T = TypeVar("T")
+MAX_MESSAGE_CHARACTERS = 450
 
 
-class RuntimeFailure(Exception):  # noqa: N818
-    """Something that the caller can fix; the command line prints one line of it."""
+class RuntimeFailure(Exception):  # noqa: N818  RuntimeError is taken
+    """What the caller can fix, in one line: what was given, what was expected, what to type."""
+
+    def __str__(self) -> str:
+        # what was given may be a name that speaks to the terminal
+        line = " ".join(super().__str__().split())
+        shown = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in line)
+        half = MAX_MESSAGE_CHARACTERS // 2 - 2
+        return shown if len(shown) <= 2 * half else f"{shown[:half]} … {shown[-half:]}"
+
+
+def answers(verb: Callable[P, T]) -> Callable[P, T]:
+    """A verb that raises RuntimeFailure for whatever a damaged file makes it run into."""
+
+    @functools.wraps(verb)
+    def guarded(*args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            return verb(*args, **kwargs)
+        except RuntimeFailure:
+            raise
+        # onnxruntime's exceptions have no base but this one
+        except Exception as error:
+            reason = f"{type(error).__name__}: {error}"
+            raise RuntimeFailure(
+                f"the exported file cannot answer: {reason}; export the model again"
+            ) from error
+
+    return guarded

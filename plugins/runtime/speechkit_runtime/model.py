@@ -10,7 +10,7 @@ import numpy as np
 import onnxruntime
 
 from speechkit_runtime.audio import read_audio
-from speechkit_runtime.errors import RuntimeFailure
+from speechkit_runtime.errors import RuntimeFailure, answers
 from speechkit_runtime.rules import Letters, Speech, softmax
 from speechkit_runtime.stream import Stream
 
@@ -39,6 +39,7 @@ class Label:
     scores: dict[str, float]
 
 
+@answers
 def load(path: str | os.PathLike[str]) -> "Model":
     """The model in a file written by `speechkit export`."""
     if not os.path.isfile(path):
@@ -49,8 +50,7 @@ def load(path: str | os.PathLike[str]) -> "Model":
         session = onnxruntime.InferenceSession(path, options, ["CPUExecutionProvider"])
     # onnxruntime's own exceptions have no base but this one
     except Exception as error:
-        reason = " ".join(str(error).split())
-        raise RuntimeFailure(f"{path} is not an ONNX file: {reason}") from error
+        raise RuntimeFailure(f"{path} is not an ONNX file: {error}") from error
     stored = session.get_modelmeta().custom_metadata_map.get(KEY)
     if stored is None:
         raise RuntimeFailure(f"{path} was not written by speechkit; type: speechkit export MODEL")
@@ -91,6 +91,7 @@ class Model:
         self.labels: list[str] = metadata["labels"]
         self.sample_rate: int = metadata["sample_rate"]
 
+    @answers
     def vad(self, audio: Audio) -> list[tuple[float, float]]:
         """The (start_s, end_s) of speech, by the model's `postprocess`."""
         speech, frame_s = self.speech_probabilities(audio)
@@ -98,6 +99,7 @@ class Model:
         at_s = [event["at_s"] for event in rule.advance(speech, 0.0) + rule.finish(0.0)]
         return list(zip(at_s[::2], at_s[1::2], strict=True))
 
+    @answers
     def speech_probabilities(self, audio: Audio) -> tuple[np.ndarray, float]:
         """The probability of speech of each frame `[T]`, and the frame's duration in seconds.
 
@@ -110,6 +112,7 @@ class Model:
             return self._windows(samples)
         return softmax(self._scores(samples))[:, 1], self.metadata["frame_s"]
 
+    @answers
     def classify(self, audio: Audio) -> Label:
         """The label of a clip."""
         self._require("clip")
@@ -118,6 +121,7 @@ class Model:
         named = dict(zip(self.labels, scores.tolist(), strict=True))
         return Label(self.labels[best], float(scores[best]), named)
 
+    @answers
     def transcribe(self, audio: Audio) -> str:
         """What is said."""
         self._require("ctc")
@@ -126,6 +130,7 @@ class Model:
             letters.read(row)
         return letters.text
 
+    @answers
     def stream(self) -> Stream:
         """A session that listens; the file must be one of `speechkit export --streaming`."""
         if not self.metadata["streaming"]:

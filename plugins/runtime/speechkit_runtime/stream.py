@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import onnxruntime
 
-from speechkit_runtime.errors import RuntimeFailure
+from speechkit_runtime.errors import RuntimeFailure, answers
 from speechkit_runtime.rules import Event, Keywords, Metadata, Speech, Text
 
 
@@ -25,6 +25,7 @@ class Stream:
         self._pending = np.zeros(metadata["block"], np.float32)
         self._filled, self._consumed, self._finished = 0, 0, False
 
+    @answers
     def feed(self, samples: np.ndarray) -> list[Event]:
         """The events after the next samples `[N]`: float32 in [-1, 1] or int16."""
         self._check_open()
@@ -40,6 +41,7 @@ class Stream:
                 self._filled = 0
         return events
 
+    @answers
     def finish(self) -> list[Event]:
         """The events that were still to come; the stream then takes no more samples."""
         self._check_open()

@@ -198,3 +198,18 @@ def test_a_file_that_asks_for_endless_work_is_refused(change: dict[str, Any]) ->
 def test_a_description_that_is_none_is_refused(text: str) -> None:
     with pytest.raises(skr.RuntimeFailure, match="cannot be read"):
         read_metadata(text, "a.onnx")
+
+
+def test_what_a_damaged_file_runs_into_is_one_line(folder: Path, tmp_path: Path) -> None:
+    import onnx
+
+    net = onnx.load(folder / "stream.onnx")
+    (about,) = (one for one in net.metadata_props if one.key == "speechkit")
+    stored = json.loads(about.value)
+    for change in ({"states": stored["states"][1:]}, {"labels": 3}, {"spotting": "\x1b[31m"}):
+        about.value = json.dumps({**stored, **change})
+        onnx.save(net, tmp_path / "given.onnx")
+        with pytest.raises(skr.RuntimeFailure) as raised:
+            skr.load(tmp_path / "given.onnx").stream().feed(np.full(32000, 0.1, np.float32))
+        assert str(raised.value).isprintable()
+        assert len(str(raised.value)) <= 450

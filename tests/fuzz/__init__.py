@@ -1,0 +1,1 @@
+"""Hostile inputs: mutated files for every reader and command, random shapes for every C++ file."""

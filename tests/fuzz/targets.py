@@ -1,0 +1,209 @@
+"""What is fuzzed: every reader of files from outside, and the commands that people give them to."""
+
+import contextlib
+import io
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import safetensors.torch
+import speechkit_runtime as skr
+import speechkit_runtime.cli
+from safetensors import SafetensorError
+
+import speechkit as sk
+from speechkit.checkpoint import CONFIG, WEIGHTS
+from speechkit.cli.main import run as run_speechkit
+from speechkit.data import audio_duration_s, read_audio, read_manifest
+from speechkit.data.audio import read_blocks
+from speechkit.data.shards import read_shards
+from speechkit.decode.ngram import read_arpa
+from speechkit.io import read_model
+
+from . import seeds
+from .contract import Fault, Run, check_line
+
+
+@dataclass(frozen=True)
+class Target:
+    """A way in: inputs to begin with, their file's suffix, and what is done with one."""
+
+    seeds: list[bytes]
+    suffix: str
+    run: Run
+
+
+def readers(folder: Path) -> dict[str, Target]:
+    """The readers; `folder` holds what they need beside the input."""
+    models = seeds.models(folder)
+    files = seeds.exported()
+    about = [_about(onnx.load_from_string(data)).value for data in files]
+    described = [f"{index}{text}".encode() for index, text in enumerate(about)]
+    nets = [sk.load(models / name) for name in seeds.NETS]
+
+    def audio(path: Path, out: Path) -> None:
+        audio_duration_s(path)
+        read_audio(path, target_rate=16000)
+        for _ in read_blocks(path, target_rate=8000):
+            pass
+
+    def config(path: Path, out: Path) -> None:
+        shutil.copy(models / "letters" / WEIGHTS, out)
+        shutil.copy(path, out / CONFIG)
+        sk.load(out)
+
+    def stored(path: Path, out: Path) -> None:
+        shutil.copy(models / "letters" / CONFIG, out)
+        shutil.copy(path, out / WEIGHTS)
+        sk.load(out)
+
+    def archived(path: Path, out: Path) -> None:
+        read_model(_packed(path, out))
+
+    def shard(path: Path, out: Path) -> None:
+        for one in read_shards(path):
+            read_audio(io.BytesIO(one.read_bytes()))
+
+    def metadata(path: Path, out: Path) -> None:
+        # the first character says to which file the rest belongs
+        which, text = path.read_bytes()[:1], path.read_bytes()[1:]
+        given = onnx.load_from_string(files[int(which) if which in b"012345" and which else 0])
+        _about(given).value = text.decode("utf-8", "replace")
+        (out / "given.onnx").write_bytes(given.SerializeToString())
+        _answers(skr.load(out / "given.onnx"))
+
+    def exported(path: Path, out: Path) -> None:
+        _answers(skr.load(path))
+
+    def state(path: Path, out: Path) -> None:
+        try:
+            tensors = safetensors.torch.load(path.read_bytes())
+        except (SafetensorError, KeyError):
+            # the caller reads the file, with safetensors
+            return
+        for net in nets:
+            session = sk.stream(net)
+            session.state = tensors
+            session.feed(seeds.sound())
+            session.finish()
+
+    return {
+        "audio": Target(seeds.audio(), ".wav", audio),
+        "config": Target(seeds.configs(folder), ".json", config),
+        "weights": Target(seeds.weights(folder), ".safetensors", stored),
+        "archive": Target(seeds.archives(folder), ".nemo", lambda path, _: _do(read_model, path)),
+        "yaml": Target(seeds.config_of_archive(), ".yaml", archived),
+        "arpa": Target(seeds.arpa(), ".arpa", lambda path, _: _do(read_arpa, path)),
+        "manifest": Target(
+            seeds.manifests(folder), ".jsonl", lambda path, _: _do(read_manifest, path)
+        ),
+        "shard": Target(seeds.shards(folder), ".tar", shard),
+        "metadata": Target(described, ".json", metadata),
+        "exported": Target(files, ".onnx", exported),
+        "state": Target(seeds.states(folder), ".safetensors", state),
+    }
+
+
+def commands(folder: Path) -> dict[str, Target]:
+    """The verbs that take files, in this process."""
+    models = seeds.models(folder)
+    recipe = folder / "recipe.py"
+    recipe.write_text(RECIPE, encoding="utf-8")
+    sounds, manifests, configs = seeds.audio(), seeds.manifests(folder), seeds.configs(folder)
+
+    def verb(*words: object) -> Run:
+        """A command line in which IN and OUT stand for the input and a path to write to."""
+        return lambda path, out: command(run_speechkit, *words, IN=path, OUT=out / "made")
+
+    def runtime(path: Path, out: Path) -> None:
+        for word in (("vad", "--model"), ("classify",), ("transcribe",)):
+            command(skr.cli.run, *word, "IN", models / "clip.wav", IN=path)
+        command(skr.cli.run, "listen", "IN", "--file", models / "clip.wav", IN=path)
+
+    def info(path: Path, out: Path) -> None:
+        shutil.copy(models / "letters" / WEIGHTS, out)
+        shutil.copy(path, out / CONFIG)
+        command(run_speechkit, "info", out)
+
+    def dry_run(path: Path, out: Path) -> None:
+        assignment = f"model={path.read_text(encoding='utf-8', errors='replace')}"
+        command(run_speechkit, "train", recipe, "--dry-run", "--set", assignment)
+
+    def import_yaml(path: Path, out: Path) -> None:
+        command(run_speechkit, "import", _packed(path, out), out / "made")
+
+    judge = "evaluate", "--manifest", "IN"
+    return {
+        "vad": Target(sounds, ".wav", verb("vad", "IN", "--model", models / "speech")),
+        "classify": Target(sounds, ".wav", verb("classify", models / "words", "IN")),
+        "transcribe": Target(sounds, ".wav", verb("transcribe", models / "letters", "IN")),
+        "listen": Target(sounds, ".wav", verb("listen", models / "speech", "--file", "IN")),
+        "evaluate": Target(manifests, ".jsonl", verb(*judge, models / "words")),
+        "shards": Target(manifests, ".jsonl", verb("shards", "IN", "OUT")),
+        "lm": Target(manifests, ".jsonl", verb("lm", "IN", "--out", "OUT")),
+        "info": Target(configs, ".json", info),
+        "dry_run": Target([_model_of(data) for data in configs], ".json", dry_run),
+        "import": Target(seeds.archives(folder), ".nemo", verb("import", "IN", "OUT")),
+        "import_yaml": Target(seeds.config_of_archive(), ".yaml", import_yaml),
+        "runtime": Target(seeds.exported(), ".onnx", runtime),
+    }
+
+
+RECIPE = """
+from pathlib import Path
+import speechkit as sk
+from speechkit.train import Data
+
+def base() -> sk.Run:
+    data = Data(train=Path(__file__).with_name("m.jsonl"), dev=Path(__file__).with_name("m.jsonl"))
+    return sk.Run(model=sk.load(Path(__file__).with_name("letters")).config, data=data, steps=1)
+"""
+
+
+def command(run: Callable[[list[str]], int], *words: object, **paths: Path) -> None:
+    """Runs a command line; Fault unless it ends with 0, 1 or 2 and says why in short lines."""
+    arguments = [str(paths.get(word, word) if isinstance(word, str) else word) for word in words]
+    said, complained = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(said), contextlib.redirect_stderr(complained):
+        code = run(arguments)
+    lines = complained.getvalue().splitlines()
+    for line in lines:
+        check_line(line)
+    if code not in (0, 1, 2) or (code and not lines):
+        raise Fault(f"{arguments[0]} ended with {code} and said {lines}")
+
+
+def _do(read: Callable[[Path], object], path: Path) -> None:
+    read(path)
+
+
+def _packed(path: Path, out: Path) -> Path:
+    """NeMo's archive of tiny weights with another config."""
+    text = path.read_bytes().decode("utf-8", "replace")
+    return seeds.packed(out / "given.nemo", text)
+
+
+def _about(given: Any) -> Any:
+    """What an exported file says of itself."""
+    return next(one for one in given.metadata_props if one.key == "speechkit")
+
+
+def _model_of(config: bytes) -> bytes:
+    """The net's part of a model folder's description."""
+    return json.dumps(json.loads(config)["config"], indent=1).encode()
+
+
+def _answers(model: "skr.Model") -> None:
+    """All that can be asked of an exported model, each answer or its refusal."""
+    sound = np.resize(seeds.sound(), model.sample_rate)
+    for ask in (model.vad, model.classify, model.transcribe):
+        with contextlib.suppress(skr.RuntimeFailure):
+            ask(sound)
+    stream = model.stream()
+    stream.feed(sound)
+    stream.finish()
