@@ -122,7 +122,9 @@ class _Parser:
             if not line.startswith("ngram "):
                 break
             order, equals, count = line.removeprefix("ngram ").partition("=")
-            if not equals or order.strip() != str(len(counts) + 1) or not count.strip().isdecimal():
+            # int takes no more than 4300 digits
+            fits = count.strip().isdecimal() and len(count) < 20
+            if not equals or order.strip() != str(len(counts) + 1) or not fits:
                 raise self._error(f"{line!r}, expected ngram {len(counts) + 1}=COUNT")
             counts.append(int(count))
         else:

@@ -2,6 +2,7 @@
 
 import json
 import math
+import operator
 import os
 from dataclasses import dataclass
 from typing import Any
@@ -73,10 +74,11 @@ def read_metadata(text: str, path: str) -> dict[str, Any]:
         sizes += [math.prod(state["shape"]) for state in metadata.get("states", ())]
         sizes += [v for key in RULES for v in metadata.get(key, {}).values()]
         flushed = metadata.get("flush", 0) / metadata.get("block", 1)
+        fits = all(0 <= size <= MAX_SIZE for size in sizes) and flushed <= MAX_FLUSHED_BLOCKS
     except (ValueError, KeyError, TypeError, AttributeError, ArithmeticError, RecursionError) as e:
         reason = f"{path} describes itself in a way that cannot be read: {type(e).__name__}"
         raise RuntimeFailure(f"{reason}; export the model again") from e
-    if not all(0 <= size <= MAX_SIZE for size in sizes) or not flushed <= MAX_FLUSHED_BLOCKS:
+    if not fits:
         raise RuntimeFailure(
             f"{path} names a size or a time outside 0 to {MAX_SIZE}; export the model again"
         )
@@ -89,7 +91,7 @@ class Model:
     def __init__(self, session: onnxruntime.InferenceSession, metadata: dict[str, Any]) -> None:
         self.session, self.metadata = session, metadata
         self.labels: list[str] = metadata["labels"]
-        self.sample_rate: int = metadata["sample_rate"]
+        self.sample_rate = operator.index(metadata["sample_rate"])
 
     @answers
     def vad(self, audio: Audio) -> list[tuple[float, float]]:
