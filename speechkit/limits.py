@@ -8,6 +8,10 @@ LOWEST_RATE, HIGHEST_RATE = 4_000, 384_000
 """Sample rates in hertz that recordings may have."""
 MAX_CHANNELS = 32
 """Channels of a recording."""
+MAX_FRAMES_AT_ONCE = 2**24
+"""Samples of each channel that are decoded at a time."""
+MAX_FRAMES_PER_BYTE = 8_192
+"""Samples for each byte of a file that its header may promise; FLAC reaches 4,700 in silence."""
 
 MAX_JSON_BYTES = 64 * 2**20
 """Bytes of one JSON or YAML document, or of one line of a manifest."""

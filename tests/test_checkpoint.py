@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from speechkit import checkpoint
+from speechkit import card, checkpoint
 from speechkit.checkpoint import CONFIG, WEIGHTS, find, load, save, whole_folder
 from speechkit.component import Component
 from speechkit.errors import CheckpointError, PluginError, SpeechkitError
@@ -181,7 +181,7 @@ def test_a_missing_folder_suggests_the_bundled_names(
     bundled = folder.parent / "bundled" / "models"
     bundled.mkdir(parents=True)
     folder.rename(bundled / "digits")
-    monkeypatch.setattr(checkpoint.resources, "files", lambda package: bundled.parent.parent)
+    monkeypatch.setattr(card.resources, "files", lambda package: bundled.parent.parent)
     assert find("digits") == bundled / "digits"
     message = "no model folder 'digts'. Did you mean 'digits'? Known: digits"
     with pytest.raises(CheckpointError) as caught:

@@ -1,6 +1,13 @@
 """Sound, manifests, augmentations and batches: everything before the front end."""
 
-from speechkit.data.audio import AudioWarning, Source, audio_duration_s, read_audio
+from speechkit.data.audio import (
+    AudioWarning,
+    Channel,
+    Source,
+    audio_duration_s,
+    channel_count,
+    read_audio,
+)
 from speechkit.data.augment import Augmentation, apply, utterance_generator
 from speechkit.data.batch import Batch, Item, bucket_batches, collate, share
 from speechkit.data.loader import UtteranceDataset, batches
@@ -11,6 +18,7 @@ __all__ = [
     "AudioWarning",
     "Augmentation",
     "Batch",
+    "Channel",
     "Item",
     "Segments",
     "ShardUtterance",
@@ -22,6 +30,7 @@ __all__ = [
     "audio_duration_s",
     "batches",
     "bucket_batches",
+    "channel_count",
     "collate",
     "read_audio",
     "read_manifest",

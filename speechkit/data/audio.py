@@ -4,10 +4,11 @@ import io
 import math
 import os
 import re
+import stat
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import BinaryIO, TypeGuard
+from contextlib import ExitStack, contextmanager
+from typing import BinaryIO, Literal, TypeGuard
 
 import numpy as np
 import soundfile
@@ -15,7 +16,15 @@ import soxr
 import torch
 from torch import Tensor
 
+from speechkit.data.containers import contents
 from speechkit.errors import AudioError
+from speechkit.limits import (
+    HIGHEST_RATE,
+    LOWEST_RATE,
+    MAX_CHANNELS,
+    MAX_FRAMES_AT_ONCE,
+    MAX_FRAMES_PER_BYTE,
+)
 from speechkit.units import Seconds, to_samples
 
 CLIPPED_SHARE = 0.01
@@ -29,7 +38,13 @@ FORMATS = "wav, flac, ogg, opus, mp3 or NIST sph"
 
 Source = str | os.PathLike[str] | bytes | np.ndarray | Tensor
 Block = tuple[np.ndarray, int, bool]
-"""Mono samples at a source's own rate, that rate, and whether they are the last."""
+"""Samples `[N]` or `[N, channels]` at a source's own rate, that rate, and whether they are the
+last."""
+Channel = Literal["mix", "left", "right"] | int
+"""Which channel is read: the mean of all, the first, the second, or one counted from 1."""
+
+CANCELS = 1e-3
+"""The share of its channels' power below which a mix counts as cancelled."""
 
 
 class AudioWarning(UserWarning):
@@ -42,17 +57,23 @@ def read_audio(
     target_rate: int = 16000,
     offset_s: float = 0.0,
     duration_s: float | None = None,
+    *,
+    channel: Channel = "mix",
 ) -> Tensor:
-    """Reads mono sound in [-1, 1] at `target_rate` hertz; two channels are averaged.
+    """Reads mono sound in [-1, 1] at `target_rate` hertz: the mean of all channels, or one of them.
 
     `source` is a path or the bytes of a file (wav, flac, ogg, opus, mp3, NIST sph), or an array or
     tensor `[N]` or `[N, channels]` of float32, float64 or int16 (× 1/32768) with its `sample_rate`.
-    Only `duration_s` seconds from `offset_s` are read. Values beyond ±1 are clipped.
+    Only `duration_s` seconds from `offset_s` are read. Values beyond ±1 are clipped. A file is
+    read to its end whatever its header promises; AudioWarning where it is cut short, clipped, or
+    its channels cancel in the mean.
 
     Shape: `[N]` float32.
     """
-    (x,) = read_blocks(source, sample_rate, target_rate, offset_s, duration_s)
-    return x
+    blocks = list(
+        read_blocks(source, sample_rate, target_rate, offset_s, duration_s, channel=channel)
+    )
+    return blocks[0] if len(blocks) == 1 else torch.cat(blocks)
 
 
 def read_blocks(
@@ -62,6 +83,8 @@ def read_blocks(
     offset_s: float = 0.0,
     duration_s: float | None = None,
     block_s: float = math.inf,
+    *,
+    channel: Channel = "mix",
 ) -> Iterator[Tensor]:
     """Reads what `read_audio` does, `block_s` seconds at a time, so that hours need little memory.
 
@@ -78,17 +101,29 @@ def read_blocks(
     else:
         raise AudioError(f"cannot read {name}; give a path, bytes, a numpy array or a tensor")
     resampler = None
-    heard = loud = given = 0
-    for x, rate, last in blocks:
+    read = loud = given = 0
+    power = mixed = 0.0
+    for frames, rate, last in blocks:
+        x = _mono(frames, name, channel)
+        if frames.ndim == 2 and frames.shape[1] > 1 and channel == "mix":
+            power += float(np.square(frames, dtype=np.float64).mean(axis=1).sum())
+            mixed += float(np.square(x, dtype=np.float64).sum())
         _check(x, name)
-        heard += x.size
+        read += x.size
         loud += np.count_nonzero(np.abs(x) >= FULL_SCALE)
         if rate != target_rate:
             resampler = resampler or soxr.ResampleStream(rate, target_rate, 1, quality="HQ")
             x = resampler.resample_chunk(x, last)
         given += x.size
-        yield torch.from_numpy(np.clip(x, -1, 1))
-    _warn_if_clipped(loud / max(1, heard), name)
+        if x.size or not last:
+            yield torch.from_numpy(np.clip(x, -1, 1))
+    _warn_if_clipped(loud / max(1, read), name)
+    if mixed < CANCELS * power:
+        warnings.warn(
+            f'the channels of {name} cancel each other in their mean; read channel="left"',
+            AudioWarning,
+            stacklevel=3,
+        )
     if not given:
         raise AudioError(f"{name} holds no sound there; give at least one sample")
 
@@ -103,7 +138,7 @@ def mono_samples(source: np.ndarray | Tensor) -> np.ndarray:
     name = _name(source)
     if not isinstance(source, np.ndarray | Tensor):
         raise AudioError(f"cannot read {name} as samples; give a numpy array or a tensor")
-    x = _mono_array(source, name)
+    x = _mono(_array(source, name), name)
     _check(x, name)
     return np.clip(x, -1, 1)
 
@@ -119,9 +154,15 @@ def is_sound(source: object, dimensions: int) -> TypeGuard[np.ndarray]:
 
 
 def audio_duration_s(path: str | os.PathLike[str]) -> Seconds:
-    """The duration of a file, from its header."""
-    with _opened(path) as (_, file):
-        return Seconds(file.frames / file.samplerate)
+    """The duration of a file, from its header once that is right."""
+    with _opened(path) as recording:
+        return Seconds(recording.frames / recording.sample_rate)
+
+
+def channel_count(path: str | os.PathLike[str] | bytes) -> int:
+    """How many channels a file has."""
+    with _opened(path) as recording:
+        return int(recording.files[0].channels)
 
 
 def _name(source: object) -> str:
@@ -142,24 +183,27 @@ def _from_array(
     name = _name(source)
     if rate is None:
         raise AudioError(f"{name} does not say its sample rate; pass sample_rate=16000 or its own")
-    if rate <= 0:
-        raise AudioError(f"sample_rate={rate} is not a rate; pass one in hertz, such as 16000")
+    _check_rate(rate, name)
     frames = len(source) if source.ndim else 0
     part = _part(frames, rate, name, offset_s, duration_s, block_s)
     for start in part:
         end = min(start + part.step, part.stop)
-        yield _mono_array(source[start:end], name), rate, end == part.stop
+        yield _array(source[start:end], name), rate, end == part.stop
 
 
-def _mono_array(source: np.ndarray | Tensor, name: str) -> np.ndarray:
+def _array(source: np.ndarray | Tensor, name: str) -> np.ndarray:
     dtype = str(source.dtype).removeprefix("torch.")
     if dtype not in ("float32", "float64", "int16"):
         raise AudioError(f"{name} is {dtype}; convert it to float32 in [-1, 1] or to int16")
     x = source.detach().cpu().numpy() if isinstance(source, Tensor) else source
     if x.ndim not in (1, 2):
         raise AudioError(f"{name} is neither [N] nor [N, channels]; give one utterance")
-    x = x.astype(np.float32) / (32768 if x.dtype == np.int16 else 1)
-    return _mono(x, name, "x[:, 0], or x.T where time is the last axis")
+    if x.ndim == 2 and not 1 <= x.shape[1] <= MAX_CHANNELS:
+        raise AudioError(
+            f"{name} has {x.shape[1]} channels, expected 1 to {MAX_CHANNELS}; give x.T where time "
+            "is the last axis"
+        )
+    return x.astype(np.float32) / (32768 if x.dtype == np.int16 else 1)
 
 
 def _from_file(
@@ -170,39 +214,136 @@ def _from_file(
     block_s: float,
 ) -> Iterator[Block]:
     name = _name(source)
-    with _opened(source) as (stream, file):
-        if rate not in (None, file.samplerate):
-            raise AudioError(f"{name} is at {file.samplerate} Hz, not {rate}; omit sample_rate=")
-        part = _part(file.frames, file.samplerate, name, offset_s, duration_s, block_s)
-        file.seek(part.start)
-        for start in part:
+    with _opened(source) as recording:
+        own = recording.sample_rate
+        if rate not in (None, own):
+            raise AudioError(f"{name} is at {own} Hz, not {rate}; omit sample_rate=")
+        part = _part(recording.frames, own, name, offset_s, duration_s, block_s)
+        recording.seek(part.start)
+        start, given = part.start, 0
+        while start < part.stop:
             end = min(start + part.step, part.stop)
-            x = file.read(end - start, dtype="float32", always_2d=True)
-            if len(x) < end - start or (end == part.stop and _is_cut_short(file, stream)):
-                raise AudioError(f"{name} is cut short: its end is missing; copy the file again")
-            pick = f"ffmpeg -i {name} -filter:a 'pan=mono|c0=c0' mono.wav"
-            yield _mono(x, name, pick), file.samplerate, end == part.stop
+            x = recording.read(end - start)
+            given += len(x)
+            ended = len(x) < end - start
+            yield x, own, ended or end == part.stop
+            if ended:
+                break
+            start = end
+        if fault := recording.fault(ended=ended, reached=part.start + given):
+            warnings.warn(f"{name} {fault}; copy the file again", AudioWarning, stacklevel=4)
+
+
+class _Recording:
+    """An open file: the parts of a chain, one after the other, as one run of frames."""
+
+    def __init__(self, stream: BinaryIO, name: str, files: list[soundfile.SoundFile]) -> None:
+        self.stream, self.name, self.files = stream, name, files
+        self.sample_rate: int = files[0].samplerate
+        self.frames = sum(file.frames for file in files)
+        self.promise = ""
+        self._current = 0
+
+    def seek(self, frame: int) -> None:
+        """Goes to a frame of the whole."""
+        self._current = 0
+        while frame >= self.files[self._current].frames:
+            frame -= self.files[self._current].frames
+            self._current += 1
+        self.files[self._current].seek(frame)
+
+    def read(self, frames: int) -> np.ndarray:
+        """The next frames `[N, channels]`, fewer where the sound ends.
+
+        Memory is taken for what is there, not for what a header promises.
+        """
+        pieces: list[np.ndarray] = []
+        missing = frames
+        while missing and self._current < len(self.files):
+            file = self.files[self._current]
+            wanted = min(missing, MAX_FRAMES_AT_ONCE, file.frames - file.tell())
+            x = file.read(wanted, dtype="float32", always_2d=True)
+            if len(x) < wanted or file.tell() == file.frames:
+                self._current += 1
+            missing -= len(x)
+            # parts of a chain may have other channels than the first
+            pieces.append(
+                x if not pieces or x.shape[1] == pieces[0].shape[1] else _alike(x, pieces)
+            )
+        return pieces[0] if len(pieces) == 1 else np.concatenate(pieces or [np.zeros((0, 1), "f4")])
+
+    def fault(self, *, ended: bool, reached: int) -> str:
+        """What is wrong with the file's length, once frames up to `reached` were read."""
+        if ended:
+            promised_s, reached_s = self.frames / self.sample_rate, reached / self.sample_rate
+            return f"is cut short: it promises {promised_s:g} s and ends at {reached_s:g} s"
+        if reached == self.frames and (
+            self.promise or any(_is_cut_short(file, self.stream) for file in self.files)
+        ):
+            return f"is cut short: {self.promise or 'its end is missing'}"
+        return ""
+
+
+def _alike(x: np.ndarray, pieces: list[np.ndarray]) -> np.ndarray:
+    """The mean of the channels of `x` in each of the channels that the first piece has."""
+    return np.repeat(x.mean(axis=1, keepdims=True), pieces[0].shape[1], axis=1)
 
 
 @contextmanager
-def _opened(
-    source: str | os.PathLike[str] | bytes,
-) -> Iterator[tuple[BinaryIO, soundfile.SoundFile]]:
-    """The bytes of a file and their decoder; what goes wrong with either is an AudioError."""
+def _opened(source: str | os.PathLike[str] | bytes) -> Iterator[_Recording]:
+    """A file and its decoders; what goes wrong with either is an AudioError."""
     name = _name(source)
     try:
-        with io.BytesIO(source) if isinstance(source, bytes) else open(source, "rb") as stream:
+        with ExitStack() as stack:
+            stream = stack.enter_context(
+                io.BytesIO(source) if isinstance(source, bytes) else _open_file(source, name)
+            )
             if not stream.read(1):
                 raise AudioError(f"{name} is an empty file; give one with sound")
-            stream.seek(0)
-            with soundfile.SoundFile(stream) as file:
-                yield stream, file
+            size_bytes = stream.seek(0, io.SEEK_END)
+            found = contents(stream)
+            files = [stack.enter_context(soundfile.SoundFile(part)) for part in found.parts]
+            recording = _Recording(stream, name, files)
+            recording.promise = found.fault
+            _check_header(recording, size_bytes)
+            yield recording
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
         raise AudioError(f"cannot open {name}: {reason}; give an audio file") from error
     # soundfile raises TypeError for a name that ends in .raw
     except (soundfile.SoundFileError, TypeError) as error:
         raise AudioError(f"cannot decode {name}: {_reason(error)}; give {FORMATS}") from error
+
+
+def _open_file(path: str | os.PathLike[str], name: str) -> BinaryIO:
+    """Opens a regular file: a pipe or a device would wait for ever."""
+    mode = os.stat(path).st_mode
+    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+        raise AudioError(f"{name} is not a regular file; give an audio file")
+    return open(path, "rb")
+
+
+def _check_header(recording: _Recording, size_bytes: int) -> None:
+    """Refuses what no recording has, before anything is allocated for it."""
+    name = recording.name
+    for file in recording.files:
+        _check_rate(file.samplerate, name)
+        if file.samplerate != recording.sample_rate:
+            raise AudioError(f"{name} changes its sample rate; split it where it was joined")
+        if file.channels > MAX_CHANNELS:
+            raise AudioError(f"{name} has {file.channels} channels, expected 1 to {MAX_CHANNELS}")
+    if recording.frames > size_bytes * MAX_FRAMES_PER_BYTE:
+        raise AudioError(
+            f"cannot decode {name}: {size_bytes} bytes cannot hold the {recording.frames} samples "
+            "that its header promises; copy the file again"
+        )
+
+
+def _check_rate(rate: int, name: str) -> None:
+    if not LOWEST_RATE <= rate <= HIGHEST_RATE:
+        raise AudioError(
+            f"{name} is at {rate} Hz, expected {LOWEST_RATE} to {HIGHEST_RATE}; check its rate"
+        )
 
 
 def _reason(error: Exception) -> str:
@@ -258,12 +399,18 @@ def _is_cut_short(file: soundfile.SoundFile, stream: BinaryIO) -> bool:
     return sizes is not None and int(sizes[2]) < int(sizes[1]) < 0x7FFF0000
 
 
-def _mono(x: np.ndarray, name: str, how_to_pick: str) -> np.ndarray:
-    if x.ndim == 2 and x.shape[1] not in (1, 2):
+def _mono(x: np.ndarray, name: str, channel: Channel = "mix") -> np.ndarray:
+    """One channel of `[N]` or `[N, channels]`, or the mean of all."""
+    number = {"left": 1, "right": 2}.get(channel, channel) if isinstance(channel, str) else channel
+    count = 1 if x.ndim == 1 else x.shape[1]
+    if number == "mix":
+        return x if x.ndim == 1 else sum(x.T) / count
+    if not isinstance(number, int) or not 1 <= number <= count:
         raise AudioError(
-            f"{name} has {x.shape[1]} channels, expected 1 or 2; pick one: {how_to_pick}"
+            f"{name} has {count} {'channel' if count == 1 else 'channels'}, not channel "
+            f"{channel!r}; give mix, left, right or a number from 1 to {count}"
         )
-    return x if x.ndim == 1 else sum(x.T) / x.shape[1]
+    return x if x.ndim == 1 else np.ascontiguousarray(x[:, number - 1])
 
 
 def _check(x: np.ndarray, name: str) -> None:

@@ -1,6 +1,7 @@
 """Reading sound: formats, rates, channels, and one line for everything that cannot be used."""
 
 import io
+import os
 import warnings
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,13 @@ import soundfile
 import soxr
 import torch
 
-from speechkit.data.audio import AudioWarning, audio_duration_s, read_audio, read_blocks
+from speechkit.data.audio import (
+    AudioWarning,
+    audio_duration_s,
+    channel_count,
+    read_audio,
+    read_blocks,
+)
 from speechkit.errors import AudioError
 
 FORMATS: dict[str, dict[str, Any]] = {
@@ -133,11 +140,11 @@ def test_the_source_array_is_left_alone() -> None:
 
 ARRAYS: dict[str, tuple[Any, dict[str, Any], str]] = {
     "no rate": (tone(), {}, "does not say its sample rate; pass sample_rate="),
-    "rate 0": (tone(), {"sample_rate": 0}, "sample_rate=0 is not a rate"),
+    "rate 0": (tone(), {"sample_rate": 0}, "is at 0 Hz, expected 4000 to 384000"),
     "empty": (np.zeros(0), {"sample_rate": 8000}, "holds no sound; give at least one sample"),
     "int32": (np.zeros(9, np.int32), {"sample_rate": 8000}, "is int32; convert it to float32"),
     "bfloat16": (torch.zeros(9).bfloat16(), {"sample_rate": 8000}, "is bfloat16; convert it"),
-    "no channel": (np.zeros((9, 0)), {"sample_rate": 8000}, "has 0 channels, expected 1 or 2"),
+    "no channel": (np.zeros((9, 0)), {"sample_rate": 8000}, "has 0 channels, expected 1 to 32"),
     "3-D": (np.zeros((1, 1, 9)), {"sample_rate": 8000}, r"neither \[N\] nor \[N, channels\]"),
     "channels first": (np.zeros((2, 900)), {"sample_rate": 8000}, "900 channels.* x.T where time"),
     "NaN": (np.full(9, np.nan), {"sample_rate": 8000}, "contains NaN or infinity"),
@@ -179,31 +186,28 @@ def test_bad_files_are_named(tmp_path: Path) -> None:
     silent = write(tmp_path / "no_samples.wav", np.zeros(0))
     with pytest.raises(AudioError, match="holds no sound"):
         read_audio(silent)
-    six = write(tmp_path / "six.wav", np.zeros((99, 6)))
-    with pytest.raises(AudioError, match=r"six.wav has 6 channels.*ffmpeg -i .*six.wav"):
-        read_audio(six)
     with pytest.raises(AudioError, match="is at 16000 Hz, not 8000; omit sample_rate="):
         read_audio(write(tmp_path / "a.wav", tone()), sample_rate=8000)
 
 
 @pytest.mark.parametrize("name", FORMATS)
 @pytest.mark.parametrize("share", [0.3, 0.6, 0.95])
-def test_a_truncated_file_is_refused(tmp_path: Path, name: str, share: float) -> None:
+def test_a_truncated_file_is_used_with_a_warning(tmp_path: Path, name: str, share: float) -> None:
     noise = np.random.default_rng(0).uniform(-0.2, 0.2, 16000 * 5)
-    whole = write(tmp_path / f"a.{name}", noise, **FORMATS[name]).read_bytes()
+    path = write(tmp_path / f"a.{name}", noise, **FORMATS[name])
+    data, whole = path.read_bytes(), read_audio(path)
     cut = tmp_path / f"cut.{name}"
-    cut.write_bytes(whole[: int(len(whole) * share)])
-    with pytest.raises(AudioError, match=r"cut.\w+( is cut short|: flac decoder lost sync)"):
-        read_audio(cut)
-
-
-@pytest.mark.parametrize("name", FORMATS)
-def test_blocks_end_in_the_error_of_the_whole(tmp_path: Path, name: str) -> None:
-    noise = np.random.default_rng(0).uniform(-0.2, 0.2, 16000 * 5)
-    whole = write(tmp_path / f"a.{name}", noise, **FORMATS[name]).read_bytes()
-    path = tmp_path / f"cut.{name}"
-    path.write_bytes(whole[: int(len(whole) * 0.7)])
-    assert_blocks_end_like_the_whole(path)
+    cut.write_bytes(data[: int(len(data) * share)])
+    with pytest.warns(AudioWarning, match=r"cut.\w+ is cut short: .*; copy the file again"):
+        x = read_audio(cut)
+    assert share * 5 - 1.3 < len(x) / 16000 < share * 5 + 0.3
+    # the samples before the cut are the file's own; the last ones of a lossy frame may not be
+    same = len(x) - 8000
+    assert torch.equal(x[:same], whole[:same])
+    with pytest.warns(AudioWarning, match="is cut short"):
+        blocks = torch.cat(list(read_blocks(cut, block_s=0.5)))
+    # soundfile seeks after every read, which for MP3 is exact in time but not in every bit
+    torch.testing.assert_close(blocks, x, atol=2e-2 if name == "mp3" else 0, rtol=0)
 
 
 def test_blocks_end_at_a_sample_that_is_no_number(tmp_path: Path) -> None:
@@ -222,21 +226,113 @@ def assert_blocks_end_like_the_whole(path: Path) -> None:
     assert str(caught.value) == str(whole.value)
 
 
-@pytest.mark.parametrize("name", ["ogg", "opus"])
-def test_an_ogg_stream_without_its_last_page_is_refused(tmp_path: Path, name: str) -> None:
-    noise = np.random.default_rng(0).uniform(-0.2, 0.2, 16000 * 5)
-    whole = write(tmp_path / f"a.{name}", noise, **FORMATS[name]).read_bytes()
-    with pytest.raises(AudioError, match="is cut short"):
-        read_audio(whole[: whole.rfind(b"OggS")])
-
-
-def test_a_wav_from_a_pipe_has_no_length_and_is_read_whole(tmp_path: Path) -> None:
-    stream = io.BytesIO()
-    soundfile.write(stream, tone(), 16000, format="WAV")
-    data = bytearray(stream.getvalue())
+def with_size(data: bytes, size: int) -> bytes:
+    """A WAV whose header promises `size` bytes of sound."""
     place = data.find(b"data") + 4
-    data[place : place + 4] = b"\xff\xff\xff\xff"
-    assert len(read_audio(bytes(data))) == 16000
+    return data[:place] + size.to_bytes(4, "little") + data[place + 4 :]
+
+
+def promising(data: bytes, samples: int) -> bytes:
+    """A FLAC whose header promises that many samples."""
+    kept = int.from_bytes(data[21:26], "big") >> 36
+    return data[:21] + (kept << 36 | samples).to_bytes(5, "big") + data[26:]
+
+
+def stored(x: np.ndarray, **options: Any) -> bytes:
+    file = io.BytesIO()
+    soundfile.write(file, x, 16000, **options)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("size", [0, 0x7FFFFFFF, 0xFFFFFFFF])
+def test_a_wav_from_a_pipe_has_no_length_and_is_read_whole(size: int, tmp_path: Path) -> None:
+    data = stored(tone(), format="WAV")
+    path = tmp_path / "piped.wav"
+    path.write_bytes(with_size(data, size))
+    assert torch.equal(read_audio(path), read_audio(data))
+    assert audio_duration_s(path) == 1
+
+
+@pytest.mark.parametrize("subtype", ["PCM_16", "PCM_24"])
+def test_a_flac_from_a_pipe_has_no_length_and_is_read_whole(subtype: str, tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).uniform(-0.2, 0.2, 50001)
+    data = stored(noise, format="FLAC", subtype=subtype)
+    path = tmp_path / "piped.flac"
+    path.write_bytes(promising(data, 0))
+    assert torch.equal(read_audio(path), read_audio(data))
+    assert audio_duration_s(path) == 50001 / 16000
+    with pytest.warns(AudioWarning, match="its header promises 68719476735"):
+        assert torch.equal(read_audio(promising(data, 2**36 - 1)), read_audio(data))
+
+
+@pytest.mark.parametrize("level", [0.0, 0.5, 0.9])
+def test_an_mp3_without_a_length_is_read_whole(level: float, tmp_path: Path) -> None:
+    # loud at first and then quiet: its first frames tell nothing of the others' size
+    x = np.concatenate([tone(seconds=4), 0.01 * tone(seconds=8), np.zeros(64000)])
+    data = stored(x, format="MP3", bitrate_mode="VARIABLE", compression_level=level)
+    assert data.find(b"Xing") < 64
+    path = tmp_path / "a.mp3"
+    path.write_bytes(data[data.find(data[:2], 4) :])
+    # without its header the encoder's padding, 0.1 s at 16 kHz, is sound too
+    assert audio_duration_s(path) == pytest.approx(16, abs=0.14)
+    assert len(read_audio(path)) == round(audio_duration_s(path) * 16000)
+
+
+@pytest.mark.parametrize("name", ["ogg", "opus"])
+def test_all_parts_of_a_chained_ogg_are_read(name: str, tmp_path: Path) -> None:
+    first = stored(tone(seconds=2), **FORMATS[name])
+    second = stored(tone(880, seconds=1), **FORMATS[name])
+    path = tmp_path / f"chain.{name}"
+    path.write_bytes(first + second)
+    expected = torch.cat([read_audio(first), read_audio(second)])
+    assert torch.equal(read_audio(path), expected)
+    assert audio_duration_s(path) == 3
+    assert torch.equal(read_audio(path, offset_s=1.5, duration_s=1.0), expected[24000:40000])
+    assert torch.equal(torch.cat(list(read_blocks(path, block_s=0.3))), expected)
+
+
+def test_promises_take_no_memory() -> None:
+    with pytest.raises(AudioError, match="cannot hold the 68719476735 samples"):
+        read_audio(promising(stored(tone(), format="FLAC"), 2**36 - 1)[:110])
+
+
+@pytest.mark.parametrize("rate", [1, 3999, 384001])
+def test_rates_that_no_recording_has_are_refused(rate: int, tmp_path: Path) -> None:
+    path = write(tmp_path / "a.wav", tone(), rate)
+    for read in (read_audio, audio_duration_s):
+        with pytest.raises(AudioError, match=f"is at {rate} Hz, expected 4000 to 384000"):
+            read(path)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+def test_pipes_and_devices_are_refused_at_once(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.wav")
+    for path in (tmp_path / "pipe.wav", Path("/dev/zero")):
+        with pytest.raises(AudioError, match="is not a regular file"):
+            read_audio(path)
+
+
+def test_one_channel_can_be_read(tmp_path: Path) -> None:
+    sound = np.stack([tone(440), tone(880), tone(1320)], axis=1)
+    path = write(tmp_path / "a.wav", sound)
+    assert channel_count(path) == 3
+    for channel, hertz in (("left", 440), ("right", 880), (3, 1320)):
+        assert loudest_hertz(read_audio(path, channel=channel)) == hertz
+        assert loudest_hertz(read_audio(sound, 16000, channel=channel)) == hertz
+    torch.testing.assert_close(
+        read_audio(path), torch.from_numpy(sound.mean(axis=1)).float(), atol=1e-4, rtol=0
+    )
+    for channel in (0, 4, "middle"):
+        with pytest.raises(AudioError, match=r"has 3 channels, not channel .* from 1 to 3"):
+            read_audio(path, channel=channel)
+
+
+def test_channels_that_cancel_are_warned_of() -> None:
+    opposite = np.stack([tone(), -tone()], axis=1)
+    with pytest.warns(AudioWarning, match="cancel each other"):
+        read_audio(opposite, 16000)
+    read_audio(opposite, 16000, channel="left")
+    read_audio(np.stack([tone(), np.zeros(16000)], axis=1), 16000)
 
 
 def test_a_clipped_recording_is_used_with_a_warning(tmp_path: Path) -> None:
