@@ -72,7 +72,7 @@ def test_one_printable_line_of_speechkits_own_holds(tmp_path: Path) -> None:
         (raising(RecursionError()), "RecursionError"),
         (lambda path, out: path.with_name("beside").write_text("x"), "outside its output"),
         (lambda path, out: path.unlink(), "outside its output"),
-        (lambda path, out: bytearray(2 * 10**9), "2000 MB"),
+        (lambda path, out: bytearray(2 * 10**9), r"it took \d{4} MB"),
     ],
     ids=["raw", "deep", "beside", "removed", "memory"],
 )
