@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
 import typer
-from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
 from speechkit.cli.models import load_model
 from speechkit.cli.options import Json, ModelName, complete_component
+from speechkit.cli.output import console, inert
 
 if TYPE_CHECKING:
     import numpy as np
@@ -112,7 +112,7 @@ class Meter:
 
         for event in events:
             if not isinstance(event, Partial):
-                self.live.console.print(in_words(event), markup=False, highlight=False)
+                self.live.console.print(inert(in_words(event)))
         if samples is not None and len(samples):
             said = next((e.text for e in reversed(events) if isinstance(e, Partial)), "")
             self.live.update(self._line(samples, dropped, said))
@@ -129,7 +129,8 @@ class Meter:
         if self.session.approximate:
             late += ", approximate"
         best = best_of(self.session.model, self.session.scores)
-        return Text(f"{bar} {level_db:4.0f} dB  {best}  {late}  dropped {dropped}  {said}")
+        line = f"{bar} {level_db:4.0f} dB  {best}  {late}  dropped {dropped}  {said}"
+        return Text(inert(line))
 
 
 @contextmanager
@@ -139,7 +140,7 @@ def _lines() -> Iterator[Screen]:
 
 @contextmanager
 def _meter(session: "Stream | WindowedStream") -> Iterator[Screen]:
-    with Live(console=Console(), refresh_per_second=20) as live:
+    with Live(console=console(), refresh_per_second=20) as live:
         yield Meter(live, session)
 
 

@@ -2,7 +2,10 @@
 
 import importlib.metadata
 import logging
+import os
+import re
 import sys
+import traceback
 import warnings
 from typing import Annotated, Any
 
@@ -27,8 +30,9 @@ from speechkit.cli import (
     vad,
 )
 from speechkit.cli.extension import Commands
-from speechkit.cli.output import complain
-from speechkit.errors import SpeechkitError
+from speechkit.cli.output import Complaints, complain, escape_what_cannot_be_encoded
+from speechkit.errors import SpeechkitError, one_line
+from speechkit.limits import MAX_MESSAGE_CHARACTERS
 from speechkit.plugins import DISTRIBUTION
 
 # typer brings its own click or uses the installed one, depending on its version
@@ -78,21 +82,41 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def run(arguments: list[str]) -> int:
-    """The exit code of one command; what the user can fix is said in one line on stderr."""
-    logging.basicConfig(format="warning: %(message)s")
+    """The exit code of one command; whatever ends it early is one line on stderr.
+
+    With SPEECHKIT_TRACEBACK=1 a traceback comes before that line.
+    """
+    escape_what_cannot_be_encoded()
+    logging.basicConfig(handlers=[Complaints()])
     with warnings.catch_warnings():
         warnings.showwarning = lambda message, *_, **__: complain("warning", message)
         try:
             return app(arguments or ["--help"], prog_name="speechkit", standalone_mode=False) or 0
-        except UsageError as error:
-            command = error.ctx.command_path if error.ctx else "speechkit"
-            complain("error", f"{error.format_message().rstrip('.?')}; type: {command} --help")
-            return 2
-        except SpeechkitError as error:
-            complain("error", error)
-            return 1
-        except OSError as error:
-            complain("error", f"{error.strerror}: {error.filename}" if error.filename else error)
-            return 1
         except typer.Abort:
             return 130
+        except Exception as error:
+            if os.environ.get("SPEECHKIT_TRACEBACK"):
+                traceback.print_exc()
+            complain("error", reason(error))
+            return 2 if isinstance(error, UsageError) else 1
+
+
+def reason(error: Exception) -> str:
+    """What to tell the user of an exception: what can be mended, or that it is a bug."""
+    if isinstance(error, UsageError):
+        command = error.ctx.command_path if error.ctx else "speechkit"
+        return f"{error.format_message().rstrip('.?')}; type: {command} --help"
+    if isinstance(error, SpeechkitError):
+        return str(error)
+    if isinstance(error, OSError):
+        return f"{error.strerror}: {error.filename}" if error.filename else str(error)
+    # torch has an error of its own for cards, and a RuntimeError for the processor's memory
+    if isinstance(error, MemoryError) or re.search("out of memory|t allocate memory", str(error)):
+        return "there is not enough memory; give shorter recordings, fewer jobs or a smaller batch"
+    kind = type(error).__name__
+    text = one_line(f"{kind}: {error}" if str(error) else kind)
+    # the advice must stay whole beside a long message
+    return (
+        f"{text[: MAX_MESSAGE_CHARACTERS // 2]}; this is a bug in speechkit or a plugin; run it "
+        "again with the environment variable SPEECHKIT_TRACEBACK=1 and report what it prints"
+    )

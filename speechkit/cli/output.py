@@ -1,6 +1,10 @@
 """Where answers and complaints go: stdout as JSON lines or for people, stderr in single lines."""
 
+import codecs
+import io
 import json
+import logging
+import re
 import sys
 from collections.abc import Mapping
 from typing import Any
@@ -9,6 +13,43 @@ from rich.console import Console, RenderableType
 from rich.table import Table
 
 from speechkit.errors import one_line
+
+STEERING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+"""Characters that speak to a terminal, or turn the order of its text round."""
+ESCAPED = "speechkit.escaped"
+"""The error handler that writes what an encoding lacks as JSON does, and so keeps JSON valid."""
+
+
+def _encode(error: UnicodeError) -> tuple[str, int]:
+    assert isinstance(error, UnicodeEncodeError)
+    return json.dumps(error.object[error.start : error.end])[1:-1], error.end
+
+
+codecs.register_error(ESCAPED, _encode)
+
+
+def escape_what_cannot_be_encoded() -> None:
+    """Lets file names that are no text, or not in the terminal's encoding, be printed escaped."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors=ESCAPED)
+
+
+def inert(text: str) -> str:
+    """Text whose characters that would steer a terminal are escaped."""
+    return STEERING.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
+
+
+def console() -> Console:
+    """Where people read; square brackets and `:x:` in names are what they are."""
+    return Console(markup=False, emoji=False, highlight=False)
+
+
+class Complaints(logging.Handler):
+    """Log records as warnings of one line each."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        complain("warning", record.getMessage())
 
 
 def show(row: Mapping[str, Any], human: RenderableType, as_json: bool) -> None:
@@ -21,8 +62,10 @@ def show(row: Mapping[str, Any], human: RenderableType, as_json: bool) -> None:
 
 def say(human: RenderableType) -> None:
     """Prints for a person; lines of text are not wrapped, so that they can be searched."""
-    text = isinstance(human, str)
-    Console().print(human, markup=False, highlight=False, soft_wrap=text)
+    if isinstance(human, str):
+        console().print(inert(human), soft_wrap=True)
+    else:
+        console().print(human)
 
 
 def marks_in_words(marks: Mapping[str, Any]) -> str:
@@ -46,5 +89,5 @@ def pairs(rows: Mapping[str, Any]) -> Table:
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
     for name, value in rows.items():
-        table.add_row(name, str(value))
+        table.add_row(inert(name), inert(str(value)))
     return table
