@@ -13,6 +13,9 @@ MAX_FRAMES_AT_ONCE = 2**24
 MAX_FRAMES_PER_BYTE = 8_192
 """Samples for each byte of a file that its header may promise; FLAC reaches 4,700 in silence."""
 
+MAX_MP3_BYTES = 2**29
+"""Bytes of an MP3 whose frames are counted; the length of a longer one is its header's."""
+
 MAX_JSON_BYTES = 64 * 2**20
 """Bytes of one JSON or YAML document, or of one line of a manifest."""
 MAX_JSON_DEPTH = 64

@@ -12,8 +12,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import BinaryIO
 
+from speechkit.limits import MAX_MP3_BYTES
+
 SCAN_BYTES = 1 << 20
-"""How much of a file is searched at a time."""
+"""How much of a file is searched for a frame."""
 
 
 class Corrected(io.RawIOBase):
@@ -249,6 +251,8 @@ MPEG2_KBITS = (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160)
 
 def _mp3(stream: BinaryIO, size: int) -> Contents:
     """A Xing header that counts all frames is put in front of files without one that does."""
+    if size > MAX_MP3_BYTES:
+        return Contents((stream,))
     stream.seek(0)
     data = stream.read()
     frames = list(_mp3_frames(data))
@@ -256,7 +260,7 @@ def _mp3(stream: BinaryIO, size: int) -> Contents:
         return Contents((stream,))
     at, header = frames[0]
     info = data[at + 4 + header.side_bytes : at + header.size]
-    tagged = info[:4] in (b"Xing", b"Info") and info[7] & 1
+    tagged = info[:4] in (b"Xing", b"Info") and len(info) >= 16 and info[7] & 1
     counted, promised = len(frames) - bool(tagged), int.from_bytes(info[8:12], "big")
     if tagged and promised == counted:
         return Contents((stream,))
@@ -292,15 +296,15 @@ def _mp3_frames(data: bytes) -> Iterator[tuple[int, _MP3Header]]:
     at = 0
     if data[:3] == b"ID3" and len(data) > 10:
         at = 10 + functools.reduce(lambda n, byte: n << 7 | byte & 0x7F, data[6:10], 0)
-    kind = None
-    while 0 <= at <= len(data) - 4:
+    kind, ended = None, at
+    while 0 <= at <= min(len(data) - 4, ended + SCAN_BYTES):
         header = _MP3Header.parse(data[at : at + 4])
         if header and (header.kind == kind or _followed(data, at, header)):
             if at + header.size > len(data):
                 return
             kind = header.kind
             yield at, header
-            at += header.size
+            ended = at = at + header.size
         else:
             at = data.find(b"\xff", at + 1)
 
