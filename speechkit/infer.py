@@ -1,5 +1,6 @@
 """One recording in, an answer out; and the same answer chunk by chunk."""
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice
@@ -101,14 +102,13 @@ def classify(model: Model, audio: Source, sample_rate: int | None = None) -> Lab
 
 def detect(model: Model, audio: Source, sample_rate: int | None = None) -> list[Segment]:
     """The stretches of speech in a path, bytes, array or tensor, by the model's `postprocess`."""
-    speech, frame_s = speech_probabilities(model, audio, sample_rate)
-    return segments_of(model, speech, frame_s)
+    return segments_of(model, *speech_probabilities(model, audio, sample_rate))
 
 
 def speech_probabilities(
     model: Model, audio: Source, sample_rate: int | None = None
-) -> tuple[Tensor, float]:
-    """The probability of speech of each frame `[T]`, and the frame's duration in seconds.
+) -> tuple[Tensor, float, float]:
+    """The probability of speech of each frame `[T]`, a frame's duration and the sound's in seconds.
 
     A clip-level MarbleNet is slid over the sound in windows that overlap by 7/8.
     """
@@ -116,19 +116,23 @@ def speech_probabilities(
     if not isinstance(config, MarbleNet):
         require(model, "frame")
     if model.per_clip:
-        return _windows(model, read_audio(audio, sample_rate, model.sample_rate))
-    blocks = read_blocks(audio, sample_rate, model.sample_rate, block_s=LONG_S)
+        samples = read_audio(audio, sample_rate, model.sample_rate)
+        return *_windows(model, samples), len(samples) / model.sample_rate
+    sound = Counted(read_blocks(audio, sample_rate, model.sample_rate, block_s=LONG_S))
     # as floats, because small tensors that stay between large ones that go leave holes too small
     # to use again
-    return torch.tensor(
-        [p for s in _parts(model, blocks) for p in _speech(s).tolist()]
-    ), model.frame_s
+    speech = torch.tensor([p for s in _parts(model, sound) for p in _speech(s).tolist()])
+    return speech, model.frame_s, sound.samples / model.sample_rate
 
 
-def segments_of(model: Model, speech: Tensor, frame_s: float) -> list[Segment]:
-    """The stretches of speech in probabilities `[T]` by the model's `postprocess`."""
+def segments_of(
+    model: Model, speech: Tensor, frame_s: float, duration_s: float = math.inf
+) -> list[Segment]:
+    """The stretches of speech in probabilities `[T]` by the model's `postprocess`, none of which
+    ends after `duration_s`."""
     assert isinstance(model.config, MarbleNet)
-    return [Segment(*pair) for pair in vad.segments(speech, frame_s, model.config.postprocess)]
+    found = vad.segments(speech, frame_s, model.config.postprocess, duration_s)
+    return [Segment(*pair) for pair in found]
 
 
 def label_of(model: Model, logits: Tensor) -> Label:
@@ -194,16 +198,24 @@ def _parts(model: Model, blocks: Iterator[Tensor]) -> Iterator[Tensor]:
 
 def _log_probs(model: Model, audio: Source, sample_rate: int | None) -> tuple[Tensor, float]:
     """CTC log-probabilities `[T, V + 1]` of a whole recording, and its duration in seconds."""
-    samples = 0
+    sound = Counted(read_blocks(audio, sample_rate, model.sample_rate, block_s=LONG_S))
+    parts = [part.float().cpu() for part in _parts(model, sound)]
+    return torch.cat(parts), sound.samples / model.sample_rate
 
-    def counted() -> Iterator[Tensor]:
-        nonlocal samples
-        for block in read_blocks(audio, sample_rate, model.sample_rate, block_s=LONG_S):
-            samples += len(block)
-            yield block
 
-    parts = [part.float().cpu() for part in _parts(model, counted())]
-    return torch.cat(parts), samples / model.sample_rate
+class Counted:
+    """Blocks of sound, and how many samples of them have been read."""
+
+    def __init__(self, blocks: Iterable[Tensor]) -> None:
+        self._blocks, self.samples = iter(blocks), 0
+
+    def __iter__(self) -> Iterator[Tensor]:
+        return self
+
+    def __next__(self) -> Tensor:
+        block = next(self._blocks)
+        self.samples += len(block)
+        return block
 
 
 def _speech(scores: Tensor) -> Tensor:

@@ -1,5 +1,6 @@
 """From speech probabilities to stretches of speech: pure functions, the same whole or in pieces."""
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
@@ -9,6 +10,12 @@ from torch import Tensor
 
 from speechkit.config import Config
 from speechkit.errors import ConfigError
+from speechkit.limits import MAX_TIME_S
+
+UNBOUNDED = 1 << 62
+"""More frames than any stretch has."""
+LEVELS = 1000
+"""Probabilities are compared for the least in thousandths, in which float32 and float64 agree."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,6 +26,8 @@ class PostProcessing(Config):
     Stretches shorter than `min_speech_ms` are dropped, then gaps shorter than `min_silence_ms` are
     closed, then each end moves outwards by its pad, and stretches that meet are joined. Each of
     them makes a live decision later: a start by `min_speech_ms`, an end by `min_silence_ms`.
+    A stretch that reaches `max_speech_s`, if there is one, is split at the frame least probable to
+    be speech in the second half of these, the last one where there are more.
     Source: NeMo `vad_utils`, binarisation and filtering.
     """
 
@@ -28,6 +37,7 @@ class PostProcessing(Config):
     min_silence_ms: float = 200
     pad_onset_ms: float = 0
     pad_offset_ms: float = 0
+    max_speech_s: float | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -38,6 +48,14 @@ class PostProcessing(Config):
         for name in ("min_speech_ms", "min_silence_ms", "pad_onset_ms", "pad_offset_ms"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"{name}={getattr(self, name):g}: give milliseconds from 0 up")
+        # a stretch is split in its second half, after its start was decided
+        least_s = max(0.1, (self.min_speech_ms + self.pad_onset_ms) / 500)
+        longest_s = self.max_speech_s
+        if longest_s is not None and not least_s <= longest_s <= MAX_TIME_S:
+            raise ConfigError(
+                f"max_speech_s={longest_s:g}: give seconds from {least_s:g} to {MAX_TIME_S:g}, or "
+                "null for no bound; with a smaller min_speech_ms or pad_onset_ms it may be shorter"
+            )
 
     def rule(self, frame_s: float) -> "Rule":
         """The same in frames of `frame_s` seconds."""
@@ -46,14 +64,19 @@ class PostProcessing(Config):
             return round(ms / 1000 / frame_s)
 
         pads = frames(self.pad_onset_ms), frames(self.pad_offset_ms)
+        shortest, longest = max(1, frames(self.min_speech_ms)), UNBOUNDED
+        if self.max_speech_s is not None:
+            # a start is decided before its stretch is split
+            longest = max(int(self.max_speech_s / frame_s + 1e-6), pads[0] + shortest + 1)
         return Rule(
             onset=self.onset,
             offset=self.offset,
-            shortest=max(1, frames(self.min_speech_ms)),
+            shortest=shortest,
             # stretches whose pads meet are one
-            gap=max(1, frames(self.min_silence_ms), sum(pads)),
+            gap=max(frames(self.min_silence_ms), sum(pads) + 1),
             before=pads[0],
             after=pads[1],
+            longest=longest,
         )
 
 
@@ -67,6 +90,7 @@ class Rule:
     gap: int
     before: int
     after: int
+    longest: int
 
 
 @dataclass(frozen=True)
@@ -74,13 +98,18 @@ class Listening:
     """What the rule remembers of the frames so far; −1 stands for none.
 
     `began` is where the probability last reached the onset, `ended` where the last stretch that
-    counts fell below the offset, and `speaking` whether a start was said and no end yet.
+    counts fell below the offset, `speaking` whether a start was returned and no end yet, `edge` the
+    frame of the last edge. `pause` is the frame least probable to be speech of those where the
+    current stretch may be split, and `level` its probability in `LEVELS`.
     """
 
     frames: int = 0
     began: int = -1
     ended: int = -1
     speaking: bool = False
+    edge: int = 0
+    pause: int = -1
+    level: int = 0
 
 
 @dataclass(frozen=True)
@@ -91,23 +120,40 @@ class Edge:
     starts: bool
 
 
-def advance(rule: Rule, state: Listening, probability: float) -> tuple[Listening, Edge | None]:
-    """The state after one more frame, and the edge it decides, if any."""
+def advance(rule: Rule, state: Listening, probability: float) -> tuple[Listening, list[Edge]]:
+    """The state after one more frame, and the edges it decides: two where a stretch is split."""
     now, began, ended = state.frames, state.began, state.ended
+    speaking, edge, pause, level = state.speaking, state.edge, state.pause, state.level
     if began < 0 and probability >= rule.onset:
         began = now
     elif began >= 0 and probability < rule.offset:
         if now - began >= rule.shortest:
             ended = now
         began = -1
-    speaking, edge = state.speaking, None
+    # the second half of a piece lies behind what was heard when the piece before it was split, so
+    # that one frame is enough to remember
+    if speaking and 2 * (now - edge) >= rule.longest:
+        here = int(probability * LEVELS)
+        if pause < 0 or here <= level:
+            pause, level = now, here
+    edges: list[Edge] = []
     if began >= 0 and now + 1 - began >= rule.shortest:
         ended = -1
         if not speaking:
-            speaking, edge = True, Edge(max(0, began - rule.before), starts=True)
+            speaking, edge, pause = True, max(edge, began - rule.before), -1
+            edges.append(Edge(edge, starts=True))
     elif began < 0 and speaking and now + 1 - ended >= rule.gap:
-        speaking, edge = False, Edge(ended + rule.after, starts=False)
-    return Listening(now + 1, began, ended, speaking), edge
+        speaking, edge = False, ended + rule.after
+        edges.append(Edge(edge, starts=False))
+    if speaking and now + 1 - edge >= rule.longest:
+        # within a pause the stretch ends where it would if the pause went on
+        speaking = ended < 0 or pause < ended
+        edge = pause if speaking else min(pause, ended + rule.after)
+        edges.append(Edge(edge, starts=False))
+        if speaking:
+            edges.append(Edge(edge, starts=True))
+        pause = -1
+    return Listening(now + 1, began, ended, speaking, edge, pause, level), edges
 
 
 def finish(rule: Rule, state: Listening) -> Edge | None:
@@ -120,17 +166,22 @@ def finish(rule: Rule, state: Listening) -> Edge | None:
 
 
 def segments(
-    probabilities: Tensor | Iterable[float], frame_s: float, post: PostProcessing
+    probabilities: Tensor | Iterable[float],
+    frame_s: float,
+    post: PostProcessing,
+    duration_s: float = math.inf,
 ) -> list[tuple[float, float]]:
-    """The (start_s, end_s) of speech in one probability per frame, `[T]`."""
+    """The (start_s, end_s) of speech in one probability per frame, `[T]`, of sound that is
+    `duration_s` long: the last frame may reach beyond it."""
     rule, state = post.rule(frame_s), Listening()
     edges: list[Edge] = []
     values = probabilities.tolist() if isinstance(probabilities, Tensor) else probabilities
     for probability in values:
-        state, edge = advance(rule, state, probability)
-        edges += [edge] if edge else []
+        state, new = advance(rule, state, probability)
+        edges += new
     last = finish(rule, state)
-    times_s = [edge.frame * frame_s for edge in (*edges, *([last] if last else []))]
+    edges += [last] if last else []
+    times_s = [min(edge.frame * frame_s, duration_s) for edge in edges]
     return list(zip(times_s[::2], times_s[1::2], strict=True))
 
 

@@ -112,7 +112,7 @@ def test_segments_follow_the_models_post_processing(
 
 def test_a_clip_level_marblenet_slides_over_the_sound() -> None:
     model = build(MarbleNet(blocks=BLOCKS)).eval()
-    speech, frame_s = speech_probabilities(model, audio(2 * RATE), RATE)
+    speech, frame_s, _ = speech_probabilities(model, audio(2 * RATE), RATE)
     assert frame_s == pytest.approx(0.63 / 8)
     assert abs(len(speech) * frame_s - 2) <= frame_s
     detect(model, audio(2 * RATE), RATE)
@@ -122,10 +122,10 @@ def test_long_sound_gives_the_same_in_pieces(
     nets: dict[str, Net], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = build(nets["frame"]).eval()
-    whole, _ = speech_probabilities(model, audio(3 * RATE), RATE)
+    whole, *_ = speech_probabilities(model, audio(3 * RATE), RATE)
     monkeypatch.setattr(infer, "LONG_S", 0.7)
     monkeypatch.delattr(infer, "_scores")
-    pieces, _ = speech_probabilities(model, audio(3 * RATE), RATE)
+    pieces, *_ = speech_probabilities(model, audio(3 * RATE), RATE)
     assert_close("speech", whole, pieces, 1e-5)
 
 
@@ -222,7 +222,7 @@ def test_a_long_file_gives_the_same_in_pieces(
     with torch.no_grad():
         whole = model(read_audio(path)[None]).scores[0].softmax(1)[:, 1]
     monkeypatch.delattr(infer, "_scores")
-    pieces, _ = speech_probabilities(model, path)
+    pieces, *_ = speech_probabilities(model, path)
     assert_close("speech", whole, pieces, 1e-5)
 
 
@@ -230,7 +230,7 @@ def test_long_sound_is_run_whole_where_the_model_cannot_stream(
     nets: dict[str, Net], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = build(replace(nets["frame"], frontend="log_mel:normalize=per_feature")).eval()
-    whole, _ = speech_probabilities(model, audio(3 * RATE), RATE)
+    whole, *_ = speech_probabilities(model, audio(3 * RATE), RATE)
     monkeypatch.setattr(infer, "LONG_S", 0.7)
     assert torch.equal(speech_probabilities(model, audio(3 * RATE), RATE)[0], whole)
 

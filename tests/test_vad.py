@@ -1,5 +1,8 @@
 """Stretches of speech: the frame-by-frame rule against a plain reading of its definition."""
 
+import itertools
+from dataclasses import replace
+
 import pytest
 import torch
 from hypothesis import given
@@ -37,7 +40,7 @@ def by_definition(probabilities: list[float], post: PostProcessing) -> list[tupl
     padded: list[tuple[int, int]] = []
     for a, b in joined:
         a, b = a - frames["pad_onset_ms"], b + frames["pad_offset_ms"]
-        if padded and a < padded[-1][1]:
+        if padded and a <= padded[-1][1]:
             a = padded.pop()[0]
         padded.append((a, b))
     return [(max(0, a), min(len(speech), b)) for a, b in padded]
@@ -67,10 +70,9 @@ def test_edges_alternate_and_are_decided_after_they_happen(
 ) -> None:
     rule, state, edges = post.rule(FRAME_S), Listening(), []
     for value in values:
-        state, edge = advance(rule, state, value)
-        if edge:
-            assert edge.frame <= state.frames
-            edges.append(edge)
+        state, new = advance(rule, state, value)
+        assert all(edge.frame <= state.frames for edge in new)
+        edges += new
     last = finish(rule, state)
     edges += [last] if last else []
     assert [edge.starts for edge in edges] == [True, False] * (len(edges) // 2)
@@ -81,9 +83,42 @@ def test_a_start_is_said_once_the_stretch_has_lasted() -> None:
     rule, state = PostProcessing(min_speech_ms=30).rule(FRAME_S), Listening()
     said = []
     for _ in range(5):
-        state, edge = advance(rule, state, 0.9)
-        said.append(edge.frame if edge else None)
-    assert said == [None, None, 0, None, None]
+        state, edges = advance(rule, state, 0.9)
+        said.append([edge.frame for edge in edges])
+    assert said == [[], [], [0], [], []]
+
+
+def test_stretches_that_meet_after_padding_are_one() -> None:
+    post = PostProcessing(pad_onset_ms=200, pad_offset_ms=200, min_silence_ms=100)
+    values = [0.9] * 10 + [0.1] * 20 + [0.9] * 10
+    assert segments(values, 0.02, post) == [(0, 0.8)]
+
+
+def test_no_stretch_ends_after_the_sound() -> None:
+    assert segments([0.9] * 10, 0.02, PostProcessing(), duration_s=0.19) == [(0, 0.19)]
+
+
+def test_a_long_stretch_is_split_at_the_least_probable_pause() -> None:
+    values = [0.9] * 100
+    values[20], values[70], values[80] = 0.5, 0.6, 0.7
+    found = segments(values, FRAME_S, PostProcessing(max_speech_s=0.9))
+    assert found == [(0, pytest.approx(0.7)), (pytest.approx(0.7), 1.0)]
+
+
+@given(probabilities, rules, st.sampled_from([0.2, 0.25, 0.4]))
+def test_no_stretch_is_longer_than_the_maximum(
+    values: list[float], post: PostProcessing, longest_s: float
+) -> None:
+    if longest_s < (post.min_speech_ms + post.pad_onset_ms) / 500:
+        return
+    bounded = replace(post, max_speech_s=longest_s)
+    found = [tuple(round(t / FRAME_S) for t in pair) for pair in segments(values, FRAME_S, bounded)]
+    assert all(b - a <= longest_s / FRAME_S + 1e-6 for a, b in found)
+    assert all(a < b for a, b in found)
+    assert all(one[1] <= other[0] for one, other in itertools.pairwise(found))
+    # what was speech before still is, but for the pauses where it is split
+    whole = by_definition(values, post)
+    assert all(any(a <= c and d <= b for a, b in whole) for c, d in found)
 
 
 def test_overlapping_windows_are_smoothed_frame_by_frame() -> None:
@@ -95,7 +130,14 @@ def test_overlapping_windows_are_smoothed_frame_by_frame() -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"onset": 0.3, "offset": 0.5}, {"onset": 1.5}, {"min_silence_ms": -1}]
+    "wrong",
+    [
+        {"onset": 0.3, "offset": 0.5},
+        {"onset": 1.5},
+        {"min_silence_ms": -1},
+        {"max_speech_s": 0},
+        {"max_speech_s": float("nan")},
+    ],
 )
 def test_impossible_settings_are_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(ConfigError, match="give"):

@@ -38,7 +38,7 @@ def auc(model: Model, recordings: Iterable[tuple[Tensor, Segments]]) -> float:
     """The frame ROC-AUC over recordings and their speech."""
     labels, scores = [], []
     for x, segments in recordings:
-        speech, frame_s = speech_probabilities(model, x, RATE)
+        speech, frame_s, _ = speech_probabilities(model, x, RATE)
         labels.append(inside(segments, len(speech), frame_s))
         scores.append(speech.double())
     return metrics.auc(torch.cat(labels).long(), torch.cat(scores))

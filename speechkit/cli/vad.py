@@ -59,13 +59,14 @@ def vad(
     net = load_model(model)
     if form is Format.csv and not frames:
         print("audio_filepath,start_s,end_s")
-    for path, (speech, frame_s) in each_file(audio, lambda path: speech_probabilities(net, path)):
+    for path, scored in each_file(audio, lambda path: speech_probabilities(net, path)):
+        speech, frame_s, duration_s = scored
         if frames:
             for index, probability in enumerate(speech.tolist()):
                 row = {"time_s": round(index * frame_s, 6), "speech": probability}
                 print(json.dumps({"audio_filepath": str(path), **row}))
             continue
-        found = segments_of(net, speech, frame_s)
+        found = segments_of(net, speech, frame_s, duration_s)
         if form is Format.text:
             said = ", ".join(f"{s.start_s:.2f}-{s.end_s:.2f} s" for s in found)
             say(f"{path}: {said or 'no speech'}")

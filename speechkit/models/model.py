@@ -1,14 +1,19 @@
 """From sound to scores: a front end, a stem, an encoder and a head in a row."""
 
-from dataclasses import dataclass
-from typing import NamedTuple
+import copy
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
+from speechkit.config import from_dict, to_dict
+from speechkit.decode.endpoint import Endpointing
 from speechkit.errors import AudioError, ConfigError
 from speechkit.models.net import Net
 from speechkit.nn import Chunk, ClipHead, Serial, StreamLayer
 from speechkit.ops.separable_conv import Precision
+from speechkit.spotting import Spotting
+from speechkit.vad import PostProcessing
 
 
 @dataclass(frozen=True)
@@ -36,6 +41,16 @@ class Output(NamedTuple):
     lengths: Tensor
 
 
+def changed(rule: Any, changes: dict[str, Any], where: str) -> Any:
+    """A rule with some of its fields changed; ConfigError names the field and the reason."""
+    stored = to_dict(rule)
+    data = {**stored, **changes}
+    lowered = from_dict(float, data["onset"], f"{where}.onset") if "onset" in stored else 0.0
+    if "offset" not in changes and lowered < stored.get("onset", 0):
+        data["offset"] = stored["offset"] * lowered / stored["onset"]
+    return from_dict(type(rule), data, where)
+
+
 class Model(nn.Module):
     """A built net; its weights are named `frontend.`, `stem.`, `encoder.` and `head.`."""
 
@@ -57,6 +72,30 @@ class Model(nn.Module):
         self.labels = config.labels
         self.sample_rate = config.sample_rate
         self.prepared: Prepared | None = None
+
+    def with_(
+        self,
+        *,
+        postprocess: PostProcessing | dict[str, Any] | None = None,
+        spotting: Spotting | dict[str, Any] | None = None,
+        endpointing: Endpointing | dict[str, Any] | None = None,
+    ) -> "Model":
+        """A model of the same weights that decides by other rules; this one stays as it is.
+
+        A dict changes the fields it names. An onset that it lowers lowers the offset in proportion,
+        unless it names that too. Raises ConfigError for a rule that this family does not have.
+        """
+        asked = {"postprocess": postprocess, "spotting": spotting, "endpointing": endpointing}
+        rules: dict[str, Any] = {name: rule for name, rule in asked.items() if rule is not None}
+        own = [name for name in asked if hasattr(self.config, name)]
+        for name, rule in rules.items():
+            if name not in own:
+                raise ConfigError(f"a {self.config.kind} has no {name}; give {' or '.join(own)}")
+            if isinstance(rule, dict):
+                rules[name] = changed(getattr(self.config, name), rule, name)
+        model = copy.copy(self)
+        model.config = replace(self.config, **rules)
+        return model
 
     def forward(self, audio: Tensor, lengths: Tensor | None = None) -> Output:
         """Scores of float32 audio `[B, N]` in [-1, 1] whose rows have `lengths [B]` samples."""

@@ -2,7 +2,7 @@
 
 import ctypes
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, astuple, fields
 from typing import Any
 
 import torch
@@ -62,8 +62,9 @@ class SpeechHearing:
         self.listener, self.size = listener, size
         rule = listener.rule
         self._thresholds = torch.tensor([rule.onset, rule.offset], dtype=torch.float64)
-        self._lengths = torch.tensor([rule.shortest, rule.gap, rule.before, rule.after])
-        self._states = torch.zeros(size, 4, dtype=torch.int64)
+        lengths = rule.shortest, rule.gap, rule.before, rule.after, rule.longest, vad.LEVELS
+        self._lengths = torch.tensor(lengths)
+        self._states = torch.zeros(size, len(fields(vad.Listening)), dtype=torch.int64)
         for row in range(size):
             self.reset(row)
         self._edges = library.speech_edges
@@ -79,8 +80,9 @@ class SpeechHearing:
         events: list[list[Event]] = [[] for _ in range(self.size)]
         _, blocks, frames_each, _ = scored.scores.shape
         frames = blocks * frames_each
-        if self.size * frames > self._found.shape[0]:
-            self._found = torch.empty(self.size * frames, 4, dtype=torch.int64)
+        # a frame that splits a stretch decides two edges
+        if 2 * self.size * frames > self._found.shape[0]:
+            self._found = torch.empty(2 * self.size * frames, 4, dtype=torch.int64)
         count = self._edges(
             *self._rule,
             *(scored.scores.data_ptr(), scored.valid.data_ptr()),
@@ -111,12 +113,11 @@ class SpeechHearing:
             self._remember(row, self.listener.restore(state))
 
     def _listening(self, row: int) -> vad.Listening:
-        frames, began, ended, speaking = self._states[row].tolist()
-        return vad.Listening(frames, began, ended, bool(speaking))
+        frames, began, ended, speaking, *split = self._states[row].tolist()
+        return vad.Listening(frames, began, ended, bool(speaking), *split)
 
     def _remember(self, row: int, state: vad.Listening) -> None:
-        remembered = state.frames, state.began, state.ended, state.speaking
-        self._states[row] = torch.tensor(remembered)
+        self._states[row] = torch.tensor(astuple(state))
 
 
 def hearing(listener: Listener, size: int, native: bool, classes: int) -> Hearing | SpeechHearing:

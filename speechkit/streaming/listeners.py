@@ -56,11 +56,10 @@ class SpeechListener:
     def step(
         self, state: vad.Listening, scores: Tensor, decided_s: float
     ) -> tuple[vad.Listening, list[Event]]:
-        events = []
+        events: list[Event] = []
         for logits in scores.tolist():
-            state, edge = vad.advance(self.rule, state, speech_probability(logits))
-            if edge:
-                events.append(self.event(edge, decided_s))
+            state, edges = vad.advance(self.rule, state, speech_probability(logits))
+            events += [self.event(edge, decided_s) for edge in edges]
         return state, events
 
     def finish(self, state: vad.Listening, decided_s: float) -> list[Event]:
@@ -73,7 +72,8 @@ class SpeechListener:
     def event(self, edge: vad.Edge, decided_s: float) -> Event:
         """What an edge is called, and when it was."""
         kind = SpeechStart if edge.starts else SpeechEnd
-        at_s = max(0.0, edge.frame * self.frame_s - self.lag_s)
+        # the last frame may reach beyond the sound's end
+        at_s = min(max(0.0, edge.frame * self.frame_s - self.lag_s), decided_s)
         return kind(at_s=at_s, decided_s=decided_s)
 
 
@@ -101,7 +101,7 @@ class KeywordListener:
         for score, index in zip(best.values.tolist(), best.indices.tolist(), strict=True):
             state, heard = spotting.advance(self.rule, self.frame_s, state, index, score)
             if heard:
-                at_s = state.frames * self.frame_s
+                at_s = min(state.frames * self.frame_s, decided_s)
                 events.append(Keyword(self.labels[index], score, at_s, decided_s))
         return state, events
 
@@ -164,7 +164,8 @@ class TextListener:
         state = replace(self._read(state, scores[start:]), segment=segment)
         if state.said != shown:
             stable = self.decoder.stable(state.decoded).strip()
-            events.append(Partial(state.said, stable, state.frames * self.frame_s, decided_s))
+            at_s = min(state.frames * self.frame_s, decided_s)
+            events.append(Partial(state.said, stable, at_s, decided_s))
         return state, events
 
     def finish(self, state: Reading, decided_s: float) -> list[Event]:

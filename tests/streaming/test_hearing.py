@@ -89,16 +89,18 @@ thresholds = st.tuples(
     * 2
 )
 posts = st.builds(
-    lambda pair, speech, silence, before, after: PostProcessing(
+    lambda pair, speech, silence, before, after, longest_s: PostProcessing(
         onset=max(pair),
         offset=min(pair),
         min_speech_ms=speech,
         min_silence_ms=silence,
         pad_onset_ms=before,
         pad_offset_ms=after,
+        max_speech_s=longest_s and max(longest_s, (speech + before) / 500),
     ),
     thresholds,
     *[milliseconds] * 4,
+    st.sampled_from([None, 0.1, 0.17, 0.3]),
 )
 cuts = st.lists(st.integers(0, BLOCKS), max_size=6).map(sorted)
 scores = st.builds(

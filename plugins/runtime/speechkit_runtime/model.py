@@ -96,23 +96,26 @@ class Model:
     @answers
     def vad(self, audio: Audio) -> list[tuple[float, float]]:
         """The (start_s, end_s) of speech, by the model's `postprocess`."""
-        speech, frame_s = self.speech_probabilities(audio)
+        speech, frame_s, duration_s = self.speech_probabilities(audio)
         rule = Speech(self.metadata, frame_s)
-        at_s = [event["at_s"] for event in rule.advance(speech, 0.0) + rule.finish(0.0)]
+        events = rule.advance(speech, duration_s) + rule.finish(duration_s)
+        at_s = [event["at_s"] for event in events]
         return list(zip(at_s[::2], at_s[1::2], strict=True))
 
     @answers
-    def speech_probabilities(self, audio: Audio) -> tuple[np.ndarray, float]:
-        """The probability of speech of each frame `[T]`, and the frame's duration in seconds.
+    def speech_probabilities(self, audio: Audio) -> tuple[np.ndarray, float, float]:
+        """The probability of speech of each frame `[T]`, a frame's duration and the sound's in
+        seconds.
 
         A clip-level MarbleNet is slid over the sound in windows that overlap by 7/8.
         """
         if "postprocess" not in self.metadata:
             self._require("frame")
         samples = self._samples(audio)
+        duration_s = len(samples) / self.sample_rate
         if self.metadata["task"] == "clip":
-            return self._windows(samples)
-        return softmax(self._scores(samples))[:, 1], self.metadata["frame_s"]
+            return *self._windows(samples), duration_s
+        return softmax(self._scores(samples))[:, 1], self.metadata["frame_s"], duration_s
 
     @answers
     def classify(self, audio: Audio) -> Label:

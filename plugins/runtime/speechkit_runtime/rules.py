@@ -13,6 +13,8 @@ Metadata = dict[str, Any]
 
 SURE = 1e-6
 """No score is nearer to 0 or 1."""
+LEVELS = 1000
+"""Probabilities are compared for the least in thousandths."""
 
 
 def softmax(scores: np.ndarray) -> np.ndarray:
@@ -25,7 +27,8 @@ class Speech:
     """Starts and ends of speech; the class 1 is speech. The rule of `speechkit.vad`.
 
     `began` is where the probability last reached the onset, `ended` where the last stretch that
-    counts fell below the offset; −1 stands for none.
+    counts fell below the offset; −1 stands for none. `edge` is the frame of the last edge, and
+    `pause` the frame where the current stretch would be split, of probability `level`.
     """
 
     def __init__(self, metadata: Metadata, frame_s: float, lag_s: float = 0.0) -> None:
@@ -38,8 +41,14 @@ class Speech:
         self.onset, self.offset = post["onset"], post["offset"]
         self.before, self.after = frames("pad_onset_ms"), frames("pad_offset_ms")
         self.shortest = max(1, frames("min_speech_ms"))
-        self.gap = max(1, frames("min_silence_ms"), self.before + self.after)
+        self.gap = max(frames("min_silence_ms"), self.before + self.after + 1)
+        # files of before have no longest stretch
+        longest_s = post.get("max_speech_s")
+        self.longest = math.inf
+        if longest_s is not None:
+            self.longest = max(int(longest_s / frame_s + 1e-6), self.before + self.shortest + 1)
         self.frames, self.began, self.ended, self.speaking = 0, -1, -1, False
+        self.edge, self.pause, self.level = 0, -1, 0
 
     def step(self, scores: np.ndarray, decided_s: float) -> list[Event]:
         """The events of logits `[T, 2]`."""
@@ -47,7 +56,11 @@ class Speech:
 
     def advance(self, probabilities: np.ndarray, decided_s: float) -> list[Event]:
         """The events of probabilities of speech `[T]`."""
-        events = []
+        events: list[Event] = []
+
+        def write(name: str) -> None:
+            events.append(self._event(name, self.edge, decided_s))
+
         for probability in probabilities.tolist():
             now = self.frames
             if self.began < 0 and probability >= self.onset:
@@ -56,15 +69,28 @@ class Speech:
                 if now - self.began >= self.shortest:
                     self.ended = now
                 self.began = -1
+            if self.speaking and 2 * (now - self.edge) >= self.longest:
+                here = int(probability * LEVELS)
+                if self.pause < 0 or here <= self.level:
+                    self.pause, self.level = now, here
             if self.began >= 0 and now + 1 - self.began >= self.shortest:
                 self.ended = -1
                 if not self.speaking:
-                    self.speaking = True
-                    frame = max(0, self.began - self.before)
-                    events.append(self._event("speech_start", frame, decided_s))
+                    self.speaking, self.pause = True, -1
+                    self.edge = max(self.edge, self.began - self.before)
+                    write("speech_start")
             elif self.began < 0 and self.speaking and now + 1 - self.ended >= self.gap:
-                self.speaking = False
-                events.append(self._event("speech_end", self.ended + self.after, decided_s))
+                self.speaking, self.edge = False, self.ended + self.after
+                write("speech_end")
+            if self.speaking and now + 1 - self.edge >= self.longest:
+                # within a pause the stretch ends where it would if the pause went on
+                self.speaking = self.ended < 0 or self.pause < self.ended
+                within = min(self.pause, self.ended + self.after)
+                self.edge = self.pause if self.speaking else within
+                write("speech_end")
+                if self.speaking:
+                    write("speech_start")
+                self.pause = -1
             self.frames += 1
         return events
 
@@ -78,7 +104,8 @@ class Speech:
         return [self._event("speech_end", frame, decided_s)]
 
     def _event(self, name: str, frame: int, decided_s: float) -> Event:
-        at_s = max(0.0, frame * self.frame_s - self.lag_s)
+        # the last frame may reach beyond the sound's end
+        at_s = min(max(0.0, frame * self.frame_s - self.lag_s), decided_s)
         return {"event": name, "at_s": at_s, "decided_s": decided_s}
 
 
@@ -111,7 +138,7 @@ class Keywords:
             self.frames, self.label = self.frames + 1, above
             if self.held >= self.hold and above != self.said:
                 self.said, self.silent = above, 0
-                at_s = self.frames * self.frame_s
+                at_s = min(self.frames * self.frame_s, decided_s)
                 named = {"event": "keyword", "label": self.labels[above], "score": score}
                 events.append({**named, "at_s": at_s, "decided_s": decided_s})
         return events
@@ -216,7 +243,7 @@ class Text:
                 self.letters = Letters(self.letters.labels, self.begun)
                 self.said = before = ""
         if self.said != before:
-            at_s = self.letters.frames * self.frame_s
+            at_s = min(self.letters.frames * self.frame_s, decided_s)
             # what is read greedily stays
             named = {"event": "partial", "text": self.said, "stable": self.said}
             events.append({**named, "at_s": at_s, "decided_s": decided_s})
