@@ -72,7 +72,9 @@ def read_metadata(text: str, path: str) -> dict[str, Any]:
         metadata: dict[str, Any] = json.loads(text)
         sizes = [v for key, v in metadata.items() if type(v) in (int, float) and key != "format"]
         sizes += [math.prod(state["shape"]) for state in metadata.get("states", ())]
-        sizes += [v for key in RULES for v in metadata.get(key, {}).values()]
+        # a bound that is not there is null
+        rules = [v for key in RULES for v in metadata.get(key, {}).values()]
+        sizes += [v for v in rules if v is not None]
         flushed = metadata.get("flush", 0) / metadata.get("block", 1)
         fits = all(0 <= size <= MAX_SIZE for size in sizes) and flushed <= MAX_FLUSHED_BLOCKS
     except (ValueError, KeyError, TypeError, AttributeError, ArithmeticError, RecursionError) as e:

@@ -15,9 +15,11 @@ from speechkit_runtime.model import read_metadata
 
 import speechkit as sk
 from speechkit.component import Spec
+from speechkit.config import to_dict
 from speechkit.data import read_audio, read_manifest
 from speechkit.export import export
 from speechkit.infer import speech_probabilities
+from speechkit.spotting import Spotting
 from speechkit.vad import PostProcessing
 
 CLIPS = read_manifest(Path(sk.__file__).parent / "bundled" / "clips" / "clips.jsonl")
@@ -192,6 +194,13 @@ def test_a_file_that_asks_for_endless_work_is_refused(change: dict[str, Any]) ->
     assert read_metadata(json.dumps(good), "a.onnx") == good
     with pytest.raises(skr.RuntimeFailure, match=r"a.onnx .*; export the model again"):
         read_metadata(json.dumps({**good, **change}), "a.onnx")
+
+
+def test_the_rules_that_a_model_stores_are_read() -> None:
+    # among them bounds that are not there, which are null
+    rules = {"postprocess": to_dict(PostProcessing()), "spotting": to_dict(Spotting())}
+    stored = {"format": 1, "sample_rate": 16000, **rules}
+    assert read_metadata(json.dumps(stored), "a.onnx") == stored
 
 
 @pytest.mark.parametrize("text", ["{", "[" * 100_000, "[]", "1" * 5000])
