@@ -2,6 +2,7 @@
 
 import atexit
 import gc
+import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from speechkit.errors import MissingExtraError, TrainingError
+
+log = logging.getLogger(__name__)
 
 DDP, FSDP = STRATEGIES = ("ddp", "fsdp")
 
@@ -59,8 +62,14 @@ def _part() -> None:
         torch.distributed.destroy_process_group()
 
 
+def warn(message: str) -> None:
+    """Logs a warning, once for all processes of a run."""
+    if is_first():
+        log.warning(message)
+
+
 def is_first() -> bool:
-    """Whether this is the process that speaks, by what torchrun, SLURM or Fabric told it."""
+    """True on rank 0, by the variables that torchrun, SLURM or Fabric set."""
     told = ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID")
     return all(os.environ.get(name, "0") == "0" for name in told)
 

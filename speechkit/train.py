@@ -1,12 +1,11 @@
 """Training: what a run is, and the loop that carries it out, to be read from top to bottom."""
 
-import logging
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from copy import deepcopy
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import partial
 from inspect import signature
 from pathlib import Path
 from types import MethodType
@@ -16,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
-from speechkit.checkpoint import AnyNet, load, save
+from speechkit.checkpoint import AnyNet, save
 from speechkit.component import Spec
 from speechkit.config import Config, check_component, check_range
 from speechkit.data import (
@@ -33,26 +32,27 @@ from speechkit.data import (
     utterance_generator,
     windows,
 )
-from speechkit.errors import ComponentError, ConfigError, TrainingError
-from speechkit.evaluation import evaluate, evaluating
+from speechkit.errors import ConfigError, TrainingError
+from speechkit.evaluation import evaluate
 from speechkit.frontend import fit_statistics
 from speechkit.journal import Journal, Silence
 from speechkit.limits import MAX_COUNT, MAX_PROCESSES
 from speechkit.memory import keep_freed_memory
 from speechkit.models import Model, Output, build
-from speechkit.models.net import Name, Net
+from speechkit.models.net import Name
 from speechkit.nn import Chunk, sync_batch_norms
 from speechkit.ops.native import sum_type
 from speechkit.optim import parameter_groups
 from speechkit.plugins import registry
+from speechkit.preflight import built, check_targets
 from speechkit.processes import (
     DDP,
     FSDP,
     STRATEGIES,
-    is_first,
     launch,
     mean,
     one_line_failures,
+    warn,
     weight,
     whole,
 )
@@ -70,9 +70,8 @@ from speechkit.resume import (
     write_run,
     write_training,
 )
+from speechkit.starting_weights import start_from
 from speechkit.tasks import Recognition, Targets, Task, task_of
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -190,7 +189,7 @@ def _fit(run: Run, out: Path, resume: bool, fabric: Any) -> dict[str, float]:
     # model, and statistics of the data where its front end wants them and `init` brings none
     model = build(run.model, run.seed)
     task = task_of(model)
-    methods = [_built("method", spec) for spec in run.method]
+    methods = [built("method", spec) for spec in run.method]
     target = _target(task, methods)
     dataset = UtteranceDataset(
         train,
@@ -200,11 +199,11 @@ def _fit(run: Run, out: Path, resume: bool, fabric: Any) -> dict[str, float]:
         seed=run.seed,
         cache=run.data.cache,
     )
-    loss_of = _built("loss", run.loss or task.loss)
+    loss_of = built("loss", run.loss or task.loss)
     check_targets(train, dev, task, target, loss_of, model)
     untold = torch.tensor([utterance.untold for utterance in train])
     if run.init is not None and not resume:
-        _start_from(model, run.init)
+        start_from(model, run.init)
     elif not resume:
         fit_statistics(model.frontend, _some_audio(dataset))
 
@@ -232,12 +231,12 @@ def _fit(run: Run, out: Path, resume: bool, fabric: Any) -> dict[str, float]:
 
     # optimiser and schedule
     trained = nn.ModuleList([model, learners])
-    optimizer = _built("optimizer", run.optimizer, parameter_groups(trained))
-    schedule = _built("schedule", run.schedule, run.steps)
+    optimizer = built("optimizer", run.optimizer, parameter_groups(trained))
+    schedule = built("schedule", run.schedule, run.steps)
     base_lrs = [group["lr"] for group in optimizer.param_groups]
     loop = Loop()
     if resume:
-        earlier = _built("optimizer", before.optimizer, parameter_groups(trained))
+        earlier = built("optimizer", before.optimizer, parameter_groups(trained))
         loop = read_training(out / LAST, fabric, optimizer, earlier)
         _go_on(loop, changed)
     optimizer = fabric.setup_optimizers(optimizer)
@@ -326,38 +325,17 @@ def dry_run(run: Run) -> dict[str, int]:
     model = build(run.model, run.seed)
     task = task_of(model)
     train, dev = training_utterances(run.data), read_manifest(run.data.dev)
-    methods = [_built("method", spec) for spec in run.method]
-    loss_of = _built("loss", run.loss or task.loss)
+    methods = [built("method", spec) for spec in run.method]
+    loss_of = built("loss", run.loss or task.loss)
     check_targets(train, dev, task, _target(task, methods), loss_of, model)
     _augmentations(run)
-    _built("optimizer", run.optimizer, parameter_groups(model))
-    _built("schedule", run.schedule, run.steps)
+    built("optimizer", run.optimizer, parameter_groups(model))
+    built("schedule", run.schedule, run.steps)
     if run.init is not None:
-        _start_from(model, run.init)
+        start_from(model, run.init)
     evaluate(model, dev, workers=run.data.workers)
     parameters = sum(parameter.numel() for parameter in model.parameters())
     return {"parameters": parameters, "train": len(train), "dev": len(dev)}
-
-
-NEEDED = {
-    "method": ("start", "extra_loss"),
-    "loss": ("__call__",),
-    "optimizer": ("param_groups", "step", "zero_grad", "state_dict", "load_state_dict"),
-    "schedule": ("__call__",),
-    "augmentation": ("__call__", "domain"),
-}
-"""What the loop uses of a component of each kind."""
-
-
-def _built(kind: str, spec: Name, *args: Any, **kw: Any) -> Any:
-    """The component; ComponentError where it lacks what the loop uses of it."""
-    made = registry().build(kind, spec, *args, **kw)
-    if missing := [name for name in NEEDED[kind] if not hasattr(made, name)]:
-        raise ComponentError(
-            f"{kind} {spec} makes an object of type {type(made).__name__} without "
-            f"{', '.join(missing)}; see docs/hooks.md for what its factory returns"
-        )
-    return made
 
 
 def _target(task: Task, methods: list[Any]) -> Callable[[Utterance], Tensor]:
@@ -370,48 +348,6 @@ def _target(task: Task, methods: list[Any]) -> Callable[[Utterance], Tensor]:
 def _target_or_none(task: Task, utterance: Utterance) -> Tensor:
     untold = utterance.untold and isinstance(task, Recognition)
     return torch.empty(0, dtype=torch.int64) if untold else task.encode(utterance)
-
-
-def check_targets(
-    train: Sequence[Utterance],
-    dev: Sequence[Utterance],
-    task: Task,
-    target: Callable[[Utterance], Tensor],
-    loss_of: Any,
-    model: Model,
-) -> None:
-    """Raises ManifestError for an utterance without a target, and TrainingError where no text can
-    be spelled in its utterance's frames; warns where some cannot."""
-    for utterance in dev:
-        task.encode(utterance)
-    targets = [target(utterance) for utterance in train]
-    if not hasattr(loss_of, "possible"):
-        return
-    exact_frames = cache(partial(_frames, model))
-    impossible = []
-    for utterance, row in zip(train, targets, strict=True):
-        # front ends and strides round: what is near the bound is counted exactly
-        length, about = torch.tensor([len(row)]), int(utterance.duration_s / model.frame_s) - 3
-        if not loss_of.possible(torch.tensor([about]), row[None], length):
-            frames = exact_frames(max(1, round(utterance.duration_s * model.sample_rate)))
-            if not loss_of.possible(torch.tensor([frames]), row[None], length):
-                impossible.append((utterance, len(row), frames))
-    if not impossible:
-        return
-    utterance, labels, frames = impossible[0]
-    message = (
-        f"{len(impossible)} of {len(train)} utterances are too short for their text, such as "
-        f"{utterance.audio}: {labels} labels in {frames} frames of {1000 * model.frame_s:g} ms"
-    )
-    if len(impossible) == len(train):
-        raise TrainingError(f"{message}; correct the texts, or use a model with a smaller stride")
-    _tell(f"{message}; they do not count")
-
-
-def _frames(model: Model, samples: int) -> int:
-    """The frames of scores for so many samples."""
-    with evaluating(model), torch.inference_mode():
-        return int(model(torch.zeros(1, samples)).lengths)
 
 
 def _that_count(losses: Tensor, loss_of: Any, lengths: Tensor, targets: Targets) -> Tensor:
@@ -431,12 +367,7 @@ def _go_on(loop: Loop, changed: set[str]) -> None:
     if changed:
         epoch = "; the epoch begins anew" if changed & {*PLAN} else ""
         best = "; the best model is chosen anew" if "data.dev" in changed else ""
-        _tell(f"going on at step {loop.step} with other {', '.join(sorted(changed))}{epoch}{best}")
-
-
-def _tell(warning: str) -> None:
-    if is_first():
-        log.warning(warning)
+        warn(f"going on at step {loop.step} with other {', '.join(sorted(changed))}{epoch}{best}")
 
 
 def _is_due(loop: Loop, run: Run, every: int) -> bool:
@@ -461,7 +392,7 @@ def training_utterances(data: Data) -> list[Utterance]:
     train = [u for u in found if u.duration_s <= data.max_duration_s]
     if 0 < len(train) < len(found):
         left_out_s = sum(u.duration_s for u in found if u.duration_s > data.max_duration_s)
-        _tell(
+        warn(
             f"{len(found) - len(train)} of {len(found)} utterances, {left_out_s / 3600:.2g} hours, "
             f"are longer than max_duration_s={data.max_duration_s:g} and left out"
         )
@@ -519,69 +450,14 @@ def _features(model: Model, batch: Batch, augmentations: list[Any], seed: int, e
 
 def _augmentations(run: Run) -> tuple[list[Any], list[Any]]:
     """The run's augmentations of audio and of features, told the sample rate if they ask for it."""
-    built: dict[str, list[Any]] = {"audio": [], "features": []}
+    found: dict[str, list[Any]] = {"audio": [], "features": []}
     for spec in map(Spec.parse, run.augment):
         factory = registry().find("augmentation", spec.name).factory()
         asks = "sample_rate" in signature(factory).parameters
         rate = {"sample_rate": run.model.sample_rate} if asks else {}
-        augmentation = _built("augmentation", spec, **rate)
-        built[augmentation.domain].append(augmentation)
-    return built["audio"], built["features"]
-
-
-def _start_from(model: Model, folder: Path) -> None:
-    """Gives the model the weights of the one in `folder`, its head's only for the same labels.
-
-    Warns of what else differs between the two than the weights.
-    """
-    other = load(folder)
-    if other.sample_rate != model.sample_rate:
-        raise TrainingError(
-            f"init={folder} is for {other.sample_rate} Hz, this run's model for "
-            f"{model.sample_rate} Hz; give both the same sample_rate"
-        )
-    same = set(other.labels) == set(model.labels)
-    known, own = (
-        {name: x for name, x in m.state_dict().items() if same or not name.startswith("head.")}
-        for m in (other, model)
-    )
-    for name in sorted({*known, *own}):
-        there, here = (list(x[name].shape) if name in x else "absent" for x in (known, own))
-        if there != here:
-            raise TrainingError(
-                f"init={folder}: {name} is {there} there and {here} in this run's model; "
-                "give both the same net and front end"
-            )
-    old, new = _hearing(other.config), _hearing(model.config)
-    if differing := [f"{f}={old[f]}, not {new[f]}" for f in old if old[f] != new[f]]:
-        _tell(f"init={folder} was trained with {'; '.join(differing)}")
-    if not same:
-        _tell(
-            f"init={folder} has {len(other.labels)} labels, others than this run's "
-            f"{len(model.labels)}: the head is new"
-        )
-    elif other.labels != model.labels:
-        _reorder_head(known, other.labels, model.labels)
-    model.load_state_dict(known, strict=False)
-
-
-def _hearing(config: Net) -> dict[str, Any]:
-    """What decides what a net's weights mean, beside their shapes."""
-    rows = config.rows()
-    return {
-        **{kind: str(spec) for kind, spec in config.components() if kind != "init"},
-        "lookahead": [ahead for _, ahead in rows],
-        "strides": [block.stride for block, _ in rows],
-        "dilations": [block.dilation for block, _ in rows],
-    }
-
-
-def _reorder_head(weights: dict[str, Tensor], old: Sequence[str], new: Sequence[str]) -> None:
-    """Puts the rows of the head's linear layer in the new order of labels, blank last."""
-    for name in ("head.linear.weight", "head.linear.bias"):
-        if (x := weights.get(name)) is not None:
-            order = [*map(old.index, new), *range(len(old), len(x))]
-            weights[name] = x[order]
+        augmentation = built("augmentation", spec, **rate)
+        found[augmentation.domain].append(augmentation)
+    return found["audio"], found["features"]
 
 
 def _some_audio(dataset: UtteranceDataset, most: int = 200) -> Iterator[Tensor]:

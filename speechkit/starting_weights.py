@@ -1,0 +1,77 @@
+"""The weights that a run starts from: those of another model's folder."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from speechkit.checkpoint import load
+from speechkit.errors import TrainingError
+from speechkit.models import Model
+from speechkit.models.net import Net
+from speechkit.processes import warn
+
+
+def start_from(model: Model, folder: Path) -> None:
+    """Gives the model the weights of the one in `folder`, its head's only for the same labels.
+
+    Warns of what else differs between the two than the weights.
+    """
+    other = load(folder)
+    if other.sample_rate != model.sample_rate:
+        raise TrainingError(
+            f"init={folder} is for {other.sample_rate} Hz, this run's model for "
+            f"{model.sample_rate} Hz; give both the same sample_rate"
+        )
+    kept = other.labels == model.labels or _can_reorder(other, model)
+    known, own = (
+        {name: x for name, x in m.state_dict().items() if kept or not name.startswith("head.")}
+        for m in (other, model)
+    )
+    for name in sorted({*known, *own}):
+        there, here = (list(x[name].shape) if name in x else "absent" for x in (known, own))
+        if there != here:
+            raise TrainingError(
+                f"init={folder}: {name} is {there} there and {here} in this run's model; "
+                "give both the same net and front end"
+            )
+    old, new = _meaning(other.config), _meaning(model.config)
+    if differing := [f"{f}={old[f]}, not {new[f]}" for f in old if old[f] != new[f]]:
+        warn(f"init={folder} was trained with {'; '.join(differing)}")
+    if not kept:
+        warn(
+            f"init={folder} has {len(other.labels)} labels, others or in another order than this "
+            f"run's {len(model.labels)}: the head is new"
+        )
+    elif other.labels != model.labels:
+        _reorder_head(known, other.labels, model.labels)
+    model.load_state_dict(known, strict=False)
+
+
+def _meaning(config: Net) -> dict[str, Any]:
+    """What decides what a net's weights mean, beside their shapes."""
+    rows = config.rows()
+    return {
+        **{kind: str(spec) for kind, spec in config.components() if kind != "init"},
+        "lookahead": [ahead for _, ahead in rows],
+        "strides": [block.stride for block, _ in rows],
+        "dilations": [block.dilation for block, _ in rows],
+    }
+
+
+LINEAR_HEAD = ("head.linear.weight", "head.linear.bias")
+
+
+def _can_reorder(other: Model, model: Model) -> bool:
+    """True where both have the same labels and a head with nothing but a row for each of them."""
+    names = {name for name in other.state_dict() if name.startswith("head.")}
+    return set(other.labels) == set(model.labels) and names <= {*LINEAR_HEAD}
+
+
+def _reorder_head(weights: dict[str, Tensor], old: Sequence[str], new: Sequence[str]) -> None:
+    """Puts the rows of the head's linear layer in the new order of labels, blank last."""
+    for name in LINEAR_HEAD:
+        if (x := weights.get(name)) is not None:
+            order = [*map(old.index, new), *range(len(old), len(x))]
+            weights[name] = x[order]
