@@ -691,7 +691,9 @@ def test_a_head_follows_its_labels(
 def test_a_new_head_is_told(plain: Run, tmp_path: Path, told: Callable[[], list[str]]) -> None:
     save(build(replace(plain.model, labels=("high", "low", "silence"))), tmp_path / "first")
     fit(replace(plain, init=tmp_path / "first", steps=1), tmp_path / "out", device="cpu")
-    assert "has 3 labels, others or in another order than this run's 2: the head is new" in told()[0]
+    assert (
+        "has 3 labels, others or in another order than this run's 2: the head is new" in told()[0]
+    )
 
 
 @pytest.mark.parametrize(
