@@ -8,7 +8,7 @@ import stat
 import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from typing import BinaryIO, Literal, TypeGuard
+from typing import BinaryIO
 
 import numpy as np
 import soundfile
@@ -25,6 +25,7 @@ from speechkit.limits import (
     MAX_FRAMES_AT_ONCE,
     MAX_FRAMES_PER_BYTE,
 )
+from speechkit.samples import Channel, as_array, as_floats, check, mono, name_of
 from speechkit.units import Seconds, to_samples
 
 CLIPPED_SHARE = 0.01
@@ -40,8 +41,6 @@ Source = str | os.PathLike[str] | bytes | np.ndarray | Tensor
 Block = tuple[np.ndarray, int, bool]
 """Samples `[N]` or `[N, channels]` at a source's own rate, that rate, and whether they are the
 last."""
-Channel = Literal["mix", "left", "right"] | int
-"""Which channel is read: the mean of all, the first, the second, or one counted from 1."""
 
 CANCELS = 1e-3
 """The share of its channels' power below which a mix counts as cancelled."""
@@ -104,11 +103,11 @@ def read_blocks(
     read = loud = given = 0
     power = mixed = 0.0
     for frames, rate, last in blocks:
-        x = _mono(frames, name, channel)
+        x = mono(frames, name, channel)
         if frames.ndim == 2 and frames.shape[1] > 1 and channel == "mix":
             power += float(np.square(frames, dtype=np.float64).mean(axis=1).sum())
             mixed += float(np.square(x, dtype=np.float64).sum())
-        _check(x, name)
+        check(x, name)
         read += x.size
         loud += np.count_nonzero(np.abs(x) >= FULL_SCALE)
         if rate != target_rate:
@@ -128,31 +127,6 @@ def read_blocks(
         raise AudioError(f"{name} holds no sound there; give at least one sample")
 
 
-def mono_samples(source: np.ndarray | Tensor) -> np.ndarray:
-    """An array or tensor of samples as mono float32 in [-1, 1], at whatever rate it has.
-
-    Shape: `[N]` or `[N, channels]` of float32, float64 or int16, N ≥ 0; returns `[N]`.
-    """
-    if is_sound(source, 1):
-        return source
-    name = _name(source)
-    if not isinstance(source, np.ndarray | Tensor):
-        raise AudioError(f"cannot read {name} as samples; give a numpy array or a tensor")
-    x = _mono(_array(source, name), name)
-    _check(x, name)
-    return np.clip(x, -1, 1)
-
-
-def is_sound(source: object, dimensions: int) -> TypeGuard[np.ndarray]:
-    """Whether samples are float32 in [-1, 1] already, as most of a live stream's are."""
-    if not isinstance(source, np.ndarray) or source.dtype != np.float32:
-        return False
-    if source.ndim != dimensions or not source.size:
-        return False
-    # a NaN makes the comparison false
-    return bool(np.maximum.reduce(np.abs(source), axis=None) <= 1)
-
-
 def audio_duration_s(path: str | os.PathLike[str]) -> Seconds:
     """The duration of a file, from its header once that is right."""
     with _opened(path) as recording:
@@ -169,7 +143,7 @@ def _name(source: object) -> str:
     if isinstance(source, bytes):
         return f"the sound in {len(source)} bytes"
     if isinstance(source, np.ndarray | Tensor):
-        return f"{type(source).__name__} of shape {tuple(source.shape)}"
+        return name_of(source)
     return str(source) if isinstance(source, str | os.PathLike) else type(source).__name__
 
 
@@ -184,26 +158,11 @@ def _from_array(
     if rate is None:
         raise AudioError(f"{name} does not say its sample rate; pass sample_rate=16000 or its own")
     _check_rate(rate, name)
-    frames = len(source) if source.ndim else 0
-    part = _part(frames, rate, name, offset_s, duration_s, block_s)
+    x = as_array(source)
+    part = _part(len(x), rate, name, offset_s, duration_s, block_s)
     for start in part:
         end = min(start + part.step, part.stop)
-        yield _array(source[start:end], name), rate, end == part.stop
-
-
-def _array(source: np.ndarray | Tensor, name: str) -> np.ndarray:
-    dtype = str(source.dtype).removeprefix("torch.")
-    if dtype not in ("float32", "float64", "int16"):
-        raise AudioError(f"{name} is {dtype}; convert it to float32 in [-1, 1] or to int16")
-    x = source.detach().cpu().numpy() if isinstance(source, Tensor) else source
-    if x.ndim not in (1, 2):
-        raise AudioError(f"{name} is neither [N] nor [N, channels]; give one utterance")
-    if x.ndim == 2 and not 1 <= x.shape[1] <= MAX_CHANNELS:
-        raise AudioError(
-            f"{name} has {x.shape[1]} channels, expected 1 to {MAX_CHANNELS}; give x.T where time "
-            "is the last axis"
-        )
-    return x.astype(np.float32) / (32768 if x.dtype == np.int16 else 1)
+        yield as_floats(x[start:end]), rate, end == part.stop
 
 
 def _from_file(
@@ -397,31 +356,6 @@ def _is_cut_short(file: soundfile.SoundFile, stream: BinaryIO) -> bool:
     sizes = re.search(r"(?:data|SSND|Data Size) +: (\d+) \(should be (\d+)\)", file.extra_info)
     # a writer that cannot seek back leaves a size near 2³¹ or 2³² for "until the end"
     return sizes is not None and int(sizes[2]) < int(sizes[1]) < 0x7FFF0000
-
-
-def _mono(x: np.ndarray, name: str, channel: Channel = "mix") -> np.ndarray:
-    """One channel of `[N]` or `[N, channels]`, or the mean of all."""
-    number = {"left": 1, "right": 2}.get(channel, channel) if isinstance(channel, str) else channel
-    count = 1 if x.ndim == 1 else x.shape[1]
-    if number == "mix":
-        return x if x.ndim == 1 else sum(x.T) / count
-    if not isinstance(number, int) or not 1 <= number <= count:
-        raise AudioError(
-            f"{name} has {count} {'channel' if count == 1 else 'channels'}, not channel "
-            f"{channel!r}; give mix, left, right or a number from 1 to {count}"
-        )
-    return x if x.ndim == 1 else np.ascontiguousarray(x[:, number - 1])
-
-
-def _check(x: np.ndarray, name: str) -> None:
-    if not np.isfinite(x).all():
-        raise AudioError(f"{name} contains NaN or infinity; repair it or leave it out")
-    loudness = np.abs(x)
-    peak = loudness.max(initial=0)
-    if peak > 2:
-        raise AudioError(
-            f"{name} reaches {peak:g}, expected [-1, 1]; divide it by its full scale, such as 32768"
-        )
 
 
 def _warn_if_clipped(share: float, name: str) -> None:

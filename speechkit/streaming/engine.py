@@ -7,15 +7,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from speechkit.data.audio import is_sound, mono_samples
 from speechkit.errors import StreamError
 from speechkit.evaluation import evaluating
 from speechkit.models import Model
 from speechkit.nn import Chunk, StreamLayer
+from speechkit.samples import Samples, as_samples, is_sound
 from speechkit.streaming.native import Call, NativeLayer
 from speechkit.streaming.state import rebuilt, tensors_of
-
-Samples = np.ndarray | Tensor
 
 MOST_KEPT = 16
 """Calls over more blocks than this are made anew each time: their memory is not small."""
@@ -131,7 +129,7 @@ class NativeEngine:
         """The blocks that the next samples `[size, N]` complete, if any."""
         # most of a live stream's are as they should be, which C++ sees at once
         if not (
-            isinstance(samples, np.ndarray)
+            type(samples) is np.ndarray
             and samples.dtype == np.float32
             and samples.ndim == 2
             and len(samples) == self.size
@@ -212,9 +210,9 @@ class NativeEngine:
 
 def rows_of(samples: Samples | Sequence[Samples], size: int) -> np.ndarray:
     """The samples of `size` sessions as float32 `[size, N]`, checked."""
-    if isinstance(samples, np.ndarray) and len(samples) == size and is_sound(samples, 2):
-        return samples
-    rows = [mono_samples(row) for row in samples]
+    if is_sound(samples, 2) and len(samples) == size:
+        return np.ascontiguousarray(samples)
+    rows = [as_samples(row) for row in samples]
     if len(rows) != size or len({len(row) for row in rows}) > 1:
         raise StreamError(
             f"{len(rows)} rows of {sorted({len(row) for row in rows})} samples; "

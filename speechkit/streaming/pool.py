@@ -14,7 +14,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from speechkit.data.audio import mono_samples
 from speechkit.decode import Decoder
 from speechkit.errors import StreamError
 from speechkit.evaluation import evaluating
@@ -22,8 +21,8 @@ from speechkit.events import Event
 from speechkit.models import Model
 from speechkit.models.net import Name
 from speechkit.ops.separable_conv import Precision, Turn
+from speechkit.samples import Samples, as_samples
 from speechkit.streaming.cuda import CpuQueue, CudaQueue, Queue
-from speechkit.streaming.engine import Samples
 from speechkit.streaming.listeners import Listener, listener_of
 from speechkit.streaming.rings import Memory, RingNet
 from speechkit.streaming.session import block_strides, session_layer
@@ -115,7 +114,7 @@ class SessionPool:
     def feed(self, session: int, samples: Samples) -> int:
         """Takes a session's next samples and says how many: fewer than given where its room is
         full, which calls for a step before the rest is given again."""
-        row, x = self._row(session), mono_samples(samples)
+        row, x = self._row(session), as_samples(samples)
         if self._owed[row] >= 0:
             raise StreamError(f"session {session} is finished; join anew")
         start, end, room = self._start[row], self._end[row], self._sound.shape[1]

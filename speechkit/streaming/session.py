@@ -212,7 +212,8 @@ class Stream:
 
     def feed(self, samples: Samples) -> list[Event]:
         """The events after the next samples `[N]`: float32 in [-1, 1] or int16."""
-        return self._batch.feed(samples[None] if isinstance(samples, np.ndarray) else [samples])[0]
+        plain = type(samples) is np.ndarray and samples.ndim == 1
+        return self._batch.feed(samples[None] if plain else [samples])[0]
 
     def finish(self) -> list[Event]:
         """The events that were still to come; the stream then takes no more samples."""

@@ -6,13 +6,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from speechkit.data.audio import mono_samples, read_audio
+from speechkit.data import read_audio
 from speechkit.decode import Decoder
 from speechkit.errors import StreamError
 from speechkit.evaluation import evaluating
 from speechkit.events import Event
 from speechkit.models import Model
 from speechkit.models.net import Name
+from speechkit.samples import as_samples
 from speechkit.streaming.listeners import clip_window_s, listener_of
 from speechkit.streaming.state import pack, unpack
 from speechkit.units import Seconds, to_samples
@@ -77,7 +78,7 @@ class WindowedStream:
     def feed(self, samples: np.ndarray | Tensor) -> list[Event]:
         """The events after the next samples `[N]`: float32 in [-1, 1] or int16."""
         self._check_open()
-        x = mono_samples(samples)
+        x = as_samples(samples)
         events: list[Event] = []
         while len(x):
             part, x = np.split(x, [self._hop - self._consumed % self._hop])

@@ -1,0 +1,104 @@
+"""Arrays and tensors of samples: the one place where what is given becomes float32."""
+
+from typing import Literal, TypeGuard
+
+import numpy as np
+from torch import Tensor
+
+from speechkit.errors import AudioError
+from speechkit.limits import MAX_CHANNELS
+
+Samples = np.ndarray | Tensor
+Channel = Literal["mix", "left", "right"] | int
+"""Which channel is read: the mean of all, the first, the second, or one counted from 1."""
+
+
+def as_samples(source: Samples) -> np.ndarray:
+    """Samples as contiguous mono float32 in [-1, 1], at whatever rate they have.
+
+    Shape: `[N]` or `[N, channels]` of float32, float64 or int16, N ≥ 0; returns `[N]`.
+    """
+    if is_sound(source, 1):
+        return np.ascontiguousarray(source)
+    if not isinstance(source, np.ndarray | Tensor):
+        kind = type(source).__name__
+        raise AudioError(f"cannot read {kind} as samples; give a numpy array or a tensor")
+    name = name_of(source)
+    x = mono(as_floats(as_array(source)), name)
+    check(x, name)
+    return np.clip(x, -1, 1)
+
+
+def is_sound(source: object, dimensions: int) -> TypeGuard[np.ndarray]:
+    """Whether samples are float32 in [-1, 1] already, as most of a live stream's are."""
+    # not of a subclass, such as an array with a mask
+    if type(source) is not np.ndarray or source.dtype != np.float32:
+        return False
+    if source.ndim != dimensions or not source.size:
+        return False
+    # a NaN makes the comparison false
+    return bool(np.maximum.reduce(np.abs(source), axis=None) <= 1)
+
+
+def as_array(source: Samples) -> np.ndarray:
+    """The memory of samples `[N]` or `[N, channels]`; AudioError where it cannot hold sound."""
+    name = name_of(source)
+    if isinstance(source, np.ma.MaskedArray):
+        raise AudioError(f"{name} has a mask; fill it with x.filled(0)")
+    if isinstance(source, Tensor):
+        dtype = str(source.dtype).removeprefix("torch.")
+    else:
+        dtype = source.dtype.name
+    if dtype not in ("float32", "float64", "int16"):
+        raise AudioError(f"{name} is {dtype}; convert it to float32 in [-1, 1] or to int16")
+    try:
+        x = source.numpy(force=True) if isinstance(source, Tensor) else np.asarray(source)
+    # sparse, nested and masked tensors, and those without memory
+    except (RuntimeError, TypeError) as error:
+        raise AudioError(f"{name} is no plain tensor: {error}; give x.to_dense()") from error
+    if x.ndim not in (1, 2):
+        raise AudioError(f"{name} is neither [N] nor [N, channels]; give one utterance")
+    if x.ndim == 2 and not 1 <= x.shape[1] <= MAX_CHANNELS:
+        raise AudioError(
+            f"{name} has {x.shape[1]} channels, expected 1 to {MAX_CHANNELS}; give x.T where time "
+            "is the last axis"
+        )
+    return x
+
+
+def as_floats(x: np.ndarray) -> np.ndarray:
+    """Another array in float32, int16 × 1/32768."""
+    return x.astype(np.float32, order="C") / (32768 if x.dtype == np.int16 else 1)
+
+
+def mono(x: np.ndarray, name: str, channel: Channel = "mix") -> np.ndarray:
+    """One channel of `[N]` or `[N, channels]`, or the mean of all."""
+    number = {"left": 1, "right": 2}.get(channel, channel) if isinstance(channel, str) else channel
+    count = 1 if x.ndim == 1 else x.shape[1]
+    if number == "mix":
+        return x if x.ndim == 1 else sum(x.T) / count
+    if not isinstance(number, int) or not 1 <= number <= count:
+        raise AudioError(
+            f"{name} has {count} {'channel' if count == 1 else 'channels'}, not channel "
+            f"{channel!r}; give mix, left, right or a number from 1 to {count}"
+        )
+    return x if x.ndim == 1 else np.ascontiguousarray(x[:, number - 1])
+
+
+def check(x: np.ndarray, name: str) -> None:
+    """Raises AudioError for numbers that are no sound."""
+    if not np.isfinite(x).all():
+        raise AudioError(f"{name} contains NaN or infinity; repair it or leave it out")
+    peak = np.abs(x).max(initial=0)
+    if peak > 2:
+        raise AudioError(
+            f"{name} reaches {peak:g}, expected [-1, 1]; divide it by its full scale, such as 32768"
+        )
+
+
+def name_of(source: Samples) -> str:
+    """What messages call samples."""
+    kind = type(source).__name__
+    # a nested tensor has no shape
+    nested = isinstance(source, Tensor) and source.is_nested
+    return kind if nested else f"{kind} of shape {tuple(source.shape)}"
