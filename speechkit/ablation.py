@@ -1,6 +1,5 @@
 """Ablation: the same run over a grid of settings, each cell trained with several seeds."""
 
-import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -17,7 +16,7 @@ import torch
 from torch import Tensor
 
 from speechkit.checkpoint import load
-from speechkit.config import override, write_json
+from speechkit.config import from_dict, override, write_json
 from speechkit.data import read_manifest
 from speechkit.errors import ConfigError
 from speechkit.evaluation import outputs
@@ -26,6 +25,7 @@ from speechkit.models.profile import profile
 from speechkit.resume import BEST, RUN
 from speechkit.tasks import task_of
 from speechkit.train import Run, fit
+from speechkit.untrusted import UntrustedError, read_json
 
 TIME = "train_s.json"
 """In the folder of a run that was trained without a break: how long that took."""
@@ -148,8 +148,18 @@ def judged(cell: Mapping[str, str], folders: Sequence[Path], dev: Path) -> Trial
         latency_s=figures.latency_s,
         errors=errors,
         prediction_difference=mean(differences) if differences else None,
-        train_s=mean(json.loads(path.read_text()) for path in times) if times else None,
+        train_s=mean(map(_seconds, times)) if times else None,
     )
+
+
+def _seconds(path: Path) -> float:
+    """How long a run took; ConfigError where its file is damaged."""
+    try:
+        stored = read_json(path)
+    except UntrustedError as error:
+        raise ConfigError(f"{path}: {error}; delete it and the figure is left out") from error
+    seconds: float = from_dict(float, stored, str(path))
+    return seconds
 
 
 def heard(model: Model, dev: Path) -> tuple[float, Tensor]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from speechkit.errors import ComponentError
+from speechkit.untrusted import UntrustedError, parse_json
 
 Time = Literal["frame", "causal", "lookahead", "utterance"]
 
@@ -120,8 +121,8 @@ def _scalar(text: str) -> Any:
     if text.startswith(("[", "{")):
         return text
     try:
-        return json.loads(text)
-    except ValueError:
+        return parse_json(text, any_number=True)
+    except UntrustedError:
         return text
 
 

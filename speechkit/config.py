@@ -67,10 +67,13 @@ def to_dict(config: Any) -> Any:
     return str(config) if isinstance(config, Path) else config
 
 
-def from_dict(kind: Any, data: Any, where: str = "config") -> Any:
-    """A config of type `kind`, a dataclass or a union; ConfigError names path and reason."""
+def from_dict(kind: Any, data: Any, where: str = "config", *, any_number: bool = False) -> Any:
+    """A config of type `kind`, a dataclass or a union; ConfigError names path and reason.
+
+    `any_number` takes infinities, NaN and large integers as well.
+    """
     try:
-        check_plain(data)
+        check_plain(data, any_number=any_number)
         return TypeAdapter(kind).validate_python(data)
     except ValidationError as error:
         first = error.errors()[0]

@@ -5,7 +5,7 @@
     ├── ComponentError    an unknown, ambiguous or wrongly parametrised component
     ├── PluginError       a plugin that is missing, broken or clashes with another
     ├── AudioError        sound that cannot be read or used
-    ├── ManifestError     a manifest line that cannot be used
+    ├── ManifestError     a manifest, or another text, with a line that cannot be used
     ├── CheckpointError   a model folder that cannot be loaded or written
     ├── StreamError       a chunk or a layer that cannot be streamed
     ├── TrainingError     a run that cannot go on
@@ -54,7 +54,7 @@ class AudioError(SpeechkitError):
 
 
 class ManifestError(SpeechkitError):
-    """A manifest line that cannot be used."""
+    """A manifest, or another text, with a line that cannot be used."""
 
 
 class CheckpointError(SpeechkitError):

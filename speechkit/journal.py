@@ -7,8 +7,9 @@ from typing import Any
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from speechkit.errors import MissingExtraError
+from speechkit.errors import MissingExtraError, TrainingError
 from speechkit.files import whole_file
+from speechkit.untrusted import UntrustedError, parse_json
 
 FILE = "metrics.jsonl"
 
@@ -87,7 +88,17 @@ def _forget_after(path: Path, step: int, judged: int) -> None:
     """
     if path.exists():
         lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-        rows = {line: json.loads(line) for line in lines if line.endswith("\n")}
-        kept = (x for x, row in rows.items() if row["step"] <= (step if "loss" in row else judged))
+        ended = [line for line in lines if line.endswith("\n")]
+        try:
+            rows = {line: parse_json(line, any_number=True) for line in ended}
+            kept = [
+                line
+                for line, row in rows.items()
+                if row["step"] <= (step if "loss" in row else judged)
+            ]
+        except (UntrustedError, KeyError, TypeError) as error:
+            raise TrainingError(
+                f"{path} is not a run's figures: {error}; move it elsewhere to go on"
+            ) from error
         with whole_file(path) as part:
             part.write_text("".join(kept), "utf-8")

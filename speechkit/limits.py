@@ -20,6 +20,10 @@ MAX_JSON_BYTES = 64 * 2**20
 """Bytes of one JSON or YAML document, or of one line of a manifest."""
 MAX_JSON_DEPTH = 64
 """Lists and objects inside each other in JSON or YAML."""
+MAX_YAML_VALUES = 200_000
+"""Values of a YAML document with its aliases written out."""
+MAX_TEXT_BYTES = 2**30
+"""Bytes of a text, a manifest, a table or an ARPA file, unpacked."""
 MAX_NUMBER = 1e15
 """The absolute value of a number in JSON or YAML; integers up to here are exact in float64."""
 

@@ -18,7 +18,7 @@ from speechkit.errors import TrainingError
 from speechkit.files import whole_file
 from speechkit.models import Model
 from speechkit.processes import gathered, spread_as, whole
-from speechkit.untrusted import read_json
+from speechkit.untrusted import UntrustedError, parse_json, read_json
 
 T = TypeVar("T")
 
@@ -38,8 +38,8 @@ class Loop:
     epoch: int = 0
     batch: int = 0
     best: float = float("inf")
-    marks: dict[str, float] = field(default_factory=dict)
-    scaler: dict[str, float] = field(default_factory=dict)
+    marks: dict[str, int | float] = field(default_factory=dict)
+    scaler: dict[str, int | float] = field(default_factory=dict)
 
 
 def open_folder(out: Path, resume: bool) -> bool:
@@ -59,15 +59,7 @@ def open_folder(out: Path, resume: bool) -> bool:
 
 def read_run(out: Path, kind: type[T]) -> T:
     """The run that `write_run` wrote, of type `kind`."""
-    path = out / RUN
-    try:
-        stored = read_json(path)
-    except ValueError as error:
-        raise TrainingError(
-            f"{path}: {error}; put back the file or choose another --out"
-        ) from error
-    run: T = from_dict(kind, stored, str(path))
-    return run
+    return _read(kind, out / RUN)
 
 
 def changed_settings(out: Path, before: Any, now: Any) -> set[str]:
@@ -200,15 +192,34 @@ def read_training(path: Path, fabric: Any, optimizer: Any, before: Any) -> Loop:
         index, _, name = key.partition("/")
         state.setdefault(int(index), {})[name] = spread_as(value, parameters[int(index)])
     with safe_open(training / "optimizer.safetensors", "pt") as file:
-        groups = json.loads(file.metadata()["groups"])
+        stored = (file.metadata() or {}).get("groups", "")
+    try:
+        groups = parse_json(stored, any_number=True)
+    except UntrustedError as error:
+        raise TrainingError(
+            f"{training / 'optimizer.safetensors'}: groups: {error}; choose another --out"
+        ) from error
     for group, old, new in zip(groups, before.param_groups, optimizer.param_groups, strict=True):
         group |= {key: new[key] for key in new if key != "params" and new[key] != old.get(key)}
     optimizer.load_state_dict({"state": state, "param_groups": groups})
     _set_generators(read_tensors(training / "rng.safetensors"), fabric)
-    loop = Loop(**json.loads((training / "loop.json").read_text(encoding="utf-8")))
+    # no error is the best one before the first evaluation: infinity
+    loop: Loop = _read(Loop, training / "loop.json", any_number=True)
     if loop.scaler:
         fabric.strategy.precision.load_state_dict(loop.scaler)
     return loop
+
+
+def _read(kind: type[T], path: Path, *, any_number: bool = False) -> T:
+    """The config of type `kind` in a JSON file of a run's."""
+    try:
+        stored = read_json(path, any_number=any_number)
+    except UntrustedError as error:
+        raise TrainingError(
+            f"{path}: {error}; put back the file or choose another --out"
+        ) from error
+    config: T = from_dict(kind, stored, str(path), any_number=any_number)
+    return config
 
 
 def _generators(fabric: Any) -> dict[str, Tensor]:

@@ -1,14 +1,19 @@
-"""Text to labels and back: normalisation, encoding and the greedy reading of CTC scores."""
+"""Text to labels and back: files, normalisation, encoding and the greedy reading of CTC scores."""
 
+import gzip
+import os
 import string
 import unicodedata
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from speechkit.component import did_you_mean
 from speechkit.errors import ConfigError, ManifestError, SpeechkitError
+from speechkit.limits import MAX_JSON_BYTES, MAX_TEXT_BYTES
 
 ENGLISH_LABELS: tuple[str, ...] = (" ", *string.ascii_lowercase, "'")
 """Space, a…z and the apostrophe; the CTC blank follows as index 28."""
@@ -16,6 +21,48 @@ ENGLISH_LABELS: tuple[str, ...] = (" ", *string.ascii_lowercase, "'")
 _ENGLISH_SPELLINGS = str.maketrans(
     {"’": "'", "ʼ": "'", "´": "'", "`": "'", "&": " and ", "+": " plus ", "%": " percent "}
 )
+
+
+def read_text(path: str | os.PathLike[str]) -> str:
+    """The lines of `lines_of` in one text."""
+    return "\n".join(lines_of(path))
+
+
+def read_lines(path: str | os.PathLike[str]) -> list[str]:
+    """The lines of `lines_of`, so that the whole file is known to be readable."""
+    return list(lines_of(path))
+
+
+def lines_of(path: str | os.PathLike[str]) -> Iterator[str]:
+    """The lines of a UTF-8 file, `.gz` too, without a byte order mark and line ends.
+
+    Line ends are those of Unix, Windows and old Macs alone, unlike those of `str.splitlines`.
+    ManifestError where the file cannot be opened, and as `names.txt:3: ...` where it is no UTF-8 or
+    beyond `speechkit.limits`.
+    """
+    path = Path(path)
+    opener = gzip.open if path.suffix == ".gz" else open
+    number = size = 0
+    try:
+        # what is no UTF-8 is let through to its own line
+        with opener(path, "rt", encoding="utf-8-sig", errors="surrogateescape") as file:
+            while line := file.readline(MAX_JSON_BYTES + 1):
+                number += 1
+                size += len(line)
+                if len(line) > MAX_JSON_BYTES or size > MAX_TEXT_BYTES:
+                    raise ManifestError(
+                        f"{path}:{number}: a line of more than {MAX_JSON_BYTES:,} characters or a "
+                        f"file of more than {MAX_TEXT_BYTES:,}; split it"
+                    )
+                if not (line.isascii() or _is_unicode(line)):
+                    raise ManifestError(f"{path}:{number}: not UTF-8; save the file as UTF-8 text")
+                yield line.removesuffix("\n")
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise ManifestError(
+            f"{path}:{number + 1}: not a whole gzip file: {error}; copy it again"
+        ) from error
+    except OSError as error:
+        raise ManifestError(f"cannot open {path}: {error.strerror or error}") from error
 
 
 def normalize(text: str, name: str = "english", labels: Sequence[str] = ENGLISH_LABELS) -> str:
@@ -84,6 +131,14 @@ def _begins_label(best: Tensor, before: Tensor, blank: int) -> Tensor:
     """True where `best [..., T]` starts a label, with `before [..., 1]` the frame before it."""
     previous = torch.cat([before, best[..., :-1]], dim=-1)
     return (best != previous) & (best != blank)
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _english(text: str) -> str:

@@ -1,38 +1,92 @@
-"""One reader for JSON from outside: bounded in size and depth, with finite numbers only."""
+"""One reader for JSON and YAML from outside, bounded in size and depth."""
 
 import json
+from collections import Counter
+from collections.abc import Hashable, Iterable
 from pathlib import Path
 from typing import Any
 
-from speechkit.limits import MAX_JSON_BYTES, MAX_JSON_DEPTH, MAX_NUMBER
+from speechkit.limits import MAX_JSON_BYTES, MAX_JSON_DEPTH, MAX_NUMBER, MAX_YAML_VALUES
 
 
 class UntrustedError(ValueError):
     """Data that does not parse or is beyond the limits, in one line without the source's name."""
 
 
-def parse_json(text: str | bytes) -> Any:
-    """The data in a JSON text; UntrustedError where it is damaged or beyond `speechkit.limits`."""
+def parse_json(text: str | bytes, *, any_number: bool = False) -> Any:
+    """The data in a JSON text; UntrustedError where it is damaged or beyond `speechkit.limits`.
+
+    A key that an object has twice is refused. `any_number` takes infinities, NaN and integers of up
+    to 4300 digits as well, which speechkit's own states hold.
+    """
     if len(text) > MAX_JSON_BYTES:
         raise UntrustedError(f"it has {len(text)} bytes, more than {MAX_JSON_BYTES}")
     try:
-        data = json.loads(text)
+        data = json.loads(text, object_pairs_hook=_object)
     except RecursionError as error:
         raise UntrustedError(f"it is nested deeper than {MAX_JSON_DEPTH} levels") from error
+    except UntrustedError:
+        raise
     # UnicodeDecodeError and JSONDecodeError, and integers of more than 4300 digits
     except ValueError as error:
         raise UntrustedError(f"it is not JSON: {error}") from error
-    check_plain(data)
+    check_plain(data, any_number=any_number)
     return data
 
 
-def read_json(path: Path) -> Any:
+def read_json(path: Path, *, any_number: bool = False) -> Any:
     """The data in a JSON file; UntrustedError as `parse_json`, OSError where it cannot be read."""
     with path.open("rb") as file:
-        return parse_json(file.read(MAX_JSON_BYTES + 1))
+        return parse_json(file.read(MAX_JSON_BYTES + 1), any_number=any_number)
 
 
-def check_plain(data: Any) -> None:
+def parse_yaml(data: bytes) -> Any:
+    """The data in a YAML document, numbers of any size; UntrustedError as in `parse_json`.
+
+    Aliases count as what they stand for.
+    """
+    # only archives of other toolkits hold YAML
+    import yaml
+
+    class Loader(yaml.SafeLoader):
+        """Stops where a document is too deep or too long, before it is held whole."""
+
+        depth = values = 0
+
+        def compose_node(self, parent: Any, index: Any) -> Any:
+            self.depth += 1
+            self.values += 1
+            if self.depth > MAX_JSON_DEPTH or self.values > MAX_YAML_VALUES:
+                _refuse_size(self.depth)
+            node = super().compose_node(parent, index)
+            self.depth -= 1
+            if isinstance(node, yaml.MappingNode):
+                keys = [key for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+                _check_keys((key.tag, key.value) for key in keys)
+            return node
+
+    if len(data) > MAX_JSON_BYTES:
+        raise UntrustedError(f"it has {len(data)} bytes, more than {MAX_JSON_BYTES}")
+    try:
+        # the loader decodes the first bytes as it is made
+        loader = Loader(data)
+        root = loader.get_single_node()
+        if root is None:
+            return None
+        if _values(root, {}) > MAX_YAML_VALUES:
+            _refuse_size(0)
+        parsed = loader.construct_document(root)
+    except UntrustedError:
+        raise
+    # yaml lets errors of many types through where a tag does not fit its value
+    except Exception as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UntrustedError(f"it is not plain YAML: {reason}") from error
+    check_plain(parsed, any_number=True)
+    return parsed
+
+
+def check_plain(data: Any, *, any_number: bool = False) -> None:
     """Raises UntrustedError for parsed data that is too deep or holds a number out of range."""
     level = [data]
     for _ in range(MAX_JSON_DEPTH):
@@ -42,6 +96,8 @@ def check_plain(data: Any) -> None:
                 below += value.values()
             elif isinstance(value, list):
                 below += value
+            elif any_number:
+                continue
             elif isinstance(value, int | float) and not abs(value) <= MAX_NUMBER:
                 # an int may have thousands of digits
                 shown = "a number" if isinstance(value, int) else f"{value:g}"
@@ -51,4 +107,34 @@ def check_plain(data: Any) -> None:
         if not below:
             return
         level = below
-    raise UntrustedError(f"it is nested deeper than {MAX_JSON_DEPTH} levels")
+    _refuse_size(MAX_JSON_DEPTH + 1)
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    made = dict(pairs)
+    if len(made) < len(pairs):
+        _check_keys((None, key) for key, _ in pairs)
+    return made
+
+
+def _check_keys(keys: Iterable[tuple[Hashable, str]]) -> None:
+    """Raises UntrustedError for a key that a mapping has twice, of which one would be lost."""
+    for (_, key), times in Counter(keys).items():
+        if times > 1:
+            raise UntrustedError(f"it has the key {key[:80]!r} twice; leave one")
+
+
+def _refuse_size(depth: int) -> None:
+    if depth > MAX_JSON_DEPTH:
+        raise UntrustedError(f"it is nested deeper than {MAX_JSON_DEPTH} levels")
+    raise UntrustedError(f"it holds more than {MAX_YAML_VALUES} values, aliases written out")
+
+
+def _values(node: Any, seen: dict[int, float]) -> float:
+    """The number of values below a YAML node with aliases written out; infinite for a cycle."""
+    if id(node) not in seen:
+        seen[id(node)] = float("inf")
+        parts = node.value if isinstance(node.value, list) else []
+        flat = [x for part in parts for x in (part if isinstance(part, tuple) else (part,))]
+        seen[id(node)] = 1 + sum(_values(x, seen) for x in flat)
+    return seen[id(node)]

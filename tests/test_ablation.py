@@ -73,6 +73,9 @@ def test_what_is_finished_is_not_trained_again(run: Run, tmp_path: Path) -> None
     (folder / TIME).unlink()
     (again,) = ablate(run, RELU, 1, tmp_path, "cpu")
     assert again == dataclasses.replace(first, train_s=None)
+    (folder / TIME).write_text("[" * 100_000)
+    with pytest.raises(ConfigError, match=f"{TIME}: it is nested deeper"):
+        list(ablate(run, RELU, 1, tmp_path, "cpu"))
 
 
 def test_a_value_that_does_not_fit_stops_it_before_any_training(run: Run, tmp_path: Path) -> None:

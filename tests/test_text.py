@@ -1,6 +1,8 @@
-"""Normalisation, encoding, and greedy CTC of a batch."""
+"""Files, normalisation, encoding, and greedy CTC of a batch."""
 
+import gzip
 import itertools
+from pathlib import Path
 
 import pytest
 import torch
@@ -8,7 +10,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from speechkit.errors import ConfigError, ManifestError, SpeechkitError
-from speechkit.text import ENGLISH_LABELS, decode, encode, greedy_ctc, normalize
+from speechkit.text import (
+    ENGLISH_LABELS,
+    decode,
+    encode,
+    greedy_ctc,
+    normalize,
+    read_lines,
+    read_text,
+)
 
 LABELS = ("a", "b", "c")
 BLANK = len(LABELS)
@@ -105,3 +115,65 @@ def test_greedy_ctc_by_hand() -> None:
 @given(paths)
 def test_greedy_ctc_collapses_like_groupby(path: list[int]) -> None:
     assert greedy_ctc(scores(path)[None], torch.tensor([len(path)])) == [collapsed(path)]
+
+
+@pytest.mark.parametrize(
+    ("content", "lines"),
+    [
+        (b"", []),
+        (b"\xef\xbb\xbfone\ntwo\n", ["one", "two"]),
+        (b"one\r\n\r\ntwo", ["one", "", "two"]),
+        (b"one\rtwo\r", ["one", "two"]),
+        ("a\u2028b\x0cc\u0085d\n".encode(), ["a\u2028b\x0cc\u0085d"]),
+        (gzip.compress(b"\xef\xbb\xbfone\ntwo"), ["one", "two"]),
+    ],
+)
+def test_lines_are_those_of_any_editor(tmp_path: Path, content: bytes, lines: list[str]) -> None:
+    path = tmp_path / ("a.txt.gz" if content[:1] == b"\x1f" else "a.txt")
+    path.write_bytes(content)
+    assert read_lines(path) == lines
+    assert read_text(str(path)) == "\n".join(lines)
+
+
+def test_a_text_that_cannot_be_read_is_named_with_its_line(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    path.write_bytes("eins\n\nzwölf".encode("latin1"))
+    with pytest.raises(ManifestError, match=r"a\.txt:3: not UTF-8; save"):
+        read_lines(path)
+    path.write_bytes("one".encode("utf-16"))
+    with pytest.raises(ManifestError, match=r"a\.txt:1: not UTF-8"):
+        read_lines(path)
+    with pytest.raises(ManifestError, match=r"cannot open .*none\.txt: No such file"):
+        read_text(tmp_path / "none.txt")
+    with pytest.raises(ManifestError, match="Is a directory"):
+        read_text(tmp_path)
+    zipped = tmp_path / "a.txt.gz"
+    zipped.write_bytes(gzip.compress(b"one\n" * 1000)[:30])
+    with pytest.raises(ManifestError, match=r"a\.txt\.gz:\d+: not a whole gzip file"):
+        read_lines(zipped)
+    zipped.write_bytes(b"one\n")
+    with pytest.raises(ManifestError, match=r"a\.txt\.gz:1: not a whole gzip file"):
+        read_lines(zipped)
+
+
+@pytest.mark.parametrize("limit", ["MAX_JSON_BYTES", "MAX_TEXT_BYTES"])
+def test_a_text_is_bounded_unpacked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str
+) -> None:
+    monkeypatch.setattr(f"speechkit.text.{limit}", 1000)
+    (tmp_path / "bomb.gz").write_bytes(gzip.compress(b"a" * 600 + b"\n" + b"b" * 100_000))
+    with pytest.raises(ManifestError, match=r"bomb\.gz:2: .*split it"):
+        read_lines(tmp_path / "bomb.gz")
+    (tmp_path / "long.txt").write_text("a\n" * 600)
+    if limit == "MAX_TEXT_BYTES":
+        with pytest.raises(ManifestError, match=r"long\.txt:501: .*split it"):
+            read_lines(tmp_path / "long.txt")
+
+
+@given(st.lists(st.text(st.characters(codec="utf-8", exclude_characters="\n\r\ufeff"))))
+def test_what_is_written_is_read_back(
+    tmp_path_factory: pytest.TempPathFactory, lines: list[str]
+) -> None:
+    path = tmp_path_factory.getbasetemp() / "written.txt"
+    path.write_bytes("".join(f"{line}\n" for line in lines).encode())
+    assert read_lines(path) == lines

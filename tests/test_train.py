@@ -531,6 +531,25 @@ def test_a_run_that_ends_while_it_is_judged_goes_on_bit_by_bit(run: Run, tmp_pat
     assert figures(whole) == figures(broken)
 
 
+@pytest.mark.parametrize(
+    ("file", "content", "says"),
+    [
+        ("last/training/loop.json", "[" * 100_000, r"loop\.json: it is nested deeper"),
+        ("last/training/loop.json", '{"step": "no"}', r"loop\.json: step"),
+        ("metrics.jsonl", "{}\n", r"metrics\.jsonl is not a run's figures"),
+        ("metrics.jsonl", "[" * 100_000 + "\n", r"metrics\.jsonl is not a run's figures"),
+        ("run.json", "{", r"run\.json: it is not JSON"),
+    ],
+)
+def test_a_damaged_state_of_a_run_is_one_line(
+    plain: Run, tmp_path: Path, file: str, content: str, says: str
+) -> None:
+    fit(replace(plain, steps=1), tmp_path / "out", device="cpu")
+    (tmp_path / "out" / file).write_text(content)
+    with pytest.raises((TrainingError, ConfigError), match=says):
+        fit(replace(plain, steps=2), tmp_path / "out", resume=True, device="cpu")
+
+
 def test_utterances_that_are_left_out_are_counted_with_their_hours(
     plain: Run, tmp_path: Path, told: Callable[[], list[str]]
 ) -> None:

@@ -8,7 +8,6 @@ import typer
 from speechkit.cli.models import load_model
 from speechkit.cli.options import Json, ModelName
 from speechkit.cli.written import Format, Formatted, Out, check, write
-from speechkit.errors import ManifestError
 
 
 def align(
@@ -36,10 +35,9 @@ def align(
 
 def _content(text: str) -> str:
     """What a file holds, or the words themselves."""
+    from speechkit.text import read_text
+
     path = Path(text)
     if len(text.split()) != 1 or not path.suffix:
         return text
-    try:
-        return path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise ManifestError(f"text {path} is not UTF-8; convert it") from error
+    return read_text(path)

@@ -1,7 +1,6 @@
 """`speechkit lm`: a language model from text."""
 
-import gzip
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -24,7 +23,8 @@ def lm(
     texts: Annotated[
         list[Path],
         typer.Argument(
-            metavar="TEXT...", help="Text files, a sentence a line (.gz too), or .jsonl manifests."
+            metavar="TEXT...",
+            help="Text files, a sentence a line (.gz too), or .jsonl or .json manifests.",
         ),
     ],
     out: Annotated[Path, typer.Option(metavar="FILE", help="The ARPA file to write (.gz too).")],
@@ -52,17 +52,13 @@ def lm(
 def sentences(path: Path, normalization: Normalization) -> Iterator[str]:
     """The normalised lines of a text file, or texts of a manifest, without the empty ones."""
     from speechkit.data import read_manifest
-    from speechkit.text import normalize
+    from speechkit.data.manifest import MANIFEST_SUFFIXES
+    from speechkit.text import lines_of, normalize
 
-    if path.suffix == ".jsonl":
-        lines = [u.text or "" for u in read_manifest(path, check_files=False)]
+    if path.suffix in MANIFEST_SUFFIXES:
+        lines: Iterable[str] = (u.text or "" for u in read_manifest(path, check_files=False))
     else:
-        opener = gzip.open if path.suffix == ".gz" else open
-        try:
-            with opener(path, "rt", encoding="utf-8-sig") as file:
-                lines = file.read().splitlines()
-        except (UnicodeDecodeError, EOFError) as error:
-            raise SpeechkitError(f"{path} is no UTF-8 text: {error}") from error
+        lines = lines_of(path)
     for number, line in enumerate(lines, start=1):
         try:
             # other labels than English ones are not known here

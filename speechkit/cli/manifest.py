@@ -103,25 +103,28 @@ def reader_of(labels_from: str | None, folder: Path) -> Callable[[Path], Facts]:
 
 def read_table(file: Path, folder: Path) -> dict[Path, Facts]:
     """The rows of a CSV file by the path they name; ManifestError as `labels.csv:3: ...`."""
+    from speechkit.text import lines_of
+
     table: dict[Path, Facts] = {}
+    rows = csv.DictReader((f"{line}\n" for line in lines_of(file)), strict=True)
     try:
-        with file.open(encoding="utf-8-sig", newline="") as lines:
-            rows = csv.DictReader(lines, strict=True)
-            columns = rows.fieldnames or []
-            if "audio_filepath" not in columns or not set(COLUMNS) & set(columns):
-                raise ManifestError(
-                    f"{file} has the columns {', '.join(columns) or 'none'}; its first line must "
-                    f"name audio_filepath and any of {', '.join(COLUMNS)}"
-                )
-            for row in rows:
-                path = folder / (row["audio_filepath"] or "")
-                if not path.is_file():
-                    raise ManifestError(f"{file}:{rows.line_num}: no file {path}; correct the path")
-                if path in table:
-                    raise ManifestError(f"{file}:{rows.line_num}: {path} is named twice; drop one")
-                table[path] = {column: row[column] for column in COLUMNS if row.get(column)}
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise ManifestError(f"{file} is no CSV file in UTF-8: {error}") from error
+        columns = rows.fieldnames or []
+        if "audio_filepath" not in columns or not set(COLUMNS) & set(columns):
+            raise ManifestError(
+                f"{file} has the columns {', '.join(columns) or 'none'}; its first line must "
+                f"name audio_filepath and any of {', '.join(COLUMNS)}"
+            )
+        for row in rows:
+            path = folder / (row["audio_filepath"] or "")
+            if not path.is_file():
+                raise ManifestError(f"{file}:{rows.line_num}: no file {path}; correct the path")
+            if path in table:
+                raise ManifestError(f"{file}:{rows.line_num}: {path} is named twice; drop one")
+            table[path] = {column: row[column] for column in COLUMNS if row.get(column)}
+    except csv.Error as error:
+        raise ManifestError(
+            f"{file}:{rows.reader.line_num}: not CSV: {error}; correct it"
+        ) from error
     return table
 
 

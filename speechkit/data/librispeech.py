@@ -10,6 +10,7 @@ from speechkit.data.audio import audio_duration_s
 from speechkit.data.corpus import download
 from speechkit.data.manifest import Utterance
 from speechkit.errors import ManifestError
+from speechkit.text import lines_of
 
 URL = "https://www.openslr.org/resources/{resource}/{subset}.tar.gz"
 SUFFIXES = (".flac", ".opus", ".wav")
@@ -43,7 +44,7 @@ def _find(subset: str, source: Path) -> Path:
 
 def _transcribed(path: Path) -> Iterator[Utterance]:
     """One utterance for each line of a chapter: a recording's name and what it says."""
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in enumerate(lines_of(path), start=1):
         name, _, text = line.partition(" ")
         audio = next((f for s in SUFFIXES if (f := path.with_name(name + s)).is_file()), None)
         if audio is None:

@@ -11,10 +11,13 @@ from typing import Any
 
 from speechkit.errors import ManifestError
 from speechkit.files import whole_file
+from speechkit.text import lines_of
 from speechkit.untrusted import UntrustedError, parse_json
 
 Segments = tuple[tuple[float, float], ...]
 
+MANIFEST_SUFFIXES = (".jsonl", ".json")
+"""What manifests are called; NeMo's are JSON lines too, and called .json."""
 KEYS = ("audio_filepath", "duration", "text", "phones", "label", "segments", "offset", "speaker")
 
 
@@ -48,14 +51,8 @@ def read_manifest(path: str | os.PathLike[str], *, check_files: bool = True) -> 
     `train.jsonl:17: duration: ...`; `check_files` also asks that each audio file exists.
     """
     path = Path(path)
-    try:
-        lines = path.read_text(encoding="utf-8-sig").split("\n")
-    except OSError as error:
-        raise ManifestError(f"cannot open manifest {path}: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise ManifestError(f"manifest {path} is not UTF-8; convert it to JSON lines") from error
     utterances = []
-    for number, line in enumerate(lines, start=1):
+    for number, line in enumerate(lines_of(path), start=1):
         if not line.strip():
             continue
         try:

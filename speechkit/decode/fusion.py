@@ -10,6 +10,7 @@ from pathlib import Path
 from speechkit.decode.kenlm import KenLM
 from speechkit.decode.ngram import BEGIN, END, LanguageModel, read_arpa
 from speechkit.errors import ConfigError
+from speechkit.text import lines_of
 
 KENLM_SUFFIXES = (".bin", ".binary", ".klm")
 LN10 = math.log(10)
@@ -157,14 +158,8 @@ def are_lower(labels: Sequence[str]) -> bool:
 
 
 def _read_file(path: Path, boost: float) -> list[tuple[str, str, float]]:
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(
-            f"no hotwords in {path}: give a UTF-8 text file, a phrase a line"
-        ) from error
     pairs = []
-    for number, line in enumerate(lines, start=1):
+    for number, line in enumerate(lines_of(path), start=1):
         phrase, tab, value = line.partition("\t")
         if not line.strip():
             continue

@@ -3,13 +3,14 @@
 import gzip
 import math
 import os
-import zlib
+import re
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Protocol, TextIO
+from typing import Protocol
 
 from speechkit.errors import SpeechkitError
 from speechkit.files import whole_file
+from speechkit.text import lines_of
 
 BEGIN, END, UNKNOWN = "<s>", "</s>", "<unk>"
 IMPOSSIBLE = -99.0
@@ -73,16 +74,7 @@ def read_arpa(path: str | os.PathLike[str], *, lower: bool = False) -> NGram:
     With `lower`, words become lower case; of n-grams that then coincide the likeliest counts.
     Raises SpeechkitError as `lm.arpa:17: ...`.
     """
-    path = Path(path)
-    opener = gzip.open if path.suffix == ".gz" else open
-    try:
-        with opener(path, "rt", encoding="utf-8") as file:
-            return _Parser(path, lower).read(file)
-    except OSError as error:
-        reason = error.strerror or error
-        raise SpeechkitError(f"cannot read language model {path}: {reason}") from error
-    except (UnicodeDecodeError, EOFError, zlib.error) as error:
-        raise SpeechkitError(f"{path} is no ARPA text: {error}; give an ARPA file") from error
+    return _Parser(Path(path), lower).read(lines_of(path))
 
 
 class _Parser:
@@ -93,8 +85,8 @@ class _Parser:
         self.log_probs: dict[str, float] = {}
         self.backoffs: dict[str, float] = {}
 
-    def read(self, file: TextIO) -> NGram:
-        lines = self._numbered(file)
+    def read(self, text: Iterable[str]) -> NGram:
+        lines = self._numbered(text)
         for line in lines:
             if line == "\\data\\":
                 break
@@ -109,10 +101,11 @@ class _Parser:
             raise self._error(f"{line!r}, expected \\end\\")
         return NGram(len(counts), self.log_probs, self.backoffs)
 
-    def _numbered(self, file: TextIO) -> Iterator[str]:
-        for line in file:
+    def _numbered(self, text: Iterable[str]) -> Iterator[str]:
+        for line in text:
             self.number += 1
-            if stripped := line.strip():
+            # other spaces are parts of words
+            if stripped := line.strip(" \t"):
                 yield stripped
 
     def _counts(self, lines: Iterable[str]) -> tuple[list[int], str]:
@@ -141,12 +134,12 @@ class _Parser:
                 if found != count:
                     raise self._error(f"{found} {n}-grams, but {count} are announced")
                 return line
-            fields = line.split()
+            fields = re.split("[ \t]+", line)
             if not n + 1 <= len(fields) <= n + 2:
                 raise self._error(f"{len(fields)} fields, expected log10, {n} words and a back-off")
             gram = " ".join(fields[1 : n + 1])
             gram = gram.lower() if self.lower else gram.replace("<UNK>", UNKNOWN)
-            log_prob = self._number(fields[0])
+            log_prob = self._log10(fields[0])
             if log_prob > 0:
                 raise self._error(f"{fields[0]} is no log10 of a probability")
             found += 1
@@ -157,14 +150,16 @@ class _Parser:
                     continue
             self.log_probs[gram] = log_prob
             if len(fields) == n + 2:
-                self.backoffs[gram] = self._number(fields[-1])
+                self.backoffs[gram] = self._log10(fields[-1])
         raise self._error(f"the file ends within the {n}-grams")
 
-    def _number(self, text: str) -> float:
+    def _log10(self, text: str) -> float:
         try:
             value = float(text)
         except ValueError:
             value = math.nan
+        if value == -math.inf:
+            return IMPOSSIBLE
         if not math.isfinite(value):
             raise self._error(f"{text!r} is not a number")
         return value

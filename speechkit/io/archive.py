@@ -1,7 +1,6 @@
 """Named members of a tar archive, plain or gzip, read into memory; nothing is written."""
 
 import gzip
-import io
 import posixpath
 import tarfile
 import zlib
@@ -9,16 +8,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-import yaml
-
 from speechkit.errors import CheckpointError
+from speechkit.untrusted import UntrustedError, parse_yaml
 
 MOST_BYTES = 2 << 30
 """What an archive's members may add up to."""
 MOST_MEMBERS = 1000
 MOST_HEADER_BYTES = 1 << 20
-MOST_YAML_VALUES = 200_000
-"""What a config may hold once its aliases are written out."""
 
 UNREADABLE = (
     *(tarfile.TarError, zlib.error, EOFError, OSError),
@@ -106,28 +102,9 @@ def _content(path: Path, tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes
 def read_yaml(data: bytes, where: str) -> dict[str, Any]:
     """The mapping in a YAML document of plain values."""
     try:
-        # the loader looks at the first bytes as it is made
-        loader = yaml.SafeLoader(io.BytesIO(data))
-        root = loader.get_single_node()
-        if root is None or _values(root, {}) > MOST_YAML_VALUES:
-            raise CheckpointError(f"{where} is empty, or its aliases unfold to too many values")
-        config = loader.construct_document(root)
-    except CheckpointError:
-        raise
-    # yaml lets errors of many types through where a tag does not fit its value
-    except Exception as error:
-        reason = " ".join(str(error).split())[:200]
-        raise CheckpointError(f"{where} is not plain YAML: {reason}") from error
+        config = parse_yaml(data)
+    except UntrustedError as error:
+        raise CheckpointError(f"{where} cannot be used: {error}") from error
     if not isinstance(config, dict):
         raise CheckpointError(f"{where} is not a mapping; give a model's config")
     return config
-
-
-def _values(node: Any, seen: dict[int, float]) -> float:
-    """The number of values below a node with every alias written out; infinite for a cycle."""
-    if id(node) not in seen:
-        seen[id(node)] = float("inf")
-        parts = node.value if isinstance(node, yaml.CollectionNode) else []
-        flat = [x for part in parts for x in (part if isinstance(part, tuple) else (part,))]
-        seen[id(node)] = 1 + sum(_values(x, seen) for x in flat)
-    return seen[id(node)]

@@ -33,6 +33,13 @@ def test_files_of_text_become_a_model(cli: Cli, tmp_path: Path) -> None:
     }
 
 
+def test_manifests_of_nemo_are_called_json(cli: Cli, tmp_path: Path) -> None:
+    row = {"audio_filepath": "absent.wav", "duration": 1.0, "text": "Call Ann"}
+    (tmp_path / "c.json").write_text(json.dumps(row) + "\n")
+    assert cli("lm", tmp_path / "c.json", "--out", tmp_path / "lm.arpa").code == 0
+    assert read_arpa(tmp_path / "lm.arpa").words == {"call", "ann"}
+
+
 def test_it_reads_well_and_leaves_text_as_it_is_if_asked(cli: Cli, tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("Route 66\n")
     ended = cli("lm", tmp_path / "a.txt", "--out", tmp_path / "lm.arpa", "--normalization", "none")
@@ -44,7 +51,7 @@ def test_it_reads_well_and_leaves_text_as_it_is_if_asked(cli: Cli, tmp_path: Pat
     ("content", "says"),
     [
         (b"one\nroute 66\n", "a.txt:2: text 'route 66' has '6'"),
-        (b"\xff\xfe", "is no UTF-8 text"),
+        (b"one\n\xff\xfe", "a.txt:2: not UTF-8"),
         (b"\n", "no words"),
     ],
 )

@@ -83,9 +83,9 @@ def test_a_table_gives_text_and_speakers(cli: Cli, folder: Path, tmp_path: Path)
         ("", "has the columns none"),
         ("audio_filepath,label\nno/no_bob_1.wav,no\nx.wav,no\n", "table.csv:3: no file"),
         ("audio_filepath,label\n" + "no/no_bob_1.wav,no\n" * 2, "table.csv:3: "),
-        ('audio_filepath,label\n"no', "is no CSV file"),
-        ("audio_filepath,label\n" + "x" * 200_000, "is no CSV file"),
-        ("audio_filepath,label\n\udcff", "is no CSV file in UTF-8"),
+        ('audio_filepath,label\n"no', "table.csv:2: not CSV: "),
+        ("audio_filepath,label\n" + "x" * 200_000, "table.csv:2: not CSV: "),
+        ("audio_filepath,label\n\udcff", "table.csv:2: not UTF-8"),
     ],
 )
 def test_a_table_that_does_not_fit_is_one_line_and_writes_nothing(
@@ -120,7 +120,7 @@ def test_what_cannot_be_used_is_named_and_the_rest_written(
     [
         (["--labels-from", "names"], "give folder, stem or the name of a .csv file"),
         (["--dev", "dev.jsonl"], "add --out FILE"),
-        (["--labels-from", "missing.csv"], "No such file or directory: missing.csv"),
+        (["--labels-from", "missing.csv"], "cannot open missing.csv: No such file"),
     ],
 )
 def test_a_wrong_option_is_answered_in_one_line(

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from speechkit.decode.beam import BeamCTC
 from speechkit.decode.kneser_ney import estimate
 from speechkit.decode.ngram import BEGIN, END, NGram, write_arpa
-from speechkit.errors import ConfigError, SpeechkitError
+from speechkit.errors import ConfigError, ManifestError, SpeechkitError
 from speechkit.text import ENGLISH_LABELS, decode, encode
 
 EXACT = {"beam": 10_000, "min_log_prob": -math.inf, "margin": math.inf, "horizon": 100}
@@ -233,7 +233,6 @@ def test_a_long_stream_does_not_grow_its_hypotheses() -> None:
         ({"beam": 0}, "beam=0"),
         ({"horizon": 0}, "horizon=0"),
         ({"margin": math.nan}, "margin=nan"),
-        ({"hotwords": "absent.txt"}, "absent.txt"),
         ({"hotwords": ["route 66"]}, "'route 66' has '6'"),
         ({"hotwords": [" "]}, "is empty"),
     ],
@@ -247,6 +246,8 @@ def test_a_boost_that_is_no_number_is_named_with_its_line(tmp_path: Path) -> Non
     (tmp_path / "hot.txt").write_text("one\n\ntwo\tmuch\n")
     with pytest.raises(ConfigError, match=r"hot.txt:3: 'much' is no boost"):
         BeamCTC(ENGLISH_LABELS, hotwords=tmp_path / "hot.txt")
+    with pytest.raises(ManifestError, match=r"cannot open .*absent.txt"):
+        BeamCTC(ENGLISH_LABELS, hotwords=tmp_path / "absent.txt")
 
 
 @pytest.mark.parametrize("bad", [torch.zeros(3, 5), torch.full((3, 4), torch.nan)])

@@ -1,6 +1,5 @@
 """A search for activations: many formulas, each judged by training, on a leaderboard in a file."""
 
-import json
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -8,9 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from speechkit.component import Spec
-from speechkit.config import write_json
-from speechkit.errors import SpeechkitError
+from speechkit.config import from_dict, write_json
+from speechkit.errors import ConfigError, SpeechkitError
 from speechkit.files import whole_file
+from speechkit.untrusted import UntrustedError, read_json
 from speechkit_activations.compose import BINARY, UNARY
 
 if TYPE_CHECKING:
@@ -21,6 +21,15 @@ Judge = Callable[[str], float]
 
 POPULATION = 10
 CONTEST = 3
+
+
+@dataclass(frozen=True)
+class Row:
+    """A formula's place on the leaderboard: its error, or the reason why it has none."""
+
+    formula: str
+    error: float | None
+    reason: str
 
 
 @dataclass
@@ -38,8 +47,12 @@ class Leaderboard:
 
     def __post_init__(self) -> None:
         if self.path.is_file():
-            for row in json.loads(self.path.read_text(encoding="utf-8")):
-                self._note(row["formula"], row["error"], row["reason"])
+            try:
+                stored = read_json(self.path)
+            except UntrustedError as error:
+                raise ConfigError(f"{self.path}: {error}; choose another file") from error
+            for row in from_dict(list[Row], stored, str(self.path)):
+                self._note(row.formula, row.error, row.reason)
 
     def error(self, formula: str) -> float | None:
         """The formula's error, None where it failed."""

@@ -9,7 +9,7 @@ from speechkit_activations.search import Leaderboard, evolution, exhaustive
 from torch import Tensor, nn
 
 from speechkit.cli.main import run as speechkit
-from speechkit.errors import ComponentError, TrainingError
+from speechkit.errors import ComponentError, ConfigError, TrainingError
 from speechkit.plugins import registry
 from speechkit.testing import assert_close
 
@@ -155,3 +155,18 @@ def test_the_command_trains_a_recipe(
     assert len(rows) == 5
     assert all(row["error"] is not None or row["reason"] for row in rows)
     assert (out / "x-mul-relu" / "best" / "config.json").is_file()
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("[" * 100_000, "nested deeper"),
+        ("{", "not JSON"),
+        ('[{"formula": "x add x"}]', "0.error"),
+        ('[{"formula": "x add x", "error": "low", "reason": ""}]', "0.error"),
+    ],
+)
+def test_a_damaged_leaderboard_is_one_line(tmp_path: Path, text: str, says: str) -> None:
+    (tmp_path / "board.json").write_text(text)
+    with pytest.raises(ConfigError, match=rf"board\.json: .*{says}"):
+        Leaderboard(tmp_path / "board.json", lambda formula: 0.0)
