@@ -31,6 +31,7 @@ class Loop:
     """Where a run is, and what fp16's scaler is at: exactly what `loop.json` holds.
 
     `judged` is the step of the last evaluation that is over; a save comes before each.
+    Whole numbers stay whole, so that the file is the same after a break.
     """
 
     step: int = 0
