@@ -20,6 +20,7 @@ from speechkit.config import from_dict, override, write_json
 from speechkit.data import read_manifest
 from speechkit.errors import ConfigError
 from speechkit.evaluation import outputs
+from speechkit.files import whole_file
 from speechkit.models import Model, build
 from speechkit.models.profile import profile
 from speechkit.resume import BEST, RUN
@@ -130,7 +131,8 @@ def _train(run: Run, out: Path, device: str) -> Path:
     at_s = perf_counter()
     fit(run, out, resume=begun, device=device)
     if not begun:
-        write_json(out / TIME, perf_counter() - at_s)
+        with whole_file(out / TIME) as part:
+            write_json(part, perf_counter() - at_s)
     return out
 
 

@@ -1,9 +1,6 @@
 """A model as a folder: `model.safetensors` and `config.json`, never a pickle."""
 
-import os
-import shutil
-import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
@@ -12,28 +9,45 @@ from typing import Annotated, Any
 import safetensors.torch
 from pydantic import Discriminator
 from safetensors import SafetensorError
+from torch import Tensor
 
 from speechkit.card import CARD, ModelCard, bundled_folders
 from speechkit.component import Spec, did_you_mean
 from speechkit.config import from_dict, to_dict, write_json
 from speechkit.errors import CheckpointError, ComponentError, PluginError
+from speechkit.files import mend, whole_folder
 from speechkit.models import MarbleNet, MatchboxNet, Model, Net, QuartzNet, build
 from speechkit.models.model import refuse_prepared
 from speechkit.plugins import DISTRIBUTION, registry
-from speechkit.untrusted import read_json
+from speechkit.untrusted import UntrustedError, read_json
 
 FORMAT = 1
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
+TRAINING = "training"
+STATE = tuple(
+    f"{TRAINING}/{name}"
+    for name in (
+        "loop.json",
+        "methods.safetensors",
+        "optimizer.safetensors",
+        "rng.safetensors",
+        "weights.safetensors",
+    )
+)
+"""What resuming a run needs, beside the averaged model."""
 
 AnyNet = Annotated[QuartzNet | MatchboxNet | MarbleNet, Discriminator("kind")]
 """A config of any family, told apart by `kind`."""
 
 
 def save(model: Model, path: Path | str, card: ModelCard | None = None) -> None:
-    """Writes the model and its card to a folder, which appears whole or not at all."""
+    """Writes the model and its card to a folder, which appears whole or not at all.
+
+    Of a model folder that is there, what speechkit wrote is replaced and all else stays.
+    """
     refuse_prepared(model, "save")
-    with whole_folder(Path(path)) as folder:
+    with model_folder(Path(path)) as folder:
         write_model(model, folder)
         if card is not None:
             write_json(folder / CARD, to_dict(card))
@@ -41,8 +55,7 @@ def save(model: Model, path: Path | str, card: ModelCard | None = None) -> None:
 
 def write_model(model: Model, folder: Path) -> None:
     """Writes weights and config into an existing folder."""
-    tensors = {name: value.contiguous() for name, value in model.state_dict().items()}
-    safetensors.torch.save_file(tensors, folder / WEIGHTS)
+    write_tensors(folder / WEIGHTS, model.state_dict())
     write_json(
         folder / CONFIG,
         {
@@ -111,42 +124,47 @@ def read_config(folder: Path) -> dict[str, Any]:
         raise CheckpointError(f"{folder / CONFIG} is not a model description: {error!r}") from error
 
 
-def read_tensors(path: Path) -> dict[str, Any]:
+def read_tensors(path: Path) -> dict[str, Tensor]:
     """The tensors of a safetensors file; CheckpointError where it is missing or damaged."""
     try:
+        # safetensors takes every file that it cannot open for a missing one
+        path.open("rb").close()
         return safetensors.torch.load_file(path)
-    except (OSError, SafetensorError) as error:
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read: {error.strerror or error}") from error
+    except SafetensorError as error:
         raise CheckpointError(f"{path} cannot be read: {error}") from error
 
 
+def write_tensors(
+    path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str] | None = None
+) -> None:
+    """Writes a safetensors file; OSError says why it cannot, as of any other file."""
+    tensors = {name: value.contiguous() for name, value in tensors.items()}
+    # save_file has errors of its own, and closes the file to other users
+    path.write_bytes(safetensors.torch.save(tensors, metadata))
+
+
 @contextmanager
-def whole_folder(path: Path) -> Iterator[Path]:
-    """A temporary folder that takes the place of `path` once the block ends without an error."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if path.exists() and not (
-        path.is_dir() and ((path / CONFIG).exists() or not any(path.iterdir()))
-    ):
+def model_folder(path: Path) -> Iterator[Path]:
+    """An empty folder, whose files become those of the model folder `path` in the end.
+
+    CheckpointError where `path` is something else than a model folder or an empty one.
+    """
+    mend(path)
+    if path.exists() and not (path.is_dir() and (_is_ours(path) or not any(path.iterdir()))):
         raise CheckpointError(f"{path} exists and is not a model folder; choose another path")
-    around = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
-    # mkdtemp's own folder is closed to other users, one inside it is as open as any
-    new = around / "new"
-    new.mkdir()
+    with whole_folder(path, own=(CONFIG, WEIGHTS, *STATE)) as folder:
+        yield folder
+
+
+def _is_ours(folder: Path) -> bool:
+    """Whether a folder holds what `write_model` writes; others have a config.json too."""
     try:
-        yield new
-        if path.exists():
-            os.replace(path, around / "old")
-        os.replace(new, path)
-    finally:
-        shutil.rmtree(around, ignore_errors=True)
-
-
-def mend_folder(path: Path) -> None:
-    """Ends what a `whole_folder` for `path` was doing when its process was killed."""
-    for around in path.parent.glob(f".{path.name}.*"):
-        # the old folder steps aside only for a new one that is whole
-        if not path.exists() and (around / "old").exists():
-            os.replace(around / "new", path)
-        shutil.rmtree(around)
+        stored = read_json(folder / CONFIG)
+    except (OSError, UntrustedError):
+        return False
+    return isinstance(stored, dict) and {"format", "speechkit", "config"} <= set(stored)
 
 
 def _check_plugins(folder: Path, stored: dict[str, Any], config: Net) -> None:

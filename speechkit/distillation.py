@@ -9,11 +9,10 @@ from typing import ClassVar
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from speechkit.checkpoint import load
+from speechkit.checkpoint import load, write_tensors
 from speechkit.data import Batch, UtteranceDataset
 from speechkit.errors import TrainingError
 from speechkit.files import whole_file
@@ -56,7 +55,7 @@ class Distillation:
             log.info("the teacher hears %d utterances once", len(dataset))
             said = {str(index): x for index, x in enumerate(_hear(teacher, dataset))}
             with whole_file(path) as part:
-                save_file(said, part, {"about": about})
+                write_tensors(part, said, {"about": about})
         self.said = _read(path, about)
 
     def extra_loss(self, batch: Batch, output: Output) -> Tensor:

@@ -1,22 +1,273 @@
-"""Files that appear whole or not at all."""
+"""The one writer: files and folders that appear whole or not at all, and locks on folders.
 
+What is being written lies in a folder `.speechkit-part.TOKEN`, beside a file or a new folder and
+inside a folder that is there already. Its writer holds a lock on it, so that what a killed process
+left is told from what another one is writing now.
+
+A folder that is there stays: in a part, `new` is what is written; its name becomes `placing` once
+the files it replaces have moved to `old`, and then its files move into the folder.
+"""
+
+import errno
+import functools
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+import secrets
+import shutil
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
+PART, LOCK = ".speechkit-part.", ".speechkit-lock."
+NEW, PLACING, OLD = "new", "placing", "old"
+
+_held: set[int] = set()
+"""The descriptors of this process's locks."""
+
+
+def _let_go() -> None:
+    """Closes what a forked process has of its parent's locks, which else outlive the parent."""
+    for descriptor in _held:
+        os.close(descriptor)
+    _held.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_let_go)
 
 
 @contextmanager
 def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
     """A path to write to, which becomes `path` in the end and is gone where the block fails.
 
-    The folder is made; the name keeps its ending.
+    Its folder is made, its name is the same, and a link stays one. OSError names `path`.
     """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{os.getpid()}.{path.name}")
+    target = Path(os.path.realpath(path))
+    with _naming(path):
+        if target.exists() and not target.is_file():
+            # a device would be replaced by a file
+            raise FileExistsError(
+                errno.EEXIST, "it is not a file; give a new name", os.fspath(path)
+            )
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with _part(target.parent) as part:
+            new = part / target.name
+            yield new
+            _sync([new])
+            if target.exists():
+                shutil.copymode(target, new)
+            new.replace(target)
+
+
+@contextmanager
+def whole_folder(path: str | os.PathLike[str], own: Iterable[str] = ()) -> Iterator[Path]:
+    """An empty folder whose files are in `path` in the end, all of them or none.
+
+    A folder that is there must be empty, or the caller's, who names in `own` the files in it that
+    are gone or replaced in the end; all others stay. OSError names `path`.
+    """
+    target = Path(os.path.realpath(path))
+    with _naming(path):
+        there = target.exists()
+        if there and not own:
+            _check_empty(target)
+        home = target if there else target.parent
+        home.mkdir(parents=True, exist_ok=True)
+        with _part(home) as part:
+            new = part / NEW
+            new.mkdir()
+            yield new
+            _sync(new / name for name in _files(new) if not (new / name).is_symlink())
+            if not there:
+                new.rename(target)
+                return
+            with locked(target, "commit", wait=True):
+                _mend(target)
+                if not own:
+                    _check_empty(target)
+                _commit(part, own)
+
+
+def mend(folder: Path) -> None:
+    """Ends what killed processes were writing in the folder: whole or not at all."""
+    if folder.is_dir() and _parts(folder):
+        with locked(folder, "commit", wait=True):
+            _mend(folder)
+
+
+@contextmanager
+def locked(folder: Path, name: str, wait: bool = False) -> Iterator[bool]:
+    """Whether this process alone has a folder's lock of that name, until the block ends or it dies.
+
+    Where the file system has no locks, everybody has it.
+    """
+    mark = folder / f"{LOCK}{name}"
+    while True:
+        with suppress(FileExistsError):
+            mark.mkdir()
+        with _holding(mark, wait, unlockable=True) as mine:
+            if not mine and (wait or not mark.exists()):
+                # whoever had it took the mark away
+                continue
+            try:
+                yield mine
+            finally:
+                if mine:
+                    # before the lock goes, or it would be the mark of another
+                    with suppress(OSError):
+                        mark.rmdir()
+            return
+
+
+@contextmanager
+def _part(folder: Path) -> Iterator[Path]:
+    _mend_once(folder)
+    while True:
+        part = folder / f"{PART}{secrets.token_hex(8)}"
+        part.mkdir()
+        with _holding(part, unlockable=True) as mine:
+            # a process that mends may have come between
+            if mine:
+                try:
+                    yield part
+                finally:
+                    _settle(part)
+                return
+
+
+@functools.cache
+def _mend_once(folder: Path) -> None:
+    """Once in a process: looking through a large folder for each of its files would take long."""
+    mend(folder)
+
+
+def _parts(folder: Path) -> list[Path]:
+    """The parts in a folder that are this user's."""
+    with os.scandir(folder) as entries:
+        return [
+            Path(entry.path)
+            for entry in entries
+            if entry.name.startswith(PART)
+            and entry.is_dir(follow_symlinks=False)
+            and (fcntl is None or entry.stat(follow_symlinks=False).st_uid == os.geteuid())
+        ]
+
+
+def _mend(folder: Path) -> None:
+    for part in _parts(folder):
+        with _holding(part, unlockable=False) as mine:
+            if mine:
+                _settle(part)
+
+
+def _commit(part: Path, own: Iterable[str]) -> None:
+    """Puts the files of a part into its folder, and those that are `own` away; all or none."""
+    folder = part.parent
+    names = _files(part / NEW)
+    aside = [folder / name for name in dict.fromkeys([*map(Path, own), *names])]
+    moves = [
+        *((path, part / OLD / path.relative_to(folder)) for path in aside if _is_file(path)),
+        (part / NEW, part / PLACING),
+        *((part / PLACING / name, folder / name) for name in names),
+    ]
+    done: list[tuple[Path, Path]] = []
     try:
-        yield part
-        part.replace(path)
+        for source, to in moves:
+            _move(source, to)
+            done.append((source, to))
+    except BaseException:
+        for source, to in reversed(done):
+            _move(to, source)
+        raise
+    for path in aside:
+        if path.parent != folder:
+            with suppress(OSError):
+                path.parent.rmdir()
+
+
+def _settle(part: Path) -> None:
+    """Removes a part, after a commit that was cut off: on to its end, or back before `placing`."""
+    source = part / (PLACING if (part / PLACING).is_dir() else OLD)
+    # what cannot be moved stays for another time
+    with suppress(OSError):
+        for name in _files(source):
+            _move(source / name, part.parent / name)
+        # first, for without `placing` these would be moved back
+        if (part / OLD).is_dir():
+            shutil.rmtree(part / OLD)
+        shutil.rmtree(part)
+
+
+def _move(source: Path, to: Path) -> None:
+    to.parent.mkdir(parents=True, exist_ok=True)
+    os.replace(source, to)
+
+
+def _files(folder: Path) -> list[Path]:
+    """The files in a folder and below, relative to it."""
+    return [path.relative_to(folder) for path in folder.rglob("*") if _is_file(path)]
+
+
+def _is_file(path: Path) -> bool:
+    return path.is_symlink() or path.is_file()
+
+
+def _check_empty(folder: Path) -> None:
+    if not folder.is_dir() or any(not name.startswith((PART, LOCK)) for name in os.listdir(folder)):
+        raise FileExistsError(errno.EEXIST, "it is there already; give a new name", str(folder))
+
+
+def _sync(files: Iterable[Path]) -> None:
+    """Has the bytes on the disk before a name leads to them."""
+    for file in files:
+        # Windows syncs what is open for writing alone
+        descriptor = os.open(file, os.O_RDWR if os.name == "nt" else os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+@contextmanager
+def _naming(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Has errors name the path that the user knows, not where it is being written."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is not None and (error.filename is None or PART in str(error.filename)):
+            error.filename, error.filename2 = os.fspath(path), None
+        raise
+
+
+@contextmanager
+def _holding(path: Path, wait: bool = False, *, unlockable: bool) -> Iterator[bool]:
+    """Whether this process got the lock on a folder, `unlockable` where there are no locks."""
+    if fcntl is None:
+        yield unlockable
+        return
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    except FileNotFoundError:
+        yield False
+        return
+    _held.add(descriptor)
+    try:
+        yield _flock(path, descriptor, wait, unlockable)
     finally:
-        part.unlink(missing_ok=True)
+        _held.remove(descriptor)
+        os.close(descriptor)
+
+
+def _flock(path: Path, descriptor: int, wait: bool, unlockable: bool) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except BlockingIOError:
+        return False
+    except OSError:
+        return unlockable
+    # whoever had it before may have removed the folder
+    return path.exists() and os.path.samestat(os.stat(path), os.fstat(descriptor))

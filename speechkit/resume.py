@@ -1,6 +1,8 @@
 """The folder of a run: what an interrupted run needs to go on bit by bit."""
 
 import json
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from textwrap import shorten
@@ -8,21 +10,27 @@ from typing import Any, TypeVar
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from speechkit.checkpoint import mend_folder, read_tensors, whole_folder, write_model
+from speechkit.checkpoint import (
+    TRAINING,
+    model_folder,
+    read_tensors,
+    write_model,
+    write_tensors,
+)
 from speechkit.component import Spec
 from speechkit.config import from_dict, to_dict, write_json
 from speechkit.errors import TrainingError
-from speechkit.files import whole_file
+from speechkit.files import locked, mend, whole_file
+from speechkit.journal import FILE
 from speechkit.models import Model
 from speechkit.processes import gathered, spread_as, whole
 from speechkit.untrusted import UntrustedError, parse_json, read_json
 
 T = TypeVar("T")
 
-LAST, BEST, TRAINING = "last", "best", "training"
+LAST, BEST = "last", "best"
 RUN = "run.json"
 
 
@@ -43,19 +51,62 @@ class Loop:
     scaler: dict[str, int | float] = field(default_factory=dict)
 
 
-def open_folder(out: Path, resume: bool) -> bool:
-    """Mends what a killed process left in the folder; whether there is a state to go on from.
+@contextmanager
+def open_folder(out: Path, resume: bool, fabric: Any) -> Iterator[bool]:
+    """The folder is this run's alone in the block; whether there is a state to go on from.
 
-    TrainingError where there is a run already and `resume` is not asked for, or none and it is.
+    Before anything is changed, TrainingError where another process trains there, where there is a
+    run already and `resume` is not asked for, or none and it is.
     """
-    for name in (LAST, BEST):
-        mend_folder(out / name)
-    started = (out / LAST).is_dir()
-    if resume and not (out / RUN).is_file():
+    with ExitStack() as stack:
+        with fabric.rank_zero_first():
+            if fabric.is_global_zero:
+                stack.enter_context(_taken(out, resume))
+            started = (out / LAST).is_dir()
+        yield started
+
+
+@contextmanager
+def _taken(out: Path, resume: bool) -> Iterator[None]:
+    there = out.is_dir()
+    if resume and not there:
         raise TrainingError(f"{out} holds no run to resume; leave out --resume")
-    if started and not resume:
+    out.mkdir(parents=True, exist_ok=True)
+    try:
+        with locked(out, "run") as mine:
+            if not mine:
+                raise TrainingError(
+                    f"{out} is in use, another process trains there; wait for it or choose another "
+                    "--out"
+                )
+            _check_files(out, resume)
+            for folder in (out, out / LAST, out / LAST / TRAINING, out / BEST):
+                mend(folder)
+            yield
+    finally:
+        if not there:
+            # of a run that ended before it wrote anything
+            with suppress(OSError):
+                out.rmdir()
+
+
+def _check_files(out: Path, resume: bool) -> None:
+    """Raises TrainingError where a run would write over what is not its own."""
+    begun = (out / RUN).is_file()
+    if resume and not begun:
+        raise TrainingError(f"{out} holds no run to resume; leave out --resume")
+    if not resume and begun:
         raise TrainingError(f"{out} holds a run already; add --resume or choose another --out")
-    return started
+    if not begun:
+        foreign: tuple[str, ...] = (LAST, BEST, FILE)
+    else:
+        foreign = () if (out / LAST).is_dir() else (BEST,)
+    for name in foreign:
+        if (out / name).exists():
+            raise TrainingError(
+                f"{out} holds {name} of no run that could go on; move it away or choose another "
+                "--out"
+            )
 
 
 def read_run(out: Path, kind: type[T]) -> T:
@@ -140,12 +191,12 @@ def write_training(
     `learners` are the methods that have weights. Every process takes part and the first one writes.
     """
     weights, learnt = (
-        {name: whole(value).contiguous() for name, value in module.state_dict().items()}
+        {name: whole(value) for name, value in module.state_dict().items()}
         for module in (model, learners)
     )
     state = optimizer.state_dict()
     flat = {
-        f"{index}/{name}": whole(value).contiguous()
+        f"{index}/{name}": whole(value)
         for index, values in state["state"].items()
         for name, value in values.items()
         if isinstance(value, Tensor)
@@ -155,15 +206,15 @@ def write_training(
         return
     loop.scaler = fabric.strategy.precision.state_dict()
     groups = json.dumps(state["param_groups"])
-    with whole_folder(path) as folder:
+    with model_folder(path) as folder:
         write_model(average, folder)
         training = folder / TRAINING
         training.mkdir()
-        save_file(weights, training / "weights.safetensors")
+        write_tensors(training / "weights.safetensors", weights)
         if learnt:
-            save_file(learnt, training / "methods.safetensors")
-        save_file(flat, training / "optimizer.safetensors", {"groups": groups})
-        save_file(generators, training / "rng.safetensors")
+            write_tensors(training / "methods.safetensors", learnt)
+        write_tensors(training / "optimizer.safetensors", flat, {"groups": groups})
+        write_tensors(training / "rng.safetensors", generators)
         write_json(training / "loop.json", asdict(loop))
 
 

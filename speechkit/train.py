@@ -166,16 +166,15 @@ def fit(run: Run, out: Path | str, resume: bool = False, device: str = "auto") -
     with `resume`, bit by bit as if they had not been (same machine, thread and process count).
     """
     fabric = launch(device, run.precision, run.strategy, run.devices, run.nodes)
-    with one_line_failures(fabric):
-        return _fit(run, Path(out), resume, fabric)
+    out = Path(out)
+    with one_line_failures(fabric), open_folder(out, resume, fabric) as started:
+        return _fit(run, out, started, fabric)
 
 
 def _fit(run: Run, out: Path, resume: bool, fabric: Any) -> dict[str, float]:
     # the first process evaluates, writes and tells the hooks; each reads, and draws its own numbers
     first, many = fabric.is_global_zero, fabric.world_size > 1
     hook = registry().hook
-    with fabric.rank_zero_first():
-        resume = open_folder(out, resume)
     before = read_run(out, Run) if resume else run
     changed = changed_settings(out, before, run)
     keep_freed_memory()

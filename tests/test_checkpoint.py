@@ -1,7 +1,9 @@
 """Model folders: what is saved comes back, and what is damaged is named."""
 
 import json
+import multiprocessing
 import os
+import resource
 import stat
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from speechkit import card, checkpoint
-from speechkit.checkpoint import CONFIG, WEIGHTS, find, load, save, whole_folder
+from speechkit.checkpoint import CONFIG, WEIGHTS, find, load, save
 from speechkit.component import Component
 from speechkit.errors import CheckpointError, PluginError, SpeechkitError
 from speechkit.hookspecs import hookimpl
@@ -232,14 +234,6 @@ def test_a_failed_save_leaves_what_was_there(
     assert torch.equal(scores(load(folder)), before)
 
 
-def test_a_folder_appears_only_once_it_is_whole(tmp_path: Path) -> None:
-    with whole_folder(tmp_path / "a" / "model") as inside:
-        (inside / CONFIG).write_text("{}")
-        assert not (tmp_path / "a" / "model").exists()
-    assert [path.name for path in (tmp_path / "a" / "model").iterdir()] == [CONFIG]
-    assert [path.name for path in (tmp_path / "a").iterdir()] == ["model"]
-
-
 @pytest.mark.parametrize("kind", ["file", "folder"])
 def test_what_is_no_model_is_never_overwritten(model: Model, tmp_path: Path, kind: str) -> None:
     path = tmp_path / "precious"
@@ -251,6 +245,66 @@ def test_what_is_no_model_is_never_overwritten(model: Model, tmp_path: Path, kin
     with pytest.raises(CheckpointError, match="exists and is not a model folder"):
         save(model, path)
     assert note.read_text() == "keep me"
+
+
+@pytest.mark.parametrize("config", ['{"name": "my app"}', '{"format": 1}', "[1]", "{", ""])
+def test_a_folder_with_another_config_is_never_overwritten(
+    model: Model, tmp_path: Path, config: str
+) -> None:
+    (tmp_path / "src").mkdir()
+    texts = {tmp_path / "src" / "t.txt": "x", tmp_path / CONFIG: config}
+    for path, text in texts.items():
+        path.write_text(text)
+    with pytest.raises(CheckpointError, match="exists and is not a model folder"):
+        save(model, tmp_path)
+    assert {path: path.read_text() for path in tmp_path.rglob("*") if path.is_file()} == texts
+
+
+def test_what_others_put_into_a_model_folder_stays(nets: dict[str, Net], folder: Path) -> None:
+    others = [folder / name for name in (".git/HEAD", "data.csv", "README.md", "card.json")]
+    for path in others:
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("mine")
+    other = build(nets["ctc"], seed=1)
+    save(other, folder)
+    assert [path.read_text() for path in others] == ["mine"] * 4
+    assert torch.equal(scores(load(folder)), scores(other))
+    save(other, folder, card.ModelCard(purpose="reads letters"))
+    assert card.read_card(folder) == card.ModelCard(purpose="reads letters")
+    assert [path.read_text() for path in others[:3]] == ["mine"] * 3
+
+
+def test_a_full_disk_is_an_error_of_the_system_and_the_old_model_stays(
+    nets: dict[str, Net], folder: Path
+) -> None:
+    before = {path: path.read_bytes() for path in folder.iterdir()}
+
+    def save_with_little_space() -> None:
+        # a limit on the size of files, which fails as a full disk does
+        resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))
+        for path in (folder, folder.parent / "new"):
+            with pytest.raises(OSError, match="File too large") as caught:
+                save(build(nets["ctc"], seed=1), path)
+            assert caught.value.filename == str(path)
+
+    process = multiprocessing.get_context("fork").Process(target=save_with_little_space)
+    process.start()
+    process.join()
+    assert process.exitcode == 0
+    assert {path: path.read_bytes() for path in folder.iterdir()} == before
+    assert list(folder.parent.iterdir()) == [folder]
+
+
+def test_weights_are_as_open_as_the_config(folder: Path) -> None:
+    weights, config = (os.stat(folder / name).st_mode for name in (WEIGHTS, CONFIG))
+    assert stat.S_IMODE(weights) == stat.S_IMODE(config)
+
+
+def test_weights_that_cannot_be_opened_say_why(folder: Path) -> None:
+    (folder / WEIGHTS).unlink()
+    (folder / WEIGHTS).mkdir()
+    with pytest.raises(CheckpointError, match=r"cannot be read: Is a directory"):
+        load(folder)
 
 
 def test_an_empty_folder_may_become_a_model(model: Model, tmp_path: Path) -> None:

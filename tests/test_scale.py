@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor
 
-from speechkit.checkpoint import load, mend_folder
+from speechkit.checkpoint import load
 from speechkit.config import to_dict, write_json
 from speechkit.data import read_manifest
 from speechkit.errors import TrainingError
@@ -190,17 +190,6 @@ def test_a_run_killed_at_random_moments_is_as_one_that_was_not(
         logged = {row["step"]: row["loss"] for row in figures(out) if "loss" in row}
         seen = {event.step: event.value for event in board.Scalars("loss")}
         assert seen == pytest.approx(logged)
-
-
-def test_a_folder_that_was_being_replaced_is_mended(tmp_path: Path) -> None:
-    for name, text in (("old", "1"), ("new", "2")):
-        folder = tmp_path / ".last.x1" / name
-        folder.mkdir(parents=True)
-        (folder / "config.json").write_text(text)
-    (tmp_path / ".last.x2" / "new").mkdir(parents=True)
-    mend_folder(tmp_path / "last")
-    assert (tmp_path / "last" / "config.json").read_text() == "2"
-    assert [path.name for path in tmp_path.iterdir()] == ["last"]
 
 
 def test_a_line_that_was_being_written_is_dropped(run: Run, tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from speechkit.cli.options import Json, complete_component, complete_kind
 from speechkit.cli.output import pairs, say, show
 from speechkit.component import did_you_mean
 from speechkit.errors import ComponentError, PluginError
+from speechkit.files import whole_folder
 from speechkit.plugins import CORE
 
 if TYPE_CHECKING:
@@ -115,11 +116,12 @@ def new_plugin(
         raise PluginError(f"{CORE!r} is the built-in plugin; add --name with another name")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise PluginError(f"{folder} is there already; give the name of a new folder")
-    for source in sorted(TEMPLATE.rglob("*")):
-        if source.is_file() and source.suffix != ".pyc":
-            target = folder / str(source.relative_to(TEMPLATE)).replace(ACME, name)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_text(source.read_text(encoding="utf-8").replace(ACME, name), "utf-8")
+    with whole_folder(folder) as part:
+        for source in sorted(TEMPLATE.rglob("*")):
+            if source.is_file() and source.suffix != ".pyc":
+                target = part / str(source.relative_to(TEMPLATE)).replace(ACME, name)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                target.write_text(source.read_text(encoding="utf-8").replace(ACME, name), "utf-8")
     say(f"plugin {name} in {folder}; next: pip install -e {folder}; speechkit plugins check {name}")
 
 

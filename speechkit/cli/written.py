@@ -32,14 +32,20 @@ Out = Annotated[
 
 
 def check(audio: Sequence[Path], form: Format, out: Path | None) -> None:
-    """Raises ConfigError where the transcripts of `audio` would run into each other."""
+    """Raises ConfigError where a transcript would take the place of another file."""
     if out is None and form in ONE_FILE and len(audio) > 1:
         raise ConfigError(
             f"{form} holds one recording and was given {len(audio)}; write them to --out FOLDER"
         )
+    if out is None:
+        return
     name, count = Counter(_file_name(path, form) for path in audio).most_common(1)[0]
-    if out is not None and count > 1:
+    if count > 1:
         raise ConfigError(f"{count} recordings would be written to {out / name}; rename one")
+    for path in audio:
+        # what a person wrote down often lies beside a recording
+        if (file := out / _file_name(path, form)).exists():
+            raise ConfigError(f"{file} is there already; move it or name another --out")
 
 
 def write(

@@ -1,12 +1,12 @@
 """Getting a public corpus: from a folder at hand, or from its official address."""
 
-import shutil
 import tarfile
 import urllib.error
 import urllib.request
 from pathlib import Path
 
 from speechkit.errors import AudioError
+from speechkit.files import whole_folder
 
 
 def download(url: str, folder: Path) -> Path:
@@ -14,20 +14,15 @@ def download(url: str, folder: Path) -> Path:
     target = folder / Path(url).name.partition(".tar")[0]
     if target.is_dir():
         return target
-    folder.mkdir(parents=True, exist_ok=True)
-    archive = folder / f".{Path(url).name}.part"
-    unpacked = folder / f".{target.name}.part"
     try:
-        with urllib.request.urlopen(url) as response, archive.open("wb") as file:
-            shutil.copyfileobj(response, file)
-        with tarfile.open(archive) as tar:
+        with (
+            whole_folder(target) as unpacked,
+            urllib.request.urlopen(url) as response,
+            tarfile.open(fileobj=response, mode="r|*") as tar,
+        ):
             tar.extractall(unpacked, filter="data")
-        unpacked.rename(target)
     except (urllib.error.URLError, tarfile.TarError, OSError) as error:
         raise AudioError(
             f"cannot get {url}: {error}; fetch it yourself and give its folder as the source"
         ) from error
-    finally:
-        archive.unlink(missing_ok=True)
-        shutil.rmtree(unpacked, ignore_errors=True)
     return target

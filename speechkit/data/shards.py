@@ -9,7 +9,6 @@ import io
 import json
 import math
 import random
-import shutil
 import tarfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -21,6 +20,7 @@ import soundfile
 from speechkit.data.audio import audio_duration_s, read_audio
 from speechkit.data.manifest import Utterance, parse_row, row_of
 from speechkit.errors import AudioError, ManifestError
+from speechkit.files import whole_folder
 
 COPIED = (".flac", ".opus", ".ogg", ".mp3")
 """Files that are put into a shard as they are; of others, and of parts, FLAC of 16 bits is made."""
@@ -69,18 +69,11 @@ def write_shards(utterances: Sequence[Utterance], out: Path, hours_per_shard: fl
     rows = random.Random(0).sample(utterances, len(utterances))
     count = math.ceil(sum(u.duration_s for u in rows) / 3600 / hours_per_shard)
     count = min(max(count, 1), len(rows))
-    out.parent.mkdir(parents=True, exist_ok=True)
-    part = out.with_name(f".{out.name}.part")
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir()
-    try:
+    with whole_folder(out) as part:
         for number in range(count):
             with tarfile.open(part / f"shard-{number:05}.tar", "w") as tar:
                 for index in range(number, len(rows), count):
                     _add_utterance(tar, f"{index:09}", rows[index])
-        part.rename(out)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
     return sorted(out.iterdir())
 
 

@@ -1,7 +1,5 @@
 """Models as files that run elsewhere: written by an exporter, run, and kept only if they agree."""
 
-import os
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +10,7 @@ from speechkit.component import Spec
 from speechkit.data import Utterance, read_audio
 from speechkit.errors import CheckpointError, ConfigError
 from speechkit.export.graph import Example
+from speechkit.files import whole_file
 from speechkit.models import Model
 from speechkit.models.model import refuse_prepared
 from speechkit.plugins import registry
@@ -51,11 +50,8 @@ def export(
     path = Path(path)
     if path.is_dir():
         raise CheckpointError(f"{path} is a folder; give the name of a file to write")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
-        whole = Path(folder) / path.name
-        difference = write(model, example_of(model, audio), whole)
-        os.replace(whole, path)
+    with whole_file(path) as part:
+        difference = write(model, example_of(model, audio), part)
     return Exported(path, path.stat().st_size, difference)
 
 

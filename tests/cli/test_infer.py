@@ -138,6 +138,16 @@ def test_recordings_that_would_run_into_each_other_are_refused(
     assert not (tmp_path / "out").exists()
 
 
+def test_a_transcript_takes_no_file_s_place(
+    cli: Cli, models: Path, sounds: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "low.txt").write_text("what was said")
+    ended = cli("transcribe", models / "letters", sounds / "low.wav", "--out", tmp_path)
+    assert ended.code == 1
+    assert "low.txt is there already; move it or name another --out" in ended.err
+    assert (tmp_path / "low.txt").read_text() == "what was said"
+
+
 def test_a_decoder_that_is_not_there_is_one_error(cli: Cli, models: Path, sounds: Path) -> None:
     ended = cli("transcribe", models / "letters", sounds / "low.wav", "--decoder", "gredy")
     assert (ended.code, ended.out) == (1, "")
