@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
+from pydantic import TypeAdapter
 from torch import Tensor
 
 from speechkit.decode.fusion import (
@@ -49,6 +50,9 @@ class BeamState(NamedTuple):
 
     stable: tuple[int, ...]
     beams: tuple[Hypothesis, ...]
+
+
+_STATE = TypeAdapter(BeamState)
 
 
 class BeamCTC:
@@ -131,15 +135,19 @@ class BeamCTC:
         return decode(state.stable, self.labels)
 
     def restore(self, values: Sequence[Any]) -> BeamState:
-        """The state from its nested lists, as JSON stores it."""
-        stable, beams = values
-        return BeamState(
-            tuple(stable),
-            tuple(
-                Hypothesis(tuple(tail), blank, label, bonus, key, parent, (tuple(words), word))
-                for tail, blank, label, bonus, key, parent, (words, word) in beams
-            ),
-        )
+        """The state from its nested lists, as JSON stores it; ValueError for other data."""
+        state: BeamState = _STATE.validate_python(values)
+        tails = [state.stable, *(one.tail for one in state.beams)]
+        if not state.beams or not all(0 <= i < self.blank for tail in tails for i in tail):
+            raise ValueError(f"no beams over {self.blank} labels")
+        for one in state.beams:
+            if not all(0 <= key < 2**64 for key in (one.key, one.parent)):
+                raise ValueError("keys have 64 bits")
+            # a NaN makes each comparison false
+            spoken = max(one.blank, one.label)
+            if not (np.isfinite(one.bonus) and one.blank + one.label < np.inf and spoken > -np.inf):
+                raise ValueError("a hypothesis that is not possible")
+        return state
 
     def _final_score(self, hypothesis: Hypothesis) -> float:
         spoken = np.logaddexp(hypothesis.blank, hypothesis.label)

@@ -6,6 +6,7 @@ from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 from speechkit.decode.kenlm import KenLM
 from speechkit.decode.ngram import BEGIN, END, LanguageModel, read_arpa
@@ -39,6 +40,7 @@ class Fusion:
         unk_score: float,
         boosts: Mapping[str, float],
     ) -> None:
+        self._made_with = lm, alpha, length_bonus, unk_score, boosts
         self.lm, self.alpha, self.length_bonus = lm, alpha * LN10, length_bonus
         self.unknown = self.alpha * unk_score if lm else 0.0
         self.boosts = dict(boosts)
@@ -61,6 +63,10 @@ class Fusion:
         self.extend = lru_cache(REMEMBERED)(self._extend)
         self.growing = lru_cache(REMEMBERED)(self._growing)
         self.may_be_known = lru_cache(REMEMBERED)(self._may_be_known)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # what is remembered of scores is not pickled
+        return Fusion, self._made_with
 
     @property
     def start(self) -> Context:

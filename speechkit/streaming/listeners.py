@@ -14,11 +14,13 @@ from speechkit.component import Spec
 from speechkit.confidence import Confidence
 from speechkit.decode import Decoder
 from speechkit.decode.endpoint import Endpointing, Segment, advance
-from speechkit.errors import ConfigError, StreamError
+from speechkit.errors import ConfigError, SpeechkitError, StreamError
 from speechkit.events import Event, Final, Keyword, Partial, SpeechEnd, SpeechStart
 from speechkit.models import MarbleNet, MatchboxNet, Model, QuartzNet
 from speechkit.models.net import Name
 from speechkit.plugins import registry
+from speechkit.streaming.state import check_tensor, checked, remembered
+from speechkit.text import decode
 
 SEGMENT_S = 0.63
 """What a clip-level MarbleNet hears at a time (arXiv:2010.13886)."""
@@ -67,7 +69,7 @@ class SpeechListener:
         return [self.event(edge, decided_s)] if edge else []
 
     def restore(self, values: dict[str, Any]) -> vad.Listening:
-        return vad.Listening(**values)
+        return remembered(vad.Listening, values)
 
     def event(self, edge: vad.Edge, decided_s: float) -> Event:
         """What an edge is called, and when it was."""
@@ -109,7 +111,7 @@ class KeywordListener:
         return []
 
     def restore(self, values: dict[str, Any]) -> spotting.Hearing:
-        return spotting.Hearing(**values)
+        return remembered(spotting.Hearing, values)
 
 
 @dataclass(frozen=True)
@@ -172,13 +174,19 @@ class TextListener:
         return self._ended(state, state.said, decided_s)
 
     def restore(self, values: dict[str, Any]) -> Reading:
+        kinds = {"begun": int, "segment": dict, "decoded": object, "said": str, "log_probs": Tensor}
+        reading = checked(values, kinds)
+        log_probs = reading["log_probs"]
+        check_tensor("log_probs", log_probs, torch.empty(*log_probs.shape[:1], self.blank + 1))
         try:
-            segment, decoded = Segment(**values["segment"]), self.decoder.restore(values["decoded"])
-        except (KeyError, TypeError, ValueError) as error:
+            decoded = self.decoder.restore(reading["decoded"])
+            decode(self.decoder.ids(decoded), self.decoder.labels)
+        except (SpeechkitError, IndexError, KeyError, TypeError, ValueError) as error:
             raise StreamError(
                 "this state was not made with this decoder; restore it into a stream with the same"
             ) from error
-        return Reading(**{**values, "segment": segment, "decoded": decoded})
+        segment = remembered(Segment, reading["segment"])
+        return Reading(**{**reading, "segment": segment, "decoded": decoded})
 
     def _begin(self, frame: int) -> Reading:
         """The state before the segment that begins with a frame."""

@@ -20,6 +20,7 @@ from speechkit.ops.native import load
 from speechkit.ops.separable_conv import Precision
 from speechkit.streaming.plan import FIELDS, Plan, UnplannedError
 from speechkit.streaming.planners import PLANNERS
+from speechkit.streaming.state import weights_version
 
 SOURCE = Path(__file__).with_name("native.cpp")
 _P, _I = ctypes.c_void_p, ctypes.c_int64
@@ -144,7 +145,7 @@ def native_layer(model: Model, layer: Serial, block_samples: int, key: Any) -> N
         return f"implementation {asked()!r} was asked for"
     if weight.dtype != torch.float32 or weight.device.type != "cpu":
         return f"it computes in float32 on the CPU, not {weight.dtype} on {weight.device.type}"
-    version = tuple((x.data_ptr(), _version(x)) for x in model.state_dict().values())
+    version = weights_version(model.state_dict())
     kept = _layers.setdefault(model, {})
     if key not in kept or kept[key][0] != version:
         found: NativeLayer | str
@@ -154,8 +155,3 @@ def native_layer(model: Model, layer: Serial, block_samples: int, key: Any) -> N
             found = str(error)
         kept[key] = version, found
     return kept[key][1]
-
-
-def _version(tensor: Tensor) -> int:
-    """How often a tensor was changed in place; those of inference mode do not count."""
-    return 0 if tensor.is_inference() else tensor._version

@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import product
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import torch
@@ -79,6 +79,12 @@ class SessionPool:
         self._lanes: dict[tuple[int, int, int], Lane] = {}
         self._flying: deque[Step] = deque()
         self._steps = 0
+
+    def __reduce__(self) -> NoReturn:
+        raise StreamError(
+            "a pool cannot be copied or pickled, as its steps are under way; make another pool, "
+            "or sk.stream for sessions that go through their state"
+        )
 
     def make_ready(self, rows: int | None = None) -> None:
         """Compiles and captures what steps of up to `rows` sessions need, all if None.

@@ -19,13 +19,15 @@ from speechkit.streaming.engine import NativeEngine, Samples, Scored, TorchEngin
 from speechkit.streaming.hearing import hearing
 from speechkit.streaming.listeners import clip_window_s, listener_of
 from speechkit.streaming.native import NativeLayer, native_layer
-from speechkit.streaming.state import pack, unpack
+from speechkit.streaming.state import AGAIN, Resumable, checked, pack, settings_of, unpack
 from speechkit.streaming.windowed import WindowedStream, suggested_window_s
 
 BLOCK_S = {"frame": 0.02, "clip": 0.08, "ctc": 0.08}
 """How much sound a session computes at a time, for each task: short where an answer is urgent."""
 LONGEST_PERIOD = 2000
 """Samples after which an input rate must meet the model's again: 44.1 kHz meets 16 kHz in 441."""
+PLACE = {"filled": int, "consumed": int, "finished": bool, "started": list, "listening": list}
+"""What a state holds beside the engine's tensors."""
 
 
 def stream(
@@ -52,7 +54,7 @@ def stream(
     return Stream(model, sample_rate, max_latency_s, decoder)
 
 
-class StreamBatch:
+class StreamBatch(Resumable):
     """`size` sessions in step: they share the model and each step of it, and nothing else.
 
     `latency_s` is how much sound must follow the beginning of a frame before its score is out.
@@ -70,6 +72,7 @@ class StreamBatch:
     ) -> None:
         if size < 1:
             raise StreamError(f"a batch of {size} sessions; give at least 1")
+        self._made_with = model, size, sample_rate, max_latency_s, decoder
         self.model = model
         self.size = size
         self.sample_rate = model.sample_rate if sample_rate is None else sample_rate
@@ -148,16 +151,25 @@ class StreamBatch:
                 "started": self._started,
                 "listening": self._hearing.states,
             },
+            settings_of(self.model, self.sample_rate),
         )
 
     @state.setter
     def state(self, stored: dict[str, Tensor]) -> None:
-        tensors, plain = unpack(stored, self._engine.tensors())
+        settings = settings_of(self.model, self.sample_rate)
+        tensors, plain = unpack(stored, self._engine.tensors(), settings)
+        values = checked(plain, PLACE)
+        filled, consumed = values["filled"], values["consumed"]
+        started, listening = values["started"], values["listening"]
+        rows_fit = len(started) == len(listening) == self.size
+        if not (rows_fit and 0 <= filled < self.block_samples) or not all(
+            isinstance(at, int) and 0 <= at <= consumed for at in started
+        ):
+            raise StreamError(f"the state is damaged: it counts wrongly; {AGAIN}")
         # first what may refuse
-        self._hearing.states = plain["listening"]
-        self._engine.restore(tensors, plain["filled"])
-        self._consumed = plain["consumed"]
-        self._finished, self._started = plain["finished"], plain["started"]
+        self._hearing.states = listening
+        self._engine.restore(tensors, filled)
+        self._consumed, self._finished, self._started = consumed, values["finished"], started
 
     def _heard(self, scored: Scored | None, samples_each: int) -> list[list[Event]]:
         """The events of blocks of scores, each of which took so many samples."""
@@ -178,7 +190,7 @@ class StreamBatch:
         return (self._consumed - self._started[row]) / self.sample_rate
 
 
-class Stream:
+class Stream(Resumable):
     """One session; `feed` any number of samples at a time, then `finish`.
 
     `latency_s` is how much sound must follow the beginning of a frame before its score is out.
@@ -194,6 +206,7 @@ class Stream:
         max_latency_s: float = 5.0,
         decoder: Decoder | Name | None = None,
     ) -> None:
+        self._made_with = model, sample_rate, max_latency_s, decoder
         self._batch = StreamBatch(model, 1, sample_rate, max_latency_s, decoder)
         self.model, self.sample_rate = model, self._batch.sample_rate
         self.latency_s = self._batch.latency_s

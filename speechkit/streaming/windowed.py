@@ -1,6 +1,7 @@
 """The approximate stream for models that read whole utterances: a window run again and again."""
 
 from dataclasses import asdict
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,8 +16,17 @@ from speechkit.models import Model
 from speechkit.models.net import Name
 from speechkit.samples import as_samples
 from speechkit.streaming.listeners import clip_window_s, listener_of
-from speechkit.streaming.state import pack, unpack
+from speechkit.streaming.state import AGAIN, Resumable, checked, pack, settings_of, unpack
 from speechkit.units import Seconds, to_samples
+
+PLACE = {
+    "held": int,
+    "consumed": int,
+    "given_frames": int,
+    "finished": bool,
+    "listening": dict,
+}
+"""What a state holds beside the window."""
 
 
 def suggested_window_s(model: Model) -> float:
@@ -24,7 +34,7 @@ def suggested_window_s(model: Model) -> float:
     return clip_window_s(model) or 8.0
 
 
-class WindowedStream:
+class WindowedStream(Resumable):
     """An approximate session: every `hop_s` the last `window_s` seconds are run anew.
 
     Each run gives the frames that follow those already given and end `right_s` before the window's
@@ -46,6 +56,7 @@ class WindowedStream:
         hop_s: float | None = None,
         decoder: Decoder | Name | None = None,
     ) -> None:
+        self._made_with = model, sample_rate, window_s, right_s, hop_s, decoder
         if right_s is None:
             right_s = 0 if model.per_clip else window_s / 4
         if hop_s is None:
@@ -112,16 +123,26 @@ class WindowedStream:
                 "finished": self._finished,
                 "listening": asdict(self._listening),
             },
+            self._settings,
         )
 
     @state.setter
     def state(self, stored: dict[str, Tensor]) -> None:
-        tensors, plain = unpack(stored, {"window": torch.from_numpy(self._window)})
+        like = {"window": torch.from_numpy(self._window)}
+        tensors, plain = unpack(stored, like, self._settings)
+        values = checked(plain, PLACE)
+        if not 0 <= values["held"] <= min(len(self._window), values["consumed"]):
+            raise StreamError(f"the state is damaged: it counts wrongly; {AGAIN}")
         # first what may refuse
-        self._listening = self._listener.restore(plain["listening"])
+        self._listening = self._listener.restore(values["listening"])
         self._window = tensors["window"].numpy()
-        self._held, self._consumed = plain["held"], plain["consumed"]
-        self._given_frames, self._finished = plain["given_frames"], plain["finished"]
+        self._held, self._consumed = values["held"], values["consumed"]
+        self._given_frames, self._finished = values["given_frames"], values["finished"]
+
+    @property
+    def _settings(self) -> dict[str, Any]:
+        seconds = {"window": [self.window_s, self.right_s, self.hop_s]}
+        return {**settings_of(self.model, self.sample_rate), **seconds}
 
     def _check_open(self) -> None:
         if self._finished:

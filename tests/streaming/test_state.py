@@ -1,0 +1,207 @@
+"""A state is taken whole and from a session of the same settings, or refused in one line."""
+
+import copy
+import itertools
+import json
+import pickle
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+import torch
+from safetensors.torch import load, save
+from torch import Tensor
+
+import speechkit as sk
+from speechkit.decode.beam import BeamCTC
+from speechkit.errors import StreamError
+from speechkit.events import Event
+from speechkit.models import Model, Net
+from speechkit.streaming import StreamBatch
+from speechkit.streaming.state import DIGEST_BYTES, SESSION, seal
+
+Session = sk.streaming.Stream | sk.streaming.WindowedStream
+RATE = 16000
+
+
+def sound(samples: int = 8000, seed: int = 0) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.rand(samples, generator=generator) * 2 - 1
+
+
+def make(net: Net, **options: object) -> Session:
+    return sk.stream(sk.build(net).eval(), **options)
+
+
+def rest_of(session: Session, samples: Tensor) -> list[Event]:
+    return session.feed(samples) + session.finish()
+
+
+@pytest.fixture(params=["frame", "fixed", "clip", "ctc", "beam", "hotwords", "windowed", "8 kHz"])
+def session(request: pytest.FixtureRequest, nets: dict[str, Net]) -> Session:
+    """Each kind of session, in the middle of a sound."""
+    kinds: dict[str, Callable[[], Session]] = {
+        "frame": lambda: make(nets["frame"]),
+        "fixed": lambda: make(replace(nets["frame"], frontend="log_mel:n_mels=16,normalize=fixed")),
+        "clip": lambda: make(nets["clip"]),
+        "ctc": lambda: make(nets["ctc"]),
+        "beam": lambda: make(nets["ctc"], decoder="beam:beam=4"),
+        "hotwords": lambda: make(
+            nets["ctc"], decoder=BeamCTC(nets["ctc"].labels, beam=4, hotwords=["hi"])
+        ),
+        "windowed": lambda: make(nets["ctc"], window_s=0.4),
+        "8 kHz": lambda: make(nets["frame"], sample_rate=8000),
+    }
+    made = kinds[request.param]()
+    made.feed(sound())
+    return made
+
+
+@pytest.mark.parametrize(
+    "again", [copy.copy, copy.deepcopy, lambda x: pickle.loads(pickle.dumps(x))]
+)
+def test_a_copy_goes_on_with_the_same_numbers(
+    session: Session, again: Callable[[Session], Session]
+) -> None:
+    later, other = sound(seed=1), again(session)
+    again(session).feed(later)  # what one copy does must not matter to another
+    assert rest_of(other, later) == rest_of(session, later)
+    for one, two in zip(session.state.values(), other.state.values(), strict=True):
+        assert torch.equal(one, two)
+
+
+def test_a_copy_shares_the_model_and_a_pickle_does_not(nets: dict[str, Net]) -> None:
+    one = make(nets["frame"])
+    assert copy.deepcopy(one).model is one.model
+    assert pickle.loads(pickle.dumps(one)).model is not one.model
+
+
+def test_a_batch_is_copied_with_its_rows(nets: dict[str, Net]) -> None:
+    batch = StreamBatch(sk.build(nets["frame"]).eval(), 3)
+    batch.feed(sound(3 * 4000).view(3, -1))
+    other, later = pickle.loads(pickle.dumps(batch)), sound(3 * 4000, seed=1).view(3, -1)
+    assert other.feed(later) + other.finish() == batch.feed(later) + batch.finish()
+    assert torch.equal(other.scores, batch.scores)
+
+
+def test_a_model_is_copied_and_pickled_with_the_same_numbers(net: Net) -> None:
+    model, x = sk.build(net).eval(), sound()[None]
+    for made in (model, sk.prepare(model)):
+        for other in (copy.deepcopy(made), pickle.loads(pickle.dumps(made))):
+            with torch.inference_mode():
+                assert torch.equal(other(x).scores, made(x).scores)
+
+
+def test_a_pool_says_that_it_is_not_copied(nets: dict[str, Net]) -> None:
+    pool = sk.SessionPool(sk.build(nets["frame"]).eval(), 2)
+    for again in (copy.deepcopy, pickle.dumps):
+        with pytest.raises(StreamError, match=r"a pool cannot be copied or pickled.*sk\.stream"):
+            again(pool)
+
+
+def test_every_flipped_bit_is_seen(session: Session) -> None:
+    state = session.state
+    for name, tensor in state.items():
+        if tensor.numel():
+            damaged = {other: x.clone() for other, x in state.items()}
+            damaged[name].view(-1).view(torch.uint8)[-1] ^= 1
+            with pytest.raises(StreamError, match="does not agree with its digest"):
+                session.state = damaged
+    for lost in state:
+        rest = {name: tensor for name, tensor in state.items() if name != lost}
+        with pytest.raises(StreamError, match=r"digest|missing"):
+            session.state = rest
+    session.state = load(save(state))
+
+
+def plain_of(state: dict[str, Tensor]) -> dict:
+    return json.loads(bytes(state[SESSION].tolist())[DIGEST_BYTES:])
+
+
+def sealed(state: dict[str, Tensor], data: object) -> dict[str, Tensor]:
+    rest = {name: tensor for name, tensor in state.items() if name != SESSION}
+    return seal(rest, json.dumps(data).encode())
+
+
+def test_a_state_with_a_right_digest_must_fit_all_the_same(session: Session) -> None:
+    state, later = session.state, sound(400, seed=1)
+    expected = rest_of(copy.copy(session), later)
+
+    def damage(data: object, path: tuple[object, ...], value: object) -> object:
+        if not path:
+            return value
+        made = copy.copy(data)
+        made[path[0]] = damage(data[path[0]], path[1:], value)
+        return made
+
+    def paths(data: object) -> list[tuple[object, ...]]:
+        items = {dict: lambda: data.items(), list: lambda: enumerate(data)}.get(type(data))
+        inner = [(key, *path) for key, value in items() for path in paths(value)] if items else []
+        return [(), *inner]
+
+    data, refused = plain_of(state), 0
+    values = itertools.cycle([None, "x", [], 10**300, float("nan"), {"tensor": "y"}, True])
+    for path, value in zip(paths(data) * 3, values, strict=False):
+        one = copy.copy(session)
+        try:
+            one.state = sealed(state, damage(data, path, value))
+        except StreamError:
+            refused += 1
+            # nothing has changed
+            assert rest_of(one, later) == expected
+    assert refused > 20
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_numbers_that_are_none_are_refused(session: Session, value: float) -> None:
+    state = session.state
+    for name, tensor in state.items():
+        if tensor.is_floating_point() and tensor.numel():
+            wrong = {**state, name: torch.full_like(tensor, value)}
+            with pytest.raises(StreamError, match="holds NaN or infinity"):
+                session.state = sealed(wrong, plain_of(state))
+
+
+def test_types_and_shapes_are_those_of_the_session(nets: dict[str, Net]) -> None:
+    one = make(nets["frame"])
+    state = one.state
+    name = next(name for name in state if name != SESSION)
+    for wrong in (state[name].double(), state[name][..., :-1].contiguous()):
+        with pytest.raises(StreamError, match=f"state '{name}' is .*expected torch.float32"):
+            one.state = sealed({**state, name: wrong}, plain_of(state))
+
+
+def weights_changed(model: Model) -> Model:
+    with torch.no_grad():
+        next(model.parameters()).add_(1e-3)
+    return model
+
+
+def test_another_model_or_rate_is_named(nets: dict[str, Net]) -> None:
+    one = make(nets["frame"])
+    for other, unlike in [
+        (sk.stream(weights_changed(copy.deepcopy(one.model))), "another model"),
+        (sk.stream(one.model, 8000), "another sample_rate"),
+        (make(replace(nets["frame"], activation="silu")), "another model"),
+    ]:
+        with pytest.raises(StreamError, match=f"{unlike}; restore it into a stream of the same"):
+            other.state = one.state
+    # a session may go on by other rules
+    sk.stream(one.model.with_(postprocess={"onset": 0.9})).state = one.state
+
+
+def test_a_state_of_before_is_refused_by_name(nets: dict[str, Net]) -> None:
+    one = make(nets["frame"])
+    text = json.dumps({"filled": 0, "consumed": 0, "finished": False, "started": [0]})
+    old = {**one.state, SESSION: torch.frombuffer(bytearray(text.encode()), dtype=torch.uint8)}
+    with pytest.raises(StreamError, match="an earlier speechkit wrote this state"):
+        one.state = old
+
+
+@pytest.mark.parametrize(
+    "given",
+    [None, {}, {SESSION: 1}, {SESSION: torch.zeros(3)}, {SESSION: torch.zeros(3, device="meta")}],
+)
+def test_what_is_no_state_is_refused(nets: dict[str, Net], given: object) -> None:
+    with pytest.raises(StreamError, match="state"):
+        make(nets["frame"]).state = given
