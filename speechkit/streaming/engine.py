@@ -212,6 +212,8 @@ def rows_of(samples: Samples | Sequence[Samples], size: int) -> np.ndarray:
     """The samples of `size` sessions as float32 `[size, N]`, checked."""
     if is_sound(samples, 2) and len(samples) == size:
         return np.ascontiguousarray(samples)
+    if not isinstance(samples, Sequence) and not getattr(samples, "ndim", 0):
+        raise StreamError(f"cannot read {type(samples).__name__} as {size} rows of samples")
     rows = [as_samples(row) for row in samples]
     if len(rows) != size or len({len(row) for row in rows}) > 1:
         raise StreamError(

@@ -255,10 +255,17 @@ def test_arrays_of_any_layout_are_welcome(model: Model, recorded: None) -> None:
     whole = torch.stack(fed(sk.stream(model), torch.from_numpy(x), []))
     locked, spread = x.copy(), np.repeat(x, 2)[::2]
     locked.flags.writeable = False
-    for samples in (pcm, locked, spread, x.astype(np.float64)):
+    backwards = [y[::-1].copy()[::-1] for y in (pcm, x, x.astype(np.float64))]
+    for samples in (pcm, locked, spread, x.astype(np.float64), x.astype(">f4"), *backwards):
         stream = sk.stream(model)
         events = stream.feed(samples[:700]) + stream.feed(samples[700:]) + stream.finish()
         assert torch.equal(torch.stack(events), whole), samples.dtype
+
+
+@pytest.mark.parametrize("given", [None, np.float32(0), np.zeros(()), torch.zeros(())])
+def test_what_has_no_rows_is_one_line(model: Model, given: object) -> None:
+    with pytest.raises(StreamError, match="as 2 rows of samples"):
+        sk.StreamBatch(model, 2).feed(given)
 
 
 def test_a_state_tells_nothing_of_how_the_sound_was_cut(model: Model, recorded: None) -> None:
