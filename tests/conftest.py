@@ -16,6 +16,7 @@ from hypothesis import settings
 
 from speechkit.data import Utterance, write_manifest
 from speechkit.models import Block, MarbleNet, MatchboxNet, Net, QuartzNet
+from speechkit.ops import native
 
 torch.set_num_threads(1)
 settings.register_profile("repeatable", derandomize=True, deadline=None)
@@ -28,6 +29,13 @@ BLOCKS = (
     Block(channels=8, kernel=1, separable=False),
 )
 FRONTEND = "log_mel:n_mels=16,normalize=running"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def built_kernels() -> None:
+    """The C++ is there before a test looks at what is printed, or at the time it takes."""
+    for source in sorted(Path(native.__file__).parents[1].rglob("*.cpp")):
+        native.load(source)
 
 
 @pytest.fixture

@@ -46,10 +46,10 @@ def console() -> Console:
 
 
 class Complaints(logging.Handler):
-    """Log records as warnings of one line each."""
+    """Log records as lines, each a warning unless its `kind` says otherwise."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        complain("warning", record.getMessage())
+        complain(getattr(record, "kind", "warning"), record.getMessage())
 
 
 def show(row: Mapping[str, Any], human: RenderableType, as_json: bool) -> None:

@@ -7,13 +7,17 @@ import logging
 import os
 import platform
 import shutil
+import stat
 import subprocess
-import tempfile
+import sys
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from speechkit.errors import one_line
+from speechkit.files import locked, whole_file
 
 log = logging.getLogger(__name__)
 
@@ -67,52 +71,121 @@ def sum_type(dtype: torch.dtype) -> torch.dtype:
     return torch.promote_types(dtype, torch.float32)
 
 
+class UnbuiltError(Exception):
+    """Why there is no library, in a line."""
+
+
 @functools.cache
 def load(source: Path) -> ctypes.CDLL | str:
     """The library made of one C++ file, or in a line why there is none."""
     compiler = next(filter(None, map(shutil.which, COMPILERS)), None)
-    if compiler is None:
-        reason = f"no C++ compiler ({', '.join(COMPILERS)})"
-    else:
-        try:
-            return ctypes.CDLL(str(_built(source, compiler)))
-        except (OSError, subprocess.SubprocessError) as error:
-            said = getattr(error, "stderr", None) or str(error)
-            lines = said.strip().splitlines()
-            what = next((line for line in lines if "error" in line), lines[0])
-            reason = f"{source.parent.name}/{source.name} does not build: {what}"
-    # not a warning: a machine without a compiler is nothing that its user must mend
-    log.info("native ops are off: %s; torch's own are used", reason)
+    # a machine without a compiler is nothing that its user must mend
+    level = logging.WARNING if compiler else logging.INFO
+    try:
+        if compiler is None:
+            raise UnbuiltError(f"no C++ compiler ({', '.join(COMPILERS)})")
+        return ctypes.CDLL(str(_built(source, compiler)))
+    except (UnbuiltError, OSError) as error:
+        reason = one_line(error)
+    _tell_once(level, f"native ops are off: {reason}; torch's own are used", "warning")
     return reason
 
 
 def _built(source: Path, compiler: str) -> Path:
-    """The shared library in the cache, built if it is not there."""
+    """The shared library in the cache, built if a whole one of this user's is not there."""
     text = b"".join(path.read_bytes() for path in (source, *sorted(HEADERS.glob("*.h"))))
-    version = _run(compiler, "--version").splitlines()[0]
+    version = _run(compiler, "--version").partition("\n")[0]
+    if not version:
+        raise UnbuiltError(f"{compiler} --version prints nothing, so its libraries have no name")
     key = "\n".join((version, *FLAGS, PARALLEL, processor())).encode()
     digest = hashlib.sha256(text + key).hexdigest()[:16]
     target = cache_folder() / f"{source.parent.name}-{digest}.so"
-    if not target.exists():
-        target.parent.mkdir(parents=True, exist_ok=True)
-        flags = (*FLAGS, f"-I{HEADERS}")
-        with tempfile.TemporaryDirectory(dir=target.parent) as folder:
-            made = Path(folder) / target.name
-            try:
-                _run(compiler, *flags, PARALLEL, str(source), "-o", str(made))
-            except subprocess.CalledProcessError:
-                # some compilers come without OpenMP; one thread does as well
-                _run(compiler, *flags, str(source), "-o", str(made))
-            # whole or not at all, whoever else builds it now
-            os.replace(made, target)
+    target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if not _is_private(target.parent):
+        raise UnbuiltError(
+            f"{target.parent} belongs to others or they can write there; have SPEECHKIT_CACHE name "
+            "a folder that you alone can write"
+        )
+    if not _is_whole(target):
+        _tell_once(
+            logging.WARNING,
+            "compiling the C++ kernels once, which may take a minute; they are kept in "
+            f"{target.parent}",
+            "note",
+        )
+        # one process builds, and the others wait for it
+        with locked(target.parent, target.stem, wait=True):
+            if not _is_whole(target):
+                _build(source, compiler, target)
     return target
+
+
+def _build(source: Path, compiler: str, target: Path) -> None:
+    flags = (*FLAGS, f"-I{HEADERS}")
+    stored = target.with_suffix(".sum")
+    for bad in (target, stored):
+        bad.unlink(missing_ok=True)
+    with whole_file(target) as part:
+        try:
+            try:
+                _run(compiler, *flags, PARALLEL, str(source), "-o", str(part))
+            except UnbuiltError:
+                # some compilers come without OpenMP; one thread does as well
+                _run(compiler, *flags, str(source), "-o", str(part))
+            # a library that is none may end the process that loads it
+            if not getattr(sys, "frozen", False):
+                _run(sys.executable, "-I", "-c", TRIAL, str(part))
+        except (UnbuiltError, OSError) as error:
+            name = f"{source.parent.name}/{source.name}"
+            raise UnbuiltError(f"{name} does not build: {error}") from error
+        part.chmod(0o755)
+        made = _sum(part)
+    with whole_file(stored) as part:
+        part.write_bytes(made)
+        part.chmod(0o644)
+
+
+TRIAL = "import ctypes, sys; ctypes.CDLL(sys.argv[1])"
+
+
+def _is_whole(library: Path) -> bool:
+    """Whether a library is this user's and has the size and hash that are stored beside it."""
+    stored = library.with_suffix(".sum")
+    if not (library.is_file() and stored.is_file()):
+        return False
+    return _is_private(library) and _is_private(stored) and stored.read_bytes() == _sum(library)
+
+
+def _sum(library: Path) -> bytes:
+    content = library.read_bytes()
+    return f"{len(content)} {hashlib.sha256(content).hexdigest()}\n".encode()
+
+
+def _is_private(path: Path) -> bool:
+    """Whether this user or root alone can write a file or folder."""
+    found = path.stat()
+    # Windows has no owners here, and keeps each user's folders from the others
+    return not hasattr(os, "geteuid") or (
+        found.st_uid in (0, os.geteuid()) and not found.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+    )
+
+
+@functools.cache
+def _tell_once(level: int, message: str, kind: str) -> None:
+    """Logs what would be the same for every source."""
+    log.log(level, message, extra={"kind": kind})
 
 
 def cache_folder() -> Path:
     """`SPEECHKIT_CACHE`, else speechkit's folder in the user's cache."""
     if folder := os.environ.get("SPEECHKIT_CACHE"):
         return Path(folder)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "speechkit"
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "speechkit"
+    except RuntimeError as error:
+        raise UnbuiltError(
+            "this user has no home; have SPEECHKIT_CACHE name a folder for C++ libraries"
+        ) from error
 
 
 def processor() -> str:
@@ -126,7 +199,19 @@ def processor() -> str:
 
 
 def _run(*command: str) -> str:
-    done = subprocess.run(
-        command, check=True, capture_output=True, text=True, timeout=LONGEST_BUILD_S
-    )
-    return done.stdout
+    """What a command prints; UnbuiltError with its first complaint."""
+    try:
+        done = subprocess.run(
+            command,
+            capture_output=True,
+            stdin=subprocess.DEVNULL,
+            timeout=LONGEST_BUILD_S,
+            env={**os.environ, "LC_ALL": "C"},
+        )
+    except subprocess.TimeoutExpired as error:
+        raise TimeoutError(f"{command[0]} takes more than {LONGEST_BUILD_S} s") from error
+    if done.returncode:
+        lines = done.stderr.decode(errors="replace").strip().splitlines()
+        lines = lines or [f"{command[0]} ends with {done.returncode}"]
+        raise UnbuiltError(next((line for line in lines if "error" in line.lower()), lines[0]))
+    return done.stdout.decode(errors="replace")
