@@ -13,6 +13,8 @@ MAX_FRAMES_AT_ONCE = 2**24
 MAX_FRAMES_PER_BYTE = 8_192
 """Samples for each byte of a file that its header may promise; FLAC reaches 4,700 in silence."""
 
+MAX_HEADER_BYTES = 2**20
+"""Bytes before the sound of a WAV that comes through a pipe."""
 MAX_MP3_BYTES = 2**29
 """Bytes of an MP3 whose frames are counted; the length of a longer one is its header's."""
 

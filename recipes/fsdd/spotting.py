@@ -14,8 +14,7 @@ import torch
 from torch import Tensor
 
 import speechkit as sk
-from speechkit.data import read_audio, read_manifest
-from speechkit.data.augment import AUDIO_SUFFIXES
+from speechkit.data import find_audio, read_audio, read_manifest
 from speechkit.events import Keyword
 from speechkit.models import Model
 
@@ -58,8 +57,7 @@ def main(name: str, manifest: Path, noise: Path | None) -> None:
     )
     print(f"{hits} of {len(said)} heard, {len(events) - hits} other events in {len(events)}")
     if noise:
-        files = sorted(path for path in noise.iterdir() if path.suffix in AUDIO_SUFFIXES)
-        sounds = [read_audio(path, target_rate=model.sample_rate) for path in files]
+        sounds = [read_audio(path, target_rate=model.sample_rate) for path in find_audio([noise])]
         x = torch.cat([sound[: NOISE_S * model.sample_rate] for sound in sounds])
         minutes = len(x) / model.sample_rate / 60
         print(f"{len(heard(model, x)) / minutes:.1f} events per minute of {minutes:.1f} of noise")

@@ -12,8 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import speechkit as sk
-from speechkit.data import Utterance, audio_duration_s, write_manifest
-from speechkit.data.augment import AUDIO_SUFFIXES
+from speechkit.data import Utterance, audio_duration_s, find_audio, write_manifest
 from speechkit.errors import ManifestError
 
 UNKNOWN, BACKGROUND = "_unknown_", "_background_"
@@ -55,24 +54,16 @@ def prepare(source: Path, out: Path) -> list[Path]:
     return list(paths.values())
 
 
-def recordings(folder: Path) -> list[Path]:
-    """The sound files of a folder and those below it."""
-    found = sorted(p for p in folder.rglob("*") if p.suffix.lower() in AUDIO_SUFFIXES)
-    if not found:
-        raise ManifestError(f"{folder} has no recordings; README.md says what goes there")
-    return found
-
-
 def keyword_clips(folder: Path) -> Iterator[Utterance]:
     """Every recording whole."""
-    for path in recordings(folder):
+    for path in find_audio([folder]):
         yield clip_of(path, folder.name, 0.0, audio_duration_s(path))
 
 
 def unknown_clips(folder: Path) -> Iterator[Utterance]:
     """The pieces that hold speech, found by the bundled `vad`."""
     vad = sk.prepare(sk.load("vad"))
-    for path in recordings(folder):
+    for path in find_audio([folder]):
         speech = sk.detect(vad, path)
         for start_s, end_s in pieces(audio_duration_s(path)):
             inside = (min(end_s, s.end_s) - max(start_s, s.start_s) for s in speech)
@@ -82,7 +73,7 @@ def unknown_clips(folder: Path) -> Iterator[Utterance]:
 
 def background_clips(folder: Path) -> Iterator[tuple[Utterance, str]]:
     """All pieces, each with the part that it is for."""
-    for path in recordings(folder):
+    for path in find_audio([folder]):
         duration_s = audio_duration_s(path)
         for start_s, end_s in pieces(duration_s):
             part = "train" if end_s <= (1 - DEV_SHARE) * duration_s else "dev"

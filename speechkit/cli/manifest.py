@@ -47,13 +47,14 @@ def manifest(
     as_json: Json = False,
 ) -> None:
     """Write a manifest of the recordings in a folder and below it, with their durations."""
+    from speechkit.data import find_audio
     from speechkit.data.manifest import row_of, write_manifest
 
     if dev is not None and out is None:
         raise ConfigError("--dev was given without --out; add --out FILE for the other recordings")
     facts = reader_of(labels_from, folder)
     found, failed = [], 0
-    for path in recordings(folder):
+    for path in find_audio([folder]):
         try:
             found.append(utterance_of(path, facts(path)))
         except SpeechkitError as error:
@@ -73,16 +74,6 @@ def manifest(
             show({**row, "labels": labels}, said, as_json)
     if failed:
         raise typer.Exit(1)
-
-
-def recordings(folder: Path) -> list[Path]:
-    """The sound files in a folder and below it, by name; ManifestError where there are none."""
-    from speechkit.data.augment import AUDIO_SUFFIXES
-
-    found = sorted(p for p in folder.rglob("*") if p.suffix.lower() in AUDIO_SUFFIXES)
-    if not found:
-        raise ManifestError(f"no {', '.join(sorted(AUDIO_SUFFIXES))} file in the folder {folder}")
-    return found
 
 
 def reader_of(labels_from: str | None, folder: Path) -> Callable[[Path], Facts]:

@@ -7,11 +7,14 @@ from speechkit.data.audio import (
     audio_duration_s,
     channel_count,
     read_audio,
+    read_blocks,
 )
 from speechkit.data.augment import Augmentation, apply, utterance_generator
 from speechkit.data.batch import Batch, Item, bucket_batches, collate, share
+from speechkit.data.files import find_audio
 from speechkit.data.loader import UtteranceDataset, batches
 from speechkit.data.manifest import Segments, Utterance, read_manifest, write_manifest
+from speechkit.data.pipes import RawFormat
 from speechkit.data.shards import ShardUtterance, are_shards, read_shards, windows, write_shards
 
 __all__ = [
@@ -20,6 +23,7 @@ __all__ = [
     "Batch",
     "Channel",
     "Item",
+    "RawFormat",
     "Segments",
     "ShardUtterance",
     "Source",
@@ -32,7 +36,9 @@ __all__ = [
     "bucket_batches",
     "channel_count",
     "collate",
+    "find_audio",
     "read_audio",
+    "read_blocks",
     "read_manifest",
     "read_shards",
     "share",

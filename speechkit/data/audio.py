@@ -7,7 +7,7 @@ import re
 import stat
 import warnings
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from typing import BinaryIO
 
 import numpy as np
@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from speechkit.data.containers import contents
+from speechkit.data.pipes import Piped, RawFormat
 from speechkit.errors import AudioError
 from speechkit.limits import (
     HIGHEST_RATE,
@@ -37,10 +38,13 @@ TOLERANCE = Seconds(0.1)
 
 FORMATS = "wav, flac, ogg, opus, mp3 or NIST sph"
 
-Source = str | os.PathLike[str] | bytes | np.ndarray | Tensor
+Source = str | os.PathLike[str] | bytes | BinaryIO | np.ndarray | Tensor
 Block = tuple[np.ndarray, int, bool]
 """Samples `[N]` or `[N, channels]` at a source's own rate, that rate, and whether they are the
 last."""
+
+SKIPPED_FRAMES = 1 << 16
+"""How many frames before the wanted ones are read at a time where a source cannot seek."""
 
 CANCELS = 1e-3
 """The share of its channels' power below which a mix counts as cancelled."""
@@ -58,19 +62,23 @@ def read_audio(
     duration_s: float | None = None,
     *,
     channel: Channel = "mix",
+    raw: RawFormat | None = None,
 ) -> Tensor:
     """Reads mono sound in [-1, 1] at `target_rate` hertz: the mean of all channels, or one of them.
 
-    `source` is a path or the bytes of a file (wav, flac, ogg, opus, mp3, NIST sph), or an array or
-    tensor `[N]` or `[N, channels]` of float32, float64 or int16 (× 1/32768) with its `sample_rate`.
-    Only `duration_s` seconds from `offset_s` are read. Values beyond ±1 are clipped. A file is
-    read to its end whatever its header promises; AudioWarning where it is cut short, clipped, or
-    its channels cancel in the mean.
+    `source` is a path or the bytes of a file (wav, flac, ogg, opus, mp3, NIST sph), an open binary
+    file, or an array or tensor `[N]` or `[N, channels]` of float32, float64 or int16 (× 1/32768)
+    with its `sample_rate`. A stream that cannot seek, such as standard input, holds WAV; where
+    `raw` says so, a source is samples without a header. Only `duration_s` seconds from `offset_s`
+    are read. Values beyond ±1 are clipped. A file is read to its end whatever its header promises;
+    AudioWarning where it is cut short, clipped, or its channels cancel in the mean.
 
     Shape: `[N]` float32.
     """
     blocks = list(
-        read_blocks(source, sample_rate, target_rate, offset_s, duration_s, channel=channel)
+        read_blocks(
+            source, sample_rate, target_rate, offset_s, duration_s, channel=channel, raw=raw
+        )
     )
     return blocks[0] if len(blocks) == 1 else torch.cat(blocks)
 
@@ -84,21 +92,21 @@ def read_blocks(
     block_s: float = math.inf,
     *,
     channel: Channel = "mix",
+    raw: RawFormat | None = None,
 ) -> Iterator[Tensor]:
     """Reads what `read_audio` does, `block_s` seconds at a time, so that hours need little memory.
 
     A fault is raised, or warned of, where the reading meets it: the caller may have blocks already.
-    Resampling holds a few milliseconds of a block back for the next one.
+    Resampling holds a few milliseconds of a block back for the next one. A pipe's block comes as
+    soon as its sound has arrived; where no `block_s` is given, its blocks are what has arrived.
 
     Shape: `[N]` float32 for each block.
     """
     name = _name(source)
     if isinstance(source, np.ndarray | Tensor):
         blocks = _from_array(source, sample_rate, offset_s, duration_s, block_s)
-    elif isinstance(source, str | os.PathLike | bytes):
-        blocks = _from_file(source, sample_rate, offset_s, duration_s, block_s)
     else:
-        raise AudioError(f"cannot read {name}; give a path, bytes, a numpy array or a tensor")
+        blocks = _from_file(source, sample_rate, offset_s, duration_s, block_s, raw)
     resampler = None
     read = loud = given = 0
     power = mixed = 0.0
@@ -130,13 +138,14 @@ def read_blocks(
 def audio_duration_s(path: str | os.PathLike[str]) -> Seconds:
     """The duration of a file, from its header once that is right."""
     with _opened(path) as recording:
+        assert isinstance(recording, _Recording)
         return Seconds(recording.frames / recording.sample_rate)
 
 
 def channel_count(path: str | os.PathLike[str] | bytes) -> int:
     """How many channels a file has."""
     with _opened(path) as recording:
-        return int(recording.files[0].channels)
+        return recording.channels
 
 
 def _name(source: object) -> str:
@@ -144,7 +153,12 @@ def _name(source: object) -> str:
         return f"the sound in {len(source)} bytes"
     if isinstance(source, np.ndarray | Tensor):
         return name_of(source)
-    return str(source) if isinstance(source, str | os.PathLike) else type(source).__name__
+    if isinstance(source, str | os.PathLike):
+        return str(source)
+    name = getattr(source, "name", None)
+    if name == "<stdin>":
+        return "standard input"
+    return name if isinstance(name, str) else type(source).__name__
 
 
 def _from_array(
@@ -166,17 +180,21 @@ def _from_array(
 
 
 def _from_file(
-    source: str | os.PathLike[str] | bytes,
+    source: str | os.PathLike[str] | bytes | BinaryIO,
     rate: int | None,
     offset_s: float,
     duration_s: float | None,
     block_s: float,
+    raw: RawFormat | None,
 ) -> Iterator[Block]:
     name = _name(source)
-    with _opened(source) as recording:
+    with _opened(source, raw) as recording:
         own = recording.sample_rate
         if rate not in (None, own):
             raise AudioError(f"{name} is at {own} Hz, not {rate}; omit sample_rate=")
+        if isinstance(recording, Piped):
+            yield from _in_order(recording, offset_s, duration_s, block_s)
+            return
         part = _part(recording.frames, own, name, offset_s, duration_s, block_s)
         recording.seek(part.start)
         start, given = part.start, 0
@@ -193,12 +211,39 @@ def _from_file(
             warnings.warn(f"{name} {fault}; copy the file again", AudioWarning, stacklevel=4)
 
 
+def _in_order(
+    sound: Piped, offset_s: float, duration_s: float | None, block_s: float
+) -> Iterator[Block]:
+    """Blocks of sound that can only be read from its beginning on, and ends where it ends."""
+    rate, name = sound.sample_rate, sound.name
+    _check_part(name, offset_s, duration_s)
+    start = to_samples(Seconds(offset_s), rate)
+    end = math.inf if duration_s is None else start + to_samples(Seconds(duration_s), rate)
+    block = None if math.isinf(block_s) else max(1, to_samples(Seconds(block_s), rate))
+    at, ended = 0, False
+    while at < end and not ended:
+        skipped = at < start
+        wanted = min(SKIPPED_FRAMES, start - at) if skipped else block and int(min(block, end - at))
+        x = sound.read(wanted)
+        if at + len(x) > end:
+            x = x[: int(end) - at]
+        at += len(x)
+        ended = len(x) < (wanted or 1)
+        if not skipped:
+            yield x, rate, ended or at == end
+    if at <= start or (duration_s is not None and at < end - to_samples(TOLERANCE, rate)):
+        raise _ends_early(name, at, rate, offset_s, duration_s)
+    if ended and sound.fault:
+        warnings.warn(f"{name} {sound.fault}; copy the file again", AudioWarning, stacklevel=5)
+
+
 class _Recording:
     """An open file: the parts of a chain, one after the other, as one run of frames."""
 
     def __init__(self, stream: BinaryIO, name: str, files: list[soundfile.SoundFile]) -> None:
         self.stream, self.name, self.files = stream, name, files
         self.sample_rate: int = files[0].samplerate
+        self.channels: int = files[0].channels
         self.frames = sum(file.frames for file in files)
         self.promise = ""
         self._current = 0
@@ -249,14 +294,18 @@ def _alike(x: np.ndarray, pieces: list[np.ndarray]) -> np.ndarray:
 
 
 @contextmanager
-def _opened(source: str | os.PathLike[str] | bytes) -> Iterator[_Recording]:
+def _opened(
+    source: str | os.PathLike[str] | bytes | BinaryIO, raw: RawFormat | None = None
+) -> Iterator["_Recording | Piped"]:
     """A file and its decoders; what goes wrong with either is an AudioError."""
     name = _name(source)
     try:
         with ExitStack() as stack:
-            stream = stack.enter_context(
-                io.BytesIO(source) if isinstance(source, bytes) else _open_file(source, name)
-            )
+            stream = stack.enter_context(_open(source, name))
+            if raw or not stream.seekable():
+                yield Piped(stream, name, raw)
+                return
+            stream.seek(0)
             if not stream.read(1):
                 raise AudioError(f"{name} is an empty file; give one with sound")
             size_bytes = stream.seek(0, io.SEEK_END)
@@ -274,12 +323,26 @@ def _opened(source: str | os.PathLike[str] | bytes) -> Iterator[_Recording]:
         raise AudioError(f"cannot decode {name}: {_reason(error)}; give {FORMATS}") from error
 
 
-def _open_file(path: str | os.PathLike[str], name: str) -> BinaryIO:
-    """Opens a regular file: a pipe or a device would wait for ever."""
-    mode = os.stat(path).st_mode
-    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
-        raise AudioError(f"{name} is not a regular file; give an audio file")
-    return open(path, "rb")
+def _open(
+    source: str | os.PathLike[str] | bytes | BinaryIO, name: str
+) -> AbstractContextManager[BinaryIO]:
+    """A source's bytes; a stream that was open stays so."""
+    if isinstance(source, bytes):
+        return io.BytesIO(source)
+    if isinstance(source, str | os.PathLike):
+        mode = os.stat(source).st_mode
+        # a pipe or a device would wait for ever
+        if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+            raise AudioError(
+                f"{name} is not a regular file; give an audio file, or - and pipe its sound in"
+            )
+        return open(source, "rb")
+    if not hasattr(source, "read") or source.read(0) != b"":
+        raise AudioError(
+            f"cannot read {name}; give a path, bytes, an open binary file, a numpy array or a "
+            "tensor"
+        )
+    return nullcontext(source)
 
 
 def _check_header(recording: _Recording, size_bytes: int) -> None:
@@ -320,23 +383,33 @@ def _part(
     block_s: float,
 ) -> range:
     """The first frame of each block to read, up to the end of the last."""
-    if not frames:
-        raise AudioError(f"{name} holds no sound; give at least one sample")
+    _check_part(name, offset_s, duration_s)
+    start = to_samples(Seconds(offset_s), rate)
+    count = frames - start if duration_s is None else to_samples(Seconds(duration_s), rate)
+    if start >= frames or start + count > frames + to_samples(TOLERANCE, rate):
+        raise _ends_early(name, frames, rate, offset_s, duration_s)
+    count = min(count, frames - start)
+    block = to_samples(Seconds(min(block_s, count / rate)), rate)
+    return range(start, start + count, max(1, block))
+
+
+def _check_part(name: str, offset_s: float, duration_s: float | None) -> None:
     if offset_s < 0 or (duration_s is not None and duration_s <= 0):
         raise AudioError(
             f"cannot read {duration_s} s from {offset_s} s of {name}; give offset_s >= 0 and "
             "duration_s > 0"
         )
-    start = to_samples(Seconds(offset_s), rate)
-    count = frames - start if duration_s is None else to_samples(Seconds(duration_s), rate)
-    if start >= frames or start + count > frames + to_samples(TOLERANCE, rate):
-        raise AudioError(
-            f"{name} ends at {frames / rate:g} s, before {offset_s + (duration_s or 0):g} s; "
-            "check the offset and duration, or copy the file again"
-        )
-    count = min(count, frames - start)
-    block = to_samples(Seconds(min(block_s, count / rate)), rate)
-    return range(start, start + count, max(1, block))
+
+
+def _ends_early(
+    name: str, frames: int, rate: int, offset_s: float, duration_s: float | None
+) -> AudioError:
+    if not frames:
+        return AudioError(f"{name} holds no sound; give at least one sample")
+    return AudioError(
+        f"{name} ends at {frames / rate:g} s, before {offset_s + (duration_s or 0):g} s; "
+        "check the offset and duration, or copy the file again"
+    )
 
 
 def _is_cut_short(file: soundfile.SoundFile, stream: BinaryIO) -> bool:

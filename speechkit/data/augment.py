@@ -19,12 +19,11 @@ import torch.nn.functional as F
 from torch import Generator, Tensor
 
 from speechkit.data.audio import audio_duration_s, read_audio
+from speechkit.data.files import find_audio
 from speechkit.data.manifest import Utterance, read_manifest
-from speechkit.errors import AudioError, ComponentError
+from speechkit.errors import ComponentError
 
 Domain = Literal["audio", "features"]
-
-AUDIO_SUFFIXES = frozenset({".wav", ".flac", ".ogg", ".opus", ".mp3", ".sph"})
 
 
 class Augmentation(Protocol):
@@ -400,7 +399,6 @@ def _recordings(source: str) -> list[Utterance]:
     path = Path(source)
     if path.is_file():
         return read_manifest(path)
-    files = sorted(p for p in path.rglob("*") if p.suffix.lower() in AUDIO_SUFFIXES)
-    if not files:
-        raise AudioError(f"no recordings in {path}; give a folder of audio files or a manifest")
-    return [Utterance(audio=p.resolve(), duration_s=audio_duration_s(p)) for p in files]
+    return [
+        Utterance(audio=p.resolve(), duration_s=audio_duration_s(p)) for p in find_audio([path])
+    ]

@@ -135,7 +135,7 @@ def test_a_wrong_option_is_answered_in_one_line(
 def test_a_folder_without_sound_is_said(cli: Cli, tmp_path: Path) -> None:
     ended = cli("manifest", tmp_path)
     assert ended.code == 1
-    assert f"file in the folder {tmp_path}" in ended.err
+    assert f"no recordings in {tmp_path}; give a folder of" in ended.err
 
 
 def test_dev_takes_whole_speakers_by_their_hash(cli: Cli, tmp_path: Path) -> None:

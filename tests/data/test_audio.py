@@ -154,7 +154,7 @@ ARRAYS: dict[str, tuple[Any, dict[str, Any], str]] = {
         {"sample_rate": 8000},
         r"reaches 98.*expected \[-1, 1\]",
     ),
-    "a list": ([0.0, 0.1], {}, "cannot read list; give a path, bytes, a numpy array or a tensor"),
+    "a list": ([0.0, 0.1], {}, "cannot read list; give a path, bytes, an open binary"),
     "no bytes": (b"", {}, "is an empty file"),
     "not sound": (b"hello world" * 99, {}, "cannot decode the sound in 1089 bytes: .*; give wav"),
     "late": (tone(), {"sample_rate": 16000, "offset_s": 2.0}, "ends at 1 s, before 2 s"),

@@ -12,7 +12,7 @@ import soundfile
 
 import speechkit as sk
 from speechkit.data import read_manifest
-from speechkit.errors import ManifestError
+from speechkit.errors import SpeechkitError
 
 RECIPE = Path(__file__).parents[2] / "recipes" / "keywords"
 SPEECH = Path(sk.__file__).parent / "bundled" / "clips" / "an4_ffmm.opus"
@@ -54,8 +54,8 @@ def test_each_folder_gives_its_label(prepare: ModuleType, source: Path, tmp_path
     ("drop", "says"),
     [
         ("lamp", "no folder with clips of a keyword"),
-        ("_unknown_", "_unknown_ has no recordings"),
-        ("_background_", "_background_ has no recordings"),
+        ("_unknown_", "_unknown_: no such file"),
+        ("_background_", "_background_: no such file"),
         ("lamp/ann_1.wav", "train would have no clip of 'lamp'"),
     ],
 )
@@ -64,6 +64,6 @@ def test_what_is_missing_is_said_and_nothing_written(
 ) -> None:
     path = source / drop
     shutil.rmtree(path) if path.is_dir() else path.unlink()
-    with pytest.raises(ManifestError, match=says):
+    with pytest.raises(SpeechkitError, match=says):
         prepare.prepare(source, tmp_path / "out")
     assert not (tmp_path / "out").exists()
