@@ -4,9 +4,13 @@ import importlib.metadata
 import logging
 import os
 import re
+import signal
 import sys
+import threading
 import traceback
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Annotated, Any
 
 import typer
@@ -37,6 +41,8 @@ from speechkit.plugins import DISTRIBUTION
 
 # typer brings its own click or uses the installed one, depending on its version
 UsageError: type[Any] = typer.BadParameter.__mro__[1]
+
+INTERRUPTED = 128 + signal.SIGINT
 
 app = typer.Typer(cls=Commands, pretty_exceptions_enable=False)
 app.command()(train.train)
@@ -88,17 +94,45 @@ def run(arguments: list[str]) -> int:
     """
     escape_what_cannot_be_encoded()
     logging.basicConfig(handlers=[Complaints()])
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), _terminated_as_by_ctrl_c() as ended_by:
         warnings.showwarning = lambda message, *_, **__: complain("warning", message)
         try:
-            return app(arguments or ["--help"], prog_name="speechkit", standalone_mode=False) or 0
+            code = app(arguments or ["--help"], prog_name="speechkit", standalone_mode=False) or 0
+            return 128 + ended_by[-1] if code == INTERRUPTED else code
         except typer.Abort:
-            return 130
+            return INTERRUPTED
         except Exception as error:
             if os.environ.get("SPEECHKIT_TRACEBACK"):
                 traceback.print_exc()
             complain("error", reason(error))
             return 2 if isinstance(error, UsageError) else 1
+
+
+@contextmanager
+def _terminated_as_by_ctrl_c() -> Iterator[list[int]]:
+    """SIGTERM is a KeyboardInterrupt, so that files are put in order and last events are told.
+
+    The last number in the list is that of the signal.
+    """
+    received, owner = [int(signal.SIGINT)], os.getpid()
+
+    def interrupt(number: int, frame: object) -> None:
+        # the second one ends it at once
+        signal.signal(number, signal.SIG_DFL)
+        if os.getpid() != owner:
+            # a forked worker, which has nothing to put in order
+            os.kill(os.getpid(), number)
+        received.append(number)
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():
+        yield received
+        return
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield received
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def reason(error: Exception) -> str:

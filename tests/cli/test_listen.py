@@ -1,6 +1,8 @@
 """Listening to files, and to a microphone that is none."""
 
 import json
+import signal
+import subprocess
 import sys
 import types
 from collections.abc import Callable, Iterator
@@ -10,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import soundfile
 
 import speechkit as sk
 from speechkit.cli import listen as module
@@ -66,6 +69,22 @@ def test_real_time_takes_its_time(
     monkeypatch.setattr("speechkit.streaming.sources.time", clock)
     cli("listen", eager, "--file", sounds / "low.wav", "--realtime")
     assert sum(slept) == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_it_with_the_last_events(eager: Path, tmp_path: Path, number: int) -> None:
+    soundfile.write(tmp_path / "long.wav", np.tile(tone(200), 100), 16000)
+    code = "from speechkit.cli.main import main; main()"
+    asked = "listen", eager, "--file", tmp_path / "long.wav", "--realtime"
+    command = [sys.executable, "-c", code, *asked]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    first = json.loads(process.stdout.readline())
+    process.send_signal(number)
+    rest = rows(process.communicate(timeout=30)[0])
+    assert process.returncode == 0
+    assert [row["event"] for row in (first, *rest)] == ["speech_start", "speech_end", "end"]
+    assert 0 < rest[0]["at_s"] <= rest[1]["heard_s"] < 50
 
 
 def test_a_terminal_shows_a_meter(

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -180,3 +181,20 @@ def test_a_terminal_of_few_characters_gets_the_others_escaped() -> None:
     shown, words = ended.stdout.splitlines()
     assert json.loads(shown)["text"] == "\u0436\U0001f600\udcff"
     assert words == rb"\u0436"
+
+
+def test_a_command_that_is_terminated_leaves_nothing_half_written(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def terminate(model: object) -> Iterator[str]:
+        yield "\\data\\"
+        os.kill(os.getpid(), signal.SIGTERM)
+        yield "never"
+
+    monkeypatch.setattr("speechkit.decode.ngram._arpa_lines", terminate)
+    (tmp_path / "text").write_text("one two\n")
+    before = signal.getsignal(signal.SIGTERM)
+    ended = cli("lm", tmp_path / "text", "--out", tmp_path / "lm.arpa")
+    assert (ended.code, ended.out) == (128 + signal.SIGTERM, "")
+    assert [path.name for path in tmp_path.iterdir()] == ["text"]
+    assert signal.getsignal(signal.SIGTERM) is before
