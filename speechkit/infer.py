@@ -14,13 +14,13 @@ from speechkit import vad
 from speechkit.align import characters_of, joined
 from speechkit.data import Source, read_audio
 from speechkit.data.audio import read_blocks
+from speechkit.decode import Decoder, decoder_of
 from speechkit.errors import AudioError
 from speechkit.evaluation import evaluating
 from speechkit.models import MarbleNet, Model, Output, QuartzNet
 from speechkit.models.net import Name
 from speechkit.models.profile import why_not_streamable
 from speechkit.nn import Chunk, StreamLayer
-from speechkit.plugins import registry
 from speechkit.streaming.listeners import SEGMENT_S
 from speechkit.streaming.native import native_layer
 from speechkit.tasks import require
@@ -50,17 +50,27 @@ class Segment:
 
 
 def transcribe(
-    model: Model, audio: Source, sample_rate: int | None = None, decoder: Name = "greedy"
+    model: Model,
+    audio: Source,
+    sample_rate: int | None = None,
+    decoder: Decoder | Name = "greedy",
 ) -> Transcript:
     """What is said in a path, bytes, array or tensor; arrays need their `sample_rate` in hertz.
 
-    `decoder` names a component. Long sound is read and run in pieces where the model streams.
+    `decoder` names a component, or is one of `reader_of` for many recordings. Long sound is read
+    and run in pieces where the model streams.
     """
-    require(model, "ctc")
-    reader = registry().build("decoder", decoder, model.labels)
+    reader = reader_of(model, decoder)
     log_probs, duration_s = _log_probs(model, audio, sample_rate)
     state, _ = reader.step(reader.init(), log_probs)
     return transcript_of(model, log_probs, reader.ids(state), duration_s)
+
+
+def reader_of(model: Model, decoder: Decoder | Name = "greedy") -> Decoder:
+    """What reads a recogniser's scores as text: a component by its name, or one made already."""
+    require(model, "ctc")
+    assert isinstance(model.config, QuartzNet)
+    return decoder_of(decoder, model.labels, model.config.normalization)
 
 
 def align_text(

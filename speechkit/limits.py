@@ -41,6 +41,16 @@ MAX_TIME_S = 86_400.0
 """Seconds of a window, a pause, a pad or any other time in a config."""
 MAX_COUNT = 1_000_000_000
 """Steps of a run, or utterances of a batch or a window."""
+MAX_BEAM = 65_536
+"""Hypotheses that a beam search keeps."""
+MAX_HORIZON = 65_536
+"""Labels back from the end in which a beam search's hypotheses may differ."""
+MAX_ORDER = 16
+"""Words of an n-gram."""
+MAX_HOTWORDS = 10_000
+"""Phrases of a list of hotwords."""
+MAX_HOTWORD_CHARACTERS = 200
+"""Characters of one phrase among hotwords."""
 MAX_PROCESSES = 1_024
 """Processes of a run on a machine, machines, or workers of a loader."""
 

@@ -6,7 +6,9 @@ import string
 import unicodedata
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -21,6 +23,33 @@ ENGLISH_LABELS: tuple[str, ...] = (" ", *string.ascii_lowercase, "'")
 _ENGLISH_SPELLINGS = str.maketrans(
     {"’": "'", "ʼ": "'", "´": "'", "`": "'", "&": " and ", "+": " plus ", "%": " percent "}
 )
+
+
+@dataclass(frozen=True)
+class Spelling:
+    """How labels write: the case, None for both, and whether accents are composed (NFC)."""
+
+    case: Literal["lower", "upper"] | None
+    form: Literal["NFC", "NFD"]
+
+    @classmethod
+    def of(cls, labels: Iterable[str]) -> "Spelling":
+        """The labels' own; accents are apart only if they are labels and no letter has one."""
+        text = "".join(labels)
+        case: Literal["lower", "upper"] | None = None
+        if text.lower() != text.upper():
+            case = "lower" if text == text.lower() else "upper" if text == text.upper() else None
+        apart = any(map(unicodedata.combining, text)) and unicodedata.is_normalized("NFD", text)
+        return cls(case, "NFD" if apart else "NFC")
+
+    def __call__(self, text: str) -> str:
+        """`text` in this case and form."""
+        cased = text.lower() if self.case == "lower" else text
+        return self.composed(text.upper() if self.case == "upper" else cased)
+
+    def composed(self, text: str) -> str:
+        """`text` in this form, its case as it is."""
+        return text if text.isascii() else unicodedata.normalize(self.form, text)
 
 
 def read_text(path: str | os.PathLike[str]) -> str:
@@ -69,12 +98,13 @@ def normalize(text: str, name: str = "english", labels: Sequence[str] = ENGLISH_
     """`text` under the normalisation `name`, sure to consist of `labels`.
 
     "english" lower-cases, strips accents, spells out & + and %, keeps the apostrophe, turns other
-    punctuation into spaces and collapses spaces; "none" leaves the text as it is. Neither expands
-    digits: a character that is no label raises ManifestError.
+    punctuation into spaces and collapses spaces; "none" leaves the text as it is. Either way the
+    accents are composed where they are in the labels. Neither expands digits: a character that is
+    no label raises ManifestError.
     """
     if name not in NORMALIZATIONS:
         raise ConfigError(f"no text normalisation {name!r}. {did_you_mean(name, NORMALIZATIONS)}")
-    normalized = NORMALIZATIONS[name](text)
+    normalized = Spelling.of(labels).composed(NORMALIZATIONS[name](text))
     encode(normalized, labels, source=text)
     return normalized
 

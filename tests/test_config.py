@@ -15,6 +15,7 @@ from speechkit.checkpoint import AnyNet
 from speechkit.component import Spec
 from speechkit.config import Config, from_dict, override, to_dict, write_json
 from speechkit.decode.endpoint import Endpointing
+from speechkit.decode.fusion import Search
 from speechkit.errors import ConfigError, SpeechkitError
 from speechkit.models import Block, MarbleNet, MatchboxNet, Net, QuartzNet
 from speechkit.spotting import Spotting
@@ -192,6 +193,15 @@ CONFIGS: dict[type[Config], dict[str, Any]] = {
     PostProcessing: {},
     Spotting: {},
     Endpointing: {},
+    Search: {
+        "beam": 8,
+        "alpha": 0.5,
+        "length_bonus": 0.0,
+        "unk_score": -3.0,
+        "hotword_boost": 5.0,
+        "min_log_prob": -7.0,
+        "margin": 16.0,
+    },
     Block: {"channels": 1, "kernel": 1},
     QuartzNet: {},
     MatchboxNet: {"labels": ("a", "b")},

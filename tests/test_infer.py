@@ -21,6 +21,7 @@ from speechkit.infer import (
     classify,
     detect,
     label_of,
+    reader_of,
     speech_probabilities,
     stream_scores,
     transcribe,
@@ -176,6 +177,12 @@ def test_a_decoder_is_named(nets: dict[str, Net]) -> None:
     assert transcribe(model, audio(8000), RATE, decoder="greedy") == whole
     with pytest.raises(ComponentError, match=r"no decoder named 'gredy'. Did you mean 'greedy'"):
         transcribe(model, audio(8000), RATE, decoder="gredy")
+    made = reader_of(model, "beam:beam=4")
+    assert transcribe(model, audio(8000), RATE, decoder=made) == transcribe(
+        model, audio(8000), RATE, decoder="beam:beam=4"
+    )
+    with pytest.raises(ConfigError, match="decoder object lacks init, step"):
+        transcribe(model, audio(8000), RATE, decoder=object())
 
 
 def test_a_text_that_cannot_be_aligned_is_refused(nets: dict[str, Net]) -> None:

@@ -47,15 +47,15 @@ def transcribe(
     as_json: Json = False,
 ) -> None:
     """Write down what is said in each file; --json is --format json."""
+    from speechkit.infer import reader_of
     from speechkit.infer import transcribe as answer
-    from speechkit.tasks import require
 
     form = Format.json if as_json else form
     check(audio, form, out)
     net = load_model(model)
-    require(net, "ctc")
+    reader = reader_of(net, decoder)
     tell_purpose(model)
-    for path, found in each_file(audio, lambda path: answer(net, path, decoder=decoder)):
+    for path, found in each_file(audio, lambda path: answer(net, path, decoder=reader)):
         write(found, path, form, out, plain=f"{path}: {found.text}")
 
 

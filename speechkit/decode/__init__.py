@@ -1,9 +1,17 @@
 """From CTC scores to text: greedy reading, beam search, language models, ends of utterances."""
 
+import inspect
 from collections.abc import Sequence
 from typing import Any, Protocol
 
 from torch import Tensor
+
+from speechkit.component import Spec
+from speechkit.errors import ConfigError
+from speechkit.plugins import registry
+
+METHODS = ("init", "step", "finish", "ids", "stable", "restore")
+"""What a decoder is asked to do."""
 
 
 class Decoder(Protocol):
@@ -34,3 +42,32 @@ class Decoder(Protocol):
     def restore(self, values: Sequence[Any]) -> Any:
         """The state from its nested lists, as JSON stores it."""
         ...
+
+
+def decoder_of(
+    decoder: Decoder | Spec | str, labels: Sequence[str], normalization: str = "none"
+) -> Decoder:
+    """The decoder of a name, or the one given, for a model's labels.
+
+    A factory with a parameter `normalization` is given the model's, by which hotwords are
+    normalised as transcripts are. ConfigError for a decoder of other labels or without a method.
+    """
+    made: Any = decoder
+    if isinstance(decoder, Spec | str):
+        factory = registry().find("decoder", Spec.parse(decoder).name).factory()
+        takes = "normalization" in inspect.signature(factory).parameters
+        given = {"normalization": normalization} if takes else {}
+        made = registry().build("decoder", decoder, tuple(labels), **given)
+    if missing := [name for name in METHODS if not callable(getattr(made, name, None))]:
+        raise ConfigError(
+            f"decoder {type(made).__name__} lacks {', '.join(missing)}; "
+            f"a decoder has {', '.join(METHODS)}"
+        )
+    own = tuple(getattr(made, "labels", ()))
+    if own != tuple(labels):
+        raise ConfigError(
+            f"a decoder of {len(own)} labels, which are not the {len(labels)} of "
+            "the model; make it with model.labels"
+        )
+    found: Decoder = made
+    return found

@@ -13,11 +13,11 @@ from speechkit.decode.fusion import (
     Context,
     Fusion,
     Hotwords,
-    are_lower,
+    Search,
     load_lm,
     read_hotwords,
 )
-from speechkit.errors import ConfigError, SpeechkitError
+from speechkit.errors import SpeechkitError
 from speechkit.text import decode
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -63,11 +63,12 @@ class BeamCTC:
     below `min_log_prob` count as impossible, so that a frame that is surely blank costs little;
     prefixes more than `margin` below the best are dropped, and those that differ from the best more
     than `horizon` labels back, so that the text before becomes stable. With beam, margin and
-    horizon large and min_log_prob=-inf the sum is exact.
+    horizon large and min_log_prob far below zero the sum is exact.
 
     `lm` is an ARPA file (.gz too), or one of KenLM's, of which `alpha` is the weight; its words
-    become lower case if the labels are. `length_bonus`, per word, and `hotword_boost` are in nats,
-    `unk_score` in log10. `hotwords` is a file of phrases, or a sequence of them.
+    take the labels' case. `length_bonus`, per word, and `hotword_boost` are in nats, `unk_score` in
+    log10. `hotwords` is a file of phrases, or a sequence of them, which are normalised by
+    `normalization` as transcripts are. ConfigError names a number that does not fit.
     Source: Graves & Jaitly, ICML 2014; Hannun et al., arXiv:1408.2873.
     """
 
@@ -84,22 +85,26 @@ class BeamCTC:
         min_log_prob: float = -7.0,
         margin: float = 16.0,
         horizon: int = 50,
+        normalization: str = "none",
     ) -> None:
-        if beam < 1 or horizon < 1 or not margin >= 0:
-            raise ConfigError(
-                f"beam={beam}, horizon={horizon}, margin={margin:g}: give beam and horizon from 1 "
-                "up and margin from 0 up"
-            )
+        search = Search.checked(
+            beam=beam,
+            alpha=alpha,
+            length_bonus=length_bonus,
+            unk_score=unk_score,
+            hotword_boost=hotword_boost,
+            min_log_prob=min_log_prob,
+            margin=margin,
+            horizon=horizon,
+        )
         self.labels = tuple(labels)
         self.blank = len(self.labels)
-        self.beam, self.min_log_prob = beam, min_log_prob
-        self.margin, self.horizon = margin, horizon
+        self.beam, self.min_log_prob = search.beam, search.min_log_prob
+        self.margin, self.horizon = search.margin, search.horizon
         self.fusion = Fusion(
-            load_lm(lm, lower=are_lower(labels)) if lm else None,
-            alpha,
-            length_bonus,
-            unk_score,
-            read_hotwords(hotwords, hotword_boost, labels),
+            load_lm(lm, labels) if lm else None,
+            search,
+            read_hotwords(hotwords, search.hotword_boost, labels, normalization),
         )
 
     def init(self) -> BeamState:

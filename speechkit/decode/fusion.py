@@ -2,25 +2,70 @@
 
 import math
 import os
+import warnings
 from bisect import bisect_left
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from speechkit.config import Config, check_range, from_dict
 from speechkit.decode.kenlm import KenLM
 from speechkit.decode.ngram import BEGIN, END, LanguageModel, read_arpa
-from speechkit.errors import ConfigError
-from speechkit.text import lines_of
+from speechkit.errors import ConfigError, ManifestError
+from speechkit.limits import (
+    MAX_BEAM,
+    MAX_HORIZON,
+    MAX_HOTWORD_CHARACTERS,
+    MAX_HOTWORDS,
+    MAX_NUMBER,
+)
+from speechkit.text import Spelling, lines_of, normalize
 
 KENLM_SUFFIXES = (".bin", ".binary", ".klm")
 LN10 = math.log(10)
+FEW = 0.9
+"""The share of a language model's words below which it is said how many the labels spell."""
+MODELS_KEPT = 2
+"""How many language models are kept for the next decoder."""
 REMEMBERED = 2**17
 """How many scores of words are kept."""
 
 Context = tuple[tuple[str, ...], str]
 """The last whole words that matter, and the word that has begun."""
 Hotwords = str | os.PathLike[str] | Sequence[str] | Mapping[str, float]
+
+
+class LanguageModelWarning(UserWarning):
+    """A language model of words of which the labels spell few."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Search(Config):
+    """The numbers of a beam search and of the words' scores; `BeamCTC` says what they mean."""
+
+    beam: int
+    alpha: float
+    length_bonus: float
+    unk_score: float
+    hotword_boost: float
+    min_log_prob: float
+    margin: float
+    horizon: int = 50
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_range("beam", self.beam, 1, MAX_BEAM)
+        check_range("horizon", self.horizon, 1, MAX_HORIZON)
+        check_range("margin", self.margin, 0, MAX_NUMBER)
+
+    @classmethod
+    def checked(cls, **values: Any) -> "Search":
+        """One of values from anywhere; ConfigError names the first that does not fit."""
+        # a number that is not finite is refused by its name, as in any config
+        made: Search = from_dict(cls, values, "decoder", any_number=True)
+        return made
 
 
 class Fusion:
@@ -35,14 +80,13 @@ class Fusion:
     def __init__(
         self,
         lm: LanguageModel | None,
-        alpha: float,
-        length_bonus: float,
-        unk_score: float,
+        search: Search,
         boosts: Mapping[str, float],
     ) -> None:
-        self._made_with = lm, alpha, length_bonus, unk_score, boosts
-        self.lm, self.alpha, self.length_bonus = lm, alpha * LN10, length_bonus
-        self.unknown = self.alpha * unk_score if lm else 0.0
+        self._made_with = lm, search, boosts
+        self.lm, self.alpha, length_bonus = lm, search.alpha * LN10, search.length_bonus
+        self.length_bonus = length_bonus
+        self.unknown = self.alpha * search.unk_score if lm else 0.0
         self.boosts = dict(boosts)
         self.hot = frozenset(word for phrase in boosts for word in phrase.split())
         self.sorted_words = sorted({*lm.words, *self.hot}) if lm and lm.words else []
@@ -126,51 +170,101 @@ class Fusion:
         return i < len(self.sorted_words) and self.sorted_words[i].startswith(beginning)
 
 
-def load_lm(path: str | os.PathLike[str], *, lower: bool) -> LanguageModel:
-    """The language model in an ARPA file, or in a binary one of KenLM's (.bin, .binary, .klm)."""
-    if Path(path).suffix in KENLM_SUFFIXES:
+def load_lm(path: str | os.PathLike[str], labels: Sequence[str]) -> LanguageModel:
+    """The language model in an ARPA file, or in a binary one of KenLM's (.bin, .binary, .klm).
+
+    An ARPA file's words take the labels' case and form. Where the labels spell few of them, a
+    LanguageModelWarning says how many, and ConfigError where they spell none. A file that has not
+    changed since is not read again.
+    """
+    try:
+        file = os.stat(path)
+    except OSError as error:
+        raise ConfigError(f"cannot open language model {path}: {error.strerror}") from error
+    return _load(
+        Path(path),
+        file.st_mtime_ns,
+        file.st_size,
+        Spelling.of(labels),
+        frozenset("".join(labels)),
+    )
+
+
+@lru_cache(MODELS_KEPT)
+def _load(
+    path: Path, mtime_ns: int, size: int, spelling: Spelling, letters: frozenset[str]
+) -> LanguageModel:
+    if path.suffix in KENLM_SUFFIXES:
         return KenLM(path)
-    return read_arpa(path, lower=lower)
+    model = read_arpa(path, spelling)
+    check_words(path, model.words, letters)
+    return model
 
 
-def read_hotwords(hotwords: Hotwords, boost: float, labels: Sequence[str]) -> dict[str, float]:
+def check_words(path: Path, words: Collection[str], letters: frozenset[str]) -> None:
+    """Warns of words that cannot be spelled where they are many; ConfigError where all are."""
+    strange = [word for word in words if not letters.issuperset(word)]
+    if words and len(strange) == len(words):
+        raise ConfigError(
+            f"{path}: the labels spell none of its {len(words):,} words, such as {min(strange)!r}; "
+            "give a language model of the language and spelling of the labels"
+        )
+    share = 1 - len(strange) / max(1, len(words))
+    if share < FEW:
+        warnings.warn(
+            f"{path}: the labels spell {share:.0%} of its {len(words):,} words, and not "
+            f"{min(strange)!r}; give a language model of the labels' language and spelling",
+            LanguageModelWarning,
+            stacklevel=2,
+        )
+
+
+def read_hotwords(
+    hotwords: Hotwords, boost: float, labels: Sequence[str], normalization: str = "none"
+) -> dict[str, float]:
     """The boost of each phrase, in nats.
 
     `hotwords` is a file with a phrase a line, and after a tab its boost if it is not `boost`; or
-    phrases, or phrases with boosts. They become lower case where the labels are. Raises
-    ConfigError for what the labels cannot spell.
+    phrases, or phrases with boosts. They are normalised as transcripts are, by `normalization`, and
+    take the labels' case. Raises ConfigError for what the labels cannot spell.
     """
     if isinstance(hotwords, Mapping):
-        pairs = [(phrase, phrase, float(value)) for phrase, value in hotwords.items()]
+        rows = [(repr(phrase), phrase, value) for phrase, value in hotwords.items()]
     elif isinstance(hotwords, str | os.PathLike):
-        pairs = _read_file(Path(hotwords), boost)
+        rows = _read_file(Path(hotwords), boost)
     else:
-        pairs = [(phrase, phrase, boost) for phrase in hotwords]
+        rows = [(repr(phrase), phrase, boost) for phrase in hotwords]
+    if len(rows) > MAX_HOTWORDS:
+        raise ConfigError(f"{len(rows):,} hotwords; give at most {MAX_HOTWORDS:,}")
+    spelled = Spelling.of(labels)
     boosts: dict[str, float] = {}
-    for where, given, value in pairs:
-        phrase = " ".join(given.split())
-        phrase = phrase.lower() if are_lower(labels) else phrase
-        unknown = set(phrase) - set("".join(labels)) - {" "}
-        if not phrase or unknown:
-            what = f"has {min(unknown)!r}, which is no label" if unknown else "is empty"
-            raise ConfigError(f"hotword {where!r} {what}; give words that the labels spell")
-        boosts[phrase] = value
+    for where, given, value in rows:
+        try:
+            phrase = normalize(spelled(" ".join(given.split())), normalization, labels)
+        except ManifestError as error:
+            raise ConfigError(f"hotword {where}: {error}") from error
+        if not 0 < len(phrase) <= MAX_HOTWORD_CHARACTERS:
+            raise ConfigError(
+                f"hotword {where}: {len(phrase)} letters; give 1 to {MAX_HOTWORD_CHARACTERS}"
+            )
+        boosts[phrase] = _boost(where, value)
     return boosts
 
 
-def are_lower(labels: Sequence[str]) -> bool:
-    """Whether labels have no capital letters."""
-    return all(label == label.lower() for label in labels)
+def _boost(where: str, value: Any) -> float:
+    try:
+        boost = float(value)
+    except (TypeError, ValueError, OverflowError):
+        boost = math.nan
+    if not abs(boost) <= MAX_NUMBER:
+        raise ConfigError(f"hotword {where}: {value!r} is no boost; give a number of nats")
+    return boost
 
 
-def _read_file(path: Path, boost: float) -> list[tuple[str, str, float]]:
-    pairs = []
+def _read_file(path: Path, boost: float) -> list[tuple[str, str, Any]]:
+    rows: list[tuple[str, str, Any]] = []
     for number, line in enumerate(lines_of(path), start=1):
         phrase, tab, value = line.partition("\t")
-        if not line.strip():
-            continue
-        try:
-            pairs.append((f"{path}:{number}", phrase, float(value) if tab else boost))
-        except ValueError as error:
-            raise ConfigError(f"{path}:{number}: {value!r} is no boost; give a number") from error
-    return pairs
+        if line.strip():
+            rows.append((f"{path}:{number}", phrase, value if tab else boost))
+    return rows

@@ -8,7 +8,7 @@ from speechkit.errors import MissingExtraError, SpeechkitError
 
 
 class KenLM:
-    """A binary file of KenLM's; it cannot list its words.
+    """A binary file of KenLM's, of words in small letters or in capitals; it cannot list them.
 
     Source: Heafield, WMT 2011.
     """
@@ -27,7 +27,11 @@ class KenLM:
         self.order = self.model.order
 
     def __contains__(self, word: str) -> bool:
-        return word in self.model
+        return self._stored(word) in self.model
+
+    def _stored(self, word: str) -> str:
+        """The word as the file has it: as it is, in capitals or in small letters."""
+        return next((w for w in (word, word.upper(), word.lower()) if w in self.model), word)
 
     def score(self, history: Sequence[str], word: str) -> float:
         """log10 P(word | history)."""
@@ -37,8 +41,8 @@ class KenLM:
             history = history[1:]
         else:
             self.model.NullContextWrite(state)
-        for said in (*history, word):
+        for one in (*history, word):
             after = self._new_state()
-            score: float = self.model.BaseScore(state, said, after)
+            score: float = self.model.BaseScore(state, self._stored(one), after)
             state = after
         return score

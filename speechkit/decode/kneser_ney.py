@@ -5,8 +5,10 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from itertools import pairwise
 
+from speechkit.config import check_range
 from speechkit.decode.ngram import BEGIN, END, IMPOSSIBLE, UNKNOWN, NGram
-from speechkit.errors import ConfigError, SpeechkitError
+from speechkit.errors import SpeechkitError
+from speechkit.limits import MAX_ORDER
 
 FEW = (0.5, 1.0, 1.5)
 """The discounts where the text is too small to estimate them (as in KenLM's lmplz)."""
@@ -23,8 +25,7 @@ def estimate(lines: Iterable[str], order: int = 3) -> NGram:
     words come before. Below the unigrams lies the uniform distribution.
     Source: Chen & Goodman, Computer Speech & Language 13, 1999.
     """
-    if order < 1:
-        raise ConfigError(f"order={order}: give a whole number from 1 up")
+    check_range("order", order, 1, MAX_ORDER)
     counts = _adjusted(_counts(lines, order))
     del counts[0][(BEGIN,)]
     words = len(counts[0])

@@ -10,9 +10,12 @@ from typing import Protocol
 
 from speechkit.errors import SpeechkitError
 from speechkit.files import whole_file
-from speechkit.text import lines_of
+from speechkit.limits import MAX_ORDER
+from speechkit.text import Spelling, lines_of
 
 BEGIN, END, UNKNOWN = "<s>", "</s>", "<unk>"
+RESERVED = {form: word for word in (BEGIN, END, UNKNOWN) for form in (word, word.upper())}
+"""What other tools may call them."""
 IMPOSSIBLE = -99.0
 """The log10 by which ARPA files say that something never happens."""
 
@@ -68,20 +71,21 @@ class NGram:
         return word if word in self.log_probs else UNKNOWN
 
 
-def read_arpa(path: str | os.PathLike[str], *, lower: bool = False) -> NGram:
+def read_arpa(path: str | os.PathLike[str], spelling: Spelling | None = None) -> NGram:
     """The model in an ARPA file, plain or `.gz`.
 
-    With `lower`, words become lower case; of n-grams that then coincide the likeliest counts.
-    Raises SpeechkitError as `lm.arpa:17: ...`.
+    Words take the case and form of `spelling`, but for `<s>`, `</s>` and `<unk>`; of n-grams that
+    then coincide the likeliest counts. Raises SpeechkitError as `lm.arpa:17: ...`.
     """
-    return _Parser(Path(path), lower).read(lines_of(path))
+    return _Parser(Path(path), spelling).read(lines_of(path))
 
 
 class _Parser:
     """Reads one ARPA file line by line, and knows the line for its complaints."""
 
-    def __init__(self, path: Path, lower: bool) -> None:
-        self.path, self.lower, self.number = path, lower, 0
+    def __init__(self, path: Path, spelling: Spelling | None) -> None:
+        self.path, self.number = path, 0
+        self.merges, self.spelled = spelling is not None, spelling or str
         self.log_probs: dict[str, float] = {}
         self.backoffs: dict[str, float] = {}
 
@@ -120,6 +124,8 @@ class _Parser:
             if not equals or order.strip() != str(len(counts) + 1) or not fits:
                 raise self._error(f"{line!r}, expected ngram {len(counts) + 1}=COUNT")
             counts.append(int(count))
+            if len(counts) > MAX_ORDER:
+                raise self._error(f"n-grams of more than {MAX_ORDER} words; give a lower order")
         else:
             raise self._error("the file ends too early")
         if not counts:
@@ -137,14 +143,13 @@ class _Parser:
             fields = re.split("[ \t]+", line)
             if not n + 1 <= len(fields) <= n + 2:
                 raise self._error(f"{len(fields)} fields, expected log10, {n} words and a back-off")
-            gram = " ".join(fields[1 : n + 1])
-            gram = gram.lower() if self.lower else gram.replace("<UNK>", UNKNOWN)
+            gram = self._gram(fields[1 : n + 1])
             log_prob = self._log10(fields[0])
             if log_prob > 0:
                 raise self._error(f"{fields[0]} is no log10 of a probability")
             found += 1
             if gram in self.log_probs:
-                if not self.lower:
+                if not self.merges:
                     raise self._error(f"{gram!r} is listed twice")
                 if log_prob <= self.log_probs[gram]:
                     continue
@@ -152,6 +157,12 @@ class _Parser:
             if len(fields) == n + 2:
                 self.backoffs[gram] = self._log10(fields[-1])
         raise self._error(f"the file ends within the {n}-grams")
+
+    def _gram(self, words: list[str]) -> str:
+        gram = " ".join(words)
+        if "<" not in gram:
+            return self.spelled(gram)
+        return " ".join(RESERVED.get(word) or self.spelled(word) for word in words)
 
     def _log10(self, text: str) -> float:
         try:

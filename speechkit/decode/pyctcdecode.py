@@ -2,12 +2,20 @@
 
 import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from torch import Tensor
 
-from speechkit.decode.fusion import Hotwords, read_hotwords
+from speechkit.decode.fusion import (
+    KENLM_SUFFIXES,
+    Hotwords,
+    Search,
+    check_words,
+    read_hotwords,
+)
+from speechkit.decode.ngram import read_arpa
 from speechkit.errors import ConfigError, MissingExtraError
 from speechkit.text import decode, encode
 
@@ -37,7 +45,17 @@ class PyCTCDecode:
         hotword_boost: float = 10.0,
         min_log_prob: float = -5.0,
         margin: float = 10.0,
+        normalization: str = "none",
     ) -> None:
+        search = Search.checked(
+            beam=beam,
+            alpha=alpha,
+            length_bonus=length_bonus,
+            unk_score=unk_score,
+            hotword_boost=hotword_boost,
+            min_log_prob=min_log_prob,
+            margin=margin,
+        )
         try:
             import pyctcdecode
         except ImportError as error:
@@ -47,23 +65,26 @@ class PyCTCDecode:
                 import kenlm  # noqa: F401
             except ImportError as error:
                 raise MissingExtraError("kenlm", "kenlm") from error
-        boosts = read_hotwords(hotwords, hotword_boost, labels)
-        if set(boosts.values()) - {hotword_boost}:
+            if Path(lm).suffix not in KENLM_SUFFIXES:
+                # the package reads the words as they are
+                check_words(Path(lm), read_arpa(lm).words, frozenset("".join(labels)))
+        boosts = read_hotwords(hotwords, search.hotword_boost, labels, normalization)
+        if set(boosts.values()) - {search.hotword_boost}:
             raise ConfigError("pyctcdecode has one boost for all hotwords; give hotword_boost")
         self.labels = tuple(labels)
         self.decoder = pyctcdecode.build_ctcdecoder(
             [*labels, ""],
             os.fspath(lm) if lm else None,
-            alpha=alpha,
-            beta=length_bonus,
-            unk_score_offset=unk_score,
+            alpha=search.alpha,
+            beta=search.length_bonus,
+            unk_score_offset=search.unk_score,
         )
         self.options = {
-            "beam_width": beam,
-            "beam_prune_logp": -margin,
-            "token_min_logp": min_log_prob,
+            "beam_width": search.beam,
+            "beam_prune_logp": -search.margin,
+            "token_min_logp": search.min_log_prob,
             "hotwords": list(boosts),
-            "hotword_weight": hotword_boost,
+            "hotword_weight": search.hotword_boost,
         }
 
     def init(self) -> Frames:

@@ -14,10 +14,9 @@ from speechkit.data import Utterance, read_audio
 from speechkit.decode import Decoder
 from speechkit.evaluation import outputs
 from speechkit.events import Event, Final, Partial, Word
-from speechkit.infer import transcript_of
+from speechkit.infer import reader_of, transcript_of
 from speechkit.models import Model
 from speechkit.models.net import Name
-from speechkit.plugins import registry
 from speechkit.report.page import bars, curve, table
 from speechkit.streaming import stream
 from speechkit.tasks import Recognition
@@ -152,7 +151,7 @@ def recognition(
 ) -> Recognized:
     """How the model does on utterances with a `text`."""
     begun_s = perf_counter()
-    reader: Decoder = registry().build("decoder", decoder, model.labels)
+    reader = reader_of(model, decoder)
     hear = _streamed if streaming else _whole
     heard = hear(model, utterances, reader)
     found = sorted(heard, key=lambda item: item[0])

@@ -10,15 +10,13 @@ from torch import Tensor
 
 from speechkit import spotting, vad
 from speechkit.align import words_of
-from speechkit.component import Spec
 from speechkit.confidence import Confidence
-from speechkit.decode import Decoder
+from speechkit.decode import Decoder, decoder_of
 from speechkit.decode.endpoint import Endpointing, Segment, advance
 from speechkit.errors import ConfigError, SpeechkitError, StreamError
 from speechkit.events import Event, Final, Keyword, Partial, SpeechEnd, SpeechStart
 from speechkit.models import MarbleNet, MatchboxNet, Model, QuartzNet
 from speechkit.models.net import Name
-from speechkit.plugins import registry
 from speechkit.streaming.state import check_tensor, checked, remembered
 from speechkit.text import decode
 
@@ -231,7 +229,8 @@ def listener_of(
     """The listener for what the model is for, over frames of `frame_s` (the model's if None)."""
     config, frame_s = model.config, frame_s or model.frame_s
     if isinstance(config, QuartzNet):
-        reader = decoder_of(model, "greedy" if decoder is None else decoder)
+        named = "greedy" if decoder is None else decoder
+        reader = decoder_of(named, model.labels, config.normalization)
         return TextListener(reader, frame_s, config.endpointing, config.confidence)
     if decoder is not None:
         raise ConfigError(f"a decoder is for recognition; leave it out for a {config.kind}")
@@ -241,16 +240,3 @@ def listener_of(
         return SpeechListener(config.postprocess, frame_s, lag_s)
     assert isinstance(config, MatchboxNet)
     return KeywordListener(config.spotting, model.labels, frame_s)
-
-
-def decoder_of(model: Model, decoder: Decoder | Name) -> Decoder:
-    """The decoder of a name, or the one given, for the model's labels."""
-    if isinstance(decoder, Spec | str):
-        named: Decoder = registry().build("decoder", decoder, model.labels)
-        return named
-    if decoder.labels != model.labels:
-        raise ConfigError(
-            f"a decoder of {len(decoder.labels)} labels, which are not the {len(model.labels)} of "
-            "the model; make it with model.labels"
-        )
-    return decoder

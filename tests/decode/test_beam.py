@@ -1,9 +1,11 @@
 """Beam search against the sum over all alignments, in any chunks, with words' scores."""
 
+import contextlib
 import itertools
 import json
 import math
 from collections import defaultdict
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +16,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from speechkit.decode.beam import BeamCTC
+from speechkit.decode.fusion import LanguageModelWarning
+from speechkit.decode.greedy import GreedyCTC
 from speechkit.decode.kneser_ney import estimate
-from speechkit.decode.ngram import BEGIN, END, NGram, write_arpa
+from speechkit.decode.ngram import BEGIN, END, NGram, read_arpa, write_arpa
 from speechkit.errors import ConfigError, ManifestError, SpeechkitError
-from speechkit.text import ENGLISH_LABELS, decode, encode
+from speechkit.text import ENGLISH_LABELS, decode, encode, normalize
 
-EXACT = {"beam": 10_000, "min_log_prob": -math.inf, "margin": math.inf, "horizon": 100}
+EXACT = {"beam": 10_000, "min_log_prob": -1e9, "margin": 1e9, "horizon": 100}
 TEXT = ["ab a", "a ab b", "b a", "ab ab", "a"]
 
 
@@ -230,22 +234,43 @@ def test_a_long_stream_does_not_grow_its_hypotheses() -> None:
 @pytest.mark.parametrize(
     ("wrong", "says"),
     [
-        ({"beam": 0}, "beam=0"),
-        ({"horizon": 0}, "horizon=0"),
-        ({"margin": math.nan}, "margin=nan"),
-        ({"hotwords": ["route 66"]}, "'route 66' has '6'"),
-        ({"hotwords": [" "]}, "is empty"),
+        ({"beam": 0}, "beam=0: give a number from 1"),
+        ({"beam": 10**9}, r"beam=1e\+09: give a number from 1 to 65536"),
+        ({"beam": 10**400}, "beam: it holds a number outside"),
+        ({"beam": 2.5}, "beam - .*valid integer"),
+        ({"beam": math.nan}, "beam - .*finite"),
+        ({"beam": "many"}, "beam - .*valid integer"),
+        ({"horizon": 0}, "horizon=0: give a number from 1"),
+        ({"horizon": math.inf}, "horizon - .*finite"),
+        ({"margin": -1}, "margin=-1: give a number from 0"),
+        *(
+            ({name: value}, f"{name}: it holds ")
+            for name in ("alpha", "length_bonus", "unk_score", "hotword_boost", "margin")
+            for value in (math.nan, math.inf, 1e300)
+        ),
+        ({"min_log_prob": -math.inf}, "min_log_prob: it holds -inf"),
+        ({"alpha": "x"}, "alpha - .*valid number"),
+        ({"hotwords": ["route 66"]}, "hotword 'route 66': .*has '6'"),
+        ({"hotwords": [" "]}, "hotword ' ': 0 letters"),
+        ({"hotwords": ["a" * 201]}, "201 letters; give 1 to 200"),
+        ({"hotwords": ["a"] * 10_001}, "10,001 hotwords; give at most 10,000"),
+        *(
+            ({"hotwords": {"jon": value}}, "hotword 'jon': .* is no boost")
+            for value in (math.nan, -math.inf, "much", None, 10**400)
+        ),
     ],
 )
 def test_wrong_parameters_are_named(wrong: dict[str, Any], says: str) -> None:
-    with pytest.raises(ConfigError, match=says):
+    with pytest.raises(ConfigError, match=says) as refused:
         BeamCTC(ENGLISH_LABELS, **wrong)
+    assert len(str(refused.value)) < 450
 
 
 def test_a_boost_that_is_no_number_is_named_with_its_line(tmp_path: Path) -> None:
-    (tmp_path / "hot.txt").write_text("one\n\ntwo\tmuch\n")
-    with pytest.raises(ConfigError, match=r"hot.txt:3: 'much' is no boost"):
-        BeamCTC(ENGLISH_LABELS, hotwords=tmp_path / "hot.txt")
+    for wrong in ("much", "nan", "-inf", "1e999"):
+        (tmp_path / "hot.txt").write_text(f"one\n\ntwo\t{wrong}\n")
+        with pytest.raises(ConfigError, match=rf"hot.txt:3: '{wrong}' is no boost"):
+            BeamCTC(ENGLISH_LABELS, hotwords=tmp_path / "hot.txt")
     with pytest.raises(ManifestError, match=r"cannot open .*absent.txt"):
         BeamCTC(ENGLISH_LABELS, hotwords=tmp_path / "absent.txt")
 
@@ -255,3 +280,114 @@ def test_scores_that_cannot_be_are_refused(bad: torch.Tensor) -> None:
     decoder = BeamCTC(tuple("ab "))
     with pytest.raises(SpeechkitError, match=r"expected \[T, 4\]"):
         decoder.step(decoder.init(), bad)
+
+
+CAPITALS = (" ", *"ABCDEFGHIJKLMNOPQRSTUVWXYZ'")
+
+
+@pytest.mark.parametrize("labels", [ENGLISH_LABELS, CAPITALS])
+@pytest.mark.parametrize("case", [str.lower, str.upper])
+def test_a_language_model_of_the_other_case_reads_the_same(
+    tmp_path: Path, labels: tuple[str, ...], case: Callable[[str], str]
+) -> None:
+    lines = [case(line) for line in ("the cat sat", "the cat ran", "a cat sat")]
+    write_arpa(estimate(lines), tmp_path / "lm.arpa")
+    decoder = BeamCTC(labels, lm=tmp_path / "lm.arpa", hotwords=[case("ran")])
+    words = decoder.fusion.lm.words if decoder.fusion.lm else ()
+    assert {word.lower() for word in words} == {"the", "cat", "sat", "ran", "a"}
+    log_probs = spoken("the cet sat", doubt={5: {"a": 0.4}})
+    assert said(decoder, log_probs).lower() == "the cat sat"
+    # the marks of a sentence are no words
+    assert decoder.fusion.lm is not None
+    assert decoder.fusion.lm.score(("<s>",), words and min(words)) > -2
+
+
+def test_words_that_cannot_be_spelled_are_told(tmp_path: Path) -> None:
+    path = tmp_path / "lm.arpa"
+    write_arpa(estimate(["привет мир"]), path)
+    with pytest.raises(ConfigError, match=r"lm.arpa: the labels spell none of its 2 words") as none:
+        BeamCTC(ENGLISH_LABELS, lm=path)
+    assert len(str(none.value)) < 450
+    write_arpa(estimate(["hello мир one two"]), path)
+    with pytest.warns(LanguageModelWarning, match=r"spell 75% of its 4 words, and not 'мир'"):
+        BeamCTC(ENGLISH_LABELS, lm=path)
+    # told where the file is read
+    BeamCTC(ENGLISH_LABELS, lm=path)
+
+
+def test_a_language_model_is_read_again_where_it_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, count = tmp_path / "lm.arpa", []
+
+    def counted(*given: Any) -> NGram:
+        count.append(given)
+        return read_arpa(*given)
+
+    monkeypatch.setattr("speechkit.decode.fusion.read_arpa", counted)
+    write_arpa(estimate(["the cat"]), path)
+    models = [BeamCTC(ENGLISH_LABELS, lm=path).fusion.lm for _ in range(3)]
+    assert len(count) == 1
+    assert models[0] is models[1] is models[2]
+    write_arpa(estimate(["the cat sat"]), path)
+    changed = BeamCTC(ENGLISH_LABELS, lm=path).fusion.lm
+    assert changed is not None
+    assert "sat" in changed.words
+    assert len(count) == 2
+    # in the other case it is another model
+    BeamCTC(CAPITALS, lm=path)
+    assert len(count) == 3
+
+
+def test_hotwords_are_normalised_as_transcripts_are() -> None:
+    given = {"Jean-Luc": 1.0, "AT&T": 2.0, "Zoë": 3.0, "O’Brien": 4.0, "ZOE\u0308": 5.0}
+    decoder = BeamCTC(ENGLISH_LABELS, hotwords=given, normalization="english")
+    expected = {"jean luc": 1.0, "at and t": 2.0, "zoe": 5.0, "o'brien": 4.0}
+    assert decoder.fusion.boosts == expected
+    with pytest.raises(ConfigError, match=r"hotword 'AT&T': .* has '&', which is no label"):
+        BeamCTC(ENGLISH_LABELS, hotwords=["AT&T"])
+
+
+@pytest.mark.parametrize("labels", [("é", "t", " "), ("e", "t", "\u0301", " ")])
+@pytest.mark.parametrize("given", ["\u00e9t\u00e9", "e\u0301te\u0301"])
+def test_accents_are_composed_where_they_are_in_the_labels(
+    tmp_path: Path, labels: tuple[str, ...], given: str
+) -> None:
+    write_arpa(estimate([given]), tmp_path / "lm.arpa")
+    decoder = BeamCTC(labels, lm=tmp_path / "lm.arpa", hotwords=[given])
+    (word,) = decoder.fusion.boosts
+    assert decoder.fusion.lm is not None
+    assert set(decoder.fusion.lm.words) == {word}
+    assert set(word) <= set(labels)
+    assert normalize(given, "none", labels) == word
+
+
+@settings(max_examples=30)
+@given(st.integers(0, 10**6), st.integers(1, 12), st.integers(2, 4))
+def test_sure_frames_read_as_the_greedy_decoder_reads_them(seed: int, T: int, V: int) -> None:
+    # the best path has more than half of all probability
+    chance = np.random.default_rng(seed)
+    path = torch.tensor(chance.integers(0, V + 1, T))
+    log_probs = torch.full((T, V + 1), 0.01, dtype=torch.float64)
+    log_probs[torch.arange(T), path] = 1 - 0.01 * V
+    labels = tuple("ab c"[:V])
+    greedy = GreedyCTC(labels)
+    state, _ = greedy.step(greedy.init(), log_probs.log())
+    assert said(BeamCTC(labels, alpha=0.0), log_probs.log()) == greedy.finish(state)
+
+
+@settings(max_examples=25)
+@given(st.integers(0, 10**6))
+def test_a_language_model_of_weight_zero_changes_nothing(
+    toy: tuple[NGram, Path], seed: int
+) -> None:
+    labels, log_probs = tuple("ab "), random_scores(seed, 20, 4)
+    plain, fused = BeamCTC(labels), BeamCTC(labels, lm=toy[1], alpha=0.0)
+    assert said(fused, log_probs) == said(plain, log_probs)
+
+
+@given(st.floats() | st.integers() | st.text(max_size=5) | st.none())
+def test_any_number_is_taken_or_refused_as_ours(value: Any) -> None:
+    for name in ("beam", "horizon", "alpha", "margin", "hotword_boost", "min_log_prob"):
+        with contextlib.suppress(ConfigError):
+            BeamCTC(tuple("ab "), hotwords=["a"], **{name: value})

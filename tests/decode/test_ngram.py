@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from speechkit.decode.fusion import load_lm
 from speechkit.decode.ngram import BEGIN, END, NGram, read_arpa, write_arpa
 from speechkit.errors import SpeechkitError
+from speechkit.text import ENGLISH_LABELS, Spelling
 
 ARPA = r"""A comment before.
 
@@ -56,14 +57,14 @@ def test_gzip_and_capitals(path: Path, tmp_path: Path) -> None:
     zipped = tmp_path / "lm.arpa.gz"
     zipped.write_bytes(gzip.compress(ARPA.replace("two", "TWO").encode()))
     assert read_arpa(zipped).score(("one",), "TWO") == -0.2
-    assert read_arpa(zipped, lower=True).log_probs == read_arpa(path).log_probs
+    assert read_arpa(zipped, Spelling("lower", "NFC")).log_probs == read_arpa(path).log_probs
 
 
 def test_lower_case_keeps_the_likeliest_of_two(path: Path) -> None:
     path.write_text(
         ARPA.replace("ngram 1=4", "ngram 1=5").replace("-0.5	one", "-0.9	One\n-0.5	one")
     )
-    assert read_arpa(path, lower=True).score((), "one") == -0.5
+    assert read_arpa(path, Spelling("lower", "NFC")).score((), "one") == -0.5
     assert read_arpa(path).words == {"One", "one", "two"}
 
 
@@ -164,6 +165,6 @@ def test_reading_undoes_writing(
 @pytest.mark.skipif("SPEECHKIT_DATA" not in os.environ, reason="set SPEECHKIT_DATA")
 def test_the_model_of_an4_loads() -> None:
     path = Path(os.environ["SPEECHKIT_DATA"]) / "an4" / "an4.ug.lm"
-    model = load_lm(path, lower=True)
+    model = load_lm(path, ENGLISH_LABELS)
     assert {"zero", "rubout", "a"} <= set(model.words)
     assert model.score((BEGIN,), "zero") == -2.0253

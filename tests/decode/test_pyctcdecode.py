@@ -3,13 +3,16 @@
 import importlib.util
 import json
 import math
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 
 from speechkit.decode.beam import BeamCTC
+from speechkit.decode.kenlm import KenLM
 from speechkit.decode.kneser_ney import estimate
 from speechkit.decode.ngram import BEGIN, END, UNKNOWN, NGram, write_arpa
 from speechkit.decode.pyctcdecode import PyCTCDecode
@@ -50,9 +53,49 @@ def test_without_pyctcdecode_the_extra_is_named() -> None:
 
 
 @pytest.mark.skipif(importlib.util.find_spec("kenlm") is not None, reason="kenlm is installed")
-def test_without_kenlm_the_extra_is_named() -> None:
+def test_without_kenlm_the_extra_is_named(tmp_path: Path) -> None:
+    (tmp_path / "lm.bin").touch()
     with pytest.raises(MissingExtraError, match=r"speechkit-core\[kenlm\]"):
-        BeamCTC(ENGLISH_LABELS, lm="lm.bin")
+        BeamCTC(ENGLISH_LABELS, lm=tmp_path / "lm.bin")
+
+
+class Capitals:
+    """What kenlm would make of a file with the words THE and CAT."""
+
+    order = 2
+
+    def __init__(self, path: str) -> None:
+        self.scored: list[str] = []
+
+    def __contains__(self, word: str) -> bool:
+        return word in {"THE", "CAT", END}
+
+    def NullContextWrite(self, state: object) -> None:  # noqa: N802
+        """Nothing to remember."""
+
+    def BaseScore(self, state: object, word: str, after: object) -> float:  # noqa: N802
+        self.scored.append(word)
+        return -1.0
+
+
+def test_kenlm_is_asked_for_words_in_its_own_case(monkeypatch: pytest.MonkeyPatch) -> None:
+    fake = SimpleNamespace(Model=Capitals, State=object)
+    monkeypatch.setitem(sys.modules, "kenlm", fake)
+    binary = KenLM("lm.bin")
+    assert "cat" in binary
+    assert "dog" not in binary
+    assert binary.score(("the",), "cat") == binary.score(("dog",), END) == -1.0
+    assert binary.model.scored == ["THE", "CAT", "dog", END]
+
+
+def test_pyctcdecode_says_that_it_reads_words_as_they_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("kenlm", "pyctcdecode"):
+        monkeypatch.setitem(sys.modules, name, SimpleNamespace())
+    write_arpa(estimate(["THE CAT SAT"]), tmp_path / "lm.arpa")
+    with pytest.raises(ConfigError, match=r"lm\.arpa: the labels spell none of its 3 words"):
+        PyCTCDecode(ENGLISH_LABELS, lm=tmp_path / "lm.arpa")
 
 
 @needs_pyctcdecode
@@ -121,8 +164,6 @@ def test_with_a_language_model_ours_is_as_good_or_better(tmp_path: Path, seed: i
 
 @needs_kenlm
 def test_kenlm_scores_as_our_model_does(tmp_path: Path) -> None:
-    from speechkit.decode.kenlm import KenLM
-
     model = estimate(TEXT)
     write_arpa(model, tmp_path / "lm.arpa")
     binary = KenLM(tmp_path / "lm.arpa")
