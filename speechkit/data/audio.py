@@ -7,7 +7,7 @@ import re
 import stat
 import warnings
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, nullcontext
 from typing import BinaryIO
 
 import numpy as np
@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from speechkit.data.containers import contents
+from speechkit.data.foreign import Foreign, kind_of
 from speechkit.data.pipes import Piped, RawFormat
 from speechkit.errors import AudioError
 from speechkit.limits import (
@@ -36,7 +37,7 @@ FULL_SCALE = 32767 / 32768
 TOLERANCE = Seconds(0.1)
 """How much earlier than asked a recording may end: manifests round their durations."""
 
-FORMATS = "wav, flac, ogg, opus, mp3 or NIST sph"
+FORMATS = "wav, flac, ogg, opus, mp3, m4a, mp4, webm, aac or NIST sph"
 
 Source = str | os.PathLike[str] | bytes | BinaryIO | np.ndarray | Tensor
 Block = tuple[np.ndarray, int, bool]
@@ -66,11 +67,12 @@ def read_audio(
 ) -> Tensor:
     """Reads mono sound in [-1, 1] at `target_rate` hertz: the mean of all channels, or one of them.
 
-    `source` is a path or the bytes of a file (wav, flac, ogg, opus, mp3, NIST sph), an open binary
-    file, or an array or tensor `[N]` or `[N, channels]` of float32, float64 or int16 (× 1/32768)
-    with its `sample_rate`. A stream that cannot seek, such as standard input, holds WAV; where
-    `raw` says so, a source is samples without a header. Only `duration_s` seconds from `offset_s`
-    are read. Values beyond ±1 are clipped. A file is read to its end whatever its header promises;
+    `source` is a path or the bytes of a file, an open binary file, or an array or tensor `[N]` or
+    `[N, channels]` of float32, float64 or int16 (× 1/32768) with its `sample_rate`. Files are wav,
+    flac, ogg, opus, mp3 or NIST sph, and with the extra `av` or a program ffmpeg m4a, mp4, webm,
+    aac, wma or amr. A stream that cannot seek, such as standard input, holds WAV; where `raw` says
+    so, a source is samples without a header. Only `duration_s` seconds from `offset_s` are read.
+    Values beyond ±1 are clipped. A file is read to its end whatever its header promises;
     AudioWarning where it is cut short, clipped, or its channels cancel in the mean.
 
     Shape: `[N]` float32.
@@ -136,10 +138,15 @@ def read_blocks(
 
 
 def audio_duration_s(path: str | os.PathLike[str]) -> Seconds:
-    """The duration of a file, from its header once that is right."""
+    """The duration of a file, from its header once that is right; m4a and webm are decoded."""
     with _opened(path) as recording:
-        assert isinstance(recording, _Recording)
-        return Seconds(recording.frames / recording.sample_rate)
+        if isinstance(recording, _Recording):
+            frames = recording.frames
+        else:
+            frames = 0
+            while count := len(recording.read()):
+                frames += count
+        return Seconds(frames / recording.sample_rate)
 
 
 def channel_count(path: str | os.PathLike[str] | bytes) -> int:
@@ -192,7 +199,7 @@ def _from_file(
         own = recording.sample_rate
         if rate not in (None, own):
             raise AudioError(f"{name} is at {own} Hz, not {rate}; omit sample_rate=")
-        if isinstance(recording, Piped):
+        if not isinstance(recording, _Recording):
             yield from _in_order(recording, offset_s, duration_s, block_s)
             return
         part = _part(recording.frames, own, name, offset_s, duration_s, block_s)
@@ -212,7 +219,7 @@ def _from_file(
 
 
 def _in_order(
-    sound: Piped, offset_s: float, duration_s: float | None, block_s: float
+    sound: Piped | Foreign, offset_s: float, duration_s: float | None, block_s: float
 ) -> Iterator[Block]:
     """Blocks of sound that can only be read from its beginning on, and ends where it ends."""
     rate, name = sound.sample_rate, sound.name
@@ -296,7 +303,7 @@ def _alike(x: np.ndarray, pieces: list[np.ndarray]) -> np.ndarray:
 @contextmanager
 def _opened(
     source: str | os.PathLike[str] | bytes | BinaryIO, raw: RawFormat | None = None
-) -> Iterator["_Recording | Piped"]:
+) -> Iterator["_Recording | Piped | Foreign"]:
     """A file and its decoders; what goes wrong with either is an AudioError."""
     name = _name(source)
     try:
@@ -306,8 +313,12 @@ def _opened(
                 yield Piped(stream, name, raw)
                 return
             stream.seek(0)
-            if not stream.read(1):
+            head = stream.read(16)
+            if not head:
                 raise AudioError(f"{name} is an empty file; give one with sound")
+            if kind := kind_of(head):
+                yield stack.enter_context(closing(Foreign(stream, kind, name)))
+                return
             size_bytes = stream.seek(0, io.SEEK_END)
             found = contents(stream)
             files = [stack.enter_context(soundfile.SoundFile(part)) for part in found.parts]

@@ -34,7 +34,7 @@ class RawFormat:
             raise AudioError(
                 f"raw samples in {self.encoding!r}; give {' or '.join(get_args(Encoding))}"
             )
-        _check_format(self.rate, self.channels, "raw sound")
+        check_format(self.rate, self.channels, "raw sound")
 
     @property
     def description(self) -> bytes:
@@ -59,7 +59,7 @@ class Piped:
         _, self.channels, self.sample_rate, _, self._frame_bytes, _ = struct.unpack(
             "<HHIIHH", description[:16]
         )
-        _check_format(self.sample_rate, self.channels, name)
+        check_format(self.sample_rate, self.channels, name)
         self._head = b"WAVEfmt " + struct.pack("<I", len(description)) + description
 
     def read(self, frames: int | None = None) -> np.ndarray:
@@ -174,7 +174,8 @@ class Piped:
         return description
 
 
-def _check_format(rate: int, channels: int, name: str) -> None:
+def check_format(rate: int, channels: int, name: str) -> None:
+    """Raises AudioError for a rate or a number of channels that no recording has."""
     if not LOWEST_RATE <= rate <= HIGHEST_RATE:
         raise AudioError(
             f"{name} is at {rate} Hz, expected {LOWEST_RATE} to {HIGHEST_RATE}; check its rate"

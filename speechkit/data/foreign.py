@@ -1,0 +1,166 @@
+"""Formats that libsndfile does not read, such as m4a and webm, by PyAV or else a program ffmpeg.
+
+Their lengths are only known once they are decoded, so they are read in order as a pipe is.
+"""
+
+import contextlib
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Generator
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+
+from speechkit.data.pipes import Piped, check_format
+from speechkit.errors import AudioError, MissingExtraError
+from speechkit.limits import MAX_FRAMES_PER_BYTE
+
+SIGNS = {
+    "mov": (4, b"ftyp"),
+    "matroska": (0, b"\x1aE\xdf\xa3"),
+    "asf": (0, b"\x30\x26\xb2\x75\x8e\x66\xcf\x11"),
+    "amr": (0, b"#!AMR"),
+}
+"""Where a file of each kind, by ffmpeg's name, has which bytes: m4a and mp4, webm, wma, amr."""
+TOLERANCE_S = 0.5
+"""How much later than its sound a file may say that it ends: encoders add silence."""
+
+Pieces = Generator[tuple[np.ndarray, int], None, str]
+"""Frames `[N, channels]` with their sample rate, and in the end what was wrong, if anything."""
+
+
+def kind_of(head: bytes) -> str | None:
+    """Ffmpeg's name for the kind of a file that begins with these bytes, if it is one of these."""
+    # 12 bits of ones and a layer of 0 begin a frame of AAC; in MP3 the layer is another
+    if head[:1] == b"\xff" and len(head) > 1 and head[1] & 0xF6 == 0xF0:
+        return "aac"
+    return next((kind for kind, (at, sign) in SIGNS.items() if head[at:].startswith(sign)), None)
+
+
+class Foreign:
+    """The sound of a file, decoded in order."""
+
+    def __init__(self, stream: BinaryIO, kind: str, name: str) -> None:
+        self.name, self.fault = name, ""
+        self._most = stream.seek(0, os.SEEK_END) * MAX_FRAMES_PER_BYTE
+        stream.seek(0)
+        self._pieces = _decoded(stream, kind, name)
+        self._given = 0
+        self.channels, self.sample_rate = 1, 0
+        self._waiting = self._next()
+        if not self._given:
+            raise AudioError(f"{name} holds no sound; give at least one sample")
+        check_format(self.sample_rate, self.channels, name)
+
+    def close(self) -> None:
+        """Ends the decoder."""
+        self._pieces.close()
+
+    def read(self, frames: int | None = None) -> np.ndarray:
+        """The next frames `[N, channels]`, fewer at the end; or, without a number, some of them."""
+        parts, count = [self._waiting], len(self._waiting)
+        while count < (frames or 1) and len(x := self._next()):
+            parts.append(x)
+            count += len(x)
+        joined = np.concatenate(parts) if len(parts) > 1 else parts[0]
+        self._waiting = joined[frames:] if frames else joined[:0]
+        return joined[:frames]
+
+    def _next(self) -> np.ndarray:
+        try:
+            x, rate = next(self._pieces)
+        except StopIteration as ended:
+            self.fault = self.fault or ended.value or ""
+            return np.zeros((0, self.channels), np.float32)
+        if not self._given:
+            self.channels, self.sample_rate = x.shape[1], rate
+        self._given += len(x)
+        if (x.shape[1], rate) != (self.channels, self.sample_rate):
+            raise AudioError(f"{self.name} changes its rate or channels; convert it to WAV")
+        if self._given > self._most:
+            raise AudioError(f"{self.name} has more sound than its bytes can hold; copy it again")
+        return x
+
+
+def _decoded(stream: BinaryIO, kind: str, name: str) -> Pieces:
+    try:
+        import av  # noqa: F401
+    except ImportError as error:
+        if program := shutil.which("ffmpeg"):
+            return _by_ffmpeg(program, stream, kind, name)
+        raise MissingExtraError(f"PyAV or a program ffmpeg for {name}", "av") from error
+    return _by_av(stream, kind, name)
+
+
+def _by_av(stream: BinaryIO, kind: str, name: str) -> Pieces:
+    import av
+
+    reached_s = promised_s = 0.0
+    try:
+        with av.open(stream, "r", format=kind, metadata_errors="replace") as container:
+            if not container.streams.audio:
+                raise AudioError(f"{name} has no sound track; give a file with sound")
+            track = container.streams.audio[0]
+            if track.duration and track.time_base:
+                promised_s = float(track.duration * track.time_base)
+            plain = av.AudioResampler(format="fltp")
+            for frame in container.decode(track):
+                for part in plain.resample(frame):
+                    reached_s += part.samples / part.sample_rate
+                    yield np.ascontiguousarray(part.to_ndarray().T), part.sample_rate
+    # PyAV raises ValueError where the rate or the channels change
+    except (av.FFmpegError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        if not reached_s:
+            raise AudioError(f"cannot decode {name}: {reason}; copy the file again") from error
+        return f"cannot be decoded beyond {reached_s:g} s: {reason}"
+    if promised_s > reached_s + TOLERANCE_S:
+        return f"is cut short: it promises {promised_s:g} s and ends at {reached_s:g} s"
+    return ""
+
+
+def _by_ffmpeg(program: str, stream: BinaryIO, kind: str, name: str) -> Pieces:
+    with contextlib.ExitStack() as stack:
+        # it must seek, which it cannot in what it is piped
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        with (folder / "sound").open("wb") as copy:
+            shutil.copyfileobj(stream, copy)
+        complaints = stack.enter_context(tempfile.TemporaryFile())
+        command = [program, "-nostdin", "-v", "error", "-protocol_whitelist", "file", "-f", kind]
+        command += ["-i", f"file:{folder / 'sound'}", "-map", "0:a:0", "-c:a", "pcm_f32le"]
+        process = stack.enter_context(
+            subprocess.Popen(
+                [*command, "-f", "wav", "-protocol_whitelist", "pipe", "pipe:1"],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=complaints,
+            )
+        )
+        stack.callback(process.kill)
+        assert process.stdout is not None
+        given = False
+        try:
+            sound = Piped(process.stdout, name)  # type: ignore[arg-type]
+            while len(x := sound.read()):
+                given = True
+                yield x, sound.sample_rate
+        except AudioError as error:
+            process.wait()
+            raise AudioError(
+                f"cannot decode {name}: {_last(complaints) or error}; copy the file again"
+            ) from error
+        process.wait()
+        complaint = _last(complaints)
+        if not given:
+            raise AudioError(f"cannot decode {name}: {complaint or 'it holds no sound'}")
+        return f"is damaged: {complaint}" if complaint else ""
+
+
+def _last(file: BinaryIO) -> str:
+    """The last line of a program's complaints."""
+    file.seek(max(0, file.seek(0, os.SEEK_END) - 4096))
+    lines = file.read().decode("utf-8", "replace").strip().splitlines()
+    return lines[-1].rpartition("] ")[2] if lines else ""
