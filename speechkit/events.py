@@ -4,8 +4,11 @@
 it was said.
 """
 
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
 
 
 @dataclass(frozen=True)
@@ -20,18 +23,28 @@ class Word:
 
 @dataclass(frozen=True)
 class SpeechStart:
-    """Speech begins."""
+    """Speech begins.
+
+    Where `sk.stream` keeps sound, `samples [N]` are those from `pre_roll_ms` before `at_s` to
+    `decided_s`, mono float32 at the stream's rate.
+    """
 
     at_s: float
     decided_s: float
+    samples: "np.ndarray | None" = field(default=None, repr=False, compare=False)
 
 
 @dataclass(frozen=True)
 class SpeechEnd:
-    """Speech ends."""
+    """Speech ends.
+
+    Where `sk.stream` was given `keep_segments`, `samples [N]` are those of the segment, from the
+    first of its `SpeechStart` to `at_s`.
+    """
 
     at_s: float
     decided_s: float
+    samples: "np.ndarray | None" = field(default=None, repr=False, compare=False)
 
 
 @dataclass(frozen=True)
@@ -64,7 +77,16 @@ class Final:
     decided_s: float
 
 
-Event = SpeechStart | SpeechEnd | Keyword | Partial | Final
+@dataclass(frozen=True)
+class Gap:
+    """Sound of `duration_s` was lost from `at_s` on; silence takes its place."""
+
+    duration_s: float
+    at_s: float
+    decided_s: float
+
+
+Event = SpeechStart | SpeechEnd | Keyword | Partial | Final | Gap
 
 NAMES = {
     SpeechStart: "speech_start",
@@ -72,13 +94,15 @@ NAMES = {
     Keyword: "keyword",
     Partial: "partial",
     Final: "final",
+    Gap: "gap",
 }
 """What each event is called in JSON."""
 
 
 def to_row(event: Event) -> dict[str, Any]:
-    """The event as a JSON object, its name under `event`."""
-    return {"event": NAMES[type(event)], **rounded(asdict(event))}
+    """The event as a JSON object without samples, its name under `event`."""
+    row = {name: value for name, value in asdict(event).items() if name != "samples"}
+    return {"event": NAMES[type(event)], **rounded(row)}
 
 
 def rounded(value: Any) -> Any:

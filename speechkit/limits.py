@@ -54,5 +54,8 @@ MAX_HOTWORD_CHARACTERS = 200
 MAX_PROCESSES = 1_024
 """Processes of a run on a machine, machines, or workers of a loader."""
 
+MAX_KEPT_S = 600.0
+"""Seconds before the start of speech, or of one segment, whose samples a session keeps."""
+
 MAX_MESSAGE_CHARACTERS = 450
 """Characters of one line of error or warning on the terminal."""

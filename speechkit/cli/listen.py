@@ -15,6 +15,7 @@ from rich.text import Text
 from speechkit.cli.models import load_model
 from speechkit.cli.options import Json, ModelName, complete_component
 from speechkit.cli.output import console, inert
+from speechkit.errors import AudioError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -62,17 +63,23 @@ def listen(
     )
     session = stream(net, source.sample_rate, decoder=decoder, window_s=window_s)
     on_terminal = sys.stdout.isatty() and not as_json
-    heard_samples = 0
+    heard_samples, fault = 0, None
     with source, _meter(session) if on_terminal else _lines() as screen:
         try:
             for samples in source:
-                heard_samples += len(samples)
-                screen.show(session.feed(samples), samples, source.dropped_samples)
+                events = session.skip(source.lost_samples) + session.feed(samples)
+                heard_samples += source.lost_samples + len(samples)
+                screen.show(events, samples, source.dropped_samples)
         except KeyboardInterrupt:
             # how a person ends it
             pass
+        except AudioError as error:
+            # the microphone is gone: what was in the sound until then is printed first
+            fault = error
         screen.show(session.finish(), None, source.dropped_samples)
         screen.end(heard_samples / source.sample_rate, source.dropped_samples)
+    if fault is not None:
+        raise fault
 
 
 class Screen(Protocol):
@@ -157,7 +164,7 @@ def best_of(model: "Model", scores: Any) -> str:
 
 def in_words(event: "Event") -> str:
     """An event for a person."""
-    from speechkit.events import Final, Keyword, Partial, SpeechEnd, SpeechStart
+    from speechkit.events import Final, Gap, Keyword, Partial, SpeechEnd, SpeechStart
 
     match event:
         case SpeechStart():
@@ -168,4 +175,6 @@ def in_words(event: "Event") -> str:
             said = f"{event.label} ({event.score:.0%})"
         case Partial() | Final():
             said = event.text
+        case Gap():
+            said = f"{event.duration_s:.2f} s of sound lost"
     return f"{event.at_s:9.2f} s  {said}"

@@ -1,7 +1,8 @@
 """Sessions: samples in as they come, events out, the same for every way of cutting the sound."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -15,18 +16,28 @@ from speechkit.models import Model
 from speechkit.models.net import Name
 from speechkit.models.profile import why_not_streamable
 from speechkit.nn import Serial, StreamLayer
+from speechkit.streaming.base import Session
 from speechkit.streaming.engine import NativeEngine, Samples, Scored, TorchEngine
 from speechkit.streaming.hearing import hearing
-from speechkit.streaming.listeners import clip_window_s, listener_of
+from speechkit.streaming.listeners import Listener, clip_window_s, listener_of
 from speechkit.streaming.native import NativeLayer, native_layer
 from speechkit.streaming.state import AGAIN, Resumable, checked, pack, settings_of, unpack
 from speechkit.streaming.windowed import WindowedStream, suggested_window_s
+
+T = TypeVar("T")
 
 BLOCK_S = {"frame": 0.02, "clip": 0.08, "ctc": 0.08}
 """How much sound a session computes at a time, for each task: short where an answer is urgent."""
 LONGEST_PERIOD = 2000
 """Samples after which an input rate must meet the model's again: 44.1 kHz meets 16 kHz in 441."""
-PLACE = {"filled": int, "consumed": int, "finished": bool, "started": list, "listening": list}
+PLACE = {
+    "filled": int,
+    "consumed": int,
+    "finished": bool,
+    "started": list,
+    "listening": list,
+    "kept": object,
+}
 """What a state holds beside the engine's tensors."""
 
 
@@ -39,6 +50,8 @@ def stream(
     window_s: float | None = None,
     right_s: float | None = None,
     hop_s: float | None = None,
+    pre_roll_ms: float | None = None,
+    keep_segments: bool = False,
 ) -> "Stream | WindowedStream":
     """A session that listens with `model` to samples at `sample_rate` hertz (the model's if None).
 
@@ -48,10 +61,15 @@ def stream(
     seconds anew and keeps all but `right_s` seconds at their end (a quarter of the window each).
     Text is read by `decoder`, a component's name or one that was made for the model's labels, which
     sessions may share; greedily if None. ConfigError for a decoder where the model gives no text.
+
+    With `pre_roll_ms` a `SpeechStart` brings the samples from so long before it to its decision,
+    and with `keep_segments` a `SpeechEnd` those of its segment, the pre-roll included, or the last
+    `limits.MAX_KEPT_S` seconds of them. ConfigError where the model does not detect speech.
     """
+    kept = pre_roll_ms, keep_segments
     if window_s is not None:
-        return WindowedStream(model, sample_rate, window_s, right_s, hop_s, decoder)
-    return Stream(model, sample_rate, max_latency_s, decoder)
+        return WindowedStream(model, sample_rate, window_s, right_s, hop_s, decoder, *kept)
+    return Stream(model, sample_rate, max_latency_s, decoder, *kept)
 
 
 class StreamBatch(Resumable):
@@ -132,6 +150,16 @@ class StreamBatch(Resumable):
         self._hearing.reset(row)
 
     @property
+    def listener(self) -> Listener:
+        """What makes events of the scores of each session."""
+        return self._hearing.listener
+
+    @property
+    def fed(self) -> int:
+        """How many samples each session was fed."""
+        return self._consumed + (0 if self._finished else self._engine.filled)
+
+    @property
     def scores(self) -> Tensor | None:
         """Those of the latest frame, `[size, n]`; None before the first."""
         return None if self.latest is None else self.latest[:, -1, -1].clone()
@@ -142,6 +170,14 @@ class StreamBatch(Resumable):
 
         Assign it to a batch of the same model, size and sample rate to go on from there.
         """
+        return self.packed({}, None)
+
+    @state.setter
+    def state(self, stored: dict[str, Tensor]) -> None:
+        self.go_on(stored, {}, lambda _: None)
+
+    def packed(self, settings: dict[str, Any], kept: Any) -> dict[str, Tensor]:
+        """The state, with the settings of a session around it and the sound that it keeps."""
         return pack(
             self._engine.tensors(),
             {
@@ -150,14 +186,17 @@ class StreamBatch(Resumable):
                 "finished": self._finished,
                 "started": self._started,
                 "listening": self._hearing.states,
+                "kept": kept,
             },
-            settings_of(self.model, self.sample_rate),
+            {**settings_of(self.model, self.sample_rate), **settings},
         )
 
-    @state.setter
-    def state(self, stored: dict[str, Tensor]) -> None:
-        settings = settings_of(self.model, self.sample_rate)
-        tensors, plain = unpack(stored, self._engine.tensors(), settings)
+    def go_on(
+        self, stored: dict[str, Tensor], settings: dict[str, Any], kept_of: Callable[[Any], T]
+    ) -> T:
+        """Goes on from what `packed` gave; what `kept_of`, which may refuse it, makes of `kept`."""
+        own = {**settings_of(self.model, self.sample_rate), **settings}
+        tensors, plain = unpack(stored, self._engine.tensors(), own)
         values = checked(plain, PLACE)
         filled, consumed = values["filled"], values["consumed"]
         started, listening = values["started"], values["listening"]
@@ -167,9 +206,11 @@ class StreamBatch(Resumable):
         ):
             raise StreamError(f"the state is damaged: it counts wrongly; {AGAIN}")
         # first what may refuse
+        kept = kept_of(values["kept"])
         self._hearing.states = listening
         self._engine.restore(tensors, filled)
         self._consumed, self._finished, self._started = consumed, values["finished"], started
+        return kept
 
     def _heard(self, scored: Scored | None, samples_each: int) -> list[list[Event]]:
         """The events of blocks of scores, each of which took so many samples."""
@@ -190,7 +231,7 @@ class StreamBatch(Resumable):
         return (self._consumed - self._started[row]) / self.sample_rate
 
 
-class Stream(Resumable):
+class Stream(Session):
     """One session; `feed` any number of samples at a time, then `finish`.
 
     `latency_s` is how much sound must follow the beginning of a frame before its score is out.
@@ -205,11 +246,14 @@ class Stream(Resumable):
         sample_rate: int | None = None,
         max_latency_s: float = 5.0,
         decoder: Decoder | Name | None = None,
+        pre_roll_ms: float | None = None,
+        keep_segments: bool = False,
     ) -> None:
-        self._made_with = model, sample_rate, max_latency_s, decoder
+        self._made_with = model, sample_rate, max_latency_s, decoder, pre_roll_ms, keep_segments
         self._batch = StreamBatch(model, 1, sample_rate, max_latency_s, decoder)
         self.model, self.sample_rate = model, self._batch.sample_rate
         self.latency_s = self._batch.latency_s
+        self._keep_sound(self._batch.listener, pre_roll_ms, keep_segments)
 
     @property
     def backend(self) -> str:
@@ -223,26 +267,27 @@ class Stream(Resumable):
         # numpy takes so small a part out in half the time
         return None if latest is None else torch.from_numpy(latest.numpy()[0, -1, -1].copy())
 
-    def feed(self, samples: Samples) -> list[Event]:
-        """The events after the next samples `[N]`: float32 in [-1, 1] or int16."""
-        plain = type(samples) is np.ndarray and samples.ndim == 1
-        return self._batch.feed(samples[None] if plain else [samples])[0]
-
-    def finish(self) -> list[Event]:
-        """The events that were still to come; the stream then takes no more samples."""
-        return self._batch.finish()[0]
-
     @property
     def state(self) -> dict[str, Tensor]:
         """Everything the next event depends on, as named tensors for safetensors.
 
-        Assign it to a stream of the same model and sample rate to go on from there.
+        Assign it to a stream of the same model, sample rate and settings to go on from there.
         """
-        return self._batch.state
+        return self._batch.packed(self._settings, self._kept_state())
 
     @state.setter
     def state(self, stored: dict[str, Tensor]) -> None:
-        self._batch.state = stored
+        self._go_on(self._batch.go_on(stored, self._settings, self._kept_of))
+
+    @property
+    def _fed(self) -> int:
+        return self._batch.fed
+
+    def _feed(self, samples: Samples) -> list[Event]:
+        return self._batch.feed(samples[None] if isinstance(samples, np.ndarray) else [samples])[0]
+
+    def _finish(self) -> list[Event]:
+        return self._batch.finish()[0]
 
 
 def block_strides(model: Model, layer: StreamLayer, sample_rate: int) -> int:

@@ -1,8 +1,10 @@
 """Where live samples come from: a microphone, or a file played as if it were one."""
 
+import logging
 import queue
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -16,13 +18,21 @@ BLOCK_S = 0.02
 """How much sound a source gives at a time."""
 WAITING_S = 5.0
 """How much sound may wait for a listener that falls behind, before more of it is dropped."""
+POLL_S = 0.1
+QUIET_S = 2.0
+"""How long a microphone may give no sound before that is told."""
+STALLED_S = 0.5
+"""How much later than due a block must begin to count as one after a gap of which the driver says
+nothing."""
+
+_log = logging.getLogger(__name__)
 
 
 class FileSource:
     """The samples of a file in blocks, at `sample_rate` hertz; `realtime` gives them no faster
     than they would be heard. It drops nothing."""
 
-    dropped_samples = 0
+    dropped_samples = lost_samples = 0
 
     def __init__(self, path: Path, sample_rate: int, realtime: bool = False) -> None:
         self.sample_rate, self.realtime = sample_rate, realtime
@@ -49,27 +59,35 @@ class Microphone:
     """An input device as blocks of mono float32, for as long as the `with` block lasts.
 
     It runs at `wanted_rate` hertz where the device can, else at the device's own rate:
-    `sample_rate` says which. `dropped_samples` counts what came while nobody listened.
+    `sample_rate` says which. `lost_samples` were lost before the latest block, `dropped_samples`
+    in all: they came faster than they were taken, or the driver could not keep up. AudioError where
+    the device cannot be opened, or stops. After `QUIET_S` without any sound a warning is logged.
     """
 
     def __init__(self, wanted_rate: int, device: int | None = None) -> None:
         self._sounddevice = import_sounddevice()
         self.device = device
+        self._name = "the default input device" if device is None else f"input device {device}"
         self.sample_rate = self._rate(wanted_rate)
-        self.dropped_samples = 0
+        self.lost_samples = self.dropped_samples = 0
+        # lost since the last block that found room, and when the next sample is due
+        self._lost, self._due_s = 0, 0.0
+        self._given = 0
         block = round(BLOCK_S * self.sample_rate)
-        self._blocks: queue.Queue[np.ndarray] = queue.Queue(round(WAITING_S / BLOCK_S))
-        self._stream = self._sounddevice.InputStream(
-            samplerate=self.sample_rate,
-            blocksize=block,
-            device=device,
-            channels=1,
-            dtype="float32",
-            callback=self._hear,
-        )
+        self._blocks: queue.Queue[tuple[np.ndarray, int]] = queue.Queue(round(WAITING_S / BLOCK_S))
+        with self._opening():
+            self._stream = self._sounddevice.InputStream(
+                samplerate=self.sample_rate,
+                blocksize=block,
+                device=device,
+                channels=1,
+                dtype="float32",
+                callback=self._hear,
+            )
 
     def __enter__(self) -> "Microphone":
-        self._stream.start()
+        with self._opening():
+            self._stream.start()
         return self
 
     def __exit__(
@@ -82,21 +100,67 @@ class Microphone:
         self._stream.close()
 
     def __iter__(self) -> Iterator[np.ndarray]:
-        while self._stream.active or not self._blocks.empty():
+        quiet_s = 0.0
+        while True:
             try:
-                yield self._blocks.get(timeout=0.5)
+                samples, self.lost_samples = self._blocks.get(timeout=POLL_S)
             except queue.Empty:
+                # in this order: the last block is there before the stream ends
+                if not self._stream.active and self._blocks.empty():
+                    break
+                quiet_s += POLL_S
+                if quiet_s - POLL_S < QUIET_S <= quiet_s:
+                    _log.warning(
+                        "%s has given no sound for %g s; check that it is plugged in and switched "
+                        "on, or end with Ctrl-C",
+                        *(self._name, QUIET_S),
+                    )
                 continue
+            quiet_s = 0.0
+            self._given += self.lost_samples + len(samples)
+            yield samples
+        self.lost_samples, self._lost = self._lost, 0
+        self._given += self.lost_samples
+        if self.lost_samples:
+            yield np.zeros(0, np.float32)
+        raise AudioError(
+            f"{self._name} stopped after {self._given / self.sample_rate:.1f} s; check that it is "
+            "plugged in, and start again"
+        )
 
     def _hear(self, samples: np.ndarray, frames: int, at: Any, status: Any) -> None:
         """Called by the sound card's thread, which must not wait."""
-        if status.input_overflow:
-            # the driver does not say how much it lost
-            self.dropped_samples += frames
+        self._lose(self._missing(at.inputBufferAdcTime, frames, status.input_overflow))
         try:
-            self._blocks.put_nowait(samples[:, 0].copy())
+            self._blocks.put_nowait((samples[:, 0].copy(), self._lost))
+            self._lost = 0
         except queue.Full:
-            self.dropped_samples += frames
+            self._lose(frames)
+
+    def _missing(self, begins_s: float, frames: int, overflow: bool) -> int:
+        """How many samples are missing before a block that begins at a time of the device's clock,
+        which is 0 where the driver has none."""
+        late = round((begins_s - self._due_s) * self.sample_rate) if self._due_s else 0
+        self._due_s = begins_s + frames / self.sample_rate if begins_s else 0.0
+        if overflow:
+            # where the clock does not tell it was a block at least
+            return late if late > 0 else frames
+        # a clock is not quite regular
+        return late if late > STALLED_S * self.sample_rate else 0
+
+    def _lose(self, samples: int) -> None:
+        self._lost += samples
+        self.dropped_samples += samples
+
+    @contextmanager
+    def _opening(self) -> Iterator[None]:
+        try:
+            yield
+        except (ValueError, self._sounddevice.PortAudioError) as error:
+            raise AudioError(
+                f"{self._name}: {error}; close what else uses it, see the devices with: "
+                "speechkit doctor, or give --file"
+            ) from error
 
     def _rate(self, wanted: int) -> int:
         try:
@@ -106,13 +170,8 @@ class Microphone:
             return wanted
         except (ValueError, self._sounddevice.PortAudioError):
             pass
-        try:
+        with self._opening():
             info = self._sounddevice.query_devices(self.device, "input")
-        except (ValueError, self._sounddevice.PortAudioError) as error:
-            name = "no input device" if self.device is None else f"input device {self.device}"
-            raise AudioError(
-                f"{name}: {error}; see the devices with: speechkit doctor, or give --file"
-            ) from error
         return int(info["default_samplerate"])
 
 

@@ -143,7 +143,7 @@ def unpack(
     if unlike := [name for name, own in settings.items() if about["settings"].get(name) != own]:
         raise StreamError(
             f"this state is of another {' and '.join(unlike)}; restore it into a stream of the "
-            "same model, size and sample rate"
+            "same model, sample rate and settings"
         )
     for name, tensor in like.items():
         check_tensor(name, rest.get(name), tensor)

@@ -1,7 +1,6 @@
 """The approximate stream for models that read whole utterances: a window run again and again."""
 
 from dataclasses import asdict
-from typing import Any
 
 import numpy as np
 import torch
@@ -14,9 +13,10 @@ from speechkit.evaluation import evaluating
 from speechkit.events import Event
 from speechkit.models import Model
 from speechkit.models.net import Name
-from speechkit.samples import as_samples
+from speechkit.samples import Samples, as_samples
+from speechkit.streaming.base import Session
 from speechkit.streaming.listeners import clip_window_s, listener_of
-from speechkit.streaming.state import AGAIN, Resumable, checked, pack, settings_of, unpack
+from speechkit.streaming.state import AGAIN, checked, pack, settings_of, unpack
 from speechkit.units import Seconds, to_samples
 
 PLACE = {
@@ -25,6 +25,7 @@ PLACE = {
     "given_frames": int,
     "finished": bool,
     "listening": dict,
+    "kept": object,
 }
 """What a state holds beside the window."""
 
@@ -34,7 +35,7 @@ def suggested_window_s(model: Model) -> float:
     return clip_window_s(model) or 8.0
 
 
-class WindowedStream(Resumable):
+class WindowedStream(Session):
     """An approximate session: every `hop_s` the last `window_s` seconds are run anew.
 
     Each run gives the frames that follow those already given and end `right_s` before the window's
@@ -55,8 +56,11 @@ class WindowedStream(Resumable):
         right_s: float | None = None,
         hop_s: float | None = None,
         decoder: Decoder | Name | None = None,
+        pre_roll_ms: float | None = None,
+        keep_segments: bool = False,
     ) -> None:
-        self._made_with = model, sample_rate, window_s, right_s, hop_s, decoder
+        kept = pre_roll_ms, keep_segments
+        self._made_with = model, sample_rate, window_s, right_s, hop_s, decoder, *kept
         if right_s is None:
             right_s = 0 if model.per_clip else window_s / 4
         if hop_s is None:
@@ -84,10 +88,15 @@ class WindowedStream(Resumable):
         self._given_frames = 0
         self._finished = False
         self._listening = self._listener.init()
+        self._keep_sound(self._listener, *kept)
+        self._settings |= {"window": [self.window_s, self.right_s, self.hop_s]}
         self.scores: Tensor | None = None
 
-    def feed(self, samples: np.ndarray | Tensor) -> list[Event]:
-        """The events after the next samples `[N]`: float32 in [-1, 1] or int16."""
+    @property
+    def _fed(self) -> int:
+        return self._consumed
+
+    def _feed(self, samples: Samples) -> list[Event]:
         self._check_open()
         x = as_samples(samples)
         events: list[Event] = []
@@ -98,8 +107,7 @@ class WindowedStream(Resumable):
                 events += self._listen(self._consumed / self.sample_rate - self.right_s)
         return events
 
-    def finish(self) -> list[Event]:
-        """The events that were still to come; the stream then takes no more samples."""
+    def _finish(self) -> list[Event]:
         self._check_open()
         end_s = self._consumed / self.sample_rate
         # a clip classifier has answered already where the sound ends with a hop
@@ -122,27 +130,26 @@ class WindowedStream(Resumable):
                 "given_frames": self._given_frames,
                 "finished": self._finished,
                 "listening": asdict(self._listening),
+                "kept": self._kept_state(),
             },
-            self._settings,
+            {**settings_of(self.model, self.sample_rate), **self._settings},
         )
 
     @state.setter
     def state(self, stored: dict[str, Tensor]) -> None:
         like = {"window": torch.from_numpy(self._window)}
-        tensors, plain = unpack(stored, like, self._settings)
+        own = {**settings_of(self.model, self.sample_rate), **self._settings}
+        tensors, plain = unpack(stored, like, own)
         values = checked(plain, PLACE)
         if not 0 <= values["held"] <= min(len(self._window), values["consumed"]):
             raise StreamError(f"the state is damaged: it counts wrongly; {AGAIN}")
         # first what may refuse
+        kept = self._kept_of(values["kept"])
         self._listening = self._listener.restore(values["listening"])
         self._window = tensors["window"].numpy()
         self._held, self._consumed = values["held"], values["consumed"]
         self._given_frames, self._finished = values["given_frames"], values["finished"]
-
-    @property
-    def _settings(self) -> dict[str, Any]:
-        seconds = {"window": [self.window_s, self.right_s, self.hop_s]}
-        return {**settings_of(self.model, self.sample_rate), **seconds}
+        self._go_on(kept)
 
     def _check_open(self) -> None:
         if self._finished:

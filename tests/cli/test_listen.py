@@ -129,7 +129,9 @@ class PortAudioError(Exception):
 def microphone(monkeypatch: pytest.MonkeyPatch) -> Callable[..., types.SimpleNamespace]:
     """`microphone(rate, blocks)` is a device at `rate` that hears `blocks` and is unplugged."""
 
-    def plug(rate: int, blocks: list[np.ndarray], overflow: bool = False) -> types.SimpleNamespace:
+    def plug(
+        rate: int, blocks: list[np.ndarray], overflow: bool = False, begins_s: float = 0.0
+    ) -> types.SimpleNamespace:
         class InputStream:
             active = False
 
@@ -139,8 +141,9 @@ def microphone(monkeypatch: pytest.MonkeyPatch) -> Callable[..., types.SimpleNam
 
             def start(self) -> None:
                 status = types.SimpleNamespace(input_overflow=overflow)
+                at = types.SimpleNamespace(inputBufferAdcTime=begins_s)
                 for block in blocks:
-                    self.callback(block[:, None], len(block), None, status)
+                    self.callback(block[:, None], len(block), at, status)
 
             def stop(self) -> None:
                 pass
@@ -176,7 +179,10 @@ def test_a_microphone_is_heard_at_its_own_rate(
 ) -> None:
     microphone(rate, list(blocks_of(rate)))
     ended = cli("listen", eager, "--device", "1")
-    assert (ended.code, ended.err) == (0, "")
+    assert ended.code == 1
+    assert ended.err == (
+        "error: input device 1 stopped after 0.5 s; check that it is plugged in, and start again\n"
+    )
     *events, end = rows(ended.out)
     assert end == {"event": "end", "heard_s": 0.5, "dropped_samples": 0}
     assert [row["event"] for row in events] == ["speech_start", "speech_end"]
@@ -185,16 +191,42 @@ def test_a_microphone_is_heard_at_its_own_rate(
 def test_what_the_driver_drops_is_counted(
     cli: Cli, eager: Path, microphone: Callable[..., Any]
 ) -> None:
-    microphone(16000, list(blocks_of(16000)), overflow=True)
-    assert rows(cli("listen", eager).out)[-1]["dropped_samples"] == 8000
+    microphone(16000, list(blocks_of(16000, seconds=0.04)), overflow=True)
+    *events, end = rows(cli("listen", eager).out)
+    assert end == {"event": "end", "heard_s": 0.08, "dropped_samples": 640}
+    gaps = [row for row in events if row["event"] == "gap"]
+    assert gaps == [
+        {"event": "gap", "duration_s": 0.02, "at_s": at_s, "decided_s": at_s}
+        for at_s in (0.0, 0.04)
+    ]
 
 
 def test_what_nobody_takes_is_dropped_and_counted(
     cli: Cli, eager: Path, microphone: Callable[..., Any]
 ) -> None:
     microphone(16000, list(blocks_of(16000, seconds=6)))
-    end = rows(cli("listen", eager).out)[-1]
-    assert end == {"event": "end", "heard_s": 5.0, "dropped_samples": 16000}
+    *events, end = rows(cli("listen", eager).out)
+    assert end == {"event": "end", "heard_s": 6.0, "dropped_samples": 16000}
+    assert {"event": "gap", "duration_s": 1.0, "at_s": 5.0, "decided_s": 5.0} in events
+
+
+def test_a_busy_microphone_is_one_line(
+    cli: Cli, eager: Path, microphone: Callable[..., Any]
+) -> None:
+    fake = microphone(16000, [])
+
+    def busy(*_: Any, **__: Any) -> None:
+        raise PortAudioError("Error opening InputStream: Device unavailable [PaErrorCode -9985]")
+
+    expected = (
+        "error: the default input device: Error opening InputStream: Device unavailable "
+        "[PaErrorCode -9985]; close what else uses it, see the devices with: speechkit doctor, or "
+        "give --file\n"
+    )
+    fake.InputStream.start = busy
+    assert cli("listen", eager)[::2] == (1, expected)
+    fake.InputStream = busy
+    assert cli("listen", eager)[::2] == (1, expected)
 
 
 def test_no_microphone_is_one_line(
@@ -209,8 +241,8 @@ def test_no_microphone_is_one_line(
     ended = cli("listen", eager)
     assert ended.code == 1
     assert ended.err == (
-        "error: no input device: Error querying device -1; see the devices with: speechkit doctor, "
-        "or give --file\n"
+        "error: the default input device: Error querying device -1; close what else uses it, see "
+        "the devices with: speechkit doctor, or give --file\n"
     )
     monkeypatch.setitem(sys.modules, "sounddevice", None)
     ended = cli("listen", eager)

@@ -77,6 +77,33 @@ def test_a_detector_streams_what_detect_finds(name: str) -> None:
     assert ends == pytest.approx([s.end_s for s in found])
 
 
+@settings(max_examples=8)
+@given(
+    longest_s=st.sampled_from([0.3, 0.55, 0.8, 1.3]),
+    silence_ms=st.sampled_from([60, 200, 500]),
+    cuts=st.lists(st.integers(0, 6 * 16000), max_size=40).map(sorted),
+)
+def test_the_longest_speech_is_split_alike_live_and_offline(
+    longest_s: float, silence_ms: float, cuts: list[int]
+) -> None:
+    post = {"max_speech_s": longest_s, "min_silence_ms": silence_ms}
+    model = MODELS["vad"].with_(postprocess=post)
+    # speech without the pauses between the clips
+    x = SOUNDS["vad"][: 6 * model.sample_rate]
+    x = x[x.abs() > 1e-3]
+    cuts = [min(cut, len(x)) for cut in cuts]
+    parts = [x[a:b] for a, b in itertools.pairwise([0, *cuts, len(x)])]
+    stream = sk.stream(model)
+    events = [event for part in parts for event in stream.feed(part)] + stream.finish()
+    starts = [event.at_s for event in events if isinstance(event, SpeechStart)]
+    ends = [event.at_s for event in events if isinstance(event, SpeechEnd)]
+    found = sk.detect(model, x, model.sample_rate)
+    assert starts == pytest.approx([s.start_s for s in found])
+    assert ends == pytest.approx([s.end_s for s in found])
+    assert any(start in ends for start in starts)
+    assert max(e - s for s, e in zip(starts, ends, strict=True)) <= longest_s + 1e-6
+
+
 @pytest.mark.parametrize("name", NAMES)
 @settings(max_examples=3)
 @given(data=st.data())

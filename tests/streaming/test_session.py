@@ -297,7 +297,7 @@ def test_a_finished_stream_takes_no_more(nets: dict[str, Net]) -> None:
 
 def test_a_state_of_another_model_is_refused(nets: dict[str, Net]) -> None:
     one, other = (sk.stream(sk.build(nets[kind]).eval()) for kind in ("frame", "ctc"))
-    with pytest.raises(StreamError, match="same model, size and sample rate"):
+    with pytest.raises(StreamError, match="of another model; restore it into a stream"):
         one.state = other.state
 
 

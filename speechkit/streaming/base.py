@@ -1,0 +1,86 @@
+"""What exact and approximate sessions of one sound share: gaps, kept sound, copies."""
+
+from abc import abstractmethod
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+
+from speechkit.errors import StreamError
+from speechkit.events import Event, Gap
+from speechkit.samples import Samples, as_samples
+from speechkit.streaming.kept import Kept, KeptSound
+from speechkit.streaming.listeners import Listener
+from speechkit.streaming.state import Resumable
+
+
+class Session(Resumable):
+    """One sound; `feed` any number of samples at a time, then `finish`."""
+
+    sample_rate: int
+    latency_s: float
+    _kept: KeptSound | None = None
+
+    def feed(self, samples: Samples) -> list[Event]:
+        """The events after the next samples `[N]`: float32 in [-1, 1] or int16."""
+        if self._kept is None:
+            return self._feed(samples)
+        x, events = as_samples(samples), []
+        # a second at a time, so that no more is kept than is needed
+        for start in range(0, max(1, len(x)), self.sample_rate):
+            part = x[start : start + self.sample_rate]
+            events += self._kept.feed(part, self._feed(part))
+        return events
+
+    def skip(self, samples: int) -> list[Event]:
+        """The events after `samples` samples that were lost, the first one a `Gap`.
+
+        Silence takes their place, so that later times are right.
+        """
+        if samples < 0:
+            raise StreamError(f"a gap of {samples} samples; give a number from 0 up")
+        at_s = self._fed / self.sample_rate
+        events: list[Event] = []
+        for start in range(0, samples, self.sample_rate):
+            events += self.feed(np.zeros(min(self.sample_rate, samples - start), np.float32))
+        return [Gap(samples / self.sample_rate, at_s, at_s), *events] if samples else []
+
+    def finish(self) -> list[Event]:
+        """The events that were still to come; the session then takes no more samples."""
+        events = self._finish()
+        return events if self._kept is None else self._kept.feed(np.zeros(0, np.float32), events)
+
+    def _keep_sound(
+        self, listener: Listener, pre_roll_ms: float | None, keep_segments: bool
+    ) -> None:
+        """Has events bring samples, if that is asked for."""
+        self._settings: dict[str, Any] = {
+            "pre_roll_ms": pre_roll_ms,
+            "keep_segments": keep_segments,
+        }
+        if pre_roll_ms is not None or keep_segments:
+            self._kept = KeptSound(
+                listener, self.sample_rate, self.latency_s, pre_roll_ms or 0, keep_segments
+            )
+
+    def _kept_state(self) -> dict[str, Any] | None:
+        return None if self._kept is None else asdict(self._kept.state)
+
+    def _kept_of(self, values: Any) -> Kept | None:
+        """The sound in a state; StreamError where it is no such."""
+        return None if self._kept is None else self._kept.restored(values)
+
+    def _go_on(self, kept: Kept | None) -> None:
+        if self._kept is not None and kept is not None:
+            self._kept.state = kept
+
+    @property
+    @abstractmethod
+    def _fed(self) -> int:
+        """How many samples were fed."""
+
+    @abstractmethod
+    def _feed(self, samples: Samples) -> list[Event]: ...
+
+    @abstractmethod
+    def _finish(self) -> list[Event]: ...

@@ -1,0 +1,133 @@
+"""The sound that events bring: from before the start of speech, and of whole segments."""
+
+import logging
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from speechkit.config import check_range
+from speechkit.errors import ConfigError, StreamError
+from speechkit.events import Event, SpeechEnd, SpeechStart
+from speechkit.limits import MAX_KEPT_S
+from speechkit.streaming.listeners import Listener, SpeechListener
+from speechkit.streaming.state import AGAIN, check_tensor, checked
+from speechkit.units import Seconds, to_samples
+from speechkit.vad import UNBOUNDED
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Kept:
+    """The samples `[N]` from number `first` on, and where the segment under way begins, or −1."""
+
+    first: int
+    begin: int
+    sound: Tensor
+
+
+class KeptSound:
+    """The latest sound of a session, for the events that bring samples.
+
+    It reaches back as far as a start may lie before its decision, and `pre_roll_ms` more; with
+    `segments` to the beginning of the segment under way, at most `MAX_KEPT_S`. ConfigError where
+    the listener hears no speech.
+    """
+
+    def __init__(
+        self,
+        listener: Listener,
+        sample_rate: int,
+        latency_s: float,
+        pre_roll_ms: float,
+        segments: bool,
+    ) -> None:
+        if not isinstance(listener, SpeechListener):
+            raise ConfigError(
+                "pre_roll_ms and keep_segments are for speech detection; leave them out"
+            )
+        check_range("pre_roll_ms", pre_roll_ms, 0, 1000 * MAX_KEPT_S)
+        rule, frame_s = listener.rule, listener.frame_s
+        late_s = latency_s + listener.lag_s + (rule.shortest + rule.before + 1) * frame_s
+        # a stretch is split where it was least probable, which may lie half of it back
+        if rule.longest < UNBOUNDED:
+            late_s += min(rule.longest * frame_s, MAX_KEPT_S)
+        self._rate, self._segments = sample_rate, segments
+        self._pre_roll = self._samples(pre_roll_ms / 1000)
+        self._behind = self._samples(late_s) + self._pre_roll
+        self._longest = self._samples(MAX_KEPT_S)
+        # what is kept lies from `start` to `end`; the sample at `start` is number `first`
+        self._sound = np.empty(0, np.float32)
+        self._start = self._end = self._first = 0
+        self._begin = -1
+
+    def feed(self, samples: np.ndarray, events: Iterable[Event]) -> list[Event]:
+        """Takes a session's next samples `[N]`; the events that came with them, with theirs."""
+        if self._end + len(samples) > len(self._sound):
+            held = self._sound[self._start : self._end]
+            self._sound = np.empty(2 * (len(held) + len(samples)), np.float32)
+            self._sound[: len(held)] = held
+            self._start, self._end = 0, len(held)
+        self._sound[self._end : self._end + len(samples)] = samples
+        self._end += len(samples)
+        found = [self._with_samples(event) for event in events]
+        self._forget()
+        return found
+
+    @property
+    def state(self) -> Kept:
+        """All that is remembered."""
+        sound = self._sound[self._start : self._end].copy()
+        return Kept(self._first, self._begin, torch.from_numpy(sound))
+
+    @state.setter
+    def state(self, kept: Kept) -> None:
+        self._first, self._begin = kept.first, kept.begin
+        self._sound = kept.sound.numpy().copy()
+        self._start, self._end = 0, len(self._sound)
+
+    def restored(self, values: Any) -> Kept:
+        """What `asdict` made of a state; StreamError where it is no such."""
+        kept = Kept(**checked(values, {"first": int, "begin": int, "sound": Tensor}))
+        check_tensor("sound", kept.sound, torch.empty(kept.sound.numel()))
+        if kept.first < 0 or kept.begin > kept.first + len(kept.sound):
+            raise StreamError(f"the state is damaged: it counts wrongly; {AGAIN}")
+        return kept
+
+    def _samples(self, seconds: float) -> int:
+        return to_samples(Seconds(seconds), self._rate)
+
+    def _with_samples(self, event: Event) -> Event:
+        if isinstance(event, SpeechStart):
+            self._begin = max(0, self._samples(event.at_s) - self._pre_roll)
+            return replace(event, samples=self._cut(self._begin, event.decided_s))
+        if isinstance(event, SpeechEnd):
+            begin, self._begin = self._begin, -1
+            if self._segments:
+                return replace(event, samples=self._cut(begin, event.at_s))
+        return event
+
+    def _cut(self, begin: int, end_s: float) -> np.ndarray:
+        """A copy of the samples from number `begin` to a time."""
+        if begin < self._first:
+            _log.warning(
+                "a segment is longer than %g s, of which its event brings the last; give the model "
+                "a max_speech_s",
+                MAX_KEPT_S,
+            )
+        start, end = (max(0, at - self._first) for at in (begin, self._samples(end_s)))
+        return self._sound[self._start : self._end][start:end].copy()
+
+    def _forget(self) -> None:
+        """Lets go of what no event can bring any more."""
+        now = self._first + self._end - self._start
+        needed = now - self._behind
+        if self._segments and self._begin >= 0:
+            needed = min(needed, max(self._begin, now - self._longest))
+        gone = max(0, needed - self._first)
+        self._first += gone
+        self._start += gone
