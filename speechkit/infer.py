@@ -13,7 +13,7 @@ from speechkit import text as texts
 from speechkit import vad
 from speechkit.align import characters_of, joined
 from speechkit.data import Source, read_audio
-from speechkit.data.audio import read_blocks
+from speechkit.data.audio import Channel, read_blocks
 from speechkit.decode import Decoder, decoder_of
 from speechkit.errors import AudioError
 from speechkit.evaluation import evaluating
@@ -54,6 +54,8 @@ def transcribe(
     audio: Source,
     sample_rate: int | None = None,
     decoder: Decoder | Name = "greedy",
+    *,
+    channel: Channel = "mix",
 ) -> Transcript:
     """What is said in a path, bytes, array or tensor; arrays need their `sample_rate` in hertz.
 
@@ -61,7 +63,7 @@ def transcribe(
     and run in pieces where the model streams.
     """
     reader = reader_of(model, decoder)
-    log_probs, duration_s = _log_probs(model, audio, sample_rate)
+    log_probs, duration_s = _log_probs(model, audio, sample_rate, channel)
     state, _ = reader.step(reader.init(), log_probs)
     return transcript_of(model, log_probs, reader.ids(state), duration_s)
 
@@ -74,7 +76,12 @@ def reader_of(model: Model, decoder: Decoder | Name = "greedy") -> Decoder:
 
 
 def align_text(
-    model: Model, audio: Source, text: str, sample_rate: int | None = None
+    model: Model,
+    audio: Source,
+    text: str,
+    sample_rate: int | None = None,
+    *,
+    channel: Channel = "mix",
 ) -> Transcript:
     """When each word of a known `text` is said in a path, bytes, array or tensor.
 
@@ -85,7 +92,7 @@ def align_text(
     assert isinstance(model.config, QuartzNet)
     said = texts.normalize(text, model.config.normalization, model.labels)
     ids = texts.encode(said, model.labels).tolist()
-    log_probs, duration_s = _log_probs(model, audio, sample_rate)
+    log_probs, duration_s = _log_probs(model, audio, sample_rate, channel)
     return transcript_of(model, log_probs, ids, duration_s)
 
 
@@ -103,20 +110,24 @@ def transcript_of(
     )
 
 
-def classify(model: Model, audio: Source, sample_rate: int | None = None) -> Label:
+def classify(
+    model: Model, audio: Source, sample_rate: int | None = None, *, channel: Channel = "mix"
+) -> Label:
     """The label of a path, bytes, array or tensor; arrays need their `sample_rate` in hertz."""
     require(model, "clip")
-    samples = read_audio(audio, sample_rate, model.sample_rate)
+    samples = read_audio(audio, sample_rate, model.sample_rate, channel=channel)
     return label_of(model, _scores(model, samples).scores[0])
 
 
-def detect(model: Model, audio: Source, sample_rate: int | None = None) -> list[Segment]:
+def detect(
+    model: Model, audio: Source, sample_rate: int | None = None, *, channel: Channel = "mix"
+) -> list[Segment]:
     """The stretches of speech in a path, bytes, array or tensor, by the model's `postprocess`."""
-    return segments_of(model, *speech_probabilities(model, audio, sample_rate))
+    return segments_of(model, *speech_probabilities(model, audio, sample_rate, channel=channel))
 
 
 def speech_probabilities(
-    model: Model, audio: Source, sample_rate: int | None = None
+    model: Model, audio: Source, sample_rate: int | None = None, *, channel: Channel = "mix"
 ) -> tuple[Tensor, float, float]:
     """The probability of speech of each frame `[T]`, a frame's duration and the sound's in seconds.
 
@@ -126,9 +137,9 @@ def speech_probabilities(
     if not isinstance(config, MarbleNet):
         require(model, "frame")
     if model.per_clip:
-        samples = read_audio(audio, sample_rate, model.sample_rate)
+        samples = read_audio(audio, sample_rate, model.sample_rate, channel=channel)
         return *_windows(model, samples), len(samples) / model.sample_rate
-    sound = Counted(read_blocks(audio, sample_rate, model.sample_rate, block_s=LONG_S))
+    sound = _sound(model, audio, sample_rate, channel)
     # as floats, because small tensors that stay between large ones that go leave holes too small
     # to use again
     speech = torch.tensor([p for s in _parts(model, sound) for p in _speech(s).tolist()])
@@ -206,11 +217,19 @@ def _parts(model: Model, blocks: Iterator[Tensor]) -> Iterator[Tensor]:
         yield _scores(model, torch.cat([*begun, *blocks])).scores[0]
 
 
-def _log_probs(model: Model, audio: Source, sample_rate: int | None) -> tuple[Tensor, float]:
+def _log_probs(
+    model: Model, audio: Source, sample_rate: int | None, channel: Channel
+) -> tuple[Tensor, float]:
     """CTC log-probabilities `[T, V + 1]` of a whole recording, and its duration in seconds."""
-    sound = Counted(read_blocks(audio, sample_rate, model.sample_rate, block_s=LONG_S))
+    sound = _sound(model, audio, sample_rate, channel)
     parts = [part.float().cpu() for part in _parts(model, sound)]
     return torch.cat(parts), sound.samples / model.sample_rate
+
+
+def _sound(model: Model, audio: Source, sample_rate: int | None, channel: Channel) -> "Counted":
+    return Counted(
+        read_blocks(audio, sample_rate, model.sample_rate, block_s=LONG_S, channel=channel)
+    )
 
 
 class Counted:
@@ -246,11 +265,11 @@ def _windows(model: Model, samples: Tensor) -> tuple[Tensor, float]:
     """The smoothed probabilities of a clip-level MarbleNet in steps of an eighth of its window."""
     _check_length(model, len(samples))
     step = round(SEGMENT_S / 8 * model.sample_rate)
-    around = F.pad(samples, (4 * step, 4 * step))
+    around = F.pad(samples.to(next(model.parameters()).device), (4 * step, 4 * step))
     windows = around.unfold(0, 8 * step, step)
     with evaluating(model):
         logits = [model(part.contiguous()).scores for part in windows.split(64)]
-    smooth = vad.overlap_smooth(_speech(torch.cat(logits)), window_frames=8, hop_frames=1)
+    smooth = vad.overlap_smooth(_speech(torch.cat(logits)).cpu(), window_frames=8, hop_frames=1)
     # half a window of silence was put before and after
     return smooth[4:-4], step / model.sample_rate
 

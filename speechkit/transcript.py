@@ -1,13 +1,12 @@
-"""What was said and when, and how it is written down: text, JSON, subtitles and CTM."""
+"""What was said and when, and how it is written down: text, JSON, subtitles, CTM and labels."""
 
 import json
 import textwrap
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from html import escape
-from pathlib import Path
 
 from speechkit.events import Word, rounded
+from speechkit.timeline import Recording, Stretch, audacity, srt, textgrid, vtt
 
 LINE, LINES = 42, 2
 """Characters of a subtitle's line, and its lines, as broadcasters have them."""
@@ -52,63 +51,66 @@ def subtitles(words: Iterable[Word]) -> Iterator[tuple[float, float, list[str]]]
         yield cue[0].start_s, cue[-1].end_s, _lines(cue)
 
 
-def clock(time_s: float, mark: str = ",") -> str:
-    """Hours, minutes, seconds and, after the `mark`, milliseconds: `00:01:02,500`."""
-    minutes, ms = divmod(round(time_s * 1000), 60_000)
-    return f"{minutes // 60:02}:{minutes % 60:02}:{ms // 1000:02}{mark}{ms % 1000:03}"
-
-
 def _lines(words: Sequence[Word]) -> list[str]:
     text = " ".join(word.text for word in words)
     return textwrap.wrap(text, LINE, break_long_words=False, break_on_hyphens=False)
 
 
-def _text(transcript: Transcript, name: str) -> str:
+def _text(transcript: Transcript, recording: Recording) -> str:
     return transcript.text + "\n"
 
 
-def _json(transcript: Transcript, name: str) -> str:
-    return json.dumps({"audio_filepath": name, **to_row(transcript)}, ensure_ascii=False) + "\n"
+def _json(transcript: Transcript, recording: Recording) -> str:
+    row = {"audio_filepath": str(recording.path), "channel": recording.channel}
+    return json.dumps({**row, **to_row(transcript)}, ensure_ascii=False) + "\n"
 
 
-def _srt(transcript: Transcript, name: str) -> str:
-    """SubRip."""
-    return "".join(
-        f"{number}\n{clock(start_s)} --> {clock(end_s)}\n" + "\n".join(lines) + "\n\n"
-        for number, (start_s, end_s, lines) in enumerate(subtitles(transcript.words), start=1)
-    )
+def _srt(transcript: Transcript, recording: Recording) -> str:
+    return srt(_cues(transcript))
 
 
-def _vtt(transcript: Transcript, name: str) -> str:
-    """WebVTT (W3C)."""
-    return "WEBVTT\n\n" + "".join(
-        f"{clock(start_s, '.')} --> {clock(end_s, '.')}\n"
-        + escape("\n".join(lines), quote=False)
-        + "\n\n"
-        for start_s, end_s, lines in subtitles(transcript.words)
-    )
+def _vtt(transcript: Transcript, recording: Recording) -> str:
+    return vtt(_cues(transcript))
 
 
-def _ctm(transcript: Transcript, name: str) -> str:
+def _ctm(transcript: Transcript, recording: Recording) -> str:
     """NIST's conversation time marked file: recording, channel, start, duration, word, score."""
-    recording = "_".join(Path(name).stem.split())
     lines = []
     for word in transcript.words:
         # of rounded times, so that no word reaches into the next
         start_s, end_s = round(word.start_s, 3), round(word.end_s, 3)
         lines.append(
-            f"{recording} 1 {start_s:.3f} {end_s - start_s:.3f} {word.text} {word.score:.4f}\n"
+            f"{recording.word} {recording.number} {start_s:.3f} {end_s - start_s:.3f} "
+            f"{word.text} {word.score:.4f}\n"
         )
     return "".join(lines)
 
 
-FORMATS: Mapping[str, Callable[[Transcript, str], str]] = {
+def _textgrid(transcript: Transcript, recording: Recording) -> str:
+    return textgrid(_words(transcript), "words", transcript.duration_s)
+
+
+def _audacity(transcript: Transcript, recording: Recording) -> str:
+    return audacity(_words(transcript))
+
+
+def _cues(transcript: Transcript) -> Iterator[Stretch]:
+    for start_s, end_s, lines in subtitles(transcript.words):
+        yield start_s, end_s, "\n".join(lines)
+
+
+def _words(transcript: Transcript) -> Iterator[Stretch]:
+    for word in transcript.words:
+        yield word.start_s, word.end_s, word.text
+
+
+FORMATS: Mapping[str, Callable[[Transcript, Recording], str]] = {
     "text": _text,
     "json": _json,
     "srt": _srt,
     "vtt": _vtt,
     "ctm": _ctm,
+    "textgrid": _textgrid,
+    "audacity": _audacity,
 }
-"""Each format by name: `f(transcript, name of the recording)` → what a file of it holds."""
-ONE_FILE = ("srt", "vtt")
-"""Formats that have no place for the name of a recording."""
+"""Each format by name: `f(transcript, recording)` → what a file of it holds."""

@@ -9,7 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from speechkit.events import Word
-from speechkit.transcript import FORMATS, LINE, LINES, PAUSE_S, Transcript, clock, subtitles
+from speechkit.timeline import Recording
+from speechkit.transcript import FORMATS, LINE, LINES, PAUSE_S, Transcript, subtitles
+
+RECORDING = Recording.of("a.wav")
 
 
 @st.composite
@@ -36,25 +39,6 @@ def ms(said: str) -> int:
     return ((hours * 60 + minutes) * 60 + seconds) * 1000 + rest
 
 
-@pytest.mark.parametrize(
-    ("time_s", "said"),
-    [
-        (0, "00:00:00,000"),
-        (59.9996, "00:01:00,000"),
-        (3599.9994, "00:59:59,999"),
-        (3599.9996, "01:00:00,000"),
-        (360000, "100:00:00,000"),
-    ],
-)
-def test_a_clock_rounds_to_milliseconds_and_carries(time_s: float, said: str) -> None:
-    assert clock(time_s) == said
-
-
-@given(st.floats(0, 1e6))
-def test_a_clock_is_the_nearest_millisecond(time_s: float) -> None:
-    assert abs(ms(clock(time_s, ".")) - time_s * 1000) <= 0.5 + 1e-6
-
-
 @given(spoken())
 def test_subtitles_hold_every_word_in_lines_that_fit(words: tuple[Word, ...]) -> None:
     cues = list(subtitles(words))
@@ -79,23 +63,26 @@ def test_a_subtitle_stays_no_longer_than_it_may() -> None:
 @given(spoken())
 def test_srt_and_vtt_times_go_forward(words: tuple[Word, ...]) -> None:
     for form in ("srt", "vtt"):
-        written = FORMATS[form](transcript(words), "a.wav")
+        written = FORMATS[form](transcript(words), RECORDING)
         times = re.findall(r"^(\S+) --> (\S+)$", written, re.MULTILINE)
         assert len(times) == len(list(subtitles(words)))
         edges = [ms(t) for pair in times for t in pair]
         assert edges == sorted(edges)
-    numbers = re.findall(r"^(\d+)$", FORMATS["srt"](transcript(words), ""), re.MULTILINE)
+    numbers = re.findall(r"^(\d+)$", FORMATS["srt"](transcript(words), RECORDING), re.MULTILINE)
     assert numbers == [str(i + 1) for i in range(len(times))]
 
 
 def test_vtt_escapes_what_would_be_markup() -> None:
-    written = FORMATS["vtt"](transcript((Word("<b>&", 0, 1, 1),)), "")
+    written = FORMATS["vtt"](transcript((Word("<b>&", 0, 1, 1),)), RECORDING)
     assert written == "WEBVTT\n\n00:00:00.000 --> 00:00:01.000\n&lt;b&gt;&amp;\n\n"
 
 
 @given(spoken())
 def test_ctm_lines_have_six_fields_and_do_not_overlap(words: tuple[Word, ...]) -> None:
-    rows = [line.split(" ") for line in FORMATS["ctm"](transcript(words), "x/a b.wav").splitlines()]
+    rows = [
+        line.split(" ")
+        for line in FORMATS["ctm"](transcript(words), Recording.of("x/a b.wav")).splitlines()
+    ]
     assert [row[4] for row in rows] == [w.text for w in words]
     assert all(row[:2] == ["a_b", "1"] and len(row) == 6 for row in rows)
     spans = [(round(1000 * float(row[2])), round(1000 * float(row[3]))) for row in rows]
@@ -105,12 +92,13 @@ def test_ctm_lines_have_six_fields_and_do_not_overlap(words: tuple[Word, ...]) -
 
 @given(spoken())
 def test_json_holds_text_words_and_duration(words: tuple[Word, ...]) -> None:
-    row = json.loads(FORMATS["json"](transcript(words), "a.wav"))
-    assert set(row) == {"audio_filepath", "text", "words", "characters", "duration_s"}
+    row = json.loads(FORMATS["json"](transcript(words), RECORDING))
+    assert set(row) == {"audio_filepath", "channel", "text", "words", "characters", "duration_s"}
     assert [w["text"] for w in row["words"]] == [w.text for w in words]
     assert all(set(w) == {"text", "start_s", "end_s", "score"} for w in row["words"])
 
 
 @pytest.mark.parametrize("form", FORMATS)
 def test_silence_can_be_written(form: str) -> None:
-    assert FORMATS[form](Transcript("", (), (), 1.0), "a.wav").count("\n") <= 2
+    written = FORMATS[form](Transcript("", (), (), 1.0), RECORDING)
+    assert written.count("\n") <= (18 if form == "textgrid" else 2)

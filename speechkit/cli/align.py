@@ -1,43 +1,67 @@
-"""`speechkit align`: when each word of a known text is said."""
+"""`speechkit align`: when each word of a known text is spoken."""
 
+from functools import partial
 from pathlib import Path
+from shlex import quote
 from typing import Annotated
 
 import typer
 
+from speechkit.cli.infer import Format, Formatted
 from speechkit.cli.models import load_model
-from speechkit.cli.options import Json, ModelName
-from speechkit.cli.written import Format, Formatted, Out, check, write
+from speechkit.cli.options import (
+    AudioFiles,
+    ChannelOption,
+    Device,
+    Json,
+    ModelOption,
+    OutFolder,
+    channels_of,
+)
+from speechkit.cli.output import complain
+from speechkit.cli.recordings import Recordings, in_order
+from speechkit.cli.written import Output
+from speechkit.errors import ConfigError
+
+USAGE = 'speechkit align AUDIO --text "the words", or --text-file FILE'
 
 
 def align(
-    model: ModelName,
-    audio: Annotated[Path, typer.Argument(metavar="AUDIO", help="A recording.")],
-    text: Annotated[
-        str,
-        typer.Argument(
-            metavar="TEXT", help="A text file such as said.txt, or the words themselves."
-        ),
-    ],
+    audio: AudioFiles,
+    text: Annotated[str | None, typer.Option(metavar="WORDS", help="The words.")] = None,
+    text_file: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="A text file that holds them.")
+    ] = None,
+    model: ModelOption = "an4",
+    channel: ChannelOption = "mix",
     form: Formatted = Format.text,
-    out: Out = None,
+    out: OutFolder = None,
+    device: Device = "cpu",
     as_json: Json = False,
 ) -> None:
-    """Find when each word of a text is said: start and end in seconds, word, score."""
+    """Find when each word of a text is spoken: start and end in seconds, word, score.
+
+    Example: speechkit align clip.wav --text "enter five" --format textgrid
+    """
     from speechkit.infer import align_text
-
-    form = Format.json if as_json else form
-    check([audio], form, out)
-    found = align_text(load_model(model), audio, _content(text))
-    lines = (f"{w.start_s:9.3f} {w.end_s:9.3f}  {w.text}  {w.score:.2f}" for w in found.words)
-    write(found, audio, form, out, plain="\n".join(lines))
-
-
-def _content(text: str) -> str:
-    """What a file holds, or the words themselves."""
     from speechkit.text import read_text
+    from speechkit.transcript import FORMATS
 
-    path = Path(text)
-    if len(text.split()) != 1 or not path.suffix:
-        return text
-    return read_text(path)
+    rest = ""
+    if text is text_file is None and len(audio) == 3:
+        # what MODEL AUDIO TEXT once was
+        *audio, last = audio
+        text, text_file = (None, last) if last.is_file() else (str(last), None)
+        rest = f" --text{'-file' if text_file else ''} {quote(str(last))}"
+    audio, model = in_order("align", audio, model, "an4", rest)
+    if len(audio) != 1 or (text is None) == (text_file is None):
+        raise ConfigError(f"give one recording and its text: {USAGE}")
+    if text is not None and Path(text).is_file():
+        complain("note", f"--text takes the words; for what is in {text} type --text-file")
+    form = Format.json if as_json else form
+    output = Output(form, out, recordings := Recordings(audio, channels_of(channel)))
+    words = read_text(text_file) if text_file is not None else str(text)
+    net = load_model(model, device)
+    for recording, found in recordings.each(partial(align_text, net, text=" ".join(words.split()))):
+        lines = (f"{w.start_s:9.3f} {w.end_s:9.3f}  {w.text}  {w.score:.2f}" for w in found.words)
+        output.write(recording, FORMATS[form](found, recording), "\n".join(lines))

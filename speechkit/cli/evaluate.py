@@ -5,9 +5,8 @@ from typing import Annotated
 
 import typer
 
-from speechkit.cli.infer import Decoder
-from speechkit.cli.models import load_model
-from speechkit.cli.options import Json, ModelName
+from speechkit.cli.models import decoder_spec, load_model
+from speechkit.cli.options import DecoderOption, Device, HotwordsOption, Json, Lm, ModelName
 from speechkit.cli.output import complain, marks_in_words, pairs, show
 from speechkit.files import whole_file
 
@@ -17,19 +16,24 @@ Manifest = Annotated[Path, typer.Option(metavar="M", help="JSON lines: what to j
 def evaluate(
     model: ModelName,
     manifest: Manifest,
-    decoder: Decoder = "greedy",
+    decoder: DecoderOption = "greedy",
+    lm: Lm = None,
+    hotwords: HotwordsOption = None,
     streaming: Annotated[
         bool, typer.Option("--streaming", help="Hear each recording as a session does.")
     ] = False,
     report: Annotated[
         Path | None, typer.Option(metavar="HTML", help="Write a page with tables and plots.")
     ] = None,
+    device: Device = "cpu",
     as_json: Json = False,
 ) -> None:
     """Judge a model on a manifest: WER and CER, accuracy or AUC, as fractions."""
     from speechkit.report import judge, page
 
-    judged = judge(load_model(model), manifest, decoder, streaming)
+    judged = judge(
+        load_model(model, device), manifest, decoder_spec(decoder, lm, hotwords), streaming
+    )
     if report is not None:
         title = f"{model} on {manifest}"
         with whole_file(report) as part:

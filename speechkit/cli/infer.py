@@ -1,74 +1,101 @@
-"""`speechkit classify` and `transcribe`: sound files in, an answer for each."""
+"""`speechkit classify` and `transcribe`: recordings in, an answer for each."""
 
-from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import Annotated, TypeVar
+from enum import StrEnum
+from functools import partial
+from typing import Annotated
 
 import typer
 
-from speechkit.cli.models import load_model, tell_purpose
-from speechkit.cli.options import AudioFiles, Json, ModelName, complete_component
-from speechkit.cli.output import complain, show
-from speechkit.cli.written import Format, Formatted, Out, check, write
-from speechkit.errors import AudioError
+from speechkit.cli.models import decoder_spec, load_model, tell_purpose
+from speechkit.cli.options import (
+    AudioFiles,
+    ChannelOption,
+    DecoderOption,
+    Device,
+    HotwordsOption,
+    Json,
+    Lm,
+    ModelOption,
+    OutFolder,
+    channels_of,
+)
+from speechkit.cli.output import show
+from speechkit.cli.recordings import Recordings, in_order
+from speechkit.cli.written import Output
 
-T = TypeVar("T")
 
-Decoder = Annotated[
-    str,
-    typer.Option(
-        metavar="SPEC",
-        help="How text is read from the scores: greedy, beam:beam=32.",
-        autocompletion=complete_component("decoder"),
-    ),
-]
+class Format(StrEnum):
+    """The names of `speechkit.transcript.FORMATS`."""
+
+    text = "text"
+    json = "json"
+    srt = "srt"
+    vtt = "vtt"
+    ctm = "ctm"
+    textgrid = "textgrid"
+    audacity = "audacity"
 
 
-def classify(model: ModelName, audio: AudioFiles, as_json: Json = False) -> None:
-    """Say which label each file is."""
+Formatted = Annotated[Format, typer.Option("--format", metavar="F", help=f"{', '.join(Format)}.")]
+
+
+def classify(
+    audio: AudioFiles,
+    model: ModelOption = "digits",
+    channel: ChannelOption = "mix",
+    device: Device = "cpu",
+    as_json: Json = False,
+) -> None:
+    """Tell which label each recording has.
+
+    Example: speechkit classify clip.wav clips/ --json
+    """
     from speechkit.infer import classify as answer
     from speechkit.tasks import require
 
-    net = load_model(model)
+    audio, model = in_order("classify", audio, model, "digits")
+    recordings = Recordings(audio, channels_of(channel))
+    net = load_model(model, device)
     require(net, "clip")
     tell_purpose(model)
-    for path, found in each_file(audio, lambda path: answer(net, path)):
-        row = {"label": found.label, "score": found.score, "scores": found.scores}
-        said = f"{path}: {found.label} ({found.score:.1%})"
-        show({"audio_filepath": str(path), **row}, said, as_json)
+    for recording, found in recordings.each(partial(answer, net)):
+        row = {
+            "audio_filepath": str(recording.path),
+            "channel": recording.channel,
+            "label": found.label,
+            "score": found.score,
+            "scores": found.scores,
+        }
+        show(row, f"{recordings.label(recording)}: {found.label} ({found.score:.1%})", as_json)
 
 
 def transcribe(
-    model: ModelName,
     audio: AudioFiles,
+    model: ModelOption = "an4",
+    channel: ChannelOption = "mix",
+    decoder: DecoderOption = "greedy",
+    lm: Lm = None,
+    hotwords: HotwordsOption = None,
     form: Formatted = Format.text,
-    out: Out = None,
-    decoder: Decoder = "greedy",
+    out: OutFolder = None,
+    device: Device = "cpu",
     as_json: Json = False,
 ) -> None:
-    """Write down what is said in each file; --json is --format json."""
+    """Write down what is spoken in each recording; --json is --format json.
+
+    Example: speechkit transcribe talks/ --model runs/mine/best --format srt --out subtitles
+    """
     from speechkit.infer import reader_of
     from speechkit.infer import transcribe as answer
+    from speechkit.transcript import FORMATS
 
+    audio, model = in_order("transcribe", audio, model, "an4")
     form = Format.json if as_json else form
-    check(audio, form, out)
-    net = load_model(model)
-    reader = reader_of(net, decoder)
+    output = Output(form, out, recordings := Recordings(audio, channels_of(channel)))
+    spec = decoder_spec(decoder, lm, hotwords)
+    net = load_model(model, device)
+    reader = reader_of(net, spec)
     tell_purpose(model)
-    for path, found in each_file(audio, lambda path: answer(net, path, decoder=reader)):
-        write(found, path, form, out, plain=f"{path}: {found.text}")
-
-
-def each_file(audio: list[Path], answer: Callable[[Path], T]) -> Iterator[tuple[Path, T]]:
-    """The answer for every file that can be read; exit code 1 if there is one that cannot."""
-    unread = 0
-    for path in audio:
-        try:
-            found = answer(path)
-        except AudioError as error:
-            complain("error", error)
-            unread += 1
-        else:
-            yield path, found
-    if unread:
-        raise typer.Exit(1)
+    for recording, found in recordings.each(partial(answer, net, decoder=reader)):
+        shown = f"{recordings.label(recording)}: {found.text}"
+        output.write(recording, FORMATS[form](found, recording), shown)

@@ -6,16 +6,42 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
 import typer
 from rich.live import Live
 from rich.text import Text
 
-from speechkit.cli.models import load_model
-from speechkit.cli.options import Json, ModelName, complete_component
-from speechkit.cli.output import console, inert
-from speechkit.errors import AudioError
+from speechkit.cli.models import (
+    decoder_spec,
+    load_model,
+    postprocess,
+    tell_purpose,
+    with_rules,
+)
+from speechkit.cli.options import (
+    ChannelOption,
+    DecoderOption,
+    Device,
+    EndpointLongest,
+    EndpointSilence,
+    HotwordsOption,
+    Json,
+    Lm,
+    MaxSpeech,
+    MinSilence,
+    MinSpeech,
+    ModelOption,
+    Offset,
+    Onset,
+    Pad,
+    channels_of,
+)
+from speechkit.cli.output import complain, console, inert
+from speechkit.cli.recordings import is_model
+from speechkit.component import Spec
+from speechkit.errors import AudioError, ConfigError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -29,42 +55,68 @@ METER_CELLS = 24
 
 
 def listen(
-    model: ModelName = "vad",
-    device: Annotated[
-        int | None, typer.Option(metavar="N", help="Input device; `speechkit doctor` lists them.")
+    context: typer.Context,
+    model: ModelOption = "vad",
+    microphone: Annotated[
+        int | None, typer.Option(metavar="N", help="Its number in speechkit doctor.")
     ] = None,
     file: Annotated[
-        Path | None, typer.Option(metavar="AUDIO", help="Hear a file instead of a microphone.")
+        Path | None, typer.Option(metavar="AUDIO", help="A file instead of a microphone.")
     ] = None,
+    channel: ChannelOption = "mix",
     realtime: Annotated[
-        bool, typer.Option("--realtime", help="Hear the file no faster than it would sound.")
+        bool, typer.Option("--realtime", help="The file no faster than it sounds.")
     ] = False,
+    onset: Onset = None,
+    offset: Offset = None,
+    min_speech: MinSpeech = None,
+    min_silence: MinSilence = None,
+    pad: Pad = None,
+    max_speech: MaxSpeech = None,
+    endpoint_silence: EndpointSilence = None,
+    endpoint_longest: EndpointLongest = None,
+    decoder: DecoderOption = "greedy",
+    lm: Lm = None,
+    hotwords: HotwordsOption = None,
     window_s: Annotated[
-        float | None,
-        typer.Option(metavar="S", help="Approximate: run the last S seconds again and again."),
+        float | None, typer.Option(metavar="S", help="Approximate: runs the last S seconds again.")
     ] = None,
-    decoder: Annotated[
-        str | None,
-        typer.Option(
-            metavar="SPEC",
-            help="How text is read from the scores: greedy, beam:beam=8.",
-            autocompletion=complete_component("decoder"),
-        ),
-    ] = None,
+    device: Device = "cpu",
     as_json: Json = False,
 ) -> None:
-    """Hear live sound and say what is in it: JSON lines on a pipe, a meter on a terminal."""
+    """Print what is in live sound: JSON lines on a pipe, a meter on a terminal.
+
+    Example: speechkit listen --model digits --microphone 2
+    """
     from speechkit.streaming import stream
     from speechkit.streaming.sources import FileSource, Microphone
 
-    net = load_model(model)
-    source = (
-        FileSource(file, net.sample_rate, realtime) if file else Microphone(net.sample_rate, device)
+    for argument in context.args:
+        model = _as_before(argument, model)
+    if (one := channels_of(channel)) == "each":
+        raise ConfigError("--channel each: a stream has one channel; give mix, left, right or 1")
+    net = with_rules(
+        load_model(model, device),
+        postprocess=postprocess(onset, offset, min_speech, min_silence, pad, max_speech),
+        endpointing={"silence_after_s": endpoint_silence, "longest_s": endpoint_longest},
     )
-    session = stream(net, source.sample_rate, decoder=decoder, window_s=window_s)
+    reader = decoder_spec(decoder, lm, hotwords)
+    source = (
+        FileSource(file, net.sample_rate, realtime, channel=one)
+        if file
+        else Microphone(net.sample_rate, microphone)
+    )
+    session = stream(
+        net,
+        source.sample_rate,
+        decoder=None if reader == Spec("greedy") else reader,
+        window_s=window_s,
+    )
+    tell_purpose(model)
     on_terminal = sys.stdout.isatty() and not as_json
     heard_samples, fault = 0, None
     with source, _meter(session) if on_terminal else _lines() as screen:
+        screen.ready(session)
         try:
             for samples in source:
                 events = session.skip(source.lost_samples) + session.feed(samples)
@@ -82,8 +134,23 @@ def listen(
         raise fault
 
 
+def _as_before(argument: str, model: str) -> str:
+    """The model, which came without `--model` once."""
+    if model != "vad" or not is_model(Path(argument)):
+        raise ConfigError(
+            f"{argument}: listen takes options alone; type: speechkit listen --model MODEL, or "
+            "--file AUDIO"
+        )
+    complain("note", f"type: speechkit listen --model {quote(argument)}")
+    return argument
+
+
 class Screen(Protocol):
     """Where events go."""
+
+    def ready(self, session: "Stream | WindowedStream") -> None:
+        """Says that sound is taken from now on."""
+        ...
 
     def show(self, events: "list[Event]", samples: "np.ndarray | None", dropped: int) -> None:
         """Shows events, and the samples they came with."""
@@ -95,7 +162,11 @@ class Screen(Protocol):
 
 
 class Lines:
-    """Events as JSON lines; the last one is `end`."""
+    """Events as JSON lines; the first one is `ready`, the last one `end`."""
+
+    def ready(self, session: "Stream | WindowedStream") -> None:
+        row = {"event": "ready", "sample_rate": session.sample_rate}
+        print(json.dumps({**row, "latency_s": round(session.latency_s, 6)}), flush=True)
 
     def show(self, events: "list[Event]", samples: "np.ndarray | None", dropped: int) -> None:
         from speechkit.events import to_row
@@ -113,6 +184,9 @@ class Meter:
 
     def __init__(self, live: Live, session: "Stream | WindowedStream") -> None:
         self.live, self.session = live, session
+
+    def ready(self, session: "Stream | WindowedStream") -> None:
+        self.live.update(Text("ready; end it with Ctrl-C"))
 
     def show(self, events: "list[Event]", samples: "np.ndarray | None", dropped: int) -> None:
         from speechkit.events import Partial

@@ -41,6 +41,8 @@ from speechkit.plugins import DISTRIBUTION
 
 # typer brings its own click or uses the installed one, depending on its version
 UsageError: type[Any] = typer.BadParameter.__mro__[1]
+NOT_PLAIN = re.compile(r"Value error, |, unable to parse string as an? \w+")
+"""What typer's messages about options repeat of the library that checked them."""
 
 INTERRUPTED = 128 + signal.SIGINT
 
@@ -55,7 +57,7 @@ app.command()(infer.classify)
 app.command()(infer.transcribe)
 app.command()(align.align)
 app.command()(vad.vad)
-app.command()(listen.listen)
+app.command(context_settings={"allow_extra_args": True})(listen.listen)
 app.command()(info.info)
 app.command()(info.models)
 app.command()(export.export)
@@ -139,7 +141,8 @@ def reason(error: Exception) -> str:
     """What to tell the user of an exception: what can be mended, or that it is a bug."""
     if isinstance(error, UsageError):
         command = error.ctx.command_path if error.ctx else "speechkit"
-        return f"{error.format_message().rstrip('.?')}; type: {command} --help"
+        message = NOT_PLAIN.sub("", error.format_message()).replace("Input should", "it should")
+        return f"{message.rstrip('.?')}; type: {command} --help"
     if isinstance(error, SpeechkitError):
         return str(error)
     if isinstance(error, OSError):

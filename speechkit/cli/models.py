@@ -1,24 +1,105 @@
 """Loading a model for a command that only asks it, and what the model is for."""
 
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from speechkit.cli.output import complain
+from speechkit.component import Spec
+from speechkit.errors import ConfigError
 
 if TYPE_CHECKING:
     from speechkit.models import Model
 
 SMALL = 1_000_000
 """Below this many parameters a second thread costs more than it gives, on a busy machine much."""
+LONGEST_S = 10.0
+"""More than speech, gaps and pads are asked to have by anybody who does not mean milliseconds."""
+FLAGS = {
+    "postprocess": "--onset, --offset, --min-speech, --min-silence, --pad and --max-speech are for "
+    "models that detect speech",
+    "endpointing": "--endpoint-silence and --endpoint-longest are for models that transcribe",
+}
+"""The options that are fields of each rule."""
 
 
-def load_model(name: str) -> "Model":
-    """The model of a command, prepared, and one thread for it where it is small."""
+def load_model(name: str, device: str = "cpu") -> "Model":
+    """The model of a command on its device; on the CPU prepared, with one thread if it is small."""
     from speechkit.checkpoint import load
     from speechkit.models import prepare
 
+    place = _device(device)
     model = load(name)
+    if place.type != "cpu":
+        return model.to(place)
     small = sum(parameter.numel() for parameter in model.parameters()) < SMALL
     return prepare(model, threads=1 if small else None)
+
+
+def _device(name: str) -> Any:
+    """The torch device of `--device`; ConfigError where it is not there."""
+    import torch
+
+    if name.isdecimal():
+        raise ConfigError(
+            f"--device {name}: it is where the model computes, such as cpu or cuda; an input "
+            f"device is --microphone {name}"
+        )
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    # torch has an error for each kind of device that is not there
+    except Exception as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigError(f"--device {name}: {reason}; give cpu, cuda, cuda:1 or mps") from error
+    return device
+
+
+def with_rules(model: "Model", **rules: dict[str, float | None]) -> "Model":
+    """The model with what of its rules was given: `postprocess={"onset": 0.4}`, `endpointing`."""
+    given = {
+        rule: {name: value for name, value in fields.items() if value is not None}
+        for rule, fields in rules.items()
+    }
+    asked = {rule: fields for rule, fields in given.items() if fields}
+    for rule in asked:
+        if not hasattr(model.config, rule):
+            raise ConfigError(f"{FLAGS[rule]}, and this is a {model.config.kind}; leave them out")
+    return model.with_(**asked)
+
+
+def postprocess(
+    onset: float | None,
+    offset: float | None,
+    min_speech: float | None,
+    min_silence: float | None,
+    pad: float | None,
+    max_speech: float | None,
+) -> dict[str, float | None]:
+    """The fields of `PostProcessing`, of times in seconds."""
+    flags = {"--min-speech": min_speech, "--min-silence": min_silence, "--pad": pad}
+    for flag, seconds in flags.items():
+        if seconds is not None and not 0 <= seconds <= LONGEST_S:
+            raise ConfigError(f"{flag} {seconds:g}: give seconds from 0 to {LONGEST_S:g}")
+    times_ms = [None if seconds is None else 1000 * seconds for seconds in flags.values()]
+    return {
+        "onset": onset,
+        "offset": offset,
+        "min_speech_ms": times_ms[0],
+        "min_silence_ms": times_ms[1],
+        "pad_onset_ms": times_ms[2],
+        "pad_offset_ms": times_ms[2],
+        "max_speech_s": max_speech,
+    }
+
+
+def decoder_spec(decoder: str, lm: Path | None, hotwords: Path | None) -> Spec:
+    """The decoder of `--decoder` with the files of `--lm` and `--hotwords`, which need a beam."""
+    spec = Spec.parse(decoder)
+    files = {"lm": lm, "hotwords": hotwords}
+    given = {name: str(path) for name, path in files.items() if path is not None}
+    if given and spec.name == "greedy":
+        spec = Spec("beam")
+    return Spec(spec.name, {**spec.params, **given})
 
 
 def tell_purpose(name: str) -> None:

@@ -2,12 +2,16 @@
 
 import glob
 from collections.abc import Callable
+from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from speechkit.hookspecs import KINDS
+
+Channels = Literal["mix", "each"] | int
+"""The mean of all channels, each of them by itself, or one counted from 1."""
 
 
 def complete_model(incomplete: str) -> list[str]:
@@ -36,6 +40,28 @@ def complete_kind(incomplete: str) -> list[str]:
     return sorted(kind for kind in KINDS if kind.startswith(incomplete))
 
 
+def channels_of(text: str) -> Channels:
+    """What `--channel` names; a usage error where it names nothing."""
+    if text in ("mix", "each"):
+        return text  # type: ignore[return-value]
+    text = {"left": "1", "right": "2"}.get(text, text)
+    if not text.isdecimal() or len(text) > 3 or int(text) < 1:
+        raise typer.BadParameter(f"{text!r}: give mix, left, right, each or a number from 1 up")
+    return int(text)
+
+
+def _checked_channels(text: str) -> str:
+    channels_of(text)
+    return text
+
+
+class Encoding(StrEnum):
+    """How samples without a header are stored."""
+
+    s16le = "s16le"
+    f32le = "f32le"
+
+
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, one object per line.")]
 ModelName = Annotated[
     str,
@@ -45,6 +71,75 @@ ModelName = Annotated[
         autocompletion=complete_model,
     ),
 ]
+ModelOption = Annotated[
+    str,
+    typer.Option(
+        metavar="MODEL", help="A model folder or a bundled one.", autocompletion=complete_model
+    ),
+]
 AudioFiles = Annotated[
-    list[Path], typer.Argument(metavar="AUDIO...", help="wav, flac, ogg, opus, mp3 or sph files.")
+    list[Path],
+    typer.Argument(metavar="AUDIO...", help="Files, folders of them, or - for standard input."),
+]
+ChannelOption = Annotated[
+    str,
+    typer.Option(
+        metavar="C",
+        help="mix (default), left, right, each, 1, 2, ...",
+        show_default=False,
+        callback=_checked_channels,
+        autocompletion=lambda: ["mix", "left", "right", "each"],
+    ),
+]
+Raw = Annotated[
+    Encoding | None, typer.Option(metavar="F", help="No header: s16le or f32le samples.")
+]
+Rate = Annotated[int, typer.Option(metavar="HZ", help="Sample rate of --raw.")]
+RawChannels = Annotated[int, typer.Option(metavar="N", help="Channels of --raw.")]
+Device = Annotated[
+    str,
+    typer.Option(
+        metavar="D",
+        help="Where it computes: cpu (default), cuda, cuda:1, mps.",
+        show_default=False,
+    ),
+]
+DecoderOption = Annotated[
+    str,
+    typer.Option(
+        metavar="SPEC",
+        help="Text by greedy (default), beam:beam=8, ...",
+        show_default=False,
+        autocompletion=complete_component("decoder"),
+    ),
+]
+Lm = Annotated[
+    Path | None, typer.Option(metavar="ARPA", help="A language model, for a beam search.")
+]
+HotwordsOption = Annotated[
+    Path | None, typer.Option("--hotwords", metavar="FILE", help="Phrases to expect, one a line.")
+]
+Onset = Annotated[
+    float | None, typer.Option(metavar="P", help="Probability at which speech starts.")
+]
+Offset = Annotated[float | None, typer.Option(metavar="P", help="Probability at which it ends.")]
+MinSpeech = Annotated[
+    float | None, typer.Option(metavar="S", help="Seconds of the shortest speech.")
+]
+MinSilence = Annotated[
+    float | None, typer.Option(metavar="S", help="Seconds of the shortest gap in it.")
+]
+Pad = Annotated[float | None, typer.Option(metavar="S", help="Seconds added before and after it.")]
+MaxSpeech = Annotated[
+    float | None, typer.Option(metavar="S", help="Seconds after which speech is split.")
+]
+EndpointSilence = Annotated[
+    float | None, typer.Option(metavar="S", help="Seconds of silence that end a text.")
+]
+EndpointLongest = Annotated[
+    float | None, typer.Option(metavar="S", help="Seconds after which a text ends.")
+]
+OutFolder = Annotated[
+    Path | None,
+    typer.Option("--out", metavar="DIR", help="A new file for each recording, in here."),
 ]

@@ -1,22 +1,37 @@
-"""`speechkit vad`: where in sound files there is speech, in the formats that other tools read."""
+"""`speechkit vad`: where in recordings there is speech, in the formats that other tools read."""
 
 import json
 from collections.abc import Callable, Sequence
 from enum import StrEnum
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from functools import partial
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from speechkit.cli.infer import each_file
-from speechkit.cli.models import load_model
-from speechkit.cli.options import AudioFiles, Json, complete_model
-from speechkit.cli.output import say
-from speechkit.errors import ConfigError
-from speechkit.transcript import clock
+from speechkit.cli.models import load_model, postprocess, tell_purpose, with_rules
+from speechkit.cli.options import (
+    AudioFiles,
+    ChannelOption,
+    Device,
+    Json,
+    MaxSpeech,
+    MinSilence,
+    MinSpeech,
+    ModelOption,
+    Offset,
+    Onset,
+    OutFolder,
+    Pad,
+    channels_of,
+)
+from speechkit.cli.recordings import Recordings, in_order
+from speechkit.cli.written import Output
+from speechkit.timeline import Recording, Stretch, audacity, srt, textgrid, vtt
 
 if TYPE_CHECKING:
-    from speechkit.infer import Segment
+    from torch import Tensor
+
+CSV_HEADER = "audio_filepath,start_s,end_s,channel\n"
 
 
 class Format(StrEnum):
@@ -27,92 +42,130 @@ class Format(StrEnum):
     rttm = "rttm"
     csv = "csv"
     srt = "srt"
+    vtt = "vtt"
+    textgrid = "textgrid"
     audacity = "audacity"
-
-
-ONE_FILE = (Format.srt, Format.audacity)
-"""Formats that have no place for the name of a file."""
 
 
 def vad(
     audio: AudioFiles,
-    model: Annotated[
-        str,
-        typer.Option(
-            metavar="MODEL",
-            help="A MarbleNet folder, or a bundled one.",
-            autocompletion=complete_model,
-        ),
-    ] = "vad",
-    form: Annotated[Format, typer.Option("--format", help="How to write it.")] = Format.text,
+    model: ModelOption = "vad",
+    channel: ChannelOption = "mix",
+    onset: Onset = None,
+    offset: Offset = None,
+    min_speech: MinSpeech = None,
+    min_silence: MinSilence = None,
+    pad: Pad = None,
+    max_speech: MaxSpeech = None,
+    form: Annotated[
+        Format, typer.Option("--format", metavar="F", help=f"{', '.join(Format)}.")
+    ] = Format.text,
+    out: OutFolder = None,
     frames: Annotated[
-        bool, typer.Option("--frames", help="One JSON object per frame instead of segments.")
+        bool, typer.Option("--frames", help="JSON of each frame's probability instead.")
     ] = False,
+    device: Device = "cpu",
     as_json: Json = False,
 ) -> None:
-    """Find the stretches of speech in each file, in seconds."""
-    from speechkit.infer import segments_of, speech_probabilities
+    """Find the stretches of speech in each recording, in seconds.
 
+    Example: speechkit vad call.wav --channel each --format rttm --out timelines
+    """
+    from speechkit.infer import segments_of, speech_probabilities
+    from speechkit.models import MarbleNet
+    from speechkit.tasks import require
+
+    audio, model = in_order("vad", audio, model, "vad")
     form = Format.json if as_json else form
-    if form in ONE_FILE and len(audio) > 1 and not frames:
-        raise ConfigError(f"{form} holds one file and was given {len(audio)}; write one at a time")
-    net = load_model(model)
-    if form is Format.csv and not frames:
-        print("audio_filepath,start_s,end_s")
-    for path, scored in each_file(audio, lambda path: speech_probabilities(net, path)):
+    recordings = Recordings(audio, channels_of(channel))
+    output = Output("jsonl" if frames else form, out, recordings)
+    net = load_model(model, device)
+    if not isinstance(net.config, MarbleNet):
+        require(net, "frame")
+    rules = postprocess(onset, offset, min_speech, min_silence, pad, max_speech)
+    net = with_rules(net, postprocess=rules)
+    tell_purpose(model)
+    header = CSV_HEADER if form is Format.csv and not frames else ""
+    if out is None:
+        print(header, end="")
+    for recording, scored in recordings.each(partial(speech_probabilities, net)):
         speech, frame_s, duration_s = scored
         if frames:
-            for index, probability in enumerate(speech.tolist()):
-                row = {"time_s": round(index * frame_s, 6), "speech": probability}
-                print(json.dumps({"audio_filepath": str(path), **row}))
+            output.write(recording, _frames(recording, speech, frame_s), "")
             continue
         found = segments_of(net, speech, frame_s, duration_s)
-        if form is Format.text:
-            said = ", ".join(f"{s.start_s:.2f}-{s.end_s:.2f} s" for s in found)
-            say(f"{path}: {said or 'no speech'}")
-        else:
-            print("".join(WRITERS[form](path, found)), end="", flush=True)
+        stretches = [(s.start_s, s.end_s, "speech") for s in found]
+        label, content = (
+            recordings.label(recording),
+            WRITERS[form](stretches, recording, duration_s),
+        )
+        shown = "".join(f"{label}: {line}\n" for line in content.splitlines() or ["no speech"])
+        output.write(recording, (header if out else "") + content, shown.rstrip())
 
 
-def _json(path: Path, found: Sequence["Segment"]) -> list[str]:
-    row: dict[str, Any] = {
-        "audio_filepath": str(path),
-        "segments": [[round(s.start_s, 6), round(s.end_s, 6)] for s in found],
+def _frames(recording: Recording, speech: "Tensor", frame_s: float) -> str:
+    """One JSON object for each frame."""
+    row = {"audio_filepath": str(recording.path), "channel": recording.channel}
+    return "".join(
+        json.dumps({**row, "time_s": round(index * frame_s, 6), "speech": probability}) + "\n"
+        for index, probability in enumerate(speech.tolist())
+    )
+
+
+def _text(stretches: Sequence[Stretch], recording: Recording, duration_s: float) -> str:
+    return "".join(f"{start_s:.2f}-{end_s:.2f} s\n" for start_s, end_s, _ in stretches)
+
+
+def _json(stretches: Sequence[Stretch], recording: Recording, duration_s: float) -> str:
+    row = {
+        "audio_filepath": str(recording.path),
+        "channel": recording.channel,
+        "segments": [[round(start_s, 6), round(end_s, 6)] for start_s, end_s, _ in stretches],
     }
-    return [json.dumps(row, ensure_ascii=False) + "\n"]
+    return json.dumps(row, ensure_ascii=False) + "\n"
 
 
-def _rttm(path: Path, found: Sequence["Segment"]) -> list[str]:
+def _rttm(stretches: Sequence[Stretch], recording: Recording, duration_s: float) -> str:
     """NIST Rich Transcription Time Marked: one SPEAKER line per stretch."""
-    name = path.stem.replace(" ", "_")
-    return [
-        f"SPEAKER {name} 1 {s.start_s:.3f} {s.end_s - s.start_s:.3f} <NA> <NA> speech <NA> <NA>\n"
-        for s in found
-    ]
+    return "".join(
+        f"SPEAKER {recording.word} {recording.number} {start_s:.3f} {end_s - start_s:.3f} "
+        f"<NA> <NA> {text} <NA> <NA>\n"
+        for start_s, end_s, text in stretches
+    )
 
 
-def _csv(path: Path, found: Sequence["Segment"]) -> list[str]:
-    quoted = '"' + str(path).replace('"', '""') + '"'
-    return [f"{quoted},{s.start_s:.3f},{s.end_s:.3f}\n" for s in found]
+def _csv(stretches: Sequence[Stretch], recording: Recording, duration_s: float) -> str:
+    quoted = '"' + str(recording.path).replace('"', '""') + '"'
+    return "".join(
+        f"{quoted},{start_s:.3f},{end_s:.3f},{recording.channel}\n"
+        for start_s, end_s, _ in stretches
+    )
 
 
-def _srt(path: Path, found: Sequence["Segment"]) -> list[str]:
-    """SubRip subtitles."""
-    return [
-        f"{number}\n{clock(s.start_s)} --> {clock(s.end_s)}\nspeech\n\n"
-        for number, s in enumerate(found, start=1)
-    ]
+def _srt(stretches: Sequence[Stretch], recording: Recording, duration_s: float) -> str:
+    return srt(stretches)
 
 
-def _audacity(path: Path, found: Sequence["Segment"]) -> list[str]:
-    """A label track of Audacity."""
-    return [f"{s.start_s:.6f}\t{s.end_s:.6f}\tspeech\n" for s in found]
+def _vtt(stretches: Sequence[Stretch], recording: Recording, duration_s: float) -> str:
+    return vtt(stretches)
 
 
-WRITERS: dict[Format, Callable[[Path, Sequence["Segment"]], list[str]]] = {
+def _audacity(stretches: Sequence[Stretch], recording: Recording, duration_s: float) -> str:
+    return audacity(stretches)
+
+
+def _textgrid(stretches: Sequence[Stretch], recording: Recording, duration_s: float) -> str:
+    return textgrid(stretches, "speech", duration_s)
+
+
+WRITERS: dict[Format, Callable[[Sequence[Stretch], Recording, float], str]] = {
+    Format.text: _text,
     Format.json: _json,
     Format.rttm: _rttm,
     Format.csv: _csv,
     Format.srt: _srt,
+    Format.vtt: _vtt,
+    Format.textgrid: _textgrid,
     Format.audacity: _audacity,
 }
+"""Each format: `f(stretches, recording, its duration in seconds)` → what a file of it holds."""

@@ -1,65 +1,62 @@
-"""Where a command's transcripts go: in one of the formats, to stdout or into a folder."""
+"""Where the answers of a command go: in one of the formats, to stdout or into a folder."""
 
-from collections import Counter
-from collections.abc import Sequence
-from enum import StrEnum
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
-
-import typer
 
 from speechkit.cli.output import say
+from speechkit.cli.recordings import Recordings
 from speechkit.errors import ConfigError
 from speechkit.files import whole_file
-from speechkit.transcript import FORMATS, ONE_FILE, Transcript
+from speechkit.timeline import Recording
+
+ONE_FILE = ("srt", "vtt", "audacity", "textgrid")
+"""Formats that have no place for the name of a recording."""
+SUFFIXES = {"text": "txt", "audacity": "txt", "textgrid": "TextGrid"}
+"""Those of the formats that are not called after them."""
 
 
-class Format(StrEnum):
-    """The names of `speechkit.transcript.FORMATS`."""
+@dataclass(frozen=True)
+class Output:
+    """A format, and the folder that gets a file for each recording; None stands for stdout.
 
-    text = "text"
-    json = "json"
-    srt = "srt"
-    vtt = "vtt"
-    ctm = "ctm"
+    ConfigError where answers would run into each other, or into files that exist.
+    """
 
+    form: str
+    folder: Path | None
+    recordings: Recordings
 
-Formatted = Annotated[Format, typer.Option("--format", help="How to write it.")]
-Out = Annotated[
-    Path | None,
-    typer.Option(metavar="FOLDER", help="Write a file for each recording here, not to stdout."),
-]
+    def __post_init__(self) -> None:
+        count, each = len(self.recordings.names), self.recordings.channels == "each"
+        if self.folder is None and self.form in ONE_FILE and (each or count > 1):
+            given = "--channel each" if each else f"{count} recordings"
+            raise ConfigError(
+                f"{self.form} holds one recording and was given {given}; write them to --out DIR"
+            )
+        for path, name in self.recordings.names.items():
+            self._file(Recording(path, name, 1))
 
+    def write(self, recording: Recording, content: str, shown: str) -> None:
+        """Writes one answer into the folder, or to stdout, where text is what is `shown`."""
+        if file := self._file(recording):
+            with whole_file(file) as part:
+                part.write_text(content, encoding="utf-8", newline="\n")
+        elif self.form == "text":
+            say(shown)
+        else:
+            print(content, end="", flush=True)
 
-def check(audio: Sequence[Path], form: Format, out: Path | None) -> None:
-    """Raises ConfigError where a transcript would take the place of another file."""
-    if out is None and form in ONE_FILE and len(audio) > 1:
-        raise ConfigError(
-            f"{form} holds one recording and was given {len(audio)}; write them to --out FOLDER"
-        )
-    if out is None:
-        return
-    name, count = Counter(_file_name(path, form) for path in audio).most_common(1)[0]
-    if count > 1:
-        raise ConfigError(f"{count} recordings would be written to {out / name}; rename one")
-    for path in audio:
-        # what a person wrote down often lies beside a recording
-        if (file := out / _file_name(path, form)).exists():
-            raise ConfigError(f"{file} is there already; move it or name another --out")
-
-
-def write(
-    transcript: Transcript, audio: Path, form: Format, out: Path | None, *, plain: str
-) -> None:
-    """Writes one transcript into the folder, or to stdout, where text is shown as `plain`."""
-    if out is not None:
-        with whole_file(out / _file_name(audio, form)) as part:
-            part.write_text(FORMATS[form](transcript, str(audio)), encoding="utf-8", newline="\n")
-    elif form is Format.text:
-        say(plain)
-    else:
-        print(FORMATS[form](transcript, str(audio)), end="", flush=True)
+    def _file(self, recording: Recording) -> Path | None:
+        if self.folder is None:
+            return None
+        suffix = SUFFIXES.get(self.form, self.form)
+        return new_file(self.folder, f"{self.recordings.file_name(recording)}.{suffix}")
 
 
-def _file_name(audio: Path, form: Format) -> str:
-    return f"{audio.stem}.{'txt' if form is Format.text else form}"
+def new_file(folder: Path, name: str) -> Path:
+    """A file that is not there yet; ConfigError where it is."""
+    file = folder / name
+    # what a person wrote down often lies beside a recording
+    if file.exists():
+        raise ConfigError(f"{file} is there already; move it or name another folder")
+    return file

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+from speechkit.component import Spec
 from speechkit.data import Utterance
 from speechkit.errors import ConfigError
 from speechkit.evaluation import utterances_of
@@ -43,7 +44,7 @@ def judge(
     utterances = utterances_of(manifest)
     if model.config.task == "ctc":
         return recognition(model, utterances, decoder, streaming)
-    if streaming or decoder != "greedy":
+    if streaming or Spec.parse(decoder) != Spec("greedy"):
         raise ConfigError(
             f"decoder and streaming are for recognition; leave them out for a {model.config.kind}"
         )

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from speechkit.data import read_audio
+from speechkit.data.audio import Channel
 from speechkit.errors import AudioError, MissingExtraError
 
 BLOCK_S = 0.02
@@ -34,9 +35,11 @@ class FileSource:
 
     dropped_samples = lost_samples = 0
 
-    def __init__(self, path: Path, sample_rate: int, realtime: bool = False) -> None:
+    def __init__(
+        self, path: Path, sample_rate: int, realtime: bool = False, channel: Channel = "mix"
+    ) -> None:
         self.sample_rate, self.realtime = sample_rate, realtime
-        self._samples = read_audio(path, target_rate=sample_rate).numpy()
+        self._samples = read_audio(path, target_rate=sample_rate, channel=channel).numpy()
 
     def __enter__(self) -> "FileSource":
         return self

@@ -102,7 +102,11 @@ def test_a_damaged_model_is_one_line(
     folder = tmp_path / "model"
     shutil.copytree(models / "words", folder)
     damage(folder)
-    ended = cli(command, folder, *([sounds / "low.wav"] if command == "classify" else []))
+    ended = (
+        cli("info", folder)
+        if command == "info"
+        else cli("classify", sounds / "low.wav", "--model", folder)
+    )
     assert ended.code == 1
     assert says in ended.err
     assert ended.err.startswith("error: ")

@@ -37,28 +37,77 @@ def rows(out: str) -> list[dict[str, Any]]:
 
 
 def test_a_file_gives_the_events_of_a_session(cli: Cli, eager: Path, sounds: Path) -> None:
-    ended = cli("listen", eager, "--file", sounds / "low.wav")
+    ended = cli("listen", "--model", eager, "--file", sounds / "low.wav")
     assert (ended.code, ended.err) == (0, "")
     stream = sk.stream(sk.load(eager))
     expected = stream.feed(read_audio(sounds / "low.wav")) + stream.finish()
     assert rows(ended.out) == [
+        {"event": "ready", "sample_rate": 16000, "latency_s": round(stream.latency_s, 6)},
         *map(to_row, expected),
         {"event": "end", "heard_s": 0.5, "dropped_samples": 0},
     ]
-    assert [row["event"] for row in rows(ended.out)] == ["speech_start", "speech_end", "end"]
+    assert [row["event"] for row in rows(ended.out)] == [
+        "ready",
+        "speech_start",
+        "speech_end",
+        "end",
+    ]
 
 
 def test_a_decoder_reads_the_text(cli: Cli, models: Path, sounds: Path) -> None:
-    asked = "listen", models / "letters", "--file", sounds / "low.wav"
+    asked = "listen", "--model", models / "letters", "--file", sounds / "low.wav"
     ended = cli(*asked, "--decoder", "beam:beam=4")
     assert (ended.code, ended.err) == (0, "")
     stream = sk.stream(sk.load(models / "letters"), decoder="beam:beam=4")
     expected = stream.feed(read_audio(sounds / "low.wav")) + stream.finish()
-    assert rows(ended.out)[:-1] == [*map(to_row, expected)]
+    assert rows(ended.out)[1:-1] == [*map(to_row, expected)]
     assert expected != []
-    refused = cli("listen", models / "speech", "--file", sounds / "low.wav", "--decoder", "beam")
+    refused = cli(
+        "listen", "--model", models / "speech", "--file", sounds / "low.wav", "--decoder", "beam"
+    )
     assert refused.code == 1
     assert "a decoder is for recognition; leave it out for a marblenet" in refused.err
+
+
+def test_the_old_form_is_understood_with_a_note(cli: Cli, eager: Path, sounds: Path) -> None:
+    expected = cli("listen", "--model", eager, "--file", sounds / "low.wav")
+    ended = cli("listen", eager, "--file", sounds / "low.wav")
+    assert ended.out == expected.out
+    assert ended.err == f"note: type: speechkit listen --model {eager}\n"
+    ended = cli("listen", sounds / "low.wav")
+    assert (ended.code, ended.out, ended.err.count("\n")) == (1, "", 1)
+    assert "--file AUDIO" in ended.err
+    ended = cli("listen", "--device", "2")
+    assert "an input device is --microphone 2" in ended.err
+
+
+def test_it_says_what_the_model_is_for(cli: Cli, sounds: Path) -> None:
+    ended = cli("listen", "--file", sounds / "low.wav")
+    assert ended.err == f"note: vad {sk.bundled_models()['vad'].purpose}\n"
+
+
+def test_one_channel_of_a_file_is_listened_to(cli: Cli, eager: Path, tmp_path: Path) -> None:
+    both = np.stack([tone(200), np.zeros(8000)], axis=1)
+    soundfile.write(tmp_path / "call.wav", both, 16000)
+    soundfile.write(tmp_path / "left.wav", both[:, 0], 16000)
+    asked = "listen", "--model", eager, "--file", tmp_path / "call.wav", "--channel"
+    alone = cli("listen", "--model", eager, "--file", tmp_path / "left.wav")
+    assert cli(*asked, "left") == alone
+    assert "a stream has one channel" in cli(*asked, "each").err
+
+
+def test_rules_are_options(cli: Cli, models: Path, sounds: Path) -> None:
+    asked = "listen", "--file", sounds / "low.wav", "--model"
+    ended = cli(*asked, models / "speech", "--onset", "0", "--offset", "0")
+    assert "speech_start" in ended.out
+    ended = cli(*asked, models / "letters", "--onset", "0")
+    assert "for models that detect speech, and this is a quartznet; leave them out" in ended.err
+    ended = cli(*asked, models / "letters", "--endpoint-longest", "0.1")
+    plain = cli(*asked, models / "letters")
+    assert ended.out.count('"final"') > plain.out.count('"final"')
+    assert (
+        "for models that transcribe" in cli(*asked, models / "speech", "--endpoint-silence", 1).err
+    )
 
 
 def test_real_time_takes_its_time(
@@ -67,7 +116,7 @@ def test_real_time_takes_its_time(
     slept: list[float] = []
     clock = types.SimpleNamespace(monotonic=lambda: sum(slept), sleep=slept.append)
     monkeypatch.setattr("speechkit.streaming.sources.time", clock)
-    cli("listen", eager, "--file", sounds / "low.wav", "--realtime")
+    cli("listen", "--model", eager, "--file", sounds / "low.wav", "--realtime")
     assert sum(slept) == pytest.approx(0.5)
 
 
@@ -75,15 +124,20 @@ def test_real_time_takes_its_time(
 def test_a_signal_ends_it_with_the_last_events(eager: Path, tmp_path: Path, number: int) -> None:
     soundfile.write(tmp_path / "long.wav", np.tile(tone(200), 100), 16000)
     code = "from speechkit.cli.main import main; main()"
-    asked = "listen", eager, "--file", tmp_path / "long.wav", "--realtime"
+    asked = "listen", "--model", eager, "--file", tmp_path / "long.wav", "--realtime"
     command = [sys.executable, "-c", code, *asked]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
-    first = json.loads(process.stdout.readline())
+    first = [json.loads(process.stdout.readline()) for _ in range(2)]
     process.send_signal(number)
     rest = rows(process.communicate(timeout=30)[0])
     assert process.returncode == 0
-    assert [row["event"] for row in (first, *rest)] == ["speech_start", "speech_end", "end"]
+    assert [row["event"] for row in (*first, *rest)] == [
+        "ready",
+        "speech_start",
+        "speech_end",
+        "end",
+    ]
     assert 0 < rest[0]["at_s"] <= rest[1]["heard_s"] < 50
 
 
@@ -91,7 +145,7 @@ def test_a_terminal_shows_a_meter(
     cli: Cli, eager: Path, models: Path, sounds: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
-    ended = cli("listen", eager, "--file", sounds / "low.wav")
+    ended = cli("listen", "--model", eager, "--file", sounds / "low.wav")
     assert "0.00 s  speech starts" in ended.out
     assert "heard 0.5 s, dropped 0 samples" in ended.out
     with pytest.raises(json.JSONDecodeError):
@@ -113,10 +167,10 @@ def test_a_model_that_cannot_stream_says_how_to_hear_it(
 ) -> None:
     whole = tmp_path / "whole"
     sk.save(sk.build(sk.QuartzNet(blocks=BLOCKS)), whole)
-    ended = cli("listen", whole, "--file", sounds / "low.wav")
+    ended = cli("listen", "--model", whole, "--file", sounds / "low.wav")
     assert ended.code == 1
     assert "window_s=8 for an approximate stream" in ended.err
-    ended = cli("listen", whole, "--file", sounds / "low.wav", "--window-s", "8")
+    ended = cli("listen", "--model", whole, "--file", sounds / "low.wav", "--window-s", "8")
     assert ended.code == 0
     assert rows(ended.out)[-1]["event"] == "end"
 
@@ -178,12 +232,12 @@ def test_a_microphone_is_heard_at_its_own_rate(
     cli: Cli, eager: Path, microphone: Callable[..., Any], rate: int
 ) -> None:
     microphone(rate, list(blocks_of(rate)))
-    ended = cli("listen", eager, "--device", "1")
+    ended = cli("listen", "--model", eager, "--microphone", "1")
     assert ended.code == 1
     assert ended.err == (
         "error: input device 1 stopped after 0.5 s; check that it is plugged in, and start again\n"
     )
-    *events, end = rows(ended.out)
+    _, *events, end = rows(ended.out)
     assert end == {"event": "end", "heard_s": 0.5, "dropped_samples": 0}
     assert [row["event"] for row in events] == ["speech_start", "speech_end"]
 
@@ -192,7 +246,7 @@ def test_what_the_driver_drops_is_counted(
     cli: Cli, eager: Path, microphone: Callable[..., Any]
 ) -> None:
     microphone(16000, list(blocks_of(16000, seconds=0.04)), overflow=True)
-    *events, end = rows(cli("listen", eager).out)
+    _, *events, end = rows(cli("listen", "--model", eager).out)
     assert end == {"event": "end", "heard_s": 0.08, "dropped_samples": 640}
     gaps = [row for row in events if row["event"] == "gap"]
     assert gaps == [
@@ -205,7 +259,7 @@ def test_what_nobody_takes_is_dropped_and_counted(
     cli: Cli, eager: Path, microphone: Callable[..., Any]
 ) -> None:
     microphone(16000, list(blocks_of(16000, seconds=6)))
-    *events, end = rows(cli("listen", eager).out)
+    _, *events, end = rows(cli("listen", "--model", eager).out)
     assert end == {"event": "end", "heard_s": 6.0, "dropped_samples": 16000}
     assert {"event": "gap", "duration_s": 1.0, "at_s": 5.0, "decided_s": 5.0} in events
 
@@ -224,9 +278,9 @@ def test_a_busy_microphone_is_one_line(
         "give --file\n"
     )
     fake.InputStream.start = busy
-    assert cli("listen", eager)[::2] == (1, expected)
+    assert cli("listen", "--model", eager)[::2] == (1, expected)
     fake.InputStream = busy
-    assert cli("listen", eager)[::2] == (1, expected)
+    assert cli("listen", "--model", eager)[::2] == (1, expected)
 
 
 def test_no_microphone_is_one_line(
@@ -238,14 +292,14 @@ def test_no_microphone_is_one_line(
         raise PortAudioError("Error querying device -1")
 
     fake.query_devices = absent
-    ended = cli("listen", eager)
+    ended = cli("listen", "--model", eager)
     assert ended.code == 1
     assert ended.err == (
         "error: the default input device: Error querying device -1; close what else uses it, see "
         "the devices with: speechkit doctor, or give --file\n"
     )
     monkeypatch.setitem(sys.modules, "sounddevice", None)
-    ended = cli("listen", eager)
+    ended = cli("listen", "--model", eager)
     assert ended.err == (
         "error: this needs sounddevice, which is not installed; type: pip install "
         "'speechkit-core[mic]'\n"

@@ -50,7 +50,7 @@ def test_the_installed_command_exits_with_the_code() -> None:
         (["trian"], "No such command 'trian'. Did you mean 'train'"),
         (["info"], "Missing argument 'MODEL'; type: speechkit info --help"),
         (["evaluate", "words"], "Missing option '--manifest'"),
-        (["classify", "--threshold", "1", "words", "a.wav"], "No such option: --threshold"),
+        (["classify", "--threshold", "1", "a.wav"], "No such option: --threshold"),
         (["plugins"], "Missing command; type: speechkit plugins --help"),
     ],
 )

@@ -130,7 +130,7 @@ def test_a_recipe_is_a_script_with_the_same_flags(recipe: Path) -> None:
         ("", ["--set", "steps"], "write path=value"),
         ("", ["--set", "model.activation=rleu"], "no activation named 'rleu'. Did you mean 'relu'"),
         ("", ["--set", 'model.labels=["low"]'], "no label 'high'"),
-        ("", ["--set", "data.dev=absent.jsonl"], "cannot open manifest absent.jsonl"),
+        ("", ["--set", "data.dev=absent.jsonl"], "cannot open absent.jsonl"),
         ("", ["--plugin", "absent.py"], "no plugin file absent.py"),
         ("", ["--resume"], "holds no run to resume; leave out --resume"),
         ("", ["--device", "gpx"], "gpx"),

@@ -1,7 +1,9 @@
 """Where there is speech, in each format."""
 
 import json
+import re
 from dataclasses import replace
+from importlib import resources
 from pathlib import Path
 
 import numpy as np
@@ -9,15 +11,17 @@ import pytest
 import soundfile
 
 import speechkit as sk
+from speechkit.data import read_audio
 from speechkit.vad import PostProcessing
 
 from .conftest import BLOCKS, Cli
 
 WRITTEN = {
-    "json": '{"audio_filepath": "low.wav", "segments": [[0.0, 0.5]]}\n',
+    "json": '{"audio_filepath": "low.wav", "channel": "mix", "segments": [[0.0, 0.5]]}\n',
     "rttm": "SPEAKER low 1 0.000 0.500 <NA> <NA> speech <NA> <NA>\n",
-    "csv": 'audio_filepath,start_s,end_s\n"low.wav",0.000,0.500\n',
+    "csv": 'audio_filepath,start_s,end_s,channel\n"low.wav",0.000,0.500,mix\n',
     "srt": "1\n00:00:00,000 --> 00:00:00,500\nspeech\n\n",
+    "vtt": "WEBVTT\n\n00:00:00.000 --> 00:00:00.500\nspeech\n\n",
     "audacity": "0.000000\t0.500000\tspeech\n",
     "text": "low.wav: 0.00-0.50 s\n",
 }
@@ -93,10 +97,10 @@ def test_a_long_file_that_is_cut_short_is_used_with_a_warning(
 
 def test_what_it_cannot_do_is_one_line(cli: Cli, models: Path, eager: Path, sounds: Path) -> None:
     low = sounds / "low.wav"
-    ended = cli("vad", low, low, "--model", eager, "--format", "srt")
+    ended = cli("vad", low, sounds / "high.wav", "--model", eager, "--format", "srt")
     assert (ended.code, ended.err) == (
         1,
-        "error: srt holds one file and was given 2; write one at a time\n",
+        "error: srt holds one recording and was given 2 recordings; write them to --out DIR\n",
     )
     ended = cli("vad", low, "--model", models / "words")
     assert ended.code == 1
@@ -104,3 +108,91 @@ def test_what_it_cannot_do_is_one_line(cli: Cli, models: Path, eager: Path, soun
     ended = cli("vad", low, "--format", "xml")
     assert ended.code == 2
     assert "'xml' is not one of 'text', 'json', 'rttm'" in ended.err
+
+
+def test_a_stretch_is_a_line(cli: Cli, models: Path, tmp_path: Path) -> None:
+    quiet = np.zeros(16000, np.float32)
+    soundfile.write(tmp_path / "two.wav", np.tile(np.concatenate([speech(), quiet]), 2), 16000)
+    lines = cli("vad", tmp_path / "two.wav").out.splitlines()
+    assert len(lines) == 2
+    assert all(re.fullmatch(r".*two\.wav: \d\.\d\d-\d\.\d\d s", line) for line in lines)
+    soundfile.write(tmp_path / "none.wav", quiet, 16000)
+    assert cli("vad", tmp_path / "none.wav").out == f"{tmp_path / 'none.wav'}: no speech\n"
+
+
+def test_a_textgrid_has_a_tier_of_speech(cli: Cli, eager: Path, sounds: Path) -> None:
+    out = cli("vad", sounds / "low.wav", "--model", eager, "--format", "textgrid").out
+    assert 'name = "speech"' in out
+    assert out.endswith('intervals [1]:\nxmin = 0.000000\nxmax = 0.500000\ntext = "speech"\n')
+
+
+def test_each_channel_has_a_timeline_of_its_own(cli: Cli, tmp_path: Path) -> None:
+    quiet = np.zeros(16000, np.float32)
+    left, right = np.concatenate([speech(), quiet]), np.concatenate([quiet, speech()])
+    call = tmp_path / "call.wav"
+    soundfile.write(call, np.stack([left, right], axis=1), 16000)
+    rows = [json.loads(x) for x in cli("vad", call, "--channel", "each", "--json").out.splitlines()]
+    assert [row["channel"] for row in rows] == [1, 2]
+    for row, alone in zip(rows, (left, right), strict=True):
+        soundfile.write(tmp_path / "alone.wav", alone, 16000)
+        mono = json.loads(cli("vad", tmp_path / "alone.wav", "--json").out)
+        assert row["segments"] == mono["segments"] != []
+    lines = cli("vad", call, "--channel", "each", "--format", "rttm").out.splitlines()
+    assert [line.split()[:3] for line in lines] == [
+        ["SPEAKER", "call", "1"],
+        ["SPEAKER", "call", "2"],
+    ]
+    assert cli("vad", call, "--channel", "right", "--format", "rttm").out == lines[1] + "\n"
+    out = tmp_path / "out"
+    cli("vad", call, "--channel", "each", "--format", "srt", "--out", out)
+    assert sorted(path.name for path in out.iterdir()) == ["call.1.srt", "call.2.srt"]
+    ended = cli("vad", call, "--channel", "3")
+    assert (ended.code, ended.out, ended.err.count("\n")) == (1, "", 2)
+    assert "call.wav has 2 channels, not channel 3" in ended.err
+    assert "give mix, left, right, each or a number" in cli("vad", call, "--channel", "up").err
+
+
+def speech() -> np.ndarray:
+    """A second of a digit and silence."""
+    path = Path(str(resources.files("speechkit"))) / "bundled" / "clips" / "0_george_0.flac"
+    x = read_audio(path).numpy()[:16000]
+    return np.pad(x, (0, 16000 - len(x)))
+
+
+def test_rules_of_the_shell_bound_and_join_stretches(cli: Cli, tmp_path: Path) -> None:
+    path = tmp_path / "long.wav"
+    soundfile.write(path, np.tile(speech()[:6000], 60), 16000)
+
+    def segments(*flags: object) -> list[list[float]]:
+        ended = cli("vad", path, "--json", *flags)
+        assert ended.code == 0
+        found: list[list[float]] = json.loads(ended.out)["segments"]
+        return found
+
+    free = segments()
+    assert max(end - start for start, end in free) > 5
+    bounded = segments("--max-speech", 5)
+    assert len(bounded) > len(free)
+    assert max(end - start for start, end in bounded) <= 5 + 1e-6
+    assert len(segments("--min-silence", 10, "--onset", 0.1)) == 1
+    expected = sk.load("vad").with_(postprocess={"onset": 0.9, "pad_onset_ms": 50})
+    expected = expected.with_(postprocess={"pad_offset_ms": 50, "min_speech_ms": 100})
+    own = [[s.start_s, s.end_s] for s in sk.detect(expected, path)]
+    assert segments("--onset", 0.9, "--pad", 0.05, "--min-speech", 0.1) == own
+
+
+@pytest.mark.parametrize(
+    ("flags", "says"),
+    [
+        (("--min-speech", "100"), "--min-speech 100: give seconds from 0 to 10"),
+        (("--onset", "0.2", "--offset", "0.5"), "give 0 <= offset <= onset <= 1"),
+        (("--onset", "high"), "it should be a valid number"),
+        (("--max-speech", "0"), "max_speech_s=0: give seconds from"),
+    ],
+)
+def test_a_rule_that_cannot_be_is_one_line(
+    cli: Cli, sounds: Path, flags: tuple[str, ...], says: str
+) -> None:
+    ended = cli("vad", sounds / "low.wav", *flags)
+    assert (ended.out, ended.err.count("\n")) == ("", 1)
+    assert says in ended.err

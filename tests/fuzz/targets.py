@@ -144,11 +144,12 @@ def commands(folder: Path) -> dict[str, Target]:
         command(run_speechkit, "import", _packed(path, out), out / "made")
 
     judge = "evaluate", "--manifest", "IN"
+    speech, letters = ("--model", models / "speech"), ("--model", models / "letters")
     return {
-        "vad": Target(sounds, ".wav", verb("vad", "IN", "--model", models / "speech")),
-        "classify": Target(sounds, ".wav", verb("classify", models / "words", "IN")),
-        "transcribe": Target(sounds, ".wav", verb("transcribe", models / "letters", "IN")),
-        "listen": Target(sounds, ".wav", verb("listen", models / "speech", "--file", "IN")),
+        "vad": Target(sounds, ".wav", verb("vad", "IN", *speech)),
+        "classify": Target(sounds, ".wav", verb("classify", "IN", "--model", models / "words")),
+        "transcribe": Target(sounds, ".wav", verb("transcribe", "IN", *letters)),
+        "listen": Target(sounds, ".wav", verb("listen", *speech, "--file", "IN")),
         "evaluate": Target(manifests, ".jsonl", verb(*judge, models / "words")),
         "shards": Target(manifests, ".jsonl", verb("shards", "IN", "OUT")),
         "lm": Target(manifests, ".jsonl", verb("lm", "IN", "--out", "OUT")),
