@@ -1,5 +1,6 @@
 """A model as a folder: `model.safetensors` and `config.json`, never a pickle."""
 
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib import metadata
@@ -36,6 +37,9 @@ STATE = tuple(
     )
 )
 """What resuming a run needs, beside the averaged model."""
+
+ModelSource = Model | str | os.PathLike[str]
+"""A model, its folder, or the name of a bundled one."""
 
 AnyNet = Annotated[QuartzNet | MatchboxNet | MarbleNet, Discriminator("kind")]
 """A config of any family, told apart by `kind`."""
@@ -93,6 +97,20 @@ def load(path: Path | str) -> Model:
         raise CheckpointError(f"{folder / WEIGHTS} holds {unknown[0]!r}, unknown to its config")
     model.load_state_dict(tensors)
     return model.eval()
+
+
+def as_model(source: ModelSource) -> Model:
+    """The model given, or the one that `load` reads from a folder or by a bundled name.
+
+    It is read each time: for many recordings load it once. Raises CheckpointError as `load`.
+    """
+    if isinstance(source, Model):
+        return source
+    if not isinstance(source, str | os.PathLike):
+        raise CheckpointError(
+            f"{type(source).__name__} is no model; give a Model, its folder, or a bundled name"
+        )
+    return load(Path(source) if isinstance(source, os.PathLike) else source)
 
 
 def find(path: Path | str) -> Path:

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from speechkit.checkpoint import ModelSource, as_model
 from speechkit.data import (
     Batch,
     Utterance,
@@ -34,13 +35,14 @@ def evaluating(model: Model) -> Iterator[None]:
 
 
 def evaluate(
-    model: Model,
+    model: ModelSource,
     manifest: Path | str | Sequence[Utterance],
     batch_size: int = 32,
     workers: int = 0,
 ) -> dict[str, Any]:
     """The number of utterances `n` and the task's figures, as fractions: `wer` and `cer`,
     `accuracy`, or `auc`. The model is left in the mode it was in."""
+    model = as_model(model)
     utterances = utterances_of(manifest)
     task = task_of(model)
     references: list[Any] = []

@@ -12,6 +12,7 @@ from torch import Tensor
 from speechkit import text as texts
 from speechkit import vad
 from speechkit.align import characters_of, joined
+from speechkit.checkpoint import ModelSource, as_model
 from speechkit.data import Source, read_audio
 from speechkit.data.audio import Channel, read_blocks
 from speechkit.decode import Decoder, decoder_of
@@ -50,7 +51,7 @@ class Segment:
 
 
 def transcribe(
-    model: Model,
+    model: ModelSource,
     audio: Source,
     sample_rate: int | None = None,
     decoder: Decoder | Name = "greedy",
@@ -62,6 +63,7 @@ def transcribe(
     `decoder` names a component, or is one of `reader_of` for many recordings. Long sound is read
     and run in pieces where the model streams.
     """
+    model = as_model(model)
     reader = reader_of(model, decoder)
     log_probs, duration_s = _log_probs(model, audio, sample_rate, channel)
     state, _ = reader.step(reader.init(), log_probs)
@@ -76,7 +78,7 @@ def reader_of(model: Model, decoder: Decoder | Name = "greedy") -> Decoder:
 
 
 def align_text(
-    model: Model,
+    model: ModelSource,
     audio: Source,
     text: str,
     sample_rate: int | None = None,
@@ -88,6 +90,7 @@ def align_text(
     Raises ManifestError for text that the model's labels cannot spell, and SpeechkitError where it
     is too long for the sound.
     """
+    model = as_model(model)
     require(model, "ctc")
     assert isinstance(model.config, QuartzNet)
     said = texts.normalize(text, model.config.normalization, model.labels)
@@ -111,28 +114,31 @@ def transcript_of(
 
 
 def classify(
-    model: Model, audio: Source, sample_rate: int | None = None, *, channel: Channel = "mix"
+    model: ModelSource, audio: Source, sample_rate: int | None = None, *, channel: Channel = "mix"
 ) -> Label:
     """The label of a path, bytes, array or tensor; arrays need their `sample_rate` in hertz."""
+    model = as_model(model)
     require(model, "clip")
     samples = read_audio(audio, sample_rate, model.sample_rate, channel=channel)
     return label_of(model, _scores(model, samples).scores[0])
 
 
 def detect(
-    model: Model, audio: Source, sample_rate: int | None = None, *, channel: Channel = "mix"
+    model: ModelSource, audio: Source, sample_rate: int | None = None, *, channel: Channel = "mix"
 ) -> list[Segment]:
     """The stretches of speech in a path, bytes, array or tensor, by the model's `postprocess`."""
+    model = as_model(model)
     return segments_of(model, *speech_probabilities(model, audio, sample_rate, channel=channel))
 
 
 def speech_probabilities(
-    model: Model, audio: Source, sample_rate: int | None = None, *, channel: Channel = "mix"
+    model: ModelSource, audio: Source, sample_rate: int | None = None, *, channel: Channel = "mix"
 ) -> tuple[Tensor, float, float]:
     """The probability of speech of each frame `[T]`, a frame's duration and the sound's in seconds.
 
     A clip-level MarbleNet is slid over the sound in windows that overlap by 7/8.
     """
+    model = as_model(model)
     config = model.config
     if not isinstance(config, MarbleNet):
         require(model, "frame")
@@ -165,13 +171,14 @@ def label_of(model: Model, logits: Tensor) -> Label:
 
 @torch.inference_mode()
 def stream_scores(
-    model: Model, audio: Tensor | Iterable[Tensor], chunk_s: float = 0.08
+    model: ModelSource, audio: Tensor | Iterable[Tensor], chunk_s: float = 0.08
 ) -> Iterator[Tensor]:
     """The scores of audio `[N]` as it arrives in chunks, `[T', n]` for each, valid frames only.
 
     Audio may also come as tensors `[N]` of any length, one after the other. Joined the scores equal
     the offline ones frame by frame; a clip classifier's last row is the clip's.
     """
+    model = as_model(model)
     net = model.stream_layer()
     chunk = max(1, round(chunk_s / model.frame_s)) * net.stride
     native = native_layer(model, net, chunk, ("scores", chunk))

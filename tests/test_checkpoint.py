@@ -10,14 +10,17 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from speechkit import card, checkpoint
-from speechkit.checkpoint import CONFIG, WEIGHTS, find, load, save
+import speechkit as sk
+from speechkit import card, checkpoint, infer
+from speechkit.checkpoint import CONFIG, WEIGHTS, ModelSource, find, load, save
 from speechkit.component import Component
+from speechkit.data import Utterance, audio_duration_s
 from speechkit.errors import CheckpointError, PluginError, SpeechkitError
 from speechkit.hookspecs import hookimpl
 from speechkit.models import Block, MatchboxNet, Model, Net, QuartzNet, build
@@ -311,3 +314,46 @@ def test_an_empty_folder_may_become_a_model(model: Model, tmp_path: Path) -> Non
     (tmp_path / "model").mkdir()
     save(model, tmp_path / "model")
     assert torch.equal(scores(load(tmp_path / "model")), scores(model))
+
+
+def verbs() -> dict[str, Callable[[ModelSource], Any]]:
+    """Each verb that asks for a model, given one, under the task that it is for."""
+    sound = np.random.default_rng(0).uniform(-0.1, 0.1, 16000).astype(np.float32)
+    clip = next((Path(sk.__file__).parent / "bundled" / "clips").glob("0_*.flac"))
+    said = [Utterance(audio=clip, duration_s=audio_duration_s(clip), text="hi", label="low")]
+    return {
+        "ctc transcribe": lambda model: sk.transcribe(model, sound, 16000),
+        "ctc align_text": lambda model: infer.align_text(model, sound, "hi", 16000),
+        "clip classify": lambda model: sk.classify(model, sound, 16000),
+        "frame detect": lambda model: sk.detect(model, sound, 16000),
+        "frame speech_probabilities": lambda model: infer.speech_probabilities(model, sound, 16000)[
+            0
+        ].tolist(),
+        "frame stream_scores": lambda model: [
+            part.tolist() for part in infer.stream_scores(model, torch.from_numpy(sound))
+        ],
+        "ctc evaluate": lambda model: sk.evaluate(model, said),
+        "frame stream": lambda model: sk.stream(model).feed(sound),
+        "ctc window": lambda model: sk.stream(model, window_s=0.4).feed(sound),
+        "clip StreamBatch": lambda model: sk.StreamBatch(model, 1).feed(sound[None]),
+        "frame SessionPool": lambda model: sk.SessionPool(model, 1).block_samples,
+    }
+
+
+@pytest.mark.parametrize("verb", verbs())
+def test_every_verb_takes_a_model_its_folder_or_a_name(
+    verb: str, nets: dict[str, Net], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kind, _ = verb.split()
+    model = build(nets[kind]).eval()
+    save(model, tmp_path / "mine")
+    ask = verbs()[verb]
+    expected = ask(model)
+    assert ask(tmp_path / "mine") == expected
+    assert ask(str(tmp_path / "mine")) == expected
+    monkeypatch.setattr(checkpoint, "bundled_folders", lambda: [tmp_path / "mine"])
+    assert ask("mine") == expected
+    with pytest.raises(CheckpointError, match=r"no model folder 'mein'\. Did you mean 'mine'"):
+        ask("mein")
+    with pytest.raises(CheckpointError, match="int is no model; give a Model, its folder, or"):
+        ask(5)

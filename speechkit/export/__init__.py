@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 
+from speechkit.checkpoint import ModelSource, as_model
 from speechkit.component import Spec
 from speechkit.data import Utterance, read_audio
 from speechkit.errors import CheckpointError, ConfigError
@@ -32,7 +33,7 @@ class Exported:
 
 
 def export(
-    model: Model,
+    model: ModelSource,
     path: Path | str,
     exporter: Spec | str = "onnx",
     audio: Sequence[Utterance] = (),
@@ -42,6 +43,7 @@ def export(
     It is tried, and for int8 calibrated, on `audio`, else on noise. The file appears whole or not
     at all; CheckpointError where it does not say what the model says.
     """
+    model = as_model(model)
     refuse_prepared(model, "export")
     exporter = Spec.parse(exporter)
     write = registry().build("exporter", exporter)

@@ -14,11 +14,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from speechkit.checkpoint import ModelSource, as_model
 from speechkit.decode import Decoder
 from speechkit.errors import StreamError
 from speechkit.evaluation import evaluating
 from speechkit.events import Event
-from speechkit.models import Model
 from speechkit.models.net import Name
 from speechkit.ops.separable_conv import Precision, Turn
 from speechkit.samples import Samples, as_samples
@@ -44,7 +44,7 @@ class SessionPool:
 
     def __init__(
         self,
-        model: Model,
+        model: ModelSource,
         capacity: int,
         sample_rate: int | None = None,
         *,
@@ -55,6 +55,7 @@ class SessionPool:
     ) -> None:
         if capacity < 1:
             raise StreamError(f"a pool of {capacity} sessions; give at least 1")
+        model = as_model(model)
         self.model, self.capacity = model, capacity
         self.sample_rate = model.sample_rate if sample_rate is None else sample_rate
         layer, weight = session_layer(model, self.sample_rate), next(model.parameters())

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from speechkit.checkpoint import ModelSource, as_model
 from speechkit.decode import Decoder
 from speechkit.errors import StreamError
 from speechkit.events import Event
@@ -42,7 +43,7 @@ PLACE = {
 
 
 def stream(
-    model: Model,
+    model: ModelSource,
     sample_rate: int | None = None,
     max_latency_s: float = 5.0,
     *,
@@ -66,7 +67,7 @@ def stream(
     and with `keep_segments` a `SpeechEnd` those of its segment, the pre-roll included, or the last
     `limits.MAX_KEPT_S` seconds of them. ConfigError where the model does not detect speech.
     """
-    kept = pre_roll_ms, keep_segments
+    model, kept = as_model(model), (pre_roll_ms, keep_segments)
     if window_s is not None:
         return WindowedStream(model, sample_rate, window_s, right_s, hop_s, decoder, *kept)
     return Stream(model, sample_rate, max_latency_s, decoder, *kept)
@@ -82,7 +83,7 @@ class StreamBatch(Resumable):
 
     def __init__(
         self,
-        model: Model,
+        model: ModelSource,
         size: int,
         sample_rate: int | None = None,
         max_latency_s: float = 5.0,
@@ -90,6 +91,7 @@ class StreamBatch(Resumable):
     ) -> None:
         if size < 1:
             raise StreamError(f"a batch of {size} sessions; give at least 1")
+        model = as_model(model)
         self._made_with = model, size, sample_rate, max_latency_s, decoder
         self.model = model
         self.size = size
