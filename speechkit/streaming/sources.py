@@ -1,22 +1,24 @@
 """Where live samples come from: a microphone, or a file played as if it were one."""
 
 import logging
+import os
 import queue
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from itertools import chain
 from types import TracebackType
 from typing import Any
 
 import numpy as np
 
-from speechkit.data import read_audio
-from speechkit.data.audio import Channel
+from speechkit.data import Channel, RawFormat, Source, read_blocks
 from speechkit.errors import AudioError, MissingExtraError
 
 BLOCK_S = 0.02
 """How much sound a source gives at a time."""
+READ_S = 60.0
+"""How much of a file is read at a time."""
 WAITING_S = 5.0
 """How much sound may wait for a listener that falls behind, before more of it is dropped."""
 POLL_S = 0.1
@@ -30,16 +32,32 @@ _log = logging.getLogger(__name__)
 
 
 class FileSource:
-    """The samples of a file in blocks, at `sample_rate` hertz; `realtime` gives them no faster
-    than they would be heard. It drops nothing."""
+    """The samples of a file or an open stream in blocks, at `sample_rate` hertz, `channel` and
+    `raw` as in `read_audio`; `realtime` gives them no faster than they would be heard. It drops
+    nothing, and a pipe's blocks come as their sound arrives."""
 
     dropped_samples = lost_samples = 0
 
     def __init__(
-        self, path: Path, sample_rate: int, realtime: bool = False, channel: Channel = "mix"
+        self,
+        source: Source,
+        sample_rate: int,
+        realtime: bool = False,
+        channel: Channel = "mix",
+        raw: RawFormat | None = None,
     ) -> None:
         self.sample_rate, self.realtime = sample_rate, realtime
-        self._samples = read_audio(path, target_rate=sample_rate, channel=channel).numpy()
+        is_file = isinstance(source, str | os.PathLike | bytes)
+        self._blocks = read_blocks(
+            source,
+            target_rate=sample_rate,
+            block_s=READ_S if is_file else BLOCK_S,
+            channel=channel,
+            raw=raw,
+        )
+        if is_file:
+            # what cannot be read is refused here; a pipe may have nothing to read yet
+            self._blocks = chain([next(self._blocks)], self._blocks)
 
     def __enter__(self) -> "FileSource":
         return self
@@ -49,13 +67,13 @@ class FileSource:
 
     def __iter__(self) -> Iterator[np.ndarray]:
         block = round(BLOCK_S * self.sample_rate)
-        began_s = time.monotonic()
-        for start in range(0, len(self._samples), block):
-            part = self._samples[start : start + block]
+        began_s, given = time.monotonic(), 0
+        for part in (part for read in self._blocks for part in read.split(block)):
+            given += len(part)
             if self.realtime:
-                due_s = began_s + (start + len(part)) / self.sample_rate
+                due_s = began_s + given / self.sample_rate
                 time.sleep(max(0.0, due_s - time.monotonic()))
-            yield part
+            yield part.numpy()
 
 
 class Microphone:

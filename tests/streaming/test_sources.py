@@ -1,24 +1,30 @@
-"""A microphone that falls behind, stalls, is busy or is unplugged."""
+"""A microphone that falls behind, stalls, is busy or is unplugged; a file or a pipe as if live."""
 
+import io
 import itertools
 import logging
+import os
 import sys
 import threading
 import types
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import soundfile
 
 import speechkit as sk
+from speechkit.data import RawFormat, read_audio
 from speechkit.errors import AudioError, StreamError
 from speechkit.events import Gap
 from speechkit.models import Net
 from speechkit.streaming import sources
-from speechkit.streaming.sources import Microphone
+from speechkit.streaming.sources import FileSource, Microphone
 
 RATE, BLOCK = 16000, 320
+NOISE = np.random.default_rng(0).uniform(-0.3, 0.3, (16000, 2))
 Begin = Callable[[Callable[..., None], Any], None]
 
 
@@ -178,3 +184,33 @@ def test_no_gap_is_no_event(nets: dict[str, Net]) -> None:
     assert stream.skip(0) == []
     with pytest.raises(StreamError, match="a gap of -1 samples"):
         stream.skip(-1)
+
+
+def test_its_blocks_joined_are_the_file(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "a.wav", NOISE, 44100)
+    with FileSource(tmp_path / "a.wav", 8000, channel="right") as source:
+        blocks = list(source)
+    assert {len(block) for block in blocks[:-1]} == {160}
+    expected = read_audio(tmp_path / "a.wav", target_rate=8000, channel="right")
+    assert np.array_equal(np.concatenate(blocks), expected.numpy())
+
+
+def test_a_pipe_is_heard_before_it_ends() -> None:
+    reading, writing = os.pipe()
+    samples = (NOISE[:960, 0] * 32768).astype("<i2")
+    with open(reading, "rb") as stream, open(writing, "wb", buffering=0) as pipe:
+        source = FileSource(stream, 16000, raw=RawFormat("s16le"))
+        blocks = iter(source)
+        for start in (0, 320, 640):
+            part = samples[start : start + 320]
+            pipe.write(part.tobytes())
+            assert np.array_equal(next(blocks), part / np.float32(32768))
+        pipe.close()
+        assert list(blocks) == []
+
+
+def test_a_file_that_cannot_be_read_is_refused_before_it_is_played(tmp_path: Path) -> None:
+    with pytest.raises(AudioError, match="no such file"):
+        FileSource(tmp_path / "gone.wav", 16000)
+    with pytest.raises(AudioError, match="is an empty file"):
+        list(FileSource(io.BytesIO(), 16000))
