@@ -1,8 +1,10 @@
 """A model as a folder: `model.safetensors` and `config.json`, never a pickle."""
 
 import os
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
 from typing import Annotated, Any
@@ -19,7 +21,7 @@ from speechkit.errors import CheckpointError, ComponentError, PluginError
 from speechkit.files import mend, whole_folder
 from speechkit.models import MarbleNet, MatchboxNet, Model, Net, QuartzNet, build
 from speechkit.models.model import refuse_prepared
-from speechkit.plugins import DISTRIBUTION, registry
+from speechkit.plugins import DISTRIBUTION, NAME, how_to_get, registry
 from speechkit.untrusted import UntrustedError, read_json
 
 FORMAT = 1
@@ -40,6 +42,8 @@ STATE = tuple(
 
 ModelSource = Model | str | os.PathLike[str]
 """A model, its folder, or the name of a bundled one."""
+WORD = re.compile(r"[\w.+!-]{0,80}", re.ASCII)
+"""What a version or a distribution may be."""
 
 AnyNet = Annotated[QuartzNet | MatchboxNet | MarbleNet, Discriminator("kind")]
 """A config of any family, told apart by `kind`."""
@@ -67,21 +71,27 @@ def write_model(model: Model, folder: Path) -> None:
             "speechkit": metadata.version(DISTRIBUTION),
             "behaviour": model.config.behaviour,
             "config": to_dict(model.config),
-            "plugins": registry().used_by(model.config.components()),
+            "plugins": {
+                name: {key: value for key, value in asdict(origin).items() if value}
+                for name, origin in registry().used_by(model.config.components()).items()
+            },
             "labels": list(model.labels),
             "sample_rate": model.sample_rate,
         },
     )
 
 
-def load(path: Path | str) -> Model:
-    """The model in a folder, or a bundled one by name (`digits`), ready for evaluation."""
+def load(path: Path | str, *, allow_nonfinite: bool = False) -> Model:
+    """The model in a folder, or a bundled one by name (`digits`), ready for evaluation.
+
+    Weights that are NaN or infinite are refused, unless `allow_nonfinite` is there to look at them.
+    """
     folder = find(path)
     stored = read_config(folder)
     config = from_dict(AnyNet, stored["config"], str(folder / CONFIG))
     _check_plugins(folder, stored, config)
     model = build(config)
-    tensors = read_tensors(folder / WEIGHTS)
+    tensors = read_tensors(folder / WEIGHTS, allow_nonfinite)
     own = model.state_dict()
     for name, value in own.items():
         if name not in tensors:
@@ -135,23 +145,38 @@ def read_config(folder: Path) -> dict[str, Any]:
                 f"{folder} has format {stored['format']}; this version reads {FORMAT}: "
                 f"pip install -U {DISTRIBUTION}"
             )
-        if not isinstance(stored["plugins"], dict):
-            raise TypeError("plugins: not an object")
-        return {"config": stored["config"], "plugins": stored["plugins"], **stored}
+        return {**stored, "config": stored["config"], "plugins": _origins(stored["plugins"])}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{folder / CONFIG} is not a model description: {error!r}") from error
 
 
-def read_tensors(path: Path) -> dict[str, Tensor]:
-    """The tensors of a safetensors file; CheckpointError where it is missing or damaged."""
+def read_tensors(path: Path, allow_nonfinite: bool = False) -> dict[str, Tensor]:
+    """The tensors of a safetensors file; CheckpointError where it is missing or damaged, or holds
+    NaN or infinity."""
     try:
         # safetensors takes every file that it cannot open for a missing one
         path.open("rb").close()
-        return safetensors.torch.load_file(path)
+        tensors = safetensors.torch.load_file(path)
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read: {error.strerror or error}") from error
     except SafetensorError as error:
         raise CheckpointError(f"{path} cannot be read: {error}") from error
+    if not allow_nonfinite and (names := nonfinite(tensors)):
+        raise CheckpointError(
+            f"{path}: {names[0]!r} holds NaN or infinity; take an earlier model, or look at this "
+            "one with: speechkit info --allow-nonfinite"
+        )
+    return tensors
+
+
+def nonfinite(tensors: Mapping[str, Tensor]) -> list[str]:
+    """The names of those that hold NaN or infinity."""
+    # of eight bits torch tells it in float32 alone
+    return [
+        name
+        for name, x in tensors.items()
+        if x.is_floating_point() and not x.float().isfinite().all()
+    ]
 
 
 def write_tensors(
@@ -185,16 +210,35 @@ def _is_ours(folder: Path) -> bool:
     return isinstance(stored, dict) and {"format", "speechkit", "config"} <= set(stored)
 
 
+def _origins(stored: Any) -> dict[str, dict[str, str]]:
+    """Where each plugin is from; TypeError or ValueError for what would be advice of its own."""
+    # earlier models have the version alone
+    found = {
+        name: {"version": value} if isinstance(value, str) else dict(value)
+        for name, value in dict(stored).items()
+    }
+    if not all(map(NAME.fullmatch, found)):
+        raise ValueError("a plugin's name is not of a-z, 0-9 and _")
+    if not all(WORD.fullmatch(text) for origin in found.values() for text in origin.values()):
+        raise ValueError("a plugin's version or distribution is no word")
+    return found
+
+
 def _check_plugins(folder: Path, stored: dict[str, Any], config: Net) -> None:
     present = registry().plugins()
-    for plugin, version in stored["plugins"].items():
+    for plugin, origin in stored["plugins"].items():
         if plugin not in present:
-            raise PluginError(
-                f"{folder} was made with plugin {plugin!r} {version}, which is not installed; "
-                f"type: pip install speechkit-{plugin}"
-            )
+            raise PluginError(f"{folder} was made with plugin {_missing(plugin, origin)}")
     for kind, spec in config.components():
         _check_component(folder, kind, spec)
+
+
+def _missing(plugin: str, origin: dict[str, str]) -> str:
+    if "file" in origin:
+        return f"{plugin!r}, a Python file that is not loaded; give --plugin {plugin}.py"
+    version = f" {origin['version']}" if "version" in origin else ""
+    of = f" of {origin['distribution']}" if "distribution" in origin else ""
+    return f"{plugin!r}{version}{of}, which is not installed; {how_to_get(plugin)}"
 
 
 def _check_component(folder: Path, kind: str, spec: Spec) -> None:

@@ -6,6 +6,7 @@ import importlib.util
 import inspect
 import logging
 import os
+import re
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -31,6 +32,21 @@ BUILTIN_MODULES = (
     "speechkit.builtin.training",
     "speechkit.builtin.exporters",
 )
+
+
+NAME = re.compile("[a-z0-9_]+")
+"""What a plugin may be called."""
+OURS = ("activations", "kan", "norms", "residuals")
+"""The plugins of speechkit's own, each in the distribution `speechkit-NAME`."""
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a plugin is from: a version of a distribution, or a Python file."""
+
+    version: str = ""
+    distribution: str = ""
+    file: str = ""
 
 
 @dataclass(frozen=True)
@@ -73,7 +89,7 @@ class Registry:
         self.manager = pluggy.PluginManager(hookspecs.PROJECT)
         self.manager.add_hookspecs(hookspecs)
         self.failures: dict[str, str] = {}
-        self._versions = {CORE: core_version()}
+        self._origins = {CORE: Origin(core_version(), DISTRIBUTION)}
         self._entries: dict[str, list[Entry]] | None = None
         for name in BUILTIN_MODULES:
             self._register(importlib.import_module(name), CORE)
@@ -89,6 +105,7 @@ class Registry:
         path = Path(path)
         if not path.is_file():
             raise PluginError(f"no plugin file {path}; give the path of a Python file")
+        _check_name(path.stem)
         spec = importlib.util.spec_from_file_location(path.stem, path)
         if spec is None or spec.loader is None:
             raise PluginError(f"{path} is not a Python file; give a path ending in .py")
@@ -101,13 +118,22 @@ class Registry:
         except Exception as error:
             del sys.modules[path.stem]
             raise PluginError(f"plugin {path} does not import: {error}") from error
-        self.add(module, path.stem)
+        self.add(module, path.stem, file=path.name)
 
-    def add(self, plugin: object, name: str, version: str = "") -> None:
+    def add(
+        self,
+        plugin: object,
+        name: str,
+        version: str = "",
+        *,
+        distribution: str = "",
+        file: str = "",
+    ) -> None:
         """Registers an imported plugin; raises PluginError on a clash or a misspelt hook."""
-        if name == CORE or name in self._versions:
+        _check_name(name)
+        if name in self._origins:
             raise PluginError(f"a plugin named {name!r} is loaded already; rename one of the two")
-        self._versions[name] = version
+        self._origins[name] = Origin(version, distribution, file)
         try:
             self._register(plugin, name)
             self._entries = self._collect()
@@ -119,7 +145,7 @@ class Registry:
 
     def plugins(self) -> dict[str, str]:
         """The version of each loaded plugin."""
-        return dict(self._versions)
+        return {name: origin.version for name, origin in self._origins.items()}
 
     def components(self, kind: str | None = None) -> list[Entry]:
         """All entries, or those of one kind, in the order in which they were loaded."""
@@ -167,17 +193,18 @@ class Registry:
             made.expression = entry.component.expression({**own, **kw, **spec.params})
         return made
 
-    def used_by(self, specs: Iterable[tuple[str, Spec]]) -> dict[str, str]:
-        """The plugins outside the core that `(kind, spec)` pairs need, with their versions."""
+    def used_by(self, specs: Iterable[tuple[str, Spec]]) -> dict[str, Origin]:
+        """The plugins outside the core that `(kind, spec)` pairs need, and where they are from."""
         plugins = {self.find(kind, spec.name).plugin for kind, spec in specs}
-        return {name: self._versions[name] for name in sorted(plugins - {CORE})}
+        return {name: self._origins[name] for name in sorted(plugins - {CORE})}
 
     def _unknown(self, kind: str, name: str, entries: list[Entry]) -> str:
         message = f"no {kind} named {name!r}. "
         message += did_you_mean(name, {e.component.name for e in entries})
         plugin = name.partition("/")[0]
-        if "/" in name and plugin not in self._versions and plugin not in self.failures:
-            message += f". Plugin {plugin!r} is not installed; try: pip install speechkit-{plugin}"
+        missing = plugin not in self._origins and plugin not in self.failures
+        if "/" in name and missing and NAME.fullmatch(plugin):
+            message += f". Plugin {plugin!r} is not installed; {how_to_get(plugin)}"
         for failed, reason in self.failures.items():
             message += f". Plugin {failed!r} did not load: {reason}"
         return message
@@ -193,12 +220,13 @@ class Registry:
             if point.name in disabled or (wanted is not None and point.name not in wanted):
                 continue
             try:
-                version = point.dist.version if point.dist else ""
-                self.add(point.load(), point.name, version)
+                found = point.dist
+                origin = (found.version, found.name) if found else ("", "")
+                self.add(point.load(), point.name, origin[0], distribution=origin[1])
             except Exception as error:
                 self._note_failure(point.name, str(error))
         for name in sorted((wanted or set()) - {point.name for point in points}):
-            self._note_failure(name, f"not installed; try: pip install speechkit-{name}")
+            self._note_failure(name, f"not installed; {how_to_get(name)}")
 
     def _note_failure(self, name: str, reason: str) -> None:
         self.failures[name] = reason
@@ -211,7 +239,7 @@ class Registry:
         self.manager.check_pending()
 
     def _forget(self, plugin: object, name: str) -> None:
-        self._versions.pop(name, None)
+        self._origins.pop(name, None)
         if self.manager.is_registered(plugin):
             self.manager.unregister(plugin)
         self._entries = None
@@ -224,11 +252,28 @@ class Registry:
         for implementation in getattr(self.manager.hook, hookspecs.KINDS[kind]).get_hookimpls():
             plugin = implementation.plugin_name.partition(":")[0]
             for component in implementation.function():
-                entry = Entry(kind, component, plugin, self._versions[plugin])
+                entry = Entry(kind, component, plugin, self._origins[plugin].version)
                 if entry.qualified_name in entries:
                     raise PluginError(f"plugin {plugin!r} offers {kind} {component.name!r} twice")
                 entries[entry.qualified_name] = entry
         return list(entries.values())
+
+
+def how_to_get(plugin: str) -> str:
+    """What to do for a plugin that is not installed.
+
+    Of others than speechkit's own it names no package, for anybody can publish one of that name.
+    """
+    if plugin in OURS:
+        return f"type: pip install speechkit-{plugin}"
+    return "it is not one of speechkit's own; get it from whoever wrote it"
+
+
+def _check_name(plugin: str) -> None:
+    if not NAME.fullmatch(plugin):
+        raise PluginError(
+            f"{plugin!r} is no plugin name; rename it to lower-case letters, digits and _"
+        )
 
 
 def _check_parameters(

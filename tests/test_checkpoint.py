@@ -204,21 +204,86 @@ def test_plugins_are_stored_with_their_versions_and_asked_for(
 ) -> None:
     snake = Component(name="snake", factory="speechkit.nn:Bias", summary="one of ours")
     ours = Registry({"SPEECHKIT_PLUGINS": ""})
-    ours.add(SimpleNamespace(speechkit_activations=hookimpl(lambda: [snake])), "acme", "0.3")
+    ours.add(
+        SimpleNamespace(speechkit_activations=hookimpl(lambda: [snake])),
+        "acme",
+        "0.3",
+        distribution="acme-layers",
+    )
     for module in ("speechkit.models", "speechkit.checkpoint"):
         monkeypatch.setattr(f"{module}.registry", lambda: ours)
     blocks = (Block(channels=4, kernel=3), Block(channels=4, kernel=3))
     config = MatchboxNet(labels=("a", "b"), blocks=blocks, activation="acme/snake")
     save(build(config), tmp_path / "model")
-    assert json.loads((tmp_path / "model" / CONFIG).read_text())["plugins"] == {"acme": "0.3"}
+    assert json.loads((tmp_path / "model" / CONFIG).read_text())["plugins"] == {
+        "acme": {"version": "0.3", "distribution": "acme-layers"}
+    }
     assert load(tmp_path / "model").config == config
     monkeypatch.undo()
     with pytest.raises(PluginError) as caught:
         load(tmp_path / "model")
     assert str(caught.value) == (
-        f"{tmp_path / 'model'} was made with plugin 'acme' 0.3, which is not installed; "
-        "type: pip install speechkit-acme"
+        f"{tmp_path / 'model'} was made with plugin 'acme' 0.3 of acme-layers, which is not "
+        "installed; it is not one of speechkit's own; get it from whoever wrote it"
     )
+
+
+@pytest.mark.parametrize(
+    ("plugins", "says"),
+    [
+        ({"acme": "0.3"}, "plugin 'acme' 0.3, which is not installed; it is not one of"),
+        (
+            {"norms": {}},
+            "plugin 'norms', which is not installed; type: pip install speechkit-norms",
+        ),
+        (
+            {"lab": {"file": "lab.py"}},
+            "'lab', a Python file that is not loaded; give --plugin lab.py",
+        ),
+    ],
+)
+def test_a_missing_plugin_is_asked_for_by_where_it_is_from(
+    folder: Path, plugins: Any, says: str
+) -> None:
+    edit_config(folder, lambda stored: stored.update(plugins=plugins))
+    with pytest.raises(PluginError) as caught:
+        load(folder)
+    assert says in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "plugins",
+    [
+        {"x --index-url http://evil/ evil": "1"},
+        {"x": "1 --index-url http://evil/ evil"},
+        {"x": {"distribution": "evil; type: evil"}},
+        {"x": {"file": 3}},
+        {"x": 3},
+        {"x": None},
+        {"": ""},
+        ["x"],
+        3,
+    ],
+)
+def test_advice_in_the_names_of_plugins_is_not_printed(folder: Path, plugins: Any) -> None:
+    edit_config(folder, lambda stored: stored.update(plugins=plugins))
+    with pytest.raises(CheckpointError, match="is not a model description") as caught:
+        load(folder)
+    assert "evil" not in str(caught.value)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("name", ["stem.body.0.mixer.weight", "head.linear.bias"])
+def test_weights_that_are_not_finite_are_named(folder: Path, name: str, value: float) -> None:
+    def spoil(tensors: dict[str, Tensor]) -> None:
+        tensors[name].view(-1)[-1] = value
+
+    edit_weights(folder, spoil)
+    with pytest.raises(CheckpointError, match=f"{name!r} holds NaN or infinity") as caught:
+        load(folder)
+    assert "speechkit info --allow-nonfinite" in str(caught.value)
+    state = load(folder, allow_nonfinite=True).state_dict()
+    assert not state[name].isfinite().all()
 
 
 def test_a_failed_save_leaves_what_was_there(

@@ -105,7 +105,9 @@ def test_a_plugin_of_twenty_lines_installed_by_pip_names_an_activation(
     install(plugin)
     run(python, "-c", BUILD)
     stored = json.loads((tmp_path / "model" / "config.json").read_text())
-    assert stored["plugins"] == {"swish20": "0.7.1"}
+    assert stored["plugins"] == {
+        "swish20": {"version": "0.7.1", "distribution": "speechkit-swish20"}
+    }
     listed = run(python, *speechkit("plugins", "list", "--kind", "activation", "--json"))
     rows = [json.loads(line) for line in listed.splitlines()]
     (ours,) = (row for row in rows if row["name"] == "swish20")

@@ -17,7 +17,7 @@ from speechkit import hookspecs
 from speechkit.component import Component, Spec
 from speechkit.errors import ComponentError, PluginError
 from speechkit.hookspecs import KINDS, hookimpl
-from speechkit.plugins import CORE, Entry, Registry
+from speechkit.plugins import CORE, Entry, Origin, Registry
 
 NONE = {"SPEECHKIT_PLUGINS": ""}
 # fmt: off
@@ -150,7 +150,7 @@ def test_components_say_which_plugin_and_version_they_come_from() -> None:
     assert entry.kind == "activation"
     assert registry.plugins()["acme"] == "0.3"
     needed = [("activation", Spec("acme/snake")), ("norm", Spec("batch"))]
-    assert registry.used_by(needed) == {"acme": "0.3"}
+    assert registry.used_by(needed) == {"acme": Origin("0.3")}
 
 
 def test_two_plugins_with_one_name_ask_for_the_qualified_name() -> None:
@@ -206,8 +206,32 @@ def test_an_unknown_name_suggests_the_closest() -> None:
 
 
 def test_an_unknown_plugin_is_named_with_what_to_type() -> None:
-    with pytest.raises(ComponentError, match=r"try: pip install speechkit-acme$"):
+    with pytest.raises(ComponentError, match=r"type: pip install speechkit-norms$"):
+        Registry(NONE).find("activation", "norms/snake")
+    with pytest.raises(ComponentError) as caught:
         Registry(NONE).find("activation", "acme/snake")
+    assert "Plugin 'acme' is not installed; it is not one of speechkit's own" in str(caught.value)
+    with pytest.raises(ComponentError) as caught:
+        Registry(NONE).find("activation", "evil --index-url http://x/snake")
+    assert "is not installed" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["", "My-Lab", "lab 2", "x --index-url http://evil"])
+def test_a_plugin_has_a_plain_name(name: str, tmp_path: Path) -> None:
+    with pytest.raises(PluginError, match="is no plugin name; rename it"):
+        Registry(NONE).add(activations("snake"), name)
+
+
+def test_a_plugin_from_a_file_is_known_as_one(tmp_path: Path) -> None:
+    registry = Registry(NONE)
+    path = tmp_path / "lab_of_mine.py"
+    path.write_text(
+        "import speechkit as sk\n@sk.hookimpl\ndef speechkit_activations():\n"
+        "    return [sk.Component(name='snake', factory='speechkit.nn:Bias', summary='ours')]\n"
+    )
+    registry.load_file(path)
+    needed = [("activation", Spec("lab_of_mine/snake"))]
+    assert registry.used_by(needed) == {"lab_of_mine": Origin(file="lab_of_mine.py")}
 
 
 def test_an_unknown_kind_suggests_the_closest() -> None:
@@ -366,4 +390,6 @@ def test_what_is_no_plugin_file_is_refused(tmp_path: Path, name: str) -> None:
 
 def test_a_plugin_asked_for_by_a_wrong_name_is_noted() -> None:
     registry = Registry({"SPEECHKIT_PLUGINS": "nosuch"})
-    assert registry.failures == {"nosuch": "not installed; try: pip install speechkit-nosuch"}
+    assert registry.failures == {
+        "nosuch": "not installed; it is not one of speechkit's own; get it from whoever wrote it"
+    }

@@ -1,7 +1,9 @@
 """`speechkit info` and `models`: what a model is for, what it costs and how far it looks."""
 
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
 
 from speechkit.cli.options import Json, ModelName
 from speechkit.cli.output import pairs, show
@@ -10,14 +12,20 @@ if TYPE_CHECKING:
     from speechkit.card import ModelCard
 
 
-def info(model: ModelName, as_json: Json = False) -> None:
+def info(
+    model: ModelName,
+    allow_nonfinite: Annotated[
+        bool, typer.Option("--allow-nonfinite", help="Describe a model with NaN in its weights.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
     """Describe a model: its card, size, work per second, latency, receptive field."""
     from speechkit.card import read_card
-    from speechkit.checkpoint import CONFIG, WEIGHTS, find, load
+    from speechkit.checkpoint import CONFIG, WEIGHTS, find, load, nonfinite
     from speechkit.models.profile import profile
 
     folder = find(model)
-    card, net = read_card(folder), load(folder)
+    card, net = read_card(folder), load(folder, allow_nonfinite=allow_nonfinite)
     row = {
         "kind": net.config.kind,
         "task": net.config.task,
@@ -25,6 +33,7 @@ def info(model: ModelName, as_json: Json = False) -> None:
         "sample_rate": net.sample_rate,
         "size_bytes": sum((folder / name).stat().st_size for name in (CONFIG, WEIGHTS)),
         **asdict(profile(net)),
+        "nonfinite": nonfinite(net.state_dict()),
         "card": card and asdict(card),
     }
     show(row, pairs({**_in_words(row), **card_in_words(card)}), as_json)
@@ -62,7 +71,7 @@ def _in_words(row: dict[str, Any]) -> dict[str, str]:
     def seconds(name: str, otherwise: str) -> str:
         return otherwise if row[name] is None else f"{row[name]:.4g} s"
 
-    return {
+    words = {
         "kind": row["kind"],
         "task": row["task"],
         "labels": " ".join(label if label.strip() else repr(label) for label in row["labels"]),
@@ -76,3 +85,6 @@ def _in_words(row: dict[str, Any]) -> dict[str, str]:
         "latency": seconds("latency_s", "does not stream"),
         "streamable": "yes" if row["streamable"] else f"no: {row['why_not_streamable']}",
     }
+    if row["nonfinite"]:
+        words["NaN or infinity in"] = "\n".join(row["nonfinite"])
+    return words

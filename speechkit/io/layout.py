@@ -45,7 +45,12 @@ class Tensors:
                 f"{self.where}: {name!r} is {value.dtype} {list(value.shape)}, "
                 f"the config asks for floating point {list(shape)}"
             )
-        return value.to(torch.float32)
+        value = value.to(torch.float32)
+        if not value.isfinite().all():
+            raise CheckpointError(
+                f"{self.where}: {name!r} holds NaN or infinity; take another model"
+            )
+        return value
 
     def done(self) -> None:
         """Refuses tensors that nobody took."""

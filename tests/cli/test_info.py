@@ -14,7 +14,7 @@ from .conftest import Cli
 KEYS = {
     *("kind", "task", "labels", "sample_rate", "frame_s", "size_bytes"),
     *("parameters", "macs_per_s", "latency_s", "lookahead_s", "receptive_field_s"),
-    *("streamable", "why_not_streamable", "card"),
+    *("streamable", "why_not_streamable", "card", "nonfinite"),
 }
 
 
@@ -73,7 +73,10 @@ def edit(change: Callable[[dict[str, Any]], None]) -> Callable[[Path], None]:
     [
         (without_a_tensor, "lacks 'stem.body.0.mixer.weight'"),
         (cut_short, "model.safetensors cannot be read"),
-        (edit(lambda s: s["plugins"].update(acme="1.2")), "pip install speechkit-acme"),
+        (
+            edit(lambda s: s["plugins"].update(acme="1.2")),
+            "plugin 'acme' 1.2, which is not installed; it is not one",
+        ),
         (
             edit(lambda s: s["config"]["activation"].update(name="rleu")),
             "no activation named 'rleu'. Did you mean 'relu'?",
@@ -112,3 +115,19 @@ def test_a_damaged_model_is_one_line(
     assert ended.err.startswith("error: ")
     assert ended.err.count("\n") == 1
     assert ended.out == ""
+
+
+def test_weights_that_are_not_finite_are_shown_when_asked(
+    cli: Cli, models: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(models / "words", folder)
+    tensors = load_file(folder / "model.safetensors")
+    tensors["head.linear.bias"][0] = float("nan")
+    save_file(tensors, folder / "model.safetensors")
+    refused = cli("info", folder)
+    assert refused.code == 1
+    assert "'head.linear.bias' holds NaN or infinity" in refused.err
+    row = json.loads(cli("info", folder, "--allow-nonfinite", "--json").out)
+    assert row["nonfinite"] == ["head.linear.bias"]
+    assert "head.linear.bias" in cli("info", folder, "--allow-nonfinite").out

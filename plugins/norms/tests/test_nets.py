@@ -109,7 +109,7 @@ def test_a_folder_names_the_plugin_and_what_to_install(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sk.save(sk.build(net({"norm": "rms"})), tmp_path / "model")
-    assert '"norms": "0.1.0"' in (tmp_path / "model" / "config.json").read_text()
+    assert '"distribution": "speechkit-norms"' in (tmp_path / "model" / "config.json").read_text()
     monkeypatch.setenv("SPEECHKIT_PLUGINS", "")
     registry.cache_clear()
     with pytest.raises(SpeechkitError, match="pip install speechkit-norms"):
