@@ -3,6 +3,7 @@
 import argparse
 import json
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,9 @@ def run(arguments: list[str]) -> int:
     """The exit code of one command; what the user can fix is said in one line on stderr."""
     asked = parser().parse_args(arguments)
     try:
-        code: int = asked.run(asked)
+        with warnings.catch_warnings():
+            warnings.showwarning = lambda message, *_: complain(message, "warning")
+            code: int = asked.run(asked)
         return code
     # such as a pipe that nobody reads any more
     except (RuntimeFailure, OSError) as error:
@@ -57,7 +60,9 @@ def parser() -> argparse.ArgumentParser:
     transcribe = verb("transcribe", "Write down what is said in each file.", _each(_transcribe))
     transcribe.add_argument("model", type=Path)
     for command in (detect, classify, transcribe):
-        command.add_argument("audio", type=Path, nargs="+", help="sound files")
+        command.add_argument(
+            "audio", type=Path, nargs="+", help="sound files, - for standard input"
+        )
     hear = verb("listen", "Hear live sound and print events as JSON lines.", _listen)
     hear.add_argument("model", type=Path, help="a file of `speechkit export --streaming`")
     hear.add_argument("--file", type=Path, help="hear a file instead of a microphone")
@@ -158,6 +163,6 @@ def _rounded(value: Any) -> Any:
     return [_rounded(item) for item in value] if isinstance(value, list | tuple) else value
 
 
-def complain(reason: object) -> None:
-    """Prints `error: ...` on stderr, in one line whatever `reason` holds."""
-    print(f"error: {' '.join(str(reason).split())}", file=sys.stderr)
+def complain(reason: object, kind: str = "error") -> None:
+    """Prints `error: ...` on stderr, in one printable line whatever `reason` holds."""
+    print(f"{kind}: {RuntimeFailure(str(reason))}", file=sys.stderr)

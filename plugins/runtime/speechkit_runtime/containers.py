@@ -1,0 +1,320 @@
+"""Audio files whose header is wrong about their length, as streams whose header is right.
+
+libsndfile reads as much as a header promises. Recorders that write to a pipe or crash promise
+nothing or too much, MP3 files without a Xing header promise nothing, and joined Ogg files promise
+only their first part. Sources: RIFF WAVE; RFC 9639 (FLAC); RFC 3533 (Ogg); ISO 11172-3 and the Xing
+header (MP3).
+"""
+
+import functools
+import io
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import BinaryIO
+
+from speechkit_runtime.limits import MAX_MP3_BYTES
+
+SCAN_BYTES = 1 << 20
+"""How much of a file is searched for a frame."""
+
+
+class Corrected(io.RawIOBase):
+    """The bytes from `start` to `end` of a stream with other bytes in place of its first ones."""
+
+    def __init__(self, stream: BinaryIO, head: bytes, start: int, end: int) -> None:
+        self._stream, self._head, self._start = stream, head, start
+        self._size, self._at = len(head) + end - start, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._at
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        origin = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
+        self._at = max(0, origin + offset)
+        return self._at
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+        count = max(0, min(len(buffer), self._size - self._at))
+        found = self._head[self._at : self._at + count]
+        if len(found) < count:
+            self._stream.seek(self._start + self._at + len(found) - len(self._head))
+            found += self._stream.read(count - len(found))
+        buffer[: len(found)] = found
+        self._at += len(found)
+        return len(found)
+
+
+@dataclass(frozen=True)
+class Contents:
+    """A recording's parts, each a stream that libsndfile reads whole, and what was wrong with it.
+
+    `fault` is empty where the header was right or promised no length.
+    """
+
+    parts: tuple[BinaryIO, ...]
+    fault: str = ""
+
+
+def contents(stream: BinaryIO) -> Contents:
+    """The parts of a seekable file; a file of an unknown kind is its own only part."""
+    size = stream.seek(0, io.SEEK_END)
+    stream.seek(0)
+    head = stream.read(4)
+    stream.seek(0)
+    if head in (b"RIFF", b"RF64"):
+        found = _wav(stream, size)
+    elif head == b"fLaC":
+        found = _flac(stream, size)
+    elif head == b"OggS":
+        found = _ogg(stream, size)
+    elif head[:3] == b"ID3" or (head[:1] == b"\xff" and _MP3Header.parse(head)):
+        found = _mp3(stream, size)
+    else:
+        found = Contents((stream,))
+    stream.seek(0)
+    return found
+
+
+# WAV
+
+
+def _wav(stream: BinaryIO, size: int) -> Contents:
+    """A data chunk of no bytes that is not the file's end reaches to the end of the file."""
+    at = 12
+    while at + 8 <= size:
+        stream.seek(at)
+        name, length = stream.read(4), int.from_bytes(stream.read(4), "little")
+        if name == b"data":
+            if length or at + 8 == size:
+                break
+            stream.seek(0)
+            head = bytearray(stream.read(at + 8))
+            head[4:8] = min(size - 8, 0xFFFFFFFF).to_bytes(4, "little")
+            head[at + 4 :] = min(size - at - 8, 0xFFFFFFFF).to_bytes(4, "little")
+            return Contents((_corrected(stream, bytes(head), at + 8, size),))
+        at += 8 + length + length % 2
+        if at > SCAN_BYTES:
+            break
+    return Contents((stream,))
+
+
+# FLAC
+
+
+def _flac(stream: BinaryIO, size: int) -> Contents:
+    """The number of samples in STREAMINFO is replaced by that of the last whole frame's end."""
+    head = bytearray(stream.read(42))
+    if len(head) < 42 or head[4] & 0x7F:
+        return Contents((stream,))
+    promised = int.from_bytes(head[21:26], "big") & (1 << 36) - 1
+    smallest, largest = (int.from_bytes(head[i : i + 2], "big") for i in (8, 10))
+    found = _flac_end(stream, size, largest if smallest == largest else 0)
+    if found is None or found[0] in (0, promised):
+        return Contents((stream,))
+    samples, end = found
+    first = int.from_bytes(head[21:26], "big") >> 36
+    head[21:26] = (first << 36 | samples).to_bytes(5, "big")
+    # the checksum of all samples is no longer that of these: zero says that it is not known
+    head[26:42] = bytes(16)
+    fault = f"it holds {samples} samples, and its header promises {promised}" if promised else ""
+    return Contents((_corrected(stream, bytes(head), 42, end),), fault)
+
+
+def _flac_end(stream: BinaryIO, size: int, block: int) -> tuple[int, int] | None:
+    """The samples up to the end of the last whole frame, and the byte after it."""
+    start = max(42, size - SCAN_BYTES)
+    stream.seek(start)
+    tail = stream.read()
+    end = at = len(tail)
+    while (at := tail.rfind(b"\xff", 0, at)) >= 0:
+        frame = _flac_frame(tail[at : at + 16], block)
+        if frame is None:
+            continue
+        first, samples = frame
+        if _crc16(tail[at : end - 2]) == int.from_bytes(tail[end - 2 : end], "big"):
+            return first + samples, start + end
+        # what follows this frame's beginning is cut short; the one before it ends here
+        end = at
+    return None
+
+
+def _flac_frame(head: bytes, block: int) -> tuple[int, int] | None:
+    """The first sample and the number of samples of a frame whose header is whole."""
+    if len(head) < 6 or head[0] != 0xFF or head[1] & 0xFE != 0xF8:
+        return None
+    extra = 0
+    while head[4] & 0x80 >> extra and extra < 8:
+        extra += 1
+    more = max(0, extra - 1)
+    if extra in (1, 8) or len(head) < 8 + more:
+        return None
+    number = head[4] & (0x7F >> extra)
+    for byte in head[5 : 5 + more]:
+        number = number << 6 | byte & 0x3F
+    at, code = 5 + more, head[2] >> 4
+    if code in (6, 7):
+        samples = int.from_bytes(head[at : at + code - 5], "big") + 1
+        at += code - 5
+    else:
+        samples = {0: 0, 1: 192}.get(code, 576 << code - 2 if code < 6 else 256 << code - 8)
+    at += {12: 1, 13: 2, 14: 2}.get(head[2] & 15, 0)
+    if not samples or at >= len(head) or _crc8(head[:at]) != head[at]:
+        return None
+    return (number if head[1] & 1 else number * block), samples
+
+
+def _crc8(data: bytes) -> int:
+    return functools.reduce(lambda crc, byte: CRC8[crc ^ byte], data, 0)
+
+
+def _crc16(data: bytes) -> int:
+    crc = 0
+    for byte in data:
+        crc = (crc << 8 & 0xFFFF) ^ CRC16[crc >> 8 ^ byte]
+    return crc
+
+
+def _table(polynomial: int, bits: int) -> tuple[int, ...]:
+    top, mask = 1 << bits - 1, (1 << bits) - 1
+
+    def entry(value: int) -> int:
+        crc = value << bits - 8
+        for _ in range(8):
+            crc = (crc << 1 ^ (polynomial if crc & top else 0)) & mask
+        return crc
+
+    return tuple(map(entry, range(256)))
+
+
+CRC8, CRC16 = _table(0x07, 8), _table(0x8005, 16)
+
+
+# Ogg
+
+
+def _ogg(stream: BinaryIO, size: int) -> Contents:
+    """Each stream of a chain is a part; pages of several streams at a time are left alone."""
+    starts, last_ended, at = [], True, 0
+    while at + 27 <= size:
+        stream.seek(at)
+        page = stream.read(27)
+        if page[:4] != b"OggS":
+            break
+        if page[5] & 2 and last_ended:
+            starts.append(at)
+        last_ended = bool(page[5] & 4)
+        table = stream.read(page[26])
+        at += 27 + len(table) + sum(table)
+    if len(starts) < 2:
+        return Contents((stream,))
+    ends = [*starts[1:], size]
+    return Contents(tuple(_corrected(stream, b"", a, b) for a, b in zip(starts, ends, strict=True)))
+
+
+# MP3
+
+
+@dataclass(frozen=True)
+class _MP3Header:
+    """What 4 bytes say of a frame of layer III: its kind, bytes and samples."""
+
+    kind: int
+    size: int
+    samples: int
+    side_bytes: int
+
+    @staticmethod
+    @functools.lru_cache(4096)
+    def parse(head: bytes) -> "_MP3Header | None":
+        bits = int.from_bytes(head[:4], "big")
+        version, layer = bits >> 19 & 3, bits >> 17 & 3
+        bitrate, rate = bits >> 12 & 15, bits >> 10 & 3
+        if bits >> 21 != 0x7FF or version == 1 or layer != 1 or bitrate in (0, 15) or rate == 3:
+            return None
+        newest, mono = version == 3, bits >> 6 & 3 == 3
+        hertz = (44100, 48000, 32000)[rate] >> {3: 0, 2: 1, 0: 2}[version]
+        kbits = (MPEG1_KBITS if newest else MPEG2_KBITS)[bitrate - 1]
+        size = (144 if newest else 72) * kbits * 1000 // hertz + (bits >> 9 & 1)
+        side = (17 if mono else 32) if newest else (9 if mono else 17)
+        return _MP3Header(bits & 0xFFFE0C00, size, 1152 if newest else 576, side)
+
+
+MPEG1_KBITS = (32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320)
+MPEG2_KBITS = (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160)
+
+
+def _mp3(stream: BinaryIO, size: int) -> Contents:
+    """A Xing header that counts all frames is put in front of files without one that does."""
+    if size > MAX_MP3_BYTES:
+        return Contents((stream,))
+    stream.seek(0)
+    data = stream.read()
+    frames = list(_mp3_frames(data))
+    if not frames:
+        return Contents((stream,))
+    at, header = frames[0]
+    info = data[at + 4 + header.side_bytes : at + header.size]
+    tagged = info[:4] in (b"Xing", b"Info") and len(info) >= 16 and info[7] & 1
+    counted, promised = len(frames) - bool(tagged), int.from_bytes(info[8:12], "big")
+    if tagged and promised == counted:
+        return Contents((stream,))
+    last, final = frames[-1]
+    start, end = at + header.size if tagged else at, last + final.size
+    if not tagged:
+        head = _xing_frame(data[at : at + 4], counted, end - start)
+        return Contents((_corrected(stream, head, start, end),))
+    # what else it says, such as the encoder's padding, still holds
+    place = at + 12 + header.side_bytes
+    head = data[at:place] + counted.to_bytes(4, "big") + data[place + 4 : start]
+    if info[7] & 2:
+        size_bytes = header.size + end - start
+        head = head[: place - at + 4] + size_bytes.to_bytes(4, "big") + head[place - at + 8 :]
+    fault = f"it holds {counted} frames, and its header promises {promised}"
+    return Contents((_corrected(stream, head, start, end),), fault)
+
+
+def _xing_frame(like: bytes, frames: int, size_bytes: int) -> bytes:
+    """A frame without sound that counts the frames and bytes after it."""
+    plain = int.from_bytes(like, "big") & 0xFFFF0DFF | 1 << 16
+    made = [(plain | bitrate << 12).to_bytes(4, "big") for bitrate in range(1, 15)]
+    kinds = [(empty, kind) for empty in made if (kind := _MP3Header.parse(empty))]
+    # the lowest bit rate whose frames have room for it
+    empty, kind = next(pair for pair in kinds if pair[1].size >= pair[1].side_bytes + 20)
+    counts = (3, frames, kind.size + size_bytes)
+    xing = b"Xing" + b"".join(count.to_bytes(4, "big") for count in counts)
+    return (empty + bytes(kind.side_bytes) + xing).ljust(kind.size, b"\0")
+
+
+def _mp3_frames(data: bytes) -> Iterator[tuple[int, _MP3Header]]:
+    """Where each frame begins; what lies between frames, such as tags, is left out."""
+    at = 0
+    if data[:3] == b"ID3" and len(data) > 10:
+        at = 10 + functools.reduce(lambda n, byte: n << 7 | byte & 0x7F, data[6:10], 0)
+    kind, ended = None, at
+    while 0 <= at <= min(len(data) - 4, ended + SCAN_BYTES):
+        header = _MP3Header.parse(data[at : at + 4])
+        if header and (header.kind == kind or _followed(data, at, header)):
+            if at + header.size > len(data):
+                return
+            kind = header.kind
+            yield at, header
+            ended = at = at + header.size
+        else:
+            at = data.find(b"\xff", at + 1)
+
+
+def _followed(data: bytes, at: int, header: _MP3Header) -> bool:
+    """Whether the next frame, or the end, is where this one says; other bytes may look like one."""
+    after = at + header.size
+    following = _MP3Header.parse(data[after : after + 4])
+    return after == len(data) or (following is not None and following.kind == header.kind)
+
+
+def _corrected(stream: BinaryIO, head: bytes, start: int, end: int) -> BinaryIO:
+    return io.BufferedReader(Corrected(stream, head, start, end))
