@@ -26,6 +26,10 @@ MAX_YAML_VALUES = 200_000
 """Values of a YAML document with its aliases written out."""
 MAX_TEXT_BYTES = 2**30
 """Bytes of a text, a manifest, a table or an ARPA file, unpacked."""
+MAX_ARCHIVE_BYTES = 2**29
+"""Bytes of an archive's members together, unpacked, or of a folded checkpoint."""
+MAX_ARCHIVE_MEMBERS = 1_000
+"""Members of an archive of another toolkit."""
 MAX_NUMBER = 1e15
 """The absolute value of a number in JSON or YAML; integers up to here are exact in float64."""
 
@@ -33,8 +37,8 @@ MAX_BLOCKS = 1_000
 """Blocks of a net, and repeats or copies of one."""
 MAX_WIDTH = 65_536
 """Channels of a layer, taps of a kernel, labels of a model, frames of a dilation or stride."""
-MAX_WEIGHTS = 2**30
-"""Weights of a net's convolutions together."""
+MAX_WEIGHTS = 2**27
+"""Weights of a net's convolutions together; half a gigabyte in float32."""
 MAX_FEATURES = 1_024
 """Mel bands of a front end."""
 MAX_TIME_S = 86_400.0

@@ -69,7 +69,7 @@ class PhoneCTC(nn.Module):
         utterance, count = short[0]
         message = (
             f"method phones: {len(short)} of {len(known)} utterances are too short for their "
-            f"phones, such as {utterance.audio}: {count} phones in {utterance.duration_s:g} s of "
+            f"phones, such as {utterance.place}: {count} phones in {utterance.duration_s:g} s of "
             f"frames of {1000 * frame_s:g} ms"
         )
         if len(short) == sum(n > 0 for _, n, _ in known):

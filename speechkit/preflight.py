@@ -66,7 +66,7 @@ def check_targets(
     utterance, labels, frames = impossible[0]
     message = (
         f"{len(impossible)} of {len(train)} utterances are too short for their text, such as "
-        f"{utterance.audio}: {labels} labels in {frames} frames of {1000 * model.frame_s:g} ms"
+        f"{utterance.place}: {labels} labels in {frames} frames of {1000 * model.frame_s:g} ms"
     )
     if len(impossible) == len(train):
         raise TrainingError(f"{message}; correct the texts, or use a model with a smaller stride")

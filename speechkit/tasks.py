@@ -58,8 +58,11 @@ class Recognition:
 
     def encode(self, utterance: Utterance) -> Tensor:
         if utterance.text is None:
-            raise ManifestError(f"{utterance.audio} has no text; add the key 'text' to its line")
-        said = text.normalize(utterance.text, self.normalization, self.labels)
+            raise ManifestError(f"{utterance.place} has no text; add the key 'text' to its line")
+        try:
+            said = text.normalize(utterance.text, self.normalization, self.labels)
+        except ManifestError as error:
+            raise ManifestError(f"{utterance.place}: {error}") from error
         return text.encode(said, self.labels)
 
     def targets(self, batch: Batch, output: Output) -> Targets:
@@ -95,7 +98,7 @@ class Classification:
     def encode(self, utterance: Utterance) -> Tensor:
         if utterance.label not in self.labels:
             hint = did_you_mean(str(utterance.label), self.labels)
-            raise ManifestError(f"{utterance.audio}: no label {utterance.label!r}. {hint}")
+            raise ManifestError(f"{utterance.place}: no label {utterance.label!r}. {hint}")
         return torch.tensor(self.labels.index(utterance.label))
 
     def targets(self, batch: Batch, output: Output) -> Targets:
@@ -126,7 +129,7 @@ class Detection:
     def encode(self, utterance: Utterance) -> Tensor:
         if utterance.segments is None:
             raise ManifestError(
-                f"{utterance.audio} has no segments; add the key 'segments' to its line"
+                f"{utterance.place} has no segments; add the key 'segments' to its line"
             )
         return torch.tensor(utterance.segments, dtype=torch.float64).reshape(-1, 2)
 

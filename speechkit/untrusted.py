@@ -1,6 +1,7 @@
-"""One reader for JSON and YAML from outside, bounded in size and depth."""
+"""One reader for JSON and YAML from outside, bounded in size and depth; tar files as well."""
 
 import json
+import tarfile
 from collections import Counter
 from collections.abc import Hashable, Iterable
 from pathlib import Path
@@ -11,6 +12,24 @@ from speechkit.limits import MAX_JSON_BYTES, MAX_JSON_DEPTH, MAX_NUMBER, MAX_YAM
 
 class UntrustedError(ValueError):
     """Data that does not parse or is beyond the limits, in one line without the source's name."""
+
+
+class Limited:
+    """A tar file that is read in pieces of at most `most` bytes.
+
+    A header may declare a longer one to follow it, which tarfile would read at once.
+    """
+
+    def __init__(self, file: Any, most: int) -> None:
+        self.file, self.most = file, most
+        self.seek, self.tell = file.seek, file.tell
+
+    def read(self, size: int) -> bytes:
+        """The next bytes; tarfile.ReadError where they are too many."""
+        if size > self.most:
+            raise tarfile.ReadError(f"a header of {size:,} bytes")
+        data: bytes = self.file.read(size)
+        return data
 
 
 def parse_json(text: str | bytes, *, any_number: bool = False) -> Any:

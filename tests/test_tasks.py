@@ -1,12 +1,13 @@
 """Targets, answers and marks of the three tasks."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
-from speechkit.data import Batch, Item, Utterance, collate
+from speechkit.data import Batch, Item, Utterance, collate, read_manifest
 from speechkit.errors import ConfigError, ManifestError
 from speechkit.losses import IGNORED
 from speechkit.models import Net, Output, build
@@ -95,6 +96,16 @@ def test_an_utterance_without_a_target_is_named(
     with pytest.raises(ManifestError) as caught:
         tasks[name].encode(replace(UTTERANCE, **changes))  # type: ignore[arg-type]
     assert str(caught.value).startswith(message)
+
+
+def test_text_that_cannot_be_spelled_is_named_with_its_line(
+    tasks: dict[str, Task], tmp_path: Path
+) -> None:
+    row = {"audio_filepath": "a.wav", "duration": 1, "text": "hi 66"}
+    (tmp_path / "train.jsonl").write_text("\n" + json.dumps(row))
+    (utterance,) = read_manifest(tmp_path / "train.jsonl", check_files=False)
+    with pytest.raises(ManifestError, match=r"^train\.jsonl:2: .*a\.wav: text 'hi 66' has '6'"):
+        tasks["ctc"].encode(utterance)
 
 
 def test_marks_are_fractions_and_the_error_is_what_to_make_small(tasks: dict[str, Task]) -> None:

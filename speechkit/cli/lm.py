@@ -1,6 +1,6 @@
 """`speechkit lm`: a language model from text."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -56,14 +56,14 @@ def sentences(path: Path, normalization: Normalization) -> Iterator[str]:
     from speechkit.text import lines_of, normalize
 
     if path.suffix in MANIFEST_SUFFIXES:
-        lines: Iterable[str] = (u.text or "" for u in read_manifest(path, check_files=False))
+        lines = [(u.where, u.text or "") for u in read_manifest(path, check_files=False)]
     else:
-        lines = lines_of(path)
-    for number, line in enumerate(lines, start=1):
+        lines = [(f"{path}:{n}", line) for n, line in enumerate(lines_of(path), start=1)]
+    for where, line in lines:
         try:
             # other labels than English ones are not known here
             said = line if normalization == Normalization.none else normalize(line)
         except SpeechkitError as error:
-            raise SpeechkitError(f"{path}:{number}: {error}") from error
+            raise SpeechkitError(f"{where}: {error}") from error
         if said.strip():
             yield said

@@ -4,8 +4,9 @@ import difflib
 import json
 import math
 import os
+import warnings
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,11 @@ Segments = tuple[tuple[float, float], ...]
 MANIFEST_SUFFIXES = (".jsonl", ".json")
 """What manifests are called; NeMo's are JSON lines too, and called .json."""
 KEYS = ("audio_filepath", "duration", "text", "phones", "label", "segments", "offset", "speaker")
+REQUIRED = ("audio_filepath", "duration")
+
+
+class ManifestWarning(UserWarning):
+    """A key of a manifest that may have been meant for another."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +32,7 @@ class Utterance:
     """A stretch of a recording and what it holds.
 
     `audio` is absolute; `phones` are separated by spaces; `segments` are the `(start_s, end_s)` of
-    speech, counted from `offset_s`.
+    speech, counted from `offset_s`. `where` is its manifest and line, for complaints.
     """
 
     audio: Path
@@ -37,6 +43,12 @@ class Utterance:
     segments: Segments | None = None
     offset_s: float = 0.0
     speaker: str | None = None
+    where: str = field(default="", compare=False, repr=False)
+
+    @property
+    def place(self) -> str:
+        """What to call it in a complaint: its manifest and line, if it has these, and its file."""
+        return f"{self.where}: {self.audio}" if self.where else str(self.audio)
 
     @property
     def untold(self) -> bool:
@@ -47,18 +59,17 @@ class Utterance:
 def read_manifest(path: str | os.PathLike[str], *, check_files: bool = True) -> list[Utterance]:
     """Reads JSON lines with `audio_filepath`, `duration` and any of the other KEYS.
 
-    Paths are relative to the manifest; other keys are ignored. Raises ManifestError as
-    `train.jsonl:17: duration: ...`; `check_files` also asks that each audio file exists.
+    Paths are relative to the manifest; other keys are ignored, with a ManifestWarning for one that
+    is nearly one of KEYS. Raises ManifestError as `train.jsonl:17: duration: ...`; `check_files`
+    also asks that each audio file exists.
     """
     path = Path(path)
-    utterances = []
-    for number, line in enumerate(lines_of(path), start=1):
-        if not line.strip():
-            continue
-        try:
-            utterances.append(parse_row(line, path.parent, check_files))
-        except ManifestError as error:
-            raise ManifestError(f"{path.name}:{number}: {error}") from error
+    told: set[str] = set()
+    utterances = [
+        parse_row(line, path.parent, check_files, f"{path.name}:{number}", told)
+        for number, line in enumerate(lines_of(path), start=1)
+        if line.strip()
+    ]
     if not utterances:
         raise ManifestError(f"manifest {path} has no utterances; write one JSON object per line")
     return utterances
@@ -89,15 +100,22 @@ def row_of(utterance: Utterance, folder: Path) -> dict[str, Any]:
     return {key: value for key, value in row.items() if value is not None}
 
 
-def parse_row(line: str, folder: Path, check_files: bool) -> Utterance:
-    """The utterance that a line describes, its path relative to `folder`."""
+def parse_row(line: str, folder: Path, check_files: bool, where: str, told: set[str]) -> Utterance:
+    """The utterance that the line `where` describes, its path relative to `folder`.
+
+    `told` gathers the keys that were warned of. ManifestError begins with `where`.
+    """
     try:
         row = parse_json(line)
-    except UntrustedError as error:
-        raise ManifestError(str(error)) from error
-    if not isinstance(row, dict):
-        raise ManifestError('not a JSON object; write {"audio_filepath": ..., "duration": ...}')
-    _check_keys(row)
+        if not isinstance(row, dict):
+            raise ManifestError('not a JSON object; write {"audio_filepath": ..., "duration": ...}')
+        _check_keys(row, where, told)
+        return _utterance(row, folder, check_files, where)
+    except (UntrustedError, ManifestError) as error:
+        raise ManifestError(f"{where}: {error}") from error
+
+
+def _utterance(row: dict[str, Any], folder: Path, check_files: bool, where: str) -> Utterance:
     name = _string(row, "audio_filepath")
     if not name:
         raise ManifestError("audio_filepath: missing; give the path of the audio file")
@@ -118,16 +136,25 @@ def parse_row(line: str, folder: Path, check_files: bool) -> Utterance:
         segments=_segments(row, duration_s),
         offset_s=offset_s,
         speaker=_string(row, "speaker"),
+        where=where,
     )
 
 
-def _check_keys(row: dict[str, Any]) -> None:
-    """Names a key that is nearly one of KEYS and stands in for it."""
+def _check_keys(row: dict[str, Any], where: str, told: set[str]) -> None:
+    """Names a key that is nearly one of KEYS and may stand in for it."""
     absent = [key for key in KEYS if key not in row]
-    for key in row:
+    for key in row.keys() - told - set(KEYS):
         close = difflib.get_close_matches(key.lower(), absent, n=1, cutoff=0.83)
-        if key not in KEYS and close:
+        if not close:
+            continue
+        if close[0] in REQUIRED:
             raise ManifestError(f"{key}: no such key; did you mean {close[0]!r}?")
+        told.add(key)
+        warnings.warn(
+            f"{where}: {key}: no such key, it is ignored; did you mean {close[0]!r}?",
+            ManifestWarning,
+            stacklevel=2,
+        )
 
 
 def _string(row: dict[str, Any], key: str) -> str | None:

@@ -13,6 +13,7 @@ import tarfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import BinaryIO, cast
 
 import numpy as np
 import soundfile
@@ -21,6 +22,8 @@ from speechkit.data.audio import audio_duration_s, read_audio
 from speechkit.data.manifest import Utterance, parse_row, row_of
 from speechkit.errors import AudioError, ManifestError
 from speechkit.files import whole_folder
+from speechkit.limits import MAX_JSON_BYTES
+from speechkit.untrusted import Limited
 
 COPIED = (".flac", ".opus", ".ogg", ".mp3")
 """Files that are put into a shard as they are; of others, and of parts, FLAC of 16 bits is made."""
@@ -135,26 +138,33 @@ def _read_shard(shard: Path) -> list[ShardUtterance]:
     places: dict[str, tuple[int, int]] = {}
     lines: dict[str, str] = {}
     try:
-        with tarfile.open(shard, "r:") as tar:
+        with (
+            shard.open("rb") as file,
+            tarfile.open(fileobj=cast(BinaryIO, Limited(file, MAX_JSON_BYTES)), mode="r:") as tar,
+        ):
             for member in tar:
+                if member.isdir():
+                    continue
+                if not member.isreg() or member.issparse():
+                    raise ManifestError(
+                        f"{shard}/{member.name} is a link or a device; a shard holds plain files"
+                    )
                 if member.name.endswith(".json"):
-                    file = tar.extractfile(member)
-                    lines[member.name] = file.read().decode() if file else ""
-                elif member.isfile():
+                    line = tar.extractfile(member)
+                    lines[member.name] = line.read().decode() if line else ""
+                else:
                     places[member.name] = member.offset_data, member.size
-    except (tarfile.TarError, OSError, UnicodeDecodeError) as error:
+    except (tarfile.TarError, OSError, ValueError, OverflowError) as error:
         raise ManifestError(f"{shard} cannot be read: {error}; copy it again") from error
-    return [_placed(shard, name, line, places) for name, line in lines.items()]
+    told: set[str] = set()
+    return [_placed(shard, name, line, places, told) for name, line in lines.items()]
 
 
 def _placed(
-    shard: Path, name: str, line: str, places: dict[str, tuple[int, int]]
+    shard: Path, name: str, line: str, places: dict[str, tuple[int, int]], told: set[str]
 ) -> ShardUtterance:
-    try:
-        utterance = parse_row(line, shard.absolute(), check_files=False)
-        start, size = places[utterance.audio.name]
-    except KeyError as error:
-        raise ManifestError(f"{shard}/{name}: no file {error} in the shard") from error
-    except ManifestError as error:
-        raise ManifestError(f"{shard}/{name}: {error}") from error
+    utterance = parse_row(line, shard.absolute(), False, f"{shard}/{name}", told)
+    if utterance.audio.name not in places:
+        raise ManifestError(f"{shard}/{name}: no file {utterance.audio.name!r} in the shard")
+    start, size = places[utterance.audio.name]
     return ShardUtterance(**vars(utterance), start_byte=start, size_bytes=size)

@@ -9,34 +9,15 @@ from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from speechkit.errors import CheckpointError
-from speechkit.untrusted import UntrustedError, parse_yaml
+from speechkit.limits import MAX_ARCHIVE_BYTES, MAX_ARCHIVE_MEMBERS
+from speechkit.untrusted import Limited, UntrustedError, parse_yaml
 
-MOST_BYTES = 2 << 30
-"""What an archive's members may add up to."""
-MOST_MEMBERS = 1000
 MOST_HEADER_BYTES = 1 << 20
 
 UNREADABLE = (
     *(tarfile.TarError, zlib.error, EOFError, OSError),
     *(ValueError, OverflowError, MemoryError),
 )
-
-
-class Limited:
-    """A file that is read in pieces of at most `most` bytes.
-
-    A tar header may declare a longer one to follow it, which tarfile would read at once.
-    """
-
-    def __init__(self, file: Any, most: int) -> None:
-        self.file, self.most = file, most
-        self.seek, self.tell = file.seek, file.tell
-
-    def read(self, size: int) -> bytes:
-        if size > self.most:
-            raise tarfile.ReadError(f"a header of {size:,} bytes")
-        data: bytes = self.file.read(size)
-        return data
 
 
 def read_members(path: Path, limits: Mapping[str, int]) -> dict[str, bytes]:
@@ -51,7 +32,7 @@ def read_members(path: Path, limits: Mapping[str, int]) -> dict[str, bytes]:
         try:
             with tarfile.open(fileobj=cast(BinaryIO, stream), mode="r:") as tar:
                 members = _checked_members(path, tar, limits)
-                stream.most = MOST_BYTES
+                stream.most = MAX_ARCHIVE_BYTES
                 return {name: _content(path, tar, one) for name, one in members.items()}
         except UNREADABLE as error:
             raise CheckpointError(
@@ -74,15 +55,17 @@ def _checked_members(
                 f"{path}: {member.name!r} is a link or a device; an archive holds plain files"
             )
         total += member.size
-        most = limits.get(name, MOST_BYTES)
-        if member.size > most or total > MOST_BYTES:
+        most = limits.get(name, MAX_ARCHIVE_BYTES)
+        if member.size > most or total > MAX_ARCHIVE_BYTES:
             raise CheckpointError(
                 f"{path}: {member.name!r} declares {member.size:,} bytes; at most {most:,} are read"
             )
         if name in found:
             raise CheckpointError(f"{path} holds {name!r} twice; which one is meant?")
-        if count > MOST_MEMBERS:
-            raise CheckpointError(f"{path} has more than {MOST_MEMBERS} members; NeMo saves few")
+        if count > MAX_ARCHIVE_MEMBERS:
+            raise CheckpointError(
+                f"{path} has more than {MAX_ARCHIVE_MEMBERS} members; NeMo saves few"
+            )
         if name in limits and member.isreg():
             found[name] = member
     for name in limits:

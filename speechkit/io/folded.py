@@ -16,8 +16,8 @@ from speechkit.checkpoint import read_tensors
 from speechkit.component import Spec
 from speechkit.errors import CheckpointError, ConfigError
 from speechkit.io import Frames
-from speechkit.io.archive import MOST_BYTES
 from speechkit.io.layout import Tensors, block_name, body_name, with_size
+from speechkit.limits import MAX_ARCHIVE_BYTES
 from speechkit.models import Block, Model, QuartzNet
 from speechkit.text import ENGLISH_LABELS
 
@@ -28,8 +28,8 @@ NAME = re.compile(r"blocks\.(\d{1,3})\.sub\.(\d{1,3})\.pointwise\.weight")
 
 def read_folded(path: Path, frames: Frames | None = None) -> Model:
     """The model in a file, in float32; `frames` instead of the rule that its metadata names."""
-    if (size := path.stat().st_size) > MOST_BYTES:
-        raise CheckpointError(f"{path} has {size:,} bytes; at most {MOST_BYTES:,} are read")
+    if (size := path.stat().st_size) > MAX_ARCHIVE_BYTES:
+        raise CheckpointError(f"{path} has {size:,} bytes; at most {MAX_ARCHIVE_BYTES:,} are read")
     labels, frontend = _metadata(path)
     if frames is not None:
         frontend = Spec("log_mel", {"compat": "nemo1"} if frames == "nemo1" else {})

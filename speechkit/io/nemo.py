@@ -9,11 +9,12 @@ from typing import Any
 from speechkit.component import Spec
 from speechkit.errors import CheckpointError, ConfigError
 from speechkit.io import Frames
-from speechkit.io.archive import MOST_BYTES, read_members, read_yaml
+from speechkit.io.archive import read_members, read_yaml
 from speechkit.io.layout import Tensors, block_name, body_name, with_size
 from speechkit.io.nemo_frontend import Conventions, FrontEnd, read_frontend
 from speechkit.io.pickled import read_weights
 from speechkit.io.section import MOST, Section
+from speechkit.limits import MAX_ARCHIVE_BYTES
 from speechkit.models import Block, MarbleNet, MatchboxNet, Model, Net, QuartzNet
 from speechkit.nn import LookAhead
 from speechkit.text import ENGLISH_LABELS
@@ -48,7 +49,7 @@ def read_nemo(path: Path, frames: Frames | None = None) -> Model:
 
     Source: NeMo `JasperBlock`, `ConvASREncoder` and `save_to`, versions 1.0 to 2.5.
     """
-    members = read_members(path, {CONFIG: MOST_CONFIG_BYTES, WEIGHTS: MOST_BYTES})
+    members = read_members(path, {CONFIG: MOST_CONFIG_BYTES, WEIGHTS: MAX_ARCHIVE_BYTES})
     stored = read_yaml(members[CONFIG], f"{path}: {CONFIG}")
     given = read_weights(members[WEIGHTS], f"{path}: {WEIGHTS}")
     kept = {name: x for name, x in given.items() if not name.startswith(UNUSED)}

@@ -67,7 +67,7 @@ def test_what_went_in_comes_out(utterances: list[Utterance], tmp_path: Path) -> 
     assert len(back) == len(utterances)
     plain, sharded = (UtteranceDataset(rows, number) for rows in (utterances, back))
     for index, (before, after) in enumerate(zip(utterances, back, strict=True)):
-        kept = replace(before, audio=Path("/"), offset_s=0.0)
+        kept = replace(before, audio=Path("/"), offset_s=0.0, where=after.where)
         assert {**vars(kept), "audio": after.audio} == {
             name: value for name, value in vars(after).items() if name in vars(kept)
         }
@@ -203,6 +203,35 @@ def test_a_line_without_its_sound_is_named(tmp_path: Path) -> None:
         tar.add(tmp_path / "1.json", "1.json")
     with pytest.raises(ManifestError, match=r"a\.tar/1\.json: no file '1\.flac' in the shard"):
         read_shards(tmp_path / "a.tar")
+
+
+def member(name: str, kind: bytes = tarfile.REGTYPE, link: str = "", size: int = 0) -> bytes:
+    info = tarfile.TarInfo(name)
+    info.type, info.linkname, info.size = kind, link, size
+    return info.tobuf(tarfile.GNU_FORMAT)
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (member("1.json", tarfile.SYMTYPE, "gone.json"), r"1\.json is a link or a device"),
+        (member("1.json", tarfile.SYMTYPE, "1.json"), r"1\.json is a link or a device"),
+        (member("1.json", tarfile.LNKTYPE, "1.json"), r"1\.json is a link or a device"),
+        (member("1.flac", tarfile.CHRTYPE), r"1\.flac is a link or a device"),
+        (member("1.json", size=8 << 30), "cannot be read"),
+        (member("1.flac", size=8 << 30), "cannot be read"),
+        (member("long", tarfile.GNUTYPE_LONGNAME, size=8 << 30), "cannot be read: a header of"),
+        (member("x", tarfile.XHDTYPE, size=8 << 30), "cannot be read: a header of"),
+        (member("1.json", size=2) + b"\xff\xfe".ljust(512, b"\0"), "cannot be read: .*utf-8"),
+    ],
+)
+def test_what_is_no_plain_file_or_declares_more_than_there_is_is_refused(
+    tmp_path: Path, content: bytes, says: str
+) -> None:
+    (tmp_path / "a.tar").write_bytes(content + bytes(1024))
+    with pytest.raises(ManifestError, match=rf"a\.tar.*{says}") as refused:
+        read_shards(tmp_path / "a.tar")
+    assert "\n" not in str(refused.value)
 
 
 def test_nothing_is_left_where_an_utterance_cannot_be_read(
