@@ -12,13 +12,14 @@ class Spotting(Config):
 
     Its scores are those of the last `window_s` seconds. A label is heard once it has been the best
     for `hold_ms` with a probability of at least `threshold` all along, and again only after it
-    was not for `pause_ms`.
+    was not for `pause_ms`. Those in `silent`, which stand for everything else, are never heard.
     """
 
     window_s: float = 1.0
     threshold: float = 0.8
     hold_ms: float = 100
     pause_ms: float = 200
+    silent: tuple[str, ...] = ("unknown", "background", "silence")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -49,7 +50,8 @@ class Hearing:
 def advance(
     rule: Spotting, frame_s: float, state: Hearing, label: int, probability: float
 ) -> tuple[Hearing, bool]:
-    """The state after a frame whose best label is `label`, and whether that is now heard."""
+    """The state after a frame whose best label is `label`, −1 for a silent one, and whether that is
+    now heard."""
     hold, pause = (max(1, round(ms / 1000 / frame_s)) for ms in (rule.hold_ms, rule.pause_ms))
     above = label if probability >= rule.threshold else -1
     held = state.held + 1 if above >= 0 and above == state.label else int(above >= 0)

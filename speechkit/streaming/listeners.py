@@ -89,6 +89,8 @@ class KeywordListener:
 
     def __init__(self, rule: spotting.Spotting, labels: tuple[str, ...], frame_s: float) -> None:
         self.rule, self.labels, self.frame_s = rule, labels, frame_s
+        # the index of each label, −1 for those that are never heard
+        self._heard = [-1 if name in rule.silent else i for i, name in enumerate(labels)]
 
     def init(self) -> spotting.Hearing:
         return spotting.Hearing()
@@ -99,7 +101,8 @@ class KeywordListener:
         events: list[Event] = []
         best = scores.softmax(1).max(1)
         for score, index in zip(best.values.tolist(), best.indices.tolist(), strict=True):
-            state, heard = spotting.advance(self.rule, self.frame_s, state, index, score)
+            label = self._heard[index]
+            state, heard = spotting.advance(self.rule, self.frame_s, state, label, score)
             if heard:
                 at_s = min(state.frames * self.frame_s, decided_s)
                 events.append(Keyword(self.labels[index], score, at_s, decided_s))

@@ -1,6 +1,7 @@
 """Events from scores: speech and keywords."""
 
 import itertools
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -57,6 +58,17 @@ def test_a_keyword_is_said_once_it_has_held_and_again_after_a_pause() -> None:
     said = [(event.label, event.at_s) for event in listen(listener, heard(path), [])]
     assert said == [("b", 3), ("b", 13), ("c", 15)]
     assert listen(listener, heard(path, p=0.7), []) == []
+
+
+def test_labels_that_stand_for_everything_else_are_no_event() -> None:
+    path = [0, 0, 0, 1, 1, 1, 2, 2, 2, 1, 1, 0, 0, 0]
+    labels = ("yes", "unknown", "background")
+    rule = Spotting(threshold=0.8, hold_ms=2000, pause_ms=3000)
+    said = listen(KeywordListener(rule, labels, frame_s=1.0), heard(path), [])
+    assert [(event.label, event.at_s) for event in said] == [("yes", 2), ("yes", 13)]
+    every = replace(rule, silent=())
+    said = listen(KeywordListener(every, labels, frame_s=1.0), heard(path), [])
+    assert [event.label for event in said] == ["yes", "unknown", "background", "unknown", "yes"]
 
 
 def test_an_event_is_one_json_object() -> None:

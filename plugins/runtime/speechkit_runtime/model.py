@@ -73,8 +73,11 @@ def read_metadata(text: str, path: str) -> dict[str, Any]:
         sizes = [v for key, v in metadata.items() if type(v) in (int, float) and key != "format"]
         sizes += [math.prod(state["shape"]) for state in metadata.get("states", ())]
         # a bound that is not there is null
-        rules = [v for key in RULES for v in metadata.get(key, {}).values()]
+        rules = [v for key in RULES for k, v in metadata.get(key, {}).items() if k != "silent"]
         sizes += [v for v in rules if v is not None]
+        silent = metadata.get("spotting", {}).get("silent", [])
+        if not all(isinstance(name, str) for name in silent):
+            raise TypeError("silent")
         flushed = metadata.get("flush", 0) / metadata.get("block", 1)
         fits = all(0 <= size <= MAX_SIZE for size in sizes) and flushed <= MAX_FLUSHED_BLOCKS
     except (ValueError, KeyError, TypeError, AttributeError, ArithmeticError, RecursionError) as e:

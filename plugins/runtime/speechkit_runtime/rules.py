@@ -119,6 +119,8 @@ class Keywords:
     def __init__(self, metadata: Metadata) -> None:
         rule, self.frame_s = metadata["spotting"], metadata["frame_s"]
         self.labels, self.threshold = metadata["labels"], rule["threshold"]
+        # files of before have no silent labels
+        self.unheard = set(rule.get("silent", ()))
         self.hold, self.pause = (
             max(1, round(rule[name] / 1000 / self.frame_s)) for name in ("hold_ms", "pause_ms")
         )
@@ -130,7 +132,8 @@ class Keywords:
         for row in softmax(scores):
             best = int(row.argmax())
             score = float(row[best])
-            above = best if score >= self.threshold else -1
+            heard = score >= self.threshold and self.labels[best] not in self.unheard
+            above = best if heard else -1
             self.held = self.held + 1 if above >= 0 and above == self.label else int(above >= 0)
             self.silent = 0 if above == self.said else self.silent + 1
             if self.silent >= self.pause:
