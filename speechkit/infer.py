@@ -13,8 +13,7 @@ from speechkit import text as texts
 from speechkit import vad
 from speechkit.align import characters_of, joined
 from speechkit.checkpoint import ModelSource, as_model
-from speechkit.data import Source, read_audio
-from speechkit.data.audio import Channel, read_blocks
+from speechkit.data import Channel, RawFormat, Source, read_audio, read_blocks
 from speechkit.decode import Decoder, decoder_of
 from speechkit.errors import AudioError
 from speechkit.evaluation import evaluating
@@ -57,6 +56,7 @@ def transcribe(
     decoder: Decoder | Name = "greedy",
     *,
     channel: Channel = "mix",
+    raw: RawFormat | None = None,
 ) -> Transcript:
     """What is said in a path, bytes, array or tensor; arrays need their `sample_rate` in hertz.
 
@@ -65,7 +65,7 @@ def transcribe(
     """
     model = as_model(model)
     reader = reader_of(model, decoder)
-    log_probs, duration_s = _log_probs(model, audio, sample_rate, channel)
+    log_probs, duration_s = _log_probs(model, audio, sample_rate, channel, raw)
     state, _ = reader.step(reader.init(), log_probs)
     return transcript_of(model, log_probs, reader.ids(state), duration_s)
 
@@ -84,6 +84,7 @@ def align_text(
     sample_rate: int | None = None,
     *,
     channel: Channel = "mix",
+    raw: RawFormat | None = None,
 ) -> Transcript:
     """When each word of a known `text` is said in a path, bytes, array or tensor.
 
@@ -95,7 +96,7 @@ def align_text(
     assert isinstance(model.config, QuartzNet)
     said = texts.normalize(text, model.config.normalization, model.labels)
     ids = texts.encode(said, model.labels).tolist()
-    log_probs, duration_s = _log_probs(model, audio, sample_rate, channel)
+    log_probs, duration_s = _log_probs(model, audio, sample_rate, channel, raw)
     return transcript_of(model, log_probs, ids, duration_s)
 
 
@@ -114,25 +115,42 @@ def transcript_of(
 
 
 def classify(
-    model: ModelSource, audio: Source, sample_rate: int | None = None, *, channel: Channel = "mix"
+    model: ModelSource,
+    audio: Source,
+    sample_rate: int | None = None,
+    *,
+    channel: Channel = "mix",
+    raw: RawFormat | None = None,
 ) -> Label:
     """The label of a path, bytes, array or tensor; arrays need their `sample_rate` in hertz."""
     model = as_model(model)
     require(model, "clip")
-    samples = read_audio(audio, sample_rate, model.sample_rate, channel=channel)
+    samples = read_audio(audio, sample_rate, model.sample_rate, channel=channel, raw=raw)
     return label_of(model, _scores(model, samples).scores[0])
 
 
 def detect(
-    model: ModelSource, audio: Source, sample_rate: int | None = None, *, channel: Channel = "mix"
+    model: ModelSource,
+    audio: Source,
+    sample_rate: int | None = None,
+    *,
+    channel: Channel = "mix",
+    raw: RawFormat | None = None,
 ) -> list[Segment]:
     """The stretches of speech in a path, bytes, array or tensor, by the model's `postprocess`."""
     model = as_model(model)
-    return segments_of(model, *speech_probabilities(model, audio, sample_rate, channel=channel))
+    return segments_of(
+        model, *speech_probabilities(model, audio, sample_rate, channel=channel, raw=raw)
+    )
 
 
 def speech_probabilities(
-    model: ModelSource, audio: Source, sample_rate: int | None = None, *, channel: Channel = "mix"
+    model: ModelSource,
+    audio: Source,
+    sample_rate: int | None = None,
+    *,
+    channel: Channel = "mix",
+    raw: RawFormat | None = None,
 ) -> tuple[Tensor, float, float]:
     """The probability of speech of each frame `[T]`, a frame's duration and the sound's in seconds.
 
@@ -143,9 +161,9 @@ def speech_probabilities(
     if not isinstance(config, MarbleNet):
         require(model, "frame")
     if model.per_clip:
-        samples = read_audio(audio, sample_rate, model.sample_rate, channel=channel)
+        samples = read_audio(audio, sample_rate, model.sample_rate, channel=channel, raw=raw)
         return *_windows(model, samples), len(samples) / model.sample_rate
-    sound = _sound(model, audio, sample_rate, channel)
+    sound = _sound(model, audio, sample_rate, channel, raw)
     # as floats, because small tensors that stay between large ones that go leave holes too small
     # to use again
     speech = torch.tensor([p for s in _parts(model, sound) for p in _speech(s).tolist()])
@@ -225,18 +243,27 @@ def _parts(model: Model, blocks: Iterator[Tensor]) -> Iterator[Tensor]:
 
 
 def _log_probs(
-    model: Model, audio: Source, sample_rate: int | None, channel: Channel
+    model: Model,
+    audio: Source,
+    sample_rate: int | None,
+    channel: Channel,
+    raw: RawFormat | None,
 ) -> tuple[Tensor, float]:
     """CTC log-probabilities `[T, V + 1]` of a whole recording, and its duration in seconds."""
-    sound = _sound(model, audio, sample_rate, channel)
+    sound = _sound(model, audio, sample_rate, channel, raw)
     parts = [part.float().cpu() for part in _parts(model, sound)]
     return torch.cat(parts), sound.samples / model.sample_rate
 
 
-def _sound(model: Model, audio: Source, sample_rate: int | None, channel: Channel) -> "Counted":
-    return Counted(
-        read_blocks(audio, sample_rate, model.sample_rate, block_s=LONG_S, channel=channel)
-    )
+def _sound(
+    model: Model,
+    audio: Source,
+    sample_rate: int | None,
+    channel: Channel,
+    raw: RawFormat | None,
+) -> "Counted":
+    rate = model.sample_rate
+    return Counted(read_blocks(audio, sample_rate, rate, block_s=LONG_S, channel=channel, raw=raw))
 
 
 class Counted:

@@ -15,6 +15,8 @@ MAX_FRAMES_PER_BYTE = 8_192
 
 MAX_HEADER_BYTES = 2**20
 """Bytes before the sound of a WAV that comes through a pipe."""
+MAX_KEPT_BYTES = 2**30
+"""Bytes of standard input, where it is read for each channel or cut."""
 MAX_MP3_BYTES = 2**29
 """Bytes of an MP3 whose frames are counted; the length of a longer one is its header's."""
 

@@ -16,7 +16,11 @@ from speechkit.cli.options import (
     Json,
     ModelOption,
     OutFolder,
+    Rate,
+    Raw,
+    RawChannels,
     channels_of,
+    raw_format,
 )
 from speechkit.cli.output import complain
 from speechkit.cli.recordings import Recordings, in_order
@@ -34,6 +38,9 @@ def align(
     ] = None,
     model: ModelOption = "an4",
     channel: ChannelOption = "mix",
+    raw: Raw = None,
+    rate: Rate = None,
+    raw_channels: RawChannels = None,
     form: Formatted = Format.text,
     out: OutFolder = None,
     device: Device = "cpu",
@@ -59,7 +66,11 @@ def align(
     if text is not None and Path(text).is_file():
         complain("note", f"--text takes the words; for what is in {text} type --text-file")
     form = Format.json if as_json else form
-    output = Output(form, out, recordings := Recordings(audio, channels_of(channel)))
+    output = Output(
+        form,
+        out,
+        recordings := Recordings(audio, channels_of(channel), raw_format(raw, rate, raw_channels)),
+    )
     words = read_text(text_file) if text_file is not None else str(text)
     net = load_model(model, device)
     for recording, found in recordings.each(partial(align_text, net, text=" ".join(words.split()))):

@@ -17,7 +17,11 @@ from speechkit.cli.options import (
     Lm,
     ModelOption,
     OutFolder,
+    Rate,
+    Raw,
+    RawChannels,
     channels_of,
+    raw_format,
 )
 from speechkit.cli.output import show
 from speechkit.cli.recordings import Recordings, in_order
@@ -43,6 +47,9 @@ def classify(
     audio: AudioFiles,
     model: ModelOption = "digits",
     channel: ChannelOption = "mix",
+    raw: Raw = None,
+    rate: Rate = None,
+    raw_channels: RawChannels = None,
     device: Device = "cpu",
     as_json: Json = False,
 ) -> None:
@@ -54,7 +61,7 @@ def classify(
     from speechkit.tasks import require
 
     audio, model = in_order("classify", audio, model, "digits")
-    recordings = Recordings(audio, channels_of(channel))
+    recordings = Recordings(audio, channels_of(channel), raw_format(raw, rate, raw_channels))
     net = load_model(model, device)
     require(net, "clip")
     tell_purpose(model)
@@ -73,6 +80,9 @@ def transcribe(
     audio: AudioFiles,
     model: ModelOption = "an4",
     channel: ChannelOption = "mix",
+    raw: Raw = None,
+    rate: Rate = None,
+    raw_channels: RawChannels = None,
     decoder: DecoderOption = "greedy",
     lm: Lm = None,
     hotwords: HotwordsOption = None,
@@ -91,7 +101,11 @@ def transcribe(
 
     audio, model = in_order("transcribe", audio, model, "an4")
     form = Format.json if as_json else form
-    output = Output(form, out, recordings := Recordings(audio, channels_of(channel)))
+    output = Output(
+        form,
+        out,
+        recordings := Recordings(audio, channels_of(channel), raw_format(raw, rate, raw_channels)),
+    )
     spec = decoder_spec(decoder, lm, hotwords)
     net = load_model(model, device)
     reader = reader_of(net, spec)

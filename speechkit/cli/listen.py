@@ -36,10 +36,14 @@ from speechkit.cli.options import (
     Offset,
     Onset,
     Pad,
+    Rate,
+    Raw,
+    RawChannels,
     channels_of,
+    raw_format,
 )
 from speechkit.cli.output import complain, console, inert
-from speechkit.cli.recordings import is_model
+from speechkit.cli.recordings import STDIN, is_model
 from speechkit.component import Spec
 from speechkit.errors import AudioError, ConfigError
 
@@ -61,9 +65,12 @@ def listen(
         int | None, typer.Option(metavar="N", help="Its number in speechkit doctor.")
     ] = None,
     file: Annotated[
-        Path | None, typer.Option(metavar="AUDIO", help="A file instead of a microphone.")
+        Path | None, typer.Option(metavar="AUDIO", help="A file, or - for standard input.")
     ] = None,
     channel: ChannelOption = "mix",
+    raw: Raw = None,
+    rate: Rate = None,
+    raw_channels: RawChannels = None,
     realtime: Annotated[
         bool, typer.Option("--realtime", help="The file no faster than it sounds.")
     ] = False,
@@ -102,7 +109,13 @@ def listen(
     )
     reader = decoder_spec(decoder, lm, hotwords)
     source = (
-        FileSource(file, net.sample_rate, realtime, channel=one)
+        FileSource(
+            sys.stdin.buffer if str(file) == STDIN else file,
+            net.sample_rate,
+            realtime,
+            channel=one,
+            raw=raw_format(raw, rate, raw_channels),
+        )
         if file
         else Microphone(net.sample_rate, microphone)
     )

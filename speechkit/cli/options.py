@@ -4,11 +4,15 @@ import glob
 from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from speechkit.errors import ConfigError
 from speechkit.hookspecs import KINDS
+
+if TYPE_CHECKING:
+    from speechkit.data import RawFormat
 
 Channels = Literal["mix", "each"] | int
 """The mean of all channels, each of them by itself, or one counted from 1."""
@@ -56,10 +60,21 @@ def _checked_channels(text: str) -> str:
 
 
 class Encoding(StrEnum):
-    """How samples without a header are stored."""
+    """The encodings of `RawFormat`."""
 
     s16le = "s16le"
     f32le = "f32le"
+
+
+def raw_format(raw: Encoding | None, rate: int | None, channels: int | None) -> "RawFormat | None":
+    """What `--raw`, `--rate` and `--channels` describe."""
+    from speechkit.data import RawFormat
+
+    if raw is not None:
+        return RawFormat(raw.value, rate or 16000, channels or 1)
+    if rate is not None or channels is not None:
+        raise ConfigError("--rate and --channels describe raw samples; give --raw s16le or f32le")
+    return None
 
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, one object per line.")]
@@ -92,10 +107,12 @@ ChannelOption = Annotated[
     ),
 ]
 Raw = Annotated[
-    Encoding | None, typer.Option(metavar="F", help="No header: s16le or f32le samples.")
+    Encoding | None, typer.Option(metavar="F", help="Sound without a header: s16le or f32le.")
 ]
-Rate = Annotated[int, typer.Option(metavar="HZ", help="Sample rate of --raw.")]
-RawChannels = Annotated[int, typer.Option(metavar="N", help="Channels of --raw.")]
+Rate = Annotated[int | None, typer.Option(metavar="HZ", help="Sample rate of --raw, else 16000.")]
+RawChannels = Annotated[
+    int | None, typer.Option("--channels", metavar="N", help="Channels of --raw, else 1.")
+]
 Device = Annotated[
     str,
     typer.Option(

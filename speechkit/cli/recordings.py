@@ -1,20 +1,27 @@
 """What every command that takes AUDIO... does over recordings: names, channels, answers, errors."""
 
+import io
 import os
 import shlex
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from itertools import count
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, BinaryIO, TypeVar
 
 import typer
 
 from speechkit.cli.options import Channels
 from speechkit.cli.output import complain
 from speechkit.errors import AudioError, ConfigError
+from speechkit.limits import MAX_KEPT_BYTES
 from speechkit.timeline import Recording
 
+if TYPE_CHECKING:
+    from speechkit.data import RawFormat
+
+STDIN = "-"
 T = TypeVar("T")
 
 
@@ -50,20 +57,33 @@ def is_model(path: Path) -> bool:
 
 
 class Recordings:
-    """The recordings that a command was given, each under a name of its own."""
+    """The recordings that a command was given, in folders too, each under a name of its own.
 
-    def __init__(self, audio: Sequence[Path], channels: Channels) -> None:
-        self.names, self.channels = names_of(audio), channels
+    Standard input is read as it arrives, or kept where it is read `again` or for each channel.
+    """
+
+    def __init__(
+        self,
+        audio: Sequence[Path],
+        channels: Channels,
+        raw: "RawFormat | None",
+        again: bool = False,
+    ) -> None:
+        from speechkit.data import find_audio
+
+        self.names = names_of(find_audio(audio))
+        self.channels, self.raw = channels, raw
+        self._keeps, self._kept = again or channels == "each", Kept()
 
     def each(self, answer: Callable[..., T]) -> Iterator[tuple[Recording, T]]:
-        """`answer(source, channel=)` for every one that can be read; then what is wrong with the
-        others, and exit code 1."""
+        """What `read` returns for every one that can be read; then what is wrong with the others,
+        and exit code 1."""
         errors: list[AudioError] = []
         try:
             for path in self.names:
                 try:
                     for recording in self._channels(path):
-                        yield recording, answer(path, channel=recording.channel)
+                        yield recording, self.read(recording, answer)
                 except AudioError as error:
                     errors.append(error)
         finally:
@@ -71,6 +91,10 @@ class Recordings:
                 complain("error", unread)
         if errors:
             raise typer.Exit(1)
+
+    def read(self, recording: Recording, answer: Callable[..., T]) -> T:
+        """`answer(source, channel=, raw=)` of a recording."""
+        return answer(self._source(recording.path), channel=recording.channel, raw=self.raw)
 
     def file_name(self, recording: Recording) -> str:
         """What a recording's files are called, without suffix."""
@@ -83,12 +107,34 @@ class Recordings:
         return f"{recording.path} channel {recording.channel}" if each else str(recording.path)
 
     def _channels(self, path: Path) -> list[Recording]:
-        from speechkit.data.audio import channel_count
+        from speechkit.data import channel_count
 
         name, channels = self.names[path], self.channels
         if channels != "each":
             return [Recording(path, name, channels)]
-        return [Recording(path, name, n + 1) for n in range(channel_count(path))]
+        count = channel_count(self._source(path), self.raw)
+        return [Recording(path, name, n + 1) for n in range(count)]
+
+    def _source(self, path: Path) -> "Path | BinaryIO":
+        if str(path) != STDIN:
+            return path
+        if not self._keeps:
+            return sys.stdin.buffer
+        if not self._kept.getbuffer().nbytes:
+            self._kept.write(sys.stdin.buffer.read(MAX_KEPT_BYTES + 1))
+            if self._kept.tell() > MAX_KEPT_BYTES:
+                raise AudioError(
+                    f"standard input has more than {MAX_KEPT_BYTES:,} bytes, which are kept to be "
+                    "read more than once; give a file"
+                )
+        self._kept.seek(0)
+        return self._kept
+
+
+class Kept(io.BytesIO):
+    """All that came from standard input, whose name it has."""
+
+    name = "<stdin>"
 
 
 def names_of(paths: Sequence[Path]) -> dict[Path, str]:
@@ -114,6 +160,8 @@ def names_of(paths: Sequence[Path]) -> dict[Path, str]:
 
 
 def _stem(path: Path, depth: int) -> str:
+    if str(path) == STDIN:
+        return "stdin"
     return "-".join([*path.absolute().parts[1:-1][-depth:][:depth], path.stem])
 
 

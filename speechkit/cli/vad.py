@@ -1,10 +1,12 @@
 """`speechkit vad`: where in recordings there is speech, in the formats that other tools read."""
 
 import json
+import warnings
 from collections.abc import Callable, Sequence
 from enum import StrEnum
 from functools import partial
-from typing import TYPE_CHECKING, Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, BinaryIO
 
 import typer
 
@@ -22,15 +24,24 @@ from speechkit.cli.options import (
     Onset,
     OutFolder,
     Pad,
+    Rate,
+    Raw,
+    RawChannels,
     channels_of,
+    raw_format,
 )
 from speechkit.cli.recordings import Recordings, in_order
-from speechkit.cli.written import Output
+from speechkit.cli.written import Output, new_file
+from speechkit.files import whole_file
 from speechkit.timeline import Recording, Stretch, audacity, srt, textgrid, vtt
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from speechkit.data import Channel, RawFormat
+
+CUT_BLOCK_S = 10.0
+"""How much sound is read at a time where stretches are cut."""
 CSV_HEADER = "audio_filepath,start_s,end_s,channel\n"
 
 
@@ -51,6 +62,9 @@ def vad(
     audio: AudioFiles,
     model: ModelOption = "vad",
     channel: ChannelOption = "mix",
+    raw: Raw = None,
+    rate: Rate = None,
+    raw_channels: RawChannels = None,
     onset: Onset = None,
     offset: Offset = None,
     min_speech: MinSpeech = None,
@@ -61,6 +75,9 @@ def vad(
         Format, typer.Option("--format", metavar="F", help=f"{', '.join(Format)}.")
     ] = Format.text,
     out: OutFolder = None,
+    cut: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Write the stretches as WAV, in here.")
+    ] = None,
     frames: Annotated[
         bool, typer.Option("--frames", help="JSON of each frame's probability instead.")
     ] = False,
@@ -77,7 +94,9 @@ def vad(
 
     audio, model = in_order("vad", audio, model, "vad")
     form = Format.json if as_json else form
-    recordings = Recordings(audio, channels_of(channel))
+    recordings = Recordings(
+        audio, channels_of(channel), raw_format(raw, rate, raw_channels), again=cut is not None
+    )
     output = Output("jsonl" if frames else form, out, recordings)
     net = load_model(model, device)
     if not isinstance(net.config, MarbleNet):
@@ -90,17 +109,53 @@ def vad(
         print(header, end="")
     for recording, scored in recordings.each(partial(speech_probabilities, net)):
         speech, frame_s, duration_s = scored
+        found = segments_of(net, speech, frame_s, duration_s)
+        stretches = [(s.start_s, s.end_s, "speech") for s in found]
+        if cut is not None:
+            files = [
+                new_file(cut, f"{recordings.file_name(recording)}_{n:04}_{a:.2f}-{b:.2f}.wav")
+                for n, (a, b, _) in enumerate(stretches, start=1)
+            ]
+            recordings.read(recording, partial(_cut, stretches=stretches, files=files))
         if frames:
             output.write(recording, _frames(recording, speech, frame_s), "")
             continue
-        found = segments_of(net, speech, frame_s, duration_s)
-        stretches = [(s.start_s, s.end_s, "speech") for s in found]
         label, content = (
             recordings.label(recording),
             WRITERS[form](stretches, recording, duration_s),
         )
         shown = "".join(f"{label}: {line}\n" for line in content.splitlines() or ["no speech"])
         output.write(recording, (header if out else "") + content, shown.rstrip())
+
+
+def _cut(
+    source: "Path | BinaryIO",
+    channel: "Channel",
+    raw: "RawFormat | None",
+    stretches: Sequence[Stretch],
+    files: Sequence[Path],
+) -> None:
+    """Writes each stretch to a file, 16-bit WAV at the sound's own rate."""
+    import soundfile
+    import torch
+
+    from speechkit.data import AudioWarning, read_blocks, sample_rate_of
+
+    rate = sample_rate_of(source, raw)
+    blocks = read_blocks(source, target_rate=rate, block_s=CUT_BLOCK_S, channel=channel, raw=raw)
+    held, at = torch.empty(0), 0
+    with warnings.catch_warnings():
+        # all of it was read before
+        warnings.simplefilter("ignore", AudioWarning)
+        for file, (start_s, end_s, _) in zip(files, stretches, strict=True):
+            start, end = round(start_s * rate), round(end_s * rate)
+            while at + len(held) < end and (block := next(blocks, None)) is not None:
+                held = torch.cat([held, block])
+                past = min(start - at, len(held))
+                held, at = held[past:], at + past
+            samples = (held[start - at : end - at] * 32768).round().clamp(-32768, 32767)
+            with whole_file(file) as part:
+                soundfile.write(part, samples.short().numpy(), rate, "PCM_16")
 
 
 def _frames(recording: Recording, speech: "Tensor", frame_s: float) -> str:

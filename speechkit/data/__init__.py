@@ -8,6 +8,7 @@ from speechkit.data.audio import (
     channel_count,
     read_audio,
     read_blocks,
+    sample_rate_of,
 )
 from speechkit.data.augment import Augmentation, apply, utterance_generator
 from speechkit.data.batch import Batch, Item, bucket_batches, collate, share
@@ -41,6 +42,7 @@ __all__ = [
     "read_blocks",
     "read_manifest",
     "read_shards",
+    "sample_rate_of",
     "share",
     "utterance_generator",
     "windows",

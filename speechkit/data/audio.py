@@ -149,10 +149,24 @@ def audio_duration_s(path: str | os.PathLike[str]) -> Seconds:
         return Seconds(frames / recording.sample_rate)
 
 
-def channel_count(path: str | os.PathLike[str] | bytes) -> int:
+def channel_count(
+    source: str | os.PathLike[str] | bytes | BinaryIO, raw: RawFormat | None = None
+) -> int:
     """How many channels a file has."""
-    with _opened(path) as recording:
+    if raw:
+        return raw.channels
+    with _opened(source) as recording:
         return recording.channels
+
+
+def sample_rate_of(
+    source: str | os.PathLike[str] | bytes | BinaryIO, raw: RawFormat | None = None
+) -> int:
+    """The sample rate of a file, in hertz."""
+    if raw:
+        return raw.rate
+    with _opened(source) as recording:
+        return recording.sample_rate
 
 
 def _name(source: object) -> str:

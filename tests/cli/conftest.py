@@ -1,5 +1,7 @@
 """A command line to call, tiny models to call it with, and sound."""
 
+import io
+import types
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -38,6 +40,25 @@ def cli(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> C
         return Ended(code, *capfd.readouterr())
 
     return call
+
+
+class Pipe(io.BytesIO):
+    """What a pipe gives."""
+
+    name = "<stdin>"
+
+    def seekable(self) -> bool:
+        return False
+
+
+@pytest.fixture
+def pipe(monkeypatch: pytest.MonkeyPatch) -> Callable[[bytes], None]:
+    """`pipe(data)` is what comes from standard input."""
+
+    def put(data: bytes) -> None:
+        monkeypatch.setattr("sys.stdin", types.SimpleNamespace(buffer=Pipe(data)))
+
+    return put
 
 
 @pytest.fixture(scope="session")

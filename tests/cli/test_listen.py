@@ -96,6 +96,24 @@ def test_one_channel_of_a_file_is_listened_to(cli: Cli, eager: Path, tmp_path: P
     assert "a stream has one channel" in cli(*asked, "each").err
 
 
+@pytest.mark.parametrize("form", ["wav", "s16le"])
+def test_standard_input_is_listened_to(
+    cli: Cli, eager: Path, sounds: Path, pipe: Callable[[bytes], None], form: str
+) -> None:
+    expected = cli("listen", "--model", eager, "--file", sounds / "low.wav")
+    samples, _ = soundfile.read(sounds / "low.wav", dtype="int16")
+    pipe((sounds / "low.wav").read_bytes() if form == "wav" else samples.tobytes())
+    flags = () if form == "wav" else ("--raw", "s16le")
+    assert cli("listen", "--model", eager, "--file", "-", *flags) == expected
+
+
+def test_a_file_that_cannot_be_read_is_refused_before_it_is_ready(
+    cli: Cli, eager: Path, sounds: Path
+) -> None:
+    ended = cli("listen", "--model", eager, "--file", sounds / "text.wav")
+    assert (ended.code, ended.out, ended.err.count("\n")) == (1, "", 1)
+
+
 def test_rules_are_options(cli: Cli, models: Path, sounds: Path) -> None:
     asked = "listen", "--file", sounds / "low.wav", "--model"
     ended = cli(*asked, models / "speech", "--onset", "0", "--offset", "0")

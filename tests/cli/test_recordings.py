@@ -2,13 +2,16 @@
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
+import soundfile
 
 from speechkit.cli.recordings import names_of
 
-from .conftest import Cli
+from .conftest import Cli, tone
 
 
 def test_the_model_may_come_first_with_a_hint(cli: Cli, models: Path, sounds: Path) -> None:
@@ -35,6 +38,31 @@ def test_every_command_has_a_model_of_its_own(cli: Cli, sounds: Path, command: s
     ended = cli(command, sounds / "low.wav", "--json")
     assert ended.code == 0
     assert json.loads(ended.out)["audio_filepath"] == str(sounds / "low.wav")
+
+
+def test_a_folder_is_walked_and_its_errors_come_last(
+    cli: Cli, models: Path, sounds: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "b").mkdir()
+    for name in ("b/x.wav", "a.wav", "c.WAV"):
+        shutil.copy(sounds / "low.wav", tmp_path / name)
+    (tmp_path / "aa.wav").write_text("no sound")
+    (tmp_path / "notes.txt").write_text("no sound either")
+    ended = cli("vad", tmp_path, "--model", models / "speech", "--json")
+    found = [json.loads(line)["audio_filepath"] for line in ended.out.splitlines()]
+    assert found == [str(tmp_path / name) for name in ("a.wav", "b/x.wav", "c.WAV")]
+    assert ended.code == 1
+    assert ended.err.startswith(f"error: cannot decode {tmp_path / 'aa.wav'}")
+    assert ended.err.count("\n") == 1
+    out = tmp_path / "out"
+    cli("vad", tmp_path, "--model", models / "speech", "--format", "rttm", "--out", out)
+    assert sorted(path.name for path in out.iterdir()) == ["a.rttm", "c.rttm", "x.rttm"]
+
+
+def test_a_folder_without_sound_is_one_error(cli: Cli, tmp_path: Path) -> None:
+    ended = cli("vad", tmp_path)
+    assert (ended.code, ended.out, ended.err.count("\n")) == (1, "", 1)
+    assert f"no recordings in {tmp_path}" in ended.err
 
 
 @pytest.mark.parametrize(
@@ -92,3 +120,86 @@ def test_a_device_that_is_not_there_is_one_error(cli: Cli, models: Path, sounds:
         ended = cli("vad", sounds / "low.wav", "--model", models / "speech", "--device", device)
         assert (ended.code, ended.out, ended.err.count("\n")) == (1, "", 1)
         assert ended.err.startswith(f"error: --device {device}: ")
+
+
+Put = Callable[[bytes], None]
+VERBS = {
+    "vad": ("--model", "speech", "--frames"),
+    "classify": ("--model", "words", "--json"),
+    "transcribe": ("--model", "letters", "--json"),
+    "align": ("--model", "letters", "--json", "--text", "hi"),
+}
+
+
+@pytest.mark.parametrize("verb", VERBS)
+@pytest.mark.parametrize("form", ["wav", "s16le", "f32le"])
+def test_standard_input_gives_what_a_file_gives(
+    cli: Cli, models: Path, tmp_path: Path, pipe: Put, verb: str, form: str
+) -> None:
+    file, samples = tmp_path / "call.wav", (32768 * tone(300)).astype(np.int16)
+    soundfile.write(file, samples, 16000)
+    option, model, *flags = VERBS[verb]
+    asked = option, models / model, *flags
+    alone = cli(verb, file, *asked)
+    bare = {
+        "wav": file.read_bytes(),
+        "s16le": samples.tobytes(),
+        "f32le": (samples / np.float32(32768)).astype("<f4").tobytes(),
+    }
+    pipe(bare[form])
+    ended = cli(verb, "-", *asked, *(() if form == "wav" else ("--raw", form)))
+    assert (ended.code, ended.err) == (0, "")
+    assert ended.out.replace('"audio_filepath": "-"', f'"audio_filepath": "{file}"') == alone.out
+
+
+def test_raw_samples_of_a_call_are_two_timelines_by_their_rate(
+    cli: Cli, models: Path, tmp_path: Path, pipe: Put
+) -> None:
+    both = (32768 * np.stack([tone(300, 8000), np.zeros(4000)], axis=1)).astype(np.int16)
+    soundfile.write(tmp_path / "call.wav", both, 8000)
+    asked = "--model", models / "speech", "--channel", "each", "--json"
+    expected = [json.loads(x) for x in cli("vad", tmp_path / "call.wav", *asked).out.splitlines()]
+    raw = "--raw", "s16le", "--rate", "8000", "--channels", "2"
+    for data, flags in ((both.tobytes(), raw), ((tmp_path / "call.wav").read_bytes(), ())):
+        pipe(data)
+        ended = cli("vad", "-", *asked, *flags)
+        assert (ended.code, ended.err) == (0, "")
+        rows = [json.loads(x) for x in ended.out.splitlines()]
+        assert rows == [{**row, "audio_filepath": "-"} for row in expected]
+    (tmp_path / "call.raw").write_bytes(both.tobytes())
+    rows = [json.loads(x) for x in cli("vad", tmp_path / "call.raw", *asked, *raw).out.splitlines()]
+    assert [row["segments"] for row in rows] == [row["segments"] for row in expected]
+
+
+@pytest.mark.parametrize(
+    ("flags", "says"),
+    [
+        ((), "begins with no WAV header"),
+        (("--rate", "8000"), "describe raw samples; give --raw s16le or f32le"),
+        (("--raw", "mp3"), "'mp3' is not one of 's16le', 'f32le'"),
+        (("--raw", "s16le", "--rate", "5"), "is at 5 Hz"),
+        (("--raw", "s16le"), "ends within a frame"),
+        (("--raw", "s16le", "--channel", "each", "--channels", "99"), "has 99 channels"),
+    ],
+)
+def test_standard_input_that_is_no_sound_is_one_line(
+    cli: Cli, models: Path, pipe: Put, flags: tuple[str, ...], says: str
+) -> None:
+    pipe(b"x" * 30001)
+    ended = cli("vad", "-", "--model", models / "speech", *flags)
+    assert ended.code > 0
+    assert (ended.out, ended.err.count("\n")) == ("", 1)
+    assert says in ended.err
+
+
+def test_what_is_kept_of_standard_input_has_a_limit(
+    cli: Cli, models: Path, pipe: Put, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("speechkit.cli.recordings.MAX_KEPT_BYTES", 20000)
+    asked = "vad", "-", "--model", models / "speech", "--raw", "s16le", "--channel"
+    pipe(bytes(20002))
+    ended = cli(*asked, "each")
+    assert (ended.code, ended.out, ended.err.count("\n")) == (1, "", 1)
+    assert "standard input has more than 20,000 bytes" in ended.err
+    pipe(bytes(20002))
+    assert cli(*asked, "mix").code == 0

@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Callable
 from dataclasses import replace
 from importlib import resources
 from pathlib import Path
@@ -150,6 +151,40 @@ def test_each_channel_has_a_timeline_of_its_own(cli: Cli, tmp_path: Path) -> Non
     assert (ended.code, ended.out, ended.err.count("\n")) == (1, "", 2)
     assert "call.wav has 2 channels, not channel 3" in ended.err
     assert "give mix, left, right, each or a number" in cli("vad", call, "--channel", "up").err
+
+
+@pytest.mark.parametrize("piped", [False, True])
+def test_a_cut_writes_the_stretches_as_they_were(
+    cli: Cli, tmp_path: Path, pipe: Callable[[bytes], None], piped: bool
+) -> None:
+    gap = np.zeros(60000)
+    sound = np.concatenate([gap, *[np.repeat(speech(), 2), gap] * 8])
+    call = (32768 * np.stack([gap[0] + 0 * sound, sound], axis=1)).astype(np.int16)
+    source = tmp_path / "call.wav"
+    soundfile.write(source, call, 32000)
+    pipe(source.read_bytes())
+    asked = "-" if piped else source, "--channel", "right", "--cut", tmp_path / "cut", "--json"
+    ended = cli("vad", *asked, "--max-speech", "0.3")
+    assert ended.code == 0
+    segments = json.loads(ended.out)["segments"]
+    files = sorted((tmp_path / "cut").iterdir())
+    assert len(files) == len(segments) > 12
+    name = "stdin" if piped else "call"
+    assert files[0].name == f"{name}_0001_{{:.2f}}-{{:.2f}}.wav".format(*segments[0])
+    for file, (start_s, end_s) in zip(files, segments, strict=True):
+        samples, rate = soundfile.read(file, dtype="int16")
+        assert rate == 32000
+        start, end = round(32000 * start_s), round(32000 * end_s)
+        np.testing.assert_array_equal(samples, call[start:end, 1])
+
+
+def test_a_cut_takes_no_file_s_place(cli: Cli, eager: Path, sounds: Path, tmp_path: Path) -> None:
+    mine = tmp_path / "low_0001_0.00-0.50.wav"
+    mine.write_text("mine")
+    ended = cli("vad", sounds / "low.wav", "--model", eager, "--cut", tmp_path)
+    assert (ended.code, ended.out) == (1, "")
+    assert ended.err == f"error: {mine} is there already; move it or name another folder\n"
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["mine"]
 
 
 def speech() -> np.ndarray:
