@@ -20,6 +20,9 @@ MAX_KEPT_BYTES = 2**30
 MAX_MP3_BYTES = 2**29
 """Bytes of an MP3 whose frames are counted; the length of a longer one is its header's."""
 
+MAX_MEMBER_BYTES = 2**30
+"""Bytes of one recording in a shard."""
+
 MAX_JSON_BYTES = 64 * 2**20
 """Bytes of one JSON or YAML document, or of one line of a manifest."""
 MAX_JSON_DEPTH = 64

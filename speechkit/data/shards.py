@@ -18,11 +18,11 @@ from typing import BinaryIO, cast
 import numpy as np
 import soundfile
 
-from speechkit.data.audio import audio_duration_s, read_audio
+from speechkit.data.audio import audio_duration_s, read_audio, sample_rate_of
 from speechkit.data.manifest import Utterance, parse_row, row_of
 from speechkit.errors import AudioError, ManifestError
 from speechkit.files import whole_folder
-from speechkit.limits import MAX_JSON_BYTES
+from speechkit.limits import MAX_JSON_BYTES, MAX_MEMBER_BYTES
 from speechkit.untrusted import Limited
 
 COPIED = (".flac", ".opus", ".ogg", ".mp3")
@@ -123,7 +123,7 @@ def _file_of(utterance: Utterance) -> tuple[bytes, str]:
     whole = not utterance.offset_s and audio_duration_s(path) < utterance.duration_s + 1
     if whole and path.suffix in COPIED:
         return path.read_bytes(), path.suffix
-    rate = soundfile.info(path).samplerate
+    rate = sample_rate_of(path)
     x = read_audio(
         path, target_rate=rate, offset_s=utterance.offset_s, duration_s=utterance.duration_s
     )
@@ -152,6 +152,10 @@ def _read_shard(shard: Path) -> list[ShardUtterance]:
                 if member.name.endswith(".json"):
                     line = tar.extractfile(member)
                     lines[member.name] = line.read().decode() if line else ""
+                elif member.size > MAX_MEMBER_BYTES:
+                    raise tarfile.ReadError(
+                        f"{member.name} has more than {MAX_MEMBER_BYTES:,} bytes"
+                    )
                 else:
                     places[member.name] = member.offset_data, member.size
     except (tarfile.TarError, OSError, ValueError, OverflowError) as error:

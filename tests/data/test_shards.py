@@ -274,3 +274,13 @@ def test_a_run_trains_from_shards_and_goes_on_bit_by_bit(
     pattern = replace(run, data=replace(data, train=tmp_path / "shards" / "shard-*.tar"))
     fit(pattern, tmp_path / "pattern", device="cpu")
     assert (tmp_path / "pattern" / same).read_bytes() == whole
+
+
+def test_sound_that_cannot_be_read_is_refused_before_it_is_put_in_a_shard(tmp_path: Path) -> None:
+    (tmp_path / "a.wav").write_text("no sound")
+    with pytest.raises(AudioError, match=r"cannot decode .*a\.wav"):
+        write_shards([Utterance(audio=tmp_path / "a.wav", duration_s=1)], tmp_path / "out", 1)
+    part = Utterance(audio=tmp_path / "gone.wav", duration_s=1, offset_s=1)
+    with pytest.raises(AudioError, match=r"cannot open .*gone\.wav"):
+        write_shards([part], tmp_path / "out", 1)
+    assert not (tmp_path / "out").exists()
