@@ -83,7 +83,7 @@ def lines_of(path: str | os.PathLike[str]) -> Iterator[str]:
                         f"{path}:{number}: a line of more than {MAX_JSON_BYTES:,} characters or a "
                         f"file of more than {MAX_TEXT_BYTES:,}; split it"
                     )
-                if not (line.isascii() or _is_unicode(line)):
+                if not (line.isascii() or is_unicode(line)):
                     raise ManifestError(f"{path}:{number}: not UTF-8; save the file as UTF-8 text")
                 yield line.removesuffix("\n")
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
@@ -107,6 +107,17 @@ def normalize(text: str, name: str = "english", labels: Sequence[str] = ENGLISH_
     normalized = Spelling.of(labels).composed(NORMALIZATIONS[name](text))
     encode(normalized, labels, source=text)
     return normalized
+
+
+def normalized(path: str | os.PathLike[str], name: str, labels: Sequence[str]) -> str:
+    """The text of a file under the normalisation `name`; ManifestError as `said.txt:3: ...`."""
+    lines = []
+    for number, line in enumerate(lines_of(path), start=1):
+        try:
+            lines.append(normalize(" ".join(line.split()), name, labels))
+        except ManifestError as error:
+            raise ManifestError(f"{path}:{number}: {error}") from error
+    return " ".join(filter(None, lines))
 
 
 def encode(
@@ -163,7 +174,8 @@ def _begins_label(best: Tensor, before: Tensor, blank: int) -> Tensor:
     return (best != previous) & (best != blank)
 
 
-def _is_unicode(text: str) -> bool:
+def is_unicode(text: str) -> bool:
+    """Whether a text has no half of a character, which could not be written."""
     try:
         text.encode()
     except UnicodeEncodeError:

@@ -1,5 +1,6 @@
 """Files, normalisation, encoding, and greedy CTC of a batch."""
 
+import contextlib
 import gzip
 import itertools
 from pathlib import Path
@@ -16,6 +17,7 @@ from speechkit.text import (
     encode,
     greedy_ctc,
     normalize,
+    normalized,
     read_lines,
     read_text,
 )
@@ -177,3 +179,20 @@ def test_what_is_written_is_read_back(
     path = tmp_path_factory.getbasetemp() / "written.txt"
     path.write_bytes("".join(f"{line}\n" for line in lines).encode())
     assert read_lines(path) == lines
+
+
+@given(st.text(st.characters(codec="utf-8")), st.sampled_from(["english", "none"]))
+def test_a_normalised_text_is_of_labels_or_refused(text: str, name: str) -> None:
+    labels = [*ENGLISH_LABELS, "é", "ß"]
+    with contextlib.suppress(ManifestError):
+        found = normalize(text, name, labels)
+        assert set(found) <= set(labels)
+        assert normalize(found, name, labels) == found
+
+
+def test_a_text_that_cannot_be_spelled_is_named_with_its_line(tmp_path: Path) -> None:
+    (tmp_path / "said.txt").write_text("\ufeffOne,\r\n\r\n Two\r\n", encoding="utf-8")
+    assert normalized(tmp_path / "said.txt", "english", ENGLISH_LABELS) == "one two"
+    (tmp_path / "said.txt").write_text("one\n\nroute 66\n")
+    with pytest.raises(ManifestError, match=r"said\.txt:3: text 'route 66' has '6'"):
+        normalized(tmp_path / "said.txt", "english", ENGLISH_LABELS)

@@ -16,7 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from speechkit.data import Utterance, read_manifest, write_manifest
-from speechkit.text import normalize
+from speechkit.text import normalize, read_lines
 
 PHONES = """
     AA AE AH AO AW AY B CH D DH EH ER EY F G HH IH IY JH K L M N NG OW OY P R S SH T TH UH UW V W Y
@@ -81,7 +81,7 @@ def by_rules(word: str) -> list[str]:
 def read_dictionary(path: Path) -> dict[str, list[str]]:
     """The first pronunciation of each word of an4.dic, `A` as the letter."""
     said: dict[str, list[str]] = {}
-    for line in path.read_text().splitlines():
+    for line in read_lines(path):
         word, *phones = line.lower().split()
         said.setdefault(word, [phone.upper() for phone in phones])
     return said | {"a": ["EY"]}

@@ -14,6 +14,7 @@ import speechkit as sk
 from speechkit.data import Utterance, audio_duration_s, read_manifest, write_manifest
 from speechkit.data.corpus import download
 from speechkit.errors import ManifestError
+from speechkit.text import read_lines
 
 URL = "http://www.speech.cs.cmu.edu/databases/an4/an4_sphere.tar.gz"
 LINE = re.compile(r"(?:<s>)?(?P<text>.*?)(?:</s>)?\s*\((?P<name>[^()]+)\)\s*")
@@ -43,7 +44,7 @@ def utterances(source: Path, part: str) -> list[Utterance]:
         found = [(u.audio, u.text or "") for u in read_manifest(manifest)]
     elif transcript := next(source.rglob(f"an4_{part}.transcription"), None):
         audio = {p.stem: p for p in source.rglob("*.sph")}
-        lines = map(LINE.fullmatch, transcript.read_text().splitlines())
+        lines = map(LINE.fullmatch, read_lines(transcript))
         found = [(audio[m["name"]], m["text"].strip().lower()) for m in lines if m]
     else:
         raise ManifestError(f"{source} holds no AN4; give the folder of {URL.rpartition('/')[2]}")

@@ -15,6 +15,7 @@ from pathlib import Path
 import speechkit as sk
 from speechkit.data import Utterance, audio_duration_s, read_manifest, write_manifest
 from speechkit.errors import ManifestError
+from speechkit.text import read_text
 
 DEV_SPEAKERS = {"118", "163", "1088", "1737"}
 """Of LibriSpeech, in each of its folders."""
@@ -45,7 +46,7 @@ def labelled(source: Path) -> Iterator[Utterance]:
                 u for u in read_manifest(source / manifest) if u.speaker not in DEV_SPEAKERS
             )
     prompts = source / "asterisk_en" / "core-sounds-en.txt"
-    said = dict(LINE.findall(prompts.read_text())) if prompts.is_file() else {}
+    said = dict(LINE.findall(read_text(prompts))) if prompts.is_file() else {}
     for path in sounds(prompts.parent):
         name = path.relative_to(prompts.parent).with_suffix("").as_posix()
         if SPOKEN.fullmatch(said.get(name, "")):

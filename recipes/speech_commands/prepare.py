@@ -15,6 +15,7 @@ import speechkit as sk
 from speechkit.data import Utterance, audio_duration_s, write_manifest
 from speechkit.data.corpus import download
 from speechkit.errors import ManifestError
+from speechkit.text import read_lines
 
 URL = "http://download.tensorflow.org/data/speech_commands_v0.0{version}.tar.gz"
 LISTS = {"dev": "validation_list.txt", "test": "testing_list.txt"}
@@ -60,9 +61,7 @@ def split_words(source: Path) -> Parts:
     """Every clip of a word in its official part."""
     if missing := [name for name in LISTS.values() if not (source / name).is_file()]:
         raise ManifestError(f"{source} holds no {missing[0]}; give the folder of the archive")
-    part_of = {
-        name: part for part, file in LISTS.items() for name in (source / file).read_text().split()
-    }
+    part_of = {name: part for part, file in LISTS.items() for name in read_lines(source / file)}
     parts: Parts = {"train": [], "dev": [], "test": []}
     for path in sorted(source.glob("[!_]*/*.wav")):
         label = path.parent.name

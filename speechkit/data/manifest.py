@@ -12,7 +12,7 @@ from typing import Any
 
 from speechkit.errors import ManifestError
 from speechkit.files import whole_file
-from speechkit.text import lines_of
+from speechkit.text import is_unicode, lines_of
 from speechkit.untrusted import UntrustedError, parse_json
 
 Segments = tuple[tuple[float, float], ...]
@@ -161,6 +161,9 @@ def _string(row: dict[str, Any], key: str) -> str | None:
     value = row.get(key)
     if value is not None and not isinstance(value, str):
         raise ManifestError(f"{key}: {value!r} is not a string; write it in quotes")
+    # the names of files may be any bytes
+    if value is not None and key != "audio_filepath" and not is_unicode(value):
+        raise ManifestError(f"{key}: {value!r} has half of a character; write it in UTF-8")
     return value
 
 

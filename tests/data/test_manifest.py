@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from speechkit.data.manifest import (
+    KEYS,
     ManifestWarning,
     Utterance,
     read_manifest,
@@ -73,6 +74,7 @@ BAD_ROWS: dict[str, dict[str, Any]] = {
     "duration: 0 is not positive": {"duration": 0},
     "offset: -1 is negative": {"offset": -1},
     "text: 5 is not a string": {"text": 5},
+    r"text: '\\udc80' has half of a character": {"text": "\udc80"},
     "label: 5 is not a string": {"label": 5},
     "audio_filepath: missing": {"audio_filepath": None},
     r"segments: \[3, 2\] is out of order": {"segments": [[3, 2]]},
@@ -166,3 +168,24 @@ def test_an_unusable_manifest_is_named(tmp_path: Path) -> None:
         read_manifest(path)
     with pytest.raises(ManifestError, match="no utterances to write"):
         write_manifest(path, [])
+
+
+@given(
+    st.text(st.characters(codec="utf-8", exclude_characters="\n\r"))
+    | st.dictionaries(st.sampled_from(KEYS), st.text() | st.floats() | st.none()).map(json.dumps)
+)
+def test_any_line_is_an_utterance_or_a_complaint_with_its_number(
+    tmp_path_factory: pytest.TempPathFactory, line: str
+) -> None:
+    path = tmp_path_factory.getbasetemp() / "any.jsonl"
+    path.write_text(line, encoding="utf-8")
+    said = complaint(path)
+    assert said is None or said.startswith("any.jsonl:1: ") or "has no utterances" in said
+
+
+def complaint(path: Path) -> str | None:
+    try:
+        read_manifest(path, check_files=False)
+    except ManifestError as error:
+        return str(error)
+    return None
