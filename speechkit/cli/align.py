@@ -51,7 +51,9 @@ def align(
     Example: speechkit align clip.wav --text "enter five" --format textgrid
     """
     from speechkit.infer import align_text
-    from speechkit.text import read_text
+    from speechkit.models import QuartzNet
+    from speechkit.tasks import require
+    from speechkit.text import normalized
     from speechkit.transcript import FORMATS
 
     rest = ""
@@ -71,8 +73,14 @@ def align(
         out,
         recordings := Recordings(audio, channels_of(channel), raw_format(raw, rate, raw_channels)),
     )
-    words = read_text(text_file) if text_file is not None else str(text)
     net = load_model(model, device)
-    for recording, found in recordings.each(partial(align_text, net, text=" ".join(words.split()))):
+    require(net, "ctc")
+    assert isinstance(net.config, QuartzNet)
+    words = (
+        " ".join(str(text).split())
+        if text_file is None
+        else normalized(text_file, net.config.normalization, net.labels)
+    )
+    for recording, found in recordings.each(partial(align_text, net, text=words)):
         lines = (f"{w.start_s:9.3f} {w.end_s:9.3f}  {w.text}  {w.score:.2f}" for w in found.words)
         output.write(recording, FORMATS[form](found, recording), "\n".join(lines))

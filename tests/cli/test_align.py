@@ -91,3 +91,19 @@ def test_a_file_that_is_no_text_is_one_error(cli: Cli, sounds: Path, tmp_path: P
     ended = cli("align", sounds / "low.wav", "--text-file", tmp_path / "text")
     assert (ended.code, ended.out, ended.err.count("\n")) == (1, "", 1)
     assert "text:1: not UTF-8" in ended.err
+
+
+def test_what_a_file_has_that_is_no_label_is_named_with_its_line(
+    cli: Cli, models: Path, sounds: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "said.txt").write_text("hi\n\nhi 5\n")
+    ended = cli(
+        "align",
+        sounds / "low.wav",
+        "--text-file",
+        tmp_path / "said.txt",
+        "--model",
+        models / "letters",
+    )
+    assert (ended.code, ended.out, ended.err.count("\n")) == (1, "", 1)
+    assert "said.txt:3: text 'hi 5' has '5'" in ended.err
