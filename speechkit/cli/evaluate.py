@@ -8,6 +8,7 @@ import typer
 from speechkit.cli.models import decoder_spec, load_model
 from speechkit.cli.options import DecoderOption, Device, HotwordsOption, Json, Lm, ModelName
 from speechkit.cli.output import complain, marks_in_words, pairs, show
+from speechkit.cli.written import refuse_input
 from speechkit.files import whole_file
 
 Manifest = Annotated[Path, typer.Option(metavar="M", help="JSON lines: what to judge it on.")]
@@ -31,6 +32,8 @@ def evaluate(
     """Judge a model on a manifest: WER and CER, accuracy or AUC, as fractions."""
     from speechkit.report import judge, page
 
+    if report is not None:
+        refuse_input(report, manifest, lm)
     judged = judge(
         load_model(model, device), manifest, decoder_spec(decoder, lm, hotwords), streaming
     )

@@ -7,6 +7,7 @@ import typer
 
 from speechkit.cli.options import Json, ModelName
 from speechkit.cli.output import show
+from speechkit.cli.written import refuse_input
 
 SOUNDS = 16
 """How many sounds of a manifest an export is tried on."""
@@ -50,6 +51,7 @@ def export(
         suffix = getattr(registry().find("exporter", spec.name).factory(), "suffix", "")
         marks = ("-stream" if streaming else "") + ("-int8" if int8 else "")
         out = Path(find(model).name + marks + suffix)
+    refuse_input(out, audio)
     sounds = read_manifest(audio)[:SOUNDS] if audio else []
     done = write(load(model), out, spec, sounds)
     row = {

@@ -9,6 +9,7 @@ import typer
 
 from speechkit.cli.options import Json
 from speechkit.cli.output import show
+from speechkit.cli.written import refuse_input
 from speechkit.errors import SpeechkitError
 
 
@@ -38,6 +39,7 @@ def lm(
     from speechkit.decode.kneser_ney import estimate
     from speechkit.decode.ngram import write_arpa
 
+    refuse_input(out, *texts)
     lines = [line for path in texts for line in sentences(path, normalization)]
     model = estimate(lines, order)
     write_arpa(model, out)

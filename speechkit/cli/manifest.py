@@ -11,6 +11,7 @@ import typer
 
 from speechkit.cli.options import Json
 from speechkit.cli.output import complain, show
+from speechkit.cli.written import refuse_input
 from speechkit.errors import ConfigError, ManifestError, SpeechkitError
 
 if TYPE_CHECKING:
@@ -52,6 +53,9 @@ def manifest(
 
     if dev is not None and out is None:
         raise ConfigError("--dev was given without --out; add --out FILE for the other recordings")
+    for written in (out, dev):
+        if written is not None and labels_from is not None:
+            refuse_input(written, Path(labels_from))
     facts = reader_of(labels_from, folder)
     found, failed = [], 0
     for path in find_audio([folder]):

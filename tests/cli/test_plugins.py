@@ -115,7 +115,6 @@ def test_check_is_content_with_a_new_plugin(
 ) -> None:
     assert cli("plugins", "new", tmp_path / "speechkit-brand-new").code == 0
     monkeypatch.syspath_prepend(tmp_path / "speechkit-brand-new")
-    monkeypatch.setattr(sys, "modules", sys.modules.copy())
     module = tmp_path / "speechkit-brand-new" / "speechkit_brand_new" / "__init__.py"
     (tmp_path / "alone.py").write_text(module.read_text().replace(', "torch.export", "onnx"', ""))
     ended = cli("plugins", "check", tmp_path / "alone.py")
