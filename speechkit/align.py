@@ -10,6 +10,7 @@ from torch import Tensor
 from speechkit.confidence import Confidence, calibrated
 from speechkit.errors import SpeechkitError
 from speechkit.events import Word
+from speechkit.units import rounded_s
 
 Ids = Sequence[int] | Tensor
 
@@ -138,14 +139,14 @@ def characters_of(
     """
     rows = zip(map(int, ids), align(log_probs, ids), strict=True)
     spoken = [(i, first, last) for i, (first, last) in rows]
-    words, said_until_s = [], begin_s
+    words, said_until_s = [], rounded_s(begin_s)
     for is_space, group in groupby(spoken, lambda row: labels[row[0]] == " "):
         if is_space:
             continue
         part = list(group)
-        starts_s = [begin_s + first * frame_s for _, first, _ in part]
-        starts_s[0] = max(said_until_s, starts_s[0] - EARLY_S)
-        said_until_s = begin_s + (part[-1][2] + 1) * frame_s
+        starts_s = [rounded_s(begin_s + first * frame_s) for _, first, _ in part]
+        starts_s[0] = max(said_until_s, rounded_s(starts_s[0] - EARLY_S))
+        said_until_s = rounded_s(begin_s + (part[-1][2] + 1) * frame_s)
         edges_s = [min(at_s, end_s) for at_s in (*starts_s, said_until_s)]
         scores = [log_probs[first : last + 1, i].max().exp().item() for i, first, last in part]
         words.append(

@@ -15,3 +15,8 @@ def to_samples(duration: Seconds, sample_rate: int) -> Samples:
 def to_seconds(samples: Samples, sample_rate: int) -> Seconds:
     """The duration of `samples` at `sample_rate` hertz."""
     return Seconds(samples / sample_rate)
+
+
+def rounded_s(time_s: float) -> Seconds:
+    """A time to the microsecond, which is less than a sample: 0.22 for 0.21999999999999997."""
+    return Seconds(round(time_s, 6))

@@ -11,6 +11,7 @@ from torch import Tensor
 from speechkit.config import Config
 from speechkit.errors import ConfigError
 from speechkit.limits import MAX_TIME_S
+from speechkit.units import rounded_s
 
 UNBOUNDED = 1 << 62
 """More frames than any stretch has."""
@@ -181,7 +182,7 @@ def segments(
         edges += new
     last = finish(rule, state)
     edges += [last] if last else []
-    times_s = [min(edge.frame * frame_s, duration_s) for edge in edges]
+    times_s = [min(rounded_s(edge.frame * frame_s), duration_s) for edge in edges]
     return list(zip(times_s[::2], times_s[1::2], strict=True))
 
 

@@ -123,7 +123,13 @@ texts = st.lists(st.integers(0, 2), max_size=12)
 
 
 @settings(max_examples=300)
-@given(texts, st.integers(0, 30), st.integers(0, 10**6), st.floats(0, 5), st.floats(0.001, 1))
+@given(
+    texts,
+    st.integers(0, 30),
+    st.integers(0, 10**6),
+    st.integers(0, 5_000_000).map(lambda us: us / 1e6),
+    st.floats(0.001, 1),
+)
 def test_times_never_overlap_nor_leave_the_sound(
     ids: list[int], more: int, seed: int, begin_s: float, share: float
 ) -> None:

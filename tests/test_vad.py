@@ -142,3 +142,11 @@ def test_overlapping_windows_are_smoothed_frame_by_frame() -> None:
 def test_impossible_settings_are_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(ConfigError, match="give"):
         PostProcessing(**wrong)
+
+
+def test_times_are_written_as_short_as_they_are() -> None:
+    post = PostProcessing(min_speech_ms=0)
+    for frames in range(1, 300):
+        ((start_s, end_s),) = segments([0.0] * frames + [1.0], 0.02, post)
+        assert (start_s, end_s) == (round(start_s, 2), round(end_s, 2))
+        assert abs(start_s - frames * 0.02) < 1e-9

@@ -38,7 +38,10 @@ def train(
         list[Path] | None, typer.Option(metavar="FILE.py", help="Load a plugin beside the recipe.")
     ] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Check model and manifests, and train nothing.")
+        bool,
+        typer.Option(
+            "--dry-run", help="Print the settings, check model and manifests, and train nothing."
+        ),
     ] = False,
     as_json: Json = False,
 ) -> None:
@@ -53,9 +56,8 @@ def train(
         registry().load_file(path)
     name, run = load_run(recipe)
     run = override(run, assignments or [])
-    if is_first():
-        show({"config": to_dict(run)}, "\n".join(settings(run)), as_json)
     if dry_run:
+        show({"config": to_dict(run)}, "\n".join(settings(run)), as_json)
         figures = check(run)
         show(figures, ", ".join(f"{key} {value:,}" for key, value in figures.items()), as_json)
         return

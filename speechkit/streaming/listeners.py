@@ -19,6 +19,7 @@ from speechkit.models import MarbleNet, MatchboxNet, Model, QuartzNet
 from speechkit.models.net import Name
 from speechkit.streaming.state import check_tensor, checked, remembered
 from speechkit.text import decode
+from speechkit.units import rounded_s
 
 SEGMENT_S = 0.63
 """What a clip-level MarbleNet hears at a time (arXiv:2010.13886)."""
@@ -73,7 +74,7 @@ class SpeechListener:
         """What an edge is called, and when it was."""
         kind = SpeechStart if edge.starts else SpeechEnd
         # the last frame may reach beyond the sound's end
-        at_s = min(max(0.0, edge.frame * self.frame_s - self.lag_s), decided_s)
+        at_s = min(max(0.0, rounded_s(edge.frame * self.frame_s - self.lag_s)), decided_s)
         return kind(at_s=at_s, decided_s=decided_s)
 
 
@@ -104,7 +105,7 @@ class KeywordListener:
             label = self._heard[index]
             state, heard = spotting.advance(self.rule, self.frame_s, state, label, score)
             if heard:
-                at_s = min(state.frames * self.frame_s, decided_s)
+                at_s = min(rounded_s(state.frames * self.frame_s), decided_s)
                 events.append(Keyword(self.labels[index], score, at_s, decided_s))
         return state, events
 
@@ -167,7 +168,7 @@ class TextListener:
         state = replace(self._read(state, scores[start:]), segment=segment)
         if state.said != shown:
             stable = self.decoder.stable(state.decoded).strip()
-            at_s = min(state.frames * self.frame_s, decided_s)
+            at_s = min(rounded_s(state.frames * self.frame_s), decided_s)
             events.append(Partial(state.said, stable, at_s, decided_s))
         return state, events
 
@@ -202,7 +203,7 @@ class TextListener:
 
     def _ended(self, state: Reading, shown: str, decided_s: float) -> list[Event]:
         """What is to be said of a segment at its end, `shown` being its last partial text."""
-        end_s = min(state.frames * self.frame_s, decided_s)
+        end_s = min(rounded_s(state.frames * self.frame_s), decided_s)
         text = self.decoder.finish(state.decoded).strip()
         if not text:
             return [Partial("", "", end_s, decided_s)] if shown else []

@@ -62,9 +62,8 @@ def test_there_are_six_flags_and_no_more() -> None:
 def test_a_run_trains_and_leaves_a_model(cli: Cli, recipe: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     ended = cli("train", recipe, "--out", out, "--device", "cpu", "--json")
-    first, last = (json.loads(line) for line in ended.out.splitlines())
     assert ended.code == 0
-    assert first["config"]["steps"] == 2
+    (last,) = (json.loads(line) for line in ended.out.splitlines())
     assert set(last) == {"out", "n", "accuracy"}
     assert cli("info", out / "best").code == 0
     again = cli("train", recipe, "--out", out)
