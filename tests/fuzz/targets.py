@@ -127,9 +127,9 @@ def commands(folder: Path) -> dict[str, Target]:
         return lambda path, out: command(run_speechkit, *words, IN=path, OUT=out / "made")
 
     def runtime(path: Path, out: Path) -> None:
-        for word in (("vad", "--model"), ("classify",), ("transcribe",)):
-            command(skr.cli.run, *word, "IN", models / "clip.wav", IN=path)
-        command(skr.cli.run, "listen", "IN", "--file", models / "clip.wav", IN=path)
+        for word in ("vad", "classify", "transcribe"):
+            command(skr.cli.run, word, models / "clip.wav", "--model", "IN", IN=path)
+        command(skr.cli.run, "listen", "--model", "IN", "--file", models / "clip.wav", IN=path)
 
     def info(path: Path, out: Path) -> None:
         shutil.copy(models / "letters" / WEIGHTS, out)

@@ -54,20 +54,28 @@ def parser() -> argparse.ArgumentParser:
         return command
 
     detect = verb("vad", "Find the stretches of speech in each file, in seconds.", _each(_vad))
-    detect.add_argument("--model", type=Path, required=True, help="an exported MarbleNet")
-    classify = verb("classify", "Say which label each file is.", _each(_classify))
-    classify.add_argument("model", type=Path)
-    transcribe = verb("transcribe", "Write down what is said in each file.", _each(_transcribe))
-    transcribe.add_argument("model", type=Path)
+    classify = verb("classify", "Tell which label each file has.", _each(_classify))
+    transcribe = verb("transcribe", "Write down what is spoken in each file.", _each(_transcribe))
     for command in (detect, classify, transcribe):
-        command.add_argument(
-            "audio", type=Path, nargs="+", help="sound files, - for standard input"
-        )
-    hear = verb("listen", "Hear live sound and print events as JSON lines.", _listen)
-    hear.add_argument("model", type=Path, help="a file of `speechkit export --streaming`")
-    hear.add_argument("--file", type=Path, help="hear a file instead of a microphone")
-    hear.add_argument("--device", type=int, help="the number of an input device")
+        command.add_argument("audio", nargs="+", help="sound files, - for standard input")
+        command.add_argument("--model", help="an exported model")
+    hear = verb("listen", "Print what is in live sound as JSON lines.", _listen)
+    # where the model once was
+    hear.add_argument("audio", nargs="*", help=argparse.SUPPRESS)
+    hear.add_argument("--model", help="a file of `speechkit export --streaming`")
+    hear.add_argument("--file", type=Path, help="a file instead of a microphone")
+    hear.add_argument("--microphone", type=int, help="the number of an input device")
     return top
+
+
+def _model(asked: argparse.Namespace) -> Model:
+    """The model of `--model`, or the one that comes first, as it once did, with a note."""
+    if asked.model is None and asked.audio and asked.audio[0].endswith(".onnx"):
+        asked.model = asked.audio.pop(0)
+        print(f"note: recordings come first now; type: --model {asked.model}", file=sys.stderr)
+    if asked.model is None:
+        raise RuntimeFailure("give a model that was exported: --model FILE.onnx")
+    return load(Path(asked.model))
 
 
 def _each(
@@ -76,16 +84,19 @@ def _each(
     """The command that gives an answer for each file that can be read."""
 
     def command(asked: argparse.Namespace) -> int:
-        model, code = load(asked.model), 0
-        for path in asked.audio:
+        model, code = _model(asked), 0
+        if not asked.audio:
+            raise RuntimeFailure("give recordings: AUDIO... --model FILE.onnx")
+        for path in map(Path, asked.audio):
             try:
                 row, said = answer(model, path)
             except RuntimeFailure as error:
                 complain(error)
                 code = 1
             else:
-                row = {"audio_filepath": str(path), **row}
-                print(json.dumps(row, ensure_ascii=False) if asked.json else f"{path}: {said}")
+                row = {"audio_filepath": str(path), "channel": "mix", **row}
+                lines = [f"{path}: {line}" for line in said.split("\n")]
+                print(json.dumps(row, ensure_ascii=False) if asked.json else "\n".join(lines))
         return code
 
     return command
@@ -93,7 +104,7 @@ def _each(
 
 def _vad(model: Model, path: Path) -> Answer:
     found = model.vad(path)
-    said = ", ".join(f"{start_s:.2f}-{end_s:.2f} s" for start_s, end_s in found)
+    said = "\n".join(f"{start_s:.2f}-{end_s:.2f} s" for start_s, end_s in found)
     return {"segments": _rounded(found)}, said or "no speech"
 
 
@@ -109,7 +120,9 @@ def _transcribe(model: Model, path: Path) -> Answer:
 
 
 def _listen(asked: argparse.Namespace) -> int:
-    stream = load(asked.model).stream()
+    stream = _model(asked).stream()
+    if asked.audio:
+        raise RuntimeFailure(f"{asked.audio[0]}: a file to listen to is --file AUDIO")
     heard_samples = 0
     source = _file if asked.file else _microphone
     try:
@@ -140,12 +153,12 @@ def _microphone(asked: argparse.Namespace, sample_rate: int) -> Iterator[np.ndar
             "'speechkit-runtime[mic]', or give --file"
         ) from error
     try:
-        with sounddevice.InputStream(sample_rate, device=asked.device, channels=1) as source:
+        with sounddevice.InputStream(sample_rate, device=asked.microphone, channels=1) as source:
             while True:
                 yield source.read(round(BLOCK_S * sample_rate))[0][:, 0]
     except (ValueError, sounddevice.PortAudioError) as error:
         raise RuntimeFailure(
-            f"no input device at {sample_rate} Hz: {error}; give --device or --file"
+            f"no input device at {sample_rate} Hz: {error}; give --microphone or --file"
         ) from error
 
 

@@ -129,14 +129,19 @@ def test_the_command_line_gives_the_same_rows(
     from speechkit.cli.main import run as core
 
     path = str(CLIPS[7].audio)
-    assert run(["classify", str(folder / "digits.onnx"), path]) == 0
-    assert core(["classify", "digits", path]) == 0
+    asked = ["classify", path, "--model", str(folder / "digits.onnx")]
+    assert run(asked) == 0
+    assert core(["classify", path, "--model", "digits"]) == 0
     first, second = capsys.readouterr().out.splitlines()
     assert first == second
-    assert run(["classify", str(folder / "digits.onnx"), path, "--json"]) == 0
+    assert run(["classify", str(folder / "digits.onnx"), path]) == 0
+    before = capsys.readouterr()
+    assert before.out == first + "\n"
+    assert before.err.startswith("note: recordings come first now; type: --model ")
+    assert run([*asked, "--json"]) == 0
     row = json.loads(capsys.readouterr().out)
     assert (row["audio_filepath"], row["label"]) == (path, "seven")
-    assert run(["listen", str(folder / "stream.onnx"), "--file", path]) == 0
+    assert run(["listen", "--model", str(folder / "stream.onnx"), "--file", path]) == 0
     heard = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [row["event"] for row in heard] == ["keyword", "end"]
 
@@ -144,12 +149,14 @@ def test_the_command_line_gives_the_same_rows(
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["classify", "none.onnx", "a.wav"], "no file none.onnx; write one with"),
-        (["classify", __file__, "a.wav"], "is not an ONNX file"),
-        (["classify", "digits.onnx", "none.wav"], "cannot read none.wav"),
+        (["classify", "a.wav", "--model", "none.onnx"], "no file none.onnx; write one with"),
+        (["classify", "a.wav", "--model", __file__], "is not an ONNX file"),
+        (["classify", "none.wav", "--model", "digits.onnx"], "cannot read none.wav"),
         (["vad", "a.wav", "--model", "digits.onnx"], "cannot vad; use classify"),
-        (["listen", "digits.onnx", "--file", "a.wav"], "export with --streaming"),
-        (["classify", "stream.onnx", "a.wav"], "hears a stream"),
+        (["listen", "--model", "digits.onnx", "--file", "a.wav"], "export with --streaming"),
+        (["classify", "a.wav", "--model", "stream.onnx"], "hears a stream"),
+        (["classify", "a.wav"], "give a model that was exported: --model FILE.onnx"),
+        (["listen", "a.wav", "--model", "stream.onnx"], "a file to listen to is --file AUDIO"),
     ],
 )
 def test_what_cannot_be_done_is_one_line(
