@@ -45,9 +45,9 @@ def session(request: pytest.FixtureRequest, nets: dict[str, Net]) -> Session:
         "fixed": lambda: make(replace(nets["frame"], frontend="log_mel:n_mels=16,normalize=fixed")),
         "clip": lambda: make(nets["clip"]),
         "ctc": lambda: make(nets["ctc"]),
-        "beam": lambda: make(nets["ctc"], decoder="beam:beam=4"),
+        "beam": lambda: make(nets["ctc"], decoder="beam:beam=2"),
         "hotwords": lambda: make(
-            nets["ctc"], decoder=BeamCTC(nets["ctc"].labels, beam=4, hotwords=["hi"])
+            nets["ctc"], decoder=BeamCTC(nets["ctc"].labels, beam=2, hotwords=["hi"])
         ),
         "windowed": lambda: make(nets["ctc"], window_s=0.4),
         "8 kHz": lambda: make(nets["frame"], sample_rate=8000),
@@ -141,7 +141,7 @@ def test_a_state_with_a_right_digest_must_fit_all_the_same(session: Session) -> 
 
     data, refused = plain_of(state), 0
     values = itertools.cycle([None, "x", [], 10**300, float("nan"), {"tensor": "y"}, True])
-    for path, value in zip(paths(data) * 3, values, strict=False):
+    for path, value in zip(paths(data) * 2, values, strict=False):
         one = copy.copy(session)
         try:
             one.state = sealed(state, damage(data, path, value))
@@ -149,7 +149,7 @@ def test_a_state_with_a_right_digest_must_fit_all_the_same(session: Session) -> 
             refused += 1
             # nothing has changed
             assert rest_of(one, later) == expected
-    assert refused > 20
+    assert refused > 10
 
 
 @pytest.mark.parametrize("value", [torch.nan, torch.inf])
