@@ -246,6 +246,8 @@ class _MP3Header:
 
 
 MPEG1_KBITS = (32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320)
+MP3_DELAY_SAMPLES = 576
+"""What every known encoder puts before the sound, at least."""
 MPEG2_KBITS = (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160)
 
 
@@ -285,10 +287,12 @@ def _xing_frame(like: bytes, frames: int, size_bytes: int) -> bytes:
     made = [(plain | bitrate << 12).to_bytes(4, "big") for bitrate in range(1, 15)]
     kinds = [(empty, kind) for empty in made if (kind := _MP3Header.parse(empty))]
     # the lowest bit rate whose frames have room for it
-    empty, kind = next(pair for pair in kinds if pair[1].size >= pair[1].side_bytes + 20)
+    empty, kind = next(pair for pair in kinds if pair[1].size >= pair[1].side_bytes + 56)
     counts = (3, frames, kind.size + size_bytes)
     xing = b"Xing" + b"".join(count.to_bytes(4, "big") for count in counts)
-    return (empty + bytes(kind.side_bytes) + xing).ljust(kind.size, b"\0")
+    # bytes 21 to 23 of what the encoder says are the samples that it put before and behind
+    lame = b"LAME".ljust(21, b"\0") + (MP3_DELAY_SAMPLES << 12).to_bytes(3, "big")
+    return (empty + bytes(kind.side_bytes) + xing + lame).ljust(kind.size, b"\0")
 
 
 def _mp3_frames(data: bytes) -> Iterator[tuple[int, _MP3Header]]:
