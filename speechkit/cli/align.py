@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from speechkit.cli.infer import Format, Formatted
-from speechkit.cli.models import load_model
+from speechkit.cli.models import load_model, tell_purpose
 from speechkit.cli.options import (
     AudioFiles,
     ChannelOption,
@@ -81,6 +81,7 @@ def align(
         if text_file is None
         else normalized(text_file, net.config.normalization, net.labels)
     )
+    tell_purpose(model)
     for recording, found in recordings.each(partial(align_text, net, text=words)):
         lines = (f"{w.start_s:9.3f} {w.end_s:9.3f}  {w.text}  {w.score:.2f}" for w in found.words)
         output.write(recording, FORMATS[form](found, recording), "\n".join(lines))

@@ -30,11 +30,15 @@ def test_one_answer_for_each_file(cli: Cli, models: Path, sounds: Path, name: st
     assert [line.split(": ")[0] for line in ended.out.splitlines()] == [str(p) for p in files]
 
 
-@pytest.mark.parametrize(("command", "name"), [("transcribe", "an4"), ("classify", "digits")])
+@pytest.mark.parametrize(
+    ("command", "name"),
+    [("transcribe", "an4"), ("classify", "digits"), ("vad", "vad"), ("align", "an4")],
+)
 def test_the_first_line_on_stderr_says_what_the_model_is_for(
     cli: Cli, sounds: Path, command: str, name: str
 ) -> None:
-    ended = cli(command, sounds / "low.wav", sounds / "text.wav", "--model", name, "--json")
+    text = ("--text", "five") if command == "align" else (sounds / "text.wav",)
+    ended = cli(command, sounds / "low.wav", *text, "--model", name, "--json")
     first, *_ = ended.err.splitlines()
     assert first == f"note: {name} {sk.bundled_models()[name].purpose}"
     assert first not in ended.out

@@ -108,7 +108,7 @@ def test_what_it_cannot_do_is_one_line(cli: Cli, models: Path, eager: Path, soun
     assert ended.err.startswith("error: this matchboxnet cannot detect; use sk.classify")
     ended = cli("vad", low, "--format", "xml")
     assert ended.code == 2
-    assert "'xml' is not one of 'text', 'json', 'rttm'" in ended.err
+    assert "'--format': 'xml' is not one of 'text', 'json', 'rttm'" in ended.err
 
 
 def test_a_stretch_is_a_line(cli: Cli, models: Path, tmp_path: Path) -> None:
