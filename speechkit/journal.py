@@ -87,16 +87,16 @@ def _forget_after(path: Path, step: int, judged: int) -> None:
     The file is whole at every moment.
     """
     if path.exists():
-        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-        ended = [line for line in lines if line.endswith("\n")]
         try:
+            lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+            ended = [line for line in lines if line.endswith("\n")]
             rows = {line: parse_json(line, any_number=True) for line in ended}
             kept = [
                 line
                 for line, row in rows.items()
                 if row["step"] <= (step if "loss" in row else judged)
             ]
-        except (UntrustedError, KeyError, TypeError) as error:
+        except (UnicodeDecodeError, UntrustedError, KeyError, TypeError) as error:
             raise TrainingError(
                 f"{path} is not a run's figures: {error}; move it elsewhere to go on"
             ) from error

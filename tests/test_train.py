@@ -536,6 +536,7 @@ def test_a_run_that_ends_while_it_is_judged_goes_on_bit_by_bit(run: Run, tmp_pat
     [
         ("last/training/loop.json", "[" * 100_000, r"loop\.json: it is nested deeper"),
         ("last/training/loop.json", '{"step": "no"}', r"loop\.json: step"),
+        ("metrics.jsonl", "\udcff\n", r"metrics\.jsonl is not a run's figures"),
         ("metrics.jsonl", "{}\n", r"metrics\.jsonl is not a run's figures"),
         ("metrics.jsonl", "[" * 100_000 + "\n", r"metrics\.jsonl is not a run's figures"),
         ("run.json", "{", r"run\.json: it is not JSON"),
@@ -545,7 +546,7 @@ def test_a_damaged_state_of_a_run_is_one_line(
     plain: Run, tmp_path: Path, file: str, content: str, says: str
 ) -> None:
     fit(replace(plain, steps=1), tmp_path / "out", device="cpu")
-    (tmp_path / "out" / file).write_text(content)
+    (tmp_path / "out" / file).write_text(content, errors="surrogateescape")
     with pytest.raises((TrainingError, ConfigError), match=says):
         fit(replace(plain, steps=2), tmp_path / "out", resume=True, device="cpu")
 
