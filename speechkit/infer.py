@@ -21,6 +21,7 @@ from speechkit.models import MarbleNet, Model, Output, QuartzNet
 from speechkit.models.net import Name
 from speechkit.models.profile import why_not_streamable
 from speechkit.nn import Chunk, StreamLayer
+from speechkit.streaming.gate import DETECTOR, Detector, Speech, blanked, middles_s, speech_of
 from speechkit.streaming.listeners import SEGMENT_S
 from speechkit.streaming.native import native_layer
 from speechkit.tasks import require
@@ -57,15 +58,18 @@ def transcribe(
     *,
     channel: Channel = "mix",
     raw: RawFormat | None = None,
+    vad: Detector = DETECTOR,
 ) -> Transcript:
     """What is said in a path, bytes, array or tensor; arrays need their `sample_rate` in hertz.
 
-    `decoder` names a component, or is one of `reader_of` for many recordings. Long sound is read
-    and run in pieces where the model streams.
+    `decoder` names a component, or is one of `reader_of` for many recordings. No text is read where
+    `vad`, a detector of speech, finds none; None reads all. Long sound is read and run in pieces
+    where the model streams.
     """
     model = as_model(model)
     reader = reader_of(model, decoder)
-    log_probs, duration_s = _log_probs(model, audio, sample_rate, channel, raw)
+    speech = speech_of(model, model.sample_rate, vad)
+    log_probs, duration_s = _log_probs(model, audio, sample_rate, channel, raw, speech)
     state, _ = reader.step(reader.init(), log_probs)
     return transcript_of(model, log_probs, reader.ids(state), duration_s)
 
@@ -248,11 +252,17 @@ def _log_probs(
     sample_rate: int | None,
     channel: Channel,
     raw: RawFormat | None,
+    speech: Speech | None = None,
 ) -> tuple[Tensor, float]:
-    """CTC log-probabilities `[T, V + 1]` of a whole recording, and its duration in seconds."""
+    """CTC log-probabilities `[T, V + 1]` of a whole recording, blank where there is no `speech`,
+    and its duration in seconds."""
     sound = _sound(model, audio, sample_rate, channel, raw)
-    parts = [part.float().cpu() for part in _parts(model, sound)]
-    return torch.cat(parts), sound.samples / model.sample_rate
+    blocks = speech.listening(sound) if speech else sound
+    log_probs = torch.cat([part.float().cpu() for part in _parts(model, blocks)])
+    if speech:
+        at_s = middles_s(torch.arange(len(log_probs)), model.frame_s)
+        log_probs = blanked(log_probs, speech.at(0, at_s))
+    return log_probs, sound.samples / model.sample_rate
 
 
 def _sound(

@@ -93,6 +93,14 @@ class Rule:
     after: int
     longest: int
 
+    @property
+    def late(self) -> int:
+        """How many frames must follow one until it is known to be in a stretch or not, where none
+        is too long."""
+        # at a gap's end a run may have begun that will be too short to count
+        run = max(0, self.shortest - 2)
+        return max(self.before + self.shortest - 1, self.gap - self.after - 1 + run)
+
 
 @dataclass(frozen=True)
 class Listening:

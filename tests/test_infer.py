@@ -147,7 +147,7 @@ def test_a_transcript_has_words_and_characters_with_times(
 ) -> None:
     model = build(nets["ctc"])
     fake_letters(model, HI_LO, monkeypatch)
-    found = transcribe(model, audio(8000), RATE)
+    found = transcribe(model, audio(8000), RATE, vad=None)
     assert (found.text, found.duration_s) == ("hi lo", 0.5)
     spans = [(w.text, round(w.start_s, 6), round(w.end_s, 6)) for w in found.words]
     assert spans == [("hi", 0.1, 0.34), ("lo", 0.34, 0.44)]
@@ -162,19 +162,19 @@ def test_scores_are_calibrated_by_the_model(
     model = build(replace(nets["ctc"], confidence=[0.0, 0.0]))
     assert model.config.confidence == (0.0, 0.0)
     fake_letters(model, HI_LO, monkeypatch)
-    assert [w.score for w in transcribe(model, audio(8000), RATE).words] == [0.5, 0.5]
+    assert [w.score for w in transcribe(model, audio(8000), RATE, vad=None).words] == [0.5, 0.5]
 
 
 def test_times_end_with_the_sound(nets: dict[str, Net], monkeypatch: pytest.MonkeyPatch) -> None:
     model = build(nets["ctc"])
     fake_letters(model, HI_LO[:17], monkeypatch)
-    assert transcribe(model, audio(5201), RATE).words[-1].end_s == 5201 / RATE
+    assert transcribe(model, audio(5201), RATE, vad=None).words[-1].end_s == 5201 / RATE
 
 
 def test_a_decoder_is_named(nets: dict[str, Net]) -> None:
     model = build(nets["ctc"]).eval()
-    whole = transcribe(model, audio(8000), RATE)
-    assert transcribe(model, audio(8000), RATE, decoder="greedy") == whole
+    whole = transcribe(model, audio(8000), RATE, vad=None)
+    assert transcribe(model, audio(8000), RATE, decoder="greedy", vad=None) == whole
     with pytest.raises(ComponentError, match=r"no decoder named 'gredy'. Did you mean 'greedy'"):
         transcribe(model, audio(8000), RATE, decoder="gredy")
     made = reader_of(model, "beam:beam=4")
@@ -200,11 +200,11 @@ def test_a_long_file_is_transcribed_in_pieces_as_whole(
     model = build(nets["ctc"]).eval()
     path = tmp_path / "long.wav"
     soundfile.write(path, audio(3 * rate + 77).numpy(), rate)
-    whole = transcribe(model, path)
+    whole = transcribe(model, path, vad=None)
     assert whole.text
     monkeypatch.setattr(infer, "LONG_S", 0.7)
     monkeypatch.delattr(infer, "_scores")
-    pieces = transcribe(model, path)
+    pieces = transcribe(model, path, vad=None)
     assert pieces.text == whole.text
     assert pieces.duration_s == pytest.approx(3 + 77 / rate, abs=1e-4)
     for one, other in zip(pieces.words, whole.words, strict=True):

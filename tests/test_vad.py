@@ -79,6 +79,16 @@ def test_edges_alternate_and_are_decided_after_they_happen(
     assert [edge.frame for edge in edges] == sorted(edge.frame for edge in edges)
 
 
+@given(probabilities, rules)
+def test_a_frame_is_known_to_be_speech_or_not_so_many_frames_later(
+    values: list[float], post: PostProcessing
+) -> None:
+    rule, state = post.rule(FRAME_S), Listening()
+    for now, p in enumerate(values):
+        state, edges = advance(rule, state, p)
+        assert all(now - rule.late <= edge.frame for edge in edges)
+
+
 def test_a_start_is_said_once_the_stretch_has_lasted() -> None:
     rule, state = PostProcessing(min_speech_ms=30).rule(FRAME_S), Listening()
     said = []

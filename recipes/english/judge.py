@@ -89,7 +89,7 @@ def times(model: Model, manifest: Path, teacher: Path) -> Iterator[tuple[str, ..
     ready, aligner = sk.prepare(model), sk.prepare(sk.load(teacher))
     off_ms: dict[str, list[float]] = {"begin": [], "end": []}
     for utterance in read_manifest(manifest):
-        read = sk.transcribe(ready, utterance.audio)
+        read = sk.transcribe(ready, utterance.audio, vad=None)
         known = align_text(aligner, utterance.audio, utterance.text or "")
         ours, theirs = iter(read.words), iter(known.words)
         for step in metrics.alignment(known.text, read.text):

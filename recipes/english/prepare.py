@@ -65,7 +65,7 @@ def taught(folder: Path, teacher: Path) -> Iterator[Utterance]:
     for path in sounds(folder):
         speaker = path.stem.split("-")[0]
         if speaker not in DEV_SPEAKERS:
-            yield utterance(path, sk.transcribe(model, path).text, speaker)
+            yield utterance(path, sk.transcribe(model, path, vad=None).text, speaker)
 
 
 def sounds(folder: Path) -> list[Path]:

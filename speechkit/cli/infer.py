@@ -16,6 +16,7 @@ from speechkit.cli.options import (
     Json,
     Lm,
     ModelOption,
+    NoVad,
     OutFolder,
     Rate,
     Raw,
@@ -86,6 +87,7 @@ def transcribe(
     decoder: DecoderOption = "greedy",
     lm: Lm = None,
     hotwords: HotwordsOption = None,
+    no_vad: NoVad = False,
     form: Formatted = Format.text,
     out: OutFolder = None,
     device: Device = "cpu",
@@ -97,6 +99,7 @@ def transcribe(
     """
     from speechkit.infer import reader_of
     from speechkit.infer import transcribe as answer
+    from speechkit.streaming.gate import DETECTOR
     from speechkit.transcript import FORMATS
 
     audio, model = in_order("transcribe", audio, model, "an4")
@@ -110,6 +113,7 @@ def transcribe(
     net = load_model(model, device)
     reader = reader_of(net, spec)
     tell_purpose(model)
-    for recording, found in recordings.each(partial(answer, net, decoder=reader)):
+    vad = None if no_vad else DETECTOR
+    for recording, found in recordings.each(partial(answer, net, decoder=reader, vad=vad)):
         shown = f"{recordings.label(recording)}: {found.text}"
         output.write(recording, FORMATS[form](found, recording), shown)

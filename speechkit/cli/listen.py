@@ -33,6 +33,7 @@ from speechkit.cli.options import (
     MinSilence,
     MinSpeech,
     ModelOption,
+    NoVad,
     Offset,
     Onset,
     Pad,
@@ -85,6 +86,7 @@ def listen(
     decoder: DecoderOption = "greedy",
     lm: Lm = None,
     hotwords: HotwordsOption = None,
+    no_vad: NoVad = False,
     window_s: Annotated[
         float | None, typer.Option(metavar="S", help="Approximate: runs the last S seconds again.")
     ] = None,
@@ -96,6 +98,7 @@ def listen(
     Example: speechkit listen --model digits --microphone 2
     """
     from speechkit.streaming import stream
+    from speechkit.streaming.gate import DETECTOR
     from speechkit.streaming.sources import FileSource, Microphone
 
     for argument in context.args:
@@ -123,6 +126,7 @@ def listen(
         net,
         source.sample_rate,
         decoder=None if reader == Spec("greedy") else reader,
+        vad=None if no_vad else DETECTOR,
         window_s=window_s,
     )
     tell_purpose(model)

@@ -86,6 +86,7 @@ ModelName = Annotated[
         autocompletion=complete_model,
     ),
 ]
+NoVad = Annotated[bool, typer.Option("--no-vad", help="Text from all of the sound, speech or not.")]
 ModelOption = Annotated[
     str,
     typer.Option(

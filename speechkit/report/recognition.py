@@ -190,7 +190,7 @@ def _streamed(
             offset_s=utterance.offset_s,
             duration_s=utterance.duration_s,
         )
-        session = stream(model, decoder=reader)
+        session = stream(model, decoder=reader, vad=None)
         events: list[Event] = []
         for part in audio.split(round(FED_S * model.sample_rate)):
             events += session.feed(part)

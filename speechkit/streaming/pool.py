@@ -38,8 +38,8 @@ class SessionPool:
     """Up to `capacity` sessions of a model on its device, which come and go as they like.
 
     `precision` "bfloat16" halves what a session takes, `bytes_each`. A session waits with at most
-    `room_s` seconds of sound. Text is read by `decoder`, as in `sk.stream`. A pool belongs to one
-    thread; the model may be shared.
+    `room_s` seconds of sound. Text is read by `decoder`, as in `sk.stream`, but with no vad in
+    front. A pool belongs to one thread; the model may be shared.
     """
 
     def __init__(

@@ -19,6 +19,7 @@ from speechkit.models.profile import why_not_streamable
 from speechkit.nn import Serial, StreamLayer
 from speechkit.streaming.base import Session
 from speechkit.streaming.engine import NativeEngine, Samples, Scored, TorchEngine
+from speechkit.streaming.gate import DETECTOR, Detector, gate_of
 from speechkit.streaming.hearing import hearing
 from speechkit.streaming.listeners import Listener, clip_window_s, listener_of
 from speechkit.streaming.native import NativeLayer, native_layer
@@ -38,6 +39,7 @@ PLACE = {
     "started": list,
     "listening": list,
     "kept": object,
+    "gate": object,
 }
 """What a state holds beside the engine's tensors."""
 
@@ -48,6 +50,7 @@ def stream(
     max_latency_s: float = 5.0,
     *,
     decoder: Decoder | Name | None = None,
+    vad: Detector = DETECTOR,
     window_s: float | None = None,
     right_s: float | None = None,
     hop_s: float | None = None,
@@ -61,7 +64,8 @@ def stream(
     approximate instead, for models that cannot stream: every `hop_s` it runs the last `window_s`
     seconds anew and keeps all but `right_s` seconds at their end (a quarter of the window each).
     Text is read by `decoder`, a component's name or one that was made for the model's labels, which
-    sessions may share; greedily if None. ConfigError for a decoder where the model gives no text.
+    sessions may share; greedily if None. No text is read where `vad`, a detector of speech, finds
+    none; None reads all. ConfigError for a decoder or a vad where the model gives no text.
 
     With `pre_roll_ms` a `SpeechStart` brings the samples from so long before it to its decision,
     and with `keep_segments` a `SpeechEnd` those of its segment, the pre-roll included, or the last
@@ -69,16 +73,16 @@ def stream(
     """
     model, kept = as_model(model), (pre_roll_ms, keep_segments)
     if window_s is not None:
-        return WindowedStream(model, sample_rate, window_s, right_s, hop_s, decoder, *kept)
-    return Stream(model, sample_rate, max_latency_s, decoder, *kept)
+        return WindowedStream(model, sample_rate, window_s, right_s, hop_s, decoder, vad, *kept)
+    return Stream(model, sample_rate, max_latency_s, decoder, vad, *kept)
 
 
 class StreamBatch(Resumable):
     """`size` sessions in step: they share the model and each step of it, and nothing else.
 
-    `latency_s` is how much sound must follow the beginning of a frame before its score is out.
-    `scores` are those of the latest frame, `[size, n]`, for a meter. A batch belongs to one thread;
-    the model and the `decoder` may be shared.
+    `latency_s` is how much sound must follow the beginning of a frame before its score is out, and
+    known to be of speech. `scores` are those of the latest frame, `[size, n]`, for a meter. A batch
+    belongs to one thread; the model, the `decoder` and the `vad` may be shared.
     """
 
     def __init__(
@@ -88,18 +92,22 @@ class StreamBatch(Resumable):
         sample_rate: int | None = None,
         max_latency_s: float = 5.0,
         decoder: Decoder | Name | None = None,
+        vad: Detector = DETECTOR,
     ) -> None:
         if size < 1:
             raise StreamError(f"a batch of {size} sessions; give at least 1")
         model = as_model(model)
-        self._made_with = model, size, sample_rate, max_latency_s, decoder
+        self._made_with = model, size, sample_rate, max_latency_s, decoder, vad
         self.model = model
         self.size = size
         self.sample_rate = model.sample_rate if sample_rate is None else sample_rate
         self._layer: StreamLayer = session_layer(model, self.sample_rate)
         strides = block_strides(model, self._layer, self.sample_rate)
         self.block_samples = strides * self._layer.stride
-        self.latency_s = (self._layer.delay + strides * self._layer.rate) * model.frame_s
+        lead_s = self._layer.delay * model.frame_s
+        self._gate = gate_of(model, self.sample_rate, vad, size, lead_s)
+        held = self._gate.held if self._gate else 0
+        self.latency_s: float = lead_s + (strides * self._layer.rate + held) * model.frame_s
         if self.latency_s > max_latency_s:
             raise StreamError(
                 f"this {model.config.kind} answers {self.latency_s:.2f} s late, more than "
@@ -127,14 +135,20 @@ class StreamBatch(Resumable):
         """The events of each session after its next samples, `[size, N]`, N the same for all."""
         if self._finished:
             raise StreamError("this stream is finished; make a new one")
-        return self._heard(self._engine.feed(samples), self.block_samples)
+        scored = self._engine.feed(samples)
+        if self._gate:
+            scored = self._gate.feed(samples, scored)
+        return self._heard(scored, self.block_samples)
 
     def finish(self) -> list[list[Event]]:
         """The events that were still to come; the batch then takes no more samples."""
         if self._finished:
             raise StreamError("this stream is finished; make a new one")
         self._consumed += self._engine.filled
-        events = self._heard(self._engine.flush(), 0)
+        scored = self._engine.flush()
+        if self._gate:
+            scored = self._gate.finish(scored)
+        events = self._heard(scored, 0)
         self._finished = True
         for row, found in enumerate(events):
             found += self._hearing.finish(row, self._time_s(row))
@@ -142,11 +156,14 @@ class StreamBatch(Resumable):
 
     def reset(self, row: int) -> None:
         """Starts a new session in a row, between blocks (after a multiple of `block_samples`)."""
-        if self._engine.filled:
+        batches = [self, self._gate.speech.batch] if self._gate else [self]
+        if filled := max(batch._engine.filled for batch in batches):
             raise StreamError(
-                f"{self._engine.filled} samples of a block are waiting; reset a row after a "
-                f"multiple of {self.block_samples} samples"
+                f"{filled} samples of a block are waiting; reset a row after a multiple of "
+                f"{math.lcm(*(batch.block_samples for batch in batches))} samples"
             )
+        if self._gate:
+            self._gate.reset(row)
         self._engine.reset(row)
         self._started[row] = self._consumed
         self._hearing.reset(row)
@@ -170,7 +187,7 @@ class StreamBatch(Resumable):
     def state(self) -> dict[str, Tensor]:
         """Everything the next event depends on, as named tensors for safetensors.
 
-        Assign it to a batch of the same model, size and sample rate to go on from there.
+        Assign it to a batch of the same model, size, sample rate and vad to go on from there.
         """
         return self.packed({}, None)
 
@@ -189,15 +206,16 @@ class StreamBatch(Resumable):
                 "started": self._started,
                 "listening": self._hearing.states,
                 "kept": kept,
+                "gate": self._gate and self._gate.state,
             },
-            {**settings_of(self.model, self.sample_rate), **settings},
+            {**self._settings, **settings},
         )
 
     def go_on(
         self, stored: dict[str, Tensor], settings: dict[str, Any], kept_of: Callable[[Any], T]
     ) -> T:
         """Goes on from what `packed` gave; what `kept_of`, which may refuse it, makes of `kept`."""
-        own = {**settings_of(self.model, self.sample_rate), **settings}
+        own = {**self._settings, **settings}
         tensors, plain = unpack(stored, self._engine.tensors(), own)
         values = checked(plain, PLACE)
         filled, consumed = values["filled"], values["consumed"]
@@ -209,10 +227,17 @@ class StreamBatch(Resumable):
             raise StreamError(f"the state is damaged: it counts wrongly; {AGAIN}")
         # first what may refuse
         kept = kept_of(values["kept"])
+        if self._gate:
+            self._gate.state = values["gate"]
         self._hearing.states = listening
         self._engine.restore(tensors, filled)
         self._consumed, self._finished, self._started = consumed, values["finished"], started
         return kept
+
+    @property
+    def _settings(self) -> dict[str, Any]:
+        detector = self._gate.detector if self._gate else None
+        return settings_of(self.model, self.sample_rate, detector)
 
     def _heard(self, scored: Scored | None, samples_each: int) -> list[list[Event]]:
         """The events of blocks of scores, each of which took so many samples."""
@@ -236,8 +261,9 @@ class StreamBatch(Resumable):
 class Stream(Session):
     """One session; `feed` any number of samples at a time, then `finish`.
 
-    `latency_s` is how much sound must follow the beginning of a frame before its score is out.
-    A stream belongs to one thread; the model and the `decoder` may be shared.
+    `latency_s` is how much sound must follow the beginning of a frame before its score is out, and
+    known to be of speech. A stream belongs to one thread; the model, the `decoder` and the `vad`
+    may be shared.
     """
 
     approximate = False
@@ -248,14 +274,16 @@ class Stream(Session):
         sample_rate: int | None = None,
         max_latency_s: float = 5.0,
         decoder: Decoder | Name | None = None,
+        vad: Detector = DETECTOR,
         pre_roll_ms: float | None = None,
         keep_segments: bool = False,
     ) -> None:
-        self._made_with = model, sample_rate, max_latency_s, decoder, pre_roll_ms, keep_segments
-        self._batch = StreamBatch(model, 1, sample_rate, max_latency_s, decoder)
+        kept = pre_roll_ms, keep_segments
+        self._made_with = model, sample_rate, max_latency_s, decoder, vad, *kept
+        self._batch = StreamBatch(model, 1, sample_rate, max_latency_s, decoder, vad)
         self.model, self.sample_rate = model, self._batch.sample_rate
         self.latency_s = self._batch.latency_s
-        self._keep_sound(self._batch.listener, pre_roll_ms, keep_segments)
+        self._keep_sound(self._batch.listener, *kept)
 
     @property
     def backend(self) -> str:

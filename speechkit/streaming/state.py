@@ -69,9 +69,10 @@ def _resumed(kind: Any, made_with: tuple[Any, ...], state: dict[str, Tensor]) ->
     return session
 
 
-def settings_of(model: Model, sample_rate: int) -> dict[str, Any]:
+def settings_of(model: Model, sample_rate: int, vad: Model | None) -> dict[str, Any]:
     """What a session must have in common with the one whose state it takes."""
-    return {"model": _fingerprint(model), "sample_rate": sample_rate}
+    detector = None if vad is None else _fingerprint(vad)
+    return {"model": _fingerprint(model), "sample_rate": sample_rate, "vad": detector}
 
 
 _known: weakref.WeakKeyDictionary[Model, tuple[Any, str]] = weakref.WeakKeyDictionary()

@@ -1,6 +1,7 @@
 """The approximate stream for models that read whole utterances: a window run again and again."""
 
 from dataclasses import asdict
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,6 +16,8 @@ from speechkit.models import Model
 from speechkit.models.net import Name
 from speechkit.samples import Samples, as_samples
 from speechkit.streaming.base import Session
+from speechkit.streaming.engine import Scored
+from speechkit.streaming.gate import DETECTOR, Detector, gate_of
 from speechkit.streaming.listeners import clip_window_s, listener_of
 from speechkit.streaming.state import AGAIN, checked, pack, settings_of, unpack
 from speechkit.units import Seconds, to_samples
@@ -26,6 +29,7 @@ PLACE = {
     "finished": bool,
     "listening": dict,
     "kept": object,
+    "gate": object,
 }
 """What a state holds beside the window."""
 
@@ -39,11 +43,12 @@ class WindowedStream(Session):
     """An approximate session: every `hop_s` the last `window_s` seconds are run anew.
 
     Each run gives the frames that follow those already given and end `right_s` before the window's
-    end, so `latency_s` is hop_s + right_s; each is a quarter of the window unless given, and for a
-    clip classifier an eighth and nothing. Normalisation is that of the window, and scores are not
-    those of the whole recording: judge it by its word error rate. A clip classifier gives one row
-    of scores for each window. `scores` are those of the latest frame given, for a meter. A stream
-    belongs to one thread; the model and the `decoder` may be shared.
+    end, so `latency_s` is hop_s + right_s, or more where the `vad` decides later; each is a quarter
+    of the window unless given, and for a clip classifier an eighth and nothing. Normalisation is
+    that of the window, and scores are not those of the whole recording: judge it by its word error
+    rate. A clip classifier gives one row of scores for each window. `scores` are those of the
+    latest frame given, for a meter. A stream belongs to one thread; the model, the `decoder` and
+    the `vad` may be shared.
     """
 
     approximate = True
@@ -56,11 +61,12 @@ class WindowedStream(Session):
         right_s: float | None = None,
         hop_s: float | None = None,
         decoder: Decoder | Name | None = None,
+        vad: Detector = DETECTOR,
         pre_roll_ms: float | None = None,
         keep_segments: bool = False,
     ) -> None:
         kept = pre_roll_ms, keep_segments
-        self._made_with = model, sample_rate, window_s, right_s, hop_s, decoder, *kept
+        self._made_with = model, sample_rate, window_s, right_s, hop_s, decoder, vad, *kept
         if right_s is None:
             right_s = 0 if model.per_clip else window_s / 4
         if hop_s is None:
@@ -78,7 +84,9 @@ class WindowedStream(Session):
         self.window_s, self.right_s, self.hop_s = (
             round(seconds / model.frame_s) * model.frame_s for seconds in (window_s, right_s, hop_s)
         )
-        self.latency_s = self.hop_s + self.right_s
+        self._gate = gate_of(model, self.sample_rate, vad, 1, self.right_s)
+        held = self._gate.held if self._gate else 0
+        self.latency_s = self.hop_s + self.right_s + held * model.frame_s
         self._frame_s = self.hop_s if model.per_clip else model.frame_s
         self._listener = listener_of(model, decoder, self._frame_s)
         self._hop = to_samples(Seconds(self.hop_s), self.sample_rate)
@@ -103,8 +111,12 @@ class WindowedStream(Session):
         while len(x):
             part, x = np.split(x, [self._hop - self._consumed % self._hop])
             self._keep(part)
-            if self._consumed % self._hop == 0:
-                events += self._listen(self._consumed / self.sample_rate - self.right_s)
+            due = self._consumed % self._hop == 0
+            until_s = self._consumed / self.sample_rate - self.right_s
+            scored = self._run(until_s) if due else None
+            if self._gate:
+                scored = self._gate.feed([part], scored)
+            events += self._heard(scored)
         return events
 
     def _finish(self) -> list[Event]:
@@ -112,9 +124,11 @@ class WindowedStream(Session):
         end_s = self._consumed / self.sample_rate
         # a clip classifier has answered already where the sound ends with a hop
         answered = self.model.per_clip and self._consumed % self._hop == 0
-        events = self._listen(end_s) if end_s >= self.model.frame_s and not answered else []
+        scored = self._run(end_s) if end_s >= self.model.frame_s and not answered else None
+        if self._gate:
+            scored = self._gate.finish(scored)
         self._finished = True
-        return events + self._listener.finish(self._listening, end_s)
+        return self._heard(scored) + self._listener.finish(self._listening, end_s)
 
     @property
     def state(self) -> dict[str, Tensor]:
@@ -131,25 +145,32 @@ class WindowedStream(Session):
                 "finished": self._finished,
                 "listening": asdict(self._listening),
                 "kept": self._kept_state(),
+                "gate": self._gate and self._gate.state,
             },
-            {**settings_of(self.model, self.sample_rate), **self._settings},
+            self._own_settings,
         )
 
     @state.setter
     def state(self, stored: dict[str, Tensor]) -> None:
         like = {"window": torch.from_numpy(self._window)}
-        own = {**settings_of(self.model, self.sample_rate), **self._settings}
-        tensors, plain = unpack(stored, like, own)
+        tensors, plain = unpack(stored, like, self._own_settings)
         values = checked(plain, PLACE)
         if not 0 <= values["held"] <= min(len(self._window), values["consumed"]):
             raise StreamError(f"the state is damaged: it counts wrongly; {AGAIN}")
         # first what may refuse
         kept = self._kept_of(values["kept"])
+        if self._gate:
+            self._gate.state = values["gate"]
         self._listening = self._listener.restore(values["listening"])
         self._window = tensors["window"].numpy()
         self._held, self._consumed = values["held"], values["consumed"]
         self._given_frames, self._finished = values["given_frames"], values["finished"]
         self._go_on(kept)
+
+    @property
+    def _own_settings(self) -> dict[str, Any]:
+        detector = self._gate.detector if self._gate else None
+        return {**settings_of(self.model, self.sample_rate, detector), **self._settings}
 
     def _check_open(self) -> None:
         if self._finished:
@@ -163,19 +184,25 @@ class WindowedStream(Session):
         self._window[self._held - len(part) : self._held] = part
         self._consumed += len(part)
 
-    def _listen(self, until_s: float) -> list[Event]:
-        """The events of the frames not yet given that end by `until_s`."""
+    def _run(self, until_s: float) -> Scored:
+        """The scores of the frames not yet given that end by `until_s`, as one block."""
         scores = self._scores()
         start = round((self._consumed - self._held) / self.sample_rate / self._frame_s)
         if not self.model.per_clip:
             until = round(until_s / self._frame_s)
             scores = scores[max(0, self._given_frames - start) : max(0, until - start)]
         self._given_frames += len(scores)
+        return Scored(scores[None, None], torch.ones(1, 1, len(scores), dtype=torch.bool))
+
+    def _heard(self, scored: Scored | None) -> list[Event]:
+        """The events of a block of scores."""
+        if scored is None:
+            return []
+        scores = scored.scores[scored.valid]
         if len(scores):
             self.scores = scores[-1]
-        self._listening, events = self._listener.step(
-            self._listening, scores, self._consumed / self.sample_rate
-        )
+        decided_s = self._consumed / self.sample_rate
+        self._listening, events = self._listener.step(self._listening, scores, decided_s)
         return events
 
     @torch.inference_mode()

@@ -144,7 +144,8 @@ def test_events_are_those_of_a_stream() -> None:
     torch.manual_seed(0)
     words = sk.QuartzNet(labels=tuple(" hilo"), blocks=BLOCKS, frontend=FRONTEND, lookahead=1)
     for model in (sk.load("vad"), sk.build(words).eval().double()):
-        stream = sk.stream(model)
+        # a pool has no gate
+        stream = sk.stream(model, vad=None)
         wanted = stream.feed(x) + stream.finish()
         pool, chance = SessionPool(model, 3), np.random.default_rng(0)
         sessions, found = [pool.join() for _ in range(3)], {1: [], 2: [], 3: []}

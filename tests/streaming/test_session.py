@@ -82,7 +82,7 @@ def offline_scores(model: Model, x: Tensor, window_s: float | None = None) -> Te
 def test_scores_are_the_offline_ones(net: Net, recorded: None) -> None:
     model = sk.build(net).eval()
     x = sound(9_000)
-    got = torch.stack(fed(sk.stream(model), x, [1, 700, 701, 5000]))
+    got = torch.stack(fed(sk.stream(model, vad=None), x, [1, 700, 701, 5000]))
     window_s = model.config.spotting.window_s if net.kind == "matchboxnet" else None
     assert_close(net.kind, offline_scores(model, x, window_s), got, 1e-4)
 
@@ -297,7 +297,7 @@ def test_a_finished_stream_takes_no_more(nets: dict[str, Net]) -> None:
 
 def test_a_state_of_another_model_is_refused(nets: dict[str, Net]) -> None:
     one, other = (sk.stream(sk.build(nets[kind]).eval()) for kind in ("frame", "ctc"))
-    with pytest.raises(StreamError, match="of another model; restore it into a stream"):
+    with pytest.raises(StreamError, match="of another model and vad; restore it into a stream"):
         one.state = other.state
 
 

@@ -48,7 +48,7 @@ def sound(seconds: float) -> Tensor:
 
 def test_frames_come_from_the_middle_of_their_window(nets: dict[str, Net], recorded: None) -> None:
     model = sk.build(replace(nets["ctc"], frontend="log_mel:n_mels=16")).eval()
-    stream = sk.stream(model, window_s=2, right_s=0.5, hop_s=0.5)
+    stream = sk.stream(model, window_s=2, right_s=0.5, hop_s=0.5, vad=None)
     assert stream.approximate
     assert stream.latency_s == 1.0
     x = sound(3.3)
@@ -78,7 +78,7 @@ def test_every_chunking_gives_the_same(
     model = sk.build(nets["ctc"]).eval()
     x, found = sound(0.75), []
     for edges in ([], sorted(cuts)):
-        stream = sk.stream(model, window_s=0.4, right_s=0.1, hop_s=0.1)
+        stream = sk.stream(model, window_s=0.4, right_s=0.1, hop_s=0.1, vad=None)
         events = [e for part in np.split(x.numpy(), edges) for e in stream.feed(part)]
         found.append(torch.stack([row for row, _ in events + stream.finish()]))
     assert torch.equal(*found)
@@ -87,7 +87,7 @@ def test_every_chunking_gives_the_same(
 def test_a_short_recording_is_read_whole(nets: dict[str, Net], recorded: None) -> None:
     model = sk.build(nets["ctc"]).eval()
     x = sound(0.5)
-    stream = sk.stream(model, window_s=8)
+    stream = sk.stream(model, window_s=8, vad=None)
     rows = stream.feed(x) + stream.finish()
     with torch.inference_mode():
         assert torch.equal(torch.stack([row for row, _ in rows]), model(x[None]).scores[0])

@@ -1,0 +1,218 @@
+"""A speech detector in front of a recogniser: where it finds no speech, no label is read."""
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from speechkit.checkpoint import ModelSource, as_model
+from speechkit.errors import ConfigError
+from speechkit.events import Event, SpeechEnd, SpeechStart
+from speechkit.models import MarbleNet, Model
+from speechkit.models.profile import why_not_streamable
+from speechkit.samples import Samples
+from speechkit.streaming.engine import Scored
+from speechkit.streaming.state import check_tensor, checked
+from speechkit.tasks import require
+
+Detector = ModelSource | None
+"""A model that detects speech frame by frame, its folder or its name; None for none."""
+DETECTOR = "vad"
+"""The bundled model that stands in front of recognition unless another is given."""
+PAD_MS = 100
+"""How far beyond the detector's stretches text is read (docs/transcribing.md)."""
+NEVER = -1000.0
+"""The log-probability of a label outside speech: its exponential is 0, and it is a number."""
+
+
+def speech_of(model: Model, sample_rate: int, vad: Detector, size: int = 1) -> "Speech | None":
+    """Where `size` sessions in front of a recogniser have speech; None without a detector.
+
+    Raises ConfigError for a detector where the model gives no text, and for one that cannot be.
+    """
+    if model.config.task != "ctc":
+        if vad not in (None, DETECTOR):
+            raise ConfigError(f"a vad is for recognition; leave it out for a {model.config.kind}")
+        return None
+    if vad is None:
+        return None
+    if vad == DETECTOR:
+        return Speech(_bundled(), sample_rate, size)
+    return Speech(_widened(as_model(vad)), sample_rate, size)
+
+
+def gate_of(
+    model: Model, sample_rate: int, vad: Detector, size: int, lead_s: float
+) -> "Gate | None":
+    """The gate before what reads the scores of `size` sessions; None where all is read."""
+    speech = speech_of(model, sample_rate, vad, size)
+    if speech is None:
+        return None
+    return Gate(speech, size, len(model.labels) + 1, model.frame_s, lead_s)
+
+
+@cache
+def _bundled() -> Model:
+    return _widened(as_model(DETECTOR))
+
+
+def _widened(detector: Model) -> Model:
+    """The detector with stretches that are `PAD_MS` longer each way and never split."""
+    require(detector, "frame")
+    if reason := why_not_streamable(detector):
+        raise ConfigError(f"vad: {reason}; give a detector that streams, or None for none")
+    assert isinstance(detector.config, MarbleNet)
+    post = detector.config.postprocess
+    pads_ms = post.pad_onset_ms + PAD_MS, post.pad_offset_ms + PAD_MS
+    return detector.with_(
+        postprocess=replace(
+            post, pad_onset_ms=pads_ms[0], pad_offset_ms=pads_ms[1], max_speech_s=None
+        )
+    )
+
+
+class Speech:
+    """Where there is speech in the sound of `size` sessions; known `late_s` seconds afterwards."""
+
+    def __init__(self, detector: Model, sample_rate: int, size: int) -> None:
+        # a recogniser's batch has one of these, which has a detector's batch
+        from speechkit.streaming.session import StreamBatch
+
+        assert isinstance(detector.config, MarbleNet)
+        self.batch = StreamBatch(detector, size, sample_rate, math.inf)
+        rule = detector.config.postprocess.rule(detector.frame_s)
+        self.late_s = self.batch.latency_s + rule.late * detector.frame_s
+        # of each session: a start, its end, the next start, …
+        self._edges: list[list[float]] = [[] for _ in range(size)]
+
+    def feed(self, samples: Samples | Sequence[Samples]) -> None:
+        """Takes the next samples `[size, N]`."""
+        self._remember(self.batch.feed(samples))
+
+    def listening(self, blocks: Iterable[Tensor]) -> Iterator[Tensor]:
+        """The blocks `[N]` of a recording, each of which is taken on its way."""
+        for block in blocks:
+            self.feed([block])
+            yield block
+        self.finish()
+
+    def finish(self) -> None:
+        """Everything is known from here on."""
+        self._remember(self.batch.finish())
+
+    def reset(self, row: int) -> None:
+        """Starts a session anew."""
+        self.batch.reset(row)
+        self._edges[row] = []
+
+    def at(self, row: int, times_s: Tensor) -> Tensor:
+        """Whether a session's times `[T]` lie in speech, `[T]`. They are in order, and later calls
+        have later ones."""
+        edges = self._edges[row]
+        before = torch.searchsorted(torch.tensor(edges, dtype=times_s.dtype), times_s, right=True)
+        # pairs that are past
+        del edges[: before[-1:].sum() // 2 * 2]
+        return before % 2 == 1
+
+    @property
+    def state(self) -> dict[str, Any]:
+        """All that is remembered, as plain data and tensors."""
+        return {"batch": self.batch.state, "edges": self._edges}
+
+    @state.setter
+    def state(self, stored: dict[str, Any]) -> None:
+        values = checked(stored, {"batch": dict, "edges": list})
+        self.batch.state = values["batch"]
+        self._edges = values["edges"]
+
+    def _remember(self, events: Iterable[Iterable[Event]]) -> None:
+        for edges, found in zip(self._edges, events, strict=True):
+            edges += [e.at_s for e in found if isinstance(e, SpeechStart | SpeechEnd)]
+
+
+class Gate:
+    """Lets through the scores of `size` sessions, log-probabilities `[T, V + 1]` of CTC, with the
+    blank certain outside speech.
+
+    `held` frames wait until it is known of them. A frame's scores come `lead_s` seconds after its
+    middle, or later.
+    """
+
+    def __init__(
+        self, speech: Speech, size: int, classes: int, frame_s: float, lead_s: float
+    ) -> None:
+        self.speech, self.detector, self._frame_s = speech, speech.batch.model, frame_s
+        self.held = max(0, math.ceil(round((speech.late_s - lead_s) / frame_s, 6)))
+        self._scores = torch.zeros(size, self.held, classes)
+        self._valid = torch.zeros(size, self.held, dtype=torch.bool)
+        self._passed = [0] * size
+
+    def feed(self, samples: Samples | Sequence[Samples], scored: Scored | None) -> Scored | None:
+        """As many frames as `scored` holds, which the latest samples `[size, N]` have completed."""
+        self.speech.feed(samples)
+        if scored is None:
+            return None
+        scores, valid = self._with_held(scored)
+        count = scores.shape[1] - self.held
+        self._scores, self._valid = scores[:, count:].clone(), valid[:, count:].clone()
+        passed = self._blanked(scores[:, :count], valid[:, :count])
+        return Scored(passed.view_as(scored.scores), valid[:, :count].view_as(scored.valid))
+
+    def finish(self, scored: Scored | None) -> Scored:
+        """All frames that are left, in one block: those held and the last, `scored`."""
+        self.speech.finish()
+        scores, valid = self._with_held(scored) if scored else (self._scores, self._valid)
+        return Scored(self._blanked(scores, valid)[:, None], valid[:, None])
+
+    def reset(self, row: int) -> None:
+        """Starts a session anew."""
+        self.speech.reset(row)
+        self._valid[row] = False
+        self._passed[row] = 0
+
+    @property
+    def state(self) -> dict[str, Any]:
+        """All that is remembered, as plain data and tensors."""
+        held = {"scores": self._scores, "valid": self._valid}
+        return {"speech": self.speech.state, "passed": self._passed, **held}
+
+    @state.setter
+    def state(self, stored: dict[str, Any]) -> None:
+        kinds = {"speech": dict, "passed": list, "scores": Tensor, "valid": Tensor}
+        values = checked(stored, kinds)
+        for name, like in (("scores", self._scores), ("valid", self._valid)):
+            check_tensor(name, values[name], like)
+        self.speech.state = values["speech"]
+        self._passed, self._scores, self._valid = (
+            values[name] for name in ("passed", "scores", "valid")
+        )
+
+    def _with_held(self, scored: Scored) -> tuple[Tensor, Tensor]:
+        """The frames held and then those in blocks, `[size, T, V + 1]`, and their validity."""
+        scores, valid = scored.scores.flatten(1, 2).float(), scored.valid.flatten(1, 2)
+        return torch.cat([self._scores, scores], 1), torch.cat([self._valid, valid], 1)
+
+    def _blanked(self, scores: Tensor, valid: Tensor) -> Tensor:
+        """The scores of the next frames, `[size, T, V + 1]`, valid or not."""
+        rows = []
+        for row, (own, counts) in enumerate(zip(scores, valid, strict=True)):
+            frames = self._passed[row] + counts.cumsum(0) - 1
+            self._passed[row] += int(counts.sum())
+            rows.append(blanked(own, self.speech.at(row, middles_s(frames, self._frame_s))))
+        return torch.stack(rows)
+
+
+def middles_s(frames: Tensor, frame_s: float) -> Tensor:
+    """When the middle of each frame is, in seconds: edges lie between frames, not on them."""
+    return (frames.double() + 0.5) * frame_s
+
+
+def blanked(log_probs: Tensor, speech: Tensor) -> Tensor:
+    """Log-probabilities `[T, V + 1]` with the blank certain where there is no `speech [T]`."""
+    never = log_probs.new_full(log_probs.shape[1:], NEVER)
+    never[-1] = 0
+    return torch.where(speech[:, None], log_probs, never)
