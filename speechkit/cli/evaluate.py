@@ -21,7 +21,7 @@ def evaluate(
     lm: Lm = None,
     hotwords: HotwordsOption = None,
     streaming: Annotated[
-        bool, typer.Option("--streaming", help="Hear each recording as a session does.")
+        bool, typer.Option("--streaming", help="Feed each recording as a session is fed.")
     ] = False,
     report: Annotated[
         Path | None, typer.Option(metavar="HTML", help="Write a page with tables and plots.")

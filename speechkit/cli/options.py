@@ -95,7 +95,7 @@ ModelOption = Annotated[
 ]
 AudioFiles = Annotated[
     list[Path],
-    typer.Argument(metavar="AUDIO...", help="Files, folders of them, or - for standard input."),
+    typer.Argument(metavar="AUDIO", help="Files, folders of them, or - for standard input."),
 ]
 ChannelOption = Annotated[
     str,
