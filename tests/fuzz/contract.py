@@ -43,7 +43,7 @@ def check(run: Run, data: bytes, suffix: str, folder: Path) -> None:
     path = folder / f"input{suffix}"
     path.write_bytes(data)
     before, started = peak_bytes(), time.process_time()
-    with bounded(), watched(out) as written:
+    with bounded(), watched(out) as written, unraised() as ignored:
         try:
             run(path, out)
         except (SpeechkitError, RuntimeFailure) as error:
@@ -57,6 +57,8 @@ def check(run: Run, data: bytes, suffix: str, folder: Path) -> None:
         raise Fault(f"it took {seconds:.1f} s of processor time")
     if grown > MOST_BYTES:
         raise Fault(f"it took {grown / 1e6:.0f} MB")
+    if ignored:
+        raise Fault(f"it prints a traceback: {ignored[0]}")
     if written:
         raise Fault(f"it changed {written[0]}, outside its output")
 
@@ -90,6 +92,18 @@ def bounded() -> Iterator[None]:
     finally:
         signal.alarm(0)
         signal.signal(signal.SIGALRM, before)
+
+
+@contextmanager
+def unraised() -> Iterator[list[str]]:
+    """The exceptions in the block that nobody can catch, such as those in calls from C."""
+    found: list[str] = []
+    before = sys.unraisablehook
+    sys.unraisablehook = lambda caught: found.append(f"{caught.err_msg}: {caught.exc_value!r}")
+    try:
+        yield found
+    finally:
+        sys.unraisablehook = before
 
 
 _allowed: list[Path] = []

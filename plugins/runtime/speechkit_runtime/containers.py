@@ -9,7 +9,7 @@ header (MP3).
 import functools
 import io
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import BinaryIO
 
 from speechkit_runtime.limits import MAX_MP3_BYTES
@@ -78,7 +78,9 @@ def contents(stream: BinaryIO) -> Contents:
     else:
         found = Contents((stream,))
     stream.seek(0)
-    return found
+    # libsndfile seeks to before the beginning of damaged files, which only `Corrected` endures
+    parts = (_corrected(part, b"", 0, size) if part is stream else part for part in found.parts)
+    return replace(found, parts=tuple(parts))
 
 
 # WAV
@@ -161,8 +163,10 @@ def _flac_frame(head: bytes, block: int) -> tuple[int, int] | None:
     if code in (6, 7):
         samples = int.from_bytes(head[at : at + code - 5], "big") + 1
         at += code - 5
+    elif code < 6:
+        samples = {0: 0, 1: 192}.get(code, 144 << code)
     else:
-        samples = {0: 0, 1: 192}.get(code, 576 << code - 2 if code < 6 else 256 << code - 8)
+        samples = 1 << code
     at += {12: 1, 13: 2, 14: 2}.get(head[2] & 15, 0)
     if not samples or at >= len(head) or _crc8(head[:at]) != head[at]:
         return None
