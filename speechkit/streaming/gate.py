@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 
 from speechkit.checkpoint import ModelSource, as_model
-from speechkit.errors import ConfigError
+from speechkit.errors import ConfigError, StreamError
 from speechkit.events import Event, SpeechEnd, SpeechStart
 from speechkit.models import MarbleNet, Model
 from speechkit.models.profile import why_not_streamable
 from speechkit.samples import Samples
 from speechkit.streaming.engine import Scored
-from speechkit.streaming.state import check_tensor, checked
+from speechkit.streaming.state import AGAIN, check_tensor, checked
 from speechkit.tasks import require
 
 Detector = ModelSource | None
@@ -126,8 +126,14 @@ class Speech:
     @state.setter
     def state(self, stored: dict[str, Any]) -> None:
         values = checked(stored, {"batch": dict, "edges": list})
-        self.batch.state = values["batch"]
-        self._edges = values["edges"]
+        edges = values["edges"]
+        fit = len(edges) == self.batch.size and all(
+            isinstance(row, list) and all(isinstance(at, float) and at >= 0 for at in row)
+            for row in edges
+        )
+        if not fit:
+            raise StreamError(f"the state is damaged: its edges are no times; {AGAIN}")
+        self.batch.state, self._edges = values["batch"], edges
 
     def _remember(self, events: Iterable[Iterable[Event]]) -> None:
         for edges, found in zip(self._edges, events, strict=True):
@@ -184,12 +190,13 @@ class Gate:
     def state(self, stored: dict[str, Any]) -> None:
         kinds = {"speech": dict, "passed": list, "scores": Tensor, "valid": Tensor}
         values = checked(stored, kinds)
+        passed = values["passed"]
+        if len(passed) != len(self._passed) or not all(type(n) is int and n >= 0 for n in passed):
+            raise StreamError(f"the state is damaged: it counts wrongly; {AGAIN}")
         for name, like in (("scores", self._scores), ("valid", self._valid)):
             check_tensor(name, values[name], like)
         self.speech.state = values["speech"]
-        self._passed, self._scores, self._valid = (
-            values[name] for name in ("passed", "scores", "valid")
-        )
+        self._passed, self._scores, self._valid = passed, values["scores"], values["valid"]
 
     def _with_held(self, scored: Scored) -> tuple[Tensor, Tensor]:
         """The frames held and then those in blocks, `[size, T, V + 1]`, and their validity."""

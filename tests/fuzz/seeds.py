@@ -19,6 +19,7 @@ from speechkit.component import Spec
 from speechkit.data import Utterance, read_audio, write_manifest
 from speechkit.data.shards import write_shards
 from speechkit.export import export
+from speechkit.streaming.session import Stream
 
 NEMO = runpy.run_path(str(Path(__file__).parents[1] / "io" / "conftest.py"))
 """What makes archives in the tests of their reader."""
@@ -174,11 +175,17 @@ def shards(folder: Path) -> list[bytes]:
 def states(folder: Path) -> list[bytes]:
     """The states of sessions in the middle of the recording, for each net."""
     made = []
-    for name in NETS:
-        session = sk.stream(sk.load(models(folder) / name))
+    for session in sessions(folder):
         session.feed(sound())
         made.append(safetensors.torch.save(session.state))
     return made
+
+
+def sessions(folder: Path) -> list[Stream]:
+    """A new session of each net; the one that reads text has the one that finds speech in front."""
+    nets = {name: sk.load(models(folder) / name) for name in NETS}
+    gates = {"letters": {"vad": nets["speech"]}}
+    return [sk.stream(net, **gates.get(name, {})) for name, net in nets.items()]
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """What is fuzzed: every reader of files from outside, and the commands that people give them to."""
 
 import contextlib
+import copy
 import io
 import json
 import re
@@ -27,7 +28,8 @@ from speechkit.data.shards import read_shards
 from speechkit.decode.ngram import read_arpa
 from speechkit.errors import SpeechkitError
 from speechkit.io import read_model
-from speechkit.streaming.state import DIGEST_BYTES, SESSION, seal, settings_of
+from speechkit.streaming.session import Stream
+from speechkit.streaming.state import DIGEST_BYTES, SESSION, seal
 
 from . import seeds
 from .contract import Fault, Run, check_line
@@ -48,7 +50,7 @@ def readers(folder: Path) -> dict[str, Target]:
     files = seeds.exported()
     about = [_about(onnx.load_from_string(data)).value for data in files]
     described = [f"{index}{text}".encode() for index, text in enumerate(about)]
-    nets = [sk.load(models / name) for name in seeds.NETS]
+    sessions = seeds.sessions(folder)
 
     def audio(path: Path, out: Path) -> None:
         audio_duration_s(path)
@@ -90,11 +92,11 @@ def readers(folder: Path) -> dict[str, Target]:
         except (SafetensorError, KeyError):
             # the caller reads the file, with safetensors
             return
-        for net in nets:
+        for fresh in sessions:
             # as it is, and as one who knows the form would write it
-            for given in (tensors, _sealed_anew(net, tensors)):
+            for given in (tensors, _sealed_anew(fresh, tensors)):
                 try:
-                    _goes_on(net, given)
+                    _goes_on(copy.copy(fresh), given)
                 except SpeechkitError as error:
                     check_line(str(error))
 
@@ -216,17 +218,18 @@ def _answers(model: "skr.Model") -> None:
     stream.finish()
 
 
-def _goes_on(net: sk.Model, state: dict[str, torch.Tensor]) -> None:
-    """A session that takes a state, or refuses it."""
-    session = sk.stream(net)
+def _goes_on(session: Stream, state: dict[str, torch.Tensor]) -> None:
+    """A session takes a state, or refuses it."""
     session.state = state
     session.feed(seeds.sound())
     session.finish()
 
 
-def _sealed_anew(net: sk.Model, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """A state with the digest and the settings that it should have."""
+def _sealed_anew(session: Stream, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """A state with the digest and the settings that a session's should have."""
     rest = {name: tensor for name, tensor in state.items() if name != SESSION}
     given = bytes(state[SESSION].flatten().view(torch.uint8).tolist()) if SESSION in state else b""
-    own = json.dumps(settings_of(net, net.sample_rate)).encode()
-    return seal(rest, re.sub(rb'(?<="settings": ){[^}]*}', own, given[DIGEST_BYTES:]))
+    settings = re.compile(rb'(?<="settings": ){[^}]*}')
+    own = settings.search(bytes(session.state[SESSION].tolist()))
+    assert own is not None
+    return seal(rest, settings.sub(lambda _: own[0], given[DIGEST_BYTES:]))
