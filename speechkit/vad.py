@@ -16,7 +16,8 @@ from speechkit.units import rounded_s
 UNBOUNDED = 1 << 62
 """More frames than any stretch has."""
 LEVELS = 1000
-"""Probabilities are compared for the least in thousandths, in which float32 and float64 agree."""
+"""Probabilities are compared for the least in thousandths, in which float32 and float64 agree; the
+last one holds 1, which float32 makes of what is nearly so."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,7 +143,7 @@ def advance(rule: Rule, state: Listening, probability: float) -> tuple[Listening
     # the second half of a piece lies behind what was heard when the piece before it was split, so
     # that one frame is enough to remember
     if speaking and 2 * (now - edge) >= rule.longest:
-        here = int(probability * LEVELS)
+        here = min(int(probability * LEVELS), LEVELS - 1)
         if pause < 0 or here <= level:
             pause, level = now, here
     edges: list[Edge] = []

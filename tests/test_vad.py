@@ -115,6 +115,12 @@ def test_a_long_stretch_is_split_at_the_least_probable_pause() -> None:
     assert found == [(0, pytest.approx(0.7)), (pytest.approx(0.7), 1.0)]
 
 
+def test_a_split_does_not_depend_on_how_near_certainty_is_rounded() -> None:
+    values = torch.tensor([0.9995] * 30 + [1 - 1e-9] * 40, dtype=torch.float64)
+    post = PostProcessing(max_speech_s=0.5)
+    assert segments(values, FRAME_S, post) == segments(values.float(), FRAME_S, post)
+
+
 @given(probabilities, rules, st.sampled_from([0.2, 0.25, 0.4]))
 def test_no_stretch_is_longer_than_the_maximum(
     values: list[float], post: PostProcessing, longest_s: float

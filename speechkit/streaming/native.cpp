@@ -535,7 +535,7 @@ extern "C" int64_t speech_edges(const double* thresholds, const int64_t* lengths
         began = -1;
       }
       if (speaking && 2 * (now - edge) >= longest) {
-        const int64_t here = int64_t(probability * double(levels));
+        const int64_t here = std::min(int64_t(probability * double(levels)), levels - 1);
         if (pause < 0 || here <= level) pause = now, level = here;
       }
       if (began >= 0 && now + 1 - began >= shortest) {

@@ -70,7 +70,7 @@ class Speech:
                     self.ended = now
                 self.began = -1
             if self.speaking and 2 * (now - self.edge) >= self.longest:
-                here = int(probability * LEVELS)
+                here = min(int(probability * LEVELS), LEVELS - 1)
                 if self.pause < 0 or here <= self.level:
                     self.pause, self.level = now, here
             if self.began >= 0 and now + 1 - self.began >= self.shortest:
