@@ -302,11 +302,10 @@ class _Recording:
         if ended:
             promised_s, reached_s = self.frames / self.sample_rate, reached / self.sample_rate
             return f"is cut short: it promises {promised_s:g} s and ends at {reached_s:g} s"
-        if reached == self.frames and (
-            self.promise or any(_is_cut_short(file, self.stream) for file in self.files)
-        ):
-            return f"is cut short: {self.promise or 'its end is missing'}"
-        return ""
+        if reached < self.frames:
+            return ""
+        cut = any(_is_cut_short(file, self.stream) for file in self.files)
+        return self.promise or ("is cut short: its end is missing" if cut else "")
 
 
 def _alike(x: np.ndarray, pieces: list[np.ndarray]) -> np.ndarray:

@@ -296,6 +296,33 @@ def test_all_parts_of_a_chained_ogg_are_read(name: str, tmp_path: Path) -> None:
     assert torch.equal(torch.cat(list(read_blocks(path, block_s=0.3))), expected)
 
 
+def test_joined_mp3s_are_read_as_each_of_them(tmp_path: Path) -> None:
+    first, second = (stored(tone(hertz, seconds=1.5), format="MP3") for hertz in (440, 880))
+    path = tmp_path / "joined.mp3"
+    path.write_bytes(first + second)
+    expected = torch.cat([read_audio(first), read_audio(second)])
+    torch.testing.assert_close(read_audio(path), expected, atol=1e-6, rtol=0)
+    assert audio_duration_s(path) == 3
+    # the second file is cut short within its first frames
+    path.write_bytes(first + second[:400])
+    with pytest.warns(AudioWarning, match=r"joined.mp3 .*header promises .*; copy the file again"):
+        assert abs(len(read_audio(path)) - 24000) < 2000
+
+
+def test_a_header_that_promises_too_little_does_not_make_a_file_cut_short() -> None:
+    data = stored(tone(), format="FLAC")
+    with pytest.warns(AudioWarning, match="bytes holds 16000 samples, and its header promises 99;"):
+        assert len(read_audio(promising(data, 99))) == 16000
+
+
+def test_an_rf64_from_a_pipe_has_no_length_and_is_read_whole() -> None:
+    data = bytearray(stored(tone(), format="RF64"))
+    sizes = data.find(b"ds64") + 8
+    data[sizes : sizes + 24] = bytes(24)
+    assert data[data.find(b"data") + 4 :][:4] == b"\xff" * 4
+    assert torch.equal(read_audio(bytes(data)), read_audio(stored(tone(), format="WAV")))
+
+
 def test_promises_take_no_memory() -> None:
     with pytest.raises(AudioError, match="cannot hold the 68719476735 samples"):
         read_audio(promising(stored(tone(), format="FLAC"), 2**36 - 1)[:110])

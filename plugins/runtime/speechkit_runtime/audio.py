@@ -49,7 +49,7 @@ def read_audio(path: str | os.PathLike[str], sample_rate: int) -> np.ndarray:
         reason = " ".join(str(error).split()).rstrip(".")
         raise RuntimeFailure(f"cannot read {path}: {reason}; give a sound file") from error
     if found.fault:
-        warnings.warn(f"{path} is cut short: {found.fault}; copy it again", stacklevel=2)
+        warnings.warn(f"{path} {found.fault}; copy it again", stacklevel=2)
     mono = np.concatenate(blocks) if blocks else np.zeros(0, np.float32)
     if not len(mono):
         raise RuntimeFailure(f"{path} holds no sound; give at least one sample")

@@ -54,7 +54,8 @@ class Corrected(io.RawIOBase):
 class Contents:
     """A recording's parts, each a stream that libsndfile reads whole, and what was wrong with it.
 
-    `fault` is empty where the header was right or promised no length.
+    `fault` says what, after the file's name; it is empty where the header was right or promised no
+    length.
     """
 
     parts: tuple[BinaryIO, ...]
@@ -88,15 +89,21 @@ def contents(stream: BinaryIO) -> Contents:
 
 def _wav(stream: BinaryIO, size: int) -> Contents:
     """A data chunk of no bytes that is not the file's end reaches to the end of the file."""
-    at = 12
+    at, large = 12, 0
     while at + 8 <= size:
         stream.seek(at)
         name, length = stream.read(4), int.from_bytes(stream.read(4), "little")
-        if name == b"data":
-            if length or at + 8 == size:
-                break
+        if name == b"ds64":
+            # the sizes of an RF64, of which the second is the data's
+            large = at + 16
+        elif name == b"data":
             stream.seek(0)
             head = bytearray(stream.read(at + 8))
+            if large and length == 0xFFFFFFFF and not any(head[large : large + 8]):
+                head[large : large + 8] = (size - at - 8).to_bytes(8, "little")
+                return Contents((_corrected(stream, bytes(head), at + 8, size),))
+            if length or at + 8 == size:
+                break
             head[4:8] = min(size - 8, 0xFFFFFFFF).to_bytes(4, "little")
             head[at + 4 :] = min(size - at - 8, 0xFFFFFFFF).to_bytes(4, "little")
             return Contents((_corrected(stream, bytes(head), at + 8, size),))
@@ -124,7 +131,7 @@ def _flac(stream: BinaryIO, size: int) -> Contents:
     head[21:26] = (first << 36 | samples).to_bytes(5, "big")
     # the checksum of all samples is no longer that of these: zero says that it is not known
     head[26:42] = bytes(16)
-    fault = f"it holds {samples} samples, and its header promises {promised}" if promised else ""
+    fault = _differing(samples, promised, "samples") if promised else ""
     return Contents((_corrected(stream, bytes(head), 42, end),), fault)
 
 
@@ -256,7 +263,8 @@ MPEG2_KBITS = (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160)
 
 
 def _mp3(stream: BinaryIO, size: int) -> Contents:
-    """A Xing header that counts all frames is put in front of files without one that does."""
+    """A Xing header that counts all frames is put in front of files without one that does; each of
+    files that were joined is a part."""
     if size > MAX_MP3_BYTES:
         return Contents((stream,))
     stream.seek(0)
@@ -264,25 +272,47 @@ def _mp3(stream: BinaryIO, size: int) -> Contents:
     frames = list(_mp3_frames(data))
     if not frames:
         return Contents((stream,))
-    at, header = frames[0]
-    info = data[at + 4 + header.side_bytes : at + header.size]
-    tagged = info[:4] in (b"Xing", b"Info") and len(info) >= 16 and info[7] & 1
-    counted, promised = len(frames) - bool(tagged), int.from_bytes(info[8:12], "big")
-    if tagged and promised == counted:
+    # a file of less than two frames after its header cannot be decoded
+    starts = [0, *(i for i in range(1, len(frames) - 2) if _xing(data, *frames[i]))]
+    ends = [*starts[1:], len(frames)]
+    found = [_mp3_part(data, frames[a:b]) for a, b in zip(starts, ends, strict=True)]
+    if len(found) == 1 and not found[0].head:
         return Contents((stream,))
-    last, final = frames[-1]
-    start, end = at + header.size if tagged else at, last + final.size
-    if not tagged:
-        head = _xing_frame(data[at : at + 4], counted, end - start)
-        return Contents((_corrected(stream, head, start, end),))
+    parts = [_corrected(stream, part.head, part.start, part.end) for part in found]
+    return Contents(tuple(parts), next((part.fault for part in found if part.fault), ""))
+
+
+def _xing(data: bytes, at: int, header: _MP3Header) -> bytes:
+    """The header in a file's first frame that counts its other frames, if it is one."""
+    info = data[at + 4 + header.side_bytes : at + header.size]
+    return info if info[:4] in (b"Xing", b"Info") and len(info) >= 16 and info[7] & 1 else b""
+
+
+@dataclass(frozen=True)
+class _MP3Part:
+    """One file of those that were joined: where it is, and a head in place of its first bytes."""
+
+    start: int
+    end: int
+    head: bytes = b""
+    fault: str = ""
+
+
+def _mp3_part(data: bytes, frames: list[tuple[int, _MP3Header]]) -> _MP3Part:
+    (at, header), (last, final) = frames[0], frames[-1]
+    info, end = _xing(data, at, header), last + final.size
+    if not info:
+        return _MP3Part(at, end, _xing_frame(data[at : at + 4], len(frames), end - at))
+    counted, promised = len(frames) - 1, int.from_bytes(info[8:12], "big")
+    if promised == counted:
+        return _MP3Part(at, end)
     # what else it says, such as the encoder's padding, still holds
-    place = at + 12 + header.side_bytes
+    start, place = at + header.size, at + 12 + header.side_bytes
     head = data[at:place] + counted.to_bytes(4, "big") + data[place + 4 : start]
     if info[7] & 2:
         size_bytes = header.size + end - start
         head = head[: place - at + 4] + size_bytes.to_bytes(4, "big") + head[place - at + 8 :]
-    fault = f"it holds {counted} frames, and its header promises {promised}"
-    return Contents((_corrected(stream, head, start, end),), fault)
+    return _MP3Part(start, end, head, _differing(counted, promised, "frames"))
 
 
 def _xing_frame(like: bytes, frames: int, size_bytes: int) -> bytes:
@@ -322,6 +352,12 @@ def _followed(data: bytes, at: int, header: _MP3Header) -> bool:
     after = at + header.size
     following = _MP3Header.parse(data[after : after + 4])
     return after == len(data) or (following is not None and following.kind == header.kind)
+
+
+def _differing(held: int, promised: int, what: str) -> str:
+    """The fault of a header that promises more, or less, than there is."""
+    words = f"holds {held} {what}, and its header promises {promised}"
+    return f"is cut short: it {words}" if held < promised else words
 
 
 def _corrected(stream: BinaryIO, head: bytes, start: int, end: int) -> BinaryIO:
