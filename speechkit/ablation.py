@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from speechkit.checkpoint import load
-from speechkit.config import from_dict, override, write_json
+from speechkit.config import check_processes, from_dict, override, write_json
 from speechkit.data import read_manifest
 from speechkit.errors import ConfigError
 from speechkit.evaluation import outputs
@@ -98,6 +98,7 @@ def ablate(
     """
     if seeds < 1 or jobs < 1 or not grid:
         raise ConfigError(f"{len(grid)} axes, {seeds} seeds, {jobs} jobs; give at least 1 of each")
+    check_processes("jobs", jobs)
     cells = [dict(zip(grid, values, strict=True)) for values in product(*grid.values())]
     tasks = [
         (override(run, [*map("=".join, cell.items()), f"seed={seed}"]), folder(out, cell, seed))

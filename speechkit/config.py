@@ -1,6 +1,7 @@
 """Config dataclasses to plain data and back, validated at this edge only."""
 
 import json
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import fields, is_dataclass
 from pathlib import Path
@@ -10,7 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from speechkit.component import Spec, did_you_mean
 from speechkit.errors import ConfigError
-from speechkit.limits import MAX_TIME_S, MAX_WIDTH
+from speechkit.limits import MAX_PROCESSES_PER_CPU, MAX_TIME_S, MAX_WIDTH
 from speechkit.untrusted import UntrustedError, check_plain, parse_json
 
 T = TypeVar("T")
@@ -33,6 +34,11 @@ def check_range(name: str, value: float, low: float, high: float) -> None:
     """Raises ConfigError unless low <= value <= high."""
     if not low <= value <= high:
         raise ConfigError(f"{name}={value:g}: give a number from {low:g} to {high:g}")
+
+
+def check_processes(name: str, count: int, least: int = 1) -> None:
+    """Raises ConfigError for more processes than this machine can be expected to bear."""
+    check_range(name, count, least, MAX_PROCESSES_PER_CPU * (os.cpu_count() or 1))
 
 
 def check_component(kind: str, spec: Spec) -> None:

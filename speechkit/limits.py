@@ -62,6 +62,8 @@ MAX_HOTWORD_CHARACTERS = 200
 """Characters of one phrase among hotwords."""
 MAX_PROCESSES = 1_024
 """Processes of a run on a machine, machines, or workers of a loader."""
+MAX_PROCESSES_PER_CPU = 8
+"""Processes of a run, of a loader or of an ablation for each processor of the machine."""
 
 MAX_KEPT_S = 600.0
 """Seconds before the start of speech, or of one segment, whose samples a session keeps."""

@@ -17,7 +17,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from speechkit.checkpoint import AnyNet, save
 from speechkit.component import Spec
-from speechkit.config import Config, check_component, check_range
+from speechkit.config import Config, check_component, check_processes, check_range
 from speechkit.data import (
     Batch,
     Utterance,
@@ -165,6 +165,7 @@ def fit(run: Run, out: Path | str, resume: bool = False, device: str = "auto") -
     `out/run.json` is the resolved run and `out/metrics.jsonl` its figures. Interrupted runs go on
     with `resume`, bit by bit as if they had not been (same machine, thread and process count).
     """
+    check_processes("devices", run.devices)
     fabric = launch(device, run.precision, run.strategy, run.devices, run.nodes)
     out = Path(out)
     with one_line_failures(fabric), open_folder(out, resume, fabric) as started:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from speechkit.checkpoint import AnyNet
 from speechkit.component import Spec
-from speechkit.config import Config, from_dict, override, to_dict, write_json
+from speechkit.config import Config, check_processes, from_dict, override, to_dict, write_json
 from speechkit.decode.endpoint import Endpointing
 from speechkit.decode.fusion import Search
 from speechkit.errors import ConfigError, SpeechkitError
@@ -275,3 +275,10 @@ def test_json_is_written_for_people(tmp_path: Path) -> None:
     assert '"label": "ünï"' in text
     assert text.endswith("}\n")
     assert json.loads(text) == {"label": "ünï", "n": [1]}
+
+
+@pytest.mark.parametrize("name", ["devices", "data.workers"])
+def test_more_processes_than_the_machine_bears_are_refused(name: str) -> None:
+    with pytest.raises(ConfigError, match=rf"{name}=1000: give a number from 1 to \d+"):
+        check_processes(name, 1000)
+    check_processes(name, 2)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from speechkit.config import check_processes
 from speechkit.data.audio import read_audio
 from speechkit.data.augment import Augmentation, apply, utterance_generator
 from speechkit.data.batch import Batch, Item, collate
@@ -89,6 +90,7 @@ def batches(
 
     `workers` processes read ahead; 0 reads in this one. Raises what a worker raised, as it was.
     """
+    check_processes("workers", workers, 0)
     loader = DataLoader(
         _Plan(dataset, plan[start:]),
         batch_size=None,
