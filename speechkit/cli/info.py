@@ -11,6 +11,9 @@ from speechkit.cli.output import pairs, show
 if TYPE_CHECKING:
     from speechkit.card import ModelCard
 
+RULES = ("postprocess", "spotting", "endpointing")
+"""The parts of a config that decide, and that options such as --onset change."""
+
 
 def info(
     model: ModelName,
@@ -33,6 +36,9 @@ def info(
         "sample_rate": net.sample_rate,
         "size_bytes": sum((folder / name).stat().st_size for name in (CONFIG, WEIGHTS)),
         **asdict(profile(net)),
+        "rules": {
+            name: asdict(getattr(net.config, name)) for name in RULES if hasattr(net.config, name)
+        },
         "nonfinite": nonfinite(net.state_dict()),
         "card": card and asdict(card),
     }
@@ -85,6 +91,14 @@ def _in_words(row: dict[str, Any]) -> dict[str, str]:
         "latency": seconds("latency_s", "does not stream"),
         "streamable": "yes" if row["streamable"] else f"no: {row['why_not_streamable']}",
     }
+    for name, rules in row["rules"].items():
+        words[name] = "\n".join(f"{rule} {_value(value)}" for rule, value in rules.items())
     if row["nonfinite"]:
         words["NaN or infinity in"] = "\n".join(row["nonfinite"])
     return words
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, list | tuple):
+        return ", ".join(map(str, value)) or "none"
+    return "none" if value is None else f"{value:g}" if isinstance(value, float) else str(value)

@@ -14,7 +14,7 @@ from .conftest import Cli
 KEYS = {
     *("kind", "task", "labels", "sample_rate", "frame_s", "size_bytes"),
     *("parameters", "macs_per_s", "latency_s", "lookahead_s", "receptive_field_s"),
-    *("streamable", "why_not_streamable", "card", "nonfinite"),
+    *("streamable", "why_not_streamable", "card", "nonfinite", "rules"),
 }
 
 
@@ -39,6 +39,16 @@ def test_a_bundled_model_shows_its_card(cli: Cli) -> None:
     said = cli("info", "an4").out
     for text in ("American English", "WER, greedy: 0.087", "It knows the hundred words"):
         assert text in said
+
+
+@pytest.mark.parametrize(
+    ("model", "rule"),
+    [("vad", "onset 0.7"), ("digits", "hold_ms "), ("an4", "silence_after_s ")],
+)
+def test_the_thresholds_that_options_change_are_told(cli: Cli, model: str, rule: str) -> None:
+    assert rule in cli("info", model).out
+    (rules,) = json.loads(cli("info", model, "--json").out)["rules"].values()
+    assert rule.split()[0] in rules
 
 
 def test_models_lists_what_is_bundled(cli: Cli) -> None:
