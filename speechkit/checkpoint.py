@@ -235,7 +235,10 @@ def _check_plugins(folder: Path, stored: dict[str, Any], config: Net) -> None:
 
 def _missing(plugin: str, origin: dict[str, str]) -> str:
     if "file" in origin:
-        return f"{plugin!r}, a Python file that is not loaded; give --plugin {plugin}.py"
+        return (
+            f"{plugin!r}, a Python file that is not loaded; give --plugin {plugin}.py to a verb "
+            f"that has it, or install it with an entry point {plugin!r} (docs/plugins.md)"
+        )
     version = f" {origin['version']}" if "version" in origin else ""
     of = f" of {origin['distribution']}" if "distribution" in origin else ""
     return f"{plugin!r}{version}{of}, which is not installed; {how_to_get(plugin)}"

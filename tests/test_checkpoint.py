@@ -238,7 +238,8 @@ def test_plugins_are_stored_with_their_versions_and_asked_for(
         ),
         (
             {"lab": {"file": "lab.py"}},
-            "'lab', a Python file that is not loaded; give --plugin lab.py",
+            "'lab', a Python file that is not loaded; give --plugin lab.py to a verb that has it, "
+            "or install it with an entry point 'lab' (docs/plugins.md)",
         ),
     ],
 )
