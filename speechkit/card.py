@@ -8,6 +8,7 @@ from typing import Any
 
 from speechkit.config import from_dict, to_dict
 from speechkit.errors import CheckpointError, ConfigError
+from speechkit.limits import MAX_CARD_BYTES
 from speechkit.untrusted import UntrustedError, read_json
 
 CARD = "card.json"
@@ -55,7 +56,7 @@ def read_card(folder: Path) -> ModelCard | None:
     if not path.is_file():
         return None
     try:
-        card: ModelCard = from_dict(ModelCard, read_json(path), str(path))
+        card: ModelCard = from_dict(ModelCard, read_json(path, most=MAX_CARD_BYTES), str(path))
     except (UntrustedError, ConfigError) as error:
         raise CheckpointError(f"{path} is not a model card: {error}") from error
     # another character could move a terminal's cursor, or end the one line of `purpose`

@@ -168,7 +168,12 @@ def _commit(part: Path, own: Iterable[str]) -> None:
     """Puts the files of a part into its folder, and those that are `own` away; all or none."""
     folder = part.parent
     names = _files(part / NEW)
-    aside = [folder / name for name in dict.fromkeys([*map(Path, own), *names])]
+    for name in names:
+        if not _within(folder, name):
+            raise FileExistsError(errno.EEXIST, "it is a link; move it away", folder / name.parent)
+    aside = [
+        folder / name for name in dict.fromkeys([*map(Path, own), *names]) if _within(folder, name)
+    ]
     moves = [
         *((path, part / OLD / path.relative_to(folder)) for path in aside if _is_file(path)),
         (part / NEW, part / PLACING),
@@ -190,11 +195,19 @@ def _commit(part: Path, own: Iterable[str]) -> None:
 
 
 def _settle(part: Path) -> None:
-    """Removes a part, after a commit that was cut off: on to its end, or back before `placing`."""
+    """Removes a part, after a commit that was cut off: on to its end, or back before `placing`.
+
+    A part may have come with a folder from elsewhere: one with links on the way stays as it is.
+    """
     source = part / (PLACING if (part / PLACING).is_dir() else OLD)
+    names = _files(source)
+    if not all(
+        _within(part, source.relative_to(part) / n) and _within(part.parent, n) for n in names
+    ):
+        return
     # what cannot be moved stays for another time
     with suppress(OSError):
-        for name in _files(source):
+        for name in names:
             _move(source / name, part.parent / name)
         # first, for without `placing` these would be moved back
         if (part / OLD).is_dir():
@@ -210,6 +223,11 @@ def _move(source: Path, to: Path) -> None:
 def _files(folder: Path) -> list[Path]:
     """The files in a folder and below, relative to it."""
     return [path.relative_to(folder) for path in folder.rglob("*") if _is_file(path)]
+
+
+def _within(folder: Path, name: Path) -> bool:
+    """Whether no folder on the way from a folder to a name in it is a link, to anywhere else."""
+    return not any((folder / parent).is_symlink() for parent in [*name.parents][:-1])
 
 
 def _is_file(path: Path) -> bool:

@@ -8,6 +8,8 @@ LOWEST_RATE, HIGHEST_RATE = 4_000, 384_000
 """Sample rates in hertz that recordings may have."""
 MAX_CHANNELS = 32
 """Channels of a recording."""
+MAX_CHAINED = 2_048
+"""Channels of all recordings that are joined in one file, together."""
 MAX_FRAMES_AT_ONCE = 2**24
 """Samples of each channel that are decoded at a time."""
 MAX_FRAMES_PER_BYTE = 8_192
@@ -27,6 +29,12 @@ MAX_JSON_BYTES = 64 * 2**20
 """Bytes of one JSON or YAML document, or of one line of a manifest."""
 MAX_JSON_DEPTH = 64
 """Lists and objects inside each other in JSON or YAML."""
+MAX_JSON_VALUES = 2_000_000
+"""Commas, lists and objects of a JSON document."""
+MAX_CARD_BYTES = 2**20
+"""Bytes of a model's card."""
+MAX_YAML_CHARACTERS = 10_000
+"""Characters of a YAML value that is no text."""
 MAX_YAML_VALUES = 200_000
 """Values of a YAML document with its aliases written out."""
 MAX_TEXT_BYTES = 2**30
@@ -35,6 +43,8 @@ MAX_ARCHIVE_BYTES = 2**29
 """Bytes of an archive's members together, unpacked, or of a folded checkpoint."""
 MAX_ARCHIVE_MEMBERS = 1_000
 """Members of an archive of another toolkit."""
+MAX_PICKLE_BYTES = 2**23
+"""Bytes of the pickle in a checkpoint of another toolkit, its tensors apart."""
 MAX_NUMBER = 1e15
 """The absolute value of a number in JSON or YAML; integers up to here are exact in float64."""
 

@@ -7,7 +7,14 @@ from collections.abc import Hashable, Iterable
 from pathlib import Path
 from typing import Any
 
-from speechkit.limits import MAX_JSON_BYTES, MAX_JSON_DEPTH, MAX_NUMBER, MAX_YAML_VALUES
+from speechkit.limits import (
+    MAX_JSON_BYTES,
+    MAX_JSON_DEPTH,
+    MAX_JSON_VALUES,
+    MAX_NUMBER,
+    MAX_YAML_CHARACTERS,
+    MAX_YAML_VALUES,
+)
 
 
 class UntrustedError(ValueError):
@@ -32,14 +39,17 @@ class Limited:
         return data
 
 
-def parse_json(text: str | bytes, *, any_number: bool = False) -> Any:
+def parse_json(text: str | bytes, *, any_number: bool = False, most: int = MAX_JSON_BYTES) -> Any:
     """The data in a JSON text; UntrustedError where it is damaged or beyond `speechkit.limits`.
 
     A key that an object has twice is refused. `any_number` takes infinities, NaN and integers of up
-    to 4300 digits as well, which speechkit's own states hold.
+    to 4300 digits as well, which speechkit's own states hold. `most` bytes are read.
     """
-    if len(text) > MAX_JSON_BYTES:
-        raise UntrustedError(f"it has {len(text)} bytes, more than {MAX_JSON_BYTES}")
+    _check_size(text, most)
+    # before they are made: an empty list takes 20 times as much memory as its text
+    signs: Any = (b",", b"[", b"{") if isinstance(text, bytes) else (",", "[", "{")
+    if sum(map(text.count, signs)) > MAX_JSON_VALUES:
+        raise UntrustedError(f"it holds more than {MAX_JSON_VALUES:,} values")
     try:
         data = json.loads(text, object_pairs_hook=_object)
     except RecursionError as error:
@@ -53,10 +63,10 @@ def parse_json(text: str | bytes, *, any_number: bool = False) -> Any:
     return data
 
 
-def read_json(path: Path, *, any_number: bool = False) -> Any:
+def read_json(path: Path, *, any_number: bool = False, most: int = MAX_JSON_BYTES) -> Any:
     """The data in a JSON file; UntrustedError as `parse_json`, OSError where it cannot be read."""
     with path.open("rb") as file:
-        return parse_json(file.read(MAX_JSON_BYTES + 1), any_number=any_number)
+        return parse_json(file.read(most + 1), any_number=any_number, most=most)
 
 
 def parse_yaml(data: bytes) -> Any:
@@ -79,13 +89,19 @@ def parse_yaml(data: bytes) -> Any:
                 _refuse_size(self.depth)
             node = super().compose_node(parent, index)
             self.depth -= 1
+            # such as 1:30:00, whose time grows with the square of its length
+            if (
+                isinstance(node, yaml.ScalarNode)
+                and node.tag != "tag:yaml.org,2002:str"
+                and len(node.value) > MAX_YAML_CHARACTERS
+            ):
+                raise UntrustedError(f"it has a number of {len(node.value):,} characters")
             if isinstance(node, yaml.MappingNode):
                 keys = [key for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
                 _check_keys((key.tag, key.value) for key in keys)
             return node
 
-    if len(data) > MAX_JSON_BYTES:
-        raise UntrustedError(f"it has {len(data)} bytes, more than {MAX_JSON_BYTES}")
+    _check_size(data, MAX_JSON_BYTES)
     try:
         # the loader decodes the first bytes as it is made
         loader = Loader(data)
@@ -103,6 +119,11 @@ def parse_yaml(data: bytes) -> Any:
         raise UntrustedError(f"it is not plain YAML: {reason}") from error
     check_plain(parsed, any_number=True)
     return parsed
+
+
+def _check_size(text: str | bytes, most: int) -> None:
+    if len(text) > most:
+        raise UntrustedError(f"it has {len(text)} bytes, more than {most}")
 
 
 def check_plain(data: Any, *, any_number: bool = False) -> None:

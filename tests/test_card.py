@@ -41,6 +41,7 @@ def test_a_model_may_have_none(tmp_path: Path) -> None:
         ('{"purpose": "two\\nlines"}', "control character"),
         ('{"purpose": "x", "limits": ["\\u001b]0;title"]}', "control character"),
         ("[" * 100_000, "nested deeper"),
+        ('{"purpose": "' + "x" * 2_000_000 + '"}', "bytes, more than"),
     ],
 )
 def test_a_damaged_card_is_refused_in_one_line(tmp_path: Path, text: str, says: str) -> None:

@@ -3,6 +3,7 @@
 import errno
 import multiprocessing
 import os
+import shutil
 import signal
 import stat
 import tempfile
@@ -199,6 +200,38 @@ def test_a_part_of_a_process_that_forked_and_died_is_free(tmp_path: Path) -> Non
     os.close(written)
     os.close(read)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("source", ["placing", "old"])
+@pytest.mark.parametrize("link", ["x", "source"])
+def test_a_part_from_elsewhere_leads_nowhere_else(tmp_path: Path, source: str, link: str) -> None:
+    home, corpus = tmp_path / "home", tmp_path / "corpus"
+    part = corpus / f"{PART}0"
+    for folder in (home, part):
+        folder.mkdir(parents=True)
+    (home / "mine.txt").write_text("mine")
+    if link == "x":
+        (corpus / "x").symlink_to(home)
+        (part / source / "x").mkdir(parents=True)
+        (part / source / "x" / "mine.txt").write_text("evil")
+    else:
+        (part / source).symlink_to(home)
+    with whole_file(corpus / "a.txt") as file:
+        file.write_text("a")
+    assert texts(home) == {"mine.txt": "mine"}
+    assert not (corpus / "mine.txt").exists()
+
+
+def test_own_files_behind_a_link_stay(folder: Path, tmp_path: Path) -> None:
+    shutil.move(folder / "training", tmp_path / "elsewhere")
+    (folder / "training").symlink_to(tmp_path / "elsewhere")
+    with whole_folder(folder, OWN) as part:
+        (part / "config.json").write_text("new")
+    assert texts(tmp_path / "elsewhere") == {"state.bin": "old", "notes.txt": "theirs"}
+    with pytest.raises(FileExistsError, match="it is a link"):
+        write(folder, "newer")
+    assert (folder / "config.json").read_text() == "new"
+    assert texts(tmp_path / "elsewhere") == {"state.bin": "old", "notes.txt": "theirs"}
 
 
 def test_the_part_of_another_user_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,6 @@
 """Where the answers of a command go: in one of the formats, to stdout or into a folder."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -57,7 +58,8 @@ def new_file(folder: Path, name: str) -> Path:
     """A file that is not there yet; ConfigError where it is."""
     file = folder / name
     # what a person wrote down often lies beside a recording
-    if file.exists():
+    # nor may a link that leads to nothing yet name a file elsewhere
+    if os.path.lexists(file):
         raise ConfigError(f"{file} is there already; move it or name another folder")
     return file
 

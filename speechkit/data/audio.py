@@ -23,6 +23,7 @@ from speechkit.errors import AudioError
 from speechkit.limits import (
     HIGHEST_RATE,
     LOWEST_RATE,
+    MAX_CHAINED,
     MAX_CHANNELS,
     MAX_FRAMES_AT_ONCE,
     MAX_FRAMES_PER_BYTE,
@@ -334,7 +335,15 @@ def _opened(
                 return
             size_bytes = stream.seek(0, io.SEEK_END)
             found = contents(stream)
-            files = [stack.enter_context(soundfile.SoundFile(part)) for part in found.parts]
+            files: list[soundfile.SoundFile] = []
+            for part in found.parts:
+                files.append(stack.enter_context(soundfile.SoundFile(part)))
+                # each has a decoder of its own
+                if len(files) > 1 and sum(file.channels for file in files) > MAX_CHAINED:
+                    raise AudioError(
+                        f"{name} joins more than {MAX_CHAINED} channels of {len(found.parts)} "
+                        "recordings; split it where it was joined"
+                    )
             recording = _Recording(stream, name, files)
             recording.promise = found.fault
             _check_header(recording, size_bytes)

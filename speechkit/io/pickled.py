@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from speechkit.errors import CheckpointError
+from speechkit.limits import MAX_PICKLE_BYTES
 
 ITEM_BYTES = {
     f"torch {name}Storage": size
@@ -105,6 +106,12 @@ def _storages(pickled: io.BytesIO, where: str) -> Iterator[tuple[str, int]]:
     argument: Any
     for operation, argument, _ in pickletools.genops(pickled):
         name = operation.name
+        # torch has its turn after this, and is as slow
+        if pickled.tell() > MAX_PICKLE_BYTES:
+            raise CheckpointError(
+                f"{where} has more than {MAX_PICKLE_BYTES:,} bytes beside its tensors; give what "
+                "torch.save wrote"
+            )
         if name == "STACK_GLOBAL" or (name in {"GLOBAL", "INST"} and argument not in GLOBALS):
             asked = str(argument or "a name").replace(" ", ".")[:80]
             raise CheckpointError(f"{where} asks for {asked}; weights ask for tensors only")

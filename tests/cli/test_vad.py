@@ -178,6 +178,14 @@ def test_a_cut_writes_the_stretches_as_they_were(
         np.testing.assert_array_equal(samples, call[start:end, 1])
 
 
+def test_a_cut_follows_no_link(cli: Cli, eager: Path, sounds: Path, tmp_path: Path) -> None:
+    (tmp_path / "low_0001_0.00-0.50.wav").symlink_to(tmp_path / "elsewhere")
+    ended = cli("vad", sounds / "low.wav", "--model", eager, "--cut", tmp_path)
+    assert (ended.code, ended.out) == (1, "")
+    assert "is there already" in ended.err
+    assert not (tmp_path / "elsewhere").exists()
+
+
 def test_a_cut_takes_no_file_s_place(cli: Cli, eager: Path, sounds: Path, tmp_path: Path) -> None:
     mine = tmp_path / "low_0001_0.00-0.50.wav"
     mine.write_text("mine")

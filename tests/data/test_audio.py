@@ -238,6 +238,10 @@ def promising(data: bytes, samples: int) -> bytes:
     return data[:21] + (kept << 36 | samples).to_bytes(5, "big") + data[26:]
 
 
+FRAME_OF_192 = bytes.fromhex("fff8190800ba")
+"""A header with a right checksum."""
+
+
 def stored(x: np.ndarray, **options: Any) -> bytes:
     file = io.BytesIO()
     soundfile.write(file, x, 16000, **options)
@@ -321,6 +325,19 @@ def test_an_rf64_from_a_pipe_has_no_length_and_is_read_whole() -> None:
     data[sizes : sizes + 24] = bytes(24)
     assert data[data.find(b"data") + 4 :][:4] == b"\xff" * 4
     assert torch.equal(read_audio(bytes(data)), read_audio(stored(tone(), format="WAV")))
+
+
+def test_a_chain_of_too_many_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    one = stored(tone(seconds=0.1), **FORMATS["opus"])
+    monkeypatch.setattr("speechkit.data.audio.MAX_CHAINED", 2)
+    assert len(read_audio(one * 2)) == 3200
+    with pytest.raises(AudioError, match="joins more than 2 channels of 3 recordings"):
+        read_audio(one * 3)
+
+
+def test_what_looks_like_a_flac_frame_of_192_samples_is_passed_over() -> None:
+    data = stored(tone(), format="FLAC")
+    assert torch.equal(read_audio(data + 3 * FRAME_OF_192), read_audio(data))
 
 
 def test_promises_take_no_memory() -> None:

@@ -493,6 +493,7 @@ def pickle_and_zip(nemo: Any) -> bytes:
         (lambda n: n.saved({"a": 1}), "is not a table of tensors by name"),
         (lambda n: n.saved({"a": torch.zeros(9)})[:-90], "is not a state dict that torch saved"),
         (lambda n: b"PK\x03\x04", "is not a state dict that torch saved"),
+        (lambda n: b"\x80\x02" + b"N0" * 5_000_000 + b"}.", "beside its tensors"),
         (lambda n: b"", "is not a state dict that torch saved"),
     ],
 )
@@ -521,8 +522,9 @@ BOMB = "a: &a [x,x,x,x,x,x,x,x,x]\n" + "".join(
         f"a: {'9' * 10000}",
         "a: !!timestamp x",
         "#" * 2_000_000,
+        "a: 1" + ":1" * 500_000,
     ],
-    ids=["bomb", "cycle", "code", "list", "empty", "cut", "deep", "long", "tag", "large"],
+    ids=["bomb", "cycle", "code", "list", "empty", "cut", "deep", "long", "tag", "large", "base60"],
 )
 def test_an_evil_config_is_refused(nemo: Any, tmp_path: Path, text: str) -> None:
     weights = nemo.golden_weights(nemo.tiny())
