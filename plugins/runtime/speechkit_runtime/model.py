@@ -12,6 +12,7 @@ import onnxruntime
 
 from speechkit_runtime.audio import read_audio
 from speechkit_runtime.errors import RuntimeFailure, answers
+from speechkit_runtime.limits import HIGHEST_RATE, LOWEST_RATE
 from speechkit_runtime.rules import Letters, Speech, softmax
 from speechkit_runtime.stream import Stream
 
@@ -80,12 +81,14 @@ def read_metadata(text: str, path: str) -> dict[str, Any]:
             raise TypeError("silent")
         flushed = metadata.get("flush", 0) / metadata.get("block", 1)
         fits = all(0 <= size <= MAX_SIZE for size in sizes) and flushed <= MAX_FLUSHED_BLOCKS
+        fits = fits and LOWEST_RATE <= metadata["sample_rate"] <= HIGHEST_RATE
     except (ValueError, KeyError, TypeError, AttributeError, ArithmeticError, RecursionError) as e:
         reason = f"{path} describes itself in a way that cannot be read: {type(e).__name__}"
         raise RuntimeFailure(f"{reason}; export the model again") from e
     if not fits:
         raise RuntimeFailure(
-            f"{path} names a size or a time outside 0 to {MAX_SIZE}; export the model again"
+            f"{path} names a size or a time outside 0 to {MAX_SIZE}, or a sample rate outside "
+            f"{LOWEST_RATE} to {HIGHEST_RATE}; export the model again"
         )
     return metadata
 
