@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from speechkit.data import Utterance
+from speechkit.data import Utterance, UtteranceDataset
 from speechkit.errors import ComponentError, TrainingError
 from speechkit.evaluation import evaluating
 from speechkit.models import Model
@@ -71,6 +71,23 @@ def check_targets(
     if len(impossible) == len(train):
         raise TrainingError(f"{message}; correct the texts, or use a model with a smaller stride")
     warn(f"{message}; they do not count")
+
+
+def check_augmented(dataset: UtteranceDataset, loss_of: Any, model: Model) -> None:
+    """Raises TrainingError where augmentations leave no utterance enough frames for its text."""
+    if not hasattr(loss_of, "possible"):
+        return
+    first = ""
+    for index, utterance in enumerate(dataset.utterances):
+        item = dataset[index]
+        frames, labels = _frames(model, len(item.audio)), len(item.target)
+        if loss_of.possible(torch.tensor([frames]), item.target[None], torch.tensor([labels])):
+            return
+        first = first or f"{utterance.place}: {labels} labels in {frames} frames"
+    raise TrainingError(
+        f"augmented, all {len(dataset)} utterances are too short for their text, such as {first} "
+        f"of {1000 * model.frame_s:g} ms; lower the speed, or use a model with a smaller stride"
+    )
 
 
 def _frames(model: Model, samples: int) -> int:

@@ -44,7 +44,7 @@ from speechkit.nn import Chunk, sync_batch_norms
 from speechkit.ops.native import sum_type
 from speechkit.optim import parameter_groups
 from speechkit.plugins import registry
-from speechkit.preflight import built, check_targets
+from speechkit.preflight import built, check_augmented, check_targets
 from speechkit.processes import (
     DDP,
     FSDP,
@@ -201,6 +201,7 @@ def _fit(run: Run, out: Path, resume: bool, fabric: Any) -> dict[str, float]:
     )
     loss_of = built("loss", run.loss or task.loss)
     check_targets(train, dev, task, target, loss_of, model)
+    check_augmented(dataset, loss_of, model)
     untold = torch.tensor([utterance.untold for utterance in train])
     if run.init is not None and not resume:
         start_from(model, run.init)
@@ -327,8 +328,13 @@ def dry_run(run: Run) -> dict[str, int]:
     train, dev = training_utterances(run.data), read_manifest(run.data.dev)
     methods = [built("method", spec) for spec in run.method]
     loss_of = built("loss", run.loss or task.loss)
-    check_targets(train, dev, task, _target(task, methods), loss_of, model)
-    _augmentations(run)
+    target = _target(task, methods)
+    check_targets(train, dev, task, target, loss_of, model)
+    audio_augment, _ = _augmentations(run)
+    dataset = UtteranceDataset(
+        train, target, sample_rate=model.sample_rate, augmentations=audio_augment, seed=run.seed
+    )
+    check_augmented(dataset, loss_of, model)
     built("optimizer", run.optimizer, parameter_groups(model))
     built("schedule", run.schedule, run.steps)
     if run.init is not None:

@@ -437,6 +437,17 @@ def test_a_run_whose_texts_are_all_longer_than_their_frames_does_not_start(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("start", [fit, lambda run, out: dry_run(run)])
+def test_a_run_whose_texts_are_all_too_long_once_augmented_does_not_start(
+    spelled: Run, tmp_path: Path, start: Callable[[Run, Path], object]
+) -> None:
+    names = with_texts(spelled.data.train, ["hi" * 10] * 8)
+    faster = replace(spelled, augment=("speed:min=1.5,max=2",))
+    with pytest.raises(TrainingError, match=f"augmented, all 8 .*{names[0]}: 20 labels in 1"):
+        start(faster, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize(("text", "possible"), [("hi" * 10, True), ("hil" + "hi" * 9, False)])
 def test_a_text_is_possible_down_to_the_frame(
     spelled: Run, tmp_path: Path, told: Callable[[], list[str]], text: str, possible: bool

@@ -30,10 +30,13 @@ def evaluate(
     as_json: Json = False,
 ) -> None:
     """Judge a model on a manifest: WER and CER, accuracy or AUC, as fractions."""
+    from speechkit.checkpoint import find
+    from speechkit.data import read_manifest
     from speechkit.report import judge, page
 
     if report is not None:
-        refuse_input(report, manifest, lm)
+        sounds = [utterance.audio for utterance in read_manifest(manifest)]
+        refuse_input(report, manifest, lm, hotwords, *sounds, *find(model).iterdir())
     judged = judge(
         load_model(model, device), manifest, decoder_spec(decoder, lm, hotwords), streaming
     )

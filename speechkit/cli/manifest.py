@@ -57,8 +57,12 @@ def manifest(
         if written is not None and labels_from is not None:
             refuse_input(written, Path(labels_from))
     facts = reader_of(labels_from, folder)
+    recordings = find_audio([folder])
+    for written in (out, dev):
+        if written is not None:
+            refuse_input(written, *recordings)
     found, failed = [], 0
-    for path in find_audio([folder]):
+    for path in recordings:
         try:
             found.append(utterance_of(path, facts(path)))
         except SpeechkitError as error:

@@ -66,6 +66,6 @@ def new_file(folder: Path, name: str) -> Path:
 
 def refuse_input(out: Path, *inputs: Path | None) -> None:
     """Raises ConfigError where a file to write is one that is read."""
-    for path in inputs:
-        if path is not None and path.exists() and out.exists() and out.samefile(path):
+    for path in inputs if out.exists() else ():
+        if path is not None and path.exists() and out.samefile(path):
             raise ConfigError(f"{out} is what is read; name another file to write")

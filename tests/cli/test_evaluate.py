@@ -1,6 +1,7 @@
 """Figures as fractions, and one line for a manifest that cannot be used."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -154,3 +155,21 @@ def test_calibrate_without_a_word_writes_no_model(
     ended = cli("calibrate", models / "letters", "--manifest", path, "--out", new)
     assert (ended.code, ended.err.count("\n")) == (1, 1)
     assert not new.exists()
+
+
+@pytest.mark.parametrize("name", ["low.wav", "words/config.json", "words.txt"])
+def test_a_report_is_not_written_over_what_is_read(
+    cli: Cli, models: Path, sounds: Path, tmp_path: Path, name: str
+) -> None:
+    for folder in (models / "words", sounds):
+        shutil.copytree(folder, tmp_path / folder.name)
+    (tmp_path / "words.txt").write_text("low")
+    copies = tmp_path / sounds.name
+    report = copies / name if name == "low.wav" else tmp_path / name
+    before = report.read_bytes()
+    path = manifest(tmp_path, copies)
+    hotwords = ["--hotwords", tmp_path / "words.txt"]
+    ended = cli("evaluate", tmp_path / "words", "--manifest", path, "--report", report, *hotwords)
+    assert ended.code == 1
+    assert "is what is read; name another file to write" in ended.err
+    assert report.read_bytes() == before

@@ -1,6 +1,7 @@
 """`export` writes a file, or says in one line why not and leaves nothing behind."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -44,3 +45,12 @@ def test_what_cannot_be_done_is_one_line(
     assert said in ended.err
     assert ended.err.count("\n") == 1
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json"])
+def test_the_model_is_not_written_over(cli: Cli, models: Path, tmp_path: Path, name: str) -> None:
+    copy = shutil.copytree(models / "speech", tmp_path / "copy")
+    ended = cli("export", copy, "--out", copy / name)
+    assert ended.code == 1
+    assert "is what is read; name another file to write" in ended.err
+    assert (copy / name).read_bytes() == (models / "speech" / name).read_bytes()

@@ -167,3 +167,13 @@ def test_a_split_that_leaves_a_part_empty_writes_nothing(
     assert f"none of 1 recordings is for {dev}" in ended.err
     assert not train.exists()
     assert not dev.exists()
+
+
+@pytest.mark.parametrize("options", [["--out", NAMES[0]], ["--out", "new", "--dev", NAMES[1]]])
+def test_a_recording_is_not_written_over(cli: Cli, folder: Path, options: list[str]) -> None:
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    options = [x if x.startswith("-") else str(folder / x) for x in options]
+    ended = cli("manifest", folder, *options)
+    assert (ended.code, ended.out) == (1, "")
+    assert "is what is read; name another file to write" in ended.err
+    assert before == {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
