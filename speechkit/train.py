@@ -102,6 +102,10 @@ class Data(Config):
             check_range(name, getattr(self, name), 1, MAX_COUNT)
         if self.batch_size is not None:
             check_range("batch_size", self.batch_size, 1, MAX_COUNT)
+        if self.batch_seconds is not None and self.batch_seconds <= 0:
+            raise ConfigError(f"batch_seconds={self.batch_seconds:g}: give a positive number")
+        if self.batch_size is self.batch_seconds is None:
+            raise ConfigError("a batch has no limit; give batch_size or batch_seconds")
         check_range("workers", self.workers, 0, MAX_PROCESSES)
 
 
@@ -154,6 +158,10 @@ class Run(Config):
             check_range(name, getattr(self, name), 1, MAX_COUNT)
         for name in ("devices", "nodes"):
             check_range(name, getattr(self, name), 1, MAX_PROCESSES)
+        check_range("ema", self.ema, 0, 1)
+        # a negative bound would turn the gradient round
+        if self.clip_norm is not None and self.clip_norm <= 0:
+            raise ConfigError(f"clip_norm={self.clip_norm:g}: give a positive number, or null")
         if self.strategy not in STRATEGIES:
             raise ConfigError(f"strategy={self.strategy}: give {' or '.join(STRATEGIES)}")
 

@@ -229,6 +229,20 @@ def test_counts_start_at_one(plain: Run, name: str) -> None:
         replace(plain, **changes)
 
 
+@pytest.mark.parametrize(("name", "value"), [("clip_norm", 0), ("clip_norm", -1), ("ema", 2)])
+def test_a_bound_or_a_decay_is_in_its_range(plain: Run, name: str, value: float) -> None:
+    changes: dict[str, Any] = {name: value}
+    with pytest.raises(ConfigError, match=f"{name}={value}: give a"):
+        replace(plain, **changes)
+
+
+def test_a_batch_has_a_positive_limit(plain: Run) -> None:
+    with pytest.raises(ConfigError, match="batch_seconds=-5: give a positive number"):
+        replace(plain.data, batch_seconds=-5.0)
+    with pytest.raises(ConfigError, match="a batch has no limit"):
+        replace(plain.data, batch_size=None, batch_seconds=None)
+
+
 def test_two_accumulated_batches_are_one_of_twice_the_size(
     plain: Run, corpus: Corpus, tmp_path: Path
 ) -> None:

@@ -1,5 +1,6 @@
 """`speechkit align`: when each word of a known text is spoken."""
 
+import os
 from functools import partial
 from pathlib import Path
 from shlex import quote
@@ -60,12 +61,13 @@ def align(
     if text is text_file is None and len(audio) == 3:
         # what MODEL AUDIO TEXT once was
         *audio, last = audio
-        text, text_file = (None, last) if last.is_file() else (str(last), None)
+        text, text_file = (None, last) if os.path.isfile(last) else (str(last), None)
         rest = f" --text{'-file' if text_file else ''} {quote(str(last))}"
     audio, model = in_order("align", audio, model, "an4", rest)
     if len(audio) != 1 or (text is None) == (text_file is None):
         raise ConfigError(f"give one recording and its text: {USAGE}")
-    if text is not None and Path(text).is_file():
+    # a text may be too long for the name of a file
+    if text is not None and os.path.isfile(text):
         complain("note", f"--text takes the words; for what is in {text} type --text-file")
     form = Format.json if as_json else form
     output = Output(

@@ -107,3 +107,11 @@ def test_what_a_file_has_that_is_no_label_is_named_with_its_line(
     )
     assert (ended.code, ended.out, ended.err.count("\n")) == (1, "", 1)
     assert "said.txt:3: text 'hi 5' has '5'" in ended.err
+
+
+def test_a_text_longer_than_a_name_of_a_file_is_a_text(
+    cli: Cli, models: Path, sounds: Path
+) -> None:
+    ended = cli("align", sounds / "low.wav", "--model", models / "letters", "--text", "low " * 2000)
+    assert ended.code == 1
+    assert "labels do not fit into" in ended.err
