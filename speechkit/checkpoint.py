@@ -19,6 +19,7 @@ from speechkit.component import Spec, did_you_mean
 from speechkit.config import from_dict, to_dict, write_json
 from speechkit.errors import CheckpointError, ComponentError, PluginError
 from speechkit.files import mend, whole_folder
+from speechkit.limits import MAX_TENSORS_HEADER_BYTES
 from speechkit.models import MarbleNet, MatchboxNet, Model, Net, QuartzNet, build
 from speechkit.models.model import refuse_prepared
 from speechkit.plugins import DISTRIBUTION, NAME, how_to_get, registry
@@ -155,7 +156,13 @@ def read_tensors(path: Path, allow_nonfinite: bool = False) -> dict[str, Tensor]
     NaN or infinity."""
     try:
         # safetensors takes every file that it cannot open for a missing one
-        path.open("rb").close()
+        with path.open("rb") as file:
+            header_bytes = int.from_bytes(file.read(8), "little")
+        if MAX_TENSORS_HEADER_BYTES < header_bytes <= path.stat().st_size:
+            raise CheckpointError(
+                f"{path} has a header of {header_bytes:,} bytes, more than "
+                f"{MAX_TENSORS_HEADER_BYTES:,}; it is no model's"
+            )
         tensors = safetensors.torch.load_file(path)
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read: {error.strerror or error}") from error
@@ -175,7 +182,8 @@ def nonfinite(tensors: Mapping[str, Tensor]) -> list[str]:
     return [
         name
         for name, x in tensors.items()
-        if x.is_floating_point() and not x.float().isfinite().all()
+        if (x.is_floating_point() and not x.float().isfinite().all())
+        or (x.is_complex() and not x.isfinite().all())
     ]
 
 

@@ -15,7 +15,7 @@ from speechkit.align import characters_of, joined
 from speechkit.checkpoint import ModelSource, as_model
 from speechkit.data import Channel, RawFormat, Source, read_audio, read_blocks
 from speechkit.decode import Decoder, decoder_of
-from speechkit.errors import AudioError
+from speechkit.errors import AudioError, CheckpointError
 from speechkit.evaluation import evaluating
 from speechkit.models import MarbleNet, Model, Output, QuartzNet
 from speechkit.models.net import Name
@@ -213,7 +213,7 @@ def stream_scores(
         with evaluating(model):
             c = Chunk.of(x[None, None], torch.tensor([real], device=x.device))
             out, state = layer.step(c, state)
-        yield out.x[0].T[out.valid[0]]
+        yield _finite(out.x[0].T[out.valid[0]])
 
 
 def _chunks(
@@ -296,11 +296,22 @@ def _speech(scores: Tensor) -> Tensor:
     return scores.softmax(1)[:, 1]
 
 
+def _finite(scores: Tensor) -> Tensor:
+    """The scores, unless weights that are finite gave some that are not."""
+    # a NaN makes the comparison false; minus infinity is a probability of 0
+    if not (scores < torch.inf).all():
+        raise CheckpointError(
+            "the model gives NaN or infinity for this sound; its weights are damaged: take another"
+        )
+    return scores
+
+
 @torch.inference_mode()
 def _scores(model: Model, samples: Tensor) -> Output:
     _check_length(model, len(samples))
     with evaluating(model):
         output: Output = model(samples[None].to(next(model.parameters()).device))
+    _finite(output.scores)
     return output
 
 
@@ -312,7 +323,7 @@ def _windows(model: Model, samples: Tensor) -> tuple[Tensor, float]:
     around = F.pad(samples.to(next(model.parameters()).device), (4 * step, 4 * step))
     windows = around.unfold(0, 8 * step, step)
     with evaluating(model):
-        logits = [model(part.contiguous()).scores for part in windows.split(64)]
+        logits = [_finite(model(part.contiguous()).scores) for part in windows.split(64)]
     smooth = vad.overlap_smooth(_speech(torch.cat(logits)).cpu(), window_frames=8, hop_frames=1)
     # half a window of silence was put before and after
     return smooth[4:-4], step / model.sample_rate

@@ -33,6 +33,8 @@ MAX_JSON_VALUES = 2_000_000
 """Commas, lists and objects of a JSON document."""
 MAX_CARD_BYTES = 2**20
 """Bytes of a model's card."""
+MAX_TENSORS_HEADER_BYTES = 2**23
+"""Bytes of the header of a safetensors file, which names its tensors."""
 MAX_YAML_CHARACTERS = 10_000
 """Characters of a YAML value that is no text."""
 MAX_YAML_VALUES = 200_000

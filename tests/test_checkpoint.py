@@ -423,3 +423,13 @@ def test_every_verb_takes_a_model_its_folder_or_a_name(
         ask("mein")
     with pytest.raises(CheckpointError, match="int is no model; give a Model, its folder, or"):
         ask(5)
+
+
+def test_a_header_of_megabytes_and_a_complex_nan_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / WEIGHTS
+    path.write_bytes((2**24).to_bytes(8, "little") + b" " * 2**24)
+    with pytest.raises(CheckpointError, match="has a header of 16,777,216 bytes"):
+        checkpoint.read_tensors(path)
+    save_file({"x": torch.full((2,), float("nan"), dtype=torch.complex64)}, path)
+    with pytest.raises(CheckpointError, match="holds NaN"):
+        checkpoint.read_tensors(path)

@@ -14,7 +14,14 @@ from torch import Tensor
 
 from speechkit import infer
 from speechkit.data import read_audio
-from speechkit.errors import AudioError, ComponentError, ConfigError, ManifestError, SpeechkitError
+from speechkit.errors import (
+    AudioError,
+    CheckpointError,
+    ComponentError,
+    ConfigError,
+    ManifestError,
+    SpeechkitError,
+)
 from speechkit.infer import (
     Label,
     align_text,
@@ -307,3 +314,17 @@ def test_a_model_in_training_answers_as_in_evaluation_and_stays_as_it_was(net: N
         assert model.training
     assert all(module.training for module in model.modules())
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+@pytest.mark.parametrize("task", ["clip", "frame", "ctc"])
+def test_finite_weights_give_no_infinite_answer(nets: dict[str, Net], task: str) -> None:
+    model = build(nets[task]).eval()
+    for name, x in model.named_buffers():
+        if "running_var" in name:
+            x.fill_(-1)
+    with pytest.raises(CheckpointError, match="gives NaN or infinity"):
+        {"clip": infer.classify, "frame": infer.detect, "ctc": infer.transcribe}[task](
+            model, audio(16000).numpy(), model.sample_rate
+        )
+    with pytest.raises(CheckpointError, match="gives NaN or infinity"):
+        list(stream_scores(model, audio(16000)))

@@ -1,6 +1,6 @@
 """`speechkit lm`: a language model from text."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -58,10 +58,13 @@ def sentences(path: Path, normalization: Normalization) -> Iterator[str]:
     from speechkit.text import lines_of, normalize
 
     if path.suffix in MANIFEST_SUFFIXES:
-        lines = [(u.where, u.text or "") for u in read_manifest(path, check_files=False)]
+        told = read_manifest(path, check_files=False)
+        lines: Iterable[tuple[str, str]] = ((u.where, u.text or "") for u in told)
     else:
-        lines = [(f"{path}:{n}", line) for n, line in enumerate(lines_of(path), start=1)]
+        lines = ((f"{path}:{n}", line) for n, line in enumerate(lines_of(path), start=1))
     for where, line in lines:
+        if not line.strip():
+            continue
         try:
             # other labels than English ones are not known here
             said = line if normalization == Normalization.none else normalize(line)
