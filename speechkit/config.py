@@ -112,7 +112,9 @@ def override(config: T, assignments: Iterable[str]) -> T:
 
 def write_json(path: Path, data: Any) -> None:
     """Writes JSON that a person can read."""
-    path.write_text(json.dumps(data, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    text = json.dumps(data, indent=2, ensure_ascii=False) + "\n"
+    # of a path that is no UTF-8, JSON's own escapes
+    path.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def _descend(target: Any, key: str, path: str) -> Any:

@@ -35,8 +35,8 @@ def evaluate(
     from speechkit.report import judge, page
 
     if report is not None:
-        sounds = [utterance.audio for utterance in read_manifest(manifest)]
-        refuse_input(report, manifest, lm, hotwords, *sounds, *find(model).iterdir())
+        refuse_input(report, manifest, lm, hotwords, *find(model).iterdir())
+        refuse_input(report, *(utterance.audio for utterance in read_manifest(manifest)))
     judged = judge(
         load_model(model, device), manifest, decoder_spec(decoder, lm, hotwords), streaming
     )

@@ -51,8 +51,9 @@ def export(
         suffix = getattr(registry().find("exporter", spec.name).factory(), "suffix", "")
         marks = ("-stream" if streaming else "") + ("-int8" if int8 else "")
         out = Path(find(model).name + marks + suffix)
+    refuse_input(out, audio, *find(model).iterdir())
     sounds = read_manifest(audio)[:SOUNDS] if audio else []
-    refuse_input(out, audio, *(u.audio for u in sounds), *find(model).iterdir())
+    refuse_input(out, *(utterance.audio for utterance in sounds))
     done = write(load(model), out, spec, sounds)
     row = {
         "file": str(done.path),

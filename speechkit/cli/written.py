@@ -41,7 +41,8 @@ class Output:
         """Writes one answer into the folder, or to stdout, where text is what is `shown`."""
         if file := self._file(recording):
             with whole_file(file) as part:
-                part.write_text(content, encoding="utf-8", newline="\n")
+                # a name may be no UTF-8; these are the escapes of JSON too
+                part.write_text(content, "utf-8", errors="backslashreplace", newline="\n")
         elif self.form == "text":
             say(shown)
         else:

@@ -82,7 +82,8 @@ def write_manifest(path: str | os.PathLike[str], utterances: Iterable[Utterance]
     if not lines:
         raise ManifestError(f"no utterances to write to {path}; give at least one")
     with whole_file(path) as part:
-        part.write_text("".join(lines), encoding="utf-8", newline="\n")
+        # of a name that is no UTF-8, JSON's own escapes
+        part.write_text("".join(lines), "utf-8", errors="backslashreplace", newline="\n")
 
 
 def row_of(utterance: Utterance, folder: Path) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Manifests of folders: durations from the sound, labels from names or a table."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -177,3 +178,11 @@ def test_a_recording_is_not_written_over(cli: Cli, folder: Path, options: list[s
     assert (ended.code, ended.out) == (1, "")
     assert "is what is read; name another file to write" in ended.err
     assert before == {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_name_that_is_no_text_is_found_again(cli: Cli, folder: Path, tmp_path: Path) -> None:
+    odd = folder / os.fsdecode(b"caf\xe9.wav")
+    (folder / NAMES[0]).rename(odd)
+    out = tmp_path / "all.jsonl"
+    assert cli("manifest", folder, "--out", out).code == 0
+    assert odd in [utterance.audio for utterance in read_manifest(out)]

@@ -1,7 +1,9 @@
 """Where there is speech, in each format."""
 
 import json
+import os
 import re
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from importlib import resources
@@ -239,3 +241,15 @@ def test_a_rule_that_cannot_be_is_one_line(
     ended = cli("vad", sounds / "low.wav", *flags)
     assert (ended.out, ended.err.count("\n")) == ("", 1)
     assert says in ended.err
+
+
+@pytest.mark.parametrize("form", ["json", "rttm", "csv"])
+def test_a_name_that_is_no_text_is_written_escaped(
+    cli: Cli, eager: Path, sounds: Path, tmp_path: Path, form: str
+) -> None:
+    odd = tmp_path / os.fsdecode(b"caf\xe9.wav")
+    shutil.copy(sounds / "low.wav", odd)
+    ended = cli("vad", odd, "--model", eager, "--format", form, "--out", tmp_path / "out")
+    assert ended.code == 0
+    (written,) = (tmp_path / "out").iterdir()
+    assert "caf\\udce9" in written.read_text(encoding="utf-8")

@@ -56,12 +56,20 @@ def test_paths_are_relative_to_the_manifest(tmp_path: Path) -> None:
     assert read_manifest(path, check_files=False)[0].audio == audio
 
 
-def test_a_failed_write_leaves_the_old_manifest(tmp_path: Path) -> None:
+def test_a_failed_write_leaves_the_old_manifest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = tmp_path / "train.jsonl"
     write_manifest(path, [Utterance(audio=tmp_path / "a.wav", duration_s=1.0)])
     before = path.read_text()
-    with pytest.raises(UnicodeEncodeError):
-        write_manifest(path, [Utterance(audio=tmp_path / "a.wav", duration_s=1.0, text="\ud800")])
+
+    def fill_the_disk(part: Path, *_: Any, **__: Any) -> None:
+        part.write_bytes(b"{")
+        raise OSError("no space left")
+
+    monkeypatch.setattr(Path, "write_text", fill_the_disk)
+    with pytest.raises(OSError, match="no space left"):
+        write_manifest(path, [Utterance(audio=tmp_path / "b.wav", duration_s=1.0)])
     assert path.read_text() == before
 
 
