@@ -33,7 +33,9 @@ class Config:
 def check_range(name: str, value: float, low: float, high: float) -> None:
     """Raises ConfigError unless low <= value <= high."""
     if not low <= value <= high:
-        raise ConfigError(f"{name}={value:g}: give a number from {low:g} to {high:g}")
+        # an int may have thousands of digits
+        shown = "a large number" if isinstance(value, int) and abs(value) > 1e15 else f"{value:g}"
+        raise ConfigError(f"{name}={shown}: give a number from {low:g} to {high:g}")
 
 
 def check_processes(name: str, count: int, least: int = 1) -> None:

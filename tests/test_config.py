@@ -13,7 +13,15 @@ from hypothesis import strategies as st
 
 from speechkit.checkpoint import AnyNet
 from speechkit.component import Spec
-from speechkit.config import Config, check_processes, from_dict, override, to_dict, write_json
+from speechkit.config import (
+    Config,
+    check_processes,
+    check_range,
+    from_dict,
+    override,
+    to_dict,
+    write_json,
+)
 from speechkit.decode.endpoint import Endpointing
 from speechkit.decode.fusion import Search
 from speechkit.errors import ConfigError, SpeechkitError
@@ -282,3 +290,8 @@ def test_more_processes_than_the_machine_bears_are_refused(name: str) -> None:
     with pytest.raises(ConfigError, match=rf"{name}=1000: give a number from 1 to \d+"):
         check_processes(name, 1000)
     check_processes(name, 2)
+
+
+def test_a_number_of_many_digits_is_out_of_range_too() -> None:
+    with pytest.raises(ConfigError, match="order=a large number: give a number from 1 to 16"):
+        check_range("order", 10**400, 1, 16)
