@@ -71,7 +71,9 @@ def raw_format(raw: Encoding | None, rate: int | None, channels: int | None) -> 
     from speechkit.data import RawFormat
 
     if raw is not None:
-        return RawFormat(raw.value, rate or 16000, channels or 1)
+        return RawFormat(
+            raw.value, 16000 if rate is None else rate, 1 if channels is None else channels
+        )
     if rate is not None or channels is not None:
         raise ConfigError("--rate and --channels describe raw samples; give --raw s16le or f32le")
     return None

@@ -178,6 +178,8 @@ def test_raw_samples_of_a_call_are_two_timelines_by_their_rate(
         (("--rate", "8000"), "describe raw samples; give --raw s16le or f32le"),
         (("--raw", "mp3"), "'mp3' is not one of 's16le', 'f32le'"),
         (("--raw", "s16le", "--rate", "5"), "is at 5 Hz"),
+        (("--raw", "s16le", "--rate", "0"), "is at 0 Hz"),
+        (("--raw", "s16le", "--channels", "0"), "has 0 channels"),
         (("--raw", "s16le"), "ends within a frame"),
         (("--raw", "s16le", "--channel", "each", "--channels", "99"), "has 99 channels"),
     ],
