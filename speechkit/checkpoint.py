@@ -82,7 +82,7 @@ def write_model(model: Model, folder: Path) -> None:
     )
 
 
-def load(path: Path | str, *, allow_nonfinite: bool = False) -> Model:
+def load(path: str | os.PathLike[str], *, allow_nonfinite: bool = False) -> Model:
     """The model in a folder, or a bundled one by name (`digits`), ready for evaluation.
 
     Weights that are NaN or infinite are refused, unless `allow_nonfinite` is there to look at them.
@@ -117,15 +117,15 @@ def as_model(source: ModelSource) -> Model:
     """
     if isinstance(source, Model):
         return source
-    if not isinstance(source, str | os.PathLike):
-        raise CheckpointError(
-            f"{type(source).__name__} is no model; give a Model, its folder, or a bundled name"
-        )
-    return load(Path(source) if isinstance(source, os.PathLike) else source)
+    return load(source)
 
 
-def find(path: Path | str) -> Path:
+def find(path: str | os.PathLike[str]) -> Path:
     """The folder of a model given by path or bundled name."""
+    if not isinstance(path, str | os.PathLike):
+        raise CheckpointError(
+            f"{type(path).__name__} is no model; give a Model, its folder, or a bundled name"
+        )
     folder = Path(path)
     if folder.is_dir():
         if (folder / CONFIG).is_file():

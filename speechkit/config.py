@@ -11,7 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from speechkit.component import Spec, did_you_mean
 from speechkit.errors import ConfigError
-from speechkit.limits import MAX_PROCESSES_PER_CPU, MAX_TIME_S, MAX_WIDTH
+from speechkit.limits import MAX_NUMBER, MAX_PROCESSES_PER_CPU, MAX_TIME_S, MAX_WIDTH
 from speechkit.untrusted import UntrustedError, check_plain, parse_json
 
 T = TypeVar("T")
@@ -34,7 +34,9 @@ def check_range(name: str, value: float, low: float, high: float) -> None:
     """Raises ConfigError unless low <= value <= high."""
     if not low <= value <= high:
         # an int may have thousands of digits
-        shown = "a large number" if isinstance(value, int) and abs(value) > 1e15 else f"{value:g}"
+        shown = (
+            "a large number" if isinstance(value, int) and abs(value) > MAX_NUMBER else f"{value:g}"
+        )
         raise ConfigError(f"{name}={shown}: give a number from {low:g} to {high:g}")
 
 

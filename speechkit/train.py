@@ -73,6 +73,9 @@ from speechkit.resume import (
 from speechkit.starting_weights import start_from
 from speechkit.tasks import Recognition, Targets, Task, task_of
 
+PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
+"""Those of Fabric in which weights and sums stay float32."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Data(Config):
@@ -162,6 +165,8 @@ class Run(Config):
         # a negative bound would turn the gradient round
         if self.clip_norm is not None and self.clip_norm <= 0:
             raise ConfigError(f"clip_norm={self.clip_norm:g}: give a positive number, or null")
+        if self.precision not in PRECISIONS:
+            raise ConfigError(f"precision={self.precision}: give {', '.join(PRECISIONS)}")
         if self.strategy not in STRATEGIES:
             raise ConfigError(f"strategy={self.strategy}: give {' or '.join(STRATEGIES)}")
 

@@ -433,3 +433,9 @@ def test_a_header_of_megabytes_and_a_complex_nan_are_refused(tmp_path: Path) -> 
     save_file({"x": torch.full((2,), float("nan"), dtype=torch.complex64)}, path)
     with pytest.raises(CheckpointError, match="holds NaN"):
         checkpoint.read_tensors(path)
+
+
+@pytest.mark.parametrize("given", [None, 3, [], object()])
+def test_what_is_no_path_is_no_model(given: Any) -> None:
+    with pytest.raises(CheckpointError, match="is no model; give a Model, its folder, or"):
+        load(given)

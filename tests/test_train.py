@@ -70,6 +70,12 @@ def figures(out: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
 
 
+@pytest.mark.parametrize("precision", ["bf16-true", "64-true", "half"])
+def test_a_precision_that_does_not_train_is_refused(plain: Run, precision: str) -> None:
+    with pytest.raises(ConfigError, match=f"precision={precision}: give 32-true, bf16-mixed"):
+        replace(plain, precision=precision)
+
+
 def test_precision_is_that_of_the_products(plain: Run, tmp_path: Path) -> None:
     losses = {}
     for precision in ("32-true", "bf16-mixed"):

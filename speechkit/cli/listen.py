@@ -44,7 +44,7 @@ from speechkit.cli.options import (
     raw_format,
 )
 from speechkit.cli.output import complain, console, inert
-from speechkit.cli.recordings import STDIN, is_model
+from speechkit.cli.recordings import STDIN, is_model, standard_input
 from speechkit.component import Spec
 from speechkit.errors import AudioError, ConfigError
 
@@ -113,7 +113,7 @@ def listen(
     reader = decoder_spec(decoder, lm, hotwords)
     source = (
         FileSource(
-            sys.stdin.buffer if str(file) == STDIN else file,
+            standard_input() if str(file) == STDIN else file,
             net.sample_rate,
             realtime,
             channel=one,

@@ -119,9 +119,9 @@ class Recordings:
         if str(path) != STDIN:
             return path
         if not self._keeps:
-            return sys.stdin.buffer
+            return standard_input()
         if not self._kept.getbuffer().nbytes:
-            self._kept.write(sys.stdin.buffer.read(MAX_KEPT_BYTES + 1))
+            self._kept.write(standard_input().read(MAX_KEPT_BYTES + 1))
             if self._kept.tell() > MAX_KEPT_BYTES:
                 raise AudioError(
                     f"standard input has more than {MAX_KEPT_BYTES:,} bytes, which are kept to be "
@@ -129,6 +129,13 @@ class Recordings:
                 )
         self._kept.seek(0)
         return self._kept
+
+
+def standard_input() -> "BinaryIO":
+    """The bytes of standard input; AudioError where the shell has closed it."""
+    if sys.stdin is None:
+        raise AudioError("standard input is closed; pipe sound into it or give a file")
+    return sys.stdin.buffer
 
 
 class Kept(io.BytesIO):

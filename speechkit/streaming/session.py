@@ -327,6 +327,8 @@ def block_strides(model: Model, layer: StreamLayer, sample_rate: int) -> int:
 
 def session_layer(model: Model, sample_rate: int) -> Serial:
     """The net over audio at `sample_rate`, once it is sure that every part of it streams."""
+    if not isinstance(sample_rate, int):
+        raise StreamError(f"sample_rate={sample_rate!r:.40} is no whole number; give one in hertz")
     if reason := why_not_streamable(model):
         window_s = suggested_window_s(model)
         raise StreamError(f"{reason}; or give window_s={window_s:g} for an approximate stream")
