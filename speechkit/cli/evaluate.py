@@ -8,7 +8,7 @@ import typer
 from speechkit.cli.models import decoder_spec, load_model
 from speechkit.cli.options import DecoderOption, Device, HotwordsOption, Json, Lm, ModelName
 from speechkit.cli.output import complain, marks_in_words, pairs, show
-from speechkit.cli.written import refuse_input
+from speechkit.cli.written import refuse_input, refuse_other_kind
 from speechkit.files import whole_file
 
 Manifest = Annotated[Path, typer.Option(metavar="M", help="JSON lines: what to judge it on.")]
@@ -37,6 +37,7 @@ def evaluate(
     if report is not None:
         refuse_input(report, manifest, lm, hotwords, *find(model).iterdir())
         refuse_input(report, *(utterance.audio for utterance in read_manifest(manifest)))
+        refuse_other_kind(report, ".html", ".htm")
     judged = judge(
         load_model(model, device), manifest, decoder_spec(decoder, lm, hotwords), streaming
     )

@@ -7,7 +7,7 @@ import typer
 
 from speechkit.cli.options import Json, ModelName
 from speechkit.cli.output import show
-from speechkit.cli.written import refuse_input
+from speechkit.cli.written import refuse_input, refuse_other_kind
 
 SOUNDS = 16
 """How many sounds of a manifest an export is tried on."""
@@ -47,13 +47,14 @@ def export(
     if int8:
         params["int8"] = True
     spec = Spec(form.replace(".", "_"), params)
+    suffix = getattr(registry().find("exporter", spec.name).factory(), "suffix", "")
     if out is None:
-        suffix = getattr(registry().find("exporter", spec.name).factory(), "suffix", "")
         marks = ("-stream" if streaming else "") + ("-int8" if int8 else "")
         out = Path(find(model).name + marks + suffix)
     refuse_input(out, audio, *find(model).iterdir())
     sounds = read_manifest(audio)[:SOUNDS] if audio else []
     refuse_input(out, *(utterance.audio for utterance in sounds))
+    refuse_other_kind(out, suffix)
     done = write(load(model), out, spec, sounds)
     row = {
         "file": str(done.path),

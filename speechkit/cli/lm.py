@@ -9,7 +9,7 @@ import typer
 
 from speechkit.cli.options import Json
 from speechkit.cli.output import show
-from speechkit.cli.written import refuse_input
+from speechkit.cli.written import refuse_input, refuse_other_kind
 from speechkit.errors import SpeechkitError
 
 
@@ -40,6 +40,7 @@ def lm(
     from speechkit.decode.ngram import write_arpa
 
     refuse_input(out, *texts)
+    refuse_other_kind(out, ".arpa", ".arpa.gz")
     lines = [line for path in texts for line in sentences(path, normalization)]
     model = estimate(lines, order)
     write_arpa(model, out)

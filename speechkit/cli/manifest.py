@@ -11,7 +11,7 @@ import typer
 
 from speechkit.cli.options import Json
 from speechkit.cli.output import complain, show
-from speechkit.cli.written import refuse_input
+from speechkit.cli.written import refuse_input, refuse_other_kind
 from speechkit.errors import ConfigError, ManifestError, SpeechkitError
 
 if TYPE_CHECKING:
@@ -61,6 +61,7 @@ def manifest(
     for written in (out, dev):
         if written is not None:
             refuse_input(written, *recordings)
+            refuse_other_kind(written, ".jsonl", ".json")
     found, failed = [], 0
     for path in recordings:
         try:

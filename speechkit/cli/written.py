@@ -70,3 +70,14 @@ def refuse_input(out: Path, *inputs: Path | None) -> None:
     for path in inputs if out.exists() else ():
         if path is not None and path.exists() and out.samefile(path):
             raise ConfigError(f"{out} is what is read; name another file to write")
+
+
+def refuse_other_kind(out: Path, *suffixes: str) -> None:
+    """Raises ConfigError where a file to write is there and has none of the suffixes of its kind.
+
+    Then it is not what an earlier run of the command wrote.
+    """
+    if out.is_file() and not out.name.endswith(suffixes):
+        raise ConfigError(
+            f"{out} is there and may be something else; give a name that ends in {suffixes[0]}"
+        )
