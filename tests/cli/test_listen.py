@@ -149,7 +149,11 @@ def test_real_time_takes_its_time(
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_it_with_the_last_events(eager: Path, tmp_path: Path, number: int) -> None:
     soundfile.write(tmp_path / "long.wav", np.tile(tone(200), 100), 16000)
-    code = "from speechkit.cli.main import main; main()"
+    # a shell has what it starts in the background ignore the signal of Ctrl-C
+    code = (
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+        "from speechkit.cli.main import main; main()"
+    )
     asked = "listen", "--model", eager, "--file", tmp_path / "long.wav", "--realtime"
     command = [sys.executable, "-c", code, *asked]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)

@@ -1,8 +1,8 @@
 """Runs mutated inputs through every reader and command: `make fuzz`.
 
-    python -m tests.fuzz [SECONDS] [TARGET ...]     all targets share the time
-    python -m tests.fuzz --inputs N TARGET ...      so many inputs each
-    python -m tests.fuzz --guided SECONDS TARGET    by coverage, with atheris
+    python -m tests.fuzz [SECONDS [TARGET ...]]         the targets share the time
+    python -m tests.fuzz 0 [TARGET ...] --inputs N      so many inputs each
+    python -m tests.fuzz SECONDS TARGET --guided        by coverage, with atheris
 
 Input N of a target is the same in every run, until the seeds change. What falls is written to
 `build/fuzz/TARGET-….SUFFIX`; once it is mended, it is kept in `tests/fuzz/seeds/TARGET/`.
