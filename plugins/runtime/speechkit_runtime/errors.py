@@ -32,6 +32,11 @@ def answers(verb: Callable[P, T]) -> Callable[P, T]:
         # onnxruntime's exceptions have no base but this one
         except Exception as error:
             reason = f"{type(error).__name__}: {error}"
+            if "Available memory of" in reason:
+                raise RuntimeFailure(
+                    "the net needs more memory than it may take; give a shorter recording, or a "
+                    "number of gigabytes in the environment variable SPEECHKIT_NET_GB"
+                ) from error
             raise RuntimeFailure(
                 f"the exported file cannot answer: {reason}; export the model again"
             ) from error

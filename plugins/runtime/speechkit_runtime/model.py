@@ -1,5 +1,6 @@
 """An exported file, what it says about itself, and its answers for one recording."""
 
+import functools
 import json
 import math
 import operator
@@ -12,7 +13,7 @@ import onnxruntime
 
 from speechkit_runtime.audio import read_audio
 from speechkit_runtime.errors import RuntimeFailure, answers
-from speechkit_runtime.limits import HIGHEST_RATE, LOWEST_RATE
+from speechkit_runtime.limits import HIGHEST_RATE, LOWEST_RATE, MAX_NET_GB
 from speechkit_runtime.rules import Letters, Speech, softmax
 from speechkit_runtime.stream import Stream
 
@@ -46,7 +47,11 @@ def load(path: str | os.PathLike[str]) -> "Model":
     """The model in a file written by `speechkit export`."""
     if not os.path.isfile(path):
         raise RuntimeFailure(f"no file {path}; write one with: speechkit export MODEL --out {path}")
+    _bound_memory()
     options = onnxruntime.SessionOptions()
+    # its lines about what fails come beside the exception
+    options.log_severity_level = 4
+    options.add_session_config_entry("session.use_env_allocators", "1")
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     try:
         session = onnxruntime.InferenceSession(path, options, ["CPUExecutionProvider"])
@@ -65,6 +70,17 @@ def load(path: str | os.PathLike[str]) -> "Model":
     if metadata["input"] != "audio":
         raise RuntimeFailure(f"{path} reads features; export it again without --no-features")
     return Model(session, metadata)
+
+
+@functools.cache
+def _bound_memory() -> None:
+    """Gives the nets of this process one arena of bounded size: a damaged one may ask for any."""
+    gigabytes = float(os.environ.get("SPEECHKIT_NET_GB", MAX_NET_GB))
+    arena, usual = onnxruntime.OrtAllocatorType.ORT_ARENA_ALLOCATOR, onnxruntime.OrtMemType.DEFAULT
+    onnxruntime.create_and_register_allocator(
+        onnxruntime.OrtMemoryInfo("Cpu", arena, 0, usual),
+        onnxruntime.OrtArenaCfg({"max_mem": int(gigabytes * 1e9)}),
+    )
 
 
 def read_metadata(text: str, path: str) -> dict[str, Any]:
