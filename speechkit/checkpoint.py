@@ -56,6 +56,8 @@ def save(model: Model, path: Path | str, card: ModelCard | None = None) -> None:
     Of a model folder that is there, what speechkit wrote is replaced and all else stays.
     """
     refuse_prepared(model, "save")
+    if Path(path, TRAINING).is_dir():
+        raise CheckpointError(f"{path} is what a run goes on from; choose another path")
     with model_folder(Path(path)) as folder:
         write_model(model, folder)
         if card is not None:

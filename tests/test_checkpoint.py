@@ -23,7 +23,7 @@ from speechkit.component import Component
 from speechkit.data import Utterance, audio_duration_s
 from speechkit.errors import CheckpointError, PluginError, SpeechkitError
 from speechkit.hookspecs import hookimpl
-from speechkit.models import Block, MatchboxNet, Model, Net, QuartzNet, build
+from speechkit.models import Block, MarbleNet, MatchboxNet, Model, Net, QuartzNet, build
 from speechkit.plugins import Registry
 
 
@@ -439,3 +439,13 @@ def test_a_header_of_megabytes_and_a_complex_nan_are_refused(tmp_path: Path) -> 
 def test_what_is_no_path_is_no_model(given: Any) -> None:
     with pytest.raises(CheckpointError, match="is no model; give a Model, its folder, or"):
         load(given)
+
+
+def test_what_a_run_goes_on_from_is_not_replaced(tmp_path: Path) -> None:
+    model = build(MarbleNet(blocks=(Block(channels=4, kernel=3),)))
+    save(model, tmp_path / "last")
+    (tmp_path / "last" / "training").mkdir()
+    (tmp_path / "last" / "training" / "loop.json").write_text("{}")
+    with pytest.raises(CheckpointError, match="last is what a run goes on from; choose another"):
+        save(model, tmp_path / "last")
+    assert (tmp_path / "last" / "training" / "loop.json").read_text() == "{}"
