@@ -21,7 +21,7 @@ from speechkit.checkpoint import (
 )
 from speechkit.component import Spec
 from speechkit.config import from_dict, to_dict, write_json
-from speechkit.errors import TrainingError
+from speechkit.errors import SpeechkitError, TrainingError, one_line
 from speechkit.files import locked, mend, whole_file
 from speechkit.journal import FILE
 from speechkit.models import Model
@@ -220,10 +220,11 @@ def write_training(
 
 def read_weights(path: Path, model: Model, average: Model, learners: nn.Module) -> None:
     """Puts back the weights that `write_training` wrote, before they are spread over processes."""
-    average.load_state_dict(read_tensors(path / "model.safetensors"))
-    model.load_state_dict(read_tensors(path / TRAINING / "weights.safetensors"))
-    if learners.state_dict():
-        learners.load_state_dict(read_tensors(path / TRAINING / "methods.safetensors"))
+    with _readable(path):
+        average.load_state_dict(read_tensors(path / "model.safetensors"))
+        model.load_state_dict(read_tensors(path / TRAINING / "weights.safetensors"))
+        if learners.state_dict():
+            learners.load_state_dict(read_tensors(path / TRAINING / "methods.safetensors"))
 
 
 def write_loop(path: Path, loop: Loop) -> None:
@@ -237,29 +238,42 @@ def read_training(path: Path, fabric: Any, optimizer: Any, before: Any) -> Loop:
 
     `before` is an optimiser as the stored run made it: settings that differ from it are new.
     """
-    training = path / TRAINING
-    parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    state: dict[int, dict[str, Tensor]] = {}
-    for key, value in read_tensors(training / "optimizer.safetensors").items():
-        index, _, name = key.partition("/")
-        state.setdefault(int(index), {})[name] = spread_as(value, parameters[int(index)])
-    with safe_open(training / "optimizer.safetensors", "pt") as file:
-        stored = (file.metadata() or {}).get("groups", "")
-    try:
+    with _readable(path):
+        training = path / TRAINING
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        state: dict[int, dict[str, Tensor]] = {}
+        for key, value in read_tensors(training / "optimizer.safetensors").items():
+            index, _, name = key.partition("/")
+            state.setdefault(int(index), {})[name] = spread_as(value, parameters[int(index)])
+        with safe_open(training / "optimizer.safetensors", "pt") as file:
+            stored = (file.metadata() or {}).get("groups", "")
         groups = parse_json(stored, any_number=True)
-    except UntrustedError as error:
+        for group, old, new in zip(
+            groups, before.param_groups, optimizer.param_groups, strict=True
+        ):
+            group |= {key: new[key] for key in new if key != "params" and new[key] != old.get(key)}
+        optimizer.load_state_dict({"state": state, "param_groups": groups})
+        _set_generators(read_tensors(training / "rng.safetensors"), fabric)
+        # no error is the best one before the first evaluation: infinity
+        loop: Loop = _read(Loop, training / "loop.json", any_number=True)
+        if not loop.step:
+            raise ValueError("loop.json names no step")
+        if loop.scaler:
+            fabric.strategy.precision.load_state_dict(loop.scaler)
+        return loop
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    """TrainingError for a stored state that does not fit the run, whatever it lacks."""
+    try:
+        yield
+    except SpeechkitError:
+        raise
+    except (LookupError, RuntimeError, TypeError, ValueError) as error:
         raise TrainingError(
-            f"{training / 'optimizer.safetensors'}: groups: {error}; choose another --out"
+            f"{path / TRAINING} is damaged: {one_line(error)}; choose another --out"
         ) from error
-    for group, old, new in zip(groups, before.param_groups, optimizer.param_groups, strict=True):
-        group |= {key: new[key] for key in new if key != "params" and new[key] != old.get(key)}
-    optimizer.load_state_dict({"state": state, "param_groups": groups})
-    _set_generators(read_tensors(training / "rng.safetensors"), fabric)
-    # no error is the best one before the first evaluation: infinity
-    loop: Loop = _read(Loop, training / "loop.json", any_number=True)
-    if loop.scaler:
-        fabric.strategy.precision.load_state_dict(loop.scaler)
-    return loop
 
 
 def _read(kind: type[T], path: Path, *, any_number: bool = False) -> T:

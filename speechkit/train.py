@@ -1,10 +1,9 @@
-"""Training: what a run is, and the loop that carries it out, to be read from top to bottom."""
+"""Training: the loop that carries a run out, to be read from top to bottom."""
 
 import math
 from collections import Counter
 from collections.abc import Callable, Iterator
 from copy import deepcopy
-from dataclasses import dataclass
 from functools import partial
 from inspect import signature
 from pathlib import Path
@@ -15,9 +14,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
-from speechkit.checkpoint import AnyNet, save
+from speechkit.checkpoint import save
 from speechkit.component import Spec
-from speechkit.config import Config, check_component, check_processes, check_range
+from speechkit.config import check_processes
 from speechkit.data import (
     Batch,
     Utterance,
@@ -32,23 +31,19 @@ from speechkit.data import (
     utterance_generator,
     windows,
 )
-from speechkit.errors import ConfigError, TrainingError
+from speechkit.errors import TrainingError
 from speechkit.evaluation import evaluate
 from speechkit.frontend import fit_statistics
 from speechkit.journal import Journal, Silence
-from speechkit.limits import MAX_COUNT, MAX_PROCESSES
 from speechkit.memory import keep_freed_memory
 from speechkit.models import Model, Output, build
-from speechkit.models.net import Name
 from speechkit.nn import Chunk, sync_batch_norms
 from speechkit.ops.native import sum_type
 from speechkit.optim import parameter_groups
 from speechkit.plugins import registry
 from speechkit.preflight import built, check_augmented, check_targets
 from speechkit.processes import (
-    DDP,
     FSDP,
-    STRATEGIES,
     launch,
     mean,
     one_line_failures,
@@ -70,105 +65,11 @@ from speechkit.resume import (
     write_run,
     write_training,
 )
+from speechkit.run import Data, Run
 from speechkit.starting_weights import start_from
 from speechkit.tasks import Recognition, Targets, Task, task_of
 
-PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
-"""Those of Fabric in which weights and sums stay float32."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Data(Config):
-    """Where the utterances are and how they are grouped.
-
-    `train` may be several manifests; one named twice counts twice in each epoch. A folder of shards
-    is one too, and a pattern of them; their utterances are shuffled `window` at a time.
-    A batch holds at most `batch_size` utterances and `batch_seconds` seconds, padding included, for
-    each process. `buckets` groups of similar durations keep padding low; with 1, batches are drawn
-    at random, which batch norm prefers where durations tell classes or speakers apart. Training
-    utterances longer than `max_duration_s` are left out; `cache` keeps the rest decoded.
-    """
-
-    train: Path | tuple[Path, ...]
-    dev: Path
-    batch_size: int | None = 32
-    batch_seconds: float | None = None
-    buckets: int = 20
-    window: int = 20000
-    max_duration_s: float = 16.7
-    workers: int = 0
-    cache: bool = False
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for name in ("buckets", "window"):
-            check_range(name, getattr(self, name), 1, MAX_COUNT)
-        if self.batch_size is not None:
-            check_range("batch_size", self.batch_size, 1, MAX_COUNT)
-        if self.batch_seconds is not None and self.batch_seconds <= 0:
-            raise ConfigError(f"batch_seconds={self.batch_seconds:g}: give a positive number")
-        if self.batch_size is self.batch_seconds is None:
-            raise ConfigError("a batch has no limit; give batch_size or batch_seconds")
-        check_range("workers", self.workers, 0, MAX_PROCESSES)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Run(Config):
-    """Everything that decides what a training run does; a recipe is a function that returns one.
-
-    `method` names training methods (distillation). `init` is a model folder to start from: its
-    front end, stem and encoder, and its head where the labels are the same. `accumulate` batches
-    make one step. `clip_norm` bounds the gradient's norm. `ema` is the decay of the averaged
-    weights, which are evaluated and saved; 0 for none. `precision` is Fabric's. `compile` has
-    torch.compile make the net's kernels in place of speechkit's, which takes minutes. `devices`
-    processes on each of `nodes` machines share every batch, with the whole model in each
-    (`strategy` ddp) or spread over them (fsdp).
-    """
-
-    model: AnyNet
-    data: Data
-    steps: int
-    optimizer: Name = "novograd:lr=0.02,beta1=0.95,beta2=0.5,weight_decay=0.001"
-    schedule: Name = "cosine"
-    loss: Name | None = None
-    augment: tuple[Name, ...] = ()
-    method: tuple[Name, ...] = ()
-    init: Path | None = None
-    accumulate: int = 1
-    clip_norm: float | None = None
-    ema: float = 0.0
-    precision: str = "32-true"
-    compile: bool = False
-    devices: int = 1
-    nodes: int = 1
-    strategy: str = DDP
-    eval_every: int = 500
-    save_every: int = 500
-    log_every: int = 10
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "optimizer", Spec.parse(self.optimizer))
-        object.__setattr__(self, "schedule", Spec.parse(self.schedule))
-        for kind in ("augment", "method"):
-            object.__setattr__(self, kind, tuple(Spec.parse(name) for name in getattr(self, kind)))
-        if self.loss is not None:
-            object.__setattr__(self, "loss", Spec.parse(self.loss))
-        super().__post_init__()
-        for spec in self.augment:
-            check_component("augmentation", Spec.parse(spec))
-        for name in ("steps", "accumulate", "eval_every", "save_every", "log_every"):
-            check_range(name, getattr(self, name), 1, MAX_COUNT)
-        for name in ("devices", "nodes"):
-            check_range(name, getattr(self, name), 1, MAX_PROCESSES)
-        check_range("ema", self.ema, 0, 1)
-        # a negative bound would turn the gradient round
-        if self.clip_norm is not None and self.clip_norm <= 0:
-            raise ConfigError(f"clip_norm={self.clip_norm:g}: give a positive number, or null")
-        if self.precision not in PRECISIONS:
-            raise ConfigError(f"precision={self.precision}: give {', '.join(PRECISIONS)}")
-        if self.strategy not in STRATEGIES:
-            raise ConfigError(f"strategy={self.strategy}: give {' or '.join(STRATEGIES)}")
+__all__ = ["Data", "Run", "dry_run", "fit"]
 
 
 def fit(run: Run, out: Path | str, resume: bool = False, device: str = "auto") -> dict[str, float]:

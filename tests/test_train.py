@@ -562,11 +562,19 @@ def test_a_run_that_ends_while_it_is_judged_goes_on_bit_by_bit(run: Run, tmp_pat
     assert figures(whole) == figures(broken)
 
 
+NO_TENSORS = "\2\0\0\0\0\0\0\0{}"
+"""A safetensors file that holds nothing."""
+
+
 @pytest.mark.parametrize(
     ("file", "content", "says"),
     [
         ("last/training/loop.json", "[" * 100_000, r"loop\.json: it is nested deeper"),
         ("last/training/loop.json", '{"step": "no"}', r"loop\.json: step"),
+        ("last/training/loop.json", "{}", "training is damaged: loop.json names no step"),
+        ("last/training/rng.safetensors", NO_TENSORS, "training is damaged: 'cpu'"),
+        ("last/training/weights.safetensors", NO_TENSORS, "training is damaged: Error.* loading"),
+        ("last/training/optimizer.safetensors", NO_TENSORS, "training is damaged: it is not JSON"),
         ("metrics.jsonl", "\udcff\n", r"metrics\.jsonl is not a run's figures"),
         ("metrics.jsonl", "{}\n", r"metrics\.jsonl is not a run's figures"),
         ("metrics.jsonl", "[" * 100_000 + "\n", r"metrics\.jsonl is not a run's figures"),
