@@ -30,7 +30,7 @@ _held: set[int] = set()
 
 
 def _let_go() -> None:
-    """Closes what a forked process has of its parent's locks, which else outlive the parent."""
+    """Closes a forked process's copies of its parent's locks, which would outlive the parent."""
     for descriptor in _held:
         os.close(descriptor)
     _held.clear()
@@ -42,9 +42,10 @@ if hasattr(os, "register_at_fork"):
 
 @contextmanager
 def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """A path to write to, which becomes `path` in the end and is gone where the block fails.
+    """A temporary path with the same file name, which replaces `path` once the block succeeds.
 
-    Its folder is made, its name is the same, and a link stays one. OSError names `path`.
+    It is deleted where the block fails. The folder is created; a symbolic link at `path` stays a
+    link. OSError names `path`.
     """
     target = Path(os.path.realpath(path))
     with _naming(path):
@@ -148,13 +149,17 @@ def _mend_once(folder: Path) -> None:
 def _parts(folder: Path) -> list[Path]:
     """The parts in a folder that are this user's."""
     with os.scandir(folder) as entries:
-        return [
-            Path(entry.path)
-            for entry in entries
-            if entry.name.startswith(PART)
-            and entry.is_dir(follow_symlinks=False)
-            and (fcntl is None or entry.stat(follow_symlinks=False).st_uid == os.geteuid())
-        ]
+        return [Path(entry.path) for entry in entries if _is_part(entry)]
+
+
+def _is_part(entry: "os.DirEntry[str]") -> bool:
+    if not (entry.name.startswith(PART) and entry.is_dir(follow_symlinks=False)):
+        return False
+    try:
+        return fcntl is None or entry.stat(follow_symlinks=False).st_uid == os.geteuid()
+    except FileNotFoundError:
+        # its writer has just ended
+        return False
 
 
 def _mend(folder: Path) -> None:
