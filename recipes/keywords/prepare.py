@@ -30,6 +30,9 @@ def prepare(source: Path, out: Path) -> list[Path]:
     """Writes `train.jsonl` and `dev.jsonl`; no speaker is in both, where files name speakers."""
     if not source.is_dir():
         raise ManifestError(f"{source} is no folder; give one with a folder for each keyword")
+    for name in (UNKNOWN, BACKGROUND):
+        if not (source / name).is_dir():
+            raise ManifestError(f"{source} has no folder {name}; see recipes/keywords/README.md")
     folders = [p for p in source.iterdir() if p.is_dir() and p.name[0] not in "._"]
     words = [clip for folder in sorted(folders) for clip in keyword_clips(folder)]
     if not words:

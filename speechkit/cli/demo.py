@@ -56,6 +56,6 @@ def demo(as_json: Json = False) -> None:
     if not as_json:
         say(table)
         say(
-            f"{right} of {len(clips)} heard as they were said; the stream's scores, in chunks of "
+            f"{right} of {len(clips)} labelled rightly; the stream's scores, in chunks of "
             f"{CHUNK_S * 1000:.0f} ms, differ by at most {worst:.1e}"
         )

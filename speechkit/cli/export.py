@@ -19,13 +19,15 @@ def export(
         str, typer.Option("--format", metavar="NAME", help="onnx, torch.export, or a plugin's.")
     ] = "onnx",
     out: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="The file to write, else named by MODEL.")
+        Path | None,
+        typer.Option(metavar="FILE", help="The file to write; by default named after the model."),
     ] = None,
     streaming: Annotated[
         bool, typer.Option("--streaming", help="One block of a stream, states in and out.")
     ] = False,
     features: Annotated[
-        bool, typer.Option(help="From audio, the front end in the file; or from features.")
+        bool,
+        typer.Option(help="The file takes audio and holds the front end; or it takes features."),
     ] = True,
     int8: Annotated[
         bool, typer.Option("--int8", help="Weights and activations in int8; needs --audio.")
@@ -36,7 +38,7 @@ def export(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Write a model as a file for other runtimes, and check that it says the same."""
+    """Write a model as a file for other runtimes, and check that its scores match."""
     from speechkit.checkpoint import find, load
     from speechkit.component import Spec
     from speechkit.data import read_manifest

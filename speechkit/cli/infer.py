@@ -54,7 +54,7 @@ def classify(
     device: Device = "cpu",
     as_json: Json = False,
 ) -> None:
-    """Tell which label each recording has.
+    """Print the label of each recording.
 
     Example: speechkit classify clip.wav clips/ --json
     """

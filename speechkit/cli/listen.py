@@ -1,4 +1,4 @@
-"""`speechkit listen`: a model hears a microphone, or a file as if it were one, and says what."""
+"""`speechkit listen`: prints the events of a microphone, or of a file as if it were one."""
 
 import json
 import math
@@ -73,7 +73,7 @@ def listen(
     rate: Rate = None,
     raw_channels: RawChannels = None,
     realtime: Annotated[
-        bool, typer.Option("--realtime", help="The file no faster than it sounds.")
+        bool, typer.Option("--realtime", help="Read the file no faster than it plays.")
     ] = False,
     onset: Onset = None,
     offset: Offset = None,
@@ -88,7 +88,8 @@ def listen(
     hotwords: HotwordsOption = None,
     no_vad: NoVad = False,
     window_s: Annotated[
-        float | None, typer.Option(metavar="S", help="Approximate: runs the last S seconds again.")
+        float | None,
+        typer.Option(metavar="S", help="Approximate: runs the model on the last S seconds."),
     ] = None,
     device: Device = "cpu",
     as_json: Json = False,
@@ -110,6 +111,11 @@ def listen(
         postprocess=postprocess(onset, offset, min_speech, min_silence, pad, max_speech),
         endpointing={"silence_after_s": endpoint_silence, "longest_s": endpoint_longest},
     )
+    if file is None and (realtime or raw or rate or raw_channels or channel != "mix"):
+        raise ConfigError(
+            "--channel, --raw, --rate, --channels and --realtime belong to --file; add it, or "
+            "leave them out for the microphone"
+        )
     reader = decoder_spec(decoder, lm, hotwords)
     source = (
         FileSource(

@@ -112,7 +112,7 @@ def run(arguments: list[str]) -> int:
 
 @contextmanager
 def _terminated_as_by_ctrl_c() -> Iterator[list[int]]:
-    """SIGTERM is a KeyboardInterrupt, so that files are put in order and last events are told.
+    """SIGTERM is a KeyboardInterrupt: parts of files are removed and the last events printed.
 
     The last number in the list is that of the signal.
     """

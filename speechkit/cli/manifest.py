@@ -42,7 +42,7 @@ def manifest(
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="Write about a tenth here instead, by the hash of the speaker or else the name.",
+            help="A tenth of the speakers, or of the recordings, goes here and not to --out.",
         ),
     ] = None,
     as_json: Json = False,

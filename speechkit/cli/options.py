@@ -88,7 +88,7 @@ ModelName = Annotated[
         autocompletion=complete_model,
     ),
 ]
-NoVad = Annotated[bool, typer.Option("--no-vad", help="Text from all of the sound, speech or not.")]
+NoVad = Annotated[bool, typer.Option("--no-vad", help="Transcribe everything; use no vad.")]
 ModelOption = Annotated[
     str,
     typer.Option(
@@ -128,7 +128,7 @@ DecoderOption = Annotated[
     str,
     typer.Option(
         metavar="SPEC",
-        help="Text by greedy (default), beam:beam=8, ...",
+        help="Decoder: greedy (default), beam:beam=8, ...",
         show_default=False,
         autocompletion=complete_component("decoder"),
     ),
@@ -142,22 +142,26 @@ HotwordsOption = Annotated[
 Onset = Annotated[
     float | None, typer.Option(metavar="P", help="Probability at which speech starts.")
 ]
-Offset = Annotated[float | None, typer.Option(metavar="P", help="Probability at which it ends.")]
+Offset = Annotated[
+    float | None, typer.Option(metavar="P", help="Probability below which speech ends.")
+]
 MinSpeech = Annotated[
     float | None, typer.Option(metavar="S", help="Seconds of the shortest speech.")
 ]
 MinSilence = Annotated[
-    float | None, typer.Option(metavar="S", help="Seconds of the shortest gap in it.")
+    float | None, typer.Option(metavar="S", help="Seconds of the shortest silence that ends it.")
 ]
-Pad = Annotated[float | None, typer.Option(metavar="S", help="Seconds added before and after it.")]
+Pad = Annotated[
+    float | None, typer.Option(metavar="S", help="Seconds added on both sides of speech.")
+]
 MaxSpeech = Annotated[
     float | None, typer.Option(metavar="S", help="Seconds after which speech is split.")
 ]
 EndpointSilence = Annotated[
-    float | None, typer.Option(metavar="S", help="Seconds of silence that end a text.")
+    float | None, typer.Option(metavar="S", help="Seconds of silence that end a segment of text.")
 ]
 EndpointLongest = Annotated[
-    float | None, typer.Option(metavar="S", help="Seconds after which a text ends.")
+    float | None, typer.Option(metavar="S", help="Seconds after which a segment of text ends.")
 ]
 OutFolder = Annotated[
     Path | None,

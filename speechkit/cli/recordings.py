@@ -57,7 +57,7 @@ def is_model(path: Path) -> bool:
 
 
 class Recordings:
-    """The recordings that a command was given, in folders too, each under a name of its own.
+    """The recordings that a command was given, in folders too, each with a unique name.
 
     Standard input is read as it arrives, or kept where it is read `again` or for each channel.
     """
@@ -76,8 +76,8 @@ class Recordings:
         self._keeps, self._kept = again or channels == "each", Kept()
 
     def each(self, answer: Callable[..., T]) -> Iterator[tuple[Recording, T]]:
-        """What `read` returns for every one that can be read; then what is wrong with the others,
-        and exit code 1."""
+        """What `read` returns for each that can be read; then the errors of the others are printed,
+        and the exit code is 1."""
         errors: list[AudioError] = []
         try:
             for path in self.names:

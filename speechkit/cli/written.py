@@ -69,7 +69,7 @@ def refuse_input(out: Path, *inputs: Path | None) -> None:
     """Raises ConfigError where a file to write is one that is read."""
     for path in inputs if out.exists() else ():
         if path is not None and path.exists() and out.samefile(path):
-            raise ConfigError(f"{out} is what is read; name another file to write")
+            raise ConfigError(f"{out} is an input; choose another file to write")
 
 
 def refuse_other_kind(out: Path, *suffixes: str) -> None:
@@ -79,5 +79,6 @@ def refuse_other_kind(out: Path, *suffixes: str) -> None:
     """
     if out.is_file() and not out.name.endswith(suffixes):
         raise ConfigError(
-            f"{out} is there and may be something else; give a name that ends in {suffixes[0]}"
+            f"{out} is there and does not end in {suffixes[0]}, so it is not replaced; "
+            "give another name"
         )

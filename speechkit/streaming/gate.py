@@ -144,8 +144,8 @@ class Gate:
     """Lets through the scores of `size` sessions, log-probabilities `[T, V + 1]` of CTC, with the
     blank certain outside speech.
 
-    `held` frames wait until it is known of them. A frame's scores come `lead_s` seconds after its
-    middle, or later.
+    The last `held` frames are delayed until the detector has decided on them. The scores of a frame
+    come `lead_s` seconds after its middle, or later.
     """
 
     def __init__(

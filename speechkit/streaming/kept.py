@@ -35,7 +35,7 @@ class KeptSound:
 
     It reaches back as far as a start may lie before its decision, and `pre_roll_ms` more; with
     `segments` to the beginning of the segment under way, at most `MAX_KEPT_S`. ConfigError where
-    the listener hears no speech.
+    the listener is not a speech detector.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class KeptSound:
         self._begin = -1
 
     def feed(self, samples: np.ndarray, events: Iterable[Event]) -> list[Event]:
-        """Takes a session's next samples `[N]`; the events that came with them, with theirs."""
+        """Adds a session's next samples `[N]`; returns `events` with their samples filled in."""
         if self._end + len(samples) > len(self._sound):
             held = self._sound[self._start : self._end]
             self._sound = np.empty(2 * (len(held) + len(samples)), np.float32)

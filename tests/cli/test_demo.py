@@ -34,7 +34,7 @@ def test_streamed_and_offline_scores_agree(cli: Cli, bundle: Path) -> None:
 
 def test_it_reads_well(cli: Cli, bundle: Path) -> None:
     said = cli("demo").out
-    assert "of 2 heard as they were said" in said
+    assert "of 2 labelled rightly" in said
     assert "low.wav" in said
 
 

@@ -171,5 +171,5 @@ def test_a_report_is_not_written_over_what_is_read(
     hotwords = ["--hotwords", tmp_path / "words.txt"]
     ended = cli("evaluate", tmp_path / "words", "--manifest", path, "--report", report, *hotwords)
     assert ended.code == 1
-    assert "is what is read; name another file to write" in ended.err
+    assert "is an input; choose another file to write" in ended.err
     assert report.read_bytes() == before

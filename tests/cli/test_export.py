@@ -52,5 +52,5 @@ def test_the_model_is_not_written_over(cli: Cli, models: Path, tmp_path: Path, n
     copy = shutil.copytree(models / "speech", tmp_path / "copy")
     ended = cli("export", copy, "--out", copy / name)
     assert ended.code == 1
-    assert "is what is read; name another file to write" in ended.err
+    assert "is an input; choose another file to write" in ended.err
     assert (copy / name).read_bytes() == (models / "speech" / name).read_bytes()

@@ -146,6 +146,12 @@ def test_real_time_takes_its_time(
     assert sum(slept) == pytest.approx(0.5)
 
 
+def test_options_of_a_file_need_one(cli: Cli, eager: Path) -> None:
+    ended = cli("listen", "--model", eager, "--raw", "s16le")
+    assert ended.code == 1
+    assert "belong to --file; add it, or leave them out for the microphone" in ended.err
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_it_with_the_last_events(eager: Path, tmp_path: Path, number: int) -> None:
     soundfile.write(tmp_path / "long.wav", np.tile(tone(200), 100), 16000)

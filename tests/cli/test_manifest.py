@@ -176,7 +176,7 @@ def test_a_recording_is_not_written_over(cli: Cli, folder: Path, options: list[s
     options = [x if x.startswith("-") else str(folder / x) for x in options]
     ended = cli("manifest", folder, *options)
     assert (ended.code, ended.out) == (1, "")
-    assert "is what is read; name another file to write" in ended.err
+    assert "is an input; choose another file to write" in ended.err
     assert before == {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 

@@ -27,7 +27,7 @@ def test_what_is_read_is_not_written(
     Path("link").symlink_to("read")
     ended = cli(*asked)
     assert ended.code == 1
-    assert "is what is read; name another file to write" in ended.err
+    assert "is an input; choose another file to write" in ended.err
     assert Path("read").read_text() == "audio_filepath,text\n"
     assert sorted(p.name for p in tmp_path.iterdir()) == ["link", "read"]
 
@@ -51,5 +51,5 @@ def test_a_file_of_another_kind_is_not_replaced(
     Path("m.jsonl").write_text('{"audio_filepath": "a.wav", "duration": 1, "segments": []}\n')
     ended = cli(*command)
     assert ended.code == 1
-    assert "notes.md is there and may be something else; give a name that ends in ." in ended.err
+    assert "so it is not replaced; give another name" in ended.err
     assert Path("notes.md").read_text() == "mine"
