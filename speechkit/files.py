@@ -84,7 +84,13 @@ def whole_folder(path: str | os.PathLike[str], own: Iterable[str] = ()) -> Itera
             yield new
             _sync(new / name for name in _files(new) if not (new / name).is_symlink())
             if not there:
-                new.rename(target)
+                try:
+                    new.rename(target)
+                except OSError:
+                    # another process was quicker
+                    if target.is_dir():
+                        _check_empty(target)
+                    raise
                 return
             with locked(target, "commit", wait=True):
                 _mend(target)

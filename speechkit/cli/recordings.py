@@ -85,7 +85,8 @@ class Recordings:
                     for recording in self._channels(path):
                         yield recording, self.read(recording, answer)
                 except AudioError as error:
-                    errors.append(error)
+                    named = str(path) in str(error)
+                    errors.append(error if named else AudioError(f"{path}: {error}"))
         finally:
             for unread in errors:
                 complain("error", unread)

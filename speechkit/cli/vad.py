@@ -1,5 +1,6 @@
 """`speechkit vad`: where in recordings there is speech, in the formats that other tools read."""
 
+import io
 import json
 import warnings
 from collections.abc import Callable, Sequence
@@ -154,8 +155,11 @@ def _cut(
                 past = min(start - at, len(held))
                 held, at = held[past:], at + past
             samples = (held[start - at : end - at] * 32768).round().clamp(-32768, 32767)
+            sound = io.BytesIO()
+            soundfile.write(sound, samples.short().numpy(), rate, "PCM_16", format="WAV")
+            # libsndfile's errors do not say that the disk is full
             with whole_file(file) as part:
-                soundfile.write(part, samples.short().numpy(), rate, "PCM_16")
+                part.write_bytes(sound.getbuffer())
 
 
 def _frames(recording: Recording, speech: "Tensor", frame_s: float) -> str:

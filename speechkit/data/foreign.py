@@ -6,8 +6,10 @@ Their lengths are only known once they are decoded, so they are read in order as
 import contextlib
 import os
 import shutil
+import struct
 import subprocess
 import tempfile
+from collections import Counter
 from collections.abc import Generator
 from pathlib import Path
 from typing import BinaryIO
@@ -86,6 +88,8 @@ class Foreign:
 
 
 def _decoded(stream: BinaryIO, kind: str, name: str) -> Pieces:
+    if kind == "mov":
+        _check_tables(stream, name)
     try:
         import av  # noqa: F401
     except ImportError as error:
@@ -93,6 +97,48 @@ def _decoded(stream: BinaryIO, kind: str, name: str) -> Pieces:
             return _by_ffmpeg(program, stream, kind, name)
         raise MissingExtraError(f"PyAV or a program ffmpeg for {name}", "av") from error
     return _by_av(stream, kind, name)
+
+
+TABLES = {b"stsz": 8, b"stz2": 8, b"stts": 0, b"ctts": 0, b"trun": 4}
+"""Boxes of mp4 that list samples, and where in them their number is; 0 for runs of samples."""
+HOLDERS = (b"moov", b"trak", b"mdia", b"minf", b"stbl", b"moof", b"traf")
+MOST_BOXES = 100_000
+
+
+def _check_tables(stream: BinaryIO, name: str) -> None:
+    """Raises AudioError where an mp4's tables list more samples than it has bytes.
+
+    ffmpeg makes an index of them before anything is decoded.
+    """
+    size = stream.seek(0, os.SEEK_END)
+    waiting, listed, boxes = [(0, size)], Counter[bytes](), 0
+    while waiting:
+        at, end = waiting.pop()
+        while at + 8 <= end:
+            stream.seek(at)
+            length, box = struct.unpack(">I4s", stream.read(8))
+            head = 8
+            if length == 1:
+                length, head = int.from_bytes(stream.read(8), "big"), 16
+            last = end if length == 0 else min(end, at + length)
+            if box in HOLDERS:
+                waiting.append((at + head, last))
+            elif box in TABLES:
+                listed[box] += _listed(stream, TABLES[box], last - at - head)
+            boxes += 1
+            if listed[box] > size or boxes > MOST_BOXES:
+                raise AudioError(f"{name} lists more samples than it has bytes; copy it again")
+            at = max(last, at + 8)
+    stream.seek(0)
+
+
+def _listed(stream: BinaryIO, place: int, size: int) -> int:
+    """The samples that a table lists, whose content begins here."""
+    if place:
+        return int.from_bytes(stream.read(place + 4)[place:], "big")
+    count = int.from_bytes(stream.read(8)[4:], "big")
+    runs = stream.read(min(8 * count, max(0, size - 8)))
+    return sum(int.from_bytes(runs[i : i + 4], "big") for i in range(0, len(runs), 8))
 
 
 def _by_av(stream: BinaryIO, kind: str, name: str) -> Pieces:

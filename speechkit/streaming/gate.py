@@ -12,6 +12,7 @@ from torch import Tensor
 from speechkit.checkpoint import ModelSource, as_model
 from speechkit.errors import ConfigError, StreamError
 from speechkit.events import Event, SpeechEnd, SpeechStart
+from speechkit.limits import MAX_NUMBER
 from speechkit.models import MarbleNet, Model
 from speechkit.models.profile import why_not_streamable
 from speechkit.samples import Samples
@@ -128,8 +129,7 @@ class Speech:
         values = checked(stored, {"batch": dict, "edges": list})
         edges = values["edges"]
         fit = len(edges) == self.batch.size and all(
-            isinstance(row, list) and all(isinstance(at, float) and at >= 0 for at in row)
-            for row in edges
+            isinstance(row, list) and _are(float, row) for row in edges
         )
         if not fit:
             raise StreamError(f"the state is damaged: its edges are no times; {AGAIN}")
@@ -191,7 +191,9 @@ class Gate:
         kinds = {"speech": dict, "passed": list, "scores": Tensor, "valid": Tensor}
         values = checked(stored, kinds)
         passed = values["passed"]
-        if len(passed) != len(self._passed) or not all(type(n) is int and n >= 0 for n in passed):
+        if len(passed) != len(self._passed) or not all(
+            type(n) is int and 0 <= n <= MAX_NUMBER for n in passed
+        ):
             raise StreamError(f"the state is damaged: it counts wrongly; {AGAIN}")
         for name, like in (("scores", self._scores), ("valid", self._valid)):
             check_tensor(name, values[name], like)
@@ -211,6 +213,11 @@ class Gate:
             self._passed[row] += int(counts.sum())
             rows.append(blanked(own, self.speech.at(row, middles_s(frames, self._frame_s))))
         return torch.stack(rows)
+
+
+def _are(kind: type[int | float], values: list[Any]) -> bool:
+    """Whether all values are numbers of a kind, from 0 up to `MAX_NUMBER`."""
+    return all(type(value) is kind and 0 <= value <= MAX_NUMBER for value in values)
 
 
 def middles_s(frames: Tensor, frame_s: float) -> Tensor:

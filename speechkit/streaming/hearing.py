@@ -14,6 +14,8 @@ from speechkit.streaming.engine import Scored
 from speechkit.streaming.listeners import Listener, SpeechListener
 from speechkit.streaming.native import SOURCE
 
+EDGES_PER_FRAME = 3
+"""What `speech_edges` may write for a frame from any state: one edge, and two where it splits."""
 DecidedAt = Callable[[int, int], float]
 """When a block of a session was decided, in seconds: (session, block of these)."""
 
@@ -80,9 +82,8 @@ class SpeechHearing:
         events: list[list[Event]] = [[] for _ in range(self.size)]
         _, blocks, frames_each, _ = scored.scores.shape
         frames = blocks * frames_each
-        # a frame that splits a stretch decides two edges
-        if 2 * self.size * frames > self._found.shape[0]:
-            self._found = torch.empty(2 * self.size * frames, 4, dtype=torch.int64)
+        if EDGES_PER_FRAME * self.size * frames > self._found.shape[0]:
+            self._found = torch.empty(EDGES_PER_FRAME * self.size * frames, 4, dtype=torch.int64)
         count = self._edges(
             *self._rule,
             *(scored.scores.data_ptr(), scored.valid.data_ptr()),
@@ -109,8 +110,9 @@ class SpeechHearing:
 
     @states.setter
     def states(self, plain: list[dict[str, Any]]) -> None:
-        for row, state in enumerate(plain):
-            self._remember(row, self.listener.restore(state))
+        # all of them first: one may be refused
+        for row, state in enumerate([self.listener.restore(state) for state in plain]):
+            self._remember(row, state)
 
     def _listening(self, row: int) -> vad.Listening:
         frames, began, ended, speaking, *split = self._states[row].tolist()

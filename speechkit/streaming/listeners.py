@@ -17,7 +17,7 @@ from speechkit.errors import ConfigError, SpeechkitError, StreamError
 from speechkit.events import Event, Final, Keyword, Partial, SpeechEnd, SpeechStart
 from speechkit.models import MarbleNet, MatchboxNet, Model, QuartzNet
 from speechkit.models.net import Name
-from speechkit.streaming.state import check_tensor, checked, remembered
+from speechkit.streaming.state import AGAIN, check_tensor, checked, remembered
 from speechkit.text import decode
 from speechkit.units import rounded_s
 
@@ -68,7 +68,16 @@ class SpeechListener:
         return [self.event(edge, decided_s)] if edge else []
 
     def restore(self, values: dict[str, Any]) -> vad.Listening:
-        return remembered(vad.Listening, values)
+        state = remembered(vad.Listening, values)
+        now, last = state.frames, state.frames - 1
+        if not (
+            max(state.began, state.ended, state.pause) <= last
+            and min(state.frames, state.edge) >= 0
+            and state.edge <= now + self.rule.after
+            and 0 <= state.level < vad.LEVELS
+        ):
+            raise StreamError(f"the state is damaged: its frames are out of order; {AGAIN}")
+        return state
 
     def event(self, edge: vad.Edge, decided_s: float) -> Event:
         """What an edge is called, and when it was."""

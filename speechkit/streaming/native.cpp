@@ -506,7 +506,8 @@ extern "C" bool stream_is_sound(const float* x, int64_t x_step, int64_t sessions
 
 // The rule of speechkit/vad.py over frames of two logits: y [sessions, frames, 2] where valid;
 // states [sessions, 7] of frames, began, ended, speaking, edge, pause, level. Writes (session, frame
-// of these, at frame, whether it starts) for each edge, at most two a frame, and gives their number.
+// of these, at frame, whether it starts) for each edge, at most three a frame whatever the state,
+// and gives their number.
 extern "C" int64_t speech_edges(const double* thresholds, const int64_t* lengths, int64_t* states,
                                 const float* y, const bool* valid, int64_t sessions, int64_t frames,
                                 int64_t* edges) {

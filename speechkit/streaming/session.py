@@ -156,6 +156,8 @@ class StreamBatch(Resumable):
 
     def reset(self, row: int) -> None:
         """Starts a new session in a row, between blocks (after a multiple of `block_samples`)."""
+        if not 0 <= row < self.size:
+            raise StreamError(f"no row {row}; give one from 0 to {self.size - 1}")
         batches = [self, self._gate.speech.batch] if self._gate else [self]
         if filled := max(batch._engine.filled for batch in batches):
             raise StreamError(
@@ -225,11 +227,15 @@ class StreamBatch(Resumable):
             isinstance(at, int) and 0 <= at <= consumed for at in started
         ):
             raise StreamError(f"the state is damaged: it counts wrongly; {AGAIN}")
-        # first what may refuse
-        kept = kept_of(values["kept"])
-        if self._gate:
-            self._gate.state = values["gate"]
+        # what may refuse comes first, and is taken back where the next refuses
+        kept, was = kept_of(values["kept"]), self._hearing.states
         self._hearing.states = listening
+        if self._gate:
+            try:
+                self._gate.state = values["gate"]
+            except StreamError:
+                self._hearing.states = was
+                raise
         self._engine.restore(tensors, filled)
         self._consumed, self._finished, self._started = consumed, values["finished"], started
         return kept

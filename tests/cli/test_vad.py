@@ -1,5 +1,6 @@
 """Where there is speech, in each format."""
 
+import errno
 import json
 import os
 import re
@@ -253,3 +254,26 @@ def test_a_name_that_is_no_text_is_written_escaped(
     assert ended.code == 0
     (written,) = (tmp_path / "out").iterdir()
     assert "caf\\udce9" in written.read_text(encoding="utf-8")
+
+
+def test_a_full_disk_says_so(
+    cli: Cli, eager: Path, sounds: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    ended = cli("vad", sounds / "low.wav", "--model", eager, "--cut", tmp_path / "cut")
+    assert ended.code == 1
+    assert "No space left on device" in ended.err
+    assert "this is a bug" not in ended.err
+    assert not list((tmp_path / "cut").glob("*"))
+
+
+def test_a_recording_that_is_too_short_is_named(
+    cli: Cli, eager: Path, sounds: Path, tmp_path: Path
+) -> None:
+    soundfile.write(tmp_path / "one.wav", np.zeros(1), 16000)
+    ended = cli("vad", tmp_path / "one.wav", sounds / "low.wav", "--model", eager)
+    assert ended.code == 1
+    assert f"{tmp_path / 'one.wav'}: 1 samples at 16000 Hz are less than one frame" in ended.err

@@ -3,6 +3,7 @@
 import contextlib
 import io
 import shutil
+import struct
 import sys
 from fractions import Fraction
 from pathlib import Path
@@ -179,3 +180,18 @@ def test_every_kind_is_found_in_folders(tmp_path: Path) -> None:
     for kind in KINDS:
         (tmp_path / f"a.{kind}").touch()
     assert len(find_audio([tmp_path])) == len(KINDS)
+
+
+@pytest.mark.parametrize("copies", [1, 14])
+def test_tables_that_list_more_samples_than_there_are_bytes_are_refused(copies: int) -> None:
+    """An m4a of some 20 kB took 1.2 GB, or 13 s, before anything was decoded."""
+    data = bytearray(encoded("m4a", sound()))
+    at = data.rfind(b"stsz")
+    data[at + 8 : at + 16] = struct.pack(">II", 1, 2**25)
+    moov, trak = data.rfind(b"moov") - 4, data.rfind(b"trak") - 4
+    sizes = [int.from_bytes(data[place : place + 4], "big") for place in (moov, trak)]
+    box = data[trak : trak + sizes[1]]
+    data[moov : moov + 4] = struct.pack(">I", sizes[0] + (copies - 1) * len(box))
+    data[trak:trak] = bytes(box) * (copies - 1)
+    with pytest.raises(AudioError, match="lists more samples than it has bytes"):
+        read_audio(bytes(data))

@@ -5,7 +5,7 @@ import itertools
 import json
 import pickle
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import pytest
 import torch
@@ -13,11 +13,15 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 import speechkit as sk
+from speechkit import vad
 from speechkit.decode.beam import BeamCTC
 from speechkit.errors import StreamError
 from speechkit.events import Event
 from speechkit.models import Model, Net
 from speechkit.streaming import StreamBatch
+from speechkit.streaming.engine import Scored
+from speechkit.streaming.hearing import EDGES_PER_FRAME, SpeechHearing, hearing
+from speechkit.streaming.listeners import SpeechListener
 from speechkit.streaming.state import DIGEST_BYTES, SESSION, seal
 
 Session = sk.streaming.Stream | sk.streaming.WindowedStream
@@ -205,3 +209,57 @@ def test_a_state_of_before_is_refused_by_name(nets: dict[str, Net]) -> None:
 def test_what_is_no_state_is_refused(nets: dict[str, Net], given: object) -> None:
     with pytest.raises(StreamError, match="state"):
         make(nets["frame"]).state = given
+
+
+def test_frames_out_of_order_are_refused() -> None:
+    # one of them wrote beyond the native rule's buffer
+    detector = sk.load("vad").with_(postprocess={"max_speech_s": 1.0})
+    session = sk.stream(detector)
+    session.feed(sound(16000))
+    state, before = session.state, plain_of(session.state)
+    good = before["plain"]["listening"][0]
+    for wrong in (
+        {"began": good["frames"]},
+        {"ended": good["frames"] + 5},
+        {"pause": good["frames"]},
+        {"edge": good["frames"] + 100},
+        {"level": 1000},
+    ):
+        damaged = copy.deepcopy(before)
+        damaged["plain"]["listening"][0] |= wrong
+        with pytest.raises(StreamError, match="its frames are out of order"):
+            sk.stream(detector).state = sealed(state, damaged)
+
+
+@pytest.mark.parametrize("frames", [1, 8])
+def test_no_state_makes_the_native_rule_write_beyond_its_buffer(frames: int) -> None:
+    detector = sk.load("vad").with_(postprocess={"max_speech_s": 1.0})
+    assert isinstance(detector.config, sk.MarbleNet)
+    listener = SpeechListener(detector.config.postprocess, detector.frame_s)
+    rule = hearing(listener, 1, native=True, classes=2)
+    if not isinstance(rule, SpeechHearing):
+        pytest.skip("no C++ compiler")
+    # a start a thousand frames ago, which is split at once
+    far = vad.Listening(frames=1000, began=0)
+    rule.states = [asdict(far)]
+    scores = torch.tensor([-9.0, 9.0]).expand(1, 1, frames, 2).contiguous()
+    events = rule.hear(Scored(scores, torch.ones(1, 1, frames, dtype=torch.bool)), lambda *_: 99.0)
+    assert len(events[0]) <= EDGES_PER_FRAME * frames == len(rule._found)
+
+
+def test_a_refused_state_leaves_a_session_as_it_was() -> None:
+    x = sound(32000)
+    other = sk.stream("an4", decoder="beam")
+    other.feed(x[:16000])
+    session, plain = sk.stream("an4"), sk.stream("an4")
+    with pytest.raises(StreamError, match="not made with this decoder"):
+        session.state = other.state
+    assert rest_of(session, x) == rest_of(plain, x)
+    assert all(map(torch.equal, session.state.values(), plain.state.values()))
+
+
+@pytest.mark.parametrize("row", [-1, 2])
+def test_a_row_that_is_not_there_is_not_reset(nets: dict[str, Net], row: int) -> None:
+    batch = StreamBatch(sk.build(nets["frame"]).eval(), 2)
+    with pytest.raises(StreamError, match=f"no row {row}; give one from 0 to 1"):
+        batch.reset(row)
