@@ -89,7 +89,7 @@ def listen(
     no_vad: NoVad = False,
     window_s: Annotated[
         float | None,
-        typer.Option(metavar="S", help="Approximate: runs the model on the last S seconds."),
+        typer.Option(metavar="S", help="Approximate: runs on the last S seconds."),
     ] = None,
     device: Device = "cpu",
     as_json: Json = False,

@@ -128,7 +128,7 @@ DecoderOption = Annotated[
     str,
     typer.Option(
         metavar="SPEC",
-        help="Decoder: greedy (default), beam:beam=8, ...",
+        help="greedy (default), beam:beam=8, ...",
         show_default=False,
         autocompletion=complete_component("decoder"),
     ),
@@ -149,7 +149,7 @@ MinSpeech = Annotated[
     float | None, typer.Option(metavar="S", help="Seconds of the shortest speech.")
 ]
 MinSilence = Annotated[
-    float | None, typer.Option(metavar="S", help="Seconds of the shortest silence that ends it.")
+    float | None, typer.Option(metavar="S", help="Seconds of silence that end speech.")
 ]
 Pad = Annotated[
     float | None, typer.Option(metavar="S", help="Seconds added on both sides of speech.")
@@ -158,10 +158,10 @@ MaxSpeech = Annotated[
     float | None, typer.Option(metavar="S", help="Seconds after which speech is split.")
 ]
 EndpointSilence = Annotated[
-    float | None, typer.Option(metavar="S", help="Seconds of silence that end a segment of text.")
+    float | None, typer.Option(metavar="S", help="Seconds of silence that end a segment.")
 ]
 EndpointLongest = Annotated[
-    float | None, typer.Option(metavar="S", help="Seconds after which a segment of text ends.")
+    float | None, typer.Option(metavar="S", help="Seconds after which a segment ends.")
 ]
 OutFolder = Annotated[
     Path | None,

@@ -54,8 +54,8 @@ def test_each_folder_gives_its_label(prepare: ModuleType, source: Path, tmp_path
     ("drop", "says"),
     [
         ("lamp", "no folder with clips of a keyword"),
-        ("_unknown_", "_unknown_: no such file"),
-        ("_background_", "_background_: no such file"),
+        ("_unknown_", "has no folder _unknown_; see recipes/keywords/README.md"),
+        ("_background_", "has no folder _background_; see recipes/keywords/README.md"),
         ("lamp/ann_1.wav", "train would have no clip of 'lamp'"),
     ],
 )
