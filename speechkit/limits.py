@@ -61,7 +61,7 @@ MAX_HOTWORDS = 10_000
 MAX_HOTWORD_CHARACTERS = 200
 """Characters of one phrase among hotwords."""
 MAX_PROCESSES = 1_024
-"""Processes of a run on a machine, machines, or workers of a loader."""
+"""Processes of a run on a machine, machines, or workers of a loader or of a check."""
 
 MAX_KEPT_S = 600.0
 """Seconds before the start of speech, or of one segment, whose samples a session keeps."""

@@ -6,24 +6,6 @@ from typing import Any
 from speechkit import Component, hookimpl
 from speechkit_activations import catalog
 
-_ROUNDED = "the gradient passes the rounding as if it were not there"
-_FOUR_LEVELS = "the gradient in training is one of four levels, for which 2 bits are enough"
-
-EXPECTED_FAILURES = {
-    "activation:activations/analog::check_gradients": _ROUNDED,
-    "activation:activations/helu::check_gradients": (
-        "the gradient in training begins a little below zero, where the function does not"
-    ),
-    "activation:activations/regelu2::check_gradients": _FOUR_LEVELS,
-    "activation:activations/resilu2::check_gradients": _FOUR_LEVELS,
-    "activation:activations/relu_or_poly::check_gradients": (
-        "polynomials learn once their channel is switched from ReLU to them, which is not at first"
-    ),
-    "channel:activations/analog_linear::check_gradients": _ROUNDED,
-    "mixer:activations/analog_depthwise::check_gradients": _ROUNDED,
-}
-"""Checks of `speechkit.testing` that are known to fail, by id, and why."""
-
 
 @hookimpl
 def speechkit_activations() -> list[Component]:
@@ -56,6 +38,7 @@ def speechkit_channel_layers() -> list[Component]:
             formula="noise(quantize(clamp(W))) x",
             paper="arXiv:2402.02593",
             example={"noisy": "training"},
+            exempt=catalog.ANALOG,
         ),
     ]
 
@@ -71,6 +54,7 @@ def speechkit_mixers() -> list[Component]:
             paper="arXiv:2402.02593",
             time="lookahead",
             example={"noisy": "training"},
+            exempt=catalog.ANALOG,
         )
     ]
 
