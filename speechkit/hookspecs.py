@@ -130,7 +130,12 @@ def speechkit_decoders() -> list[Component]:
 
 @hookspec
 def speechkit_exporters() -> list[Component]:
-    """`factory(**p)` → `f(model, example, path)`, which writes an artefact."""
+    """`factory(streaming, features, **p)` → `f(model, example, path)`, which writes a file and
+    returns the largest difference of its scores relative to the largest, or None.
+
+    The factory's attribute `suffix` ends the file's name. The file is for a block of a stream where
+    `streaming`, else for an utterance; it has the front end in it where `features`.
+    """
 
 
 @hookspec

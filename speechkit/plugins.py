@@ -9,7 +9,8 @@ import logging
 import os
 import re
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -327,9 +328,26 @@ def core_version() -> str:
         return "0+unknown"
 
 
-@cache
 def registry() -> Registry:
     """The process's registry, built on first use."""
+    return _INSTEAD[-1] if _INSTEAD else _own()
+
+
+@contextmanager
+def using(other: Registry) -> Iterator[None]:
+    """Makes `other` the process's registry for a while."""
+    _INSTEAD.append(other)
+    try:
+        yield
+    finally:
+        _INSTEAD.remove(other)
+
+
+_INSTEAD: list[Registry] = []
+
+
+@cache
+def _own() -> Registry:
     return Registry()
 
 

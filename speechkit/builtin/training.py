@@ -48,6 +48,7 @@ def speechkit_methods() -> list[Component]:
             formula="weight * sum_t KL(teacher_t || student_t)",
             paper="arXiv:1503.02531",
             example={"teacher": "runs/teacher/best", "cache": "runs/teacher.safetensors"},
+            exempt={"check_method_resumes": "its example names the folder of a teacher"},
         ),
         Component(
             name="flat_start",
@@ -62,6 +63,7 @@ def speechkit_methods() -> list[Component]:
             summary="Beside the text: CTC of the utterance's phones, from a layer within",
             formula="weight * -log P(phones | softmax(linear(block)))",
             paper="arXiv:1807.06234",
+            example={"after": 1},
         ),
     ]
 

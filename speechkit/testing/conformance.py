@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cache
 from multiprocessing import get_context
@@ -11,7 +12,7 @@ from unittest import SkipTest
 
 from speechkit.component import did_you_mean
 from speechkit.errors import MissingExtraError, PluginError
-from speechkit.plugins import CORE, Entry, Registry
+from speechkit.plugins import CORE, Entry, Registry, using
 from speechkit.testing.checks import LONG, Function, functions_for
 from speechkit.testing.checks.command import commands_of
 
@@ -33,6 +34,8 @@ class Check:
 
     entry: Entry
     function: Function
+    registry: Registry | None = None
+    """The process's registry while it runs, where that is another one."""
 
     @property
     def id(self) -> str:
@@ -47,7 +50,8 @@ class Check:
     def __call__(self) -> None:
         """Runs it; SkipTest where an optional package is missing."""
         try:
-            self.function(self.entry)
+            with using(self.registry) if self.registry else nullcontext():
+                self.function(self.entry)
         except MissingExtraError as error:
             raise SkipTest(str(error)) from error
 
@@ -76,7 +80,7 @@ def checks_of(plugin: str, only: Iterable[str] = ()) -> list[Check]:
     registry, name = _load(plugin)
     entries = [entry for entry in registry.components() if entry.plugin == name]
     entries += commands_of(registry, name)
-    checks = [Check(entry, function) for entry in entries for function in functions_for(entry)]
+    checks = [Check(e, function, registry) for e in entries for function in functions_for(e)]
     for entry in entries:
         known = {c.function.__name__ for c in checks if c.entry is entry}
         for unknown in sorted(entry.component.exempt.keys() - known):

@@ -1,6 +1,8 @@
 """Each check of the conformance kit catches the fault that it is for, and says which."""
 
 from collections.abc import Callable
+from itertools import count
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,6 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from speechkit.component import Component
+from speechkit.data import Batch
+from speechkit.hookspecs import KINDS, hookimpl
 from speechkit.nn import (
     Affine,
     BodyMaker,
@@ -24,7 +28,7 @@ from speechkit.nn import (
 )
 from speechkit.ops.activation import Activation
 from speechkit.ops.depthwise_conv.reference import depthwise_conv
-from speechkit.plugins import Entry
+from speechkit.plugins import Entry, Registry
 from speechkit.testing.checks import functions_for
 from speechkit.testing.conformance import Check
 
@@ -37,8 +41,12 @@ def errors(kind: str, factory: Any, **fields: Any) -> dict[str, str]:
     component = Component(
         name="liar", factory=factory, summary="one of ours", formula="x", **fields
     )
-    entry = Entry(kind, component, "liars", "0")
-    found = {f.__name__: Check(entry, f).outcome().error for f in functions_for(entry)}
+    liars = SimpleNamespace()
+    setattr(liars, KINDS[kind], hookimpl(lambda: [component]))
+    registry = Registry({"SPEECHKIT_PLUGINS": ""})
+    registry.add(liars, "liars")
+    entry = registry.find(kind, "liars/liar")
+    found = {f.__name__: Check(entry, f, registry).outcome().error for f in functions_for(entry)}
     return {name: error for name, error in found.items() if error}
 
 
@@ -500,3 +508,99 @@ def test_a_decoder_that_forgets() -> None:
 
     found = errors("decoder", Forgetful)["check_chunks_change_nothing"]
     assert found.startswith("texts by frames at a time")
+
+
+class Growing:
+    """A method whose loss grows with its calls."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def start(self, model: Any, dataset: Any) -> None:
+        pass
+
+    def extra_loss(self, batch: Any, output: Any) -> Tensor:
+        self.calls += 1
+        return self.calls * output.scores.square().mean((1, 2))
+
+
+class Steady(Growing):
+    """The same with a loss that does not grow."""
+
+    def extra_loss(self, batch: Any, output: Any) -> Tensor:
+        return output.scores.square().mean((1, 2))
+
+
+def test_a_method_that_does_not_resume() -> None:
+    assert not errors("method", Steady)
+    found = errors("method", Growing)["check_method_resumes"]
+    assert "differs where a run was stopped after a step and went on" in found
+
+
+def test_a_method_that_needs_another_net() -> None:
+    class OfTanh(Steady):
+        def start(self, model: Any, dataset: Any) -> None:
+            if not any(isinstance(module, nn.Hardtanh) for module in model.modules()):
+                raise ValueError("give activation=hardtanh")
+
+    assert "give activation=hardtanh" in errors("method", OfTanh)["check_method_resumes"]
+    assert not errors("method", OfTanh, needs={"activation": "hardtanh"})
+
+
+def test_exporters() -> None:
+    class Copies:
+        suffix = ".bin"
+
+        def __init__(self, streaming: bool = False, features: bool = True) -> None:
+            pass
+
+        def __call__(self, model: nn.Module, example: Any, path: Path) -> float:
+            path.write_bytes(b"weights")
+            return 0.0
+
+    class Empty(Copies):
+        def __call__(self, model: nn.Module, example: Any, path: Path) -> float:
+            path.touch()
+            return 0.0
+
+    class Rounds(Copies):
+        def __call__(self, model: nn.Module, example: Any, path: Path) -> float:
+            for parameter in model.parameters():
+                parameter.data.round_()
+            return super().__call__(model, example, path)
+
+    class Nameless(Copies):
+        suffix = ""
+
+    def found(exporter: type) -> str:
+        return errors("exporter", exporter).get("check_export_is_written", "")
+
+    assert not found(Copies)
+    assert found(Empty) == "the file is empty"
+    assert found(Rounds) == "it changes the model's weights"
+    assert "suffix is ''" in found(Nameless)
+
+    def narrow() -> Any:
+        return Copies()
+
+    assert "`speechkit export` gives streaming too" in found(narrow)
+
+
+def test_probes() -> None:
+    def probe(look: Callable[[Any, Batch], Any]) -> str:
+        return errors("probe", lambda: look).get("check_probe_only_looks", "")
+
+    def valid(model: Any, batch: Batch) -> dict[str, Tensor]:
+        with torch.no_grad():
+            return {"largest": model(batch.audio, batch.lengths).scores[:, 0].amax()}
+
+    assert not probe(valid)
+    assert "has a gradient" in probe(lambda m, b: {"w": next(m.parameters()).sum()})
+    assert "is a float, not a tensor" in probe(lambda m, b: {"level": 1.0})
+    assert "what padding holds" in probe(lambda m, b: {"level": b.audio.square().mean()})
+    assert "draws from torch's global" in probe(lambda m, b: {"level": torch.rand(())})
+    calls = count()
+    assert "something else the second" in probe(lambda m, b: {"call": torch.tensor(next(calls))})
+    assert "leaves the model in training" in probe(
+        lambda m, b: {"mode": torch.tensor(m.train().training)}
+    )

@@ -81,6 +81,7 @@ def speechkit_methods() -> list[Component]:
             summary="Adds the optimal-transport term of velu to the loss",
             formula="lambda_ot (mean^2 + (std - 1)^2)",
             paper="arXiv:2504.15051",
+            needs={"activation": "velu:ot=loss"},
         ),
         Component(
             name="relu_budget",
@@ -88,6 +89,7 @@ def speechkit_methods() -> list[Component]:
             summary="Bounds the share of channels of relu_or_poly that keep ReLU",
             formula="weight * max(share - budget, 0)",
             paper="arXiv:2308.10134",
+            needs={"activation": "relu_or_poly"},
         ),
         Component(
             name="prosparse",
@@ -96,6 +98,7 @@ def speechkit_methods() -> list[Component]:
             formula="lambda(t) * sum_layers mean_t(sum_c |y|)",
             paper="arXiv:2402.13516",
             example={"factors": "0 0.001 0.01", "ends": "100 200 400"},
+            needs={"activation": "fatrelu:relu_calls=400"},
         ),
     ]
 

@@ -256,6 +256,7 @@ def speechkit_methods() -> list[Component]:
             summary="Lets the routers of block mod make up their mind",
             formula="weight * cross_entropy(router, frames that went through)",
             paper="arXiv:2410.13859",
+            needs={"block": "mod"},
         )
     ]
 

@@ -151,17 +151,17 @@ def effective_rank(update: Tensor) -> Tensor:
     return torch.special.entr(shares).sum().exp()
 
 
-def arank() -> Callable[[Model, Tensor], dict[str, Tensor]]:
-    """The probe: the effective rank of each block's update, frames × channels of a batch of audio.
+def arank() -> Callable[[Model, Batch], dict[str, Tensor]]:
+    """The probe: the effective rank of each block's update, frames × channels of a batch.
 
-    A low one marks a block to route around. It takes `[B, N]` and gives a number for each block.
+    A low one marks a block to route around. It gives a number for each block.
     The paper counts the rank of attention maps, which is that of the frames for any causal map.
     """
 
-    def probe(model: Model, batch: Tensor) -> dict[str, Tensor]:
+    def probe(model: Model, batch: Batch) -> dict[str, Tensor]:
         found: dict[str, Tensor] = {}
         with _listening(model, found), torch.no_grad():
-            model(batch)
+            model(batch.audio, batch.lengths)
         return found
 
     return probe

@@ -19,6 +19,11 @@ from speechkit.testing.checks.layer import (
     check_shape_and_dtype,
     check_state_dict_round_trip,
 )
+from speechkit.testing.checks.nets import (
+    check_export_is_written,
+    check_method_resumes,
+    check_probe_only_looks,
+)
 from speechkit.testing.checks.pure import (
     check_input_not_modified,
     check_modes_change_no_weights,
@@ -88,10 +93,13 @@ LONG: frozenset[Function] = frozenset(
 OF_OTHERS: dict[str, Function] = {
     "augmentation": check_generator_decides,
     "decoder": check_chunks_change_nothing,
+    "exporter": check_export_is_written,
     "init": check_generator_decides,
     "kernel": check_kernel_equals_reference,
     "loss": check_losses_are_finite,
+    "method": check_method_resumes,
     "optimizer": check_step_lowers_a_loss,
+    "probe": check_probe_only_looks,
     "schedule": check_factors_are_finite,
 }
 
