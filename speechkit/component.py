@@ -36,12 +36,10 @@ class Component:
     foldable: bool = False
     in_factor: int = 1
     pointwise: str = ""
-    behaviour: int = 1
     exports: frozenset[str] = frozenset({"torch"})
     example: Mapping[str, Any] = field(default_factory=dict)
     needs: Mapping[str, Any] = field(default_factory=dict)
     exempt: Mapping[str, str] = field(default_factory=dict)
-    experimental: bool = False
 
     def expression(self, values: Mapping[str, Any]) -> str:
         """`pointwise` with numbers in the place of parameters; "" where one is no number.

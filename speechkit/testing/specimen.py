@@ -167,7 +167,8 @@ def _block(make: _Make, channels: int, in_factor: int) -> Iterator[Specimen]:
 
 
 def _stack(make: _Make, channels: int, in_factor: int) -> Iterator[Specimen]:
-    blocks = [plain_block(channels, channels, _body_maker(), index, 3) for index in range(3)]
+    body = _body_maker(repeat=1)
+    blocks = [plain_block(channels, channels, body, index, 3) for index in range(3)]
     yield Specimen(make(blocks), channels, channels)
 
 
