@@ -355,7 +355,6 @@ def survey() -> list[Component]:
             summary="Padé unit: a learned rational function of degrees 5 and 4",
             formula="sum_j a_j x^j / (1 + |sum_k b_k x^k|)",
             paper="arXiv:1907.06732",
-            exempt={"check_half_precision": "x^5 is above the largest float16 from x = 9.2 on"},
         ),
         component(
             name="pdelu",
