@@ -22,8 +22,8 @@ from speechkit.checkpoint import load
 from speechkit.config import to_dict, write_json
 from speechkit.data import read_manifest
 from speechkit.errors import TrainingError
-from speechkit.resume import BEST, LAST
 from speechkit.train import Data, Run, fit
+from speechkit.train.resume import BEST, LAST
 
 Corpus = Callable[..., Path]
 

@@ -7,13 +7,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from speechkit.consistency import Consistency
 from speechkit.data import collate
 from speechkit.data.batch import Batch, Item
 from speechkit.errors import TrainingError
 from speechkit.models import Output
 from speechkit.plugins import registry
 from speechkit.train import Data, Run, fit
+from speechkit.train.consistency import Consistency
 
 FRAMES = 9
 

@@ -11,11 +11,11 @@ import torch
 
 from speechkit.checkpoint import save
 from speechkit.data import Batch, UtteranceDataset, collate, read_manifest
-from speechkit.distillation import Distillation
 from speechkit.errors import TrainingError
 from speechkit.models import Model, Output, build
 from speechkit.tasks import task_of
 from speechkit.train import Data, Run, fit
+from speechkit.train.distillation import Distillation
 
 Corpus = Callable[..., Path]
 

@@ -1,62 +1,39 @@
-"""Training: what a run is, and the loop that carries it out, to be read from top to bottom."""
+"""The loop that carries out a training run, to be read from top to bottom."""
 
 import math
-from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from copy import deepcopy
-from dataclasses import dataclass
 from functools import partial
-from inspect import signature
 from pathlib import Path
 from types import MethodType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.rnn import pad_sequence
 
-from speechkit.checkpoint import AnyNet, save
-from speechkit.component import Spec
-from speechkit.config import Config, check_component, check_range
-from speechkit.data import (
-    Batch,
-    Utterance,
-    UtteranceDataset,
-    apply,
-    are_shards,
-    batches,
-    bucket_batches,
-    read_manifest,
-    read_shards,
-    share,
-    utterance_generator,
-    windows,
-)
-from speechkit.errors import ConfigError, TrainingError
+from speechkit.checkpoint import save
+from speechkit.data import Batch, Utterance, UtteranceDataset, read_manifest
+from speechkit.errors import TrainingError
 from speechkit.evaluation import evaluate
 from speechkit.frontend import fit_statistics
 from speechkit.journal import Journal, Silence
-from speechkit.limits import MAX_COUNT, MAX_PROCESSES
 from speechkit.memory import keep_freed_memory
-from speechkit.models import Model, Output, build
-from speechkit.models.net import Name
-from speechkit.nn import Chunk, sync_batch_norms
+from speechkit.models import Output, build
+from speechkit.nn import sync_batch_norms
 from speechkit.ops.native import sum_type
 from speechkit.optim import parameter_groups
 from speechkit.plugins import registry
-from speechkit.preflight import built, check_targets
-from speechkit.processes import (
-    DDP,
-    FSDP,
-    STRATEGIES,
-    launch,
-    mean,
-    one_line_failures,
-    warn,
-    weight,
-    whole,
+from speechkit.processes import FSDP, launch, mean, one_line_failures, warn, weight, whole
+from speechkit.tasks import Recognition, Targets, Task, task_of
+from speechkit.train.batches import (
+    batch_features,
+    endless_batches,
+    run_augmentations,
+    spread_audio,
+    training_utterances,
 )
-from speechkit.resume import (
+from speechkit.train.preflight import built, check_targets
+from speechkit.train.resume import (
     BEST,
     LAST,
     PLAN,
@@ -70,92 +47,8 @@ from speechkit.resume import (
     write_run,
     write_training,
 )
-from speechkit.starting_weights import start_from
-from speechkit.tasks import Recognition, Targets, Task, task_of
-
-
-@dataclass(frozen=True, kw_only=True)
-class Data(Config):
-    """Where the utterances are and how they are grouped.
-
-    `train` may be several manifests; one named twice counts twice in each epoch. A folder of shards
-    is one too, and a pattern of them; their utterances are shuffled `window` at a time.
-    A batch holds at most `batch_size` utterances and `batch_seconds` seconds, padding included, for
-    each process. `buckets` groups of similar durations keep padding low; with 1, batches are drawn
-    at random, which batch norm prefers where durations tell classes or speakers apart. Training
-    utterances longer than `max_duration_s` are left out; `cache` keeps the rest decoded.
-    """
-
-    train: Path | tuple[Path, ...]
-    dev: Path
-    batch_size: int | None = 32
-    batch_seconds: float | None = None
-    buckets: int = 20
-    window: int = 20000
-    max_duration_s: float = 16.7
-    workers: int = 0
-    cache: bool = False
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for name in ("buckets", "window"):
-            check_range(name, getattr(self, name), 1, MAX_COUNT)
-        if self.batch_size is not None:
-            check_range("batch_size", self.batch_size, 1, MAX_COUNT)
-        check_range("workers", self.workers, 0, MAX_PROCESSES)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Run(Config):
-    """Everything that decides what a training run does; a recipe is a function that returns one.
-
-    `method` names training methods (distillation). `init` is a model folder to start from: its
-    front end, stem and encoder, and its head where the labels are the same. `accumulate` batches
-    make one step. `clip_norm` bounds the gradient's norm. `ema` is the decay of the averaged
-    weights, which are evaluated and saved; 0 for none. `precision` is Fabric's. `compile` has
-    torch.compile make the net's kernels in place of speechkit's, which takes minutes. `devices`
-    processes on each of `nodes` machines share every batch, with the whole model in each
-    (`strategy` ddp) or spread over them (fsdp).
-    """
-
-    model: AnyNet
-    data: Data
-    steps: int
-    optimizer: Name = "novograd:lr=0.02,beta1=0.95,beta2=0.5,weight_decay=0.001"
-    schedule: Name = "cosine"
-    loss: Name | None = None
-    augment: tuple[Name, ...] = ()
-    method: tuple[Name, ...] = ()
-    init: Path | None = None
-    accumulate: int = 1
-    clip_norm: float | None = None
-    ema: float = 0.0
-    precision: str = "32-true"
-    compile: bool = False
-    devices: int = 1
-    nodes: int = 1
-    strategy: str = DDP
-    eval_every: int = 500
-    save_every: int = 500
-    log_every: int = 10
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "optimizer", Spec.parse(self.optimizer))
-        object.__setattr__(self, "schedule", Spec.parse(self.schedule))
-        for kind in ("augment", "method"):
-            object.__setattr__(self, kind, tuple(Spec.parse(name) for name in getattr(self, kind)))
-        if self.loss is not None:
-            object.__setattr__(self, "loss", Spec.parse(self.loss))
-        super().__post_init__()
-        for spec in self.augment:
-            check_component("augmentation", Spec.parse(spec))
-        for name in ("steps", "accumulate", "eval_every", "save_every", "log_every"):
-            check_range(name, getattr(self, name), 1, MAX_COUNT)
-        for name in ("devices", "nodes"):
-            check_range(name, getattr(self, name), 1, MAX_PROCESSES)
-        if self.strategy not in STRATEGIES:
-            raise ConfigError(f"strategy={self.strategy}: give {' or '.join(STRATEGIES)}")
+from speechkit.train.run import Run
+from speechkit.train.starting_weights import start_from
 
 
 def fit(run: Run, out: Path | str, resume: bool = False, device: str = "auto") -> dict[str, float]:
@@ -183,7 +76,7 @@ def _fit(run: Run, out: Path, resume: bool, fabric: Any) -> dict[str, float]:
     # data
     train = training_utterances(run.data)
     dev = read_manifest(run.data.dev)
-    audio_augment, feature_augment = _augmentations(run)
+    audio_augment, feature_augment = run_augmentations(run)
 
     # model, and statistics of the data where its front end wants them and `init` brings none
     model = build(run.model, run.seed)
@@ -204,7 +97,7 @@ def _fit(run: Run, out: Path, resume: bool, fabric: Any) -> dict[str, float]:
     if run.init is not None and not resume:
         start_from(model, run.init)
     elif not resume:
-        fit_statistics(model.frontend, _some_audio(dataset))
+        fit_statistics(model.frontend, spread_audio(dataset))
 
     # what methods need beforehand
     with fabric.rank_zero_first():
@@ -245,7 +138,7 @@ def _fit(run: Run, out: Path, resume: bool, fabric: Any) -> dict[str, float]:
         evaluate(average, dev, workers=run.data.workers)
         write_run(out, run)
         hook.speechkit_run_start(run=run)
-    stream = _endless(dataset, run, loop, fabric)
+    stream = endless_batches(dataset, run, loop, fabric)
 
     def judge() -> None:
         """Evaluates, and keeps the best model; other processes wait at their next exchange."""
@@ -272,7 +165,7 @@ def _fit(run: Run, out: Path, resume: bool, fabric: Any) -> dict[str, float]:
             total = 0.0
             for index in range(run.accumulate):
                 batch = next(stream).repeated(views)
-                features = _features(model, batch, feature_augment, run.seed, loop.epoch)
+                features = batch_features(model, batch, feature_augment, run.seed, loop.epoch)
                 with fabric.no_backward_sync(wrapped, enabled=index + 1 < run.accumulate):
                     # Fabric's own autocast is for `forward` alone
                     with fabric.autocast():
@@ -327,7 +220,7 @@ def dry_run(run: Run) -> dict[str, int]:
     methods = [built("method", spec) for spec in run.method]
     loss_of = built("loss", run.loss or task.loss)
     check_targets(train, dev, task, _target(task, methods), loss_of, model)
-    _augmentations(run)
+    run_augmentations(run)
     built("optimizer", run.optimizer, parameter_groups(model))
     built("schedule", run.schedule, run.steps)
     if run.init is not None:
@@ -380,90 +273,6 @@ def _set_up(method: Any, fabric: Any) -> Any:
     wrapped = fabric.setup_module(method.to(fabric.device))
     wrapped.mark_forward_method("extra_loss")
     return wrapped
-
-
-def training_utterances(data: Data) -> list[Utterance]:
-    """Those of all training manifests and shards that are short enough."""
-    paths = (data.train,) if isinstance(data.train, Path) else data.train
-    found = [
-        u for path in paths for u in (read_shards if are_shards(path) else read_manifest)(path)
-    ]
-    train = [u for u in found if u.duration_s <= data.max_duration_s]
-    if 0 < len(train) < len(found):
-        left_out_s = sum(u.duration_s for u in found if u.duration_s > data.max_duration_s)
-        warn(
-            f"{len(found) - len(train)} of {len(found)} utterances, {left_out_s / 3600:.2g} hours, "
-            f"are longer than max_duration_s={data.max_duration_s:g} and left out"
-        )
-    if train:
-        return train
-    raise TrainingError(
-        f"every utterance of {', '.join(map(str, paths)) or 'no manifest'} is longer than "
-        f"max_duration_s={data.max_duration_s:g}; raise it"
-    )
-
-
-def _endless(dataset: UtteranceDataset, run: Run, loop: Loop, fabric: Any) -> Iterator[Batch]:
-    """This process's share of the batches from where the loop is, epoch after epoch, counted in
-    `loop` as they are given."""
-    data, processes = run.data, fabric.world_size
-    durations_s = [utterance.duration_s for utterance in dataset.utterances]
-    while True:
-        plan = [
-            [window[row] for row in rows]
-            for window in windows(dataset.utterances, data.window, run.seed, loop.epoch)
-            for rows in bucket_batches(
-                [durations_s[index] for index in window],
-                batch_size=data.batch_size and data.batch_size * processes,
-                batch_seconds=data.batch_seconds and data.batch_seconds * processes,
-                seed=run.seed,
-                epoch=loop.epoch,
-                buckets=data.buckets,
-            )
-        ]
-        dataset.epoch = loop.epoch
-        mine = share(plan, fabric.global_rank, processes)
-        for batch in batches(dataset, mine, data.workers, start=loop.batch):
-            loop.batch += 1
-            yield batch
-        loop.epoch, loop.batch = loop.epoch + 1, 0
-
-
-def _features(model: Model, batch: Batch, augmentations: list[Any], seed: int, epoch: int) -> Chunk:
-    """The batch's features, each row augmented by its own generator."""
-    device = next(model.parameters()).device
-    with torch.no_grad():
-        c = model.features(batch.audio.to(device), batch.lengths.to(device))
-    if not augmentations:
-        return c
-    rows = []
-    views: Counter[int] = Counter()
-    for row, length, index in zip(c.x.cpu(), c.lengths.tolist(), batch.indices, strict=True):
-        generator = utterance_generator(seed, epoch, index, "features", views[index])
-        views[index] += 1
-        changed, frames = apply(augmentations, row, length, generator)
-        rows.append(changed[:, :frames].T)
-    x = pad_sequence(rows, batch_first=True).transpose(1, 2).to(device)
-    return Chunk.of(x, torch.tensor([len(row) for row in rows], device=device))
-
-
-def _augmentations(run: Run) -> tuple[list[Any], list[Any]]:
-    """The run's augmentations of audio and of features, told the sample rate if they ask for it."""
-    found: dict[str, list[Any]] = {"audio": [], "features": []}
-    for spec in map(Spec.parse, run.augment):
-        factory = registry().find("augmentation", spec.name).factory()
-        asks = "sample_rate" in signature(factory).parameters
-        rate = {"sample_rate": run.model.sample_rate} if asks else {}
-        augmentation = built("augmentation", spec, **rate)
-        found[augmentation.domain].append(augmentation)
-    return found["audio"], found["features"]
-
-
-def _some_audio(dataset: UtteranceDataset, most: int = 200) -> Iterator[Tensor]:
-    """Audio `[N]` of utterances spread over the training set, unaugmented."""
-    every = max(1, len(dataset) // most)
-    for index in range(0, len(dataset), every):
-        yield dataset.audio(index)
 
 
 def _average(average: nn.Module, model: nn.Module, decay: float, step: int) -> None:

@@ -14,10 +14,10 @@ from speechkit.checkpoint import load
 from speechkit.data import Utterance, UtteranceDataset, collate, read_manifest, write_manifest
 from speechkit.errors import ManifestError, TrainingError
 from speechkit.models import Model, build
-from speechkit.phone_ctc import PhoneCTC
-from speechkit.resume import LAST
 from speechkit.tasks import task_of
 from speechkit.train import Data, Run, fit
+from speechkit.train.phone_ctc import PhoneCTC
+from speechkit.train.resume import LAST
 
 Change = Callable[[Utterance], Utterance]
 
