@@ -37,14 +37,14 @@ def speechkit_methods() -> list[Component]:
         Component(
             name="consistency",
             factory="speechkit.train.consistency:Consistency",
-            summary="Each utterance is heard twice, and each hearing learns from the other",
+            summary="Two augmented views of each utterance, each trained towards the other",
             formula="weight * sum_t KL(other_t || own_t)",
             paper="arXiv:2410.05101",
         ),
         Component(
             name="distill",
             factory="speechkit.train.distillation:Distillation",
-            summary="The student learns at every frame what a teacher says of the same recording",
+            summary="The student is trained at every frame towards a teacher's output",
             formula="weight * sum_t KL(teacher_t || student_t)",
             paper="arXiv:1503.02531",
             example={"teacher": "runs/teacher/best", "cache": "runs/teacher.safetensors"},

@@ -105,7 +105,7 @@ def batch_features(
 
 
 def run_augmentations(run: Run) -> tuple[list[Any], list[Any]]:
-    """The run's augmentations of audio and of features, told the sample rate if they ask for it."""
+    """The run's augmentations of audio and of features, with the sample rate where they take it."""
     found: dict[str, list[Any]] = {"audio": [], "features": []}
     for spec in map(Spec.parse, run.augment):
         factory = registry().find("augmentation", spec.name).factory()

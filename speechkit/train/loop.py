@@ -1,8 +1,9 @@
 """The loop that carries out a training run, to be read from top to bottom."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from copy import deepcopy
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import MethodType
@@ -12,19 +13,17 @@ import torch
 from torch import Tensor, nn
 
 from speechkit.checkpoint import save
-from speechkit.data import Batch, Utterance, UtteranceDataset, read_manifest
-from speechkit.errors import TrainingError
+from speechkit.data import Utterance, UtteranceDataset, read_manifest
 from speechkit.evaluation import evaluate
 from speechkit.frontend import fit_statistics
 from speechkit.journal import Journal, Silence
 from speechkit.memory import keep_freed_memory
-from speechkit.models import Output, build
+from speechkit.models import Model, build
 from speechkit.nn import sync_batch_norms
-from speechkit.ops.native import sum_type
 from speechkit.optim import parameter_groups
 from speechkit.plugins import registry
-from speechkit.processes import FSDP, launch, mean, one_line_failures, warn, weight, whole
-from speechkit.tasks import Recognition, Targets, Task, task_of
+from speechkit.processes import FSDP, launch, mean, one_line_failures, warn, whole
+from speechkit.tasks import Recognition, Task, task_of
 from speechkit.train.batches import (
     batch_features,
     endless_batches,
@@ -32,7 +31,14 @@ from speechkit.train.batches import (
     spread_audio,
     training_utterances,
 )
-from speechkit.train.preflight import built, check_targets
+from speechkit.train.method import Method, overrides
+from speechkit.train.preflight import (
+    built,
+    built_methods,
+    check_loss,
+    check_schedule,
+    check_targets,
+)
 from speechkit.train.resume import (
     BEST,
     LAST,
@@ -49,6 +55,7 @@ from speechkit.train.resume import (
 )
 from speechkit.train.run import Run
 from speechkit.train.starting_weights import start_from
+from speechkit.train.step import Drawn, Gradients, Objective
 
 
 def fit(run: Run, out: Path | str, resume: bool = False, device: str = "auto") -> dict[str, float]:
@@ -65,7 +72,7 @@ def fit(run: Run, out: Path | str, resume: bool = False, device: str = "auto") -
 
 
 def _fit(run: Run, out: Path, resume: bool, fabric: Any) -> dict[str, float]:
-    # the first process evaluates, writes and tells the hooks; each reads, and draws its own numbers
+    # the first process evaluates, writes and calls the hooks; each reads, and draws its own numbers
     first, many = fabric.is_global_zero, fabric.world_size > 1
     hook = registry().hook
     before = read_run(out, Run) if resume else run
@@ -73,77 +80,64 @@ def _fit(run: Run, out: Path, resume: bool, fabric: Any) -> dict[str, float]:
     keep_freed_memory()
     torch.manual_seed(run.seed + fabric.global_rank)
 
-    # data
-    train = training_utterances(run.data)
-    dev = read_manifest(run.data.dev)
-    audio_augment, feature_augment = run_augmentations(run)
-
-    # model, and statistics of the data where its front end wants them and `init` brings none
-    model = build(run.model, run.seed)
-    task = task_of(model)
-    methods = [built("method", spec) for spec in run.method]
-    target = _target(task, methods)
-    dataset = UtteranceDataset(
-        train,
-        target,
-        sample_rate=model.sample_rate,
-        augmentations=audio_augment,
-        seed=run.seed,
-        cache=run.data.cache,
-    )
-    loss_of = built("loss", run.loss or task.loss)
-    check_targets(train, dev, task, target, loss_of, model)
-    untold = torch.tensor([utterance.untold for utterance in train])
-    if run.init is not None and not resume:
-        start_from(model, run.init)
-    elif not resume:
-        fit_statistics(model.frontend, spread_audio(dataset))
-
-    # what methods need beforehand
+    # data and model, what the model starts from, and what methods need beforehand
+    parts = _parts(run)
+    model, task, methods, dataset = parts.model, parts.task, parts.methods, parts.dataset
+    if not resume:
+        _begin(model, run, dataset)
     with fabric.rank_zero_first():
         for method in methods:
             method.start(model, dataset)
-    views = max((getattr(method, "views", 1) for method in methods), default=1)
-    learners = nn.ModuleList(method for method in methods if isinstance(method, nn.Module))
+            method.prepare(model, dataset)
+    stateful_methods = nn.ModuleList(m for m in methods if isinstance(m, nn.Module))
 
     # averaged weights, which are also the whole ones where FSDP spreads those of the model
-    apart = run.ema > 0 or (many and run.strategy == FSDP)
-    average = deepcopy(model).requires_grad_(False).to(fabric.device) if apart else model
+    has_average = run.ema > 0 or (many and run.strategy == FSDP)
+    average = deepcopy(model).requires_grad_(False).to(fabric.device) if has_average else model
     if many:
         sync_batch_norms(model)
+        stateful_methods.load_state_dict(fabric.broadcast(stateful_methods.state_dict()))
     if resume:
-        read_weights(out / LAST, model, average, learners)
+        read_weights(out / LAST, model, average, stateful_methods)
     if run.compile:
         # Fabric wraps methods alone
         compiled = torch.compile(type(model).score, dynamic=True)
         model.score = MethodType(compiled, model)  # type: ignore[method-assign]
     wrapped = fabric.setup_module(model.to(fabric.device))
     wrapped.mark_forward_method("score")
-    methods = [_set_up(method, fabric) for method in methods]
+    extra = [_set_up(method, fabric) for method in methods if overrides(method, "extra_loss")]
+    stateful_methods.to(fabric.device)
 
     # optimiser and schedule
-    trained = nn.ModuleList([model, learners])
-    optimizer = built("optimizer", run.optimizer, parameter_groups(trained))
+    groups = partial(_parameter_groups, model, methods)
+    optimizer = built("optimizer", run.optimizer, groups())
     schedule = built("schedule", run.schedule, run.steps)
     base_lrs = [group["lr"] for group in optimizer.param_groups]
     loop = Loop()
     if resume:
-        earlier = built("optimizer", before.optimizer, parameter_groups(trained))
+        earlier = built("optimizer", before.optimizer, groups())
         loop = read_training(out / LAST, fabric, optimizer, earlier)
         _go_on(loop, changed)
-    optimizer = fabric.setup_optimizers(optimizer)
+    stepping = fabric.setup_optimizers(optimizer)
 
     if first:
         # a dev set that cannot be judged must not be met at the first evaluation
-        evaluate(average, dev, workers=run.data.workers)
+        evaluate(average, parts.dev, workers=run.data.workers)
         write_run(out, run)
         hook.speechkit_run_start(run=run)
     stream = endless_batches(dataset, run, loop, fabric)
+    views = max((method.views for method in methods), default=1)
+    objective = Objective(task, parts.loss, parts.unlabeled, extra)
+    gradients = Gradients(fabric, model, wrapped, optimizer, objective, methods, run.accumulate)
+
+    def draw() -> Drawn:
+        batch = next(stream).repeated(views)
+        return batch, batch_features(model, batch, parts.feature_augment, run.seed, loop.epoch)
 
     def judge() -> None:
         """Evaluates, and keeps the best model; other processes wait at their next exchange."""
         if first:
-            marks = evaluate(average, dev, workers=run.data.workers)
+            marks = evaluate(average, parts.dev, workers=run.data.workers)
             journal.log(loop.step, **marks)
             hook.speechkit_run_eval(run=run, metrics=marks)
             if task.error(marks) <= loop.best:
@@ -157,53 +151,42 @@ def _fit(run: Run, out: Path, resume: bool, fabric: Any) -> dict[str, float]:
         if loop.judged < loop.step and _is_due(loop, run, run.eval_every):
             judge()
         while loop.step < run.steps:
-            # one optimiser step over `accumulate` batches
             wrapped.train()
             factor = schedule(loop.step)
             for group, lr in zip(optimizer.param_groups, base_lrs, strict=True):
                 group["lr"] = lr * factor
-            total = 0.0
-            for index in range(run.accumulate):
-                batch = next(stream).repeated(views)
-                features = batch_features(model, batch, feature_augment, run.seed, loop.epoch)
-                with fabric.no_backward_sync(wrapped, enabled=index + 1 < run.accumulate):
-                    # Fabric's own autocast is for `forward` alone
-                    with fabric.autocast():
-                        output = wrapped.score(features)
-                    scores = output.scores.to(sum_type(output.scores.dtype))
-                    targets = task.targets(batch, output)
-                    losses = loss_of(scores, output.lengths, *targets)
-                    losses = losses.masked_fill(untold[batch.indices].to(losses.device), 0.0)
-                    for method in methods:
-                        losses = losses + method.extra_loss(batch, Output(scores, output.lengths))
-                    losses = _that_count(losses, loss_of, output.lengths, targets)
-                    # with no row left, 0 that still has a gradient for the other processes
-                    loss = losses.mean() if len(losses) else 0 * scores.sum()
-                    loss = loss * weight(fabric, len(losses)) / run.accumulate
-                    _check_finite(loss, loop.step, batch)
-                    fabric.backward(loss)
-                total += loss.item()
+            step = loop.step + 1
+            total = gradients.compute(draw, step)
+
+            # fp16's scale is taken off by clipping, or here; where it overflowed, its scaler
+            # leaves the optimizer's step out
             if run.clip_norm is not None:
-                # where fp16 overflows, its scaler leaves the step out
                 fabric.clip_gradients(
                     wrapped, optimizer, max_norm=run.clip_norm, error_if_nonfinite=False
                 )
-            optimizer.step()
-            optimizer.zero_grad()
-            loop.step += 1
-            if apart:
-                _average(average, model, run.ema, loop.step)
-            journal.advance(loop.step, total)
+            elif methods:
+                fabric.strategy.precision.unscale_gradients(optimizer)
+            for method in methods:
+                method.before_step(model, step)
+            stepping.step()
+            loop.step = step
+            for method in methods:
+                method.after_step(model, step, optimizer)
+            if has_average:
+                _average(average, model, run.ema, step)
+                for method in methods:
+                    method.after_average(average, step)
+            journal.advance(step, total)
             if first:
-                hook.speechkit_run_step(run=run, step=loop.step, loss=total)
+                hook.speechkit_run_step(run=run, step=step, loss=total)
 
             # once in a while: log, save, evaluate
             due = _is_due(loop, run, run.eval_every)
             if _is_due(loop, run, run.log_every):
                 lr = optimizer.param_groups[0]["lr"]
-                journal.log(loop.step, loss=mean(fabric, total), lr=lr, epoch=loop.epoch)
+                journal.log(step, loss=mean(fabric, total), lr=lr, epoch=loop.epoch)
             if due or _is_due(loop, run, run.save_every):
-                write_training(out / LAST, fabric, model, average, learners, optimizer, loop)
+                write_training(out / LAST, fabric, model, average, stateful_methods, stepping, loop)
             if due:
                 judge()
     if first:
@@ -214,44 +197,90 @@ def _fit(run: Run, out: Path, resume: bool, fabric: Any) -> dict[str, float]:
 
 def dry_run(run: Run) -> dict[str, int]:
     """Everything that comes before the first step, with nothing written; the sizes of it all."""
+    parts = _parts(run)
+    model = parts.model
+    _begin(model, run, parts.dataset)
+    for method in parts.methods:
+        method.start(model, parts.dataset)
+    built("optimizer", run.optimizer, _parameter_groups(model, parts.methods))
+    evaluate(model, parts.dev, workers=run.data.workers)
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    return {"parameters": parameters, "train": len(parts.train), "dev": len(parts.dev)}
+
+
+@dataclass(frozen=True)
+class _Parts:
+    """What a run names, made and checked."""
+
+    train: list[Utterance]
+    dev: list[Utterance]
+    dataset: UtteranceDataset
+    feature_augment: list[Any]
+    model: Model
+    task: Task
+    methods: list[Method]
+    loss: Any
+    unlabeled: Tensor
+
+
+def _parts(run: Run) -> _Parts:
+    train, dev = training_utterances(run.data), read_manifest(run.data.dev)
+    audio_augment, feature_augment = run_augmentations(run)
     model = build(run.model, run.seed)
     task = task_of(model)
-    train, dev = training_utterances(run.data), read_manifest(run.data.dev)
-    methods = [built("method", spec) for spec in run.method]
-    loss_of = built("loss", run.loss or task.loss)
-    check_targets(train, dev, task, _target(task, methods), loss_of, model)
-    run_augmentations(run)
-    built("optimizer", run.optimizer, parameter_groups(model))
-    built("schedule", run.schedule, run.steps)
+    methods = built_methods(run)
+    target = _target(task, methods)
+    dataset = UtteranceDataset(
+        train,
+        target,
+        sample_rate=model.sample_rate,
+        augmentations=audio_augment,
+        seed=run.seed,
+        cache=run.data.cache,
+    )
+    loss = built("loss", run.loss or task.loss)
+    check_loss(loss, run.loss or task.loss, task, model, dataset)
+    check_targets(train, dev, task, target, loss, model)
+    check_schedule(built("schedule", run.schedule, run.steps), run.schedule)
+    unlabeled = torch.tensor([utterance.untold for utterance in train])
+    return _Parts(train, dev, dataset, feature_augment, model, task, methods, loss, unlabeled)
+
+
+def _begin(model: Model, run: Run, dataset: UtteranceDataset) -> None:
+    """The weights of `init`, else statistics of the data where the front end wants them."""
     if run.init is not None:
         start_from(model, run.init)
-    evaluate(model, dev, workers=run.data.workers)
-    parameters = sum(parameter.numel() for parameter in model.parameters())
-    return {"parameters": parameters, "train": len(train), "dev": len(dev)}
+    else:
+        fit_statistics(model.frontend, spread_audio(dataset))
 
 
-def _target(task: Task, methods: list[Any]) -> Callable[[Utterance], Tensor]:
+def _parameter_groups(model: Model, methods: Sequence[Method]) -> list[dict[str, Any]]:
+    """The model's groups and the methods', those with the same settings in one."""
+    groups = parameter_groups(model)
+    for group in [group for method in methods for group in method.parameter_groups()]:
+        settings = {**group, "params": None}
+        same = [known for known in groups if {**known, "params": None} == settings]
+        if same:
+            same[0]["params"] += group["params"]
+        else:
+            groups.append(group)
+    return groups
+
+
+def _target(task: Task, methods: Sequence[Method]) -> Callable[[Utterance], Tensor]:
     """The task's targets; none for utterances without text where a method takes them so."""
-    if not any(getattr(method, "needs_no_text", False) for method in methods):
+    if not any(method.needs_no_text for method in methods):
         return task.encode
     return partial(_target_or_none, task)
 
 
 def _target_or_none(task: Task, utterance: Utterance) -> Tensor:
-    untold = utterance.untold and isinstance(task, Recognition)
-    return torch.empty(0, dtype=torch.int64) if untold else task.encode(utterance)
-
-
-def _that_count(losses: Tensor, loss_of: Any, lengths: Tensor, targets: Targets) -> Tensor:
-    """The losses of those rows whose targets are possible at all."""
-    if not hasattr(loss_of, "possible"):
-        return losses
-    possible = loss_of.possible(lengths, *targets)
-    return losses if possible.all() else losses[possible]
+    unlabeled = utterance.untold and isinstance(task, Recognition)
+    return torch.empty(0, dtype=torch.int64) if unlabeled else task.encode(utterance)
 
 
 def _go_on(loop: Loop, changed: set[str]) -> None:
-    """Tells what differs in a run that goes on, and what follows for where it is."""
+    """Warns of what differs in a run that goes on, and of what follows for where it is."""
     if changed & {*PLAN}:
         loop.batch = 0
     if "data.dev" in changed:
@@ -266,9 +295,9 @@ def _is_due(loop: Loop, run: Run, every: int) -> bool:
     return loop.step % every == 0 or loop.step == run.steps
 
 
-def _set_up(method: Any, fabric: Any) -> Any:
-    """A method as it is, or with its weights where the model's are."""
-    if not isinstance(method, nn.Module):
+def _set_up(method: Method, fabric: Any) -> Any:
+    """A method as it is, or wrapped for the processes where it has weights to train."""
+    if not isinstance(method, nn.Module) or not any(p.requires_grad for p in method.parameters()):
         return method
     wrapped = fabric.setup_module(method.to(fabric.device))
     wrapped.mark_forward_method("extra_loss")
@@ -283,11 +312,3 @@ def _average(average: nn.Module, model: nn.Module, decay: float, step: int) -> N
             old.lerp_(whole(new), 1 - decay)
         else:
             old.copy_(new)
-
-
-def _check_finite(loss: Tensor, step: int, batch: Batch) -> None:
-    if not torch.isfinite(loss):
-        raise TrainingError(
-            f"loss is {loss.item()} at step {step}; the batch holds {', '.join(batch.names)}; "
-            "look at these files, lower the learning rate or set clip_norm"
-        )
