@@ -27,7 +27,7 @@ def run(nets: dict[str, Any], corpus: Callable[..., Path]) -> Run:
     [
         ({"loss": "ctc"}, r"loss ctc of a matchboxnet's scores \[2, 2\]"),
         ({"loss": "frame_cross_entropy"}, "loss frame_cross_entropy of a matchboxnet's scores"),
-        ({"loss": "cross_entropy:smoothing=much"}, "loss cross_entropy:smoothing=much of a matchb"),
+        ({"loss": "cross_entropy:smoothing=much"}, "loss cross_entropy:smoothing=much: "),
         ({"optimizer": "adamw:lr=fast"}, "optimizer adamw:lr=fast: "),
         ({"schedule": "cosine:warmup=long"}, "schedule cosine:warmup=long: "),
         ({"method": ("phones",)}, "method phones: no utterance has phones"),
