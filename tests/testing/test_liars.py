@@ -31,6 +31,7 @@ from speechkit.ops.depthwise_conv.reference import depthwise_conv
 from speechkit.plugins import Entry, Registry
 from speechkit.testing.checks import functions_for
 from speechkit.testing.conformance import Check
+from speechkit.train import Method
 
 from .liars import LIARS, Leaky, Previous, Strided
 from .liars import Honest as Plain
@@ -510,16 +511,13 @@ def test_a_decoder_that_forgets() -> None:
     assert found.startswith("texts by frames at a time")
 
 
-class Growing:
+class Growing(Method):
     """A method whose loss grows with its calls."""
 
     def __init__(self) -> None:
         self.calls = 0
 
-    def start(self, model: Any, dataset: Any) -> None:
-        pass
-
-    def extra_loss(self, batch: Any, output: Any) -> Tensor:
+    def extra_loss(self, batch: Any, output: Any, *features: Any) -> Tensor:
         self.calls += 1
         return self.calls * output.scores.square().mean((1, 2))
 
@@ -527,7 +525,7 @@ class Growing:
 class Steady(Growing):
     """The same with a loss that does not grow."""
 
-    def extra_loss(self, batch: Any, output: Any) -> Tensor:
+    def extra_loss(self, batch: Any, output: Any, *features: Any) -> Tensor:
         return output.scores.square().mean((1, 2))
 
 

@@ -1,0 +1,96 @@
+"""What a training run is: a model, its data, and everything else that decides what comes of it."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from speechkit.checkpoint import AnyNet
+from speechkit.component import Spec
+from speechkit.config import Config, check_component, check_range
+from speechkit.errors import ConfigError
+from speechkit.limits import MAX_COUNT, MAX_PROCESSES
+from speechkit.models.net import Name
+from speechkit.processes import DDP, STRATEGIES
+
+
+@dataclass(frozen=True, kw_only=True)
+class Data(Config):
+    """Where the utterances are and how they are grouped.
+
+    `train` may be several manifests; one named twice counts twice in each epoch. A folder of shards
+    is one too, and a pattern of them; their utterances are shuffled `window` at a time.
+    A batch holds at most `batch_size` utterances and `batch_seconds` seconds, padding included, for
+    each process. `buckets` groups of similar durations keep padding low; with 1, batches are drawn
+    at random, which batch norm prefers where durations tell classes or speakers apart. Training
+    utterances longer than `max_duration_s` are left out; `cache` keeps the rest decoded.
+    """
+
+    train: Path | tuple[Path, ...]
+    dev: Path
+    batch_size: int | None = 32
+    batch_seconds: float | None = None
+    buckets: int = 20
+    window: int = 20000
+    max_duration_s: float = 16.7
+    workers: int = 0
+    cache: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("buckets", "window"):
+            check_range(name, getattr(self, name), 1, MAX_COUNT)
+        if self.batch_size is not None:
+            check_range("batch_size", self.batch_size, 1, MAX_COUNT)
+        check_range("workers", self.workers, 0, MAX_PROCESSES)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run(Config):
+    """Everything that decides what a training run does; a recipe is a function that returns one.
+
+    `method` names training methods, see `method.py`. `init` is a model folder to start from: its
+    front end, stem and encoder, and its head where the labels are the same. `accumulate` batches
+    make one step. `clip_norm` bounds the gradient's norm. `ema` is the decay of the averaged
+    weights, which are evaluated and saved; 0 for none. `precision` is Fabric's. `compile` has
+    torch.compile make the net's kernels in place of speechkit's, which takes minutes. `devices`
+    processes on each of `nodes` machines share every batch, with the whole model in each
+    (`strategy` ddp) or spread over them (fsdp).
+    """
+
+    model: AnyNet
+    data: Data
+    steps: int
+    optimizer: Name = "novograd:lr=0.02,beta1=0.95,beta2=0.5,weight_decay=0.001"
+    schedule: Name = "cosine"
+    loss: Name | None = None
+    augment: tuple[Name, ...] = ()
+    method: tuple[Name, ...] = ()
+    init: Path | None = None
+    accumulate: int = 1
+    clip_norm: float | None = None
+    ema: float = 0.0
+    precision: str = "32-true"
+    compile: bool = False
+    devices: int = 1
+    nodes: int = 1
+    strategy: str = DDP
+    eval_every: int = 500
+    save_every: int = 500
+    log_every: int = 10
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "optimizer", Spec.parse(self.optimizer))
+        object.__setattr__(self, "schedule", Spec.parse(self.schedule))
+        for kind in ("augment", "method"):
+            object.__setattr__(self, kind, tuple(Spec.parse(name) for name in getattr(self, kind)))
+        if self.loss is not None:
+            object.__setattr__(self, "loss", Spec.parse(self.loss))
+        super().__post_init__()
+        for spec in self.augment:
+            check_component("augmentation", Spec.parse(spec))
+        for name in ("steps", "accumulate", "eval_every", "save_every", "log_every"):
+            check_range(name, getattr(self, name), 1, MAX_COUNT)
+        for name in ("devices", "nodes"):
+            check_range(name, getattr(self, name), 1, MAX_PROCESSES)
+        if self.strategy not in STRATEGIES:
+            raise ConfigError(f"strategy={self.strategy}: give {' or '.join(STRATEGIES)}")
