@@ -124,6 +124,7 @@ def speechkit_methods() -> list[Component]:
             factory="speechkit_kan.calibration:KanGrids",
             summary="Moves the grids of bspline layers to the data before the first step",
             paper="arXiv:2404.19756",
+            needs={"channel": "bspline"},
         )
     ]
 
