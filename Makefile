@@ -15,7 +15,7 @@ BIN := .venv/bin
 PLUGINS := $(wildcard plugins/*/pyproject.toml)
 STAMP := .venv/.installed
 # tests that start processes, run the docs or train: left out by `make fast`
-SLOWER := tests/test_docs.py tests/test_plugin_install.py tests/test_recipes.py tests/test_train.py \
+SLOWER := tests/test_docs.py tests/test_plugin_install.py tests/test_recipes.py tests/train \
 	tests/cli tests/ops/test_triton.py
 
 .PHONY: install demo test fast slow soak lint docs peers measure bench bench-vad triton-aot bench-cuda \

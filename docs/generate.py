@@ -3,6 +3,7 @@ bundled model from its card, and the limits into SECURITY.md: `make docs`."""
 
 import ast
 import json
+import tomllib
 from itertools import pairwise
 from pathlib import Path
 
@@ -16,7 +17,13 @@ SECURITY = Path(__file__).parents[1] / "SECURITY.md"
 LIMITS, END = "<!-- limits, by make docs -->", "<!-- end -->"
 TARGET = Path(__file__).with_name("components.md")
 MEASURED = Path(__file__).with_name("measured.json")
-IN_TREE = "activations,kan,norms,residuals"
+IN_TREE = ",".join(
+    plugin
+    for path in sorted(Path(__file__).parents[1].glob("plugins/*/pyproject.toml"))
+    for plugin in tomllib.loads(path.read_text("utf-8"))["project"]
+    .get("entry-points", {})
+    .get("speechkit", ())
+)
 """The packages under plugins/ that offer components."""
 HEAD = """# Components
 

@@ -10,13 +10,11 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import pytest
 import torch
 
-from speechkit.plugins import registry
+from speechkit.plugins import Registry, using
 
 torch.set_num_threads(1)
 
 HERE = Path(__file__).parent
-QUICK = {"norms"}
-"""Packages whose exports take less than a minute together."""
 LOADED = {"residuals": "residuals,norms,activations", "runtime": ""}
 """What a package's tests want beside it; the runtime is no plugin."""
 
@@ -26,21 +24,12 @@ def package_of(path: Path) -> str:
     return path.relative_to(HERE).parts[0]
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Exports take seconds each."""
-    for item in items:
-        exports = HERE in item.path.parents and "check_export_equals" in item.name
-        if exports and package_of(item.path) not in QUICK:
-            item.add_marker(pytest.mark.slow)
-
-
 @pytest.fixture(autouse=True, scope="module")
 def only_the_package(request: pytest.FixtureRequest) -> Iterator[None]:
     """The process's registry has the core and the package, and is as it was before afterwards."""
     package = package_of(request.path)
     with pytest.MonkeyPatch.context() as patch:
+        # for processes that tests start
         patch.setenv("SPEECHKIT_PLUGINS", LOADED.get(package, package))
-        registry.cache_clear()
-        yield
-    registry.cache_clear()
+        with using(Registry()):
+            yield

@@ -23,9 +23,9 @@ from speechkit.evaluation import outputs
 from speechkit.files import whole_file
 from speechkit.models import Model, build
 from speechkit.models.profile import profile
-from speechkit.resume import BEST, RUN
 from speechkit.tasks import task_of
 from speechkit.train import Run, fit
+from speechkit.train.resume import BEST, RUN
 from speechkit.untrusted import UntrustedError, read_json
 
 TIME = "train_s.json"

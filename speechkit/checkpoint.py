@@ -1,5 +1,6 @@
 """A model as a folder: `model.safetensors` and `config.json`, never a pickle."""
 
+import logging
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -22,8 +23,10 @@ from speechkit.files import mend, whole_folder
 from speechkit.limits import MAX_TENSORS_HEADER_BYTES
 from speechkit.models import MarbleNet, MatchboxNet, Model, Net, QuartzNet, build
 from speechkit.models.model import refuse_prepared
-from speechkit.plugins import DISTRIBUTION, NAME, how_to_get, registry
+from speechkit.plugins import CORE, DISTRIBUTION, NAME, OURS, how_to_get, registry
 from speechkit.untrusted import UntrustedError, read_json
+
+log = logging.getLogger(__name__)
 
 FORMAT = 1
 CONFIG = "config.json"
@@ -45,6 +48,9 @@ ModelSource = Model | str | os.PathLike[str]
 """A model, its folder, or the name of a bundled one."""
 WORD = re.compile(r"[\w.+!-]{0,80}", re.ASCII)
 """What a version or a distribution may be."""
+
+NUMBERS = re.compile(r"\d{1,9}(\.\d{1,9}){1,3}")
+"""A version that can be compared."""
 
 AnyNet = Annotated[QuartzNet | MatchboxNet | MarbleNet, Discriminator("kind")]
 """A config of any family, told apart by `kind`."""
@@ -91,6 +97,7 @@ def load(path: str | os.PathLike[str], *, allow_nonfinite: bool = False) -> Mode
     """
     folder = find(path)
     stored = read_config(folder)
+    _warn_of_older(folder, stored)
     config = from_dict(AnyNet, stored["config"], str(folder / CONFIG))
     _check_plugins(folder, stored, config)
     model = build(config)
@@ -232,6 +239,25 @@ def _origins(stored: Any) -> dict[str, dict[str, str]]:
     if not all(WORD.fullmatch(text) for origin in found.values() for text in origin.values()):
         raise ValueError("a plugin's version or distribution is no word")
     return found
+
+
+def _warn_of_older(folder: Path, stored: dict[str, Any]) -> None:
+    """Warns of packages that are older than those the model was made with."""
+    made = {name: origin.get("version", "") for name, origin in stored["plugins"].items()}
+    installed = registry().plugins()
+    for plugin, version in {CORE: str(stored.get("speechkit", "")), **made}.items():
+        here = installed.get(plugin, "")
+        if NUMBERS.fullmatch(here) and NUMBERS.fullmatch(version) and _older(here, version):
+            ours = DISTRIBUTION if plugin == CORE else f"speechkit-{plugin}" * (plugin in OURS)
+            hint = f"; type: pip install -U {ours}" if ours else ""
+            log.warning(
+                f"{folder} was made with {ours or plugin} {version}; {here} is installed, which is "
+                f"older and may compute something else{hint}"
+            )
+
+
+def _older(one: str, other: str) -> bool:
+    return [int(n) for n in one.split(".")] < [int(n) for n in other.split(".")]
 
 
 def _check_plugins(folder: Path, stored: dict[str, Any], config: Net) -> None:

@@ -22,7 +22,9 @@ class Component:
     read: its own frame, the past, a bounded future, or the whole utterance. `foldable` says that it
     has a `fuse()`. `pointwise` is an elementwise expression of `speechkit.ops.expressions` in which
     parameters stand by name. `exports` are the forms it has outside torch: "torch.export", "onnx".
-    `example` holds the parameters a check builds it with.
+    `example` holds the parameters a check builds it with, and `needs` what the config of a net must
+    have for a method, exporter or probe to work on it, such as `{"activation": "velu"}`. `exempt`
+    maps the names of checks that it is known to fail to the reasons.
     """
 
     name: str
@@ -34,10 +36,10 @@ class Component:
     foldable: bool = False
     in_factor: int = 1
     pointwise: str = ""
-    behaviour: int = 1
     exports: frozenset[str] = frozenset({"torch"})
     example: Mapping[str, Any] = field(default_factory=dict)
-    experimental: bool = False
+    needs: Mapping[str, Any] = field(default_factory=dict)
+    exempt: Mapping[str, str] = field(default_factory=dict)
 
     def expression(self, values: Mapping[str, Any]) -> str:
         """`pointwise` with numbers in the place of parameters; "" where one is no number.

@@ -115,11 +115,8 @@ def speechkit_schedules() -> list[Component]:
 
 @hookspec
 def speechkit_methods() -> list[Component]:
-    """`factory(**p)` → what adds to a loss: `start(model, dataset)` once before the first step,
-    `extra_loss(batch, output)` → losses `[B]`, added to the run's own. With an attribute `views` a
-    batch holds its utterances that often, each with feature augmentations of its own; with
-    `needs_no_text` utterances without text count for methods alone; a method that is an `nn.Module`
-    has weights of its own, trained and resumed beside the model's."""
+    """`factory(**p)` → a `speechkit.train.Method`: what adds losses, changes gradients or changes
+    weights in training; docs/methods.md."""
 
 
 @hookspec
@@ -130,7 +127,12 @@ def speechkit_decoders() -> list[Component]:
 
 @hookspec
 def speechkit_exporters() -> list[Component]:
-    """`factory(**p)` → `f(model, example, path)`, which writes an artefact."""
+    """`factory(streaming, features, **p)` → `f(model, example, path)`, which writes a file and
+    returns the largest difference of its scores relative to the largest, or None.
+
+    The factory's attribute `suffix` ends the file's name. The file is for a block of a stream where
+    `streaming`, else for an utterance; it has the front end in it where `features`.
+    """
 
 
 @hookspec

@@ -73,7 +73,7 @@ MAX_HOTWORDS = 10_000
 MAX_HOTWORD_CHARACTERS = 200
 """Characters of one phrase among hotwords."""
 MAX_PROCESSES = 1_024
-"""Processes of a run on a machine, machines, or workers of a loader."""
+"""Processes of a run on a machine, machines, or workers of a loader or of a check."""
 MAX_PROCESSES_PER_CPU = 8
 """Processes of a run, of a loader or of an ablation for each processor of the machine."""
 

@@ -1,5 +1,6 @@
 """Loading plugins and finding the components they offer."""
 
+import difflib
 import importlib
 import importlib.metadata
 import importlib.util
@@ -8,7 +9,8 @@ import logging
 import os
 import re
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -25,6 +27,8 @@ log = logging.getLogger(__name__)
 CORE = "core"
 ENTRY_POINT_GROUP = "speechkit"
 DISTRIBUTION = "speechkit-core"
+PREFIX = "speechkit_"
+"""How the name of every hook begins."""
 BUILTIN_MODULES = (
     "speechkit.builtin.layers",
     "speechkit.builtin.frontends",
@@ -233,10 +237,10 @@ class Registry:
         log.warning("plugin %s did not load: %s", name, reason)
 
     def _register(self, plugin: object, name: str) -> None:
+        _check_hooks(plugin, name)
         # pluggy wants one name per module; the core is several modules under one plugin name
         module = getattr(plugin, "__name__", "") if name == CORE else name
         self.manager.register(plugin, f"{name}:{module}" if name == CORE else name)
-        self.manager.check_pending()
 
     def _forget(self, plugin: object, name: str) -> None:
         self._origins.pop(name, None)
@@ -276,6 +280,27 @@ def _check_name(plugin: str) -> None:
         )
 
 
+def _check_hooks(plugin: object, name: str) -> None:
+    """Names the first function that is called like a hook and is none, and why it is none."""
+    known = {hook for hook in vars(hookspecs) if hook.startswith(PREFIX)}
+    for hook in dir(plugin):
+        function = getattr(plugin, hook)
+        if not hook.startswith(PREFIX) or not inspect.isroutine(function):
+            continue
+        marks = getattr(function, f"{hookspecs.PROJECT}_impl", None)
+        if marks is None:
+            raise PluginError(
+                f"plugin {name!r}: {hook} is not marked as a hook; write @sk.hookimpl above it"
+            )
+        if hook not in known and not marks["optionalhook"]:
+            near = difflib.get_close_matches(hook, known, n=1)
+            hint = f"Did you mean {near[0]!r}? If not, the" if near else "The"
+            raise PluginError(
+                f"plugin {name!r}: speechkit {core_version()} has no hook {hook!r}. {hint} plugin "
+                f"wants a newer speechkit; try: pip install -U {DISTRIBUTION}"
+            )
+
+
 def _check_parameters(
     kind: str, spec: Spec, factory: Callable[..., Any], args: tuple[Any, ...], kw: dict[str, Any]
 ) -> None:
@@ -303,9 +328,26 @@ def core_version() -> str:
         return "0+unknown"
 
 
-@cache
 def registry() -> Registry:
     """The process's registry, built on first use."""
+    return _INSTEAD[-1] if _INSTEAD else _own()
+
+
+@contextmanager
+def using(other: Registry) -> Iterator[None]:
+    """Makes `other` the process's registry for a while."""
+    _INSTEAD.append(other)
+    try:
+        yield
+    finally:
+        _INSTEAD.remove(other)
+
+
+_INSTEAD: list[Registry] = []
+
+
+@cache
+def _own() -> Registry:
     return Registry()
 
 

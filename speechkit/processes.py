@@ -140,7 +140,10 @@ def _spread(model: nn.Module, mesh: Any) -> nn.Module:
     from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 
     fully_shard(model, mesh=mesh["data_parallel"])
-    register_fsdp_forward_method(model, "score")
+    # of the model, of a method with weights
+    for call in ("score", "extra_loss"):
+        if hasattr(model, call):
+            register_fsdp_forward_method(model, call)
     return model
 
 

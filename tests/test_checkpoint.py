@@ -6,6 +6,7 @@ import os
 import resource
 import stat
 from collections.abc import Callable
+from importlib import metadata
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -200,7 +201,7 @@ def test_a_folder_that_holds_no_model_is_refused(tmp_path: Path) -> None:
 
 
 def test_plugins_are_stored_with_their_versions_and_asked_for(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     snake = Component(name="snake", factory="speechkit.nn:Bias", summary="one of ours")
     ours = Registry({"SPEECHKIT_PLUGINS": ""})
@@ -219,6 +220,11 @@ def test_plugins_are_stored_with_their_versions_and_asked_for(
         "acme": {"version": "0.3", "distribution": "acme-layers"}
     }
     assert load(tmp_path / "model").config == config
+    assert not caplog.records
+    edit_config(tmp_path / "model", lambda stored: stored["plugins"]["acme"].update(version="0.20"))
+    load(tmp_path / "model")
+    assert "was made with acme 0.20; 0.3 is installed, which is older" in caplog.text
+    edit_config(tmp_path / "model", lambda stored: stored["plugins"]["acme"].update(version="0.3"))
     monkeypatch.undo()
     with pytest.raises(PluginError) as caught:
         load(tmp_path / "model")
@@ -226,6 +232,24 @@ def test_plugins_are_stored_with_their_versions_and_asked_for(
         f"{tmp_path / 'model'} was made with plugin 'acme' 0.3 of acme-layers, which is not "
         "installed; it is not one of speechkit's own; get it from whoever wrote it"
     )
+
+
+@pytest.mark.parametrize(
+    ("made_with", "says"),
+    [
+        ("900.1.0", "was made with speechkit-core 900.1.0; "),
+        ("0.0.1", ""),
+        (metadata.version("speechkit-core"), ""),
+        ("dev", ""),
+    ],
+)
+def test_a_model_of_a_newer_speechkit_is_warned_of(
+    folder: Path, caplog: pytest.LogCaptureFixture, made_with: str, says: str
+) -> None:
+    edit_config(folder, lambda stored: stored.update(speechkit=made_with))
+    load(folder)
+    assert [record.getMessage().count(says) for record in caplog.records] == [1] * bool(says)
+    assert ("type: pip install -U speechkit-core" in caplog.text) == bool(says)
 
 
 @pytest.mark.parametrize(

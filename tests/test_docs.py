@@ -11,7 +11,7 @@ import typer
 
 import speechkit as sk
 from speechkit import hookspecs
-from speechkit.plugins import ENTRY_POINT_GROUP
+from speechkit.plugins import ENTRY_POINT_GROUP, registry
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -30,6 +30,15 @@ def python_blocks(page: Path) -> list[tuple[int, str]]:
     ]
 
 
+@pytest.fixture
+def own_registry():
+    """What a page adds to the process's registry is gone afterwards."""
+    registry.cache_clear()
+    yield
+    registry.cache_clear()
+
+
+@pytest.mark.usefixtures("own_registry")
 @pytest.mark.parametrize("page", [p for p in PAGES if python_blocks(p)], ids=lambda p: p.name)
 def test_blocks_run(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

@@ -89,6 +89,22 @@ def test_every_package_that_ships_says_that_it_is_typed(project):
         assert (project.parent / package / "py.typed").is_file()
 
 
+def test_every_plugin_is_type_checked_and_held_to_the_import_contracts():
+    tools = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]
+    contracts = {contract["name"]: contract for contract in tools["importlinter"]["contracts"]}
+    lists = {
+        "mypy": tools["mypy"]["packages"],
+        "root packages": tools["importlinter"]["root_packages"],
+        "runtime": contracts["the runtime knows neither torch nor the core"]["forbidden_modules"],
+        "core": contracts["the core knows no plugin"]["forbidden_modules"],
+        "plugins": contracts["plugins do not know each other"]["modules"],
+    }
+    for project in PROJECTS[1:]:
+        stored = tomllib.loads(project.read_text(encoding="utf-8"))["project"]
+        for module in stored.get("entry-points", {}).get("speechkit", {}).values():
+            assert [name for name, known in lists.items() if module not in known] == [], module
+
+
 def test_the_version_is_that_of_the_distribution():
     assert sk.__version__ == importlib.metadata.version("speechkit-core")
 

@@ -20,6 +20,7 @@ from torch import Tensor
 import speechkit as sk
 from speechkit.data import read_audio, read_manifest
 from speechkit.models import Model
+from speechkit.nn import Taps
 
 HEARD = 200
 """How many utterances the statistics are of."""
@@ -54,12 +55,10 @@ def moved(name: re.Match[str]) -> str:
 
 def given(model: Model, utterances: list[Tensor]) -> Tensor:
     """What comes to the new block's place, `[C, frames]`."""
-    seen: list[Tensor] = []
-    hook = model.encoder[PLACE].register_forward_pre_hook(lambda _, args: seen.append(args[0].x))
-    for audio in utterances:
-        model(audio[None])
-    hook.remove()
-    return torch.cat([x[0] for x in seen], 1)
+    with Taps({"place": model.encoder[PLACE]}) as taps:
+        for audio in utterances:
+            model(audio[None])
+    return torch.cat([c.x[0] for _, _, (c,), _ in taps.take()], 1)
 
 
 if __name__ == "__main__":

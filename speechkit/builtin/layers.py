@@ -52,6 +52,7 @@ def speechkit_norms() -> list[Component]:
             formula="(x - mean) / sqrt(var + eps) * weight + bias",
             paper="arXiv:1502.03167",
             foldable=True,
+            exempt={"check_time_field_in_training": "its statistics are those of the batch"},
         ),
         component(
             name="none",

@@ -36,32 +36,34 @@ def speechkit_methods() -> list[Component]:
     return [
         Component(
             name="consistency",
-            factory="speechkit.consistency:Consistency",
-            summary="Each utterance is heard twice, and each hearing learns from the other",
+            factory="speechkit.train.consistency:Consistency",
+            summary="Two augmented views of each utterance, each trained towards the other",
             formula="weight * sum_t KL(other_t || own_t)",
             paper="arXiv:2410.05101",
         ),
         Component(
             name="distill",
-            factory="speechkit.distillation:Distillation",
-            summary="The student learns at every frame what a teacher says of the same recording",
+            factory="speechkit.train.distillation:Distillation",
+            summary="The student is trained at every frame towards a teacher's output",
             formula="weight * sum_t KL(teacher_t || student_t)",
             paper="arXiv:1503.02531",
             example={"teacher": "runs/teacher/best", "cache": "runs/teacher.safetensors"},
+            exempt={"check_method_resumes": "its example names the folder of a teacher"},
         ),
         Component(
             name="flat_start",
-            factory="speechkit.flat_start:FlatStart",
+            factory="speechkit.train.flat_start:FlatStart",
             summary="Beside CTC: each label has an equal share of the utterance's speech",
             formula="weight * sum_t -log p_t(l_t)",
             paper="Young et al., The HTK Book, section 8.3",
         ),
         Component(
             name="phones",
-            factory="speechkit.phone_ctc:PhoneCTC",
+            factory="speechkit.train.phone_ctc:PhoneCTC",
             summary="Beside the text: CTC of the utterance's phones, from a layer within",
             formula="weight * -log P(phones | softmax(linear(block)))",
             paper="arXiv:1807.06234",
+            example={"after": 1},
         ),
     ]
 

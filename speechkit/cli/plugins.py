@@ -17,6 +17,7 @@ from speechkit.cli.output import pairs, say, show
 from speechkit.component import did_you_mean
 from speechkit.errors import ComponentError, PluginError
 from speechkit.files import whole_folder
+from speechkit.limits import MAX_PROCESSES
 from speechkit.plugins import CORE
 
 if TYPE_CHECKING:
@@ -83,20 +84,39 @@ def check_components(
     plugin: Annotated[
         str, typer.Argument(metavar="PLUGIN", help="An installed plugin, a Python file, or core.")
     ],
+    only: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="Only this component or check; may be given again."),
+    ] = None,
+    jobs: Annotated[
+        int, typer.Option(metavar="N", min=1, max=MAX_PROCESSES, help="Processes that share them.")
+    ] = 1,
     as_json: Json = False,
 ) -> None:
-    """Check every component of a plugin; a line for each failure, and then exit code 1."""
-    from speechkit.testing import checks_of
+    """Check every component of a plugin; a line for each failure, and then exit code 1.
 
-    checks = checks_of(plugin)
-    failed = 0
-    for check in checks:
-        if error := check.error():
-            failed += 1
-            show({"check": check.id, "error": error}, f"{check.id}: {error}", as_json)
+    The exit code is 1 as well where there was nothing to check.
+    """
+    from speechkit.testing import run_checks
+
+    checks = failed = skipped = expected = 0
+    for outcome in run_checks(plugin, only or (), jobs):
+        for what, reason in (("error", outcome.error), ("skipped", outcome.skipped)):
+            if reason:
+                words = f"{what}: {reason}" if what == "skipped" else reason
+                show({"check": outcome.id, what: reason}, f"{outcome.id}: {words}", as_json)
+        checks += 1
+        failed += bool(outcome.error)
+        skipped += bool(outcome.skipped)
+        expected += bool(outcome.expected)
     if not as_json:
-        known = sum(bool(check.expected) for check in checks)
-        say(f"{plugin}: {len(checks)} checks, {failed} failed, {known} expected to")
+        say(
+            f"{plugin}: {checks} checks, {failed} failed, {skipped} skipped, "
+            f"{expected} expected to fail"
+        )
+    if checks == skipped:
+        why = "install what the skipped checks need" if checks else "it offers no component"
+        raise PluginError(f"nothing of {plugin!r} was checked: {why}")
     if failed:
         raise typer.Exit(1)
 

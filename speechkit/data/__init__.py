@@ -10,7 +10,7 @@ from speechkit.data.audio import (
     read_blocks,
     sample_rate_of,
 )
-from speechkit.data.augment import Augmentation, apply, utterance_generator
+from speechkit.data.augment import Augmentation, apply, seeded_generator, utterance_generator
 from speechkit.data.batch import Batch, Item, bucket_batches, collate, share
 from speechkit.data.files import find_audio
 from speechkit.data.loader import UtteranceDataset, batches
@@ -43,6 +43,7 @@ __all__ = [
     "read_manifest",
     "read_shards",
     "sample_rate_of",
+    "seeded_generator",
     "share",
     "utterance_generator",
     "windows",

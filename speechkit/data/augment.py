@@ -41,9 +41,13 @@ def utterance_generator(
 
     `view` counts how often the utterance is in the batch before.
     """
-    key = f"{seed}/{epoch}/{index}/{domain}{view or ''}".encode()
-    digest = hashlib.blake2b(key, digest_size=8).digest()
-    return torch.Generator().manual_seed(int.from_bytes(digest, "little"))
+    return seeded_generator(f"{seed}/{epoch}/{index}/{domain}{view or ''}")
+
+
+def seeded_generator(key: str, device: torch.device | str = "cpu") -> torch.Generator:
+    """A generator whose numbers follow from a text alone."""
+    digest = hashlib.blake2b(key.encode(), digest_size=8).digest()
+    return torch.Generator(device).manual_seed(int.from_bytes(digest, "little"))
 
 
 def apply(

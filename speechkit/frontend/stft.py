@@ -61,8 +61,9 @@ class PowerSpectrum(Windowed):
         return frames // self.stride
 
     def compute(self, x: Tensor, frames: int) -> Tensor:
-        if not frames:
-            return x.new_empty(x.shape[0], 0, self.channels_out(1)).transpose(1, 2)
+        # there is no Fourier transform of nothing
+        if not frames or not len(x):
+            return x.new_empty(x.shape[0], frames, self.channels_out(1)).transpose(1, 2)
         windows = x[:, 0].unfold(1, self.window_samples, self.stride)[:, :frames]
         before = self.n_fft // 2 - self.left
         after = self.n_fft - before - self.window_samples

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from speechkit.errors import StreamError
 from speechkit.models.model import Model, refuse_prepared
-from speechkit.nn import Chunk, Conv, Pointwise, StreamLayer
+from speechkit.nn import Chunk, Conv, Pointwise, StreamLayer, Taps
 from speechkit.plugins import registry
 
 
@@ -68,21 +68,16 @@ def why_not_streamable(model: Model) -> str | None:
 
 def _macs_per_s(model: Model) -> int:
     """Σ over convolutions and 1×1 layers of weights × output frames, for one second of features."""
-    macs = 0
-
-    def count(module: nn.Module, _: object, output: Chunk) -> None:
-        nonlocal macs
-        macs += module.get_parameter("weight").numel() * output.x.shape[2]
-
-    layers = [module for module in model.modules() if isinstance(module, Conv | Pointwise)]
-    hooks = [layer.register_forward_hook(count) for layer in layers]
+    layers = {n: layer for n, layer in model.named_modules() if isinstance(layer, Conv | Pointwise)}
     frontend = model.frontend
     frames = model.sample_rate * frontend.rate // frontend.stride
     weight = next(model.parameters())
-    model.score(Chunk.of(weight.new_zeros(1, frontend.channels_out(1), frames)))
-    for hook in hooks:
-        hook.remove()
-    return macs
+    with Taps(layers) as taps:
+        model.score(Chunk.of(weight.new_zeros(1, frontend.channels_out(1), frames)))
+    return sum(
+        layer.get_parameter("weight").numel() * output.x.shape[2]
+        for _, layer, _, output in taps.take()
+    )
 
 
 def _refusal(layer: StreamLayer, weight: Tensor) -> str | None:

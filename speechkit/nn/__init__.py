@@ -6,6 +6,7 @@ from speechkit.nn.frame import Add, Affine, BatchNorm, Bias, Dropout, LogSoftmax
 from speechkit.nn.fuse import fuse
 from speechkit.nn.pool import AveragePool, ClipHead, RunningAverage, SlidingAverage
 from speechkit.nn.separable import SeparableConv, SeparableResidual
+from speechkit.nn.still import still
 from speechkit.nn.stream import (
     Chunk,
     Delay,
@@ -22,6 +23,7 @@ from speechkit.nn.stream import (
     zeros,
 )
 from speechkit.nn.sync_batch_norm import SyncBatchNorm, sync_batch_norms
+from speechkit.nn.taps import Call, Taps
 
 __all__ = [
     "Add",
@@ -30,6 +32,7 @@ __all__ = [
     "BatchNorm",
     "Bias",
     "BodyMaker",
+    "Call",
     "Chunk",
     "ClipHead",
     "Conv",
@@ -51,12 +54,14 @@ __all__ = [
     "State",
     "StreamLayer",
     "SyncBatchNorm",
+    "Taps",
     "Windowed",
     "as_layer",
     "cat_time",
     "empty_past",
     "fuse",
     "plain_block",
+    "still",
     "sync_batch_norms",
     "zeros",
 ]

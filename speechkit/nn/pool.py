@@ -37,19 +37,22 @@ class AveragePool(StreamLayer):
 class RunningAverage(Recurrent):
     """The mean of the valid frames so far: y[t] = Σ_{s ≤ t} valid[s] x[s] / Σ_{s ≤ t} valid[s].
 
-    At a row's last frame it equals `AveragePool`. Shape: `[B, C, T]` → the same.
+    At a row's last frame it equals `AveragePool`. Shape: `[B, C, T]` → the same; state: the
+    sum `[B, C, 1]` and the count `[B, 1, 1]`, in float32 at least, since bfloat16 counts to 256.
     """
 
     def init_state(
         self, batch: int, c_in: int, dtype: torch.dtype = torch.float32, device: Any = None
     ) -> State:
-        total = torch.zeros(batch, c_in, 1, dtype=dtype, device=device)
-        return total, torch.zeros(batch, 1, 1, dtype=dtype, device=device)
+        wide = torch.promote_types(dtype, torch.float32)
+        total = torch.zeros(batch, c_in, 1, dtype=wide, device=device)
+        return total, torch.zeros(batch, 1, 1, dtype=wide, device=device)
 
     def step(self, c: Chunk, state: State) -> tuple[Chunk, State]:
-        total = state[0] + c.masked.transpose(1, 2).cumsum(1).transpose(1, 2)
-        count = state[1] + c.valid[:, None].cumsum(2).to(c.x.dtype)
-        y = Chunk(total / count.clamp(min=1), c.valid)
+        wide = state[0].dtype
+        total = state[0] + c.masked.to(wide).transpose(1, 2).cumsum(1).transpose(1, 2)
+        count = state[1] + c.valid[:, None].cumsum(2).to(wide)
+        y = Chunk((total / count.clamp(min=1)).to(c.x.dtype), c.valid)
         if not c.x.shape[2]:
             return y, state
         return y, (total[:, :, -1:], count[:, :, -1:])

@@ -171,12 +171,19 @@ class Windowed(StreamLayer):
 
 
 class Recurrent(StreamLayer):
-    """A layer that remembers all it has read: its `forward` is its `step` from the first state."""
+    """A layer that remembers all it has read: its `forward` is its `step` from the first state.
+
+    Invalid frames fill up the last stride; they change neither its state nor what it gives later.
+    """
 
     left = math.inf
 
     def forward(self, c: Chunk) -> Chunk:
-        batch, channels, _ = c.x.shape
+        batch, channels, frames = c.x.shape
+        if self.stride > 1:
+            missing = -frames % self.stride
+            x = F.pad(c.x.transpose(1, 2), (0, 0, 0, missing)).transpose(1, 2)
+            c = Chunk(x, F.pad(c.valid, (0, missing)))
         return self.step(c, self.init_state(batch, channels, c.x.dtype, c.x.device))[0]
 
 

@@ -1,15 +1,24 @@
 """Checks that plugin authors and our own tests run."""
 
-from speechkit.testing.conformance import Check, check_plugin, checks_of, parametrize_checks
+from speechkit.testing.conformance import (
+    Check,
+    Outcome,
+    check_plugin,
+    checks_of,
+    parametrize_checks,
+    run_checks,
+)
 from speechkit.testing.stream import assert_close, check_stream, dyadic_, stream
 
 __all__ = [
     "Check",
+    "Outcome",
     "assert_close",
     "check_plugin",
     "check_stream",
     "checks_of",
     "dyadic_",
     "parametrize_checks",
+    "run_checks",
     "stream",
 ]

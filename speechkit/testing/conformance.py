@@ -1,109 +1,175 @@
 """Holds every component of a plugin to its contract, from pytest or from a script."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import cache
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 from unittest import SkipTest
 
 from speechkit.component import did_you_mean
 from speechkit.errors import MissingExtraError, PluginError
-from speechkit.plugins import CORE, Entry, Registry
-from speechkit.testing.checks import Function, functions_for
+from speechkit.plugins import CORE, Entry, Registry, using
+from speechkit.testing.checks import LONG, Function, functions_for
+from speechkit.testing.checks.command import commands_of
 
-DECLARATION = "EXPECTED_FAILURES"
-"""The name under which a plugin's module maps check ids to the reasons why they fail."""
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of a check: `error` is what is wrong, in a line, and `skipped` why it was not run;
+    both are empty where the component passed, or failed for the reason `expected`."""
+
+    id: str
+    expected: str = ""
+    error: str = ""
+    skipped: str = ""
 
 
 @dataclass(frozen=True)
 class Check:
-    """One check of one component; calling it raises AssertionError where it does not hold.
-
-    `expected` is the reason why it is known to fail, if it is.
-    """
+    """One check of one component; calling it raises AssertionError where it does not hold."""
 
     entry: Entry
     function: Function
-    expected: str = ""
+    registry: Registry | None = None
+    """The process's registry while it runs, where that is another one."""
 
     @property
     def id(self) -> str:
         """Such as `norm:norms/rms::check_time_field_is_true`."""
         return f"{self.entry.kind}:{self.entry.qualified_name}::{self.function.__name__}"
 
+    @property
+    def expected(self) -> str:
+        """The reason why it is known to fail, if it is."""
+        return self.entry.component.exempt.get(self.function.__name__, "")
+
     def __call__(self) -> None:
         """Runs it; SkipTest where an optional package is missing."""
         try:
-            self.function(self.entry)
+            with using(self.registry) if self.registry else nullcontext():
+                self.function(self.entry)
         except MissingExtraError as error:
             raise SkipTest(str(error)) from error
 
-    def error(self) -> str | None:
-        """What is wrong, in a line; a failure that is expected is wrong where it does not come."""
+    def outcome(self) -> Outcome:
+        """Runs it; a failure that is expected is an error where it does not come."""
         try:
             self()
-        except SkipTest:
-            return None
+        except SkipTest as error:
+            return Outcome(self.id, self.expected, skipped=str(error))
         # a component may fail with whatever its code raises
         except Exception as error:
             reason = " ".join(str(error).split()) or repr(error)
             name = "" if isinstance(error, AssertionError) else f"{type(error).__name__}: "
-            return None if self.expected else name + reason
-        return f"passes, but is expected to fail: {self.expected}" if self.expected else None
+            return Outcome(self.id, self.expected, error="" if self.expected else name + reason)
+        wrong = f"passes, but is expected to fail: {self.expected}" if self.expected else ""
+        return Outcome(self.id, self.expected, error=wrong)
 
 
-def checks_of(plugin: str, expected_failures: Mapping[str, str] | None = None) -> list[Check]:
+def checks_of(plugin: str, only: Iterable[str] = ()) -> list[Check]:
     """The checks of every component of a plugin: an installed one's name, "core" for the built-in
     ones, or the path of a plugin that is a single file.
 
-    `expected_failures` maps ids to reasons, beside those in the plugin's EXPECTED_FAILURES.
-    PluginError where the plugin does not load, or an id is none of its checks.
+    `only` names components or checks. PluginError where the plugin does not load, where it is
+    exempt from no check of its own, or where `only` names nothing.
     """
-    registry, plugin = _load(plugin)
-    expected = {**_declared(registry, plugin), **(expected_failures or {})}
-    checks = [
-        Check(entry, function)
-        for entry in registry.components()
-        if entry.plugin == plugin
-        for function in functions_for(entry)
-    ]
-    known = {check.id for check in checks}
-    for unknown in sorted(expected.keys() - known):
-        component = unknown.partition("::")[0]
-        near = [name for name in known if name.startswith(f"{component}::")]
-        near = near or [name.partition("::")[0] for name in known]
-        raise PluginError(f"no check {unknown!r} to fail. {did_you_mean(unknown, set(near))}")
-    return [Check(c.entry, c.function, expected.get(c.id, "")) for c in checks]
+    registry, name = _load(plugin)
+    entries = [entry for entry in registry.components() if entry.plugin == name]
+    entries += commands_of(registry, name)
+    checks = [Check(e, function, registry) for e in entries for function in functions_for(e)]
+    for entry in entries:
+        known = {c.function.__name__ for c in checks if c.entry is entry}
+        for unknown in sorted(entry.component.exempt.keys() - known):
+            raise PluginError(
+                f"{entry.kind} {entry.qualified_name}: there is no check {unknown!r} to fail. "
+                f"{did_you_mean(unknown, known)}"
+            )
+    return _named(checks, list(only))
+
+
+def run_checks(plugin: str, only: Iterable[str] = (), jobs: int = 1) -> Iterator[Outcome]:
+    """What comes of each check of a plugin, arguments as of `checks_of`; `jobs` processes share
+    the components."""
+    only = tuple(only)
+    checks = checks_of(plugin, only)
+    if jobs == 1:
+        yield from (check.outcome() for check in checks)
+        return
+    groups = list(dict.fromkeys(_component(check) for check in checks))
+    with ProcessPoolExecutor(jobs, get_context("spawn"), _one_thread) as pool:
+        work = [pool.submit(_outcomes, plugin, only, group) for group in groups]
+        for done in work:
+            yield from done.result()
 
 
 def check_plugin(plugin: str) -> dict[str, str]:
     """Runs every check of a plugin; what is wrong with it, by check id."""
-    errors = ((check.id, check.error()) for check in checks_of(plugin))
-    return {name: error for name, error in errors if error is not None}
+    return {outcome.id: outcome.error for outcome in run_checks(plugin) if outcome.error}
 
 
-def parametrize_checks(
-    plugin: str, expected_failures: Mapping[str, str] | None = None
-) -> Callable[[Callable[..., None]], Any]:
+def parametrize_checks(plugin: str, long: Any = None) -> Callable[[Callable[..., None]], Any]:
     """Decorates a pytest test with one argument, `check`, that calls it: one test for each check.
 
-    Arguments as of `checks_of`. An expected failure is a strict xfail.
+    A check that the component is exempt from is a strict xfail. `long` is a mark such as
+    `pytest.mark.slow` for the long checks of all components but the first of each kind.
     """
     import pytest
 
-    return pytest.mark.parametrize(
-        "check",
-        [
-            pytest.param(
-                check,
-                id=check.id,
-                marks=[pytest.mark.xfail(reason=check.expected, strict=True)]
-                if check.expected
-                else [],
-            )
-            for check in checks_of(plugin, expected_failures)
-        ],
-    )
+    first: dict[str, str] = {}
+    parameters = []
+    for check in checks_of(plugin):
+        marks = [pytest.mark.xfail(reason=check.expected, strict=True)] if check.expected else []
+        is_first = first.setdefault(check.entry.kind, _component(check)) == _component(check)
+        if long is not None and check.function in LONG and not is_first:
+            marks.append(long)
+        parameters.append(pytest.param(check, id=check.id, marks=marks))
+    return pytest.mark.parametrize("check", parameters)
+
+
+def _component(check: Check) -> str:
+    return check.id.partition("::")[0]
+
+
+def _one_thread() -> None:
+    import torch
+
+    torch.set_num_threads(1)
+
+
+def _outcomes(plugin: str, only: tuple[str, ...], component: str) -> list[Outcome]:
+    """Those of one component, in a process of its own."""
+    checks = [c for c in _checks_here(plugin, only) if _component(c) == component]
+    return [check.outcome() for check in checks]
+
+
+# a process checks several components of a plugin, which it can load once
+_checks_here = cache(checks_of)
+
+
+def _named(checks: list[Check], only: list[str]) -> list[Check]:
+    """The checks whose component, or which themselves, are named."""
+    if not only:
+        return checks
+    names = {
+        check.id: {
+            check.entry.component.name,
+            check.entry.qualified_name,
+            check.function.__name__,
+            _component(check),
+            check.id,
+        }
+        for check in checks
+    }
+    known = {check.entry.component.name for check in checks}
+    known |= {check.function.__name__ for check in checks}
+    for name in only:
+        if not any(name in own for own in names.values()):
+            raise PluginError(f"no component or check {name!r}. {did_you_mean(name, known)}")
+    return [check for check in checks if names[check.id] & set(only)]
 
 
 def _load(plugin: str) -> tuple[Registry, str]:
@@ -116,9 +182,3 @@ def _load(plugin: str) -> tuple[Registry, str]:
     if plugin in registry.failures:
         raise PluginError(f"plugin {plugin!r}: {registry.failures[plugin]}")
     return registry, plugin
-
-
-def _declared(registry: Registry, plugin: str) -> dict[str, str]:
-    """The expected failures of a plugin's module, or of the core's several modules."""
-    modules = [m for n, m in registry.manager.list_name_plugin() if n.partition(":")[0] == plugin]
-    return {k: v for m in modules for k, v in getattr(m, DECLARATION, {}).items()}

@@ -27,22 +27,44 @@ CHANNELS, LABELS, FRAMES, SAMPLE_RATE = 8, 5, 25, 16000
 
 @dataclass(frozen=True)
 class Specimen:
-    """A layer that reads `c_in` channels and, if it is said, gives `c_out`.
+    """A layer that reads `c_in` channels and returns `c_out`, where that is fixed.
 
-    `frames` of input are enough to see it work; `what` says how it was built.
+    A frame of a check is `unit` frames of its input (samples for a front end). `stride` and
+    `lookahead`, in input frames, are those it was asked for; `what` is how it was built.
     """
 
     layer: StreamLayer
     c_in: int
     c_out: int | None = None
-    frames: int = FRAMES
+    unit: int = 1
+    stride: int | None = None
+    lookahead: int | None = None
     what: str = ""
 
-    def input(self, batch: int = 2, dtype: torch.dtype = torch.float64, seed: int = 0) -> Tensor:
-        """Normal frames `[batch, c_in, frames]`, channels-last."""
+    @property
+    def frames(self) -> int:
+        """Input frames that are enough to see it work."""
+        return FRAMES * self.unit
+
+    def input(
+        self,
+        batch: int = 2,
+        dtype: torch.dtype = torch.float64,
+        seed: int = 0,
+        frames: int = FRAMES,
+    ) -> Tensor:
+        """Normal frames `[batch, c_in, frames * unit]`, channels-last."""
         chance = torch.Generator().manual_seed(seed)
-        x = torch.randn(batch, self.frames, self.c_in, generator=chance, dtype=torch.float64)
-        return x.to(dtype).transpose(1, 2)
+        shape = batch, frames * self.unit, self.c_in
+        return torch.randn(shape, generator=chance, dtype=torch.float64).to(dtype).transpose(1, 2)
+
+    def train(self) -> "Specimen":
+        """In training, but for the parts that the kit put in: their statistics are the batch's."""
+        self.layer.train()
+        for module in self.layer.modules():
+            if type(module) is KitNorm:
+                module.eval()
+        return self
 
     @property
     def made(self) -> nn.Module:
@@ -70,7 +92,11 @@ class Halves(nn.Module):
         return y
 
 
-def specimens(entry: Entry, seed: int = 0) -> list[Specimen]:
+class KitNorm(BatchNorm):
+    """The norm of the parts that a block, a stack or a stem is given here."""
+
+
+def specimens(entry: Entry, seed: int = 0, channels: int = CHANNELS) -> list[Specimen]:
     """The component with its example's parameters, freshly made, once for each shape of its kind.
 
     The same seed gives the same weights; torch's own generator is left as it was.
@@ -78,12 +104,14 @@ def specimens(entry: Entry, seed: int = 0) -> list[Specimen]:
     make = partial(entry.factory(), **entry.component.example)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return list(_BUILD[entry.kind](make, entry.component.in_factor))
+        return list(_BUILD[entry.kind](make, channels, entry.component.in_factor))
 
 
-def used(entry: Entry, dtype: torch.dtype = torch.float64, seed: int = 0) -> list[Specimen]:
+def used(
+    entry: Entry, dtype: torch.dtype = torch.float64, seed: int = 0, channels: int = CHANNELS
+) -> list[Specimen]:
     """The same in evaluation after some training: nothing has its initial value any more."""
-    made = specimens(entry, seed)
+    made = specimens(entry, seed, channels)
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(seed + 100)
         for specimen in made:
@@ -99,61 +127,71 @@ def used(entry: Entry, dtype: torch.dtype = torch.float64, seed: int = 0) -> lis
 _Make = Callable[..., Any]
 
 
-def _activation(make: _Make, in_factor: int) -> Iterator[Specimen]:
-    yield Specimen(as_layer(make(CHANNELS), CHANNELS), CHANNELS * in_factor, CHANNELS)
+def _activation(make: _Make, channels: int, in_factor: int) -> Iterator[Specimen]:
+    yield Specimen(as_layer(make(channels), channels), channels * in_factor, channels)
 
 
-def _norm(make: _Make, in_factor: int) -> Iterator[Specimen]:
-    yield Specimen(as_layer(make(CHANNELS)), CHANNELS, CHANNELS)
+def _norm(make: _Make, channels: int, in_factor: int) -> Iterator[Specimen]:
+    yield Specimen(as_layer(make(channels)), channels, channels)
 
 
-def _channel(make: _Make, in_factor: int) -> Iterator[Specimen]:
-    for c_in, c_out in ((CHANNELS, CHANNELS), (CHANNELS, 6)):
-        yield Specimen(as_layer(make(c_in, c_out), c_out), c_in, c_out, what=f"{c_in} to {c_out}")
+def _channel(make: _Make, channels: int, in_factor: int) -> Iterator[Specimen]:
+    for c_out in (channels, channels - 2):
+        layer = as_layer(make(channels, c_out), c_out)
+        yield Specimen(layer, channels, c_out, what=f"{channels} to {c_out}")
 
 
-def _mixer(make: _Make, in_factor: int) -> Iterator[Specimen]:
+def _mixer(make: _Make, channels: int, in_factor: int) -> Iterator[Specimen]:
     for shape in ((5, 1, 1, "same"), (3, 2, 1, 1), (3, 1, 2, 0)):
-        what = "kernel {}, stride {}, dilation {}, lookahead {}".format(*shape)
-        yield Specimen(as_layer(make(CHANNELS, *shape)), CHANNELS, CHANNELS, what=what)
+        kernel, stride, dilation, lookahead = shape
+        yield Specimen(
+            as_layer(make(channels, *shape)),
+            channels,
+            channels,
+            stride=stride,
+            lookahead=dilation * (kernel - 1) // 2 if isinstance(lookahead, str) else lookahead,
+            what="kernel {}, stride {}, dilation {}, lookahead {}".format(*shape),
+        )
 
 
-def _residual(make: _Make, in_factor: int) -> Iterator[Specimen]:
+def _residual(make: _Make, channels: int, in_factor: int) -> Iterator[Specimen]:
     for index in (0, 3):
-        layer = FrameWise(Halves(make(CHANNELS, index, 4)), CHANNELS)
-        yield Specimen(layer, 2 * CHANNELS, CHANNELS, what=f"block {index} of 4")
+        layer = FrameWise(Halves(make(channels, index, 4)), channels)
+        yield Specimen(layer, 2 * channels, channels, what=f"block {index} of 4")
 
 
-def _block(make: _Make, in_factor: int) -> Iterator[Specimen]:
-    for index, c_in in enumerate((CHANNELS, 6)):
-        layer = make(c_in, CHANNELS, _body_maker(), index, 2)
-        yield Specimen(layer, c_in, CHANNELS, what=f"{c_in} to {CHANNELS} channels")
+def _block(make: _Make, channels: int, in_factor: int) -> Iterator[Specimen]:
+    for index, c_in in enumerate((channels, channels - 2)):
+        layer = make(c_in, channels, _body_maker(), index, 2)
+        yield Specimen(layer, c_in, channels, what=f"{c_in} to {channels} channels")
 
 
-def _stack(make: _Make, in_factor: int) -> Iterator[Specimen]:
-    blocks = [plain_block(CHANNELS, CHANNELS, _body_maker(), index, 3) for index in range(3)]
-    yield Specimen(make(blocks), CHANNELS, CHANNELS)
+def _stack(make: _Make, channels: int, in_factor: int) -> Iterator[Specimen]:
+    body = _body_maker(repeat=1)
+    blocks = [plain_block(channels, channels, body, index, 3) for index in range(3)]
+    yield Specimen(make(blocks), channels, channels)
 
 
-def _stem(make: _Make, in_factor: int) -> Iterator[Specimen]:
+def _stem(make: _Make, channels: int, in_factor: int) -> Iterator[Specimen]:
+    c_in = channels - 2
     for stride in (1, 2):
-        layer = make(6, CHANNELS, _body_maker(stride=stride, repeat=1, residual=False))
-        yield Specimen(layer, 6, CHANNELS, what=f"stride {stride}")
+        layer = make(c_in, channels, _body_maker(stride=stride, repeat=1, residual=False))
+        yield Specimen(layer, c_in, channels, stride=stride, what=f"stride {stride}")
 
 
-def _head(make: _Make, in_factor: int) -> Iterator[Specimen]:
-    yield Specimen(make(CHANNELS, LABELS), CHANNELS)
+def _head(make: _Make, channels: int, in_factor: int) -> Iterator[Specimen]:
+    yield Specimen(make(channels, LABELS), channels)
 
 
-def _pool(make: _Make, in_factor: int) -> Iterator[Specimen]:
-    yield Specimen(make(CHANNELS), CHANNELS, CHANNELS)
+def _pool(make: _Make, channels: int, in_factor: int) -> Iterator[Specimen]:
+    yield Specimen(make(channels), channels, channels)
 
 
-def _frontend(make: _Make, in_factor: int) -> Iterator[Specimen]:
-    yield Specimen(make(SAMPLE_RATE), 1, frames=SAMPLE_RATE // 4)
+def _frontend(make: _Make, channels: int, in_factor: int) -> Iterator[Specimen]:
+    yield Specimen(make(SAMPLE_RATE), 1, unit=SAMPLE_RATE // 100)
 
 
-_BUILD: dict[str, Callable[[_Make, int], Iterator[Specimen]]] = {
+_BUILD: dict[str, Callable[[_Make, int, int], Iterator[Specimen]]] = {
     "activation": _activation,
     "norm": _norm,
     "channel": _channel,
@@ -180,7 +218,7 @@ def _body_maker(stride: int = 1, repeat: int = 2, residual: bool = True) -> Body
         lookahead=1,
         mixer=DepthwiseConv,
         channel=Pointwise,
-        norm=BatchNorm,
+        norm=KitNorm,
         activation=lambda channels: FrameWise(nn.ReLU()),
         merge=lambda channels, index, depth: Add(),
     )

@@ -94,7 +94,8 @@ def test_check_prints_a_line_for_each_failure(
     assert ended.code == 1
     *failures, last = ended.out.splitlines()
     assert "norm:mixed_up/centred::check_time_field_is_true: declares time='frame'" in ended.out
-    assert re.search(rf": \d+ checks, {len(failures)} failed, 0 expected to$", last)
+    counts = rf": \d+ checks, {len(failures)} failed, 0 skipped, 0 expected to fail$"
+    assert re.search(counts, last)
 
 
 def test_check_gives_each_failure_as_json(
@@ -119,7 +120,67 @@ def test_check_is_content_with_a_new_plugin(
     (tmp_path / "alone.py").write_text(module.read_text().replace(', "torch.export", "onnx"', ""))
     ended = cli("plugins", "check", tmp_path / "alone.py")
     assert (ended.code, ended.err) == (0, "")
-    assert re.search(r": \d+ checks, 0 failed, 0 expected to$", ended.out)
+    assert re.search(r": \d+ checks, 0 failed, 0 skipped, 0 expected to fail$", ended.out)
+
+
+@pytest.mark.parametrize(
+    ("source", "says"),
+    [
+        ("", "nothing of '{}' was checked: it offers no component"),
+        (MIXED_UP.replace("@hookimpl\n", ""), "speechkit_norms is not marked as a hook; write @"),
+        (MIXED_UP.replace("_norms", "_norm"), "no hook 'speechkit_norm'. Did you mean 'speechkit_"),
+        (MIXED_UP.replace("_norms", "_tasks"), "wants a newer speechkit; try: pip install -U sp"),
+    ],
+)
+def test_a_plugin_of_which_nothing_can_be_checked(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str, says: str
+) -> None:
+    monkeypatch.setattr(sys, "modules", sys.modules.copy())
+    path = tmp_path / "hookless.py"
+    path.write_text(source)
+    ended = cli("plugins", "check", path)
+    assert ended.code == 1
+    assert says.format(path) in ended.err
+    assert ended.err.count("\n") == 1
+
+
+SKIPPED = """
+from speechkit import Component, hookimpl
+from speechkit.errors import MissingExtraError
+
+def swift():
+    raise MissingExtraError("wings", "flight")
+
+@hookimpl
+def speechkit_losses():
+    return [Component(name="swift", factory=swift, summary="-", formula="-")]
+"""
+
+
+def test_skipped_checks_are_named_and_are_no_checks(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "modules", sys.modules.copy())
+    (tmp_path / "skipping.py").write_text(SKIPPED)
+    check = "check_losses_are_finite"
+    ended = cli("plugins", "check", tmp_path / "skipping.py", "--only", check)
+    assert ended.code == 1
+    assert f"loss:skipping/swift::{check}: skipped: this needs wings" in ended.out
+    assert "1 checks, 0 failed, 1 skipped" in ended.out
+    assert "install what the skipped checks need" in ended.err
+    del sys.modules["skipping"]
+    ended = cli("plugins", "check", tmp_path / "skipping.py", "--only", check, "--json")
+    assert list(json.loads(ended.out)) == ["check", "skipped"]
+
+
+def test_a_plugin_may_implement_a_hook_of_a_later_speechkit(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "modules", sys.modules.copy())
+    later = "@hookimpl(optionalhook=True)\ndef speechkit_tasks():\n    return []\n"
+    (tmp_path / "early.py").write_text(MIXED_UP + later)
+    ended = cli("plugins", "check", tmp_path / "early.py", "--only", "check_metadata")
+    assert (ended.code, ended.err) == (0, "")
 
 
 def test_new_names_the_plugin_as_it_is_told(cli: Cli, tmp_path: Path) -> None:

@@ -1,6 +1,8 @@
 """Each check of the conformance kit catches the fault that it is for, and says which."""
 
 from collections.abc import Callable
+from itertools import count
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,6 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from speechkit.component import Component
+from speechkit.data import Batch
+from speechkit.hookspecs import KINDS, hookimpl
 from speechkit.nn import (
     Affine,
     BodyMaker,
@@ -17,7 +21,6 @@ from speechkit.nn import (
     Delay,
     DepthwiseConv,
     Pointwise,
-    Recurrent,
     Residual,
     Serial,
     State,
@@ -25,9 +28,13 @@ from speechkit.nn import (
 )
 from speechkit.ops.activation import Activation
 from speechkit.ops.depthwise_conv.reference import depthwise_conv
-from speechkit.plugins import Entry
+from speechkit.plugins import Entry, Registry
 from speechkit.testing.checks import functions_for
 from speechkit.testing.conformance import Check
+from speechkit.train import Method
+
+from .liars import LIARS, Leaky, Previous, Strided
+from .liars import Honest as Plain
 
 
 def errors(kind: str, factory: Any, **fields: Any) -> dict[str, str]:
@@ -35,8 +42,12 @@ def errors(kind: str, factory: Any, **fields: Any) -> dict[str, str]:
     component = Component(
         name="liar", factory=factory, summary="one of ours", formula="x", **fields
     )
-    entry = Entry(kind, component, "liars", "0")
-    found = {f.__name__: Check(entry, f).error() for f in functions_for(entry)}
+    liars = SimpleNamespace()
+    setattr(liars, KINDS[kind], hookimpl(lambda: [component]))
+    registry = Registry({"SPEECHKIT_PLUGINS": ""})
+    registry.add(liars, "liars")
+    entry = registry.find(kind, "liars/liar")
+    found = {f.__name__: Check(entry, f, registry).outcome().error for f in functions_for(entry)}
     return {name: error for name, error in found.items() if error}
 
 
@@ -50,42 +61,32 @@ def activation(function: Callable[[Tensor], Tensor]) -> Callable[[int], nn.Modul
     return lambda channels: Made()
 
 
-class Honest(nn.Module):
-    """y = x · weight + bias."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.randn(channels))
-        self.bias = nn.Parameter(torch.randn(channels))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x * self.weight[:, None] + self.bias[:, None]
+class Honest(Plain):
+    """y = x · weight + bias, which folds into the layer before it."""
 
     def fuse(self) -> Affine:
         return Affine(self.weight.detach(), self.bias.detach())
 
 
-class Leaky(Recurrent):
-    """y[t] = (y[t − 1] + x[t]) / 2 over valid frames: reads the past and streams."""
-
-    def init_state(
-        self, batch: int, c_in: int, dtype: torch.dtype = torch.float32, device: Any = None
-    ) -> State:
-        return (torch.zeros(batch, c_in, dtype=dtype, device=device),)
-
-    def step(self, c: Chunk, state: State) -> tuple[Chunk, State]:
-        (y,), outputs = state, []
-        for t in range(c.x.shape[2]):
-            y = torch.where(c.valid[:, t, None], (y + c.x[:, :, t]) / 2, y)
-            outputs.append(y)
-        return Chunk(torch.stack(outputs, 1).transpose(1, 2), c.valid), self.after(y, state)
-
-    def after(self, y: Tensor, state: State) -> State:
-        return (y,)
-
-
 def causal(layer: type[StreamLayer]) -> dict[str, str]:
     return errors("norm", lambda channels: layer(), time="causal")
+
+
+def of_class(made: type[nn.Module]) -> dict[str, str]:
+    """What the kit finds of a class of `liars`."""
+    if issubclass(made, DepthwiseConv | Strided):
+        return errors("mixer", made, time="lookahead")
+    return errors("norm", made, time="causal" if issubclass(made, StreamLayer) else "frame")
+
+
+@pytest.mark.parametrize("liar", LIARS, ids=lambda liar: liar.__name__)
+def test_a_planted_liar_fails_its_check(liar: type[nn.Module]) -> None:
+    assert LIARS[liar] in of_class(liar)
+
+
+@pytest.mark.parametrize("honest", [Plain, Leaky, Strided, Previous, DepthwiseConv])
+def test_what_the_liars_are_made_of_passes(honest: type[nn.Module]) -> None:
+    assert not of_class(honest)
 
 
 def test_honest_components_pass() -> None:
@@ -96,7 +97,7 @@ def test_honest_components_pass() -> None:
 
 def test_a_time_leak() -> None:
     found = errors("norm", activation(lambda x: x - x.mean(2, keepdim=True)))
-    said = "declares time='frame', but Made: frame t reads frames t-24..t+24"
+    said = "declares time='frame', but Made: frame t reads frames t-199..t+199"
     assert found["check_time_field_is_true"] == said
     assert "check_padding_is_inert" in found
     assert "check_stream_equals_offline" in found
@@ -302,7 +303,7 @@ def test_a_block_that_misaligns_its_branches() -> None:
         return made
 
     found = errors("block", block, time="lookahead")
-    assert set(found) == {"check_stream_equals_offline"}
+    assert "check_gradients" not in found
     assert "Residual in chunks of 1" in found["check_stream_equals_offline"]
 
 
@@ -414,7 +415,7 @@ def test_metadata() -> None:
     entry = Entry("activation", component, "liars", "0")
     (check,) = (Check(entry, f) for f in functions_for(entry) if f.__name__ == "check_metadata")
     assert check.id == "activation:liars/Not snake::check_metadata"
-    assert check.error() == "name 'Not snake' is not snake_case"
+    assert check.outcome().error == "name 'Not snake' is not snake_case"
     found = errors("norm", Honest, example={"eps": 1})
     assert found["check_metadata"] == "example has ['eps']; it takes ['channels']"
 
@@ -508,3 +509,96 @@ def test_a_decoder_that_forgets() -> None:
 
     found = errors("decoder", Forgetful)["check_chunks_change_nothing"]
     assert found.startswith("texts by frames at a time")
+
+
+class Growing(Method):
+    """A method whose loss grows with its calls."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def extra_loss(self, batch: Any, output: Any, *features: Any) -> Tensor:
+        self.calls += 1
+        return self.calls * output.scores.square().mean((1, 2))
+
+
+class Steady(Growing):
+    """The same with a loss that does not grow."""
+
+    def extra_loss(self, batch: Any, output: Any, *features: Any) -> Tensor:
+        return output.scores.square().mean((1, 2))
+
+
+def test_a_method_that_does_not_resume() -> None:
+    assert not errors("method", Steady)
+    found = errors("method", Growing)["check_method_resumes"]
+    assert "differs where a run was stopped after a step and went on" in found
+
+
+def test_a_method_that_needs_another_net() -> None:
+    class OfTanh(Steady):
+        def start(self, model: Any, dataset: Any) -> None:
+            if not any(isinstance(module, nn.Hardtanh) for module in model.modules()):
+                raise ValueError("give activation=hardtanh")
+
+    assert "give activation=hardtanh" in errors("method", OfTanh)["check_method_resumes"]
+    assert not errors("method", OfTanh, needs={"activation": "hardtanh"})
+
+
+def test_exporters() -> None:
+    class Copies:
+        suffix = ".bin"
+
+        def __init__(self, streaming: bool = False, features: bool = True) -> None:
+            pass
+
+        def __call__(self, model: nn.Module, example: Any, path: Path) -> float:
+            path.write_bytes(b"weights")
+            return 0.0
+
+    class Empty(Copies):
+        def __call__(self, model: nn.Module, example: Any, path: Path) -> float:
+            path.touch()
+            return 0.0
+
+    class Rounds(Copies):
+        def __call__(self, model: nn.Module, example: Any, path: Path) -> float:
+            for parameter in model.parameters():
+                parameter.data.round_()
+            return super().__call__(model, example, path)
+
+    class Nameless(Copies):
+        suffix = ""
+
+    def found(exporter: type) -> str:
+        return errors("exporter", exporter).get("check_export_is_written", "")
+
+    assert not found(Copies)
+    assert found(Empty) == "the file is empty"
+    assert found(Rounds) == "it changes the model's weights"
+    assert "suffix is ''" in found(Nameless)
+
+    def narrow() -> Any:
+        return Copies()
+
+    assert "`speechkit export` gives streaming too" in found(narrow)
+
+
+def test_probes() -> None:
+    def probe(look: Callable[[Any, Batch], Any]) -> str:
+        return errors("probe", lambda: look).get("check_probe_only_looks", "")
+
+    def valid(model: Any, batch: Batch) -> dict[str, Tensor]:
+        with torch.no_grad():
+            return {"largest": model(batch.audio, batch.lengths).scores[:, 0].amax()}
+
+    assert not probe(valid)
+    assert "has a gradient" in probe(lambda m, b: {"w": next(m.parameters()).sum()})
+    assert "is a float, not a tensor" in probe(lambda m, b: {"level": 1.0})
+    assert "what padding holds" in probe(lambda m, b: {"level": b.audio.square().mean()})
+    assert "draws from torch's global" in probe(lambda m, b: {"level": torch.rand(())})
+    calls = count()
+    assert "something else the second" in probe(lambda m, b: {"call": torch.tensor(next(calls))})
+    assert "leaves the model in training" in probe(
+        lambda m, b: {"mode": torch.tensor(m.train().training)}
+    )

@@ -6,24 +6,6 @@ from typing import Any
 from speechkit import Component, hookimpl
 from speechkit_activations import catalog
 
-_ROUNDED = "the gradient passes the rounding as if it were not there"
-_FOUR_LEVELS = "the gradient in training is one of four levels, for which 2 bits are enough"
-
-EXPECTED_FAILURES = {
-    "activation:activations/analog::check_gradients": _ROUNDED,
-    "activation:activations/helu::check_gradients": (
-        "the gradient in training begins a little below zero, where the function does not"
-    ),
-    "activation:activations/regelu2::check_gradients": _FOUR_LEVELS,
-    "activation:activations/resilu2::check_gradients": _FOUR_LEVELS,
-    "activation:activations/relu_or_poly::check_gradients": (
-        "polynomials learn once their channel is switched from ReLU to them, which is not at first"
-    ),
-    "channel:activations/analog_linear::check_gradients": _ROUNDED,
-    "mixer:activations/analog_depthwise::check_gradients": _ROUNDED,
-}
-"""Checks of `speechkit.testing` that are known to fail, by id, and why."""
-
 
 @hookimpl
 def speechkit_activations() -> list[Component]:
@@ -56,6 +38,7 @@ def speechkit_channel_layers() -> list[Component]:
             formula="noise(quantize(clamp(W))) x",
             paper="arXiv:2402.02593",
             example={"noisy": "training"},
+            exempt=catalog.ANALOG,
         ),
     ]
 
@@ -71,6 +54,7 @@ def speechkit_mixers() -> list[Component]:
             paper="arXiv:2402.02593",
             time="lookahead",
             example={"noisy": "training"},
+            exempt=catalog.ANALOG,
         )
     ]
 
@@ -97,6 +81,7 @@ def speechkit_methods() -> list[Component]:
             summary="Adds the optimal-transport term of velu to the loss",
             formula="lambda_ot (mean^2 + (std - 1)^2)",
             paper="arXiv:2504.15051",
+            needs={"activation": "velu:ot=loss"},
         ),
         Component(
             name="relu_budget",
@@ -104,6 +89,7 @@ def speechkit_methods() -> list[Component]:
             summary="Bounds the share of channels of relu_or_poly that keep ReLU",
             formula="weight * max(share - budget, 0)",
             paper="arXiv:2308.10134",
+            needs={"activation": "relu_or_poly"},
         ),
         Component(
             name="prosparse",
@@ -112,6 +98,7 @@ def speechkit_methods() -> list[Component]:
             formula="lambda(t) * sum_layers mean_t(sum_c |y|)",
             paper="arXiv:2402.13516",
             example={"factors": "0 0.001 0.01", "ends": "100 200 400"},
+            needs={"activation": "fatrelu:relu_calls=400"},
         ),
     ]
 

@@ -6,6 +6,13 @@ from speechkit import Component
 
 EVERYWHERE = frozenset({"torch", "torch.export", "onnx"})
 SURVEY = "arXiv:2109.14545"
+ANALOG = {
+    "check_gradients": "the gradient passes the rounding as if it were not there",
+    "check_half_precision": "what half precision rounds comes to another of the few levels",
+}
+FOUR_LEVELS = {
+    "check_gradients": "the gradient in training is one of four levels, for which 2 bits are enough"
+}
 
 _component = partial(Component, time="frame", exports=EVERYWHERE)
 
@@ -93,6 +100,7 @@ def smooth() -> list[Component]:
             summary="Gated by arctan and arcsin, scaled by the deviation of the layer's input",
             formula="s x sigmoid(alpha (atan(beta1 x) + asin(beta2 x))) (1 + gamma tanh(mu std))",
             paper="arXiv:2504.15051",
+            exempt={"check_time_field_in_training": "it measures the deviation of the batch"},
         ),
         _component(
             name="analog",
@@ -102,6 +110,7 @@ def smooth() -> list[Component]:
             paper="arXiv:2402.02593",
             exports=frozenset({"torch"}),
             example={"noisy": "training"},
+            exempt=ANALOG,
         ),
         _component(
             name="composed",
@@ -182,6 +191,7 @@ def rectifiers() -> list[Component]:
             summary="Each channel learns whether it keeps ReLU or takes a polynomial",
             formula="max(x, 0) where the channel's switch is on, else c0 + c1 x + c2 x^2",
             paper="arXiv:2308.10134",
+            exempt={"check_gradients": "polynomials learn once their channel has left ReLU"},
         ),
         _component(
             name="shifted_relu",
@@ -207,6 +217,7 @@ def rectifiers() -> list[Component]:
             formula="max(x, 0), backward [x > -alpha]",
             paper="arXiv:2411.10573",
             pointwise="max(x, 0)",
+            exempt={"check_gradients": "the gradient in training begins a little below zero"},
         ),
         _component(
             name="regelu2",
@@ -215,6 +226,7 @@ def rectifiers() -> list[Component]:
             formula="x * (1 + erf(x / sqrt(2))) / 2, backward one of 4 levels",
             paper="arXiv:2406.16282",
             pointwise="0.5 * x * (1 + erf(x / sqrt(2)))",
+            exempt=FOUR_LEVELS,
         ),
         _component(
             name="resilu2",
@@ -223,6 +235,7 @@ def rectifiers() -> list[Component]:
             formula="x * sigmoid(x), backward one of 4 levels",
             paper="arXiv:2406.16282",
             pointwise="x * sigmoid(x)",
+            exempt=FOUR_LEVELS,
         ),
         _component(
             name="stochastic",

@@ -6,18 +6,19 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from speechkit.data import Batch, UtteranceDataset
 from speechkit.errors import TrainingError
 from speechkit.models import Model, Output
-from speechkit.nn import Chunk, FrameWise
+from speechkit.nn import Chunk, FrameWise, Taps
+from speechkit.train import Method
 from speechkit_activations.adaptive import ReluOrPoly, VeLU
 from speechkit_activations.sparse import FATReLU
 
 
 @dataclass
-class Transport:
+class Transport(Method):
     """Adds what each `velu` with ot=loss asks for: lambda_ot · W². arXiv:2504.15051."""
 
     layers: list[VeLU] = field(default_factory=list, init=False, repr=False)
@@ -35,7 +36,7 @@ class Transport:
 
 
 @dataclass
-class ReluBudget:
+class ReluBudget(Method):
     """weight · max(share of channels that keep ReLU − budget, 0) for nets of `relu_or_poly`.
 
     `budget` is the share that may stay. The first time it holds, the switches are fixed. Use
@@ -66,7 +67,7 @@ class ReluBudget:
 
 
 @dataclass
-class ProSparse:
+class ProSparse(Method):
     """λ · Σ_layers of the L1 norm of what each `fatrelu` gives, its mean over valid frames.
 
     λ is `factors[0]` up to call `ends[0]` in training and rises to `factors[i]` by call `ends[i]`
@@ -78,8 +79,8 @@ class ProSparse:
     factors: str | float
     ends: str | float
     table: list[tuple[float, float]] = field(init=False, repr=False)
-    layers: list[FATReLU] = field(default_factory=list, init=False, repr=False)
-    terms: list[Tensor] = field(default_factory=list, init=False, repr=False)
+    first: FATReLU = field(init=False, repr=False)
+    taps: Taps = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         factors, ends = (
@@ -92,25 +93,29 @@ class ProSparse:
         self.table = list(zip(factors, ends, strict=True))
 
     def start(self, model: Model, dataset: UtteranceDataset) -> None:
-        """Listens to the activations."""
-        for layer in model.modules():
-            module = layer.module if isinstance(layer, FrameWise) else None
-            if isinstance(module, FATReLU) and module.relu_calls:
-                self.layers.append(module)
-                layer.register_forward_hook(self._hear)
-        if not self.layers:
+        """Records the output of the activations from now on."""
+        layers = {name: m for name, m in model.named_modules() if isinstance(m, FrameWise)}
+        wanted = {
+            name: layer.module
+            for name, layer in layers.items()
+            if isinstance(layer.module, FATReLU) and layer.module.relu_calls
+        }
+        if not wanted:
             raise TrainingError("method prosparse needs activation=fatrelu with relu_calls=N")
+        self.first = next(iter(wanted.values()))
+        self.taps = Taps({name: layers[name] for name in wanted}, training_only=True)
 
     def extra_loss(self, batch: Batch, output: Output) -> Tensor:
         """The penalty, for each utterance `[B]`."""
-        terms, self.terms = self.terms, []
-        factor = rising(int(self.layers[0].calls), self.table)
+        terms = [_mean_size(call.output) for call in self.taps.take()]
+        factor = rising(int(self.first.calls), self.table)
         return (factor * torch.stack(terms).sum()).expand(len(output.scores))
 
-    def _hear(self, layer: nn.Module, given: object, made: Chunk) -> None:
-        if layer.training:
-            size = made.masked.abs().sum(1, dtype=torch.promote_types(made.x.dtype, torch.float32))
-            self.terms.append(size.sum() / made.valid.sum().clamp(min=1))
+
+def _mean_size(c: Chunk) -> Tensor:
+    """Σ_channels |x|, its mean over valid frames."""
+    size = c.masked.abs().sum(1, dtype=torch.promote_types(c.x.dtype, torch.float32))
+    return size.sum() / c.valid.sum().clamp(min=1)
 
 
 def rising(step: float, table: Sequence[tuple[float, float]]) -> float:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from speechkit.data import Batch
 from speechkit.models import Model
-from speechkit.nn import Chunk, Pointwise, StreamLayer
+from speechkit.nn import Chunk, Pointwise, StreamLayer, Taps
 
 
 def sparsity() -> Callable[[Model, Batch], dict[str, Tensor]]:
@@ -38,21 +38,15 @@ def sparsity() -> Callable[[Model, Batch], dict[str, Tensor]]:
 
 def calls(model: nn.Module, run: Callable[[], Any]) -> list[tuple[str, Chunk, Chunk]]:
     """Name, input and output of every activation and 1×1 layer of `model` while `run` runs."""
-    seen: list[tuple[str, Chunk, Chunk]] = []
-    handles = [
-        layer.register_forward_hook(
-            lambda module, given, made, name=name: seen.append((name, given[0], made))
-        )
+    layers = {
+        name: layer
         for name, layer in model.named_modules()
         if isinstance(layer, Pointwise)
         or (isinstance(layer, StreamLayer) and name.rpartition(".")[2] == "activation")
-    ]
-    try:
+    }
+    with Taps(layers) as taps:
         run()
-    finally:
-        for handle in handles:
-            handle.remove()
-    return seen
+    return [(name, c, made) for name, _, (c,), made in taps.take()]
 
 
 def zeros(c: Chunk) -> Tensor:

@@ -9,7 +9,7 @@ import speechkit as sk
 from speechkit.errors import SpeechkitError, StreamError
 from speechkit.infer import stream_scores
 from speechkit.models import Block, Model, QuartzNet
-from speechkit.plugins import registry
+from speechkit.plugins import Registry, using
 
 BLOCKS = (
     Block(channels=8, kernel=5, stride=2),
@@ -102,13 +102,8 @@ def test_a_feed_forward_layer_in_place_of_each_product() -> None:
     assert torch.isfinite(model(audio).scores).all()
 
 
-def test_without_the_package_the_line_to_type_is_said(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_the_package_the_line_to_type_is_said(tmp_path: Path) -> None:
     sk.save(sk.build(net("smelu")), tmp_path / "model")
-    monkeypatch.setenv("SPEECHKIT_PLUGINS", "")
-    registry.cache_clear()
-    with pytest.raises(SpeechkitError, match="pip install speechkit-activations"):
+    without = using(Registry({"SPEECHKIT_PLUGINS": ""}))
+    with without, pytest.raises(SpeechkitError, match="pip install speechkit-activations"):
         sk.load(tmp_path / "model")
-    monkeypatch.undo()
-    registry.cache_clear()

@@ -193,17 +193,23 @@ def test_paper_096_the_threshold_comes_at_the_end(line: Tensor) -> None:
     assert not FATReLU(1).state_dict(), "a model of ReLU may become one of it"
 
 
-def test_paper_096_a_run_saves_how_far_it_is(tones: Path, tmp_path: Path) -> None:
+def test_paper_096_a_run_saves_how_far_it_is_and_goes_on(tones: Path, tmp_path: Path) -> None:
     run = Run(
         model=config("fatrelu:relu_calls=4"),
         data=Data(train=tones, dev=tones, batch_size=4),
         steps=5,
+        schedule="constant",
         ema=0.9,
         method=("prosparse:factors=0.1 1,ends=2 5",),
     )
     fit(run, tmp_path / "run", device="cpu")
     layers = [m for m in sk.load(tmp_path / "run" / "last").modules() if isinstance(m, FATReLU)]
     assert [int(layer.calls) for layer in layers] == [5] * len(layers)
+    fit(replace(run, steps=3), tmp_path / "parts", device="cpu")
+    fit(run, tmp_path / "parts", resume=True, device="cpu")
+    for file in ("model.safetensors", "training/weights.safetensors"):
+        whole, parts = (tmp_path / out / "last" / file for out in ("run", "parts"))
+        assert whole.read_bytes() == parts.read_bytes(), file
 
 
 def toy(factors: str) -> tuple[float, float]:

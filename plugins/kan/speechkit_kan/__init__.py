@@ -83,6 +83,7 @@ def speechkit_blocks() -> list[Component]:
             formula="block(x) + BN(expand(kan_conv(reduce(x))))",
             paper="arXiv:2410.05500",
             time="lookahead",
+            exempt={"check_time_field_in_training": "it has a batch norm of its own"},
         )
     ]
 
@@ -123,6 +124,7 @@ def speechkit_methods() -> list[Component]:
             factory="speechkit_kan.calibration:KanGrids",
             summary="Moves the grids of bspline layers to the data before the first step",
             paper="arXiv:2404.19756",
+            needs={"channel": "bspline"},
         )
     ]
 

@@ -7,10 +7,11 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from speechkit.data import Batch, UtteranceDataset
+from speechkit.data import UtteranceDataset
 from speechkit.errors import ComponentError, TrainingError
-from speechkit.models import Model, Output
-from speechkit.nn import Chunk
+from speechkit.models import Model
+from speechkit.nn import Chunk, Taps
+from speechkit.train import Method
 from speechkit_kan.bspline import BSplineKAN
 from speechkit_kan.edges import EdgeLayer
 
@@ -57,21 +58,19 @@ def _read(model: Model, audio: Tensor, lengths: Tensor | None) -> list[tuple[Edg
     """Each layer and frames `[N, C]` that it reads, MOST_FRAMES of them evenly spaced at most."""
     layers = edge_layers(model)
     # a call in training changes the running statistics
-    heard = copy.deepcopy(model).train()
-    frames: dict[str, Tensor] = {}
-    for name in layers:
+    trained = copy.deepcopy(model).train()
+    with Taps({name: trained.get_submodule(name) for name in layers}) as taps:
+        trained(audio, lengths)
+    return [(layers[name], _spaced_frames(c)) for name, _, (c,), _ in taps.take()]
 
-        def keep(_: object, given: tuple[Chunk], name: str = name) -> None:
-            x = given[0].x.transpose(1, 2)[given[0].valid]
-            frames[name] = x[:: max(1, -(-len(x) // MOST_FRAMES))]
 
-        heard.get_submodule(name).register_forward_pre_hook(keep)
-    heard(audio, lengths)
-    return [(layer, frames[name]) for name, layer in layers.items()]
+def _spaced_frames(c: Chunk) -> Tensor:
+    x = c.x.transpose(1, 2)[c.valid]
+    return x[:: max(1, -(-len(x) // MOST_FRAMES))]
 
 
 @dataclass
-class KanGrids:
+class KanGrids(Method):
     """A training method: before the first step the grids move to `utterances` of the data."""
 
     utterances: int = 32
@@ -84,7 +83,3 @@ class KanGrids:
         rows = [dataset.audio(i) for i in range(0, len(dataset), step)][: self.utterances]
         lengths = torch.tensor([len(row) for row in rows])
         update_grids(model, pad_sequence(rows, batch_first=True), lengths)
-
-    def extra_loss(self, batch: Batch, output: Output) -> Tensor:
-        """Nothing."""
-        return output.scores.new_zeros(len(output.scores))

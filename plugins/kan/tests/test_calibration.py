@@ -185,7 +185,5 @@ def test_the_method_moves_grids_before_the_first_step(audio: Tensor) -> None:
     method.start(net, Recordings())
     moved = [layer.knots for layer in edge_layers(net).values()]
     assert not any(map(torch.equal, before, moved))
-    output = net(audio)
-    assert method.extra_loss(None, output).tolist() == [0.0, 0.0]
     with pytest.raises(TrainingError, match="method kan_grids needs a layer bspline"):
         method.start(model("linear"), Recordings())

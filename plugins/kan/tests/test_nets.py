@@ -11,7 +11,7 @@ from speechkit.errors import SpeechkitError
 from speechkit.export import export
 from speechkit.infer import stream_scores
 from speechkit.models import Block, MatchboxNet, Model, Net, QuartzNet
-from speechkit.plugins import registry
+from speechkit.plugins import Registry, using
 
 BLOCKS = (
     Block(channels=8, kernel=5, stride=2),
@@ -111,16 +111,11 @@ def test_a_whole_net_becomes_an_onnx_file(case: str, tmp_path: Path) -> None:
     assert done.difference < 1e-4
 
 
-def test_a_folder_names_the_plugin_and_what_to_install(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_folder_names_the_plugin_and_what_to_install(tmp_path: Path) -> None:
     sk.save(sk.build(CASES["quartznet bspline"]), tmp_path / "model")
-    monkeypatch.setenv("SPEECHKIT_PLUGINS", "")
-    registry.cache_clear()
-    with pytest.raises(SpeechkitError, match="pip install speechkit-kan"):
+    without = using(Registry({"SPEECHKIT_PLUGINS": ""}))
+    with without, pytest.raises(SpeechkitError, match="pip install speechkit-kan"):
         sk.load(tmp_path / "model")
-    monkeypatch.undo()
-    registry.cache_clear()
 
 
 def test_every_layer_streams_by_what_info_says() -> None:

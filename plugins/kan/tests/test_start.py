@@ -7,7 +7,7 @@ import torch
 
 import speechkit as sk
 from speechkit.models import build
-from speechkit.starting_weights import start_from
+from speechkit.train.starting_weights import start_from
 
 
 def test_a_head_whose_weights_have_no_order_of_labels_is_new(

@@ -34,9 +34,6 @@ class LayerNormLSTM(Recurrent):
     def channels_out(self, c_in: int) -> int:
         return self.hidden
 
-    def forward(self, c: Chunk) -> Chunk:
-        return self._run(c, self.init_state(len(c.x), c.x.shape[1], c.x.dtype, c.x.device))[0]
-
     def init_state(
         self, batch: int, c_in: int, dtype: torch.dtype = torch.float32, device: Any = None
     ) -> State:
@@ -44,9 +41,6 @@ class LayerNormLSTM(Recurrent):
 
     def step(self, c: Chunk, state: State) -> tuple[Chunk, State]:
         self.check_chunk(c)
-        return self._run(c, state)
-
-    def _run(self, c: Chunk, state: State) -> tuple[Chunk, State]:
         h, cell = state
         given = self.input_norm(self.input(c.masked.transpose(1, 2))) + self.bias
         outputs = []

@@ -1,10 +1,10 @@
-"""Every component holds the contract of its kind."""
+"""Every component of the package keeps its contract."""
 
-from collections.abc import Callable
+import pytest
 
-from speechkit.testing import parametrize_checks
+from speechkit.testing import Check, parametrize_checks
 
 
-@parametrize_checks("norms")
-def test_conformance(check: Callable[[], None]) -> None:
+@parametrize_checks("norms", long=pytest.mark.slow)
+def test_conformance(check: Check) -> None:
     check()

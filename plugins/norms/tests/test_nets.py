@@ -11,7 +11,7 @@ from speechkit.errors import SpeechkitError, StreamError
 from speechkit.export.onnx import Onnx
 from speechkit.infer import stream_scores
 from speechkit.models import Block, Model, Net, QuartzNet
-from speechkit.plugins import registry
+from speechkit.plugins import Registry, using
 
 BLOCKS = (
     Block(channels=8, kernel=5, stride=2),
@@ -105,17 +105,12 @@ def test_running_has_an_onnx_form(streaming: bool, tmp_path: Path) -> None:
     Onnx(streaming)(model, (audio, torch.tensor([24000, 17000])), tmp_path / "model.onnx")
 
 
-def test_a_folder_names_the_plugin_and_what_to_install(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_folder_names_the_plugin_and_what_to_install(tmp_path: Path) -> None:
     sk.save(sk.build(net({"norm": "rms"})), tmp_path / "model")
     assert '"distribution": "speechkit-norms"' in (tmp_path / "model" / "config.json").read_text()
-    monkeypatch.setenv("SPEECHKIT_PLUGINS", "")
-    registry.cache_clear()
-    with pytest.raises(SpeechkitError, match="pip install speechkit-norms"):
+    without = using(Registry({"SPEECHKIT_PLUGINS": ""}))
+    with without, pytest.raises(SpeechkitError, match="pip install speechkit-norms"):
         sk.load(tmp_path / "model")
-    monkeypatch.undo()
-    registry.cache_clear()
 
 
 def test_the_plugin_shadows_nothing_of_the_core() -> None:

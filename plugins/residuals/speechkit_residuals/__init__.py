@@ -9,6 +9,7 @@ from speechkit import Component, hookimpl
 
 _COMPONENT = partial(Component, exports=frozenset({"torch", "torch.export", "onnx"}))
 _BLOCK = partial(_COMPONENT, time="lookahead")
+_OF_THE_BATCH = {"check_time_field_in_training": "it has batch norms of its own"}
 _TORCH = frozenset({"torch"})
 _STACK = partial(_COMPONENT, time="lookahead")
 
@@ -108,6 +109,7 @@ def speechkit_blocks() -> list[Component]:
             paper="arXiv:2412.14294",
             time="causal",
             exports=_TORCH,
+            example={"heads": 4},
         ),
         _BLOCK(
             name="dense_rnn",
@@ -148,6 +150,7 @@ def speechkit_stacks() -> list[Component]:
             summary="Every block hears all lower levels through small projections",
             formula="block_l(h_{l-1}) + sum_{k<l-1} norm(V_kl U_kl h_k)",
             paper="arXiv:2502.16003",
+            exempt=_OF_THE_BATCH,
         ),
         _STACK(
             name="reversible",
@@ -198,6 +201,7 @@ def speechkit_stacks() -> list[Component]:
             formula="act(old' + SE(body(data))), old' = norm(P old) + shortcut(data)",
             paper="arXiv:2205.14879",
             example={"reduction": 2},
+            exempt=_OF_THE_BATCH,
         ),
     ]
 
@@ -252,6 +256,7 @@ def speechkit_methods() -> list[Component]:
             summary="Lets the routers of block mod make up their mind",
             formula="weight * cross_entropy(router, frames that went through)",
             paper="arXiv:2410.13859",
+            needs={"block": "mod"},
         )
     ]
 

@@ -61,8 +61,9 @@ class Rnn(StreamLayer):
         return self._run(c, state)
 
     def _run(self, c: Chunk, state: State) -> tuple[Chunk, State]:
-        if not c.x.shape[2]:
-            return Chunk(c.x.new_zeros(len(c.x), self.channels_out(0), 0), c.valid), state
+        if not c.valid.numel():
+            shape = len(c.x), self.channels_out(0), c.x.shape[2]
+            return Chunk(c.x.new_zeros(shape), c.valid), state
         # valid frames first, so that a row is so many frames from its beginning
         order = (~c.valid).int().argsort(stable=True, dim=1)[:, :, None]
         x = c.masked.transpose(1, 2)

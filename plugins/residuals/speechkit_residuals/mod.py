@@ -1,8 +1,7 @@
 """Mixture of depths: frames that skip a feed-forward layer, and how full a layer's updates are."""
 
 import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
@@ -12,7 +11,8 @@ from torch import Tensor, nn
 from speechkit.data import Batch, UtteranceDataset
 from speechkit.errors import ComponentError, StreamError, TrainingError
 from speechkit.models import Model, Output
-from speechkit.nn import BodyMaker, Chunk, Serial, StreamLayer, plain_block
+from speechkit.nn import BodyMaker, Chunk, Serial, StreamLayer, Taps, plain_block
+from speechkit.train import Method
 from speechkit_residuals.parts import chosen, narrow_only
 
 
@@ -109,36 +109,32 @@ def mod(
 
 
 @dataclass
-class RouterLoss:
-    """Adds weight · cross entropy of the routers with what they chose, so that they make up their
-    mind; the frames that went through in the batch are the targets. arXiv:2410.13859."""
+class RouterLoss(Method):
+    """Adds weight · cross entropy of the routers with what they chose, so that they decide more
+    firmly; the frames that went through in the batch are the targets. arXiv:2410.13859."""
 
     weight: float = 0.01
-    terms: list[Tensor] = field(default_factory=list, init=False, repr=False)
+    routed: dict[str, Routed] = field(default_factory=dict, init=False, repr=False)
+    taps: Taps = field(init=False, repr=False)
 
     def start(self, model: Model, dataset: UtteranceDataset) -> None:
-        """Listens to the routers."""
-        layers = [m for m in model.modules() if isinstance(m, Routed)]
-        if not layers:
+        """Records what the routers read from now on."""
+        self.routed = {name: m for name, m in model.named_modules() if isinstance(m, Routed)}
+        if not self.routed:
             raise TrainingError("method mod_router needs block=mod")
-        for layer in layers:
-            layer.norm.register_forward_hook(self._listen(layer))
+        norms = {name: layer.norm for name, layer in self.routed.items()}
+        self.taps = Taps(norms, training_only=True)
 
     def extra_loss(self, batch: Batch, output: Output) -> Tensor:
         """The mean over the routers, for each utterance `[B]`."""
-        terms, self.terms = self.terms, []
+        terms = []
+        for call in self.taps.take():
+            layer, normal = self.routed[call.name], call.output
+            logits = layer.logits(normal)
+            through = layer.through(logits.softmax(2)[:, :, 1], normal.valid)
+            real = normal.valid
+            terms.append(F.cross_entropy(logits[real], through[real].long()))
         return self.weight * torch.stack(terms).mean().expand(len(output.scores))
-
-    def _listen(self, layer: Routed) -> Callable[[nn.Module, object, Chunk], None]:
-        def hear(norm: nn.Module, given: object, normal: Chunk) -> None:
-            # a copy of the model, such as the averaged one, calls this hook too, with its own norm
-            if norm.training:
-                logits = layer.logits(normal)
-                through = layer.through(logits.softmax(2)[:, :, 1], normal.valid)
-                real = normal.valid
-                self.terms.append(F.cross_entropy(logits[real], through[real].long()))
-
-        return hear
 
 
 def effective_rank(update: Tensor) -> Tensor:
@@ -151,36 +147,21 @@ def effective_rank(update: Tensor) -> Tensor:
     return torch.special.entr(shares).sum().exp()
 
 
-def arank() -> Callable[[Model, Tensor], dict[str, Tensor]]:
-    """The probe: the effective rank of each block's update, frames × channels of a batch of audio.
+def arank() -> Callable[[Model, Batch], dict[str, Tensor]]:
+    """The probe: the effective rank of each block's update, frames × channels of a batch.
 
-    A low one marks a block to route around. It takes `[B, N]` and gives a number for each block.
+    A low one marks a block to route around. It gives a number for each block.
     The paper counts the rank of attention maps, which is that of the frames for any causal map.
     """
 
-    def probe(model: Model, batch: Tensor) -> dict[str, Tensor]:
+    def probe(model: Model, batch: Batch) -> dict[str, Tensor]:
+        with Taps(dict(model.encoder.named_children())) as taps, torch.no_grad():
+            model(batch.audio, batch.lengths)
         found: dict[str, Tensor] = {}
-        with _listening(model, found), torch.no_grad():
-            model(batch)
-        return found
-
-    return probe
-
-
-@contextmanager
-def _listening(model: Model, found: dict[str, Tensor]) -> Iterator[None]:
-    def hear(name: str) -> Callable[[nn.Module, tuple[Chunk], Chunk], None]:
-        def after(block: nn.Module, given: tuple[Chunk], made: Chunk) -> None:
-            (c,) = given
+        for name, _, (c,), made in taps.take():
             if c.x.shape == made.x.shape:
                 update = (made.x - c.x).transpose(1, 2)[made.valid]
                 found[name] = effective_rank(update)
+        return found
 
-        return after
-
-    hooks = [b.register_forward_hook(hear(name)) for name, b in model.encoder.named_children()]
-    try:
-        yield
-    finally:
-        for hook in hooks:
-            hook.remove()
+    return probe

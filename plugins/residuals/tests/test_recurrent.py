@@ -11,6 +11,7 @@ from speechkit_residuals.rglru import RGLRU, rglru
 from torch import Tensor, nn
 
 import speechkit as sk
+from speechkit.data import Batch
 from speechkit.errors import ComponentError, StreamError
 from speechkit.models import Block, Output
 from speechkit.nn import BodyMaker, Chunk, Serial, StreamLayer
@@ -241,15 +242,16 @@ def test_paper_102_the_probe_and_the_method_watch_a_model() -> None:
     frontend = "log_mel:n_mels=16,normalize=fixed"
     model = sk.build(sk.QuartzNet(labels=("a",), blocks=rows, block="mod", frontend=frontend))
     audio = 0.1 * torch.randn(2, 4000, generator=torch.Generator().manual_seed(0))
-    ranks = arank()(model.eval(), audio)
+    batch = Batch(audio, torch.tensor([4000, 4000]), (), None, [0, 1], ["a", "b"])
+    ranks = arank()(model.eval(), batch)
     assert list(ranks) == ["0", "1"]
     assert all(1 <= rank <= 8 for rank in ranks.values())
     method = RouterLoss()
     method.start(model, None)  # type: ignore[arg-type]
     output = model.train()(audio)
-    # the averaged copy, which a run evaluates between its steps
-    copy.deepcopy(model).eval()(audio)
-    assert len(method.terms) == 2
+    # the averaged copy is not recorded
+    copy.deepcopy(model)(audio)
+    assert len(method.taps._calls) == 2
     loss = method.extra_loss(None, Output(*output))  # type: ignore[arg-type]
     assert loss.shape == (2,)
     loss.sum().backward()

@@ -3,6 +3,8 @@
 from collections.abc import Callable
 
 from speechkit.plugins import Entry
+from speechkit.testing.checks.command import KIND as COMMAND
+from speechkit.testing.checks.command import check_command_explains_itself
 from speechkit.testing.checks.declared import check_metadata
 from speechkit.testing.checks.forms import (
     check_export_equals,
@@ -12,20 +14,40 @@ from speechkit.testing.checks.forms import (
 )
 from speechkit.testing.checks.kernel import check_kernel_equals_reference
 from speechkit.testing.checks.layer import (
+    check_every_step_trains,
     check_gradients,
     check_shape_and_dtype,
     check_state_dict_round_trip,
 )
+from speechkit.testing.checks.nets import (
+    check_export_is_written,
+    check_method_resumes,
+    check_probe_only_looks,
+)
 from speechkit.testing.checks.pure import (
     check_input_not_modified,
+    check_modes_change_no_weights,
     check_no_global_rng,
     check_thread_safe,
 )
+from speechkit.testing.checks.sizes import (
+    check_channels_are_free,
+    check_half_precision,
+    check_long_inputs,
+    check_memory_grows_with_frames,
+    check_rows_are_free,
+    check_short_inputs,
+    check_stride_and_lookahead,
+)
 from speechkit.testing.checks.time import (
     check_batch_rows_independent,
+    check_invalid_frames_are_skipped,
+    check_memory_may_be_reused,
     check_padding_is_inert,
+    check_state_follows_the_device,
     check_state_is_a_fixed_tree,
     check_stream_equals_offline,
+    check_time_field_in_training,
     check_time_field_is_true,
 )
 from speechkit.testing.checks.training import (
@@ -42,37 +64,60 @@ Function = Callable[[Entry], None]
 OF_LAYERS: tuple[Function, ...] = (
     check_shape_and_dtype,
     check_input_not_modified,
+    check_modes_change_no_weights,
     check_no_global_rng,
     check_thread_safe,
     check_gradients,
+    check_every_step_trains,
     check_batch_rows_independent,
     check_padding_is_inert,
+    check_invalid_frames_are_skipped,
     check_time_field_is_true,
+    check_time_field_in_training,
     check_stream_equals_offline,
+    check_memory_may_be_reused,
     check_state_is_a_fixed_tree,
+    check_state_follows_the_device,
     check_state_dict_round_trip,
+    check_rows_are_free,
+    check_short_inputs,
+    check_long_inputs,
+    check_memory_grows_with_frames,
 )
+
+LONG: frozenset[Function] = frozenset(
+    {check_export_equals, check_half_precision, check_long_inputs, check_memory_grows_with_frames}
+)
+"""Those that take longest."""
 
 OF_OTHERS: dict[str, Function] = {
     "augmentation": check_generator_decides,
     "decoder": check_chunks_change_nothing,
+    "exporter": check_export_is_written,
     "init": check_generator_decides,
     "kernel": check_kernel_equals_reference,
     "loss": check_losses_are_finite,
+    "method": check_method_resumes,
     "optimizer": check_step_lowers_a_loss,
+    "probe": check_probe_only_looks,
     "schedule": check_factors_are_finite,
 }
 
 
 def functions_for(entry: Entry) -> list[Function]:
     """The checks that its kind and what it declares call for."""
+    if entry.kind == COMMAND:
+        return [check_command_explains_itself]
     found: list[Function] = [check_metadata]
     if entry.kind in OF_OTHERS:
         found.append(OF_OTHERS[entry.kind])
     if entry.kind in LAYERS:
         found += OF_LAYERS
     if entry.kind in LAYERS - {"frontend"}:
-        found.append(check_fuse_equals)
+        # a front end has one channel, and sound is float32
+        found += [check_channels_are_free, check_half_precision, check_fuse_equals]
+    if entry.kind in ("mixer", "stem"):
+        found.append(check_stride_and_lookahead)
     if entry.kind == "activation":
         found.append(check_native_equals)
     if entry.component.pointwise:

@@ -7,11 +7,13 @@ from torch import Tensor
 from torch.autograd.gradcheck import GradcheckError, gradcheck
 from torch.func import functional_call
 
-from speechkit.nn import Chunk
+from speechkit.nn import Chunk, StreamLayer
 from speechkit.plugins import Entry
-from speechkit.testing.specimen import Specimen, used
+from speechkit.testing.specimen import Specimen, specimens, used
 from speechkit.testing.stream import assert_close
 
+TRAINING_STEPS = 12
+"""So many that what is left out at times is left out in one of them."""
 EXTREMES = (0.0, 1e-6, -1e-6, 30.0, -30.0, 1e3, -1e3)
 
 
@@ -35,18 +37,42 @@ def check_gradients(entry: Entry) -> None:
         _check_derivative(specimen)
 
 
+def check_every_step_trains(entry: Entry) -> None:
+    """In each of several training steps a gradient reaches every parameter, zero at times: where
+    processes share a batch, each waits for all of them."""
+    for specimen in used(entry):
+        layer = specimen.train().layer
+        trained = {n: p for n, p in layer.named_parameters() if p.requires_grad}
+        for step in range(TRAINING_STEPS if trained else 0):
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(step)
+                # with a gradient even where no parameter takes part
+                x = specimen.input(4, seed=step).requires_grad_()
+                y = layer(Chunk.of(x)).masked
+            gradients = torch.autograd.grad(
+                y.square().sum(), list(trained.values()), allow_unused=True
+            )
+            for (name, parameter), gradient in zip(trained.items(), gradients, strict=True):
+                assert gradient is not None, (
+                    f"{specimen}: no gradient reaches {name} in training step {step + 1}; "
+                    "multiply by 0 where a part is left out"
+                )
+                with torch.no_grad():
+                    parameter.sub_(gradient.sign(), alpha=1e-3)
+
+
 def check_state_dict_round_trip(entry: Entry) -> None:
-    """Its state dict holds all that it has learnt: loaded into another one, it is the same."""
-    pairs = zip(used(entry, seed=0), used(entry, seed=1), strict=True)
-    for specimen, other in pairs:
-        other.layer.load_state_dict(specimen.layer.state_dict())
-        x = specimen.input()
-        assert_close(
-            f"{specimen} after its state dict was loaded into another",
-            _run(specimen, x).masked,
-            _run(other, x).masked,
-            rtol=0,
-        )
+    """Its state dict holds all that it has learnt: loaded into a new one, it is the same."""
+    for specimen, other in zip(used(entry), specimens(entry, seed=1), strict=True):
+        other.layer.double().load_state_dict(specimen.layer.state_dict())
+        for training in (False, True):
+            before, after = (
+                _seeded(layer.train(training), specimen.input())
+                for layer in (specimen.layer, other.layer)
+            )
+            mode = ", in training" if training else ""
+            name = f"{specimen} after its state dict was loaded into a new one{mode}"
+            assert_close(name, before, after, rtol=0)
 
 
 def _check_output(entry: Entry, specimen: Specimen, x: Tensor) -> None:
@@ -97,25 +123,31 @@ def _check_finite(specimen: Specimen) -> None:
 
 
 def _check_derivative(specimen: Specimen) -> None:
+    """By x, and by one step of unit length that every parameter takes in a direction of its own."""
     parameters = {n: p for n, p in specimen.layer.named_parameters() if p.requires_grad}
+    chance = torch.Generator().manual_seed(0)
+    directions = {
+        name: _unit(torch.randn(p.shape, generator=chance, dtype=p.dtype))
+        for name, p in parameters.items()
+    }
     x = specimen.input(2)[:, :, : 4 * specimen.layer.stride].detach().requires_grad_()
+    at = torch.zeros((), dtype=x.dtype, requires_grad=bool(parameters))
     for training in (True, False):
         mode = "training" if training else "evaluation"
 
-        def function(x: Tensor, *values: Tensor, training: bool = training) -> Tensor:
+        def function(x: Tensor, at: Tensor, training: bool = training) -> Tensor:
             # a call in training may change the layer, and draws
             layer = copy.deepcopy(specimen.layer).train(training)
-            given = dict(zip(parameters, values, strict=True))
+            given = {name: p + at * directions[name] for name, p in parameters.items()}
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(0)
                 y: Tensor = functional_call(layer, given, (Chunk.of(x),)).masked
             return y
 
-        inputs = (x, *parameters.values())
-        if not function(*inputs).requires_grad:
+        if not function(x, at).requires_grad:
             continue
         try:
-            gradcheck(function, inputs, fast_mode=True)
+            gradcheck(function, (x, at), fast_mode=True)
         except GradcheckError as error:
             reason = str(error).strip().splitlines()[0]
             raise AssertionError(
@@ -127,6 +159,17 @@ def _run(specimen: Specimen, x: Tensor) -> Chunk:
     with torch.no_grad():
         y: Chunk = specimen.layer(Chunk.of(x))
     return y
+
+
+def _seeded(layer: StreamLayer, x: Tensor) -> Tensor:
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.manual_seed(0)
+        y: Tensor = layer(Chunk.of(x)).masked
+    return y
+
+
+def _unit(x: Tensor) -> Tensor:
+    return x / x.norm()
 
 
 def _dtypes(entry: Entry) -> tuple[torch.dtype, ...]:

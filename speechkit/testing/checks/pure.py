@@ -2,9 +2,11 @@
 
 import random
 import sys
+from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from types import CellType, FunctionType
 from typing import Any
 
 import numpy as np
@@ -13,10 +15,14 @@ from torch import Tensor
 
 from speechkit.nn import Chunk, StreamLayer
 from speechkit.plugins import Entry
-from speechkit.testing.specimen import used
+from speechkit.testing.specimen import Specimen, used
 
 # what nn.Module keeps for itself; parameters and buffers are compared by value
 MODULES_OWN = frozenset(vars(StreamLayer())) | {"training"}
+NOT_THE_PLUGINS = frozenset({"builtins", "numpy", "speechkit", "torch"})
+"""Packages whose own state is no business of a plugin's."""
+KEPT = (bool, bytearray, deque, dict, float, int, list, np.ndarray, set, str, tuple, Tensor)
+"""What a global or a class attribute can remember an input in."""
 
 
 def check_input_not_modified(entry: Entry) -> None:
@@ -54,16 +60,34 @@ def check_no_global_rng(entry: Entry) -> None:
                 )
 
 
+def check_modes_change_no_weights(entry: Entry) -> None:
+    """`train()` and `eval()` leave parameters and buffers as they are, whatever those are."""
+    for specimen in used(entry):
+        layer, chance = specimen.layer, torch.Generator().manual_seed(0)
+        for training in (True, False, True):
+            before = _weights(layer)
+            layer.train(training)
+            for name, value in _weights(layer).items():
+                kept = name in before and torch.equal(value, before[name])
+                call = "train()" if training else "eval()"
+                assert kept, f"{specimen}: {call} changes {name}"
+            with torch.no_grad():
+                for p in layer.parameters():
+                    p.add_(torch.randn(p.shape, generator=chance, dtype=p.dtype))
+
+
 def check_thread_safe(entry: Entry) -> None:
-    """In evaluation it keeps nothing of one input on itself, so threads may share it."""
+    """In evaluation it keeps nothing of one input, so threads may share it."""
     for specimen in used(entry):
         layer, inputs = specimen.layer, [specimen.input(1, seed=seed) for seed in range(4)]
         expected = [_run(layer, x) for x in inputs]
-        before = _attributes(layer)
+        before = _kept(layer)
         _run(layer, inputs[0])
-        for name, value in _attributes(layer).items():
+        if entry.component.time != "utterance":
+            _first_step(specimen)
+        for name, value in _kept(layer).items():
             kept = name in before and same(before[name], value)
-            assert kept, f"{specimen} writes its attribute {name} in forward"
+            assert kept, f"{specimen} writes {name} in evaluation"
         with _restless_threads(), ThreadPoolExecutor(len(inputs)) as pool:
             for _ in range(3):
                 for want, got in zip(expected, pool.map(_run, [layer] * 4, inputs), strict=True):
@@ -86,21 +110,84 @@ def generators() -> dict[str, Any]:
     }
 
 
-def _attributes(layer: StreamLayer) -> dict[str, Any]:
-    """Each attribute of each submodule that nn.Module does not keep for itself."""
-    return {
-        f"{path}.{name}" if path else name: value
-        for path, module in layer.named_modules()
-        for name, value in vars(module).items()
-        if name not in MODULES_OWN
-    }
+def _first_step(specimen: Specimen) -> None:
+    layer, x = specimen.layer, specimen.input(1)
+    with torch.no_grad():
+        layer.step(Chunk.of(x[:, :, : layer.stride]), layer.init_state(1, specimen.c_in, x.dtype))
+
+
+def _weights(layer: StreamLayer) -> dict[str, Tensor]:
+    """Copies of its parameters and buffers, also of those that a state dict leaves out."""
+    named = [*layer.named_parameters(), *layer.named_buffers()]
+    return {name: value.detach().clone() for name, value in named}
+
+
+def _kept(layer: StreamLayer) -> dict[str, Any]:
+    """Copies of what could remember an input: each attribute of each submodule that nn.Module does
+    not keep for itself, and the globals, closures and class attributes of the plugin's code."""
+    found: dict[str, Any] = {}
+    functions: list[FunctionType] = []
+    for path, module in layer.named_modules():
+        own = {n: v for n, v in vars(module).items() if n not in MODULES_OWN}
+        found |= {
+            f"its attribute {path}.{n}" if path else f"its attribute {n}": own[n] for n in own
+        }
+        for cls in type(module).__mro__:
+            if cls.__module__.partition(".")[0] in NOT_THE_PLUGINS:
+                continue
+            functions += [v for v in vars(cls).values() if isinstance(v, FunctionType)]
+            found |= {f"{cls.__name__}.{n}": v for n, v in vars(cls).items() if isinstance(v, KEPT)}
+        functions += [v for v in own.values() if isinstance(v, FunctionType)]
+    for function in _called(functions):
+        found |= {
+            f"the global {name}": value
+            for name, value in _names_of(function).items()
+            if isinstance(value, KEPT)
+        }
+    return {name: _copied(value) for name, value in found.items()}
+
+
+def _called(functions: list[FunctionType]) -> Iterator[FunctionType]:
+    """The plugin's functions, and those of its own that they name."""
+    seen: set[FunctionType] = set()
+    while functions:
+        function = functions.pop()
+        if function in seen or function.__module__.partition(".")[0] in NOT_THE_PLUGINS:
+            continue
+        seen.add(function)
+        functions += [v for v in _names_of(function).values() if isinstance(v, FunctionType)]
+        yield function
+
+
+def _names_of(function: FunctionType) -> dict[str, Any]:
+    """The globals and the closure that a function names."""
+    cells = zip(function.__code__.co_freevars, function.__closure__ or (), strict=True)
+    # a cell is empty until the enclosing function has gone on
+    closed = {name: cell.cell_contents for name, cell in cells if cell != CellType()}
+    names = function.__code__.co_names
+    return {n: function.__globals__[n] for n in names if n in function.__globals__} | closed
+
+
+def _copied(value: Any) -> Any:
+    """A copy that goes as deep as containers do; anything else is itself."""
+    if isinstance(value, Tensor):
+        return value.detach().clone()
+    if isinstance(value, dict):
+        return {key: _copied(item) for key, item in value.items()}
+    if isinstance(value, list | tuple | deque):
+        return [_copied(item) for item in value]
+    return value.copy() if isinstance(value, set | np.ndarray | bytearray) else value
 
 
 def same(one: Any, other: Any) -> bool:
     """Whether two values are equal, tensors bit by bit."""
     if isinstance(one, Tensor) and isinstance(other, Tensor):
         return torch.equal(one, other)
-    return one is other or bool(one == other)
+    if isinstance(one, dict) and isinstance(other, dict):
+        return one.keys() == other.keys() and all(same(one[key], other[key]) for key in one)
+    if isinstance(one, list | tuple) and isinstance(other, list | tuple):
+        return len(one) == len(other) and all(map(same, one, other))
+    return one is other or bool(np.array_equal(one, other))
 
 
 @contextmanager

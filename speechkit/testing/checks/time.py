@@ -2,6 +2,7 @@
 
 import copy
 import math
+from collections.abc import Iterator, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -9,10 +10,10 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map
 
 from speechkit.errors import StreamError
-from speechkit.nn import Chunk, State, StreamLayer
+from speechkit.nn import Chunk, Recurrent, State, StreamLayer, cat_time
 from speechkit.plugins import Entry
-from speechkit.testing.specimen import Specimen, specimens, used
-from speechkit.testing.stream import assert_close, check_stream, dyadic_
+from speechkit.testing.specimen import FRAMES, Specimen, specimens, used
+from speechkit.testing.stream import assert_close, check_stream, dyadic_, stream
 
 ALLOWED = {
     "frame": (0, 0),
@@ -21,9 +22,14 @@ ALLOWED = {
     "utterance": (math.inf, math.inf),
 }
 """How many frames before and after its own an output frame may read, by `time`."""
-PLACES = 100
-"""The most input frames that are changed one by one."""
 CHUNKS: tuple[int | list[int], ...] = (1, 2, 8, 50, [1, 3, 2])
+"""Strides per step of a short input."""
+LARGE: tuple[int | list[int], ...] = ([3, 30], 64)
+"""Strides per step of a longer one."""
+MANY, PLACES = 200, 7
+"""The frames of a longer input, and the places at which it is changed."""
+AHEAD = 100
+"""The frames of an input in training."""
 
 
 def check_batch_rows_independent(entry: Entry) -> None:
@@ -72,20 +78,36 @@ def check_padding_is_inert(entry: Entry) -> None:
 
 
 def check_time_field_is_true(entry: Entry) -> None:
-    """An output frame reads no more than `time`, `left` and `right` say: change each frame, look
-    which outputs move."""
-    declared = entry.component.time
+    """An output frame reads no more than `time`, `left` and `right` say: everything before or
+    behind a place is changed, and the outputs that move are looked at."""
     for specimen in used(entry):
-        before, after = _reads(specimen)
-        left, right = specimen.layer.left, specimen.layer.right
-        found = f"{specimen}: frame t reads frames t-{before}..t+{after}"
-        most_before, most_after = ALLOWED[declared]
-        assert before <= most_before, f"declares time={declared!r}, but {found}"
-        assert after <= most_after, f"declares time={declared!r}, but {found}"
-        assert before <= left, f"{found}, but left is {left}"
-        assert after <= right, f"{found}, but right is {right}"
-        if declared == "lookahead":
-            assert right < math.inf, f"declares time='lookahead', but right of {specimen} is inf"
+        before, after = 0, 0
+        for frames, step in ((FRAMES, 1), (MANY, MANY // PLACES + 1)):
+            end = frames * specimen.unit
+            places = [*range(1, end, step * specimen.unit), end - 1]
+            changed = [x for _, _, x in _changed(specimen, frames, places)]
+            rows = torch.cat([specimen.input(1, frames=frames), *changed])
+            base, *moved = _run(specimen.layer, Chunk.of(rows)).x.split(1)
+            found = zip(_changed(specimen, frames, places), moved, strict=True)
+            for (place, later, _), y in found:
+                reach = _reach(specimen, base, y, place, later)
+                before, after = max(before, reach[0]), max(after, reach[1])
+        _check_reads(entry, specimen, before, after)
+
+
+def check_time_field_in_training(entry: Entry) -> None:
+    """The same in training, from a seed."""
+    if entry.component.time == "utterance":
+        return
+    for specimen in used(entry):
+        specimen.train()
+        base = _seeded(specimen, specimen.input(1, frames=AHEAD))
+        before = after = 0
+        places = [part * AHEAD * specimen.unit // 5 + 1 for part in (0, 1, 3, 4)]
+        for place, later, x in _changed(specimen, AHEAD, places):
+            reach = _reach(specimen, base, _seeded(specimen, x), place, later)
+            before, after = max(before, reach[0]), max(after, reach[1])
+        _check_reads(entry, specimen, before, after, " in training")
 
 
 def check_stream_equals_offline(entry: Entry) -> None:
@@ -97,9 +119,10 @@ def check_stream_equals_offline(entry: Entry) -> None:
         _check_refusal(entry)
         return
     for specimen in used(entry):
-        x = specimen.input(3)
-        lengths = torch.tensor([x.shape[2], x.shape[2] // 2, 0])
-        check_stream(specimen.layer, x, lengths, CHUNKS)
+        for frames, chunks in ((FRAMES, CHUNKS), (MANY, LARGE)):
+            x = specimen.input(3, frames=frames)
+            lengths = torch.tensor([x.shape[2], x.shape[2] // 2, 0])
+            check_stream(specimen.layer, x, lengths, chunks)
     for specimen in specimens(entry):
         layer = specimen.layer.eval()
         dyadic_(layer)
@@ -108,6 +131,48 @@ def check_stream_equals_offline(entry: Entry) -> None:
         c = Chunk.of(x.transpose(1, 2), torch.tensor([specimen.frames, specimen.frames // 2]))
         if _is_dyadic(_run(layer, c).masked):
             check_stream(layer, c.x, c.lengths, CHUNKS, rtol=0)
+
+
+def check_invalid_frames_are_skipped(entry: Entry) -> None:
+    """A stream that begins with invalid frames gives what it gives without them; a `Recurrent`
+    layer does where they lie in between, too."""
+    if entry.component.time == "utterance":
+        return
+    for specimen in used(entry):
+        layer, x = specimen.layer, specimen.input()
+        expected = _run(layer, Chunk.of(x))
+        lead = 4 * layer.stride
+        late = stream(layer, _with_gap(x, 0, lead), [3])
+        late = Chunk(late.x[:, :, 4 * layer.rate :], late.valid[:, 4 * layer.rate :])
+        pairs = [("after invalid frames at the start", late)]
+        if isinstance(layer, Recurrent) and layer.stride == layer.rate:
+            place = x.shape[2] // 2
+            halted = _run(layer, _with_gap(x, place, lead))
+            pairs.append(("after invalid frames in between", _cut(halted, place, lead)))
+        for what, got in pairs:
+            frames = expected.x.shape[2]
+            same = torch.equal(got.valid[:, :frames], expected.valid)
+            assert same, f"{specimen} {what}: valid differs"
+            got = Chunk(got.x[:, :, :frames], expected.valid)
+            assert_close(f"{specimen} {what}", expected.masked, got.masked, rtol=1e-12)
+
+
+def check_memory_may_be_reused(entry: Entry) -> None:
+    """Between steps the caller may overwrite the chunk it gave and the frames it was given."""
+    if entry.component.time == "utterance":
+        return
+    for specimen in used(entry):
+        size = 2 * specimen.layer.stride
+        x = specimen.input()
+        blocks = [b for b in x.split(size, dim=2) if b.shape[2] == size]
+        fresh = _steps(specimen, blocks, reuse=False, overwrite=False)
+        for name, fault in (
+            ("reuse", "keeps a view of the chunk that it was given"),
+            ("overwrite", "keeps a view of the frames that it returned"),
+        ):
+            got = _steps(specimen, blocks, **{"reuse": False, "overwrite": False, name: True})
+            same = all(map(torch.equal, fresh, got))
+            assert same, f"{specimen}: step {fault}; what the caller writes there changes the next"
 
 
 def check_state_is_a_fixed_tree(entry: Entry) -> None:
@@ -147,6 +212,18 @@ def check_state_is_a_fixed_tree(entry: Entry) -> None:
             )
 
 
+def check_state_follows_the_device(entry: Entry) -> None:
+    """`init_state` makes its tensors on the device that it is given."""
+    if entry.component.time == "utterance":
+        return
+    for specimen in used(entry):
+        state = specimen.layer.init_state(2, specimen.c_in, torch.float32, "meta")
+        devices = {leaf.device.type for leaf in tree_leaves(state) if isinstance(leaf, Tensor)}
+        assert devices <= {"meta"}, (
+            f"{specimen}: init_state(device='meta') makes a state on {', '.join(sorted(devices))}"
+        )
+
+
 def _run(layer: StreamLayer, c: Chunk) -> Chunk:
     with torch.no_grad():
         y: Chunk = layer(c)
@@ -156,6 +233,52 @@ def _run(layer: StreamLayer, c: Chunk) -> Chunk:
 def _step(layer: StreamLayer, x: Tensor, state: State) -> tuple[Chunk, State]:
     with torch.no_grad():
         return layer.step(Chunk.of(x), state)
+
+
+def _with_gap(x: Tensor, place: int, frames: int) -> Chunk:
+    """With invalid frames of NaN before a place."""
+    gap = x.new_full((*x.shape[:2], frames), torch.nan)
+    parts = [x[:, :, :place], gap, x[:, :, place:]]
+    valid = [torch.full_like(part[:, 0], part is not gap, dtype=torch.bool) for part in parts]
+    return Chunk(cat_time(parts), torch.cat(valid, dim=1))
+
+
+def _cut(c: Chunk, place: int, frames: int) -> Chunk:
+    """Without the frames from a place on."""
+    x = cat_time([c.x[:, :, :place], c.x[:, :, place + frames :]])
+    return Chunk(x, torch.cat([c.valid[:, :place], c.valid[:, place + frames :]], dim=1))
+
+
+def _steps(specimen: Specimen, blocks: list[Tensor], reuse: bool, overwrite: bool) -> list[Tensor]:
+    """The outputs of steps; with one buffer for all chunks, or outputs that are overwritten."""
+    layer, outputs = specimen.layer, []
+    state = layer.init_state(len(blocks[0]), specimen.c_in, blocks[0].dtype)
+    buffer = Chunk.of(_owned(blocks[0]))
+    for block in blocks:
+        c = buffer if reuse else Chunk.of(_owned(block))
+        c.x.copy_(block)
+        c.valid.fill_(True)
+        with torch.no_grad():
+            y, state = layer.step(c, state)
+        intact = torch.equal(c.x, block) and bool(c.valid.all())
+        assert intact, f"{specimen}: step writes into the chunk that it is given"
+        outputs.append(y.masked)
+        if overwrite:
+            _overwrite(y.x, torch.nan)
+            _overwrite(y.valid, False)
+        if reuse:
+            c.x.fill_(torch.nan)
+            c.valid.fill_(False)
+    return outputs
+
+
+def _owned(x: Tensor) -> Tensor:
+    return x.transpose(1, 2).clone(memory_format=torch.contiguous_format).transpose(1, 2)
+
+
+def _overwrite(x: Tensor, value: float) -> None:
+    # an expanded tensor has one element in several places
+    x[tuple(slice(None) if stride else slice(1) for stride in x.stride())].fill_(value)
 
 
 def _check_padding_in_training(specimen: Specimen, poisoned: Chunk) -> None:
@@ -170,20 +293,48 @@ def _check_padding_in_training(specimen: Specimen, poisoned: Chunk) -> None:
     assert_close(f"{specimen} in training, padded with NaN", zeros, nans, rtol=1e-12)
 
 
-def _reads(specimen: Specimen) -> tuple[int, int]:
-    """How many frames before and after its own an output frame reads at most, in evaluation."""
-    layer, x = specimen.layer, specimen.input(1)
-    expected = _run(layer, Chunk.of(x)).x
-    noise = 1e-9 * float(expected.abs().max())
-    before = after = 0
-    for frame in range(0, x.shape[2], -(-x.shape[2] // PLACES)):
-        changed = x.clone()
-        changed[:, :, frame] += specimen.input(1, seed=1)[:, :, frame]
-        moved = (_run(layer, Chunk.of(changed)).x - expected).abs().amax((0, 1)) > noise
-        for output in moved.nonzero().flatten().tolist():
-            own = output * layer.stride // layer.rate
-            before, after = max(before, own - frame), max(after, frame - own)
-    return before, after
+def _changed(
+    specimen: Specimen, frames: int, places: Sequence[int]
+) -> Iterator[tuple[int, bool, Tensor]]:
+    """The input with another beginning or another end, at each place: a place is that of the first
+    frame of the end, and True stands for the end."""
+    x, other = (specimen.input(1, seed=seed, frames=frames) for seed in (0, 1))
+    behind = torch.arange(x.shape[2])
+    for place in places:
+        for later in (True, False):
+            yield place, later, torch.where((behind >= place) == later, other, x)
+
+
+def _reach(specimen: Specimen, base: Tensor, y: Tensor, place: int, later: bool) -> tuple[int, int]:
+    """How many frames before and after its own an output that moved has read at most."""
+    layer = specimen.layer
+    noise = 1e-9 * float(base.abs().max()) if base.numel() else 0.0
+    moved = ((y - base).abs().amax((0, 1)) > noise).nonzero().flatten()
+    if not len(moved):
+        return 0, 0
+    own = moved * layer.stride // layer.rate
+    return (0, place - int(own[0])) if later else (int(own[-1]) - place + 1, 0)
+
+
+def _check_reads(entry: Entry, specimen: Specimen, before: int, after: int, mode: str = "") -> None:
+    declared, left, right = entry.component.time, specimen.layer.left, specimen.layer.right
+    found = f"{specimen}{mode}: frame t reads frames t-{before}..t+{after}"
+    most_before, most_after = ALLOWED[declared]
+    assert before <= most_before, f"declares time={declared!r}, but {found}"
+    assert after <= most_after, f"declares time={declared!r}, but {found}"
+    assert before <= left, f"{found}, but left is {left}"
+    assert after <= right, f"{found}, but right is {right}"
+    if declared == "lookahead":
+        assert right < math.inf, f"declares time='lookahead', but right of {specimen} is inf"
+
+
+def _seeded(specimen: Specimen, x: Tensor) -> Tensor:
+    """What the layer gives as it is now, drawing the same numbers each time."""
+    # a call in training may change the layer
+    layer = copy.deepcopy(specimen.layer)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return _run(layer, Chunk.of(x)).x
 
 
 def _check_refusal(entry: Entry) -> None:

@@ -4,9 +4,6 @@ from speechkit import Component, hookimpl
 
 EXPORTS = frozenset({"torch", "torch.export", "onnx"})
 
-# a check that is known to fail, by id, and the reason: {"norm:acme/mean_abs::check_...": "..."}
-EXPECTED_FAILURES: dict[str, str] = {}
-
 
 @hookimpl
 def speechkit_activations() -> list[Component]:
@@ -33,5 +30,7 @@ def speechkit_norms() -> list[Component]:
             summary="Each frame by its mean magnitude over channels",
             formula="x / (mean_c abs(x) + eps) * weight",
             exports=EXPORTS,
+            # checks that it is known to fail, and the reasons: {"check_half_precision": "..."}
+            exempt={},
         )
     ]

@@ -2,7 +2,6 @@
 
 import logging
 import math
-from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -13,32 +12,32 @@ from speechkit.data import Batch, UtteranceDataset
 from speechkit.errors import TrainingError
 from speechkit.losses import frames_needed
 from speechkit.models import Model, Output
-from speechkit.nn import Chunk, Serial
+from speechkit.nn import Chunk, Serial, Taps
+from speechkit.train.method import Method
 
 log = logging.getLogger(__name__)
 
 
-class PhoneCTC(nn.Module):
+class PhoneCTC(Method, nn.Module):
     """weight · CTC(phones | linear(output of the encoder's block `after`)), for each utterance.
 
     Phones are those of the manifests' key `phones`; an utterance without them costs nothing, and
     one that has them but no text counts for this loss alone. So speech that was written down in
-    other words, or in another spelling, teaches the lower blocks to hear. The linear layer is
-    trained with the model and is no part of it. Source: Krishna et al., arXiv:1807.06234.
+    other words, or in another spelling, trains the lower blocks. The linear layer is trained with
+    the model and is no part of it. Source: Krishna et al., arXiv:1807.06234.
     """
 
-    needs_no_text: ClassVar[bool] = True
+    needs_no_text = True
 
     def __init__(self, after: int = 3, weight: float = 0.3) -> None:
         super().__init__()
         self.after = after
         self.weight = weight
-        self.heard: Chunk | None = None
 
     def start(self, model: Model, dataset: UtteranceDataset) -> None:
-        """Reads the phones, and listens to the block."""
-        said = [(utterance.phones or "").split() for utterance in dataset.utterances]
-        phones = sorted({phone for row in said for phone in row})
+        """Reads the phones, and records the block's output from now on."""
+        spoken = [(utterance.phones or "").split() for utterance in dataset.utterances]
+        phones = sorted({phone for row in spoken for phone in row})
         if not phones:
             raise TrainingError(
                 "method phones: no utterance has phones; add the key 'phones' to the manifest"
@@ -50,11 +49,11 @@ class PhoneCTC(nn.Module):
                 "encoder has in a row, from 0"
             )
         ids = {phone: index for index, phone in enumerate(phones)}
-        self.targets = [torch.tensor([ids[p] for p in row], dtype=torch.int64) for row in said]
+        self.targets = [torch.tensor([ids[p] for p in row], dtype=torch.int64) for row in spoken]
         below = Serial(model.frontend, model.stem, *blocks[: self.after + 1])
         self._check_lengths(dataset, below.stride / below.rate / model.sample_rate)
         self.head = nn.Linear(below.channels_out(1), len(phones) + 1)
-        blocks[self.after].register_forward_hook(self.listen)
+        self.taps = Taps({"block": blocks[self.after]}, training_only=True)
 
     def _check_lengths(self, dataset: UtteranceDataset, frame_s: float) -> None:
         """Raises TrainingError where no utterance has frames enough for its phones, else warns."""
@@ -76,16 +75,10 @@ class PhoneCTC(nn.Module):
             raise TrainingError(f"{message}; correct the phones, or give a block before a stride")
         log.warning("%s; they do not count", message)
 
-    def listen(self, block: nn.Module, args: Any, output: Chunk) -> None:
-        """Keeps what the block says while training."""
-        if block.training:
-            self.heard = output
-
     def extra_loss(self, batch: Batch, output: Output) -> Tensor:
         """The losses `[B]`."""
-        heard, self.heard = self.heard, None
-        assert heard is not None
-        frames = heard.x.transpose(1, 2).to(self.head.weight.dtype)
+        block: Chunk = self.taps.take()[-1].output
+        frames = block.x.transpose(1, 2).to(self.head.weight.dtype)
         with torch.autocast(frames.device.type, enabled=False):
             scores = self.head(frames).log_softmax(2)
         rows = [self.targets[index] for index in batch.indices]
@@ -93,14 +86,10 @@ class PhoneCTC(nn.Module):
         losses = F.ctc_loss(
             scores.transpose(0, 1),
             pad_sequence(rows, batch_first=True).to(scores.device),
-            heard.lengths,
+            block.lengths,
             lengths.to(scores.device),
             blank=scores.shape[2] - 1,
             reduction="none",
             zero_infinity=True,
         )
         return self.weight * losses.masked_fill((lengths == 0).to(losses.device), 0.0)
-
-    def __deepcopy__(self, memo: Any) -> "PhoneCTC":
-        # the hook goes along where a model is copied, but the copy does not train
-        return self

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from speechkit.data import collate
 from speechkit.data.batch import Item
-from speechkit.flat_start import FlatStart, deal, speech_frames
 from speechkit.models import Output, build
 from speechkit.train import Data, Run, fit
+from speechkit.train.flat_start import FlatStart, deal, speech_frames
 
 FRAME = 320
 

@@ -182,17 +182,17 @@ def write_training(
     fabric: Any,
     model: Model,
     average: Model,
-    learners: nn.Module,
+    stateful_methods: nn.Module,
     optimizer: Any,
     loop: Loop,
 ) -> None:
     """The averaged model as a model folder, and beside it what the next step depends on.
 
-    `learners` are the methods that have weights. Every process takes part and the first one writes.
+    `stateful_methods` are those with state. Every process takes part and the first one writes.
     """
-    weights, learnt = (
+    weights, kept = (
         {name: whole(value) for name, value in module.state_dict().items()}
-        for module in (model, learners)
+        for module in (model, stateful_methods)
     )
     state = optimizer.state_dict()
     flat = {
@@ -211,20 +211,20 @@ def write_training(
         training = folder / TRAINING
         training.mkdir()
         write_tensors(training / "weights.safetensors", weights)
-        if learnt:
-            write_tensors(training / "methods.safetensors", learnt)
+        if kept:
+            write_tensors(training / "methods.safetensors", kept)
         write_tensors(training / "optimizer.safetensors", flat, {"groups": groups})
         write_tensors(training / "rng.safetensors", generators)
         write_json(training / "loop.json", asdict(loop))
 
 
-def read_weights(path: Path, model: Model, average: Model, learners: nn.Module) -> None:
+def read_weights(path: Path, model: Model, average: Model, stateful_methods: nn.Module) -> None:
     """Puts back the weights that `write_training` wrote, before they are spread over processes."""
     with _readable(path):
         average.load_state_dict(read_tensors(path / "model.safetensors"))
         model.load_state_dict(read_tensors(path / TRAINING / "weights.safetensors"))
-        if learners.state_dict():
-            learners.load_state_dict(read_tensors(path / TRAINING / "methods.safetensors"))
+        if stateful_methods.state_dict():
+            stateful_methods.load_state_dict(read_tensors(path / TRAINING / "methods.safetensors"))
 
 
 def write_loop(path: Path, loop: Loop) -> None:
@@ -288,15 +288,27 @@ def _read(kind: type[T], path: Path, *, any_number: bool = False) -> T:
     return config
 
 
-def _generators(fabric: Any) -> dict[str, Tensor]:
-    """The states of the random generators, of one process `[N]` or of several `[P, N]`."""
-    device = fabric.device
+def random_state(device: torch.device) -> dict[str, Tensor]:
+    """The states `[N]` of torch's random generators in this process."""
     states = {"cpu": torch.get_rng_state()}
     if device.type == "cuda":
         states["cuda"] = torch.cuda.get_rng_state(device)
+    return states
+
+
+def set_random_state(states: dict[str, Tensor], device: torch.device) -> None:
+    """Puts back what `random_state` returned."""
+    torch.set_rng_state(states["cpu"])
+    if "cuda" in states and device.type == "cuda":
+        torch.cuda.set_rng_state(states["cuda"], device)
+
+
+def _generators(fabric: Any) -> dict[str, Tensor]:
+    """The states of the random generators, of one process `[N]` or of several `[P, N]`."""
+    states = random_state(fabric.device)
     if fabric.world_size == 1:
         return states
-    return {name: gathered(x.to(device)).cpu() for name, x in states.items()}
+    return {name: gathered(x.to(fabric.device)).cpu() for name, x in states.items()}
 
 
 def _set_generators(states: dict[str, Tensor], fabric: Any) -> None:
@@ -307,6 +319,4 @@ def _set_generators(states: dict[str, Tensor], fabric: Any) -> None:
         )
     # torch reads a view from the start of its storage
     own = {name: x[fabric.global_rank].clone() for name, x in rows.items()}
-    torch.set_rng_state(own["cpu"])
-    if "cuda" in own and fabric.device.type == "cuda":
-        torch.cuda.set_rng_state(own["cuda"], fabric.device)
+    set_random_state(own, fabric.device)

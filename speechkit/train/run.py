@@ -1,4 +1,4 @@
-"""What decides everything that a training run does."""
+"""What a training run is: a model, its data, and everything else that decides what comes of it."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,7 +54,7 @@ class Data(Config):
 class Run(Config):
     """Everything that decides what a training run does; a recipe is a function that returns one.
 
-    `method` names training methods (distillation). `init` is a model folder to start from: its
+    `method` names training methods, see `method.py`. `init` is a model folder to start from: its
     front end, stem and encoder, and its head where the labels are the same. `accumulate` batches
     make one step. `clip_norm` bounds the gradient's norm. `ema` is the decay of the averaged
     weights, which are evaluated and saved; 0 for none. `precision` is Fabric's. `compile` has

@@ -1,4 +1,4 @@
-"""Consistency: two hearings of each utterance, and what each learns from the other."""
+"""Consistency: two views of each utterance, each trained towards the other."""
 
 from pathlib import Path
 from typing import Any
@@ -7,27 +7,27 @@ import pytest
 import torch
 from torch import Tensor
 
-from speechkit.consistency import Consistency
 from speechkit.data import collate
 from speechkit.data.batch import Batch, Item
 from speechkit.errors import TrainingError
 from speechkit.models import Output
 from speechkit.plugins import registry
 from speechkit.train import Data, Run, fit
+from speechkit.train.consistency import Consistency
 
 FRAMES = 9
 
 
-def hearings() -> tuple[Batch, Output]:
-    """Two utterances, heard twice, of which the second is three frames shorter."""
+def views() -> tuple[Batch, Output]:
+    """Two utterances with two views each, of which the second is three frames shorter."""
     items = [Item(torch.rand(160 * (2 + i)), torch.tensor([1, 2, 3]), i, f"{i}") for i in range(2)]
     generator = torch.Generator().manual_seed(0)
     scores = torch.randn(4, FRAMES, 5, generator=generator).log_softmax(2).requires_grad_()
     return collate(items).repeated(2), Output(scores, torch.tensor([9, 6, 9, 6]))
 
 
-def test_each_hearing_learns_from_the_other() -> None:
-    batch, output = hearings()
+def test_each_view_is_trained_towards_the_other() -> None:
+    batch, output = views()
     losses = Consistency(weight=0.5).extra_loss(batch, output)
     scores = output.scores.detach()
     for own, other in ((0, 2), (1, 3), (2, 0), (3, 1)):
@@ -38,28 +38,28 @@ def test_each_hearing_learns_from_the_other() -> None:
         torch.testing.assert_close(losses[own].detach(), 0.5 * divergence)
 
 
-def test_the_other_hearing_gets_no_gradient() -> None:
-    batch, output = hearings()
+def test_the_other_view_gets_no_gradient() -> None:
+    batch, output = views()
     losses = Consistency().extra_loss(batch, output)
     (gradient,) = torch.autograd.grad(losses[0], output.scores)
     assert gradient[0].abs().sum() > 0
     assert gradient[1:].abs().sum() == 0
 
 
-def test_hearings_that_agree_cost_nothing() -> None:
-    batch, output = hearings()
+def test_views_that_agree_cost_nothing() -> None:
+    batch, output = views()
     same = output.scores.detach()[:2].repeat(2, 1, 1)
     assert Consistency().extra_loss(batch, Output(same, output.lengths)).tolist() == [0] * 4
 
 
-def test_hearings_of_two_lengths_are_refused() -> None:
-    batch, output = hearings()
+def test_views_of_two_lengths_are_refused() -> None:
+    batch, output = views()
     stretched = Output(output.scores, torch.tensor([9, 6, 9, 7]))
-    with pytest.raises(TrainingError, match="1: heard twice, it has 6 and 7 frames; leave out"):
+    with pytest.raises(TrainingError, match="1: its two views have 6 and 7 frames; leave out"):
         Consistency().extra_loss(batch, stretched)
 
 
-def test_a_run_hears_each_utterance_twice_with_masks_of_its_own(
+def test_a_run_reads_each_utterance_twice_with_masks_of_its_own(
     nets: dict[str, Any], corpus: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[tuple[list[int], Tensor]] = []

@@ -1,4 +1,4 @@
-"""The flat start: before anything is learnt, each label has an equal share of the speech."""
+"""The flat start: each label of an utterance gets an equal share of its speech."""
 
 from dataclasses import dataclass, field
 
@@ -9,17 +9,18 @@ from torch.nn import functional as F
 from speechkit.data import Batch, UtteranceDataset
 from speechkit.losses import IGNORED
 from speechkit.models import Model, Output
+from speechkit.train.method import Method
 
 FLOOR_DB = -100.0
 
 
 @dataclass
-class FlatStart:
+class FlatStart(Method):
     """weight · Σ_t −log p_t(l_t), where l_t deals a CTC utterance's labels evenly over its speech.
 
     Speech lasts from the first to the last frame whose level, in decibels, is above the middle
     between the utterance's tenth percentile and its maximum; l_t is blank elsewhere. CTC alone
-    spends thousands of steps saying nothing before it finds where labels are; a few hundred with
+    spends thousands of steps predicting blanks before it finds where labels are; a few hundred with
     this beside it, on short utterances, find a beginning to go on from (`Run.init`). The flat
     start of HMM training: Young et al., The HTK Book, section 8.3.
     """
@@ -28,7 +29,7 @@ class FlatStart:
     frame_samples: int = field(default=0, init=False, repr=False)
 
     def start(self, model: Model, dataset: UtteranceDataset) -> None:
-        """Learns how long a frame is."""
+        """Finds how long a frame is."""
         self.frame_samples = round(model.frame_s * model.sample_rate)
 
     def extra_loss(self, batch: Batch, output: Output) -> Tensor:

@@ -32,8 +32,8 @@ from speechkit.frontend import fit_statistics
 from speechkit.hookspecs import hookimpl
 from speechkit.models import build
 from speechkit.plugins import registry
-from speechkit.resume import BEST, LAST, changed_settings
 from speechkit.train import Data, Run, dry_run, fit
+from speechkit.train.resume import BEST, LAST, changed_settings
 
 Corpus = Callable[..., Path]
 

@@ -1,11 +1,10 @@
-"""Distillation: a student learns at every frame what a teacher says of the same recording."""
+"""Distillation: a student is trained at every frame towards a teacher's output."""
 
 import hashlib
 import json
 import logging
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -17,31 +16,32 @@ from speechkit.data import Batch, UtteranceDataset
 from speechkit.errors import TrainingError
 from speechkit.files import whole_file
 from speechkit.models import Model, Output, prepare
+from speechkit.train.method import Method
 
 log = logging.getLogger(__name__)
 
 EDGE_FRAMES = 2
-"""How far the two front ends' numbers of frames may lie apart."""
+"""By how many frames two front ends may differ for one utterance."""
 
 
 @dataclass
-class Distillation:
+class Distillation(Method):
     """weight · Σ_t KL(teacher_t ‖ student_t) for each utterance.
 
-    The teacher, a CTC model folder with the student's labels and frame rate, hears each utterance
-    as it was recorded; the student may hear it with noise or masks, but not faster or slower. What
-    the teacher says is kept in float16 in the file `cache`, 3 kB per second of sound at 28 labels
-    and 20 ms. Source: Hinton et al., arXiv:1503.02531.
+    The teacher, a CTC model folder with the student's labels and frame rate, reads each utterance
+    as it was recorded; the student may read it with noise or masks, but not faster or slower. The
+    teacher's log-probabilities are kept in float16 in the file `cache`, 3 kB per second of sound at
+    28 labels and 20 ms. Source: Hinton et al., arXiv:1503.02531.
     """
 
     teacher: str
     cache: str
     weight: float = 1.0
-    needs_no_text: ClassVar[bool] = True
-    said: list[Tensor] = field(default_factory=list, init=False, repr=False)
+    scores: list[Tensor] = field(default_factory=list, init=False, repr=False)
+    needs_no_text = True
 
     def start(self, model: Model, dataset: UtteranceDataset) -> None:
-        """Reads what the teacher says of the data set, or has it said."""
+        """Checks that the teacher fits the student, and reads the cache if it is there."""
         teacher = load(self.teacher)
         if teacher.labels != model.labels or teacher.frame_s != model.frame_s:
             raise TrainingError(
@@ -49,18 +49,22 @@ class Distillation:
                 f"{teacher.frame_s:g} s, the student {len(model.labels)} every {model.frame_s:g} s;"
                 " give both the same"
             )
-        about = _fingerprint(self.teacher, dataset)
-        path = Path(self.cache)
-        if not path.is_file():
-            log.info("the teacher hears %d utterances once", len(dataset))
-            said = {str(index): x for index, x in enumerate(_hear(teacher, dataset))}
-            with whole_file(path) as part:
-                write_tensors(part, said, {"about": about})
-        self.said = _read(path, about)
+        if Path(self.cache).is_file():
+            self.scores = _read(Path(self.cache), _fingerprint(self.teacher, dataset))
+
+    def prepare(self, model: Model, dataset: UtteranceDataset) -> None:
+        """Computes what the teacher returns for the data set and writes the cache."""
+        if Path(self.cache).is_file():
+            return
+        log.info("the teacher reads %d utterances once", len(dataset))
+        self.scores = _teacher_scores(load(self.teacher), dataset)
+        tensors = {str(index): x for index, x in enumerate(self.scores)}
+        with whole_file(Path(self.cache)) as part:
+            write_tensors(part, tensors, {"about": _fingerprint(self.teacher, dataset)})
 
     def extra_loss(self, batch: Batch, output: Output) -> Tensor:
         """The losses `[B]`."""
-        rows = [self.said[index] for index in batch.indices]
+        rows = [self.scores[index] for index in batch.indices]
         for row, length, name in zip(rows, output.lengths.tolist(), batch.names, strict=True):
             if abs(len(row) - length) > EDGE_FRAMES:
                 raise TrainingError(
@@ -78,14 +82,14 @@ class Distillation:
 
 
 @torch.inference_mode()
-def _hear(teacher: Model, dataset: UtteranceDataset) -> list[Tensor]:
+def _teacher_scores(teacher: Model, dataset: UtteranceDataset) -> list[Tensor]:
     """The teacher's log-probabilities of each utterance, `[T, V + 1]` float16."""
     quick = prepare(teacher)
-    said = []
+    scores = []
     for index in range(len(dataset)):
         output: Output = quick(dataset.audio(index)[None])
-        said.append(output.scores[0, : output.lengths[0]].clamp(min=-1e4).half())
-    return said
+        scores.append(output.scores[0, : output.lengths[0]].clamp(min=-1e4).half())
+    return scores
 
 
 def _fingerprint(teacher: str, dataset: UtteranceDataset) -> str:

@@ -11,11 +11,11 @@ import torch
 
 from speechkit.checkpoint import save
 from speechkit.data import Batch, UtteranceDataset, collate, read_manifest
-from speechkit.distillation import Distillation
 from speechkit.errors import TrainingError
 from speechkit.models import Model, Output, build
 from speechkit.tasks import task_of
 from speechkit.train import Data, Run, fit
+from speechkit.train.distillation import Distillation
 
 Corpus = Callable[..., Path]
 
@@ -44,8 +44,8 @@ def batch_of(dataset: UtteranceDataset) -> Batch:
 def test_the_divergence_is_that_of_the_valid_frames(
     teacher: Model, folder: str, dataset: UtteranceDataset, tmp_path: Path
 ) -> None:
-    method = Distillation(teacher=folder, cache=str(tmp_path / "said"), weight=0.5)
-    method.start(teacher, dataset)
+    method = Distillation(teacher=folder, cache=str(tmp_path / "cache"), weight=0.5)
+    method.prepare(teacher, dataset)
     batch = batch_of(dataset)
     with torch.no_grad():
         same = teacher(batch.audio, batch.lengths)
@@ -63,8 +63,8 @@ def test_the_divergence_is_that_of_the_valid_frames(
 def test_padding_takes_no_part(
     teacher: Model, folder: str, dataset: UtteranceDataset, tmp_path: Path
 ) -> None:
-    method = Distillation(teacher=folder, cache=str(tmp_path / "said"))
-    method.start(teacher, dataset)
+    method = Distillation(teacher=folder, cache=str(tmp_path / "cache"))
+    method.prepare(teacher, dataset)
     batch = batch_of(dataset)
     output = teacher(batch.audio, batch.lengths)
     scores = output.scores.detach().clone()
@@ -79,14 +79,16 @@ def test_padding_takes_no_part(
     assert scores.grad[valid].isfinite().all()
 
 
-def test_the_teacher_is_heard_once(
+def test_the_teacher_reads_each_utterance_once(
     teacher: Model, folder: str, dataset: UtteranceDataset, tmp_path: Path
 ) -> None:
-    cache = tmp_path / "said"
-    Distillation(teacher=folder, cache=str(cache)).start(teacher, dataset)
+    cache = tmp_path / "cache"
+    Distillation(teacher=folder, cache=str(cache)).prepare(teacher, dataset)
     written = cache.stat().st_mtime_ns
     again = Distillation(teacher=folder, cache=str(cache))
     again.start(teacher, dataset)
+    again.prepare(teacher, dataset)
+    assert len(again.scores) == 4
     assert cache.stat().st_mtime_ns == written
     fewer = UtteranceDataset(dataset.utterances[1:], dataset.encode)
     with pytest.raises(TrainingError, match="other utterances"):
@@ -99,10 +101,10 @@ def test_the_teacher_is_heard_once(
 def test_what_does_not_fit_is_refused(
     teacher: Model, folder: str, dataset: UtteranceDataset, nets: dict[str, Any], tmp_path: Path
 ) -> None:
-    method = Distillation(teacher=folder, cache=str(tmp_path / "said"))
+    method = Distillation(teacher=folder, cache=str(tmp_path / "cache"))
     with pytest.raises(TrainingError, match="labels"):
         method.start(build(replace(nets["ctc"], labels=("a", "b"), normalization="none")), dataset)
-    method.start(teacher, dataset)
+    method.prepare(teacher, dataset)
     batch = batch_of(dataset)
     short = Output(torch.zeros(3, 5, len(teacher.labels) + 1), torch.tensor([5, 5, 5]))
     with pytest.raises(TrainingError, match="change the duration"):
@@ -118,7 +120,7 @@ def test_a_run_follows_its_teacher(
         data=Data(train=(first, second), dev=first, batch_size=8),
         steps=12,
         optimizer="adamw:lr=0.01",
-        method=(f"distill:teacher={folder},cache={tmp_path / 'said'},weight=100",),
+        method=(f"distill:teacher={folder},cache={tmp_path / 'cache'},weight=100",),
         log_every=1,
         seed=3,
     )

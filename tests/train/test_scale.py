@@ -20,10 +20,10 @@ from torch import Tensor
 
 from speechkit.checkpoint import load
 from speechkit.config import to_dict, write_json
-from speechkit.data import read_manifest
+from speechkit.data import read_manifest, write_manifest
 from speechkit.errors import TrainingError
-from speechkit.resume import BEST, LAST
 from speechkit.train import Data, Run, fit
+from speechkit.train.resume import BEST, LAST
 
 Corpus = Callable[..., Path]
 
@@ -31,10 +31,14 @@ FIT = """
 import json, sys
 import torch
 from speechkit.config import from_dict
+from pathlib import Path
 from speechkit.errors import SpeechkitError
+from speechkit.plugins import registry
 from speechkit.train import Run, fit
 
 torch.set_num_threads(1)
+if (plugin := Path(__file__).with_name("acme.py")).exists():
+    registry().load_file(plugin)
 try:
     for run, out, resume in json.load(open(sys.argv[1])):
         fit(from_dict(Run, run), out, resume, device="cpu")
@@ -109,6 +113,74 @@ def test_two_processes_are_as_one_with_twice_the_batch(
         # as one process, which wrote nothing twice
         for mine, theirs in zip(figures(tmp_path / one), figures(tmp_path / two), strict=True):
             assert theirs == pytest.approx(mine, abs=1e-5)
+
+
+def test_a_method_with_weights_is_shared_by_two_processes(
+    run: Run, nets: dict[str, Any], tmp_path: Path
+) -> None:
+    rows = read_manifest(run.data.train)[:12]
+    phones = {"hi": "HH AY", "lo": "L OW"}
+    write_manifest(run.data.train, [replace(u, phones=phones[u.text or ""]) for u in rows])
+    run = replace(run, model=replace(nets["ctc"], norm="none"), method=("phones:after=0",))
+    done = fit_in_two(
+        tmp_path, (in_two(run), "ddp", False), (in_two(run, strategy="fsdp"), "fsdp", False)
+    )
+    assert done.returncode == 0, done.stderr
+    fit(run, tmp_path / "one", device="cpu")
+    state = Path(LAST, "training", "methods.safetensors")
+    one = load_file(tmp_path / "one" / state)
+    for name in ("ddp", "fsdp"):
+        other = load_file(tmp_path / name / state)
+        assert weights(tmp_path / name).keys() == weights(tmp_path / "one").keys()
+        # each process begins with the first one's linear layer, which is the single one's
+        for key, value in one.items():
+            torch.testing.assert_close(other[key], value, rtol=0, atol=1e-5, msg=f"{name}: {key}")
+
+
+PRUNING = """
+import torch
+from torch import nn
+import speechkit as sk
+from speechkit.train import Method
+
+class Pruning(Method, nn.Module):
+    def start(self, model, dataset):
+        # of other numbers in each process, unless the first one's are everyone's
+        self.register_buffer("kept", torch.rand(model.head.linear.weight.shape) > 0.5)
+
+    def cut(self, model):
+        with torch.no_grad():
+            model.head.linear.weight.mul_(self.kept)
+
+    def after_step(self, model, step, optimizer):
+        self.cut(model)
+
+    def after_average(self, average, step):
+        self.cut(average)
+
+@sk.hookimpl
+def speechkit_methods():
+    return [sk.Component(name="pruning", factory=Pruning, summary="Prunes", formula="w m")]
+"""
+
+
+def test_what_a_method_prunes_is_equal_in_two_processes_and_goes_on(
+    run: Run, tmp_path: Path
+) -> None:
+    (tmp_path / "acme.py").write_text(PRUNING)
+    run = in_two(run, method=("acme/pruning",), schedule="constant")
+    done = fit_in_two(
+        tmp_path,
+        (run, "whole", False),
+        (replace(run, steps=3), "parts", False),
+        (run, "parts", True),
+    )
+    assert done.returncode == 0, done.stderr
+    assert_same(tmp_path / "whole", tmp_path / "parts")
+    kept = load_file(tmp_path / "whole" / LAST / "training" / "methods.safetensors")["0.kept"]
+    assert 0 < kept.float().mean() < 1
+    for saved in (weights(tmp_path / "whole"), load(tmp_path / "whole" / LAST).state_dict()):
+        assert torch.equal(saved["head.linear.weight"] != 0, kept)
 
 
 def test_two_processes_go_on_bit_by_bit(run: Run, tmp_path: Path) -> None:

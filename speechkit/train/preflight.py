@@ -1,29 +1,36 @@
-"""What is checked before a run's first step: its components, and its texts against its frames."""
+"""What is checked before a run's first step: its components, its texts against their frames."""
 
+import math
 from collections.abc import Callable, Sequence
 from functools import cache, partial
-from typing import Any
+from textwrap import shorten
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
-from speechkit.data import Utterance, UtteranceDataset
+from speechkit.data import Utterance, UtteranceDataset, collate
 from speechkit.errors import ComponentError, TrainingError
 from speechkit.evaluation import evaluating
-from speechkit.models import Model
+from speechkit.models import Model, Output
 from speechkit.models.net import Name
 from speechkit.plugins import registry
-from speechkit.processes import warn
+from speechkit.processes import FSDP, warn
 from speechkit.tasks import Task
+from speechkit.train.method import Method, overrides
+from speechkit.train.run import Run
+
+T = TypeVar("T")
 
 NEEDED = {
-    "method": ("start", "extra_loss"),
     "loss": ("__call__",),
     "optimizer": ("param_groups", "step", "zero_grad", "state_dict", "load_state_dict"),
     "schedule": ("__call__",),
     "augmentation": ("__call__", "domain"),
 }
 """What training uses of a component of each kind."""
+WHOLE_WEIGHTS = ("gradients", "before_step", "after_step")
+"""The calls of a method that read or change weights and gradients."""
 
 
 def built(kind: str, spec: Name, *args: Any, **kw: Any) -> Any:
@@ -35,6 +42,64 @@ def built(kind: str, spec: Name, *args: Any, **kw: Any) -> Any:
             f"{', '.join(missing)}; see docs/hooks.md for what its factory returns"
         )
     return made
+
+
+def built_methods(run: Run) -> list[Method]:
+    """The run's methods; TrainingError where one needs whole weights and FSDP spreads them."""
+    methods = []
+    for spec in run.method:
+        method = registry().build("method", spec)
+        if not isinstance(method, Method):
+            raise ComponentError(
+                f"method {spec} makes an object of type {type(method).__name__}, which is no "
+                "speechkit.train.Method; derive its class from that, see docs/methods.md"
+            )
+        needs = [call for call in WHOLE_WEIGHTS if overrides(method, call)]
+        if needs and run.strategy == FSDP and run.devices * run.nodes > 1:
+            raise TrainingError(
+                f"method {spec} works on whole weights in {' and '.join(needs)}, but strategy=fsdp "
+                "spreads them over processes; give strategy=ddp"
+            )
+        method.run_seed = run.seed
+        methods.append(method)
+    return methods
+
+
+def check_schedule(schedule: Any, spec: Name) -> None:
+    """Raises ComponentError where the factor of the first step is no finite number from 0 up."""
+    factor = _tried(f"schedule {spec}", lambda: float(schedule(0)))
+    if not 0 <= factor < math.inf:
+        raise ComponentError(
+            f"schedule {spec}: the factor of step 0 is {factor:g}; a finite number from 0 up is "
+            "expected"
+        )
+
+
+def check_loss(
+    loss_of: Any, spec: Name, task: Task, model: Model, dataset: UtteranceDataset
+) -> None:
+    """Raises ComponentError where a batch of two utterances has no loss for each."""
+    batch = collate([dataset[index] for index in range(min(2, len(dataset)))])
+    with evaluating(model), torch.inference_mode():
+        output: Output = model(batch.audio, batch.lengths)
+        targets = task.targets(batch, output)
+        what = f"loss {spec} of a {model.config.kind}'s scores {list(output.scores.shape)}"
+        losses = _tried(what, lambda: loss_of(output.scores, output.lengths, *targets))
+    if getattr(losses, "shape", None) != output.lengths.shape:
+        raise ComponentError(
+            f"{what}: shape {list(getattr(losses, 'shape', []))}, expected "
+            f"{list(output.lengths.shape)}, a loss for each utterance; give loss={task.loss}"
+        )
+
+
+def _tried(what: str, call: Callable[[], T]) -> T:
+    """What a component returns; ComponentError with the first line of whatever it raises."""
+    try:
+        return call()
+    # a component may fail with whatever its code raises
+    except Exception as error:
+        reason = (str(error).splitlines() or [""])[0]
+        raise ComponentError(f"{what}: {type(error).__name__}: {shorten(reason, 200)}") from error
 
 
 def check_targets(

@@ -11,7 +11,7 @@ import pytest
 
 from speechkit.errors import TrainingError
 from speechkit.files import PART, whole_folder
-from speechkit.resume import BEST, LAST, RUN, open_folder
+from speechkit.train.resume import BEST, LAST, RUN, open_folder
 
 ALONE = SimpleNamespace(is_global_zero=True, rank_zero_first=nullcontext)
 

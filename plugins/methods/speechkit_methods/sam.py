@@ -1,0 +1,46 @@
+"""Sharpness-aware minimisation."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from speechkit.errors import ComponentError
+from speechkit.models import Model
+from speechkit.nn import still
+from speechkit.train import Method
+
+
+@dataclass
+class SAM(Method):
+    """The step takes the gradient at w + rho · g / ‖g‖, where g is the gradient at w.
+
+    Both are of the same batches with the same dropout; batch statistics are those at w, and so is
+    the loss that is reported. ‖g‖ is over all of the model's parameters. A step costs twice as
+    much. Source: Foret et al., arXiv:2010.01412.
+    """
+
+    rho: float = 0.05
+
+    def __post_init__(self) -> None:
+        if not self.rho >= 0:
+            raise ComponentError(f"method sam: rho={self.rho}; give a number from 0 up")
+
+    def gradients(self, again: Callable[[], float], model: Model, step: int) -> float:
+        """Computes them twice, and leaves the second ones."""
+        loss = again()
+        moved = [(p, p.grad) for p in model.parameters() if p.grad is not None]
+        norm = torch.nn.utils.get_total_norm([gradient for _, gradient in moved])
+        # in fp16 a gradient may overflow, and the optimizer then leaves the step out
+        if not torch.isfinite(norm):
+            return loss
+        weights = [parameter.detach().clone() for parameter, _ in moved]
+        with torch.no_grad():
+            for parameter, gradient in moved:
+                parameter.add_(gradient * (self.rho / (norm + 1e-12)))
+        with still(model):
+            again()
+        with torch.no_grad():
+            for (parameter, _), weight in zip(moved, weights, strict=True):
+                parameter.copy_(weight)
+        return loss

@@ -1,0 +1,180 @@
+"""Methods in runs: what they compute, that nothing of them is nothing, and how they go on."""
+
+import json
+import random
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from speechkit_methods.noise import GradientNoise
+from speechkit_methods.sam import SAM
+from torch import Tensor
+
+from speechkit import hookimpl
+from speechkit.config import to_dict, write_json
+from speechkit.errors import ComponentError, TrainingError
+from speechkit.models import Model, build
+from speechkit.nn import BatchNorm
+from speechkit.plugins import registry
+from speechkit.train import Run, dry_run, fit
+
+FILES = (
+    "last/model.safetensors",
+    "last/training/weights.safetensors",
+    "last/training/optimizer.safetensors",
+    "last/training/rng.safetensors",
+    "best/model.safetensors",
+    "metrics.jsonl",
+)
+
+
+def weights(out: Path) -> dict[str, Tensor]:
+    return load_file(out / "last/training/weights.safetensors")
+
+
+def assert_same_files(one: Path, other: Path) -> None:
+    for file in FILES:
+        assert (one / file).read_bytes() == (other / file).read_bytes(), file
+
+
+@pytest.mark.parametrize("method", ["sam:rho=0", "grad_noise:eta=0"])
+def test_a_method_of_nothing_is_the_plain_run_to_the_bit(
+    run: Run, tmp_path: Path, method: str
+) -> None:
+    fit(run, tmp_path / "plain", device="cpu")
+    fit(replace(run, method=(method,)), tmp_path / "nothing", device="cpu")
+    assert_same_files(tmp_path / "plain", tmp_path / "nothing")
+
+
+class Interrupting:
+    """Ends a run behind its third step, which was not saved."""
+
+    @hookimpl
+    def speechkit_run_step(self, step: int) -> None:
+        if step == 3:
+            raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("method", ["sam", "grad_noise"])
+def test_a_run_goes_on_bit_by_bit(run: Run, tmp_path: Path, method: str) -> None:
+    run = replace(run, method=(method,))
+    fit(run, tmp_path / "whole", device="cpu")
+    interrupting = Interrupting()
+    registry().manager.register(interrupting)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            fit(run, tmp_path / "parts", device="cpu")
+    finally:
+        registry().manager.unregister(interrupting)
+    fit(run, tmp_path / "parts", resume=True, device="cpu")
+    assert_same_files(tmp_path / "whole", tmp_path / "parts")
+    fit(replace(run, method=()), tmp_path / "plain", device="cpu")
+    plain, changed = weights(tmp_path / "plain"), weights(tmp_path / "whole")
+    assert not torch.equal(plain["head.linear.weight"], changed["head.linear.weight"])
+
+
+def parabola(model: Model) -> float:
+    """½ Σ w² and its gradient."""
+    loss = torch.stack([0.5 * p.square().sum() for p in model.parameters()]).sum()
+    for parameter in model.parameters():
+        parameter.grad = parameter.detach().clone()
+    for module in model.modules():
+        if isinstance(module, BatchNorm):
+            module.num_batches_tracked += 1
+    return float(loss.detach())
+
+
+def test_sam_takes_the_gradient_at_the_distance_rho_along_the_gradient(run: Run) -> None:
+    model = build(run.model)
+    before = {name: x.clone() for name, x in model.state_dict().items()}
+    norm = torch.cat([p.detach().flatten() for p in model.parameters()]).norm()
+    loss = SAM(rho=0.5).gradients(lambda: parabola(model), model, 1)
+    assert loss == pytest.approx(0.5 * float(norm) ** 2)
+    for parameter in model.parameters():
+        torch.testing.assert_close(parameter.grad, parameter.detach() * (1 + 0.5 / norm))
+    for name, value in model.state_dict().items():
+        counted = 1 if name.endswith("num_batches_tracked") else 0
+        assert torch.equal(value, before[name] + counted), name
+
+
+def test_sam_leaves_gradients_that_overflowed_as_they_are(run: Run) -> None:
+    model = build(run.model)
+    calls = []
+
+    def overflowing() -> float:
+        calls.append(parabola(model))
+        next(model.parameters()).grad.fill_(torch.inf)  # type: ignore[union-attr]
+        return calls[-1]
+
+    assert SAM().gradients(overflowing, model, 1) == calls[0]
+    assert len(calls) == 1
+
+
+def test_noise_has_its_deviation_and_follows_from_seed_and_step(run: Run) -> None:
+    model = build(run.model)
+
+    def noise(method: GradientNoise, step: int) -> Tensor:
+        method.gradients(lambda: parabola(model), model, step)
+        return torch.cat([(p.grad - p.detach()).flatten() for p in model.parameters()])
+
+    one = noise(GradientNoise(eta=4.0, gamma=1.0), 1)
+    later = noise(GradientNoise(eta=4.0, gamma=1.0), 4)
+    assert float(one.std()) == pytest.approx(2, rel=0.1)
+    assert float(later.std()) == pytest.approx(1, rel=0.1)
+    torch.testing.assert_close(one, noise(GradientNoise(eta=4.0), 1))
+    other = GradientNoise(eta=4.0)
+    other.run_seed = 1
+    assert not torch.allclose(one, noise(other, 1))
+
+
+@pytest.mark.parametrize("method", ["sam:rho=-1", "grad_noise:eta=-1"])
+def test_numbers_below_0_are_refused(run: Run, tmp_path: Path, method: str) -> None:
+    with pytest.raises(ComponentError, match=r"=-1; give a number from 0 up"):
+        fit(replace(run, method=(method,)), tmp_path / "out", device="cpu")
+
+
+@pytest.mark.parametrize("method", ["sam", "grad_noise"])
+def test_fsdp_is_refused_in_a_line(run: Run, method: str) -> None:
+    with pytest.raises(TrainingError, match=f"method {method} .* in gradients.*give strategy=ddp"):
+        dry_run(replace(run, method=(method,), devices=2, strategy="fsdp"))
+
+
+FIT = """
+import json, sys
+import torch
+from speechkit.config import from_dict
+from speechkit.train import Run, dry_run, fit
+
+torch.set_num_threads(1)
+for run, out in json.load(open(sys.argv[1])):
+    fit(from_dict(Run, run), out, device="cpu")
+"""
+
+
+def test_two_processes_are_as_one_with_twice_the_batch(run: Run, tmp_path: Path) -> None:
+    run = replace(
+        run,
+        model=replace(run.model, dropout=0.0),
+        data=replace(run.data, batch_size=4),
+        method=("sam:rho=0.05", "grad_noise:eta=0.001"),
+        steps=4,
+    )
+    two = replace(run, data=replace(run.data, batch_size=2), devices=2)
+    (tmp_path / "fit.py").write_text(FIT)
+    write_json(tmp_path / "runs.json", [(to_dict(two), str(tmp_path / "two"))])
+    code = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
+    code += ["--master-port", str(random.randrange(20000, 30000))]
+    code += [str(tmp_path / "fit.py"), str(tmp_path / "runs.json")]
+    done = subprocess.run(code, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    fit(run, tmp_path / "one", device="cpu")
+    one, other = weights(tmp_path / "one"), weights(tmp_path / "two")
+    for name, value in one.items():
+        torch.testing.assert_close(other[name], value, rtol=0, atol=1e-5, msg=name)
+    rows = [(tmp_path / out / "metrics.jsonl").read_text().splitlines() for out in ("one", "two")]
+    for mine, theirs in zip(*(map(json.loads, lines) for lines in rows), strict=True):
+        assert theirs == pytest.approx(mine, abs=1e-4)

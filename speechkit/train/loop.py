@@ -1,0 +1,318 @@
+"""The loop that carries out a training run, to be read from top to bottom."""
+
+import math
+from collections.abc import Callable, Sequence
+from copy import deepcopy
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from types import MethodType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from speechkit.checkpoint import save
+from speechkit.config import check_processes
+from speechkit.data import Utterance, UtteranceDataset, read_manifest
+from speechkit.evaluation import evaluate
+from speechkit.frontend import fit_statistics
+from speechkit.journal import Journal, Silence
+from speechkit.memory import keep_freed_memory
+from speechkit.models import Model, build
+from speechkit.nn import sync_batch_norms
+from speechkit.optim import parameter_groups
+from speechkit.plugins import registry
+from speechkit.processes import FSDP, launch, mean, one_line_failures, warn, whole
+from speechkit.tasks import Recognition, Task, task_of
+from speechkit.train.batches import (
+    batch_features,
+    endless_batches,
+    run_augmentations,
+    spread_audio,
+    training_utterances,
+)
+from speechkit.train.method import Method, overrides
+from speechkit.train.preflight import (
+    built,
+    built_methods,
+    check_augmented,
+    check_loss,
+    check_schedule,
+    check_targets,
+)
+from speechkit.train.resume import (
+    BEST,
+    LAST,
+    PLAN,
+    Loop,
+    changed_settings,
+    open_folder,
+    read_run,
+    read_training,
+    read_weights,
+    write_loop,
+    write_run,
+    write_training,
+)
+from speechkit.train.run import Run
+from speechkit.train.starting_weights import start_from
+from speechkit.train.step import Drawn, Gradients, Objective
+
+
+def fit(run: Run, out: Path | str, resume: bool = False, device: str = "auto") -> dict[str, float]:
+    """Trains a model into the folder `out` and returns the figures of the best on the dev set.
+
+    `out/best` and `out/last` are model folders, the latter with what resuming needs;
+    `out/run.json` is the resolved run and `out/metrics.jsonl` its figures. Interrupted runs go on
+    with `resume`, bit by bit as if they had not been (same machine, thread and process count).
+    """
+    check_processes("devices", run.devices)
+    fabric = launch(device, run.precision, run.strategy, run.devices, run.nodes)
+    out = Path(out)
+    with one_line_failures(fabric), open_folder(out, resume, fabric) as started:
+        return _fit(run, out, started, fabric)
+
+
+def _fit(run: Run, out: Path, resume: bool, fabric: Any) -> dict[str, float]:
+    # the first process evaluates, writes and calls the hooks; each reads, and draws its own numbers
+    first, many = fabric.is_global_zero, fabric.world_size > 1
+    hook = registry().hook
+    before = read_run(out, Run) if resume else run
+    changed = changed_settings(out, before, run)
+    keep_freed_memory()
+    torch.manual_seed(run.seed + fabric.global_rank)
+
+    # data and model, what the model starts from, and what methods need beforehand
+    parts = _parts(run)
+    model, task, methods, dataset = parts.model, parts.task, parts.methods, parts.dataset
+    if not resume:
+        _begin(model, run, dataset)
+    with fabric.rank_zero_first():
+        for method in methods:
+            method.start(model, dataset)
+            method.prepare(model, dataset)
+    stateful_methods = nn.ModuleList(m for m in methods if isinstance(m, nn.Module))
+
+    # averaged weights, which are also the whole ones where FSDP spreads those of the model
+    has_average = run.ema > 0 or (many and run.strategy == FSDP)
+    average = deepcopy(model).requires_grad_(False).to(fabric.device) if has_average else model
+    if many:
+        sync_batch_norms(model)
+        stateful_methods.load_state_dict(fabric.broadcast(stateful_methods.state_dict()))
+    if resume:
+        read_weights(out / LAST, model, average, stateful_methods)
+    if run.compile:
+        # Fabric wraps methods alone
+        compiled = torch.compile(type(model).score, dynamic=True)
+        model.score = MethodType(compiled, model)  # type: ignore[method-assign]
+    wrapped = fabric.setup_module(model.to(fabric.device))
+    wrapped.mark_forward_method("score")
+    extra = [_set_up(method, fabric) for method in methods if overrides(method, "extra_loss")]
+    stateful_methods.to(fabric.device)
+
+    # optimiser and schedule
+    groups = partial(_parameter_groups, model, methods)
+    optimizer = built("optimizer", run.optimizer, groups())
+    schedule = built("schedule", run.schedule, run.steps)
+    base_lrs = [group["lr"] for group in optimizer.param_groups]
+    loop = Loop()
+    if resume:
+        earlier = built("optimizer", before.optimizer, groups())
+        loop = read_training(out / LAST, fabric, optimizer, earlier)
+        _go_on(loop, changed)
+    stepping = fabric.setup_optimizers(optimizer)
+
+    if first:
+        # a dev set that cannot be judged must not be met at the first evaluation
+        evaluate(average, parts.dev, workers=run.data.workers)
+        write_run(out, run)
+        hook.speechkit_run_start(run=run)
+    stream = endless_batches(dataset, run, loop, fabric)
+    views = max((method.views for method in methods), default=1)
+    objective = Objective(task, parts.loss, parts.unlabeled, extra)
+    gradients = Gradients(fabric, model, wrapped, optimizer, objective, methods, run.accumulate)
+
+    def draw() -> Drawn:
+        batch = next(stream).repeated(views)
+        return batch, batch_features(model, batch, parts.feature_augment, run.seed, loop.epoch)
+
+    def judge() -> None:
+        """Evaluates, and keeps the best model; other processes wait at their next exchange."""
+        if first:
+            marks = evaluate(average, parts.dev, workers=run.data.workers)
+            journal.log(loop.step, **marks)
+            hook.speechkit_run_eval(run=run, metrics=marks)
+            if task.error(marks) <= loop.best:
+                loop.best, loop.marks = task.error(marks), marks
+                save(average, out / BEST)
+            loop.judged = loop.step
+            write_loop(out / LAST, loop)
+
+    with Journal(out, run.steps, loop.step, loop.judged) if first else Silence() as journal:
+        # a run that was stopped between a save and the end of the evaluation behind it
+        if loop.judged < loop.step and _is_due(loop, run, run.eval_every):
+            judge()
+        while loop.step < run.steps:
+            wrapped.train()
+            factor = schedule(loop.step)
+            for group, lr in zip(optimizer.param_groups, base_lrs, strict=True):
+                group["lr"] = lr * factor
+            step = loop.step + 1
+            total = gradients.compute(draw, step)
+
+            # fp16's scale is taken off by clipping, or here; where it overflowed, its scaler
+            # leaves the optimizer's step out
+            if run.clip_norm is not None:
+                fabric.clip_gradients(
+                    wrapped, optimizer, max_norm=run.clip_norm, error_if_nonfinite=False
+                )
+            elif methods:
+                fabric.strategy.precision.unscale_gradients(optimizer)
+            for method in methods:
+                method.before_step(model, step)
+            stepping.step()
+            loop.step = step
+            for method in methods:
+                method.after_step(model, step, optimizer)
+            if has_average:
+                _average(average, model, run.ema, step)
+                for method in methods:
+                    method.after_average(average, step)
+            journal.advance(step, total)
+            if first:
+                hook.speechkit_run_step(run=run, step=step, loss=total)
+
+            # once in a while: log, save, evaluate
+            due = _is_due(loop, run, run.eval_every)
+            if _is_due(loop, run, run.log_every):
+                lr = optimizer.param_groups[0]["lr"]
+                journal.log(step, loss=mean(fabric, total), lr=lr, epoch=loop.epoch)
+            if due or _is_due(loop, run, run.save_every):
+                write_training(out / LAST, fabric, model, average, stateful_methods, stepping, loop)
+            if due:
+                judge()
+    if first:
+        hook.speechkit_run_end(run=run)
+    loop.marks = fabric.broadcast(loop.marks)
+    return loop.marks
+
+
+def dry_run(run: Run) -> dict[str, int]:
+    """Everything that comes before the first step, with nothing written; the sizes of it all."""
+    parts = _parts(run)
+    model = parts.model
+    _begin(model, run, parts.dataset)
+    for method in parts.methods:
+        method.start(model, parts.dataset)
+    built("optimizer", run.optimizer, _parameter_groups(model, parts.methods))
+    evaluate(model, parts.dev, workers=run.data.workers)
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    return {"parameters": parameters, "train": len(parts.train), "dev": len(parts.dev)}
+
+
+@dataclass(frozen=True)
+class _Parts:
+    """What a run names, made and checked."""
+
+    train: list[Utterance]
+    dev: list[Utterance]
+    dataset: UtteranceDataset
+    feature_augment: list[Any]
+    model: Model
+    task: Task
+    methods: list[Method]
+    loss: Any
+    unlabeled: Tensor
+
+
+def _parts(run: Run) -> _Parts:
+    train, dev = training_utterances(run.data), read_manifest(run.data.dev)
+    audio_augment, feature_augment = run_augmentations(run)
+    model = build(run.model, run.seed)
+    task = task_of(model)
+    methods = built_methods(run)
+    target = _target(task, methods)
+    dataset = UtteranceDataset(
+        train,
+        target,
+        sample_rate=model.sample_rate,
+        augmentations=audio_augment,
+        seed=run.seed,
+        cache=run.data.cache,
+    )
+    loss = built("loss", run.loss or task.loss)
+    check_loss(loss, run.loss or task.loss, task, model, dataset)
+    check_targets(train, dev, task, target, loss, model)
+    check_augmented(dataset, loss, model)
+    check_schedule(built("schedule", run.schedule, run.steps), run.schedule)
+    unlabeled = torch.tensor([utterance.untold for utterance in train])
+    return _Parts(train, dev, dataset, feature_augment, model, task, methods, loss, unlabeled)
+
+
+def _begin(model: Model, run: Run, dataset: UtteranceDataset) -> None:
+    """The weights of `init`, else statistics of the data where the front end wants them."""
+    if run.init is not None:
+        start_from(model, run.init)
+    else:
+        fit_statistics(model.frontend, spread_audio(dataset))
+
+
+def _parameter_groups(model: Model, methods: Sequence[Method]) -> list[dict[str, Any]]:
+    """The model's groups and the methods', those with the same settings in one."""
+    groups = parameter_groups(model)
+    for group in [group for method in methods for group in method.parameter_groups()]:
+        settings = {**group, "params": None}
+        same = [known for known in groups if {**known, "params": None} == settings]
+        if same:
+            same[0]["params"] += group["params"]
+        else:
+            groups.append(group)
+    return groups
+
+
+def _target(task: Task, methods: Sequence[Method]) -> Callable[[Utterance], Tensor]:
+    """The task's targets; none for utterances without text where a method takes them so."""
+    if not any(method.needs_no_text for method in methods):
+        return task.encode
+    return partial(_target_or_none, task)
+
+
+def _target_or_none(task: Task, utterance: Utterance) -> Tensor:
+    unlabeled = utterance.untold and isinstance(task, Recognition)
+    return torch.empty(0, dtype=torch.int64) if unlabeled else task.encode(utterance)
+
+
+def _go_on(loop: Loop, changed: set[str]) -> None:
+    """Warns of what differs in a run that goes on, and of what follows for where it is."""
+    if changed & {*PLAN}:
+        loop.batch = 0
+    if "data.dev" in changed:
+        loop.best = math.inf
+    if changed:
+        epoch = "; the epoch begins anew" if changed & {*PLAN} else ""
+        best = "; the best model is chosen anew" if "data.dev" in changed else ""
+        warn(f"going on at step {loop.step} with other {', '.join(sorted(changed))}{epoch}{best}")
+
+
+def _is_due(loop: Loop, run: Run, every: int) -> bool:
+    return loop.step % every == 0 or loop.step == run.steps
+
+
+def _set_up(method: Method, fabric: Any) -> Any:
+    """A method as it is, or wrapped for the processes where it has weights to train."""
+    if not isinstance(method, nn.Module) or not any(p.requires_grad for p in method.parameters()):
+        return method
+    wrapped = fabric.setup_module(method.to(fabric.device))
+    wrapped.mark_forward_method("extra_loss")
+    return wrapped
+
+
+def _average(average: nn.Module, model: nn.Module, decay: float, step: int) -> None:
+    """average ← d · average + (1 − d) · model, with d rising to `decay` over the first steps."""
+    decay = min(decay, (1 + step) / (10 + step))
+    for old, new in zip(average.state_dict().values(), model.state_dict().values(), strict=True):
+        if old.is_floating_point():
+            old.lerp_(whole(new), 1 - decay)
+        else:
+            old.copy_(new)

@@ -1,0 +1,149 @@
+"""The loss of one step and its gradients, which methods may compute again."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from speechkit.data import Batch
+from speechkit.errors import TrainingError
+from speechkit.models import Model, Output
+from speechkit.nn import Chunk
+from speechkit.ops.native import sum_type
+from speechkit.processes import weight
+from speechkit.tasks import Targets, Task
+from speechkit.train.method import Method, overrides
+from speechkit.train.resume import random_state, set_random_state
+
+Drawn = tuple[Batch, Chunk]
+"""A batch and its features."""
+
+
+@dataclass(frozen=True)
+class Objective:
+    """The run's loss for each row of a batch, and what its methods add.
+
+    `unlabeled` `[N]` are the utterances without a target. `extra` are the methods that have an
+    `extra_loss`, some of them wrapped for several processes.
+    """
+
+    task: Task
+    loss: Callable[..., Tensor]
+    unlabeled: Tensor
+    extra: Sequence[Any] = ()
+
+    def __call__(self, batch: Batch, features: Chunk, output: Output) -> Tensor:
+        """The losses of the rows `[B]` whose targets are possible at all."""
+        scores = output.scores.to(sum_type(output.scores.dtype))
+        targets = self.task.targets(batch, output)
+        losses = self.loss(scores, output.lengths, *targets)
+        losses = losses.masked_fill(self.unlabeled[batch.indices].to(losses.device), 0.0)
+        for method in self.extra:
+            given = [features] if method.wants_features else []
+            more = method.extra_loss(batch, Output(scores, output.lengths), *given)
+            if more is not None:
+                losses = losses + more
+        return self._possible(losses, output.lengths, targets)
+
+    def _possible(self, losses: Tensor, lengths: Tensor, targets: Targets) -> Tensor:
+        if not hasattr(self.loss, "possible"):
+            return losses
+        possible = self.loss.possible(lengths, *targets)
+        return losses if possible.all() else losses[possible]
+
+
+class Gradients:
+    """Computes the gradients of a step of `accumulate` batches, and again where a method asks."""
+
+    def __init__(
+        self,
+        fabric: Any,
+        model: Model,
+        wrapped: Any,
+        optimizer: torch.optim.Optimizer,
+        objective: Objective,
+        methods: Sequence[Method],
+        accumulate: int,
+    ) -> None:
+        self.fabric, self.model, self.wrapped = fabric, model, wrapped
+        self.optimizer, self.objective, self.accumulate = optimizer, objective, accumulate
+        self.around = [method for method in methods if overrides(method, "gradients")]
+        self.stateful = nn.ModuleList([model, *(m for m in methods if isinstance(m, nn.Module))])
+
+    def compute(self, draw: Callable[[], Drawn], step: int) -> float:
+        """Leaves the step's gradients in `.grad`, in fp16 times its scale; returns the loss."""
+        if not self.around:
+            return self._pass((draw() for _ in range(self.accumulate)), step)
+        scaler = getattr(self.fabric.strategy.precision, "scaler", None)
+        scale = 1.0 if scaler is None else scaler.get_scale()
+        again: Callable[[], float] = partial(self._again, self._repeatable(draw), scale, step)
+        for method in self.around:
+            again = partial(method.gradients, again, self.model, step)
+        loss = again()
+        self._multiply(scale)
+        return loss
+
+    def _again(self, passes: Iterator[Iterator[Drawn]], scale: float, step: int) -> float:
+        loss = self._pass(next(passes), step)
+        self._multiply(1 / scale)
+        return loss
+
+    def _repeatable(self, draw: Callable[[], Drawn]) -> Iterator[Iterator[Drawn]]:
+        """The step's batches, then the same over and over: each time with the random numbers and
+        buffers of the first."""
+        device = self.fabric.device
+        before = {name: buffer.clone() for name, buffer in self.stateful.named_buffers()}
+        kept: list[tuple[Drawn, dict[str, Tensor]]] = []
+
+        def first() -> Iterator[Drawn]:
+            for _ in range(self.accumulate):
+                kept.append((draw(), random_state(device)))
+                yield kept[-1][0]
+
+        def repeated() -> Iterator[Drawn]:
+            for name, buffer in self.stateful.named_buffers():
+                buffer.copy_(before[name])
+            for drawn, state in kept:
+                set_random_state(state, device)
+                yield drawn
+
+        yield first()
+        while True:
+            yield repeated()
+
+    def _pass(self, batches: Iterable[Drawn], step: int) -> float:
+        """Forward and backward over the batches, with gradients that begin as None."""
+        self.optimizer.zero_grad()
+        total = 0.0
+        for index, (batch, features) in enumerate(batches):
+            accumulating = index + 1 < self.accumulate
+            with self.fabric.no_backward_sync(self.wrapped, enabled=accumulating):
+                # Fabric's own autocast is for `forward` alone
+                with self.fabric.autocast():
+                    output = self.wrapped.score(features)
+                losses = self.objective(batch, features, output)
+                # with no row left, 0 that still has a gradient for the other processes
+                loss = losses.mean() if len(losses) else 0 * output.scores.sum()
+                loss = loss * weight(self.fabric, len(losses)) / self.accumulate
+                _check_finite(loss, step, batch)
+                self.fabric.backward(loss)
+            total += loss.item()
+        return total
+
+    def _multiply(self, factor: float) -> None:
+        if factor != 1:
+            for group in self.optimizer.param_groups:
+                for parameter in group["params"]:
+                    if parameter.grad is not None:
+                        parameter.grad.mul_(factor)
+
+
+def _check_finite(loss: Tensor, step: int, batch: Batch) -> None:
+    if not torch.isfinite(loss):
+        raise TrainingError(
+            f"loss is {loss.item()} at step {step}; the batch holds {', '.join(batch.names)}; "
+            "look at these files, lower the learning rate or set clip_norm"
+        )

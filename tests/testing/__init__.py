@@ -1,0 +1,1 @@
+"""Tests of the kit that holds components to their contracts."""
