@@ -24,7 +24,7 @@ import torch
 import speechkit as sk
 from speechkit.models import Net
 from speechkit.ops.separable_conv import Precision, Shape, Turn
-from speechkit.streaming.rings import Memory, RingConv, RingNet
+from speechkit.streaming.engines.cuda.ring_net import Memory, RingConv, RingNet
 
 SESSIONS = 1, 64, 1024
 OFFLINE_FRAMES = 1000

@@ -19,8 +19,8 @@ from benchmarks.inputs import channels_last, noise
 from benchmarks.roofline import CARDS, Card, costs
 from speechkit.ops.separable_conv import Turn
 from speechkit.ops.separable_conv import triton as kernels
-from speechkit.streaming.cuda import CudaQueue
-from speechkit.streaming.rings import Memory, RingConv, RingNet
+from speechkit.streaming.engines.cuda.graphs import CudaQueue
+from speechkit.streaming.engines.cuda.ring_net import Memory, RingConv, RingNet
 from speechkit.testing import assert_close
 
 RUNS, WARM = 50, 5

@@ -10,7 +10,7 @@ import torch
 from benchmarks.aot import FRAMES, NETS, SESSIONS, layers, plan
 from speechkit.ops.separable_conv import Shape
 from speechkit.ops.separable_conv.triton import tiling
-from speechkit.streaming.rings import Memory
+from speechkit.streaming.engines.cuda.ring_net import Memory
 
 
 @dataclass(frozen=True)

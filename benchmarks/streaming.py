@@ -18,8 +18,8 @@ from benchmarks.settled import settled
 from speechkit.models import Model
 from speechkit.nn import Chunk, Serial, StreamLayer
 from speechkit.ops.separable_conv import Precision
-from speechkit.streaming.native import Call, NativeLayer
-from speechkit.streaming.plan import UnplannedError
+from speechkit.streaming.engines.native.layer import Call, NativeLayer
+from speechkit.streaming.engines.native.program import UnplannedError
 
 SOUND_S = 1.92
 STEPS_MS = (20, 80, 160)

@@ -21,9 +21,9 @@ from speechkit.models import MarbleNet, Model, Output, QuartzNet
 from speechkit.models.net import Name
 from speechkit.models.profile import why_not_streamable
 from speechkit.nn import Chunk, StreamLayer
+from speechkit.streaming.engines.native.layer import native_layer
 from speechkit.streaming.gate import DETECTOR, Detector, Speech, blanked, middles_s, speech_of
 from speechkit.streaming.listeners import SEGMENT_S
-from speechkit.streaming.native import native_layer
 from speechkit.tasks import require
 from speechkit.transcript import Transcript
 

@@ -7,7 +7,7 @@ from torch import nn
 
 from speechkit.nn.conv import DenseConv, LookAhead
 from speechkit.nn.frame import Dropout
-from speechkit.nn.joined import Joined
+from speechkit.nn.fused_serial import FusedSerial
 from speechkit.nn.stream import FrameWise, Residual, Serial, StreamLayer
 
 
@@ -37,14 +37,14 @@ class BodyMaker:
     activation: Callable[[int], StreamLayer]
     merge: Callable[[int, int, int], nn.Module]
 
-    def __call__(self, c_in: int, c_out: int) -> Joined:
+    def __call__(self, c_in: int, c_out: int) -> FusedSerial:
         """The body; [B, c_in, T] → [B, c_out · widening, T / stride]."""
         layers: list[StreamLayer] = []
         for index in range(self.repeat):
             if index:
                 layers.append(self.after(c_out))
             layers.append(self.layer(c_out if index else c_in, c_out))
-        return Joined(*layers)
+        return FusedSerial(*layers)
 
     def layer(self, c_in: int, c_out: int) -> Serial:
         """One sub-block: mixer, channel layer, norm."""
@@ -76,6 +76,6 @@ def plain_block(
     body = make_body(c_in, c_out)
     after = make_body.after(c_out)
     if not make_body.residual:
-        return Joined(body=body, after=after)
+        return FusedSerial(body=body, after=after)
     merge = make_body.merge(c_out * make_body.widening, index, depth)
-    return Joined(sum=Residual(body, make_body.shortcut(c_in, c_out), merge), after=after)
+    return FusedSerial(sum=Residual(body, make_body.shortcut(c_in, c_out), merge), after=after)

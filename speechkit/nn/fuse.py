@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from speechkit.nn.conv import DenseConv, DepthwiseConv
 from speechkit.nn.frame import Add, Affine, Dropout, Pointwise
-from speechkit.nn.joined import Joined
+from speechkit.nn.fused_serial import FusedSerial
 from speechkit.nn.separable import SeparableConv, SeparableResidual
 from speechkit.nn.stream import FrameWise, Residual, Serial, StreamLayer
 from speechkit.ops.activation import (
@@ -29,7 +29,7 @@ from speechkit.ops.activation import (
 )
 from speechkit.ops.separable_conv import Precision, Shape, implementation, pack
 
-ROWS = Serial, Joined
+ROWS = Serial, FusedSerial
 """What it takes apart; another subclass of Serial may compute something else."""
 
 

@@ -12,7 +12,7 @@ from speechkit.evaluation import evaluating
 from speechkit.models import Model
 from speechkit.nn import Chunk, StreamLayer
 from speechkit.samples import Samples, as_samples, is_sound
-from speechkit.streaming.native import Call, NativeLayer
+from speechkit.streaming.engines.native.layer import Call, NativeLayer
 from speechkit.streaming.state import rebuilt, tensors_of
 
 MOST_KEPT = 16
@@ -57,7 +57,7 @@ class TorchEngine:
             if self.filled == self.block_samples:
                 blocks.append(self._run(self.block_samples))
                 self.filled = 0
-        return _joined(blocks)
+        return _concat(blocks)
 
     def flush(self) -> Scored | None:
         """The blocks that wait for sound to come, as after its end."""
@@ -68,7 +68,7 @@ class TorchEngine:
             blocks.append(self._run(self.filled))
             self.filled = 0
             self._pending.zero_()
-        return _joined(blocks)
+        return _concat(blocks)
 
     @torch.inference_mode()
     def reset(self, row: int) -> None:
@@ -102,7 +102,7 @@ class TorchEngine:
         return Scored(out.x.transpose(1, 2).cpu()[:, None], out.valid.cpu()[:, None])
 
 
-def _joined(blocks: list[Scored]) -> Scored | None:
+def _concat(blocks: list[Scored]) -> Scored | None:
     if not blocks:
         return None
     return Scored(*(torch.cat(parts, dim=1) for parts in zip(*blocks, strict=True)))

@@ -11,8 +11,8 @@ from speechkit import vad
 from speechkit.events import Event
 from speechkit.ops.native import load
 from speechkit.streaming.engine import Scored
+from speechkit.streaming.engines.native.layer import SOURCE
 from speechkit.streaming.listeners import Listener, SpeechListener
-from speechkit.streaming.native import SOURCE
 
 EDGES_PER_FRAME = 3
 """What `speech_edges` may write for a frame from any state: one edge, and two where it splits."""

@@ -22,9 +22,9 @@ from speechkit.events import Event
 from speechkit.models.net import Name
 from speechkit.ops.separable_conv import Precision, Turn
 from speechkit.samples import Samples, as_samples
-from speechkit.streaming.cuda import CpuQueue, CudaQueue, Queue
+from speechkit.streaming.engines.cuda.graphs import CpuQueue, CudaQueue, Queue
+from speechkit.streaming.engines.cuda.ring_net import Memory, RingNet
 from speechkit.streaming.listeners import Listener, listener_of
-from speechkit.streaming.rings import Memory, RingNet
 from speechkit.streaming.session import block_strides, session_layer
 
 BLOCKS = 1, 2, 4

@@ -19,10 +19,10 @@ from speechkit.models.profile import why_not_streamable
 from speechkit.nn import Serial, StreamLayer
 from speechkit.streaming.base import Session
 from speechkit.streaming.engine import NativeEngine, Samples, Scored, TorchEngine
+from speechkit.streaming.engines.native.layer import NativeLayer, native_layer
 from speechkit.streaming.gate import DETECTOR, Detector, gate_of
 from speechkit.streaming.hearing import hearing
 from speechkit.streaming.listeners import Listener, clip_window_s, listener_of
-from speechkit.streaming.native import NativeLayer, native_layer
 from speechkit.streaming.state import AGAIN, Resumable, checked, pack, settings_of, unpack
 from speechkit.streaming.windowed import WindowedStream, suggested_window_s
 

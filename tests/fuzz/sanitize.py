@@ -24,8 +24,8 @@ from speechkit.frontend import Resample
 from speechkit.nn import Chunk, Serial
 from speechkit.ops import Activation, batch_norm, depthwise_conv, linear, native
 from speechkit.ops.separable_conv import PRECISIONS, Shape, pack
-from speechkit.streaming.native import NativeLayer
-from speechkit.streaming.plan import UnplannedError
+from speechkit.streaming.engines.native.layer import NativeLayer
+from speechkit.streaming.engines.native.program import UnplannedError
 from speechkit.testing import assert_close
 
 PACKAGE = Path(sk.__file__).parent

@@ -284,7 +284,7 @@ def test_the_original_stays_as_it_is(name: str) -> None:
         ("nested strides", ["SeparableConv"] * 5),
     ],
 )
-def test_what_is_joined(name: str, expected: list[str]) -> None:
+def test_what_is_fused(name: str, expected: list[str]) -> None:
     assert kinds(fuse(lively(LAYERS[name]()), impl="torch")) == expected
 
 

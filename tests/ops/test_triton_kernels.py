@@ -26,7 +26,7 @@ from speechkit.ops.activation import NONE
 from speechkit.ops.depthwise_conv import reference
 from speechkit.ops.separable_conv import Packed, Ring, Shape, Shortcut, Turn, pack
 from speechkit.ops.separable_conv import triton as ours
-from speechkit.streaming.rings import Memory, RingNet
+from speechkit.streaming.engines.cuda.ring_net import Memory, RingNet
 from speechkit.testing import assert_close
 
 # for torch's own products to be the same every time, which `poisoned_memory` asks for

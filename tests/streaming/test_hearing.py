@@ -16,9 +16,9 @@ from speechkit.ops.native import load
 from speechkit.spotting import Spotting
 from speechkit.streaming import hearing as module
 from speechkit.streaming.engine import Scored
+from speechkit.streaming.engines.native.layer import SOURCE
 from speechkit.streaming.hearing import DecidedAt, Hearing, SpeechHearing, hearing
 from speechkit.streaming.listeners import KeywordListener, SpeechListener
-from speechkit.streaming.native import SOURCE
 from speechkit.vad import Listening, PostProcessing
 
 pytestmark = pytest.mark.skipif(isinstance(load(SOURCE), str), reason="there is no C++ compiler")

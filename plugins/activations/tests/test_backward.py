@@ -20,7 +20,7 @@ from torch import Tensor, nn
 import speechkit as sk
 from speechkit.models import Block, MatchboxNet
 from speechkit.nn import BatchNorm, Chunk, as_layer
-from speechkit.nn.joined import Joined
+from speechkit.nn.fused_serial import FusedSerial
 from speechkit.testing import assert_close
 
 
@@ -63,7 +63,7 @@ def test_paper_018_a_dead_unit_recovers_under_helu_alone(
 
 
 def test_paper_018_training_does_not_join_helu_with_the_norm_as_relu() -> None:
-    net = Joined(norm=BatchNorm(3), activation=as_layer(HeLU(3, alpha=10.0))).train()
+    net = FusedSerial(norm=BatchNorm(3), activation=as_layer(HeLU(3, alpha=10.0))).train()
     x = torch.randn(2, 3, 20, generator=torch.Generator().manual_seed(0))
     weights = torch.randn(2, 3, 20, generator=torch.Generator().manual_seed(1))
     (net(Chunk.of(x)).x * weights).sum().backward()

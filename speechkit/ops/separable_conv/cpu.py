@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from speechkit.ops.native import LIBRARY, call, load
-from speechkit.ops.separable_conv.parts import in_parts, learns
 from speechkit.ops.separable_conv.shape import PRECISIONS, Shape
+from speechkit.ops.separable_conv.unfused import learns, unfused
 
 SOURCE = Path(__file__).with_name("cpu.cpp")
 COLUMNS = 16
@@ -57,7 +57,7 @@ def run(
     """Shapes as Packed."""
     *packed, depthwise, pointwise, bias = weights
     if learns(x, residual, depthwise, pointwise, bias):
-        return in_parts(shape, depthwise, pointwise, bias, x, valid, residual, "cpu")
+        return unfused(shape, depthwise, pointwise, bias, x, valid, residual, "cpu")
     y: Tensor = torch.ops.speechkit.separable_conv(
         x,
         valid,

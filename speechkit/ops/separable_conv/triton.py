@@ -11,9 +11,9 @@ from torch import Tensor
 
 from speechkit.ops.expressions import compiled, expression
 from speechkit.ops.gpu import interpreted, launch, tile, tiles, why_not
-from speechkit.ops.separable_conv.parts import in_parts, learns
 from speechkit.ops.separable_conv.ring import Ring, Shortcut, Turn
 from speechkit.ops.separable_conv.shape import Shape
+from speechkit.ops.separable_conv.unfused import learns, unfused
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
@@ -44,7 +44,7 @@ def run(
     """Shapes as Packed."""
     *_, depthwise, pointwise, bias = weights
     if learns(x, residual, depthwise, pointwise, bias):
-        return in_parts(shape, depthwise, pointwise, bias, x, valid, residual, "triton")
+        return unfused(shape, depthwise, pointwise, bias, x, valid, residual, "triton")
     rows = x.transpose(1, 2).contiguous()
     batch, frames, _ = rows.shape
     y = rows.new_empty(batch, shape.frames_out(frames), shape.c_out)

@@ -12,9 +12,10 @@ from speechkit.frontend import Resample
 from speechkit.models import Model, Net
 from speechkit.nn import Chunk, Serial, StreamLayer
 from speechkit.ops import native as builder
-from speechkit.streaming import native, plan
-from speechkit.streaming.native import Call, NativeLayer, Steps
-from speechkit.streaming.plan import UnplannedError
+from speechkit.streaming.engines.native import layer as native
+from speechkit.streaming.engines.native import program
+from speechkit.streaming.engines.native.layer import Call, NativeLayer, Steps
+from speechkit.streaming.engines.native.program import UnplannedError
 from speechkit.testing import assert_close
 
 pytestmark = [
@@ -182,8 +183,8 @@ def test_a_subclass_of_a_known_layer_is_not_taken_for_it() -> None:
 def test_instructions_and_fields_are_those_of_the_source() -> None:
     text = native.SOURCE.read_text(encoding="utf-8")
     codes = text.split("enum Code : int64_t {")[1].split("}")[0]
-    assert [c.strip().lower() for c in codes.split(",") if c.strip()] == list(plan.CODES)
-    assert members(text, "Instruction") == list(plan.FIELDS)
+    assert [c.strip().lower() for c in codes.split(",") if c.strip()] == list(program.CODES)
+    assert members(text, "Instruction") == list(program.FIELDS)
     assert members(text, "Steps") == [name for name, _ in Steps._fields_]
 
 

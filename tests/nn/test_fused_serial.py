@@ -21,7 +21,7 @@ from speechkit.nn import (
     StreamLayer,
     plain_block,
 )
-from speechkit.nn.joined import Joined
+from speechkit.nn.fused_serial import FusedSerial
 from speechkit.ops import Activation
 from speechkit.testing import assert_close
 
@@ -43,7 +43,7 @@ class NativeRelu(nn.Module):
         return x.clamp(min=0)
 
 
-def row(c_in: int = 4, **changes: Callable[[], nn.Module]) -> Joined:
+def row(c_in: int = 4, **changes: Callable[[], nn.Module]) -> FusedSerial:
     """A sub-block, ReLU, then a residual block, ReLU; `changes` put other modules in."""
     made = {"norm": lambda: BatchNorm(6), "relu": nn.ReLU, "add": Add, "drop": nn.Identity}
     made |= changes
@@ -51,14 +51,16 @@ def row(c_in: int = 4, **changes: Callable[[], nn.Module]) -> Joined:
     def act() -> Serial:
         return Serial(activation=FrameWise(made["relu"]()), drop=FrameWise(made["drop"]()))
 
-    body = Joined(
+    body = FusedSerial(
         Serial(mixer=DepthwiseConv(6, 3), channel=Pointwise(6, 6), norm=made["norm"]()),
         act(),
         Serial(channel=Pointwise(6, 6), norm=made["norm"]()),
     )
     shortcut = Serial(channel=Pointwise(6, 6), norm=made["norm"]())
     first = Serial(channel=Pointwise(c_in, 6), norm=made["norm"]())
-    net = Joined(first=first, act=act(), sum=Residual(body, shortcut, made["add"]()), after=act())
+    net = FusedSerial(
+        first=first, act=act(), sum=Residual(body, shortcut, made["add"]()), after=act()
+    )
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for value in net.parameters():
@@ -72,7 +74,7 @@ def ragged() -> Chunk:
     return Chunk(c.x.masked_fill(~c.valid[:, None], 1000), c.valid)
 
 
-def ops_that_join(net: StreamLayer, c: Chunk) -> int:
+def fused_ops(net: StreamLayer, c: Chunk) -> int:
     """How many norms compute what is behind them."""
     with patch.object(
         BatchNorm, "normalize_batch", autospec=True, side_effect=BatchNorm.normalize_batch
@@ -92,12 +94,12 @@ def results(net: StreamLayer, c: Chunk) -> dict[str, Tensor]:
     return {"y": y.detach(), "dx": x.grad, **grads, **dict(net.named_buffers())}
 
 
-def by_layer(net: Joined) -> Serial:
+def by_layer(net: FusedSerial) -> Serial:
     """The same layers in a row that joins nothing."""
     return Serial(**dict(net.named_children()))  # type: ignore[arg-type]
 
 
-def assert_equal_to_its_layers(make: Callable[[], Joined]) -> None:
+def assert_equal_to_its_layers(make: Callable[[], FusedSerial]) -> None:
     ours, theirs = results(make(), ragged()), results(by_layer(make()), ragged())
     assert ours.keys() == theirs.keys()
     for name, expected in theirs.items():
@@ -108,11 +110,11 @@ def assert_equal_to_its_layers(make: Callable[[], Joined]) -> None:
 def test_it_computes_what_its_layers_do() -> None:
     assert_equal_to_its_layers(row)
     # Identity is a layer between: only where nothing is does one join
-    assert ops_that_join(row(), ragged()) == 3
+    assert fused_ops(row(), ragged()) == 3
 
 
 @pytest.mark.parametrize(
-    ("change", "joined"),
+    ("change", "fused"),
     [
         ({"relu": NativeRelu}, 3),
         ({"relu": nn.SiLU}, 0),
@@ -121,15 +123,15 @@ def test_it_computes_what_its_layers_do() -> None:
         ({"add": DoubledAdd}, 2),
     ],
 )
-def test_only_layers_that_it_knows_join(
-    change: dict[str, Callable[[], nn.Module]], joined: int
+def test_only_layers_that_it_knows_are_fused(
+    change: dict[str, Callable[[], nn.Module]], fused: int
 ) -> None:
-    assert ops_that_join(row(**change), ragged()) == joined
+    assert fused_ops(row(**change), ragged()) == fused
     assert_equal_to_its_layers(lambda: row(**change))
 
 
 @pytest.mark.parametrize(
-    ("name", "joined"),
+    ("name", "fused"),
     [
         ("first", 2),
         ("first.norm", 2),
@@ -142,7 +144,7 @@ def test_only_layers_that_it_knows_join(
         ("after", 2),
     ],
 )
-def test_a_hook_sees_what_its_layer_computes(name: str, joined: int) -> None:
+def test_a_hook_sees_what_its_layer_computes(name: str, fused: int) -> None:
     seen = []
     for net in (row(), by_layer(row())):
         net.get_submodule(name).register_forward_hook(lambda *given: seen.append(given[2]))
@@ -151,14 +153,14 @@ def test_a_hook_sees_what_its_layer_computes(name: str, joined: int) -> None:
     assert_close(name, theirs, ours, 1e-12)
     net = row()
     net.get_submodule(name).register_full_backward_hook(lambda *given: None)
-    assert ops_that_join(net, ragged()) == joined
+    assert fused_ops(net, ragged()) == fused
 
 
 def test_a_frozen_norm_stays_in_evaluation() -> None:
     net = row()
     net.get_submodule("sum.body.2.norm").eval()
-    assert ops_that_join(net, ragged()) == 2
-    assert ops_that_join(net.eval(), ragged()) == 0
+    assert fused_ops(net, ragged()) == 2
+    assert fused_ops(net.eval(), ragged()) == 0
 
 
 def test_dropout_between_is_kept() -> None:

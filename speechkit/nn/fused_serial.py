@@ -17,7 +17,7 @@ RELU = Activation("relu")
 HOOKS = "_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backward_hooks"
 
 
-class Joined(Serial):
+class FusedSerial(Serial):
     """Layers one after the other, as Serial, with fewer passes over memory in training.
 
         BatchNorm, ReLU                          →  one op
@@ -47,8 +47,8 @@ def _runs(row: list[StreamLayer]) -> list[_Run]:
     """What to call in turn."""
     runs: list[_Run] = list(row[:1])
     for layer, after in pairwise(row):
-        if _is_relu(after) and (joined := _with_relu(layer)):
-            runs[-1] = joined
+        if _is_relu(after) and (fused := _with_relu(layer)):
+            runs[-1] = fused
         else:
             runs.append(after)
     return runs
@@ -70,7 +70,7 @@ def _sum_with_relu(head: list[_Run], norm: BatchNorm, shortcut: StreamLayer, c: 
 
 
 def _is_row(layer: StreamLayer) -> TypeGuard[Serial]:
-    return _is_just(layer, Serial, Joined)
+    return _is_just(layer, Serial, FusedSerial)
 
 
 def _is_norm(layer: StreamLayer) -> TypeGuard[BatchNorm]:

@@ -33,7 +33,14 @@ from speechkit.nn import (
 )
 from speechkit.ops.activation import Activation, activation_of
 from speechkit.ops.separable_conv import PRECISIONS, Packed, Shape, pack
-from speechkit.streaming.plan import Buffer, Plan, Planner, UnplannedError, ld, padded
+from speechkit.streaming.engines.native.program import (
+    Buffer,
+    Plan,
+    Planner,
+    UnplannedError,
+    ld,
+    padded,
+)
 
 
 def _serial(plan: Plan, layer: Serial, x: Buffer) -> Buffer:

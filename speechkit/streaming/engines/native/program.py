@@ -1,6 +1,6 @@
 """The native step's program as it is written: instructions over buffers, weights and state.
 
-`native.cpp` says what each instruction does; one session's state is a row of floats.
+`engine.cpp` says what each instruction does; one session's state is a row of floats.
 """
 
 from collections.abc import Callable, Mapping

@@ -18,16 +18,16 @@ from speechkit.nn import Chunk, Serial, State, StreamLayer, fuse
 from speechkit.ops._dispatch import asked
 from speechkit.ops.native import load
 from speechkit.ops.separable_conv import Precision
-from speechkit.streaming.plan import FIELDS, Plan, UnplannedError
-from speechkit.streaming.planners import PLANNERS
+from speechkit.streaming.engines.native.lowering import PLANNERS
+from speechkit.streaming.engines.native.program import FIELDS, Plan, UnplannedError
 from speechkit.streaming.state import weights_version
 
-SOURCE = Path(__file__).with_name("native.cpp")
+SOURCE = Path(__file__).with_name("engine.cpp")
 _P, _I = ctypes.c_void_p, ctypes.c_int64
 
 
 class Steps(ctypes.Structure):
-    """What `native.cpp` computes time and again."""
+    """What `engine.cpp` computes time and again."""
 
     _fields_ = (
         *(("program", _P), ("length", _I), ("weights", _P), ("state", _P), ("state_size", _I)),

@@ -11,7 +11,7 @@ import speechkit as sk
 from speechkit.data import read_audio, read_manifest
 from speechkit.errors import StreamError
 from speechkit.models import Model
-from speechkit.streaming.cuda import CpuQueue
+from speechkit.streaming.engines.cuda.graphs import CpuQueue
 from speechkit.streaming.pool import MOST_BLOCKS, SessionPool
 from speechkit.testing import assert_close
 

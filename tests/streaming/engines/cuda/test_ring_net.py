@@ -10,7 +10,7 @@ import speechkit as sk
 from speechkit.models import Model, Net
 from speechkit.nn import Chunk, FrameWise, Serial, StreamLayer
 from speechkit.ops.separable_conv import Turn
-from speechkit.streaming.rings import Memory, RingConv, RingNet
+from speechkit.streaming.engines.cuda.ring_net import Memory, RingConv, RingNet
 from speechkit.testing import assert_close
 
 FIXED = "log_mel:n_mels=16,normalize=fixed"

@@ -13,7 +13,7 @@ def learns(*tensors: Tensor | None) -> bool:
     return torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
 
 
-def in_parts(
+def unfused(
     shape: Shape,
     depthwise: Tensor | None,
     pointwise: Tensor | None,

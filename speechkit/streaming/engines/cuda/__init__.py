@@ -1,0 +1,1 @@
+"""A net's step for many sessions at once, in place, as CUDA graphs replay it."""

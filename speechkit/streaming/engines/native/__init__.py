@@ -1,0 +1,1 @@
+"""A net's step as one call of C++."""
