@@ -11,7 +11,7 @@ import typer
 
 import speechkit as sk
 from speechkit import hookspecs
-from speechkit.plugins import ENTRY_POINT_GROUP, registry
+from speechkit.plugins import ENTRY_POINT_GROUP, Registry, using
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -33,9 +33,8 @@ def python_blocks(page: Path) -> list[tuple[int, str]]:
 @pytest.fixture
 def own_registry():
     """What a page adds to the process's registry is gone afterwards."""
-    registry.cache_clear()
-    yield
-    registry.cache_clear()
+    with using(Registry()):
+        yield
 
 
 @pytest.mark.usefixtures("own_registry")
