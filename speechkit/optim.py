@@ -8,6 +8,8 @@ from torch import nn
 from torch.optim import AdamW, Optimizer
 from torch.optim.optimizer import ParamsT
 
+from speechkit.nn.exempt import exempt
+
 
 class NovoGrad(Optimizer):
     """Momentum on gradients that are normalised tensor by tensor, with decoupled weight decay.
@@ -107,12 +109,7 @@ def parameter_groups(model: nn.Module) -> list[dict[str, Any]]:
     A layer names them in `undecayed`: its parameters, or modules of its own. Slopes, gains and
     gates belong there, which decay would pull to 0, where they mean something else.
     """
-    spared: set[int] = set()
-    for layer in model.modules():
-        for name in getattr(layer, "undecayed", ()):
-            found = getattr(layer, name)
-            inside = found.parameters() if isinstance(found, nn.Module) else [found]
-            spared.update(map(id, inside))
+    spared = exempt(model, "undecayed")
     groups: list[dict[str, Any]] = [{"params": []}, {"params": [], "weight_decay": 0.0}]
     for parameter in model.parameters():
         groups[id(parameter) in spared]["params"].append(parameter)

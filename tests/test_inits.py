@@ -10,6 +10,18 @@ from torch import Generator, nn
 from speechkit.inits import Init, kaiming_uniform, xavier_uniform
 
 
+class Zero(nn.Module):
+    """A layer and a weight that start at zero, and a layer that does not."""
+
+    self_initialized = ("out", "weight", "bias")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.into, self.out = nn.Linear(4, 4, bias=False), nn.Sequential(nn.Linear(4, 4))
+        nn.init.zeros_(self.out[0].weight)
+        self.weight, self.bias = nn.Parameter(torch.zeros(4, 4)), None
+
+
 class Network(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -53,3 +65,12 @@ def test_the_generator_alone_decides(init: Init) -> None:
     assert torch.equal(one.conv.weight, two.conv.weight)
     init(two, Generator().manual_seed(4))
     assert not torch.equal(one.conv.weight, two.conv.weight)
+
+
+@pytest.mark.parametrize("init", [xavier_uniform(), kaiming_uniform()])
+def test_what_a_layer_initializes_itself_stays(init: Init) -> None:
+    model = nn.Sequential(Zero(), nn.Linear(4, 4))
+    before = copy.deepcopy(model.state_dict())
+    init(model, Generator().manual_seed(0))
+    changed = {k for k, v in model.state_dict().items() if not torch.equal(v, before[k])}
+    assert changed == {"0.into.weight", "1.weight"}

@@ -63,6 +63,8 @@ class StreamLayer(nn.Module):
     `stride` input frames make `rate` output frames (`rate` is 1 except where a layer upsamples),
     and a step takes a multiple of `stride`. `delay` is in output frames. An output frame reads the
     input from `left` frames before its own to `right` after (infinite where it reads everything).
+    `undecayed` and `self_initialized` name parameters, or modules, of its own that weight decay and
+    the model's init leave alone.
     """
 
     stride: int = 1
@@ -70,6 +72,8 @@ class StreamLayer(nn.Module):
     delay: int = 0
     left: Fraction | float = Fraction(0)
     right: Fraction | float = Fraction(0)
+    undecayed: tuple[str, ...] = ()
+    self_initialized: tuple[str, ...] = ()
 
     def channels_out(self, c_in: int) -> int:
         """The number of output channels for `c_in` input channels."""

@@ -35,6 +35,8 @@ class VeLU(StreamLayer):
     this package. arXiv:2504.15051.
     """
 
+    undecayed = ("scale",)
+
     running_mean: Tensor
     running_std: Tensor
 
@@ -112,6 +114,8 @@ class ReluOrPoly(StreamLayer):
     `relu_budget` bounds how many are on. Peng et al., AutoReP, arXiv:2308.10134, which switches
     each pixel and feeds the fit the variance for the deviation; here it is the deviation.
     """
+
+    undecayed = ("logits", "coefficients")
 
     on: Tensor
     frozen: Tensor

@@ -71,6 +71,8 @@ class Composed(nn.Module):
     Shape: `[B, C, T]` → the same. Ramachandran et al., arXiv:1710.05941.
     """
 
+    undecayed = ("numbers",)
+
     def __init__(self, channels: int, formula: str = "x mul sigmoid") -> None:
         super().__init__()
         self.formula = formula

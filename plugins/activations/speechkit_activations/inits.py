@@ -5,6 +5,7 @@ from typing import Literal
 
 from torch import Generator, nn
 
+from speechkit.inits import drawn_weights
 from speechkit_activations.learned import PReLU
 
 
@@ -14,7 +15,7 @@ def he(
     """w of variance 2 / ((1 + slope²) · fan), which keeps that of the signal through rectifiers.
 
     `slope` is that of the activation below zero: by default what the model's `prelu` start with,
-    otherwise 0, for ReLU. Drawn are the parameters called `weight` with two dimensions or more.
+    otherwise 0, for ReLU. Drawn are the weights that `speechkit.inits.drawn_weights` gives.
     He et al., arXiv:1502.01852.
     """
     if mode not in ("fan_in", "fan_out") or dist not in ("normal", "uniform"):
@@ -25,9 +26,8 @@ def he(
     def draw(model: nn.Module, generator: Generator) -> None:
         a = _slope(model) if slope is None else slope
         function = nn.init.kaiming_normal_ if dist == "normal" else nn.init.kaiming_uniform_
-        for name, parameter in model.named_parameters():
-            if name.rpartition(".")[2] == "weight" and parameter.ndim >= 2:
-                function(parameter, a, mode, "leaky_relu", generator)
+        for weight in drawn_weights(model):
+            function(weight, a, mode, "leaky_relu", generator)
 
     return draw
 

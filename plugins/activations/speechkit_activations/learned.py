@@ -44,6 +44,8 @@ class Tmaf(nn.Module):
     y(0) = 0 always. Where the knots lie is a choice of this package. Liu et al., arXiv:2109.09948.
     """
 
+    undecayed: tuple[str, ...] = ("levels", "knots")
+
     knots: Tensor
 
     def __init__(
@@ -110,6 +112,8 @@ class TmafTri(Tmaf):
     α is that of `Tmaf`, β and γ are step functions with the same knots whose levels start at 0;
     beyond the first and the last channel there is 0. Liu et al., arXiv:2109.09948.
     """
+
+    undecayed = ("levels", "from_below", "from_above")
 
     def __init__(
         self, channels: int, knots: int = 1, lo: float = -1.0, hi: float = 1.0, init: str = "relu"

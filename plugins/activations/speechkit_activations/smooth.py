@@ -26,6 +26,8 @@ class SmeLU(nn.Module):
     Shamir et al., arXiv:2010.09931.
     """
 
+    undecayed = ("raw",)
+
     def __init__(
         self, channels: int, beta: float = 1.0, learn: bool = False, per_channel: bool = False
     ) -> None:
@@ -122,6 +124,8 @@ class Swish(nn.Module):
     Ramachandran et al., arXiv:1710.05941.
     """
 
+    undecayed = ("beta",)
+
     def __init__(
         self, channels: int, beta: float = 1.0, learn: bool = False, per_channel: bool = False
     ) -> None:
@@ -147,6 +151,8 @@ class SAU(nn.Module):
     and the sigma are choices of this package, to be set for the paper's. Biswas et al.,
     arXiv:2109.13210.
     """
+
+    undecayed = ("alpha",)
 
     def __init__(
         self,

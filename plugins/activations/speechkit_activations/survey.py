@@ -77,6 +77,8 @@ class SRS(nn.Module):
     package. Zhou et al., arXiv:2003.00547.
     """
 
+    undecayed = ("rho", "kappa")
+
     def __init__(self, channels: int, a: float = 5.0, b: float = 3.0, learn: bool = True) -> None:
         super().__init__()
         must_be_positive(b=b)
@@ -103,6 +105,8 @@ class PAU(nn.Module):
     It starts near the leaky ReLU of slope 0.01. Molina et al., arXiv:1907.06732.
     """
 
+    undecayed = ("top", "bottom")
+
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.top = nn.Parameter(torch.tensor(PAU_TOP))
@@ -118,6 +122,8 @@ class PDELU(nn.Module):
 
     alpha is learned for each channel; t = 0.9 bends the exponential of ELU, which t → 1 gives.
     """
+
+    undecayed = ("alpha",)
 
     def __init__(
         self, channels: int, alpha: float = 1.0, t: float = 0.9, learn: bool = True

@@ -1,14 +1,17 @@
 """A tiny QuartzNet with an activation of each sort learns, streams, and comes back."""
 
+import inspect
 from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
 import speechkit as sk
 from speechkit.errors import SpeechkitError, StreamError
 from speechkit.infer import stream_scores
 from speechkit.models import Block, Model, QuartzNet
+from speechkit.optim import parameter_groups
 from speechkit.plugins import Registry, using
 
 BLOCKS = (
@@ -16,6 +19,11 @@ BLOCKS = (
     Block(channels=8, kernel=5, repeat=2, residual=True),
     Block(channels=8, kernel=1, separable=False),
 )
+NETS = {
+    "quartznet": lambda **fields: sk.QuartzNet(size="5x5", **fields),
+    "matchboxnet": lambda **fields: sk.MatchboxNet(labels=("a", "b"), size="3x1x64", **fields),
+    "marblenet": lambda **fields: sk.MarbleNet(size="3x2x64", **fields),
+}
 STREAMING = (
     "smelu",
     "smelu:learn=true,per_channel=true",
@@ -83,6 +91,37 @@ def test_it_learns_streams_and_comes_back(activation: str, tmp_path: Path) -> No
     again = sk.load(tmp_path / "model")
     with torch.inference_mode():
         assert torch.equal(again(audio[None]).scores[0], scores)
+
+
+@pytest.mark.parametrize("net", NETS)
+@pytest.mark.parametrize("activation", ["tmaf", "tmaf:knots=3,share=layer", "tmaf_tri"])
+def test_paper_098_it_begins_as_the_net_with_relu(net: str, activation: str) -> None:
+    plain, model = sk.build(NETS[net]()), sk.build(NETS[net](activation=activation), seed=1)
+    missing, unexpected = model.load_state_dict(plain.state_dict(), strict=False)
+    assert missing
+    assert not unexpected
+    audio = 0.1 * torch.randn(2, 8000, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        assert torch.equal(model.eval()(audio).scores, plain.eval()(audio).scores)
+
+
+def learning() -> dict[str, nn.Module]:
+    """The activations that can learn, made to do so."""
+    made = {}
+    for entry in Registry().components("activation"):
+        parameters = inspect.signature(entry.factory()).parameters
+        wanted = {"learn": True, "train_knots": True, "formula": "scale mul sigmoid"}
+        given = {name: value for name, value in wanted.items() if name in parameters}
+        if entry.plugin == "activations":
+            module = entry.factory()(8, **given)
+            made.update({entry.component.name: module} if list(module.parameters()) else {})
+    return made
+
+
+@pytest.mark.parametrize(("name", "module"), learning().items())
+def test_what_it_learns_is_kept_out_of_weight_decay(name: str, module: nn.Module) -> None:
+    (group,) = parameter_groups(module)
+    assert group["weight_decay"] == 0
 
 
 def test_fused_layers_and_sessions_take_smelu_in() -> None:

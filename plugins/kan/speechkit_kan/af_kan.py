@@ -46,6 +46,8 @@ class AFKAN(StreamLayer):
     than relu, the functions are not local. Shape: `[B, C, T]` → `[B, C', T]`. arXiv:2503.06112.
     """
 
+    self_initialized = ("weight", "reduce")
+
     def __init__(
         self,
         c_in: int,

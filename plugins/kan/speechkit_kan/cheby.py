@@ -48,6 +48,8 @@ class Chebyshev(nn.Module):
     channels, arXiv:2409.10836.
     """
 
+    undecayed = ("coefficients",)
+
     def __init__(self, channels: int, degree: int = 4, squash: str = "tanh") -> None:
         super().__init__()
         at_least(degree=(degree, 1))

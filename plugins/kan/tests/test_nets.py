@@ -5,12 +5,15 @@ from typing import Any
 
 import pytest
 import torch
+from speechkit_kan.af_kan import AFKAN
+from speechkit_kan.cheby import Chebyshev
 
 import speechkit as sk
 from speechkit.errors import SpeechkitError
 from speechkit.export import export
 from speechkit.infer import stream_scores
 from speechkit.models import Block, MatchboxNet, Model, Net, QuartzNet
+from speechkit.nn import Residual
 from speechkit.plugins import Registry, using
 
 BLOCKS = (
@@ -32,6 +35,13 @@ PARTS: dict[str, dict[str, Any]] = {
 }
 TEXT = {"kan_ctc": {"head": "kan_ctc"}}
 HEADS = {layout: f"kan_dense:layout={layout}" for layout in ("FKF", "K", "KF", "FK", "KK", "FF")}
+
+NETS = {
+    "quartznet": lambda **fields: sk.QuartzNet(size="5x5", **fields),
+    "matchboxnet": lambda **fields: sk.MatchboxNet(labels=("a", "b"), size="3x1x64", **fields),
+    "marblenet": lambda **fields: sk.MarbleNet(size="3x2x64", **fields),
+}
+AUDIO = 0.1 * torch.randn(2, 8000, generator=torch.Generator().manual_seed(0))
 
 
 def quartznet(parts: dict[str, Any]) -> Net:
@@ -99,6 +109,46 @@ def test_it_learns_streams_and_comes_back(case: str, tmp_path: Path) -> None:
     again = sk.load(tmp_path / "model")
     with torch.inference_mode():
         assert torch.equal(again(audio[None]).scores[0], scores)
+
+
+@pytest.mark.parametrize("net", NETS)
+def test_rkan_with_zero_gamma_begins_as_the_plain_net(net: str) -> None:
+    plain, model = sk.build(NETS[net]()), sk.build(NETS[net](block="rkan:zero_gamma=true"), seed=1)
+    blocks = {name: m for name, m in model.encoder.named_children() if isinstance(m, Residual)}
+    # a block of the plain net is the body of one with a branch beside it
+    state = {
+        ".".join([*parts[:2], "body", *parts[2:]]) if parts[1] in blocks else name: value
+        for name, value in plain.state_dict().items()
+        for parts in [name.split(".")]
+    }
+    missing, unexpected = model.load_state_dict(state, strict=False)
+    assert blocks
+    assert missing
+    assert not unexpected
+    with torch.inference_mode():
+        assert torch.equal(model.eval()(AUDIO).scores, plain.eval()(AUDIO).scores)
+
+
+@pytest.mark.parametrize("net", NETS)
+def test_the_first_weights_of_af_kan_are_its_own(net: str) -> None:
+    model = sk.build(NETS[net](channel="af_kan"))
+    layers = [layer for layer in model.modules() if isinstance(layer, AFKAN)]
+    assert len(layers) >= 8
+    for layer in layers:
+        # uniform, as torch's linear layers begin
+        bound = layer.weight.shape[1] ** -0.5
+        assert 0.98 * bound < layer.weight.abs().max() <= bound
+        assert layer.reduce.score.weight.abs().max() <= 6**-0.5
+
+
+@pytest.mark.parametrize("net", NETS)
+def test_the_chebyshev_activation_begins_as_tanh(net: str) -> None:
+    model = sk.build(NETS[net](activation="kan/cheby"))
+    layers = [layer for layer in model.modules() if isinstance(layer, Chebyshev)]
+    assert layers
+    for layer in layers:
+        x = torch.randn(1, len(layer.coefficients), 9, generator=torch.Generator().manual_seed(0))
+        torch.testing.assert_close(layer(x), x.tanh())
 
 
 @pytest.mark.slow

@@ -21,6 +21,8 @@ class RepBN(StreamLayer):
     → the same. Guo et al., SLAB, arXiv:2405.11582.
     """
 
+    undecayed = ("alpha",)
+
     def __init__(
         self, channels: int, alpha: float = 1.0, eps: float = 1e-3, momentum: float = 0.1
     ) -> None:

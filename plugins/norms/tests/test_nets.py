@@ -5,12 +5,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from speechkit_norms.batch import PRepBN
 
 import speechkit as sk
 from speechkit.errors import SpeechkitError, StreamError
 from speechkit.export.onnx import Onnx
 from speechkit.infer import stream_scores
 from speechkit.models import Block, Model, Net, QuartzNet
+from speechkit.optim import parameter_groups
 from speechkit.plugins import Registry, using
 
 BLOCKS = (
@@ -18,6 +20,11 @@ BLOCKS = (
     Block(channels=8, kernel=5, repeat=2, residual=True),
     Block(channels=8, kernel=1, separable=False),
 )
+NETS = {
+    "quartznet": lambda **fields: sk.QuartzNet(size="5x5", **fields),
+    "matchboxnet": lambda **fields: sk.MatchboxNet(labels=("a", "b"), size="3x1x64", **fields),
+    "marblenet": lambda **fields: sk.MarbleNet(size="3x2x64", **fields),
+}
 STREAMING = {
     "none": {"norm": "none"},
     "rms": {"norm": "rms"},
@@ -117,3 +124,26 @@ def test_the_plugin_shadows_nothing_of_the_core() -> None:
     own = {(e.kind, e.component.name) for e in sk.components() if e.plugin == "norms"}
     core = {(e.kind, e.component.name) for e in sk.components() if e.plugin == "core"}
     assert not own & core
+
+
+@pytest.mark.parametrize("net", NETS)
+def test_paper_100_prepbn_begins_as_the_net_with_its_first_norm(net: str) -> None:
+    first = sk.build(NETS[net](norm="norms/layer"))
+    model = sk.build(NETS[net](norm="prepbn"), seed=1)
+    state = {name.replace("norm.", "norm.first."): x for name, x in first.state_dict().items()}
+    missing, unexpected = model.load_state_dict(state, strict=False)
+    assert missing
+    assert not unexpected
+    audio = 0.1 * torch.randn(2, 8000, generator=torch.Generator().manual_seed(0))
+    features = first.eval().features(audio)
+    model.train()
+    first.train()
+    torch.testing.assert_close(model.score(features).scores, first.score(features).scores)
+    assert all(m.share == 1 - 1 / m.steps for m in model.modules() if isinstance(m, PRepBN))
+
+
+def test_alpha_of_repbn_is_kept_out_of_weight_decay() -> None:
+    model = sk.build(net({"norm": "repbn"}))
+    _, spared = parameter_groups(model)
+    alphas = [value for name, value in model.named_parameters() if name.endswith("alpha")]
+    assert {id(value) for value in alphas} == {id(value) for value in spared["params"]}

@@ -76,6 +76,8 @@ class LayerAttention(nn.Module):
     Shape: a list of `[B, C, T]` → `[B, C, T]`.
     """
 
+    self_initialized = ("out",)
+
     def __init__(self, channels: int, dim: int, heads: int) -> None:
         super().__init__()
         if dim < 1 or heads < 1 or dim % heads:

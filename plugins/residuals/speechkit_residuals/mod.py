@@ -25,6 +25,8 @@ class Routed(StreamLayer):
     same, W `[2, C]`. Luo et al., arXiv:2410.13859.
     """
 
+    self_initialized = ("router",)
+
     def __init__(
         self,
         norm: StreamLayer,

@@ -17,6 +17,8 @@ class Level(Reversible):
     column, which finds zeros, there is no α and no U. Shape: `[B, (L + 1) · C, T]` → the same.
     """
 
+    undecayed = ("alpha",)
+
     def __init__(
         self,
         block: StreamLayer,

@@ -36,6 +36,8 @@ class RGLRU(Recurrent):
     whether a frame has come `[B, 1]`. De et al., arXiv:2402.19427.
     """
 
+    undecayed = ("decay",)
+
     def __init__(
         self, channels: int, heads: int = 8, min_radius: float = 0.9, max_radius: float = 0.999
     ) -> None:
@@ -113,6 +115,7 @@ def rglru(
     inner = expand * c_out
     conv = DepthwiseConv(inner, conv_width, lookahead=0)
     nn.init.normal_(conv.weight, std=0.1 / conv_width**0.5)
+    conv.self_initialized = ("weight",)
     recurrence = Serial(
         linear=_linear(c_in, inner, c_in**-0.5),
         conv=conv,
@@ -131,6 +134,7 @@ def rglru(
 def _linear(c_in: int, c_out: int, std: float) -> Pointwise:
     layer = Pointwise(c_in, c_out, bias=True)
     nn.init.normal_(layer.weight, std=std)
+    layer.self_initialized = ("weight",)
     assert layer.bias is not None
     nn.init.zeros_(layer.bias)
     return layer

@@ -126,6 +126,8 @@ class LayerMix(nn.Module):
     sources]`. arXiv:2405.08570.
     """
 
+    self_initialized = undecayed = ("weight",)
+
     def __init__(self, sources: int, targets: int = 1, init: str = "original") -> None:
         super().__init__()
         chosen("layer_mix", "init", init, ("original", "gca", "uniform"))

@@ -4,10 +4,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from speechkit_residuals.mod import Routed
 
 import speechkit as sk
 from speechkit.infer import stream_scores
 from speechkit.models import Block, QuartzNet
+from speechkit.nn import Chunk, Residual
+from speechkit.optim import parameter_groups
 from speechkit.plugins import Registry
 
 DESIGNS = [
@@ -41,6 +44,12 @@ BLOCKS = (
     Block(channels=8, kernel=3, stride=2),
     Block(channels=8, kernel=3, residual=True, copies=3),
 )
+NETS = {
+    "quartznet": lambda **fields: sk.QuartzNet(size="5x5", **fields),
+    "matchboxnet": lambda **fields: sk.MatchboxNet(labels=("a", "b"), size="3x1x64", **fields),
+    "marblenet": lambda **fields: sk.MarbleNet(size="3x2x64", **fields),
+}
+AUDIO = 0.1 * torch.randn(2, 8000, generator=torch.Generator().manual_seed(0))
 SMELU = "smelu" if "activations" in Registry().plugins() else "silu"
 
 
@@ -90,6 +99,98 @@ def test_it_learns_streams_and_comes_back(
     again = sk.load(tmp_path / "model")
     with torch.inference_mode():
         assert torch.equal(again(audio[:1]).scores[0], offline)
+
+
+@pytest.mark.parametrize("net", NETS)
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [
+        ("residual", "laurel:variant=rw+lr"),
+        ("stack", "laurel"),
+        ("stack", "hires"),
+        ("stack", "hires:side=input"),
+        ("stack", "aila_linear"),
+        ("stack", "aila_attn"),
+        ("stack", "layer_mix"),
+    ],
+)
+def test_it_begins_as_the_plain_net(net: str, kind: str, name: str) -> None:
+    plain, model = sk.build(NETS[net]()), sk.build(NETS[net](**{kind: name}), seed=1)
+    missing, unexpected = model.load_state_dict(plain.state_dict(), strict=False)
+    assert missing
+    assert not unexpected
+    lengths = torch.tensor([8000, 6000])
+    with torch.inference_mode():
+        assert torch.equal(model.eval()(AUDIO, lengths).scores, plain.eval()(AUDIO, lengths).scores)
+
+
+@pytest.mark.parametrize("net", NETS)
+def test_papers_027_zero_gamma_and_gates_begin_as_the_shortcuts(net: str) -> None:
+    for design, far in {
+        "identity:zero_gamma=true": 0.0,
+        "preact:shortcut=exclusive_gate": 0.1,
+    }.items():
+        model = sk.build(NETS[net](block=design)).eval()
+        sums = [module for module in model.modules() if isinstance(module, Residual)]
+        distances: list[float] = []
+
+        def measure(
+            module: Residual, given: tuple[Chunk], y: Chunk, into: list[float] = distances
+        ) -> None:
+            shortcut = module.shortcut(given[0]).x
+            into.append(float((y.x - shortcut).norm() / shortcut.norm()))
+
+        for module in sums:
+            module.register_forward_hook(measure)
+        with torch.inference_mode():
+            model(AUDIO)
+        assert len(distances) == len(sums) > 0
+        assert max(distances) <= far
+
+
+@pytest.mark.parametrize("net", NETS)
+def test_paper_117_the_first_weights_of_a_built_net_are_the_papers(net: str) -> None:
+    model = sk.build(NETS[net](block="rglru"))
+    blocks = [b for b in model.encoder.children() if isinstance(b, Residual)]
+    assert len(blocks) == (5 if net == "quartznet" else 3)
+    depth = len(list(model.encoder.children()))
+    for block in blocks:
+        weights = dict(block.body.named_parameters())
+        channels = len(weights["out.weight"])
+        c_in = weights["product.body.linear.weight"].shape[1]
+        for name, std in {
+            "product.body.linear.weight": c_in**-0.5,
+            "product.shortcut.linear.weight": c_in**-0.5,
+            "product.body.conv.weight": 0.1 / 4**0.5,
+            "out.weight": (2 / depth / channels) ** 0.5,
+        }.items():
+            assert weights[name].std().item() == pytest.approx(std, rel=0.15), name
+
+
+def test_paper_102_another_init_leaves_the_router_as_it_was() -> None:
+    routers = []
+    for init in ("xavier_uniform", "kaiming_uniform"):
+        model = sk.build(sk.MatchboxNet(labels=("a", "b"), block="mod", init=init))
+        routers.append([m.router.weight for m in model.modules() if isinstance(m, Routed)])
+    assert len(routers[0]) == 3
+    assert all(torch.equal(one, other) for one, other in zip(*routers, strict=True))
+
+
+def test_what_decay_would_pull_away_is_kept_out_of_it() -> None:
+    for fields, names in (
+        ({"stack": "revcol"}, ["alpha"]),
+        ({"stack": "layer_mix"}, ["mix.weight"]),
+        ({"block": "rglru"}, ["lru.decay"]),
+        ({"residual": "laurel"}, ["merge.weights"]),
+    ):
+        rows = (Block(channels=8, kernel=3), Block(channels=8, kernel=3, residual=True, copies=5))
+        model = sk.build(sk.QuartzNet(labels=("a",), blocks=rows, **fields))
+        decayed, spared = ({id(p) for p in group["params"]} for group in parameter_groups(model))
+        own = [(n, id(p)) for n, p in model.named_parameters() if n.endswith(tuple(names))]
+        assert own
+        assert all(key in spared for _, key in own)
+        assert len(own) == len(spared)
+        assert decayed
 
 
 def test_every_component_is_among_them() -> None:

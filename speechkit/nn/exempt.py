@@ -1,0 +1,19 @@
+"""What layers keep away from decay and from the model's initial weights."""
+
+from typing import Literal
+
+from torch import nn
+
+
+def exempt(model: nn.Module, what: Literal["undecayed", "self_initialized"]) -> set[int]:
+    """The `id` of each parameter that a layer of the model names in its attribute `what`.
+
+    A layer names its parameters, or modules of its own: then all of their parameters are meant.
+    """
+    found: set[int] = set()
+    for layer in model.modules():
+        for name in getattr(layer, what, ()):
+            value = getattr(layer, name)
+            inside = value.parameters() if isinstance(value, nn.Module) else [value]
+            found.update(map(id, inside))
+    return found
