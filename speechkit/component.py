@@ -23,8 +23,9 @@ class Component:
     has a `fuse()`. `pointwise` is an elementwise expression of `speechkit.ops.expressions` in which
     parameters stand by name. `exports` are the forms it has outside torch: "torch.export", "onnx".
     `example` holds the parameters a check builds it with, and `needs` what the config of a net must
-    have for a method, exporter or probe to work on it, such as `{"activation": "velu"}`. `exempt`
-    maps the names of checks that it is known to fail to the reasons.
+    have for a method, exporter, probe or transform to work on it, such as
+    `{"activation": "velu"}`. `exempt` maps the names of checks that it is known to fail to the
+    reasons.
     """
 
     name: str

@@ -137,7 +137,14 @@ def speechkit_exporters() -> list[Component]:
 
 @hookspec
 def speechkit_probes() -> list[Component]:
-    """`factory(**p)` → `f(model, batch)` → `dict[str, Tensor]` for analysis."""
+    """`factory(**p)` → `f(model, examples)` → `dict[str, Tensor]`: what a trained model does, as
+    numbers; docs/probes.md."""
+
+
+@hookspec
+def speechkit_transforms() -> list[Component]:
+    """`factory(**p)` → `f(model, examples)` → (model, report): another model made of a trained one;
+    docs/transforms.md."""
 
 
 @hookspec
@@ -197,6 +204,7 @@ KINDS: dict[str, str] = {
     "decoder": "speechkit_decoders",
     "exporter": "speechkit_exporters",
     "probe": "speechkit_probes",
+    "transform": "speechkit_transforms",
     "recipe": "speechkit_recipes",
     "kernel": "speechkit_kernels",
 }

@@ -24,7 +24,7 @@ NONE = {"SPEECHKIT_PLUGINS": ""}
 KINDS_OF_THE_ARCHITECTURE = {
     "activation", "norm", "channel", "mixer", "residual", "block", "stack", "stem",
     "head", "init", "pool", "frontend", "augmentation", "loss", "optimizer",
-    "schedule", "method", "decoder", "exporter", "probe", "recipe", "kernel",
+    "schedule", "method", "decoder", "exporter", "probe", "transform", "recipe", "kernel",
 }
 # fmt: on
 

@@ -1,12 +1,16 @@
 """Components that break their contract where it does not show at once, each named after its lie."""
 
+import copy
+from dataclasses import replace
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from speechkit.models import Model, build
 from speechkit.nn import Chunk, DepthwiseConv, LookAhead, Recurrent, State, StreamLayer
+from speechkit.probes import Examples
 
 
 class Honest(nn.Module):
@@ -311,3 +315,101 @@ LIARS: dict[type[nn.Module], str] = {
     MakesItsStateOnTheCPU: "check_state_follows_the_device",
 }
 """Each liar, and the check that must fail."""
+
+
+class LargestScore:
+    """A probe: the largest score of any valid frame."""
+
+    @torch.no_grad()
+    def __call__(self, model: Model, examples: Examples) -> dict[str, Any]:
+        return {"largest": torch.stack([self.of(model, c) for _, c in examples]).amax()}
+
+    def of(self, model: Model, features: Chunk) -> Tensor:
+        scores, lengths = model.score(features)
+        return torch.stack([row[:n].amax() for row, n in zip(scores, lengths, strict=True)]).amax()
+
+
+class ReturnsANumber(LargestScore):
+    def __call__(self, model: Model, examples: Examples) -> dict[str, Any]:
+        return {"largest": float(super().__call__(model, examples)["largest"])}
+
+
+class LooksAtPadding(LargestScore):
+    def of(self, model: Model, features: Chunk) -> Tensor:
+        return features.x.mean()
+
+
+class FindsMoreEachTime(LargestScore):
+    calls = 0
+
+    def __call__(self, model: Model, examples: Examples) -> dict[str, Any]:
+        FindsMoreEachTime.calls += 1
+        return {"largest": torch.tensor(self.calls)}
+
+
+PROBES: dict[type[LargestScore], str] = {
+    ReturnsANumber: "'largest' is a float; a probe returns tensors",
+    LooksAtPadding: "largest with more padding: differs",
+    FindsMoreEachTime: "a second look finds something else",
+}
+"""Each lying probe, and what the check says of it."""
+
+
+class HalvesItsHead:
+    """A transform: half of the head's weights."""
+
+    def __call__(self, model: Model, examples: Examples | None) -> tuple[Model, dict[str, Any]]:
+        made = copy.deepcopy(model)
+        with torch.no_grad():
+            for weight in made.head.parameters():
+                weight /= 2
+        return self.after(made), self.report(made)
+
+    def after(self, made: Model) -> Model:
+        return made
+
+    def report(self, made: Model) -> dict[str, Any]:
+        return {"weights": sum(weight.numel() for weight in made.head.parameters())}
+
+
+class HalvesWhatItIsGiven(HalvesItsHead):
+    def __call__(self, model: Model, examples: Examples | None) -> tuple[Model, dict[str, Any]]:
+        with torch.no_grad():
+            for weight in model.parameters():
+                weight /= 2
+        return model, {}
+
+
+class AddsAWeight(HalvesItsHead):
+    def after(self, made: Model) -> Model:
+        made.head.more = nn.Parameter(torch.ones(1))
+        return made
+
+
+class ScalesOutsideTheConfig(HalvesItsHead):
+    def after(self, made: Model) -> Model:
+        made.head.register_forward_hook(lambda layer, args, c: Chunk(2 * c.x, c.valid))
+        return made
+
+
+class StopsStreaming(HalvesItsHead):
+    def after(self, made: Model) -> Model:
+        config = replace(made.config, frontend="log_mel:n_mels=16,normalize=per_feature")
+        other = build(config)
+        other.load_state_dict(made.state_dict(), strict=False)
+        return other
+
+
+class ReportsATensor(HalvesItsHead):
+    def report(self, made: Model) -> dict[str, Any]:
+        return {"weights": torch.ones(1)}
+
+
+TRANSFORMS: dict[type[HalvesItsHead], str] = {
+    HalvesWhatItIsGiven: "it changes the model's weights",
+    AddsAWeight: "head.more is not as its model's config says",
+    ScalesOutsideTheConfig: "the scores once loaded: differs",
+    StopsStreaming: "StreamError",
+    ReportsATensor: "its report is no JSON",
+}
+"""Each lying transform, and what the check says of it."""

@@ -1,7 +1,6 @@
 """Each check of the conformance kit catches the fault that it is for, and says which."""
 
 from collections.abc import Callable
-from itertools import count
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,7 +11,6 @@ import torch
 from torch import Tensor, nn
 
 from speechkit.component import Component
-from speechkit.data import Batch
 from speechkit.hookspecs import KINDS, hookimpl
 from speechkit.nn import (
     Affine,
@@ -33,7 +31,16 @@ from speechkit.testing.checks import functions_for
 from speechkit.testing.conformance import Check
 from speechkit.train import Method
 
-from .liars import LIARS, Leaky, Previous, Strided
+from .liars import (
+    LIARS,
+    PROBES,
+    TRANSFORMS,
+    HalvesItsHead,
+    LargestScore,
+    Leaky,
+    Previous,
+    Strided,
+)
 from .liars import Honest as Plain
 
 
@@ -584,21 +591,16 @@ def test_exporters() -> None:
     assert "`speechkit export` gives streaming too" in found(narrow)
 
 
-def test_probes() -> None:
-    def probe(look: Callable[[Any, Batch], Any]) -> str:
-        return errors("probe", lambda: look).get("check_probe_only_looks", "")
+@pytest.mark.parametrize("liar", PROBES, ids=lambda liar: liar.__name__)
+def test_a_planted_probe_fails_its_check(liar: type) -> None:
+    assert PROBES[liar] in errors("probe", liar)["check_probe_finds_the_same"]
 
-    def valid(model: Any, batch: Batch) -> dict[str, Tensor]:
-        with torch.no_grad():
-            return {"largest": model(batch.audio, batch.lengths).scores[:, 0].amax()}
 
-    assert not probe(valid)
-    assert "has a gradient" in probe(lambda m, b: {"w": next(m.parameters()).sum()})
-    assert "is a float, not a tensor" in probe(lambda m, b: {"level": 1.0})
-    assert "what padding holds" in probe(lambda m, b: {"level": b.audio.square().mean()})
-    assert "draws from torch's global" in probe(lambda m, b: {"level": torch.rand(())})
-    calls = count()
-    assert "something else the second" in probe(lambda m, b: {"call": torch.tensor(next(calls))})
-    assert "leaves the model in training" in probe(
-        lambda m, b: {"mode": torch.tensor(m.train().training)}
-    )
+@pytest.mark.parametrize("liar", TRANSFORMS, ids=lambda liar: liar.__name__)
+def test_a_planted_transform_fails_its_check(liar: type) -> None:
+    assert TRANSFORMS[liar] in errors("transform", liar)["check_transform_makes_a_model"]
+
+
+def test_what_the_planted_probes_and_transforms_are_made_of_passes() -> None:
+    assert not errors("probe", LargestScore)
+    assert not errors("transform", HalvesItsHead)

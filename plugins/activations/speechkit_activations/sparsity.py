@@ -1,17 +1,19 @@
 """How many zeros activations give, and what could be left out because of them."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from speechkit.data import Batch
 from speechkit.models import Model
 from speechkit.nn import Chunk, Pointwise, StreamLayer, Taps
+from speechkit.probes import Examples
 
 
-def sparsity() -> Callable[[Model, Batch], dict[str, Tensor]]:
+def sparsity() -> Callable[[Model, Examples], dict[str, Tensor]]:
     """A probe that looks at every activation and every `Pointwise`, over valid frames.
 
     `NAME/zeros` is the share of zeros an activation gives, `NAME/never` `[T]` the share of its
@@ -21,17 +23,19 @@ def sparsity() -> Callable[[Model, Batch], dict[str, Tensor]]:
     Mirzadeh et al., arXiv:2310.04564.
     """
 
-    def probe(model: Model, batch: Batch) -> dict[str, Tensor]:
-        found: dict[str, Tensor] = {}
-        with torch.no_grad():
-            c = model.features(batch.audio, batch.lengths)
-            for name, given, made in calls(model, lambda: model.score(c)):
-                if name.endswith("activation"):
-                    found[f"{name}/zeros"] = zeros(made)
-                    found[f"{name}/never"] = never(made)
-                else:
-                    found[f"{name}/skipped"] = zeros(given)
-        return found
+    @torch.no_grad()
+    def probe(model: Model, examples: Examples) -> dict[str, Tensor]:
+        counts: dict[str, Tensor] = {}
+        unused: dict[str, list[Tensor]] = {}
+        for _, features in examples:
+            for name, read, made in calls(model, partial(model.score, features)):
+                is_activation = name.endswith("activation")
+                key = f"{name}/zeros" if is_activation else f"{name}/skipped"
+                counts[key] = counts.get(key, 0) + zeros(made if is_activation else read)
+                if is_activation:
+                    unused.setdefault(f"{name}/never", []).append(never(made))
+        shares = {key: count / total for key, (count, total) in counts.items()}
+        return {**shares, **{key: _mean_of_rows(rows) for key, rows in unused.items()}}
 
     return probe
 
@@ -50,11 +54,19 @@ def calls(model: nn.Module, run: Callable[[], Any]) -> list[tuple[str, Chunk, Ch
 
 
 def zeros(c: Chunk) -> Tensor:
-    """The share of zeros in valid frames."""
-    return (c.x.transpose(1, 2)[c.valid] == 0).double().mean()
+    """The number of zeros in valid frames, and of all values there, `[2]`."""
+    values = c.x.transpose(1, 2)[c.valid]
+    return torch.stack([(values == 0).sum(), torch.tensor(values.numel())]).double()
 
 
 def never(c: Chunk) -> Tensor:
-    """The share of channels `[T]` that were zero in all valid frames up to t; mean over rows."""
-    active = ((c.x != 0) & c.valid[:, None]).cummax(2).values
-    return 1 - active.double().mean((0, 1))
+    """The share of channels `[B, T]` of each row that were zero in all valid frames up to t, T
+    those of the longest row."""
+    active = ((c.x != 0) & c.valid[:, None])[:, :, : int(c.lengths.max())].cummax(2).values
+    return 1 - active.double().mean(1)
+
+
+def _mean_of_rows(parts: list[Tensor]) -> Tensor:
+    """The mean over the rows of `[B, T]` of all batches; a shorter row stays at its last value."""
+    longest = max(rows.shape[1] for rows in parts)
+    return torch.cat([F.pad(r, (0, longest - r.shape[1]), mode="replicate") for r in parts]).mean(0)

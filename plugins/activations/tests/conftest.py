@@ -1,5 +1,6 @@
-"""What the package's tests share: numbers and sounds."""
+"""What the package's tests share: numbers, sounds and what a probe finds in them."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,8 @@ import soundfile
 import torch
 
 from speechkit.data import Utterance, write_manifest
+from speechkit.models import Model
+from speechkit.probes import Examples, probe
 
 RATE = 16000
 
@@ -32,3 +35,22 @@ def tones(tmp_path: Path) -> Path:
         utterances.append(Utterance(audio=path, duration_s=0.4, label=label))
     write_manifest(tmp_path / "tones.jsonl", utterances)
     return tmp_path / "tones.jsonl"
+
+
+@pytest.fixture
+def noise(tmp_path: Path) -> Path:
+    """The manifest of noise of two lengths, without a target."""
+    chance = torch.Generator().manual_seed(1)
+    utterances = []
+    for count in (8000, 5000):
+        path = tmp_path / f"{count}.wav"
+        soundfile.write(path, 0.1 * torch.randn(count, generator=chance).numpy(), RATE)
+        utterances.append(Utterance(audio=path, duration_s=count / RATE))
+    write_manifest(tmp_path / "noise.jsonl", utterances)
+    return tmp_path / "noise.jsonl"
+
+
+@pytest.fixture
+def sparsity(noise: Path) -> Callable[[Model], dict[str, torch.Tensor]]:
+    """`sparsity(model)`: what the probe of that name finds in the noise."""
+    return lambda model: probe(model, ["sparsity"], Examples(model, noise))["sparsity"]

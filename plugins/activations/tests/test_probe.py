@@ -1,21 +1,23 @@
+"""What the probe `sparsity` finds in a net."""
+
+from collections.abc import Callable
+
+import pytest
 import torch
+from speechkit_activations.sparsity import never, zeros
+from torch import Tensor
 
 import speechkit as sk
-from speechkit.data import Batch
-from speechkit.models import MatchboxNet
-from speechkit.plugins import registry
+from speechkit.models import MatchboxNet, Model
+from speechkit.nn import Chunk
+
+Sparsity = Callable[[Model], dict[str, Tensor]]
 
 
-def batch() -> Batch:
-    audio = 0.1 * torch.randn(2, 8000, generator=torch.Generator().manual_seed(0))
-    lengths = torch.tensor([8000, 5000])
-    return Batch(audio, lengths, [], None, [0, 1], ["a", "b"])
-
-
-def test_paper_015_the_probe_sees_every_activation_and_product() -> None:
+def test_paper_015_the_probe_sees_every_activation_and_product(sparsity: Sparsity) -> None:
     torch.manual_seed(0)
     model = sk.build(MatchboxNet(labels=("a", "b"))).eval()
-    seen = registry().build("probe", "sparsity")(model, batch())
+    seen = sparsity(model)
     shares = {name: value for name, value in seen.items() if name.endswith("zeros")}
     activations = [name for name, _ in model.named_modules() if name.endswith("activation")]
     assert shares.keys() == {f"{name}/zeros" for name in activations}
@@ -30,7 +32,14 @@ def test_paper_015_the_probe_sees_every_activation_and_product() -> None:
     assert skipped["encoder.0.sum.shortcut.channel/skipped"] == stem
 
 
-def test_paper_015_the_largest_shift_gives_nothing_but_zeros() -> None:
+def test_paper_015_the_largest_shift_gives_nothing_but_zeros(sparsity: Sparsity) -> None:
     model = sk.build(MatchboxNet(labels=("a", "b"), activation="shifted_relu:b=1e9")).eval()
-    seen = registry().build("probe", "sparsity")(model, batch())
+    seen = sparsity(model)
     assert all(value.min() == 1 for name, value in seen.items() if "activation" in name)
+
+
+def test_zeros_and_unused_channels_are_counted_in_valid_frames() -> None:
+    x = torch.tensor([[[0.0, 0, 3, 9], [0, 2, 0, 9]], [[0, 0, 9, 9], [0, 9, 9, 9]]])
+    c = Chunk.of(x, torch.tensor([3, 1]))
+    assert zeros(c).tolist() == [4 + 2, 6 + 2]
+    assert never(c).tolist() == [pytest.approx([1, 0.5, 0]), pytest.approx([1, 1, 1])]

@@ -12,6 +12,7 @@ from speechkit.data import Batch, UtteranceDataset
 from speechkit.errors import ComponentError, StreamError, TrainingError
 from speechkit.models import Model, Output
 from speechkit.nn import BodyMaker, Chunk, Serial, StreamLayer, Taps, plain_block
+from speechkit.probes import Examples
 from speechkit.train import Method
 from speechkit_residuals.parts import chosen, narrow_only
 
@@ -149,21 +150,25 @@ def effective_rank(update: Tensor) -> Tensor:
     return torch.special.entr(shares).sum().exp()
 
 
-def arank() -> Callable[[Model, Batch], dict[str, Tensor]]:
-    """The probe: the effective rank of each block's update, frames × channels of a batch.
+def arank() -> Callable[[Model, Examples], dict[str, Tensor]]:
+    """The probe: the effective rank of each block's update, valid frames × channels.
 
     A low one marks a block to route around. It gives a number for each block.
     The paper counts the rank of attention maps, which is that of the frames for any causal map.
     """
 
-    def probe(model: Model, batch: Batch) -> dict[str, Tensor]:
-        with Taps(dict(model.encoder.named_children())) as taps, torch.no_grad():
-            model(batch.audio, batch.lengths)
-        found: dict[str, Tensor] = {}
-        for name, _, (c,), made in taps.take():
-            if c.x.shape == made.x.shape:
-                update = (made.x - c.x).transpose(1, 2)[made.valid]
-                found[name] = effective_rank(update)
-        return found
+    @torch.no_grad()
+    def probe(model: Model, examples: Examples) -> dict[str, Tensor]:
+        updates: dict[str, Tensor] = {}
+        for _, features in examples:
+            with Taps(dict(model.encoder.named_children())) as taps:
+                model.score(features)
+            for name, _, (c,), made in taps.take():
+                if c.x.shape == made.x.shape:
+                    rows = (made.x - c.x).transpose(1, 2)[made.valid].double()
+                    # R of a QR decomposition has the singular values of all rows so far
+                    stacked = torch.cat([updates[name], rows]) if name in updates else rows
+                    updates[name] = torch.linalg.qr(stacked, mode="r").R
+        return {name: effective_rank(update) for name, update in updates.items()}
 
     return probe

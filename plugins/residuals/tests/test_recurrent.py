@@ -2,19 +2,22 @@
 
 import copy
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
+import soundfile
 import torch
 from speechkit_residuals.dense_rnn import Dense, Rnn, dense_rnn
-from speechkit_residuals.mod import Routed, RouterLoss, arank, effective_rank, mod
+from speechkit_residuals.mod import Routed, RouterLoss, effective_rank, mod
 from speechkit_residuals.rglru import RGLRU, rglru
 from torch import Tensor, nn
 
 import speechkit as sk
-from speechkit.data import Batch
+from speechkit.data import Utterance
 from speechkit.errors import ComponentError, StreamError
-from speechkit.models import Block, Output
-from speechkit.nn import BodyMaker, Chunk, Serial, StreamLayer
+from speechkit.models import Block, Model, Output
+from speechkit.nn import BodyMaker, Chunk, Serial, StreamLayer, Taps
+from speechkit.probes import Examples, probe
 from speechkit.testing import assert_close, check_stream
 
 Maker = Callable[..., BodyMaker]
@@ -234,19 +237,45 @@ def test_paper_102_effective_rank() -> None:
     assert effective_rank(torch.ones(30, 30)) == pytest.approx(1)
 
 
-def test_paper_102_the_probe_and_the_method_watch_a_model() -> None:
+@pytest.fixture
+def routed_net() -> Model:
+    torch.manual_seed(0)
     rows = (
         Block(channels=8, kernel=5, stride=2),
         Block(channels=8, kernel=5, residual=True, copies=2),
     )
     frontend = "log_mel:n_mels=16,normalize=fixed"
-    model = sk.build(sk.QuartzNet(labels=("a",), blocks=rows, block="mod", frontend=frontend))
-    audio = 0.1 * torch.randn(2, 4000, generator=torch.Generator().manual_seed(0))
-    batch = Batch(audio, torch.tensor([4000, 4000]), (), None, [0, 1], ["a", "b"])
-    ranks = arank()(model.eval(), batch)
+    return sk.build(sk.QuartzNet(labels=("a",), blocks=rows, block="mod", frontend=frontend))
+
+
+def test_paper_102_the_probe_finds_the_rank_of_all_frames(
+    routed_net: Model, tmp_path: Path
+) -> None:
+    chance = torch.Generator().manual_seed(0)
+    for count in (4000, 3000, 2500):
+        sound = 0.1 * torch.randn(count, generator=chance)
+        soundfile.write(tmp_path / f"{count}.wav", sound.numpy(), 16000)
+    utterances = [
+        Utterance(audio=path, duration_s=soundfile.info(path).duration)
+        for path in sorted(tmp_path.glob("*.wav"))
+    ]
+    examples = Examples(routed_net.eval(), utterances, batch_size=2)
+    ranks = probe(routed_net, ["arank"], examples)["arank"]
     assert list(ranks) == ["0", "1"]
-    assert all(1 <= rank <= 8 for rank in ranks.values())
-    method = RouterLoss()
+    for name, rank in ranks.items():
+        rows = []
+        for _, features in examples:
+            with Taps({name: routed_net.encoder.get_submodule(name)}) as taps, torch.no_grad():
+                routed_net.score(features)
+            ((_, _, (c,), made),) = taps.take()
+            rows.append((made.x - c.x).transpose(1, 2)[made.valid])
+        assert rank == pytest.approx(effective_rank(torch.cat(rows)).item(), rel=1e-9)
+        assert 1 <= rank <= 8
+
+
+def test_paper_102_the_method_watches_a_model(routed_net: Model) -> None:
+    audio = 0.1 * torch.randn(2, 4000, generator=torch.Generator().manual_seed(0))
+    model, method = routed_net, RouterLoss()
     method.start(model, None)  # type: ignore[arg-type]
     output = model.train()(audio)
     # the averaged copy is not recorded

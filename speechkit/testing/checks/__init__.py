@@ -22,7 +22,8 @@ from speechkit.testing.checks.layer import (
 from speechkit.testing.checks.nets import (
     check_export_is_written,
     check_method_resumes,
-    check_probe_only_looks,
+    check_probe_finds_the_same,
+    check_transform_makes_a_model,
 )
 from speechkit.testing.checks.pure import (
     check_input_not_modified,
@@ -99,8 +100,9 @@ OF_OTHERS: dict[str, Function] = {
     "loss": check_losses_are_finite,
     "method": check_method_resumes,
     "optimizer": check_step_lowers_a_loss,
-    "probe": check_probe_only_looks,
+    "probe": check_probe_finds_the_same,
     "schedule": check_factors_are_finite,
+    "transform": check_transform_makes_a_model,
 }
 
 

@@ -1,4 +1,4 @@
-"""What works on whole nets: training methods, exporters and probes."""
+"""What works on whole nets: training methods, exporters, probes and transforms."""
 
 import inspect
 import tempfile
@@ -10,18 +10,22 @@ from types import SimpleNamespace
 
 import soundfile
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from speechkit.checkpoint import read_tensors
+from speechkit.checkpoint import load, read_tensors, save
 from speechkit.component import Spec
 from speechkit.data import Batch, Utterance, write_manifest
-from speechkit.export import example_of, export
+from speechkit.export import export
 from speechkit.hookspecs import hookimpl
 from speechkit.models import Block, Model, QuartzNet, build
 from speechkit.plugins import Entry, registry
+from speechkit.probes import Examples, probe
 from speechkit.testing.checks.pure import generators, same
 from speechkit.testing.specimen import SAMPLE_RATE
+from speechkit.testing.stream import assert_close, check_stream
 from speechkit.train import Data, Run, fit
+from speechkit.transforms import transform
 
 LABELS = (" ", "a", "b")
 BLOCKS = (
@@ -73,23 +77,49 @@ def check_export_is_written(entry: Entry) -> None:
         assert close, f"the file's scores are off by {done.difference:.1e} of the largest"
 
 
-def check_probe_only_looks(entry: Entry) -> None:
-    """Tensors by name, the same twice and whatever padding holds, of a model left as it was."""
-    probe, model = entry.factory()(**entry.component.example), _model(entry)
-    audio, lengths = example_of(model)
-    padding = torch.arange(audio.shape[1]) >= lengths[:, None]
-    found = []
-    with _left_alone(model):
-        for sound in (audio, audio, audio.masked_fill(padding, 0.5)):
-            names = [str(row) for row in range(len(sound))]
-            batch = Batch(sound, lengths, (), None, list(range(len(sound))), names)
-            found.append(probe(model, batch))
-    first, again, padded = found
+def check_probe_finds_the_same(entry: Entry) -> None:
+    """Tensors by name, the same twice, and however far and with whatever rows are padded."""
+    model = _model(entry)
+    with tempfile.TemporaryDirectory() as folder:
+        manifest = _noise(Path(folder))
+        kinds = (Examples, Examples, _PaddedExamples)
+        first, again, padded = (
+            probe(model, [_spec(entry)], kind(model, manifest))[str(_spec(entry))] for kind in kinds
+        )
+    assert same(first, again), "a second look finds something else"
+    assert first.keys() == padded.keys(), "padding changes the names of what it finds"
     for name, value in first.items():
-        assert isinstance(value, Tensor), f"{name} is a {type(value).__name__}, not a tensor"
-        assert not value.requires_grad, f"{name} has a gradient"
-    assert same(first, again), "the same batch gives something else the second time"
-    assert same(first, padded), "what padding holds changes what it gives"
+        dtype = torch.promote_types(value.dtype, torch.float64)
+        assert_close(f"{name} with more padding", value.to(dtype), padded[name].to(dtype), 1e-4)
+
+
+def check_transform_makes_a_model(entry: Entry) -> None:
+    """The model given stays as it is; the new one saves, loads and streams; the report is JSON."""
+    model = _model(entry)
+    with tempfile.TemporaryDirectory() as folder:
+        with _left_alone(model):
+            made, _ = transform(model, [_spec(entry)], Examples(model, _noise(Path(folder))))
+        save(made, Path(folder) / "made")
+        loaded = load(Path(folder) / "made")
+    sound = 0.1 * torch.randn(1, SAMPLE_RATE // 2, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        assert_close("the scores once loaded", made(sound).scores, loaded(sound).scores, rtol=0)
+    check_stream(loaded.stream_layer(), sound[:, None], chunks=(7,), rtol=1e-4)
+
+
+class _PaddedExamples(Examples):
+    """The same examples with half a second of a loud level behind each batch's rows."""
+
+    @property
+    def batches(self) -> Iterator[Batch]:
+        for batch in super().batches:
+            audio = F.pad(batch.audio, (0, SAMPLE_RATE // 2))
+            padding = torch.arange(audio.shape[1]) >= batch.lengths[:, None]
+            yield batch._replace(audio=audio.masked_fill(padding, 0.5))
+
+
+def _spec(entry: Entry) -> Spec:
+    return Spec(entry.qualified_name, dict(entry.component.example))
 
 
 def _net(entry: Entry) -> QuartzNet:
@@ -105,25 +135,33 @@ def _model(entry: Entry) -> Model:
 
 
 def _run(entry: Entry, folder: Path) -> Run:
-    """Two steps with the method on noise, which is said to be both letters and phones."""
-    chance = torch.Generator().manual_seed(0)
-    utterances = []
-    for index in range(UTTERANCES):
-        path = folder / f"{index}.wav"
-        noise = 0.1 * torch.randn(SAMPLE_RATE // 2, generator=chance)
-        soundfile.write(path, noise.numpy(), SAMPLE_RATE)
-        utterances.append(Utterance(audio=path, duration_s=0.5, text="ab", phones="a b"))
-    manifest = folder / "noise.jsonl"
-    write_manifest(manifest, utterances)
+    """Two steps with the method on noise."""
+    manifest = _noise(folder)
     return Run(
         model=_net(entry),
         data=Data(train=manifest, dev=manifest, batch_size=UTTERANCES // 2),
         steps=STEPS,
-        method=(Spec(entry.qualified_name, dict(entry.component.example)),),
+        method=(_spec(entry),),
         ema=0.5,
         eval_every=STEPS,
         save_every=1,
     )
+
+
+def _noise(folder: Path) -> Path:
+    """The manifest of noise of different lengths, which is said to be both letters and phones."""
+    chance = torch.Generator().manual_seed(0)
+    utterances = []
+    for index in range(UTTERANCES):
+        path = folder / f"{index}.wav"
+        noise = 0.1 * torch.randn(SAMPLE_RATE // 2 - 1000 * index, generator=chance)
+        soundfile.write(path, noise.numpy(), SAMPLE_RATE)
+        utterances.append(
+            Utterance(audio=path, duration_s=len(noise) / SAMPLE_RATE, text="ab", phones="a b")
+        )
+    manifest = folder / "noise.jsonl"
+    write_manifest(manifest, utterances)
+    return manifest
 
 
 class _StopError(Exception):

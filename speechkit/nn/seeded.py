@@ -1,0 +1,27 @@
+"""Random numbers from a seed that leave the process's own as they were."""
+
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Within it the global generators of torch, numpy and Python begin at `seed`.
+
+    Afterwards they go on from where they were.
+    """
+    python, words = random.getstate(), np.random.get_state()
+    # all named, or torch warns that there are several
+    with torch.random.fork_rng(range(torch.cuda.device_count())):
+        torch.manual_seed(seed)
+        random.seed(seed)
+        np.random.seed(seed)
+        try:
+            yield
+        finally:
+            random.setstate(python)
+            np.random.set_state(words)

@@ -1,0 +1,54 @@
+"""Probes: what a trained model does, as numbers; `speechkit probe`.
+
+A probe is a component whose factory returns `f(model, examples)` → tensors by name.
+"""
+
+import copy
+from collections.abc import Iterable
+from typing import Protocol
+
+from torch import Tensor
+
+from speechkit.component import Spec
+from speechkit.errors import ComponentError
+from speechkit.models import Model
+from speechkit.models.model import refuse_prepared
+from speechkit.nn.seeded import seeded
+from speechkit.plugins import registry
+from speechkit.probes.examples import Examples as Examples
+
+
+class Probe(Protocol):
+    """Looks at a copy of a model in evaluation, which it may train, change or hook into."""
+
+    def __call__(self, model: Model, examples: Examples) -> dict[str, Tensor]:
+        """Scalars, vectors, matrices and larger tensors by name, over valid frames."""
+        ...
+
+
+def probe(
+    model: Model, specs: Iterable[Spec | str], examples: Examples
+) -> dict[str, dict[str, Tensor]]:
+    """What each probe found, by the probe and then by name, on the CPU.
+
+    The model and the random generators are left as they were. ComponentError for an unknown probe,
+    and for one that returns anything else than tensors.
+    """
+    refuse_prepared(model, "probe")
+    asked = [Spec.parse(spec) for spec in specs]
+    looks: list[tuple[str, Probe]] = [(str(s), registry().build("probe", s)) for s in asked]
+    found = {}
+    for name, look in looks:
+        own = copy.deepcopy(model).eval()
+        with seeded(examples.seed):
+            found[name] = _tensors(name, look(own, examples.of(own)))
+    return found
+
+
+def _tensors(name: str, found: dict[str, Tensor]) -> dict[str, Tensor]:
+    for key, value in found.items():
+        if not isinstance(value, Tensor):
+            raise ComponentError(
+                f"probe {name}: {key!r} is a {type(value).__name__}; a probe returns tensors"
+            )
+    return {key: value.detach().cpu() for key, value in found.items()}

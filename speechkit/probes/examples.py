@@ -1,0 +1,96 @@
+"""The utterances that a probe or a transform looks at."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from speechkit.data import Batch, Utterance, UtteranceDataset, batches, bucket_batches
+from speechkit.errors import ManifestError
+from speechkit.evaluation import evaluating, utterances_of
+from speechkit.models import Model, Output
+from speechkit.nn import Chunk
+from speechkit.plugins import registry
+from speechkit.tasks import task_of
+
+
+class Examples:
+    """Utterances as batches and a model's features of them, in the same order each time.
+
+        for batch, features in examples:
+            losses = examples.loss(model.score(features), batch)
+
+    `utterances` are those of the manifest, `seed` is for random choices. ManifestError where there
+    are none. An utterance need not have a target, as long as nobody asks for `loss`.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        manifest: Path | str | Sequence[Utterance],
+        *,
+        seed: int = 0,
+        batch_size: int = 8,
+    ) -> None:
+        self.model, self.seed, self.batch_size = model, seed, batch_size
+        self.utterances = utterances_of(manifest)
+        if not self.utterances:
+            raise ManifestError("no utterances to look at; give at least one")
+        self._task = task_of(model)
+        self._without_target = self._first_without_target()
+        self._dataset = UtteranceDataset(
+            self.utterances, self._encode, sample_rate=model.sample_rate
+        )
+
+    def of(self, model: Model) -> "Examples":
+        """The same utterances for another model."""
+        return type(self)(model, self.utterances, seed=self.seed, batch_size=self.batch_size)
+
+    @property
+    def batches(self) -> Iterator[Batch]:
+        """The batches, sorted by duration, on the model's device."""
+        plan = bucket_batches(
+            [u.duration_s for u in self.utterances],
+            batch_size=self.batch_size,
+            batch_seconds=None,
+            seed=0,
+            epoch=0,
+            shuffle=False,
+        )
+        device = next(self.model.parameters()).device
+        for batch in batches(self._dataset, plan, workers=0):
+            yield batch._replace(audio=batch.audio.to(device), lengths=batch.lengths.to(device))
+
+    def __iter__(self) -> Iterator[tuple[Batch, Chunk]]:
+        """Each batch and the front end's features of it in evaluation, `[B, F, T]`."""
+        for batch in self.batches:
+            with evaluating(self.model), torch.no_grad():
+                features = self.model.features(batch.audio, batch.lengths)
+            yield batch, features
+
+    def loss(self, output: Output, batch: Batch) -> Tensor:
+        """The loss of the model's task for each row, `[B]`; ManifestError where a row may have no
+        target."""
+        if self._without_target is not None:
+            raise self._without_target
+        loss = registry().build("loss", self._task.loss)
+        losses: Tensor = loss(output.scores, output.lengths, *self._task.targets(batch, output))
+        return losses
+
+    def clips(self, count: int) -> list[Tensor]:
+        """The audio `[N]` of `count` utterances, or of all if they are fewer, drawn by the seed."""
+        generator = torch.Generator().manual_seed(self.seed)
+        drawn = torch.randperm(len(self.utterances), generator=generator)[:count]
+        return [self._dataset.audio(index) for index in drawn.tolist()]
+
+    def _encode(self, utterance: Utterance) -> Tensor:
+        return self._task.encode(utterance) if self._without_target is None else torch.zeros(0)
+
+    def _first_without_target(self) -> ManifestError | None:
+        for utterance in self.utterances:
+            try:
+                self._task.encode(utterance)
+            except ManifestError as error:
+                return error
+        return None
