@@ -23,6 +23,7 @@ from speechkit.evaluation import outputs
 from speechkit.files import whole_file
 from speechkit.models import Model, build
 from speechkit.models.profile import profile
+from speechkit.plugins import registry
 from speechkit.tasks import task_of
 from speechkit.train import Run, fit
 from speechkit.train.resume import BEST, RUN
@@ -112,7 +113,7 @@ def ablate(
         if jobs > 1:
             threads = max(1, torch.get_num_threads() // jobs)
             pool = ProcessPoolExecutor(
-                jobs, get_context("spawn"), torch.set_num_threads, (threads,)
+                jobs, get_context("spawn"), _begin, (threads, registry().files)
             )
             stack.callback(pool.shutdown, cancel_futures=True)
             each = pool.map
@@ -124,6 +125,13 @@ def ablate(
 def folder(out: Path, cell: Mapping[str, str], seed: int) -> Path:
     """Where a run of the grid is."""
     return out / re.sub(r"[^\w.=+,-]+", "_", ",".join(map("=".join, cell.items()))) / str(seed)
+
+
+def _begin(threads: int, plugins: list[Path]) -> None:
+    """Makes a new process like the one that began it."""
+    torch.set_num_threads(threads)
+    for path in plugins:
+        registry().load_file(path)
 
 
 def _train(run: Run, out: Path, device: str) -> Path:

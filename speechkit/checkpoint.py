@@ -272,8 +272,8 @@ def _check_plugins(folder: Path, stored: dict[str, Any], config: Net) -> None:
 def _missing(plugin: str, origin: dict[str, str]) -> str:
     if "file" in origin:
         return (
-            f"{plugin!r}, a Python file that is not loaded; give --plugin {plugin}.py to a verb "
-            f"that has it, or install it with an entry point {plugin!r} (docs/plugins.md)"
+            f"{plugin!r}, a Python file that is not loaded; add --plugin {plugin}.py with its "
+            "path, or set SPEECHKIT_PLUGINS to that"
         )
     version = f" {origin['version']}" if "version" in origin else ""
     of = f" of {origin['distribution']}" if "distribution" in origin else ""

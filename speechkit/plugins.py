@@ -10,10 +10,13 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
+from itertools import groupby
+from operator import attrgetter
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pluggy
@@ -40,7 +43,7 @@ BUILTIN_MODULES = (
 
 NAME = re.compile("[a-z0-9_]+")
 """What a plugin may be called."""
-OURS = ("activations", "kan", "norms", "residuals")
+OURS = ("activations", "kan", "methods", "norms", "residuals")
 """The plugins of speechkit's own, each in the distribution `speechkit-NAME`."""
 
 
@@ -74,9 +77,10 @@ class Entry:
         module, _, attribute = factory.partition(":")
         try:
             loaded: Callable[..., Any] = getattr(importlib.import_module(module), attribute)
-        except (ImportError, AttributeError) as error:
+        except (ImportError, AttributeError, SystemExit) as error:
             raise PluginError(
-                f"{self.kind} {self.qualified_name} cannot be loaded from {factory!r}: {error}"
+                f"{self.kind} {self.qualified_name} cannot be loaded from {factory!r}: "
+                f"{_reason(error)}"
             ) from error
         return loaded
 
@@ -85,19 +89,27 @@ class Registry:
     """The components of all loaded plugins, by kind and name.
 
     Built-ins come first, then entry points of the group `speechkit`, then files given by path.
-    `SPEECHKIT_PLUGINS` names the only entry points to load ("" for none);
-    `SPEECHKIT_DISABLE_PLUGINS` names those to leave out.
+    `SPEECHKIT_PLUGINS` names Python files to load, which end in .py, and the only entry points to
+    load ("" for none); `SPEECHKIT_DISABLE_PLUGINS` names those to leave out.
     """
 
     def __init__(self, environment: Mapping[str, str] = os.environ) -> None:
         self.manager = pluggy.PluginManager(hookspecs.PROJECT)
         self.manager.add_hookspecs(hookspecs)
         self.failures: dict[str, str] = {}
+        self.files: list[Path] = []
         self._origins = {CORE: Origin(core_version(), DISTRIBUTION)}
         self._entries: dict[str, list[Entry]] | None = None
+        self._contested: dict[tuple[str, str], str] = {}
         for name in BUILTIN_MODULES:
             self._register(importlib.import_module(name), CORE)
-        self._load_entry_points(environment)
+        names, files = _named_plugins(environment.get("SPEECHKIT_PLUGINS"))
+        self._load_entry_points(names, _split(environment.get("SPEECHKIT_DISABLE_PLUGINS", "")))
+        for file in files:
+            try:
+                self.load_file(file)
+            except PluginError as error:
+                self._note_failure(Path(file).stem, str(error))
 
     @property
     def hook(self) -> Any:
@@ -105,24 +117,15 @@ class Registry:
         return self.manager.hook
 
     def load_file(self, path: Path | str) -> None:
-        """Loads a plugin written as one Python file, under the file's name."""
-        path = Path(path)
-        if not path.is_file():
+        """Loads a plugin written as one Python file, under the file's name, if it is not there."""
+        if not Path(path).is_file():
             raise PluginError(f"no plugin file {path}; give the path of a Python file")
+        path = Path(path).absolute()
+        if path in self.files:
+            return
         _check_name(path.stem)
-        spec = importlib.util.spec_from_file_location(path.stem, path)
-        if spec is None or spec.loader is None:
-            raise PluginError(f"{path} is not a Python file; give a path ending in .py")
-        if path.stem in sys.modules:
-            raise PluginError(f"plugin {path}: a module {path.stem!r} is loaded already; rename it")
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[path.stem] = module
-        try:
-            spec.loader.exec_module(module)
-        except Exception as error:
-            del sys.modules[path.stem]
-            raise PluginError(f"plugin {path} does not import: {error}") from error
-        self.add(module, path.stem, file=path.name)
+        self.add(_imported(path), path.stem, file=path.name)
+        self.files.append(path)
 
     def add(
         self,
@@ -141,11 +144,11 @@ class Registry:
         try:
             self._register(plugin, name)
             self._entries = self._collect()
-        except Exception as error:
+        except FAILURES as error:
             self._forget(plugin, name)
             if isinstance(error, PluginError):
                 raise
-            raise PluginError(f"plugin {name!r} cannot be used: {error}") from error
+            raise PluginError(f"plugin {name!r} cannot be used: {_reason(error)}") from error
 
     def plugins(self) -> dict[str, str]:
         """The version of each loaded plugin."""
@@ -168,7 +171,14 @@ class Registry:
         if len(matches) > 1:
             matches = [e for e in matches if e.plugin == CORE] or matches
         if len(matches) == 1:
-            return matches[0]
+            found = matches[0]
+            if found.plugin != CORE and (other := self._contested.get((kind, name))):
+                raise ComponentError(
+                    f"{kind} {name!r} is one of plugin {other!r} too, which did not load: "
+                    f"{self.failures[other]}; for the one of {found.plugin!r} write "
+                    f"{found.qualified_name}"
+                )
+            return found
         if matches:
             names = ", ".join(e.qualified_name for e in matches)
             raise ComponentError(
@@ -203,8 +213,13 @@ class Registry:
         return {name: self._origins[name] for name in sorted(plugins - {CORE})}
 
     def _unknown(self, kind: str, name: str, entries: list[Entry]) -> str:
-        message = f"no {kind} named {name!r}. "
-        message += did_you_mean(name, {e.component.name for e in entries})
+        others = [e for e in self.components() if name in (e.component.name, e.qualified_name)]
+        message = f"no {kind} named {name!r}"
+        if others:
+            other = others[0].kind
+            article = "an" if other[0] in "aeiou" else "a"
+            message += f"; {name} is {article} {other}: use {other}={name}"
+        message += f". {did_you_mean(name, {e.component.name for e in entries})}"
         plugin = name.partition("/")[0]
         missing = plugin not in self._origins and plugin not in self.failures
         if "/" in name and missing and NAME.fullmatch(plugin):
@@ -213,24 +228,33 @@ class Registry:
             message += f". Plugin {failed!r} did not load: {reason}"
         return message
 
-    def _load_entry_points(self, environment: Mapping[str, str]) -> None:
-        only = environment.get("SPEECHKIT_PLUGINS")
-        wanted = None if only is None else _names(only)
-        disabled = _names(environment.get("SPEECHKIT_DISABLE_PLUGINS", ""))
+    def _load_entry_points(self, wanted: set[str] | None, disabled: set[str]) -> None:
         if CORE in disabled:
             raise PluginError("plugin 'core' cannot be disabled; name another plugin")
-        points = importlib.metadata.entry_points(group=ENTRY_POINT_GROUP)
-        for point in sorted(points, key=lambda p: p.name):
-            if point.name in disabled or (wanted is not None and point.name not in wanted):
+        by_name = attrgetter("name")
+        points = sorted(importlib.metadata.entry_points(group=ENTRY_POINT_GROUP), key=by_name)
+        for name, claims in groupby(points, by_name):
+            if name in disabled or (wanted is not None and name not in wanted):
                 continue
             try:
-                found = point.dist
-                origin = (found.version, found.name) if found else ("", "")
-                self.add(point.load(), point.name, origin[0], distribution=origin[1])
-            except Exception as error:
-                self._note_failure(point.name, str(error))
+                self._load_entry_point(name, list(claims))
+            except FAILURES as error:
+                self._note_failure(name, _reason(error))
         for name in sorted((wanted or set()) - {point.name for point in points}):
             self._note_failure(name, f"not installed; {how_to_get(name)}")
+
+    def _load_entry_point(self, name: str, claims: list[importlib.metadata.EntryPoint]) -> None:
+        """Loads the plugin of that name, or none where several distributions have one."""
+        found = [point.dist for point in claims if point.dist]
+        if len(found) > 1:
+            # so that a short name which they offer does not mean another plugin's instead
+            self._contested |= dict.fromkeys(_offered(claims), name)
+            names = " and ".join(sorted(f"{dist.name} {dist.version}" for dist in found))
+            raise PluginError(
+                f"{names} have the same entry point {name!r}; uninstall all but one of them"
+            )
+        origin = (found[0].version, found[0].name) if found else ("", "")
+        self.add(claims[0].load(), name, origin[0], distribution=origin[1])
 
     def _note_failure(self, name: str, reason: str) -> None:
         self.failures[name] = reason
@@ -316,8 +340,57 @@ def _check_parameters(
             )
 
 
-def _names(text: str) -> set[str]:
+def _named_plugins(value: str | None) -> tuple[set[str] | None, list[str]]:
+    """The only entry points to load, None for all, and the Python files to load beside them."""
+    parts = [] if value is None else [part.strip() for part in value.split(",")]
+    files = [part for part in parts if part.endswith(".py")]
+    return (None if len(files) == len(parts) else _split(value or "") - set(files)), files
+
+
+def _split(text: str) -> set[str]:
     return {name.strip() for name in text.split(",") if name.strip()}
+
+
+def _imported(path: Path) -> ModuleType:
+    """The module of a plugin file, imported now if it is not there."""
+    name = path.stem
+    module = sys.modules.get(name)
+    if module is not None:
+        if getattr(module, "__file__", None) == str(path):
+            return module
+        raise PluginError(f"plugin {path}: a module {name!r} is loaded already; rename it")
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise PluginError(f"{path} is not a Python file; give a path ending in .py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except FAILURES as error:
+        del sys.modules[name]
+        raise PluginError(f"plugin {path} does not import: {_reason(error)}") from error
+    return module
+
+
+def _offered(claims: Iterable[importlib.metadata.EntryPoint]) -> Iterator[tuple[str, str]]:
+    """The kind and name of each component that these plugins would offer."""
+    for point in claims:
+        # a plugin that fails here offers nothing
+        with suppress(*FAILURES):
+            plugin = point.load()
+            for kind, hook in hookspecs.KINDS.items():
+                for component in getattr(plugin, hook, list)():
+                    yield kind, component.name
+
+
+FAILURES = (Exception, SystemExit)
+"""What a plugin's own code may raise without ending the program."""
+
+
+def _reason(error: BaseException) -> str:
+    if isinstance(error, SystemExit):
+        return f"it calls sys.exit({error.code!r})"
+    return str(error) or repr(error)
 
 
 def core_version() -> str:

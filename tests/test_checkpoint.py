@@ -262,8 +262,8 @@ def test_a_model_of_a_newer_speechkit_is_warned_of(
         ),
         (
             {"lab": {"file": "lab.py"}},
-            "'lab', a Python file that is not loaded; give --plugin lab.py to a verb that has it, "
-            "or install it with an entry point 'lab' (docs/plugins.md)",
+            "'lab', a Python file that is not loaded; add --plugin lab.py with its path, "
+            "or set SPEECHKIT_PLUGINS to that",
         ),
     ],
 )

@@ -57,15 +57,16 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Install:
     """`install(name)` puts a distribution with that entry point on the path, as pip would."""
     monkeypatch.syspath_prepend(tmp_path)
 
-    def write(name: str, code: str = "", version: str = "1.2") -> None:
-        module = f"{name}_of_this_test"
+    def write(name: str, code: str = "", version: str = "1.2", distribution: str = "") -> None:
+        distribution = distribution or f"speechkit_{name}"
+        module = f"{distribution}_of_this_test"
         # set, so that monkeypatch takes the module out of sys.modules again
         monkeypatch.setitem(sys.modules, module, None)
         del sys.modules[module]
         (tmp_path / f"{module}.py").write_text(code or MODULE.format(name=f"{name}_act"))
-        info = tmp_path / f"speechkit_{name}-{version}.dist-info"
+        info = tmp_path / f"{distribution}-{version}.dist-info"
         info.mkdir()
-        header = f"Metadata-Version: 2.1\nName: speechkit-{name}\nVersion: {version}\n"
+        header = f"Metadata-Version: 2.1\nName: {distribution}\nVersion: {version}\n"
         (info / "METADATA").write_text(header)
         (info / "entry_points.txt").write_text(f"[speechkit]\n{name} = {module}\n")
 
@@ -205,6 +206,12 @@ def test_an_unknown_name_suggests_the_closest() -> None:
         Registry(NONE).find("activation", "rleu")
 
 
+def test_a_component_of_another_kind_says_of_which() -> None:
+    message = "no mixer named 'relu'; relu is an activation: use activation=relu. Known: depthwise"
+    with pytest.raises(ComponentError, match=f"^{re.escape(message)}$"):
+        Registry(NONE).find("mixer", "relu")
+
+
 def test_an_unknown_plugin_is_named_with_what_to_type() -> None:
     with pytest.raises(ComponentError, match=r"type: pip install speechkit-norms$"):
         Registry(NONE).find("activation", "norms/snake")
@@ -328,6 +335,8 @@ def test_the_core_cannot_be_disabled() -> None:
             "from speechkit import hookimpl\n@hookimpl\ndef speechkit_norms(): 1 / 0",
             "division by zero",
         ),
+        ("import sys; sys.exit()", "it calls sys.exit(None)"),
+        ("raise KeyError", "KeyError()"),
     ],
 )
 def test_a_failing_plugin_is_recorded_and_matters_only_if_needed(
@@ -393,3 +402,69 @@ def test_a_plugin_asked_for_by_a_wrong_name_is_noted() -> None:
     assert registry.failures == {
         "nosuch": "not installed; it is not one of speechkit's own; get it from whoever wrote it"
     }
+
+
+def test_two_distributions_with_one_key_are_named_and_neither_loads(install: Install) -> None:
+    install("acme", distribution="acme_layers")
+    install("acme", MODULE.format(name="snake"), "0.3", "snakes")
+    install("other", MODULE.format(name="snake"))
+    install("third", MODULE.format(name="boa"))
+    registry = Registry(entry_points("acme", "other", "third"))
+    reason = (
+        "acme_layers 1.2 and snakes 0.3 have the same entry point 'acme'; "
+        "uninstall all but one of them"
+    )
+    assert registry.failures == {"acme": reason}
+    assert set(registry.plugins()) == {CORE, "other", "third"}
+    message = (
+        f"activation 'snake' is one of plugin 'acme' too, which did not load: {reason}; "
+        "for the one of 'other' write other/snake"
+    )
+    with pytest.raises(ComponentError, match=f"^{re.escape(message)}$"):
+        registry.find("activation", "snake")
+    assert registry.find("activation", "other/snake").plugin == "other"
+    assert registry.find("activation", "boa").plugin == "third"
+    with pytest.raises(ComponentError, match=r"no activation named 'acme_act'.*acme_layers 1\.2"):
+        registry.find("activation", "acme_act")
+    disabled = {**entry_points("acme", "other"), "SPEECHKIT_DISABLE_PLUGINS": "acme"}
+    assert Registry(disabled).find("activation", "snake").plugin == "other"
+
+
+@pytest.mark.parametrize(
+    ("value", "plugins"),
+    [
+        ("{file}", {"acme", "lab_of_files"}),
+        (",{file}", {"lab_of_files"}),
+        ("other, {file}", {"lab_of_files"}),
+        ("acme,{file}", {"acme", "lab_of_files"}),
+        ("{file},{file}", {"acme", "lab_of_files"}),
+    ],
+)
+def test_the_variable_names_files_beside_entry_points(
+    install: Install,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    value: str,
+    plugins: set[str],
+) -> None:
+    monkeypatch.setattr(sys, "modules", sys.modules.copy())
+    install("acme")
+    file = tmp_path / "lab_of_files.py"
+    file.write_text(MODULE.format(name="itself"))
+    registry = Registry({"SPEECHKIT_PLUGINS": value.format(file=file)})
+    assert registry.plugins().keys() & {"acme", "lab_of_files"} == plugins
+    assert registry.files == [file]
+    # another registry of the process takes the module that is there
+    assert Registry({"SPEECHKIT_PLUGINS": f",{file}"}).find("activation", "itself")
+
+
+def test_a_file_that_the_variable_names_in_vain_is_noted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "broken_lab.py").write_text("import sys; sys.exit(3)")
+    monkeypatch.chdir(tmp_path)
+    registry = Registry({"SPEECHKIT_PLUGINS": ",broken_lab.py,no_lab.py"})
+    assert registry.plugins().keys() == {CORE}
+    assert "broken_lab.py does not import: it calls sys.exit(3)" in registry.failures["broken_lab"]
+    assert "no plugin file" in registry.failures["no_lab"]
+    assert "broken_lab" not in sys.modules

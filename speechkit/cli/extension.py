@@ -1,9 +1,11 @@
-"""Commands that plugins add to the command line."""
+"""The command line with plugins: files that any command may name, and commands that they add."""
 
 from typing import Any
 
 import typer
 from typer.core import TyperGroup
+
+PLUGIN = "--plugin"
 
 
 def plugin_commands() -> dict[str, Any]:
@@ -16,7 +18,30 @@ def plugin_commands() -> dict[str, Any]:
 
 
 class Commands(TyperGroup):
-    """A group with its own commands first, then those of plugins, which never replace its own."""
+    """A group with its own commands first, then those of plugins, which never replace its own.
+
+    `--plugin FILE.py` may stand before a command or behind it.
+    """
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        # to the front, where it is read before the command, which may be the plugin's own, is found
+        end = args.index("--") if "--" in args else len(args)
+        plugins: list[str] = []
+        others: list[str] = []
+        words = iter(args[:end])
+        for word in words:
+            if word == PLUGIN:
+                plugins.append(word)
+                file = next(words, None)
+                if file is None:
+                    # which is refused; a command behind it would be taken for the file
+                    return super().parse_args(ctx, plugins)
+                plugins.append(file)
+            elif word.startswith(f"{PLUGIN}="):
+                plugins.append(word)
+            else:
+                others.append(word)
+        return super().parse_args(ctx, [*plugins, *others, *args[end:]])
 
     def list_commands(self, ctx: Any) -> list[str]:
         own = super().list_commands(ctx)

@@ -11,6 +11,7 @@ import traceback
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -37,7 +38,7 @@ from speechkit.cli.extension import Commands
 from speechkit.cli.output import Complaints, complain, escape_what_cannot_be_encoded
 from speechkit.errors import SpeechkitError, one_line
 from speechkit.limits import MAX_MESSAGE_CHARACTERS
-from speechkit.plugins import DISTRIBUTION
+from speechkit.plugins import DISTRIBUTION, registry
 
 # typer brings its own click or uses the installed one, depending on its version
 UsageError: type[Any] = typer.BadParameter.__mro__[1]
@@ -74,12 +75,26 @@ def _print_version(asked: bool) -> None:
         raise typer.Exit
 
 
+def _load_plugins(paths: list[Path] | None) -> None:
+    for path in paths or []:
+        registry().load_file(path)
+
+
 @app.callback()
 def speechkit(
     version: Annotated[
         bool,
         typer.Option("--version", callback=_print_version, is_eager=True, help="Print version."),
     ] = False,
+    plugin: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="FILE.py",
+            # here, for the command that comes next may be the plugin's
+            callback=_load_plugins,
+            help="Load a plugin; of any command, also behind its name.",
+        ),
+    ] = None,
 ) -> None:
     """Train, evaluate and stream speech networks with the same numbers."""
 

@@ -1,4 +1,4 @@
-"""`speechkit train`: a recipe's function says what to run, six flags say how."""
+"""`speechkit train`: a recipe's function says what to run, five flags say how."""
 
 import importlib.util
 import inspect
@@ -34,9 +34,6 @@ def train(
         typer.Option("--set", metavar="PATH=VALUE", help="Change a setting, such as steps=100."),
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")] = "auto",
-    plugin: Annotated[
-        list[Path] | None, typer.Option(metavar="FILE.py", help="Load a plugin beside the recipe.")
-    ] = None,
     dry_run: Annotated[
         bool,
         typer.Option(
@@ -47,13 +44,10 @@ def train(
 ) -> None:
     """Train the run that a function of RUN.py returns: `base`, unless you name another."""
     from speechkit.config import override, to_dict
-    from speechkit.plugins import registry
     from speechkit.processes import is_first
     from speechkit.train import dry_run as check
     from speechkit.train import fit
 
-    for path in plugin or []:
-        registry().load_file(path)
     name, run = load_run(recipe)
     run = override(run, assignments or [])
     if dry_run:

@@ -1,4 +1,4 @@
-"""A recipe's function, six flags, and nothing left behind by a run that cannot start."""
+"""A recipe's function, five flags, and nothing left behind by a run that cannot start."""
 
 import json
 import os
@@ -37,7 +37,7 @@ if __name__ == "__main__":
     sk.cli.recipe(globals())
 """
 
-FLAGS = {"--out", "--resume", "--set", "--device", "--plugin", "--dry-run"}
+FLAGS = {"--out", "--resume", "--set", "--device", "--dry-run"}
 
 
 @pytest.fixture
@@ -53,7 +53,7 @@ def recipe(tmp_path: Path, sounds: Path) -> Path:
     return path
 
 
-def test_there_are_six_flags_and_no_more() -> None:
+def test_there_are_five_flags_and_no_more() -> None:
     command = typer.main.get_group(app).commands["train"]
     flags = {name for p in command.params for name in p.opts if name.startswith("--")}
     assert flags - {"--help", "--json"} == FLAGS
