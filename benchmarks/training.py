@@ -12,9 +12,9 @@ from benchmarks.inputs import channels_last, noise
 from benchmarks.nemo_net import nemo_net
 from benchmarks.plain import plain_net
 from benchmarks.registry import Absent, Benchmark, Contestant, Options, Output, Run
-from speechkit.memory import keep_freed_memory
 from speechkit.models import Model
 from speechkit.nn import Chunk
+from speechkit.train.memory import keep_freed_memory
 
 CONFIGS = {
     "quartznet-5x5": sk.QuartzNet(size="5x5"),

@@ -23,9 +23,10 @@ import torch
 from torch import Tensor
 
 import speechkit as sk
-from speechkit import metrics, vad
+from speechkit import metrics
 from speechkit.data import AudioWarning, Utterance, read_audio, read_manifest
 from speechkit.events import SpeechStart
+from speechkit.rules import vad
 
 RESULT = Path("runs/bench-vad.json")
 GRID_S = 0.01
@@ -116,7 +117,7 @@ def measure(detector: Detector, scenes: list[Utterance]) -> dict[str, Any]:
         began = time.thread_time()
         probabilities = detector.probabilities(x)
         spent_s += time.thread_time() - began
-        found = vad.segments(probabilities, detector.frame_s, detector.post)
+        found = vad.segments(probabilities.tolist(), detector.frame_s, detector.post)
         frames = round(scene.duration_s / GRID_S - 0.5)
         at = (torch.arange(frames).double() * GRID_S / detector.frame_s + 1e-6).long()
         scores = probabilities[at.clamp(max=len(probabilities) - 1)].double()
@@ -195,7 +196,9 @@ def check_stream(name: str, detector: Detector, scenes: list[Utterance]) -> None
         events += stream.finish()
         said = [event.decided_s for event in events if isinstance(event, SpeechStart)]
         with torch.inference_mode():
-            found = vad.segments(detector.probabilities(x), detector.frame_s, detector.post)
+            found = vad.segments(
+                detector.probabilities(x).tolist(), detector.frame_s, detector.post
+            )
         computed = [start + late * detector.frame_s for start, _ in found]
         np.testing.assert_allclose(said, np.minimum(computed, scene.duration_s), atol=1e-6)
 

@@ -1,7 +1,6 @@
 """How well a model does on a manifest."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,22 +15,8 @@ from speechkit.data import (
     bucket_batches,
     read_manifest,
 )
-from speechkit.models import Model, Output
+from speechkit.models import Model, Output, evaluating
 from speechkit.tasks import Task, task_of
-
-
-@contextmanager
-def evaluating(model: Model) -> Iterator[None]:
-    """The model in evaluation, and afterwards in the mode it was in."""
-    if not model.training:
-        # nothing to change, so that threads can share the model
-        yield
-        return
-    model.eval()
-    try:
-        yield
-    finally:
-        model.train()
 
 
 def evaluate(

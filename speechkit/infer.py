@@ -10,22 +10,21 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from speechkit import text as texts
-from speechkit import vad
-from speechkit.align import characters_of, joined
 from speechkit.checkpoint import ModelSource, as_model
 from speechkit.data import Channel, RawFormat, Source, read_audio, read_blocks
 from speechkit.decode import Decoder, decoder_of
 from speechkit.errors import AudioError, CheckpointError
-from speechkit.evaluation import evaluating
-from speechkit.models import MarbleNet, Model, Output, QuartzNet
+from speechkit.models import MarbleNet, Model, Output, QuartzNet, evaluating
 from speechkit.models.net import Name
 from speechkit.models.profile import why_not_streamable
 from speechkit.nn import Chunk, StreamLayer
+from speechkit.rules import vad
 from speechkit.streaming.engines.native.layer import native_layer
 from speechkit.streaming.gate import DETECTOR, Detector, Speech, blanked, middles_s, speech_of
 from speechkit.streaming.listeners import SEGMENT_S
 from speechkit.tasks import require
-from speechkit.transcript import Transcript
+from speechkit.text.align import characters_of, joined
+from speechkit.text.transcript import Transcript
 
 LONG_S = 60.0
 """Sound longer than this is read and run in pieces where the model streams."""
@@ -180,7 +179,7 @@ def segments_of(
     """The stretches of speech in probabilities `[T]` by the model's `postprocess`, none of which
     ends after `duration_s`."""
     assert isinstance(model.config, MarbleNet)
-    found = vad.segments(speech, frame_s, model.config.postprocess, duration_s)
+    found = vad.segments(speech.tolist(), frame_s, model.config.postprocess, duration_s)
     return [Segment(*pair) for pair in found]
 
 
@@ -324,7 +323,8 @@ def _windows(model: Model, samples: Tensor) -> tuple[Tensor, float]:
     windows = around.unfold(0, 8 * step, step)
     with evaluating(model):
         logits = [_finite(model(part.contiguous()).scores) for part in windows.split(64)]
-    smooth = vad.overlap_smooth(_speech(torch.cat(logits)).cpu(), window_frames=8, hop_frames=1)
+    speech = _speech(torch.cat(logits)).cpu().numpy()
+    smooth = torch.from_numpy(vad.overlap_smooth(speech, window_frames=8, hop_frames=1))
     # half a window of silence was put before and after
     return smooth[4:-4], step / model.sample_rate
 

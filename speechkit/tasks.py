@@ -10,11 +10,12 @@ from speechkit import metrics, text
 from speechkit.component import did_you_mean
 from speechkit.data import Batch, Utterance
 from speechkit.errors import ConfigError, ManifestError
-from speechkit.losses import IGNORED
 from speechkit.models import Model, Output
 
 Targets = tuple[Tensor, Tensor]
 """What a loss wants beside the output: targets, and their lengths."""
+IGNORED = -100
+"""The target of a frame that does not count."""
 
 
 class Task(Protocol):

@@ -22,13 +22,13 @@ from speechkit.config import (
     to_dict,
     write_json,
 )
-from speechkit.decode.endpoint import Endpointing
 from speechkit.decode.fusion import Search
 from speechkit.errors import ConfigError, SpeechkitError
 from speechkit.models import Block, MarbleNet, MatchboxNet, Net, QuartzNet
-from speechkit.spotting import Spotting
+from speechkit.rules.endpointing import Endpointing
+from speechkit.rules.spotting import Spotting
+from speechkit.rules.vad import PostProcessing
 from speechkit.train import Data, Run
-from speechkit.vad import PostProcessing
 
 NETS = [
     QuartzNet(size="5x5", activation="hardtanh:high=6", lookahead=3),

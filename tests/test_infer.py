@@ -34,8 +34,8 @@ from speechkit.infer import (
     transcribe,
 )
 from speechkit.models import Block, MarbleNet, Model, Net, Output, build
+from speechkit.rules.vad import PostProcessing
 from speechkit.testing import assert_close
-from speechkit.vad import PostProcessing
 
 VERBS: dict[str, Callable[..., Any]] = {"ctc": transcribe, "clip": classify, "frame": detect}
 RATE = 16000

@@ -9,9 +9,8 @@ import torch
 
 from speechkit.data import Batch, Item, Utterance, collate, read_manifest
 from speechkit.errors import ConfigError, ManifestError
-from speechkit.losses import IGNORED
 from speechkit.models import Net, Output, build
-from speechkit.tasks import Classification, Detection, Recognition, Task, require, task_of
+from speechkit.tasks import IGNORED, Classification, Detection, Recognition, Task, require, task_of
 
 UTTERANCE = Utterance(
     audio=Path("a.wav"), duration_s=1.0, text="Hi lo", label="high", segments=((0.05, 0.1),)

@@ -21,10 +21,10 @@ from phones import Lexicon, read_dictionary, transcribed
 from torch import Tensor
 
 import speechkit as sk
-from speechkit.align import align
 from speechkit.data import Utterance, read_audio, read_manifest, write_manifest
 from speechkit.models import Model
 from speechkit.text import normalize
+from speechkit.text.align import align
 
 UTTERANCES = 16000
 MOST_WORDS = 8

@@ -14,9 +14,9 @@ import torch
 
 import speechkit as sk
 from speechkit import text
-from speechkit.align import align
 from speechkit.data import Utterance, read_audio, read_manifest, write_manifest
 from speechkit.models import Model
+from speechkit.text.align import align
 
 DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 MARGIN_S = 0.2

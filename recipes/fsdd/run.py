@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import speechkit as sk
-from speechkit.spotting import Spotting
+from speechkit.rules.spotting import Spotting
 from speechkit.train import Data, Run
 
 DATA = Path("data/fsdd")

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import speechkit as sk
 from speechkit.data import read_manifest
-from speechkit.spotting import Spotting
+from speechkit.rules.spotting import Spotting
 from speechkit.train import Data, Run
 
 DATA = Path("data/keywords")

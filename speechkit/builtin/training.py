@@ -9,14 +9,14 @@ def speechkit_losses() -> list[Component]:
     return [
         Component(
             name="ctc",
-            factory="speechkit.losses:CTC",
+            factory="speechkit.train.losses:CTC",
             summary="Connectionist temporal classification, blank last, per utterance",
             formula="-log P(targets | scores), 0 where no alignment exists",
             paper="Graves et al., ICML 2006",
         ),
         Component(
             name="cross_entropy",
-            factory="speechkit.losses:CrossEntropy",
+            factory="speechkit.train.losses:CrossEntropy",
             summary="Cross entropy of one class per utterance, with label smoothing",
             formula="-sum(((1 - smoothing) * one_hot(target) + smoothing / n) * log_softmax(x))",
             paper="arXiv:1512.00567",
@@ -24,7 +24,7 @@ def speechkit_losses() -> list[Component]:
         ),
         Component(
             name="frame_cross_entropy",
-            factory="speechkit.losses:FrameCrossEntropy",
+            factory="speechkit.train.losses:FrameCrossEntropy",
             summary="Cross entropy of one class per frame, averaged over valid frames",
             formula="mean_t(-log_softmax(x_t)[target_t])",
         ),
@@ -73,7 +73,7 @@ def speechkit_optimizers() -> list[Component]:
     return [
         Component(
             name="novograd",
-            factory="speechkit.optim:novograd",
+            factory="speechkit.train.optim:novograd",
             summary="Momentum on gradients normalised tensor by tensor",
             formula="m = beta1 * m + g / (sqrt(v) + eps) + weight_decay * w; w -= lr * m",
             paper="arXiv:1905.11286",
@@ -89,7 +89,7 @@ def speechkit_optimizers() -> list[Component]:
         ),
         Component(
             name="adamw",
-            factory="speechkit.optim:adamw",
+            factory="speechkit.train.optim:adamw",
             summary="Adam with decoupled weight decay",
             formula="w -= lr * (m / (sqrt(v) + eps) + weight_decay * w), m and v bias-corrected",
             paper="arXiv:1711.05101",
@@ -103,14 +103,14 @@ def speechkit_schedules() -> list[Component]:
     return [
         Component(
             name="constant",
-            factory="speechkit.schedules:constant",
+            factory="speechkit.train.schedules:constant",
             summary="Warm-up, then the base rate",
             formula="1",
             example={"warmup": 10},
         ),
         Component(
             name="cosine",
-            factory="speechkit.schedules:cosine",
+            factory="speechkit.train.schedules:cosine",
             summary="Warm-up, then half a cosine down to the floor",
             formula="floor + (1 - floor) * (1 + cos(pi * p)) / 2",
             paper="arXiv:1608.03983",
@@ -118,7 +118,7 @@ def speechkit_schedules() -> list[Component]:
         ),
         Component(
             name="polynomial_hold",
-            factory="speechkit.schedules:polynomial_hold",
+            factory="speechkit.train.schedules:polynomial_hold",
             summary="Warm-up, hold, then a polynomial down to the floor",
             formula="floor + (1 - floor) * (1 - p) ^ power",
             paper="arXiv:2004.08531",
@@ -126,7 +126,7 @@ def speechkit_schedules() -> list[Component]:
         ),
         Component(
             name="exponential",
-            factory="speechkit.schedules:exponential",
+            factory="speechkit.train.schedules:exponential",
             summary="Warm-up, hold, then halving every half-life down to the floor",
             formula="max(floor, 0.5 ^ ((step - start) / halflife))",
             example={"warmup": 10, "hold": 0.5, "halflife": 0.1, "floor": 0.001},
@@ -139,7 +139,7 @@ def speechkit_inits() -> list[Component]:
     return [
         Component(
             name="xavier_uniform",
-            factory="speechkit.inits:xavier_uniform",
+            factory="speechkit.models.inits:xavier_uniform",
             summary="Weights uniform, scaled by fan-in and fan-out",
             formula="w ~ U(-b, b), b = gain * sqrt(6 / (fan_in + fan_out))",
             paper="Glorot & Bengio, AISTATS 2010",
@@ -147,7 +147,7 @@ def speechkit_inits() -> list[Component]:
         ),
         Component(
             name="kaiming_uniform",
-            factory="speechkit.inits:kaiming_uniform",
+            factory="speechkit.models.inits:kaiming_uniform",
             summary="Weights uniform, scaled by fan-in for ReLU",
             formula="w ~ U(-b, b), b = sqrt(6 / fan_in)",
             paper="arXiv:1502.01852",

@@ -15,7 +15,7 @@ from speechkit.cli.train import load_run
 from speechkit.files import whole_file
 
 if TYPE_CHECKING:
-    from speechkit.ablation import Trial
+    from speechkit.train.ablation import Trial
 
 PAGE = "ablation.html"
 
@@ -40,10 +40,10 @@ def ablate(
     as_json: Json = False,
 ) -> None:
     """Train a run with all combinations of some settings' values, and compare them on dev."""
-    from speechkit.ablation import ablate as trials_of
-    from speechkit.ablation import axes
     from speechkit.config import override
     from speechkit.report.ablation import ablation_page, cells, head
+    from speechkit.train.ablation import ablate as trials_of
+    from speechkit.train.ablation import axes
 
     name, run = load_run(recipe)
     run = override(run, assignments or [])

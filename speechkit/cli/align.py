@@ -25,7 +25,7 @@ from speechkit.cli.options import (
 )
 from speechkit.cli.output import complain
 from speechkit.cli.recordings import Recordings, in_order
-from speechkit.cli.written import Output
+from speechkit.cli.transcript_files import Output
 from speechkit.errors import ConfigError
 
 USAGE = 'speechkit align AUDIO --text "the words", or --text-file FILE'
@@ -55,7 +55,7 @@ def align(
     from speechkit.models import QuartzNet
     from speechkit.tasks import require
     from speechkit.text import normalized
-    from speechkit.transcript import FORMATS
+    from speechkit.text.transcript import FORMATS
 
     rest = ""
     if text is text_file is None and len(audio) == 3:

@@ -8,7 +8,7 @@ import typer
 from speechkit.cli.models import decoder_spec, load_model
 from speechkit.cli.options import DecoderOption, Device, HotwordsOption, Json, Lm, ModelName
 from speechkit.cli.output import complain, marks_in_words, pairs, show
-from speechkit.cli.written import refuse_input, refuse_other_kind
+from speechkit.cli.transcript_files import refuse_input, refuse_other_kind
 from speechkit.files import whole_file
 
 Manifest = Annotated[Path, typer.Option(metavar="M", help="JSON lines: what to judge it on.")]
@@ -59,13 +59,14 @@ def calibrate(
     """Fit words' scores to how often they are right, and save the model with the fit."""
     from dataclasses import replace
 
-    from speechkit import confidence, metrics
+    from speechkit import metrics
     from speechkit.card import read_card
     from speechkit.checkpoint import find, load, save
     from speechkit.models import QuartzNet
     from speechkit.report import judge
     from speechkit.report.recognition import Recognized
     from speechkit.tasks import require
+    from speechkit.text import confidence
 
     card, net = read_card(find(model)), load(model)
     require(net, "ctc")

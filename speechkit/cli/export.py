@@ -7,7 +7,7 @@ import typer
 
 from speechkit.cli.options import Json, ModelName
 from speechkit.cli.output import show
-from speechkit.cli.written import refuse_input, refuse_other_kind
+from speechkit.cli.transcript_files import refuse_input, refuse_other_kind
 
 SOUNDS = 16
 """How many sounds of a manifest an export is tried on."""

@@ -31,7 +31,7 @@ def import_model(
 ) -> None:
     """Make a model folder from a NeMo archive or a folded QuartzNet."""
     from speechkit.checkpoint import save
-    from speechkit.io import read_model
+    from speechkit.importers import read_model
     from speechkit.models.profile import profile
     from speechkit.streaming.windowed import suggested_window_s
 

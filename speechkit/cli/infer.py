@@ -26,11 +26,11 @@ from speechkit.cli.options import (
 )
 from speechkit.cli.output import show
 from speechkit.cli.recordings import Recordings, in_order
-from speechkit.cli.written import Output
+from speechkit.cli.transcript_files import Output
 
 
 class Format(StrEnum):
-    """The names of `speechkit.transcript.FORMATS`."""
+    """The names of `speechkit.text.transcript.FORMATS`."""
 
     text = "text"
     json = "json"
@@ -100,7 +100,7 @@ def transcribe(
     from speechkit.infer import reader_of
     from speechkit.infer import transcribe as answer
     from speechkit.streaming.gate import DETECTOR
-    from speechkit.transcript import FORMATS
+    from speechkit.text.transcript import FORMATS
 
     audio, model = in_order("transcribe", audio, model, "an4")
     form = Format.json if as_json else form

@@ -9,7 +9,7 @@ import typer
 
 from speechkit.cli.options import Json
 from speechkit.cli.output import show
-from speechkit.cli.written import refuse_input, refuse_other_kind
+from speechkit.cli.transcript_files import refuse_input, refuse_other_kind
 from speechkit.errors import SpeechkitError
 
 

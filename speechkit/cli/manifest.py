@@ -11,7 +11,7 @@ import typer
 
 from speechkit.cli.options import Json
 from speechkit.cli.output import complain, show
-from speechkit.cli.written import refuse_input, refuse_other_kind
+from speechkit.cli.transcript_files import refuse_input, refuse_other_kind
 from speechkit.errors import ConfigError, ManifestError, SpeechkitError
 
 if TYPE_CHECKING:

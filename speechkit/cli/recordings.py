@@ -16,7 +16,7 @@ from speechkit.cli.options import Channels
 from speechkit.cli.output import complain
 from speechkit.errors import AudioError, ConfigError
 from speechkit.limits import MAX_KEPT_BYTES
-from speechkit.timeline import Recording
+from speechkit.text.timeline import Recording
 
 if TYPE_CHECKING:
     from speechkit.data import RawFormat

@@ -44,9 +44,9 @@ def train(
 ) -> None:
     """Train the run that a function of RUN.py returns: `base`, unless you name another."""
     from speechkit.config import override, to_dict
-    from speechkit.processes import is_first
     from speechkit.train import dry_run as check
     from speechkit.train import fit
+    from speechkit.train.distributed import is_first
 
     name, run = load_run(recipe)
     run = override(run, assignments or [])

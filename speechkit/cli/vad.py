@@ -32,9 +32,9 @@ from speechkit.cli.options import (
     raw_format,
 )
 from speechkit.cli.recordings import Recordings, in_order
-from speechkit.cli.written import Output, new_file
+from speechkit.cli.transcript_files import Output, new_file
 from speechkit.files import whole_file
-from speechkit.timeline import Recording, Stretch, audacity, srt, textgrid, vtt
+from speechkit.text.timeline import Recording, Stretch, audacity, srt, textgrid, vtt
 
 if TYPE_CHECKING:
     from torch import Tensor

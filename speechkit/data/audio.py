@@ -19,6 +19,7 @@ from torch import Tensor
 from speechkit.data.containers import contents
 from speechkit.data.foreign import Foreign, kind_of
 from speechkit.data.pipes import Piped, RawFormat
+from speechkit.data.samples import Channel, as_array, as_floats, check, mono, name_of
 from speechkit.errors import AudioError
 from speechkit.limits import (
     HIGHEST_RATE,
@@ -28,7 +29,6 @@ from speechkit.limits import (
     MAX_FRAMES_AT_ONCE,
     MAX_FRAMES_PER_BYTE,
 )
-from speechkit.samples import Channel, as_array, as_floats, check, mono, name_of
 from speechkit.units import Seconds, to_samples
 
 CLIPPED_SHARE = 0.01

@@ -15,7 +15,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from speechkit import ops
-from speechkit.align import EARLY_S
 from speechkit.config import to_dict
 from speechkit.errors import CheckpointError, StreamError
 from speechkit.export.simple import scanned, simplified
@@ -26,6 +25,7 @@ from speechkit.plugins import DISTRIBUTION
 from speechkit.streaming.listeners import clip_window_s
 from speechkit.streaming.session import block_strides
 from speechkit.streaming.state import rebuilt, tensors_of
+from speechkit.text.align import EARLY_S
 
 TALKERS = ("", "torch.onnx", "torch._export", "torch.fx.experimental.symbolic_shapes")
 """The loggers whose warnings are nothing that a user can act on."""

@@ -4,7 +4,7 @@ import torch
 
 from speechkit.models.marblenet import MarbleNet
 from speechkit.models.matchboxnet import MatchboxNet
-from speechkit.models.model import Model, Output, Prepared
+from speechkit.models.model import Model, Output, Prepared, evaluating
 from speechkit.models.net import Block, Net, encoder_layers
 from speechkit.models.prepare import prepare
 from speechkit.models.quartznet import QuartzNet
@@ -21,6 +21,7 @@ __all__ = [
     "Prepared",
     "QuartzNet",
     "build",
+    "evaluating",
     "prepare",
 ]
 

@@ -7,7 +7,7 @@ from typing import Literal
 from speechkit.component import Spec
 from speechkit.models.matchboxnet import paper_blocks
 from speechkit.models.net import Name, Net, choose_blocks
-from speechkit.vad import PostProcessing
+from speechkit.rules.vad import PostProcessing
 
 FRAME_FRONTEND = Spec("log_mel", {"n_mels": 80, "window_s": 0.025, "normalize": "none"})
 

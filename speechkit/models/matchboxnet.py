@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from speechkit.models.net import Block, Name, Net, choose_blocks
-from speechkit.spotting import Spotting
+from speechkit.rules.spotting import Spotting
 
 
 def paper_blocks(size: str, stride: int = 1) -> tuple[Block, ...] | None:

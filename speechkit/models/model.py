@@ -1,19 +1,21 @@
 """From sound to scores: a front end, a stem, an encoder and a head in a row."""
 
 import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
 from speechkit.config import from_dict, to_dict
-from speechkit.decode.endpoint import Endpointing
 from speechkit.errors import AudioError, ConfigError
 from speechkit.models.net import Net
 from speechkit.nn import Chunk, ClipHead, Serial, StreamLayer
 from speechkit.ops.separable_conv import Precision
-from speechkit.spotting import Spotting
-from speechkit.vad import PostProcessing
+from speechkit.rules.endpointing import Endpointing
+from speechkit.rules.spotting import Spotting
+from speechkit.rules.vad import PostProcessing
 
 
 @dataclass(frozen=True)
@@ -148,3 +150,17 @@ class Model(nn.Module):
 
     def extra_repr(self) -> str:
         return f"{len(self.labels)} labels, {self.sample_rate} Hz"
+
+
+@contextmanager
+def evaluating(model: Model) -> Iterator[None]:
+    """The model in evaluation, and afterwards in the mode it was in."""
+    if not model.training:
+        # nothing to change, so that threads can share the model
+        yield
+        return
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train()

@@ -3,10 +3,10 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
-from speechkit.confidence import Confidence
-from speechkit.decode.endpoint import Endpointing
 from speechkit.models.net import Block, Name, Net, choose_blocks
+from speechkit.rules.endpointing import Endpointing
 from speechkit.text import ENGLISH_LABELS
+from speechkit.text.confidence import Confidence
 
 
 def paper_blocks(copies: int) -> tuple[Block, ...]:
@@ -32,7 +32,7 @@ class QuartzNet(Net):
 
     Scores are log-probabilities of `labels` and blank, one per 20 ms at stride 2. `normalization`
     names how text becomes labels (`speechkit.text`), `confidence` is the scale and bias of a word's
-    score (`speechkit.confidence`), `endpointing` says when a text is final in a stream.
+    score (`speechkit.text.confidence`), `endpointing` says when a text is final in a stream.
     """
 
     kind: Literal["quartznet"] = "quartznet"

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from speechkit.nn.collectives import gathered
 from speechkit.nn.frame import BatchNorm
 from speechkit.nn.stream import Chunk
-from speechkit.processes import gathered
 
 
 class SyncBatchNorm(BatchNorm):

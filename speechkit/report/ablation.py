@@ -2,8 +2,8 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from speechkit.ablation import Trial
 from speechkit.report.page import bars, page, spread, table
+from speechkit.train.ablation import Trial
 
 FIGURES = (
     "parameters",

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
+from speechkit.data.samples import Samples, as_samples
 from speechkit.errors import StreamError
 from speechkit.events import Event, Gap
-from speechkit.samples import Samples, as_samples
 from speechkit.streaming.kept import Kept, KeptSound
 from speechkit.streaming.listeners import Listener
 from speechkit.streaming.state import Resumable

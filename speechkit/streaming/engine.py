@@ -7,11 +7,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from speechkit.data.samples import Samples, as_samples, is_sound
 from speechkit.errors import StreamError
-from speechkit.evaluation import evaluating
-from speechkit.models import Model
+from speechkit.models import Model, evaluating
 from speechkit.nn import Chunk, StreamLayer
-from speechkit.samples import Samples, as_samples, is_sound
 from speechkit.streaming.engines.native.layer import Call, NativeLayer
 from speechkit.streaming.state import rebuilt, tensors_of
 

@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 
 from speechkit.checkpoint import ModelSource, as_model
+from speechkit.data.samples import Samples
 from speechkit.errors import ConfigError, StreamError
 from speechkit.events import Event, SpeechEnd, SpeechStart
 from speechkit.limits import MAX_NUMBER
 from speechkit.models import MarbleNet, Model
 from speechkit.models.profile import why_not_streamable
-from speechkit.samples import Samples
 from speechkit.streaming.engine import Scored
 from speechkit.streaming.state import AGAIN, check_tensor, checked
 from speechkit.tasks import require

@@ -7,9 +7,9 @@ from typing import Any
 
 import torch
 
-from speechkit import vad
 from speechkit.events import Event
 from speechkit.ops.native import load
+from speechkit.rules import vad
 from speechkit.streaming.engine import Scored
 from speechkit.streaming.engines.native.layer import SOURCE
 from speechkit.streaming.listeners import Listener, SpeechListener

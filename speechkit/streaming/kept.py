@@ -13,10 +13,10 @@ from speechkit.config import check_range
 from speechkit.errors import ConfigError, StreamError
 from speechkit.events import Event, SpeechEnd, SpeechStart
 from speechkit.limits import MAX_KEPT_S
+from speechkit.rules.vad import UNBOUNDED
 from speechkit.streaming.listeners import Listener, SpeechListener
 from speechkit.streaming.state import AGAIN, check_tensor, checked
 from speechkit.units import Seconds, to_samples
-from speechkit.vad import UNBOUNDED
 
 _log = logging.getLogger(__name__)
 

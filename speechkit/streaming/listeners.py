@@ -8,17 +8,17 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from speechkit import spotting, vad
-from speechkit.align import words_of
-from speechkit.confidence import Confidence
 from speechkit.decode import Decoder, decoder_of
-from speechkit.decode.endpoint import Endpointing, Segment, advance
 from speechkit.errors import ConfigError, SpeechkitError, StreamError
 from speechkit.events import Event, Final, Keyword, Partial, SpeechEnd, SpeechStart
 from speechkit.models import MarbleNet, MatchboxNet, Model, QuartzNet
 from speechkit.models.net import Name
+from speechkit.rules import spotting, vad
+from speechkit.rules.endpointing import Endpointing, Segment, advance
 from speechkit.streaming.state import AGAIN, check_tensor, checked, remembered
 from speechkit.text import decode
+from speechkit.text.align import words_of
+from speechkit.text.confidence import Confidence
 from speechkit.units import rounded_s
 
 SEGMENT_S = 0.63

@@ -15,13 +15,13 @@ import torch
 from torch import Tensor
 
 from speechkit.checkpoint import ModelSource, as_model
+from speechkit.data.samples import Samples, as_samples
 from speechkit.decode import Decoder
 from speechkit.errors import StreamError
-from speechkit.evaluation import evaluating
 from speechkit.events import Event
+from speechkit.models import evaluating
 from speechkit.models.net import Name
 from speechkit.ops.separable_conv import Precision, Turn
-from speechkit.samples import Samples, as_samples
 from speechkit.streaming.engines.cuda.graphs import CpuQueue, CudaQueue, Queue
 from speechkit.streaming.engines.cuda.ring_net import Memory, RingNet
 from speechkit.streaming.listeners import Listener, listener_of

@@ -8,13 +8,12 @@ import torch
 from torch import Tensor
 
 from speechkit.data import read_audio
+from speechkit.data.samples import Samples, as_samples
 from speechkit.decode import Decoder
 from speechkit.errors import StreamError
-from speechkit.evaluation import evaluating
 from speechkit.events import Event
-from speechkit.models import Model
+from speechkit.models import Model, evaluating
 from speechkit.models.net import Name
-from speechkit.samples import Samples, as_samples
 from speechkit.streaming.base import Session
 from speechkit.streaming.engine import Scored
 from speechkit.streaming.gate import DETECTOR, Detector, gate_of

@@ -29,7 +29,7 @@ from speechkit.errors import TrainingError
 from speechkit.models import Model
 from speechkit.nn import Chunk
 from speechkit.plugins import registry
-from speechkit.processes import warn
+from speechkit.train.distributed import warn
 from speechkit.train.preflight import built
 from speechkit.train.resume import Loop
 from speechkit.train.run import Data, Run

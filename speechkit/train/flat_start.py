@@ -7,8 +7,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from speechkit.data import Batch, UtteranceDataset
-from speechkit.losses import IGNORED
 from speechkit.models import Model, Output
+from speechkit.tasks import IGNORED
 from speechkit.train.method import Method
 
 FLOOR_DB = -100.0

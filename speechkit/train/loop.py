@@ -17,13 +17,10 @@ from speechkit.config import check_processes
 from speechkit.data import Utterance, UtteranceDataset, read_manifest
 from speechkit.evaluation import evaluate
 from speechkit.frontend import fit_statistics
-from speechkit.journal import Journal, Silence
-from speechkit.memory import keep_freed_memory
 from speechkit.models import Model, build
 from speechkit.nn import sync_batch_norms
-from speechkit.optim import parameter_groups
+from speechkit.nn.collectives import mean, whole
 from speechkit.plugins import registry
-from speechkit.processes import FSDP, launch, mean, one_line_failures, warn, whole
 from speechkit.tasks import Recognition, Task, task_of
 from speechkit.train.batches import (
     batch_features,
@@ -32,7 +29,11 @@ from speechkit.train.batches import (
     spread_audio,
     training_utterances,
 )
+from speechkit.train.distributed import FSDP, launch, one_line_failures, warn
+from speechkit.train.journal import Journal, Silence
+from speechkit.train.memory import keep_freed_memory
 from speechkit.train.method import Method, overrides
+from speechkit.train.optim import parameter_groups
 from speechkit.train.preflight import (
     built,
     built_methods,

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from speechkit.data import Batch, UtteranceDataset, seeded_generator
 from speechkit.models import Model, Output
-from speechkit.optim import parameter_groups
+from speechkit.train.optim import parameter_groups
 
 
 class Method:

@@ -10,9 +10,9 @@ from torch.nn.utils.rnn import pad_sequence
 
 from speechkit.data import Batch, UtteranceDataset
 from speechkit.errors import TrainingError
-from speechkit.losses import frames_needed
 from speechkit.models import Model, Output
 from speechkit.nn import Chunk, Serial, Taps
+from speechkit.train.losses import frames_needed
 from speechkit.train.method import Method
 
 log = logging.getLogger(__name__)

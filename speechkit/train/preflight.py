@@ -11,12 +11,11 @@ from torch import Tensor
 
 from speechkit.data import Utterance, UtteranceDataset, collate
 from speechkit.errors import ComponentError, TrainingError
-from speechkit.evaluation import evaluating
-from speechkit.models import Model, Output
+from speechkit.models import Model, Output, evaluating
 from speechkit.models.net import Name
 from speechkit.plugins import registry
-from speechkit.processes import FSDP, warn
 from speechkit.tasks import Task
+from speechkit.train.distributed import FSDP, warn
 from speechkit.train.method import Method, overrides
 from speechkit.train.run import Run
 

@@ -23,9 +23,9 @@ from speechkit.component import Spec
 from speechkit.config import from_dict, to_dict, write_json
 from speechkit.errors import SpeechkitError, TrainingError, one_line
 from speechkit.files import locked, mend, whole_file
-from speechkit.journal import FILE
 from speechkit.models import Model
-from speechkit.processes import gathered, spread_as, whole
+from speechkit.nn.collectives import gathered, spread_as, whole
+from speechkit.train.journal import FILE
 from speechkit.untrusted import UntrustedError, parse_json, read_json
 
 T = TypeVar("T")

@@ -9,7 +9,7 @@ from speechkit.config import Config, check_component, check_range
 from speechkit.errors import ConfigError
 from speechkit.limits import MAX_COUNT, MAX_PROCESSES
 from speechkit.models.net import Name
-from speechkit.processes import DDP, STRATEGIES
+from speechkit.train.distributed import DDP, STRATEGIES
 
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
 """Those of Fabric in which weights and sums stay float32."""

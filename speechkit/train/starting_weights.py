@@ -10,7 +10,7 @@ from speechkit.checkpoint import load
 from speechkit.errors import TrainingError
 from speechkit.models import Model
 from speechkit.models.net import Net
-from speechkit.processes import warn
+from speechkit.train.distributed import warn
 
 
 def start_from(model: Model, folder: Path) -> None:

@@ -12,8 +12,8 @@ from speechkit.data import Batch
 from speechkit.errors import TrainingError
 from speechkit.models import Model, Output
 from speechkit.nn import Chunk
+from speechkit.nn.collectives import weight
 from speechkit.ops.native import sum_type
-from speechkit.processes import weight
 from speechkit.tasks import Targets, Task
 from speechkit.train.method import Method, overrides
 from speechkit.train.resume import random_state, set_random_state

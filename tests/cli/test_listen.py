@@ -18,7 +18,7 @@ import speechkit as sk
 from speechkit.cli import listen as module
 from speechkit.data import read_audio
 from speechkit.events import to_row
-from speechkit.vad import PostProcessing
+from speechkit.rules.vad import PostProcessing
 
 from .conftest import BLOCKS, Cli, tone
 

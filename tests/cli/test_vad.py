@@ -16,7 +16,7 @@ import soundfile
 
 import speechkit as sk
 from speechkit.data import read_audio
-from speechkit.vad import PostProcessing
+from speechkit.rules.vad import PostProcessing
 
 from .conftest import BLOCKS, Cli
 

@@ -27,7 +27,7 @@ from speechkit.data.audio import read_blocks
 from speechkit.data.shards import read_shards
 from speechkit.decode.ngram import read_arpa
 from speechkit.errors import SpeechkitError
-from speechkit.io import read_model
+from speechkit.importers import read_model
 from speechkit.streaming.session import Stream
 from speechkit.streaming.state import DIGEST_BYTES, SESSION, seal
 

@@ -6,7 +6,7 @@ import torch
 import speechkit as sk
 from speechkit.errors import ConfigError
 from speechkit.models import Net
-from speechkit.vad import PostProcessing
+from speechkit.rules.vad import PostProcessing
 
 
 def test_another_rule_keeps_the_weights() -> None:

@@ -10,8 +10,8 @@ from types import ModuleType, SimpleNamespace
 import numpy as np
 import pytest
 
-from speechkit import vad
 from speechkit.data import Utterance, read_audio
+from speechkit.rules import vad
 
 RECIPE = Path(__file__).parents[2] / "recipes" / "vad"
 RATE = 16000

@@ -16,12 +16,12 @@ from torch import Tensor
 
 import speechkit as sk
 from speechkit.data import read_audio
-from speechkit.decode.endpoint import Endpointing
 from speechkit.errors import ConfigError, StreamError
 from speechkit.events import Event, Final
 from speechkit.models import Model
+from speechkit.rules.endpointing import Endpointing
+from speechkit.rules.vad import PostProcessing
 from speechkit.streaming.gate import NEVER, PAD_MS, blanked
-from speechkit.vad import PostProcessing
 
 RATE = 16000
 CLIP = Path(str(resources.files("speechkit"))) / "bundled" / "clips" / "an4_mmsh.opus"

@@ -13,13 +13,13 @@ from torch import Tensor
 
 from speechkit.events import Event, SpeechEnd, SpeechStart
 from speechkit.ops.native import load
-from speechkit.spotting import Spotting
+from speechkit.rules.spotting import Spotting
+from speechkit.rules.vad import Listening, PostProcessing
 from speechkit.streaming import hearing as module
 from speechkit.streaming.engine import Scored
 from speechkit.streaming.engines.native.layer import SOURCE
 from speechkit.streaming.hearing import DecidedAt, Hearing, SpeechHearing, hearing
 from speechkit.streaming.listeners import KeywordListener, SpeechListener
-from speechkit.vad import Listening, PostProcessing
 
 pytestmark = pytest.mark.skipif(isinstance(load(SOURCE), str), reason="there is no C++ compiler")
 FRAME_S = 0.01

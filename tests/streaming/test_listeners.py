@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 from speechkit.events import Event, Keyword, SpeechEnd, SpeechStart, to_row
-from speechkit.spotting import Spotting
+from speechkit.rules.spotting import Spotting
+from speechkit.rules.vad import PostProcessing
 from speechkit.streaming.listeners import KeywordListener, Listener, SpeechListener
-from speechkit.vad import PostProcessing
 
 
 def listen(listener: Listener, scores: Tensor, cuts: list[int]) -> list[Event]:

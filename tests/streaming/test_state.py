@@ -13,11 +13,11 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 import speechkit as sk
-from speechkit import vad
 from speechkit.decode.beam import BeamCTC
 from speechkit.errors import StreamError
 from speechkit.events import Event
 from speechkit.models import Model, Net
+from speechkit.rules import vad
 from speechkit.streaming import StreamBatch
 from speechkit.streaming.engine import Scored
 from speechkit.streaming.hearing import EDGES_PER_FRAME, SpeechHearing, hearing

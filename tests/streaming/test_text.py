@@ -14,15 +14,15 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 import speechkit as sk
-from speechkit.align import words_of
 from speechkit.decode import Decoder
 from speechkit.decode.beam import BeamCTC
-from speechkit.decode.endpoint import Endpointing
 from speechkit.decode.greedy import GreedyCTC
 from speechkit.errors import ConfigError, StreamError
 from speechkit.events import Event, Final, Partial
 from speechkit.models import Model, Net
+from speechkit.rules.endpointing import Endpointing
 from speechkit.streaming.listeners import TextListener
+from speechkit.text.align import words_of
 
 LABELS = (" ", "h", "i")
 BLANK = len(LABELS)

@@ -12,9 +12,9 @@ from torch import Tensor
 import speechkit as sk
 from speechkit.errors import StreamError
 from speechkit.models import Net
+from speechkit.rules.vad import PostProcessing
 from speechkit.streaming import WindowedStream, windowed
 from speechkit.streaming.listeners import SEGMENT_S
-from speechkit.vad import PostProcessing
 
 RATE = 16000
 

@@ -21,8 +21,8 @@ from speechkit.hookspecs import hookimpl
 from speechkit.models import Model, Output, build
 from speechkit.nn import Chunk
 from speechkit.plugins import registry
-from speechkit.processes import launch
 from speechkit.train import Data, Method, Run, dry_run, fit, loop
+from speechkit.train.distributed import launch
 
 Corpus = Callable[..., Path]
 FILES = (

@@ -5,7 +5,7 @@ from typing import Literal
 
 from torch import Generator, nn
 
-from speechkit.inits import drawn_weights
+from speechkit.models.inits import drawn_weights
 from speechkit_activations.learned import PReLU
 
 
@@ -15,7 +15,7 @@ def he(
     """w of variance 2 / ((1 + slope²) · fan), which keeps that of the signal through rectifiers.
 
     `slope` is that of the activation below zero: by default what the model's `prelu` start with,
-    otherwise 0, for ReLU. Drawn are the weights that `speechkit.inits.drawn_weights` gives.
+    otherwise 0, for ReLU. Drawn are the weights that `speechkit.models.inits.drawn_weights` gives.
     He et al., arXiv:1502.01852.
     """
     if mode not in ("fan_in", "fan_out") or dist not in ("normal", "uniform"):

@@ -11,8 +11,8 @@ import speechkit as sk
 from speechkit.errors import SpeechkitError, StreamError
 from speechkit.infer import stream_scores
 from speechkit.models import Block, Model, QuartzNet
-from speechkit.optim import parameter_groups
 from speechkit.plugins import Registry, using
+from speechkit.train.optim import parameter_groups
 
 BLOCKS = (
     Block(channels=8, kernel=5, stride=2),

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from speechkit.nn import Chunk, DepthwiseConv, Pointwise, Serial, as_layer
 from speechkit.ops.activation import activation_of
-from speechkit.optim import parameter_groups
 from speechkit.testing import assert_close
+from speechkit.train.optim import parameter_groups
 
 BIPOLAR = torch.tensor([[-1.0, -1.0], [-1.0, 1.0], [1.0, -1.0], [1.0, 1.0]])
 XOR = torch.tensor([0.0, 1.0, 1.0, 0.0])

@@ -7,8 +7,8 @@ from torch import Tensor, nn
 
 from speechkit.errors import ComponentError
 from speechkit.nn import Chunk, Pointwise, Serial, as_layer
-from speechkit.optim import parameter_groups
 from speechkit.testing import assert_close
+from speechkit.train.optim import parameter_groups
 
 C = 16
 

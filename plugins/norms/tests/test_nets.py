@@ -12,8 +12,8 @@ from speechkit.errors import SpeechkitError, StreamError
 from speechkit.export.onnx import Onnx
 from speechkit.infer import stream_scores
 from speechkit.models import Block, Model, Net, QuartzNet
-from speechkit.optim import parameter_groups
 from speechkit.plugins import Registry, using
+from speechkit.train.optim import parameter_groups
 
 BLOCKS = (
     Block(channels=8, kernel=5, stride=2),

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from speechkit.errors import ComponentError
-from speechkit.losses import CTC
+from speechkit.train.losses import CTC
 
 LEAST = 1e-6
 """A smaller 1 − p counts as this, so that the gradient of its power is finite."""
@@ -16,7 +16,7 @@ LEAST = 1e-6
 class FocalCTC:
     """α (1 − p)^γ L, L = −log p being the CTC loss: sure utterances count less.
 
-    Shape: as `speechkit.losses.CTC`.
+    Shape: as `speechkit.train.losses.CTC`.
     """
 
     alpha: float = 0.25

@@ -7,8 +7,8 @@ from torch import nn
 
 from speechkit.errors import ComponentError
 from speechkit.nn import Chunk, Pointwise, Serial, StreamLayer
-from speechkit.optim import parameter_groups
 from speechkit.testing import assert_close, check_stream
+from speechkit.train.optim import parameter_groups
 
 
 def size(module: nn.Module) -> int:

@@ -10,8 +10,8 @@ import speechkit as sk
 from speechkit.infer import stream_scores
 from speechkit.models import Block, QuartzNet
 from speechkit.nn import Chunk, Residual
-from speechkit.optim import parameter_groups
 from speechkit.plugins import Registry
+from speechkit.train.optim import parameter_groups
 
 DESIGNS = [
     ("residual", "laurel:rank=2"),

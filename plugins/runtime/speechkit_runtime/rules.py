@@ -24,7 +24,7 @@ def softmax(scores: np.ndarray) -> np.ndarray:
 
 
 class Speech:
-    """Starts and ends of speech; the class 1 is speech. The rule of `speechkit.vad`.
+    """Starts and ends of speech; the class 1 is speech. The rule of `speechkit.rules.vad`.
 
     `began` is where the probability last reached the onset, `ended` where the last stretch that
     counts fell below the offset; −1 stands for none. `edge` is the frame of the last edge, and
@@ -110,7 +110,7 @@ class Speech:
 
 
 class Keywords:
-    """A classifier's labels in a stream. The rule of `speechkit.spotting`.
+    """A classifier's labels in a stream. The rule of `speechkit.rules.spotting`.
 
     `label` has been the best and above the threshold for `held` frames; `said` is the label heard
     last, and `silent` counts the frames since it was above the threshold.
@@ -191,7 +191,7 @@ class Letters:
 
 @dataclass
 class Endpoint:
-    """Where a segment of text ends. The rule of `speechkit.decode.endpoint`.
+    """Where a segment of text ends. The rule of `speechkit.rules.endpointing`.
 
     `frames` counts those of the segment, `silent` its last ones without a letter, and `spoken` says
     if there was one.
@@ -261,8 +261,8 @@ class Text:
         return [{**named, "at_s": words[-1]["end_s"], "decided_s": decided_s}]
 
     def _words(self, end_s: float) -> list[dict[str, Any]]:
-        """The words, none of which ends after `end_s`; as `speechkit.align` has them, because what
-        is read greedily is the best path through its text."""
+        """The words, none of which ends after `end_s`; as `speechkit.text.align` has them, because
+        the greedy reading is the best path through its text."""
         words, said_until_s = [], self.begun * self.frame_s
         for is_space, group in groupby(self.letters.tokens, lambda token: token.text == " "):
             if is_space:

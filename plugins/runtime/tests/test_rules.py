@@ -8,13 +8,13 @@ import pytest
 import torch
 from speechkit_runtime.rules import Event, Keywords, Speech, Text
 
-from speechkit.align import EARLY_S
 from speechkit.config import to_dict
-from speechkit.decode.endpoint import Endpointing
 from speechkit.decode.greedy import GreedyCTC
-from speechkit.spotting import Spotting
+from speechkit.rules.endpointing import Endpointing
+from speechkit.rules.spotting import Spotting
+from speechkit.rules.vad import PostProcessing
 from speechkit.streaming.listeners import KeywordListener, Listener, SpeechListener, TextListener
-from speechkit.vad import PostProcessing
+from speechkit.text.align import EARLY_S
 
 FRAME_S = 0.02
 

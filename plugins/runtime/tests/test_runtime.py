@@ -19,8 +19,8 @@ from speechkit.config import to_dict
 from speechkit.data import read_audio, read_manifest
 from speechkit.export import export
 from speechkit.infer import speech_probabilities
-from speechkit.spotting import Spotting
-from speechkit.vad import PostProcessing
+from speechkit.rules.spotting import Spotting
+from speechkit.rules.vad import PostProcessing
 
 CLIPS = read_manifest(Path(sk.__file__).parent / "bundled" / "clips" / "clips.jsonl")
 BLOCKS = (

@@ -5,8 +5,7 @@ from collections.abc import Callable
 from speechkit.plugins import Entry
 from speechkit.testing.checks.command import KIND as COMMAND
 from speechkit.testing.checks.command import check_command_explains_itself
-from speechkit.testing.checks.declared import check_metadata
-from speechkit.testing.checks.forms import (
+from speechkit.testing.checks.equivalence import (
     check_export_equals,
     check_fuse_equals,
     check_native_equals,
@@ -19,6 +18,7 @@ from speechkit.testing.checks.layer import (
     check_shape_and_dtype,
     check_state_dict_round_trip,
 )
+from speechkit.testing.checks.metadata import check_metadata
 from speechkit.testing.checks.nets import (
     check_export_is_written,
     check_method_resumes,

@@ -504,7 +504,7 @@ extern "C" bool stream_is_sound(const float* x, int64_t x_step, int64_t sessions
   return sound;
 }
 
-// The rule of speechkit/vad.py over frames of two logits: y [sessions, frames, 2] where valid;
+// The rule of speechkit/rules/vad.py over frames of two logits: y [sessions, frames, 2] where valid;
 // states [sessions, 7] of frames, began, ended, speaking, edge, pause, level. Writes (session, frame
 // of these, at frame, whether it starts) for each edge, at most three a frame whatever the state,
 // and gives their number.

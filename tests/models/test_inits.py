@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Generator, nn
 
-from speechkit.inits import Init, kaiming_uniform, xavier_uniform
+from speechkit.models.inits import Init, kaiming_uniform, xavier_uniform
 
 
 class Zero(nn.Module):

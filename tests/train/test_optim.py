@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from speechkit.optim import NovoGrad, adamw, novograd, parameter_groups
+from speechkit.train.optim import NovoGrad, adamw, novograd, parameter_groups
 
 
 def run(optimizer: torch.optim.Optimizer, weight: nn.Parameter, gradients: list[Tensor]) -> None:

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from speechkit.events import Word
-from speechkit.timeline import Recording
-from speechkit.transcript import FORMATS, LINE, LINES, PAUSE_S, Transcript, subtitles
+from speechkit.text.timeline import Recording
+from speechkit.text.transcript import FORMATS, LINE, LINES, PAUSE_S, Transcript, subtitles
 
 RECORDING = Recording.of("a.wav")
 

@@ -8,12 +8,12 @@ from typing import Any
 
 from speechkit.component import Spec
 from speechkit.errors import CheckpointError, ConfigError
-from speechkit.io import Frames
-from speechkit.io.archive import read_members, read_yaml
-from speechkit.io.layout import Tensors, block_name, body_name, with_size
-from speechkit.io.nemo_frontend import Conventions, FrontEnd, read_frontend
-from speechkit.io.pickled import read_weights
-from speechkit.io.section import MOST, Section
+from speechkit.importers import Frames
+from speechkit.importers.nemo.archive import read_members, read_yaml
+from speechkit.importers.nemo.frontend import Conventions, FrontEnd, read_frontend
+from speechkit.importers.nemo.layout import Tensors, block_name, body_name, with_size
+from speechkit.importers.nemo.pickled import read_weights
+from speechkit.importers.nemo.section import MOST, Section
 from speechkit.limits import MAX_ARCHIVE_BYTES
 from speechkit.models import Block, MarbleNet, MatchboxNet, Model, Net, QuartzNet
 from speechkit.nn import LookAhead

@@ -9,8 +9,8 @@ import torch
 
 import speechkit as sk
 from speechkit.data import read_audio
+from speechkit.data.samples import as_samples
 from speechkit.errors import AudioError
-from speechkit.samples import as_samples
 
 SOUND = (0.3 * np.sin(np.arange(16000) / 20)).astype(np.float32)
 TENSOR = torch.from_numpy(SOUND)

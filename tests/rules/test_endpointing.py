@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from speechkit.decode.endpoint import End, Endpointing, Rule, Segment, advance
 from speechkit.errors import ConfigError
+from speechkit.rules.endpointing import End, Endpointing, Rule, Segment, advance
 
 RULE = Rule(before=6, after=3, longest=10)
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import pytest
 
-from speechkit.schedules import constant, cosine, exponential, polynomial_hold
+from speechkit.train.schedules import constant, cosine, exponential, polynomial_hold
 
 ALL: list[Callable] = [constant, cosine, polynomial_hold, exponential]
 

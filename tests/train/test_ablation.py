@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 
 import speechkit as sk
-from speechkit.ablation import TIME, ablate, axes
 from speechkit.data import read_audio, read_manifest
 from speechkit.errors import ComponentError, ConfigError
 from speechkit.report.ablation import ablation_page, cells, head
 from speechkit.train import Data, Run
+from speechkit.train.ablation import TIME, ablate, axes
 
 RELU = {"model.activation": ["relu"]}
 

@@ -8,7 +8,7 @@ from speechkit.cli.output import say
 from speechkit.cli.recordings import Recordings
 from speechkit.errors import ConfigError
 from speechkit.files import whole_file
-from speechkit.timeline import Recording
+from speechkit.text.timeline import Recording
 
 ONE_FILE = ("srt", "vtt", "audacity", "textgrid")
 """Formats that have no place for the name of a recording."""

@@ -11,9 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from speechkit.errors import TrainingError
-
-IGNORED = -100
-"""The target of a frame that does not count."""
+from speechkit.tasks import IGNORED
 
 
 def frames_needed(targets: Tensor, target_lengths: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 import speechkit as sk
 from speechkit.errors import CheckpointError
-from speechkit.io import read_model
+from speechkit.importers import read_model
 
 BLOCKS = (
     sk.Block(channels=8, kernel=5, stride=2),

@@ -9,7 +9,7 @@ import speechkit as sk
 from speechkit import metrics, text
 from speechkit.data import Utterance, read_audio, read_manifest
 from speechkit.events import Final
-from speechkit.io import read_model
+from speechkit.importers import read_model
 from speechkit.models import Model
 
 DATA = Path(os.environ.get("SPEECHKIT_DATA", "absent"))

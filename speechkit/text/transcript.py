@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 from speechkit.events import Word, rounded
-from speechkit.timeline import Recording, Stretch, audacity, srt, textgrid, vtt
+from speechkit.text.timeline import Recording, Stretch, audacity, srt, textgrid, vtt
 
 LINE, LINES = 42, 2
 """Characters of a subtitle's line, and its lines, as broadcasters have them."""

@@ -5,8 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-import torch
-from torch import Tensor
+import numpy as np
 
 from speechkit.config import Config
 from speechkit.errors import ConfigError
@@ -176,7 +175,7 @@ def finish(rule: Rule, state: Listening) -> Edge | None:
 
 
 def segments(
-    probabilities: Tensor | Iterable[float],
+    probabilities: Iterable[float],
     frame_s: float,
     post: PostProcessing,
     duration_s: float = math.inf,
@@ -185,8 +184,7 @@ def segments(
     `duration_s` long: the last frame may reach beyond it."""
     rule, state = post.rule(frame_s), Listening()
     edges: list[Edge] = []
-    values = probabilities.tolist() if isinstance(probabilities, Tensor) else probabilities
-    for probability in values:
+    for probability in probabilities:
         state, new = advance(rule, state, probability)
         edges += new
     last = finish(rule, state)
@@ -196,11 +194,11 @@ def segments(
 
 
 def overlap_smooth(
-    probabilities: Tensor,
+    probabilities: np.ndarray,
     window_frames: int,
     hop_frames: int,
     how: Literal["median", "mean"] = "median",
-) -> Tensor:
+) -> np.ndarray:
     """One probability per frame from those of windows that overlap.
 
     Window w covers frames w·hop_frames … w·hop_frames + window_frames − 1; a frame takes the median
@@ -212,9 +210,11 @@ def overlap_smooth(
             f"windows of {window_frames} frames every {hop_frames}: give 1 <= hop <= window"
         )
     frames = (len(probabilities) - 1) * hop_frames + window_frames
-    last = torch.arange(frames) // hop_frames
-    windows = last[:, None] - torch.arange(-(-window_frames // hop_frames))
-    covers = torch.arange(frames)[:, None] < windows * hop_frames + window_frames
+    last = np.arange(frames) // hop_frames
+    windows = last[:, None] - np.arange(-(-window_frames // hop_frames))
+    covers = np.arange(frames)[:, None] < windows * hop_frames + window_frames
     inside = covers & (windows >= 0) & (windows < len(probabilities))
-    over = probabilities[windows.clamp(0, len(probabilities) - 1)].masked_fill(~inside, torch.nan)
-    return over.nanquantile(0.5, dim=1) if how == "median" else over.nanmean(dim=1)
+    over = probabilities[windows.clip(0, len(probabilities) - 1)]
+    middle = np.nanmedian if how == "median" else np.nanmean
+    smooth: np.ndarray = middle(np.where(inside, over, np.nan), axis=1)
+    return smooth

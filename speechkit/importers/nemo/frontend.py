@@ -8,8 +8,8 @@ from torch import Tensor
 from speechkit.component import Spec
 from speechkit.errors import CheckpointError, ComponentError
 from speechkit.frontend.base import Table
-from speechkit.io.layout import Tensors
-from speechkit.io.section import Section
+from speechkit.importers.nemo.layout import Tensors
+from speechkit.importers.nemo.section import Section
 from speechkit.plugins import registry
 
 MOST_FFT = 1 << 14

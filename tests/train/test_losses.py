@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from speechkit.errors import TrainingError
-from speechkit.losses import CTC, CrossEntropy, FrameCrossEntropy
+from speechkit.train.losses import CTC, CrossEntropy, FrameCrossEntropy
 
 Loss = CTC | CrossEntropy | FrameCrossEntropy
 NONE = torch.tensor([])

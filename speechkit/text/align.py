@@ -7,9 +7,9 @@ from itertools import groupby, pairwise
 import numpy as np
 from torch import Tensor
 
-from speechkit.confidence import Confidence, calibrated
 from speechkit.errors import SpeechkitError
 from speechkit.events import Word
+from speechkit.text.confidence import Confidence, calibrated
 from speechkit.units import rounded_s
 
 Ids = Sequence[int] | Tensor

@@ -20,7 +20,7 @@ import speechkit as sk
 from speechkit.errors import CheckpointError, StreamError
 from speechkit.frontend.mel import slaney_bank
 from speechkit.frontend.nemo1 import CropOrPad
-from speechkit.io import read_model
+from speechkit.importers import read_model
 from speechkit.models import Model
 from speechkit.nn import Chunk
 

@@ -15,8 +15,8 @@ from safetensors import SafetensorError
 from speechkit.checkpoint import read_tensors
 from speechkit.component import Spec
 from speechkit.errors import CheckpointError, ConfigError
-from speechkit.io import Frames
-from speechkit.io.layout import Tensors, block_name, body_name, with_size
+from speechkit.importers import Frames
+from speechkit.importers.nemo.layout import Tensors, block_name, body_name, with_size
 from speechkit.limits import MAX_ARCHIVE_BYTES
 from speechkit.models import Block, Model, QuartzNet
 from speechkit.text import ENGLISH_LABELS

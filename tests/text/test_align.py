@@ -8,10 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from speechkit import align as module
-from speechkit.align import align, characters_of, joined, words_of
 from speechkit.errors import SpeechkitError
 from speechkit.events import Word
+from speechkit.text import align as module
+from speechkit.text.align import align, characters_of, joined, words_of
 
 LABELS = (" ", "a", "b")
 BLANK = len(LABELS)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from speechkit.timeline import Recording, audacity, clock, textgrid
+from speechkit.text.timeline import Recording, audacity, clock, textgrid
 
 
 @pytest.mark.parametrize(

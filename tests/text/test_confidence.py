@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from speechkit.confidence import calibrated, fit
 from speechkit.metrics import calibration_error, reliability
+from speechkit.text.confidence import calibrated, fit
 
 
 @given(st.floats(0, 1))

@@ -14,8 +14,8 @@ def read_model(path: Path | str, frames: Frames | None = None) -> Model:
 
     `frames` replaces the rule that the file's own version or metadata asks for.
     """
-    from speechkit.io.folded import read_folded
-    from speechkit.io.nemo import read_nemo
+    from speechkit.importers.nemo.folded import read_folded
+    from speechkit.importers.nemo.model import read_nemo
 
     path = Path(path)
     return (read_folded if path.suffix == ".safetensors" else read_nemo)(path, frames)

@@ -1,0 +1,29 @@
+"""Text: its labels, alignment with speech, confidence, and the formats of transcripts."""
+
+from speechkit.text.labels import (
+    ENGLISH_LABELS,
+    Spelling,
+    decode,
+    encode,
+    greedy_ctc,
+    is_unicode,
+    lines_of,
+    normalize,
+    normalized,
+    read_lines,
+    read_text,
+)
+
+__all__ = [
+    "ENGLISH_LABELS",
+    "Spelling",
+    "decode",
+    "encode",
+    "greedy_ctc",
+    "is_unicode",
+    "lines_of",
+    "normalize",
+    "normalized",
+    "read_lines",
+    "read_text",
+]
