@@ -8,14 +8,15 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Literal
 
 from speechkit.component import did_you_mean
 from speechkit.errors import ConfigError, ManifestError, SpeechkitError
 from speechkit.limits import MAX_JSON_BYTES, MAX_TEXT_BYTES
+
+# commands that read texts alone do not wait for torch
+if TYPE_CHECKING:
+    from torch import Tensor
 
 ENGLISH_LABELS: tuple[str, ...] = (" ", *string.ascii_lowercase, "'")
 """Space, a…z and the apostrophe; the CTC blank follows as index 28."""
@@ -122,12 +123,14 @@ def normalized(path: str | os.PathLike[str], name: str, labels: Sequence[str]) -
 
 def encode(
     text: str, labels: Sequence[str] = ENGLISH_LABELS, *, source: str | None = None
-) -> Tensor:
+) -> "Tensor":
     """The index in `labels` of each piece of `text`, the longest label first, int64 `[S]`.
 
     With the labels eight and a…z, "eighteen" is eight, e, e, n. What no label begins raises
     ManifestError, which quotes `source` if it is given.
     """
+    import torch
+
     index = {label: i for i, label in enumerate(labels)}
     longest = max(map(len, labels), default=0)
     ids, at = [], 0
@@ -145,9 +148,9 @@ def encode(
     return torch.tensor(ids, dtype=torch.int64)
 
 
-def decode(ids: Tensor | Iterable[int], labels: Sequence[str] = ENGLISH_LABELS) -> str:
+def decode(ids: "Tensor | Iterable[int]", labels: Sequence[str] = ENGLISH_LABELS) -> str:
     """The text that `encode` turns into `ids`."""
-    ids = ids.tolist() if isinstance(ids, Tensor) else list(ids)
+    ids = ids.tolist() if hasattr(ids, "tolist") else list(ids)
     for i in ids:
         if not 0 <= i < len(labels):
             raise SpeechkitError(
@@ -156,11 +159,13 @@ def decode(ids: Tensor | Iterable[int], labels: Sequence[str] = ENGLISH_LABELS) 
     return "".join(labels[i] for i in ids)
 
 
-def greedy_ctc(log_probs: Tensor, lengths: Tensor) -> list[list[int]]:
+def greedy_ctc(log_probs: "Tensor", lengths: "Tensor") -> list[list[int]]:
     """The best label of each frame, repeats collapsed, blanks dropped.
 
     Shape: log_probs `[B, T, V + 1]` with the blank last, lengths `[B]` in frames; B lists of ids.
     """
+    import torch
+
     best = log_probs.argmax(dim=2)
     blank = log_probs.shape[2] - 1
     inside = torch.arange(best.shape[1], device=best.device) < lengths.to(best.device)[:, None]
@@ -168,8 +173,10 @@ def greedy_ctc(log_probs: Tensor, lengths: Tensor) -> list[list[int]]:
     return [row[begins].tolist() for row, begins in zip(best, new, strict=True)]
 
 
-def _begins_label(best: Tensor, before: Tensor, blank: int) -> Tensor:
+def _begins_label(best: "Tensor", before: "Tensor", blank: int) -> "Tensor":
     """True where `best [..., T]` starts a label, with `before [..., 1]` the frame before it."""
+    import torch
+
     previous = torch.cat([before, best[..., :-1]], dim=-1)
     return (best != previous) & (best != blank)
 

@@ -162,7 +162,7 @@ def test_a_text_that_cannot_be_read_is_named_with_its_line(tmp_path: Path) -> No
 def test_a_text_is_bounded_unpacked(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str
 ) -> None:
-    monkeypatch.setattr(f"speechkit.text.{limit}", 1000)
+    monkeypatch.setattr(f"speechkit.text.labels.{limit}", 1000)
     (tmp_path / "bomb.gz").write_bytes(gzip.compress(b"a" * 600 + b"\n" + b"b" * 100_000))
     with pytest.raises(ManifestError, match=r"bomb\.gz:2: .*split it"):
         read_lines(tmp_path / "bomb.gz")
