@@ -1,4 +1,7 @@
-"""Model cards: what a model is for, what it was made from, how good it is and where it fails."""
+"""Model cards: what a model is for, what it was made from, how good it is and where it fails.
+
+Beside a card lies what the transforms that made the model reported.
+"""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -8,11 +11,13 @@ from typing import Any
 
 from speechkit.config import from_dict, to_dict
 from speechkit.errors import CheckpointError, ConfigError
-from speechkit.limits import MAX_CARD_BYTES
+from speechkit.limits import MAX_CARD_BYTES, MAX_TRANSFORMS_BYTES
 from speechkit.untrusted import UntrustedError, read_json
 
 CARD = "card.json"
 """The card's file in a model folder."""
+TRANSFORMS = "transform.json"
+"""The file of transforms there."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +55,15 @@ class ModelCard:
     limits: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, kw_only=True)
+class AppliedTransform:
+    """A transform that made a model: its name with parameters, its plugin's version, its report."""
+
+    name: str
+    version: str
+    report: dict[str, Any]
+
+
 def read_card(folder: Path) -> ModelCard | None:
     """The card in a model folder, None where there is none; CheckpointError for a damaged one."""
     path = folder / CARD
@@ -63,6 +77,19 @@ def read_card(folder: Path) -> ModelCard | None:
     if not all(text.isprintable() for text in _texts(to_dict(card))):
         raise CheckpointError(f"{path} holds a control character; write plain text")
     return card
+
+
+def read_transforms(folder: Path) -> list[AppliedTransform]:
+    """The transforms that made the model in a folder, in order; CheckpointError if damaged."""
+    path = folder / TRANSFORMS
+    if not path.is_file():
+        return []
+    try:
+        stored = read_json(path, most=MAX_TRANSFORMS_BYTES)
+        applied: list[AppliedTransform] = from_dict(list[AppliedTransform], stored, str(path))
+    except (UntrustedError, ConfigError) as error:
+        raise CheckpointError(f"{path} holds no reports of transforms: {error}") from error
+    return applied
 
 
 def bundled_folders() -> list[Path]:

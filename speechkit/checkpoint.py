@@ -3,7 +3,7 @@
 import logging
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from importlib import metadata
@@ -15,7 +15,7 @@ from pydantic import Discriminator
 from safetensors import SafetensorError
 from torch import Tensor
 
-from speechkit.card import CARD, ModelCard, bundled_folders
+from speechkit.card import CARD, TRANSFORMS, AppliedTransform, ModelCard, bundled_folders
 from speechkit.component import Spec, did_you_mean
 from speechkit.config import from_dict, to_dict, write_json
 from speechkit.errors import CheckpointError, ComponentError, PluginError
@@ -56,18 +56,32 @@ AnyNet = Annotated[QuartzNet | MatchboxNet | MarbleNet, Discriminator("kind")]
 """A config of any family, told apart by `kind`."""
 
 
-def save(model: Model, path: Path | str, card: ModelCard | None = None) -> None:
-    """Writes the model and its card to a folder, which appears whole or not at all.
+def save(
+    model: Model,
+    path: Path | str,
+    card: ModelCard | None = None,
+    transforms: Sequence[AppliedTransform] = (),
+) -> None:
+    """Writes the model, its card and what its transforms reported to a folder, which appears whole
+    or not at all.
 
     Of a model folder that is there, what speechkit wrote is replaced and all else stays.
     """
     refuse_prepared(model, "save")
-    if Path(path, TRAINING).is_dir():
-        raise CheckpointError(f"{path} is what a run goes on from; choose another path")
+    check_place(Path(path))
     with model_folder(Path(path)) as folder:
         write_model(model, folder)
         if card is not None:
             write_json(folder / CARD, to_dict(card))
+        if transforms:
+            write_json(folder / TRANSFORMS, to_dict(tuple(transforms)))
+
+
+def check_place(path: Path) -> None:
+    """CheckpointError where `save` would not write to `path`."""
+    if Path(path, TRAINING).is_dir():
+        raise CheckpointError(f"{path} is what a run goes on from; choose another path")
+    _check_ours(path)
 
 
 def write_model(model: Model, folder: Path) -> None:
@@ -211,11 +225,15 @@ def model_folder(path: Path) -> Iterator[Path]:
 
     CheckpointError where `path` is something else than a model folder or an empty one.
     """
+    _check_ours(path)
+    with whole_folder(path, own=(CONFIG, WEIGHTS, TRANSFORMS, *STATE)) as folder:
+        yield folder
+
+
+def _check_ours(path: Path) -> None:
     mend(path)
     if path.exists() and not (path.is_dir() and (_is_ours(path) or not any(path.iterdir()))):
         raise CheckpointError(f"{path} exists and is not a model folder; choose another path")
-    with whole_folder(path, own=(CONFIG, WEIGHTS, *STATE)) as folder:
-        yield folder
 
 
 def _is_ours(folder: Path) -> bool:

@@ -33,6 +33,10 @@ MAX_JSON_VALUES = 2_000_000
 """Commas, lists and objects of a JSON document."""
 MAX_CARD_BYTES = 2**20
 """Bytes of a model's card."""
+MAX_REPORT_BYTES = 2**16
+"""Bytes of what one transform reports."""
+MAX_TRANSFORMS_BYTES = 2**23
+"""Bytes of what all transforms that made a model report."""
 MAX_TENSORS_HEADER_BYTES = 2**23
 """Bytes of the header of a safetensors file, which names its tensors."""
 MAX_YAML_CHARACTERS = 10_000

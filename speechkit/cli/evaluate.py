@@ -60,7 +60,7 @@ def calibrate(
     from dataclasses import replace
 
     from speechkit import metrics
-    from speechkit.card import read_card
+    from speechkit.card import read_card, read_transforms
     from speechkit.checkpoint import find, load, save
     from speechkit.models import QuartzNet
     from speechkit.report import judge
@@ -68,7 +68,8 @@ def calibrate(
     from speechkit.tasks import require
     from speechkit.text import confidence
 
-    card, net = read_card(find(model)), load(model)
+    folder = find(model)
+    card, net = read_card(folder), load(folder)
     require(net, "ctc")
     assert isinstance(net.config, QuartzNet)
     net.config = replace(net.config, confidence=(1.0, 0.0))
@@ -85,7 +86,7 @@ def calibrate(
         "calibration_error": metrics.calibration_error(metrics.reliability(after, right)),
     }
     # the weights are the same, and so is what they read
-    save(net, out, card)
+    save(net, out, card, read_transforms(folder))
     if (all_are := confidence.one_sided(right)) is not None:
         complain(
             "warning",

@@ -7,6 +7,7 @@ import typer
 
 from speechkit.cli.options import Json, ModelName
 from speechkit.cli.output import pairs, show
+from speechkit.cli.transform import transforms_in_words
 
 if TYPE_CHECKING:
     from speechkit.card import ModelCard
@@ -23,12 +24,13 @@ def info(
     as_json: Json = False,
 ) -> None:
     """Describe a model: its card, size, work per second, latency, receptive field."""
-    from speechkit.card import read_card
+    from speechkit.card import read_card, read_transforms
     from speechkit.checkpoint import CONFIG, WEIGHTS, find, load, nonfinite
     from speechkit.models.profile import profile
 
     folder = find(model)
-    card, net = read_card(folder), load(folder, allow_nonfinite=allow_nonfinite)
+    card, applied = read_card(folder), read_transforms(folder)
+    net = load(folder, allow_nonfinite=allow_nonfinite)
     row = {
         "kind": net.config.kind,
         "task": net.config.task,
@@ -41,8 +43,12 @@ def info(
         },
         "nonfinite": nonfinite(net.state_dict()),
         "card": card and asdict(card),
+        "transforms": [asdict(one) for one in applied],
     }
-    show(row, pairs({**_in_words(row), **card_in_words(card)}), as_json)
+    words = {**_in_words(row), **card_in_words(card)}
+    if applied:
+        words["transforms"] = transforms_in_words(applied)
+    show(row, pairs(words), as_json)
 
 
 def models(as_json: Json = False) -> None:

@@ -30,8 +30,10 @@ from speechkit.cli import (
     lm,
     manifest,
     plugins,
+    probe,
     shards,
     train,
+    transform,
     vad,
 )
 from speechkit.cli.extension import Commands
@@ -61,6 +63,8 @@ app.command()(vad.vad)
 app.command(context_settings={"allow_extra_args": True})(listen.listen)
 app.command()(info.info)
 app.command()(info.models)
+app.command()(transform.transform)
+app.command()(probe.probe)
 app.command()(export.export)
 app.command("import")(importer.import_model)
 app.command()(lm.lm)

@@ -24,15 +24,21 @@ FLAGS = {
 
 def load_model(name: str, device: str = "cpu") -> "Model":
     """The model of a command on its device; on the CPU prepared, with one thread if it is small."""
-    from speechkit.checkpoint import load
     from speechkit.models import prepare
 
-    place = _device(device)
-    model = load(name)
-    if place.type != "cpu":
-        return model.to(place)
+    model = load_on(name, device)
+    if next(model.parameters()).device.type != "cpu":
+        return model
     small = sum(parameter.numel() for parameter in model.parameters()) < SMALL
     return prepare(model, threads=1 if small else None)
+
+
+def load_on(name: str, device: str) -> "Model":
+    """The model of a command as it was saved, on its device."""
+    from speechkit.checkpoint import load
+
+    place = _device(device)
+    return load(name).to(place)
 
 
 def _device(name: str) -> Any:

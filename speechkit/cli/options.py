@@ -124,6 +124,7 @@ Device = Annotated[
         show_default=False,
     ),
 ]
+Seed = Annotated[int, typer.Option(metavar="N", help="Of random choices.")]
 DecoderOption = Annotated[
     str,
     typer.Option(

@@ -7,6 +7,7 @@ import copy
 from collections.abc import Iterable
 from typing import Protocol
 
+import torch
 from torch import Tensor
 
 from speechkit.component import Spec
@@ -47,8 +48,10 @@ def probe(
 
 def _tensors(name: str, found: dict[str, Tensor]) -> dict[str, Tensor]:
     for key, value in found.items():
-        if not isinstance(value, Tensor):
+        if not isinstance(value, Tensor) or value.is_complex() or value.layout != torch.strided:
             raise ComponentError(
-                f"probe {name}: {key!r} is a {type(value).__name__}; a probe returns tensors"
+                f"probe {name}: {key!r} is a {type(value).__name__}; a probe returns dense tensors "
+                "of real numbers"
             )
-    return {key: value.detach().cpu() for key, value in found.items()}
+    # copies, or views of one tensor could not be saved
+    return {key: value.detach().cpu().clone() for key, value in found.items()}

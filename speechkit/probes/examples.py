@@ -58,9 +58,9 @@ class Examples:
             epoch=0,
             shuffle=False,
         )
-        device = next(self.model.parameters()).device
         for batch in batches(self._dataset, plan, workers=0):
-            yield batch._replace(audio=batch.audio.to(device), lengths=batch.lengths.to(device))
+            audio, lengths = batch.audio.to(self._device), batch.lengths.to(self._device)
+            yield batch._replace(audio=audio, lengths=lengths)
 
     def __iter__(self) -> Iterator[tuple[Batch, Chunk]]:
         """Each batch and the front end's features of it in evaluation, `[B, F, T]`."""
@@ -79,10 +79,15 @@ class Examples:
         return losses
 
     def clips(self, count: int) -> list[Tensor]:
-        """The audio `[N]` of `count` utterances, or of all if they are fewer, drawn by the seed."""
+        """The audio `[N]` of `count` utterances, or of all if they are fewer, drawn by the seed, on
+        the model's device."""
         generator = torch.Generator().manual_seed(self.seed)
         drawn = torch.randperm(len(self.utterances), generator=generator)[:count]
-        return [self._dataset.audio(index) for index in drawn.tolist()]
+        return [self._dataset.audio(index).to(self._device) for index in drawn.tolist()]
+
+    @property
+    def _device(self) -> torch.device:
+        return next(self.model.parameters()).device
 
     def _encode(self, utterance: Utterance) -> Tensor:
         return self._task.encode(utterance) if self._without_target is None else torch.zeros(0)

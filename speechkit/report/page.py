@@ -7,6 +7,10 @@ from typing import Any
 
 SIDE = 260
 """A plot's width and height, in pixels."""
+WIDTH, HEIGHT = 400, 120
+"""Those of a line over places."""
+SQUARE = 8
+"""The side of one value of a matrix."""
 
 PAGE = Template("""<!doctype html>
 <html lang="en">
@@ -123,3 +127,58 @@ def curve(
         f'<text transform="translate(20 {10 + middle}) rotate(-90)" text-anchor="middle">'
         f"{escape(up)}</text></g></svg>"
     )
+
+
+def line(name: str, values: Sequence[float | None], count: int) -> str:
+    """Evenly spaced ones of `count` values, joined from left to right; None is a gap.
+
+    The axes bear the smallest and the largest value, and the first and last index.
+    """
+    low, high = _range(values)
+    last = max(len(values) - 1, 1)
+    parts: list[list[str]] = [[]]
+    for i, value in enumerate(values):
+        if value is None:
+            parts.append([])
+        else:
+            x, y = WIDTH * i / last, HEIGHT * (high - value) / (high - low)
+            parts[-1].append(f"{60 + x:.1f},{10 + y:.1f}")
+    drawn = "".join(f'<polyline points="{" ".join(part)}"/>' for part in parts if part)
+    return (
+        f"<figure><figcaption>{escape(name)}</figcaption>"
+        f'<svg width="{WIDTH + 80}" height="{HEIGHT + 36}">'
+        f'<rect x="60" y="10" width="{WIDTH}" height="{HEIGHT}" fill="none" stroke="#bbb"/>'
+        f'<g fill="none" stroke="#2864b4" stroke-width="1.5">{drawn}</g>'
+        f'<g text-anchor="end"><text x="54" y="18">{high:.4g}</text>'
+        f'<text x="54" y="{HEIGHT + 10}">{low:.4g}</text>'
+        f'<text x="{WIDTH + 60}" y="{HEIGHT + 26}">{count - 1}</text></g>'
+        f'<text x="60" y="{HEIGHT + 26}">0</text></svg></figure>'
+    )
+
+
+def shades(name: str, rows: Sequence[Sequence[float | None]], shape: Sequence[int]) -> str:
+    """A matrix of `shape`, perhaps shrunk, as squares: white is its smallest value, blue its
+    largest, None a gap."""
+    low, high = _range([value for row in rows for value in row])
+    squares = "".join(
+        f'<rect x="{SQUARE * j}" y="{SQUARE * i}" width="{SQUARE}" height="{SQUARE}" '
+        f'fill-opacity="{(value - low) / (high - low):.2f}"/>'
+        for i, row in enumerate(rows)
+        for j, value in enumerate(row)
+        if value is not None
+    )
+    width, height = SQUARE * len(rows[0]), SQUARE * len(rows)
+    return (
+        f"<figure><figcaption>{escape(name)} [{', '.join(map(str, shape))}], "
+        f"from {low:.4g} to {high:.4g}</figcaption>"
+        f'<svg width="{width}" height="{height}" fill="#2864b4">'
+        f'<rect width="{width}" height="{height}" fill="none" stroke="#bbb"/>{squares}'
+        "</svg></figure>"
+    )
+
+
+def _range(values: Sequence[float | None]) -> tuple[float, float]:
+    """The smallest and the largest value, a little apart where they are one."""
+    known = [value for value in values if value is not None] or [0.0]
+    low, high = min(known), max(known)
+    return (low, high) if low < high else (low, low + (abs(low) or 1.0))

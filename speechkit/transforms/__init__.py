@@ -7,13 +7,16 @@ import json
 from collections.abc import Iterable
 from typing import Any, Protocol
 
+from speechkit.card import AppliedTransform
 from speechkit.component import Spec
 from speechkit.errors import ComponentError, ConfigError
+from speechkit.limits import MAX_REPORT_BYTES
 from speechkit.models import Model, build
 from speechkit.models.model import refuse_prepared
 from speechkit.nn.seeded import seeded
 from speechkit.plugins import registry
 from speechkit.probes import Examples
+from speechkit.untrusted import parse_json
 
 
 class Transform(Protocol):
@@ -26,9 +29,8 @@ class Transform(Protocol):
 
 def transform(
     model: Model, specs: Iterable[Spec | str], examples: Examples | None = None
-) -> tuple[Model, list[dict[str, Any]]]:
-    """Applies transforms in order; returns the last model and, for each transform, a `report` with
-    its `name` and the `version` of its plugin.
+) -> tuple[Model, list[AppliedTransform]]:
+    """Applies transforms in order; returns the last model and each transform with its report.
 
     The random generators begin at the seed of `examples`, or 0, for each and are left as they were.
     ComponentError for an unknown transform, and for one whose result is no model that can be saved.
@@ -36,15 +38,17 @@ def transform(
     refuse_prepared(model, "transform")
     asked = [Spec.parse(spec) for spec in specs]
     steps: list[tuple[Spec, Transform]] = [(s, registry().build("transform", s)) for s in asked]
-    records = []
+    applied = []
     for spec, apply in steps:
         with seeded(examples.seed if examples else 0):
             model, report = apply(model, examples and examples.of(model))
-            _check(spec, model, report)
+            _check(spec, model)
         entry = registry().find("transform", spec.name)
         name = str(Spec(entry.qualified_name, spec.params))
-        records.append({"name": name, "version": entry.version, "report": report})
-    return model.eval(), records
+        applied.append(
+            AppliedTransform(name=name, version=entry.version, report=_plain(spec, report))
+        )
+    return model.eval(), applied
 
 
 def required(examples: Examples | None, transform: str) -> Examples:
@@ -54,21 +58,26 @@ def required(examples: Examples | None, transform: str) -> Examples:
     return examples
 
 
-def _check(spec: Spec, model: Model, report: dict[str, Any]) -> None:
-    """ComponentError where the model is not what its config says, or the report is no JSON."""
+def _check(spec: Spec, model: Model) -> None:
+    """ComponentError where the model is not what its config says."""
     if not isinstance(model, Model) or model.prepared is not None:
         raise ComponentError(f"transform {spec} returns no model that can be saved")
-    own, stated = ({k: x.shape for k, x in m.items()} for m in _states(model))
+    own, stated = (
+        {name: x.shape for name, x in m.state_dict().items()} for m in (model, build(model.config))
+    )
     if differing := sorted(k for k in own.keys() | stated.keys() if own.get(k) != stated.get(k)):
         raise ComponentError(
             f"transform {spec}: {differing[0]} is not as its model's config says; a transform "
             "changes the config along with the weights"
         )
+
+
+def _plain(spec: Spec, report: Any) -> dict[str, Any]:
+    """The report as it will be read; ComponentError where it is no JSON object."""
     try:
-        json.dumps(report, allow_nan=False)
+        plain = parse_json(json.dumps(report), most=MAX_REPORT_BYTES)
     except (TypeError, ValueError) as error:
         raise ComponentError(f"transform {spec}: its report is no JSON: {error}") from error
-
-
-def _states(model: Model) -> Any:
-    return model.state_dict(), build(model.config).state_dict()
+    if not isinstance(plain, dict):
+        raise ComponentError(f"transform {spec}: its report is {type(plain).__name__}, not a dict")
+    return plain

@@ -84,7 +84,7 @@ def test_what_is_no_probe_is_an_error(nets: dict[str, Net], corpus: Callable[...
     examples = Examples(model, corpus(1))
     with pytest.raises(ComponentError, match=r"no probe named 'rud'\. Did you mean 'rude'"):
         probe(model, ["rud"], examples)
-    with pytest.raises(ComponentError, match="probe wordy: 'name' is a str; a probe returns"):
+    with pytest.raises(ComponentError, match="probe wordy: 'name' is a str; a probe returns dense"):
         probe(model, ["wordy"], examples)
     with pytest.raises(ConfigError, match="probe the one it was made of"):
         probe(prepare(model), ["rude"], examples)

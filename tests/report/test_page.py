@@ -4,7 +4,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from speechkit.report.page import bars, curve, heat, page, table
+from speechkit.report.page import bars, curve, heat, line, page, shades, table
 
 PARTS = {
     "table": table(("a", "<b>"), [("x & y", "1"), ("z", "2")]),
@@ -13,6 +13,12 @@ PARTS = {
     "no bars": bars({}),
     "zero bars": bars({"ann": 0.0}),
     "curve": curve([(0, 0), (0.5, 1), (1, 1)], "x", "y < 1"),
+    "line": line("a < b", [0.5, None, -1.0, 2.0], 400),
+    "a flat line": line("a", [0.0, 0.0], 2),
+    "one point": line("a", [3.0], 1),
+    "no number": line("a", [None], 1),
+    "shades": shades("a < b", [[0.0, 1.0], [None, 3.0]], (200, 100)),
+    "even shades": shades("a", [[2.0]], (1, 1)),
     "discs": curve([(0.5, 1.0)], "x", "y", [4.0]),
 }
 
@@ -47,3 +53,21 @@ def test_a_page_shows_figures_and_sections() -> None:
     assert '<td>wer</td><td class="n">0.2500</td>' in html
     assert '<td>n</td><td class="n">3</td>' in html
     assert "<h2>A &amp; B</h2>\n<p>here</p>" in html
+
+
+def test_a_line_has_a_gap_where_there_is_no_number() -> None:
+    drawn = ElementTree.fromstring(PARTS["line"])
+    first, second = (p.get("points", "") for p in drawn.iter("polyline"))
+    assert len(first.split()) == 1
+    (_, low), (_, high) = (point.split(",") for point in second.split())
+    assert float(high) == 10 < float(low)
+    assert {"2", "-1", "0", "399"} <= {text.text for text in drawn.iter("text")}
+
+
+def test_a_matrix_is_white_where_it_is_smallest() -> None:
+    drawn = ElementTree.fromstring(PARTS["shades"])
+    squares = [rect.get("fill-opacity") for rect in drawn.iter("rect")]
+    assert squares == [None, "0.00", "0.33", "1.00"]
+    caption = drawn.find("figcaption")
+    assert caption is not None
+    assert caption.text == "a < b [200, 100], from 0 to 3"

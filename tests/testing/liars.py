@@ -348,7 +348,7 @@ class FindsMoreEachTime(LargestScore):
 
 
 PROBES: dict[type[LargestScore], str] = {
-    ReturnsANumber: "'largest' is a float; a probe returns tensors",
+    ReturnsANumber: "'largest' is a float; a probe returns dense tensors",
     LooksAtPadding: "largest with more padding: differs",
     FindsMoreEachTime: "a second look finds something else",
 }

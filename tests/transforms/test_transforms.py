@@ -64,17 +64,17 @@ def test_transforms_are_applied_in_order_and_report(
     model = build(nets["clip"]).train()
     before, drawn = {k: x.clone() for k, x in model.state_dict().items()}, generators()
     examples = Examples(model, corpus(2), seed=3)
-    made, records = transform(model, ["widen:labels=2", "ours/measured"], examples)
+    made, applied = transform(model, ["widen:labels=2", "ours/measured"], examples)
     assert same(before, dict(model.state_dict()))
     assert same(generators(), drawn)
     assert not made.training
     assert len(made.labels) == 4
-    assert [record["name"] for record in records] == ["ours/widen:labels=2", "ours/measured"]
-    assert {record["version"] for record in records} == {"2.1"}
-    assert records[0]["report"]["labels"] == 4
-    assert records[1]["report"]["frames"] > 0
+    assert [one.name for one in applied] == ["ours/widen:labels=2", "ours/measured"]
+    assert {one.version for one in applied} == {"2.1"}
+    assert applied[0].report["labels"] == 4
+    assert applied[1].report["frames"] > 0
     again, repeated = transform(model, ["widen:labels=2", "measured"], examples)
-    assert repeated == records
+    assert repeated == applied
     assert same(dict(made.state_dict()), dict(again.state_dict()))
 
 

@@ -117,6 +117,20 @@ def speechkit_probes() -> list[Component]:
 
 
 @hookimpl
+def speechkit_transforms() -> list[Component]:
+    return [
+        Component(
+            name="relufy",
+            factory="speechkit_activations.relufy:relufy",
+            summary="ReLU in the place of a trained model's activation, for zeros to skip",
+            formula="max(x - b, 0), b from the share of zeros asked for",
+            paper="arXiv:2310.04564",
+            example={"zeros": 0.7, "stage": 2},
+        )
+    ]
+
+
+@hookimpl
 def speechkit_commands(cli: Any) -> None:
     from speechkit_activations.command import search_activations
 

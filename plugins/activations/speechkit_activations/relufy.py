@@ -2,30 +2,61 @@
 
 import math
 from dataclasses import replace
+from functools import partial
+from typing import Any
 
 import torch
+from torch import Tensor
 
 from speechkit.component import Spec
-from speechkit.data import Batch
 from speechkit.errors import ComponentError
 from speechkit.models import Model, build
 from speechkit.plugins import registry
+from speechkit.probes import Examples
+from speechkit.transforms import Transform, required
 from speechkit_activations.sparsity import calls
 
+MOST_VALUES = 2**24
+"""How many of the values that activations read a shift is found from."""
 
-def relufy(model: Model, activation: str = "relu", stage: int = 1) -> Model:
-    """A copy of a trained model with `activation` in place of its own.
 
-    With stage 2 there is a ReLU before each 1×1 layer too (`relu_linear`): what a depthwise
+def relufy(activation: str = "relu", stage: int = 1, zeros: float | None = None) -> Transform:
+    """A transform that puts `activation` in the place of a model's own.
+
+    With `zeros` it is `shifted_relu:b=B`, which gives about that share of zeros in the recordings,
+    B ≥ 0. With stage 2 there is a ReLU before each 1×1 layer too (`relu_linear`): what a depthwise
     convolution gives has no zeros. Scores differ but where the activations were ReLU: train it on.
     Mirzadeh et al., arXiv:2310.04564.
     """
+    if stage not in (1, 2):
+        raise ComponentError(f"relufy: stage={stage}; give 1 or 2")
+    if zeros is not None and (activation != "relu" or not 0 <= zeros <= 1):
+        raise ComponentError(
+            f"relufy: zeros={zeros}, activation={activation}; give a share from 0 to 1 and no "
+            "activation"
+        )
+
+    def apply(model: Model, examples: Examples | None) -> tuple[Model, dict[str, Any]]:
+        chosen = Spec.parse(activation)
+        if zeros is not None:
+            b = shift(model, required(examples, f"relufy:zeros={zeros}"), zeros)
+            chosen = Spec("shifted_relu", {"b": b})
+        made = _with_activation(model, chosen, stage)
+        report = {
+            "before": str(model.config.activation),
+            "activation": str(made.config.activation),
+            "channel": str(made.config.channel),
+        }
+        return made, report
+
+    return apply
+
+
+def _with_activation(model: Model, activation: Spec, stage: int) -> Model:
     config, known = replace(model.config, activation=activation), model.state_dict()
     for spec in (model.config.activation, config.activation):
         if registry().find("activation", Spec.parse(spec).name).component.in_factor > 1:
             raise ComponentError(f"relufy: activation {spec} is gated; give one that is not")
-    if stage not in (1, 2):
-        raise ComponentError(f"relufy: stage={stage}; give 1 or 2")
     if stage == 2:
         if config.channel != Spec("linear"):
             raise ComponentError(f"relufy: stage 2 of channel={config.channel}; give one of linear")
@@ -34,21 +65,28 @@ def relufy(model: Model, activation: str = "relu", stage: int = 1) -> Model:
     made = build(config).train(model.training)
     # what the old activations learned is left, and the new ones begin
     made.load_state_dict(known, strict=False)
-    return made
+    return made.to(next(model.parameters()).device)
 
 
 @torch.no_grad()
-def shift(model: Model, batch: Batch, share: float) -> float:
+def shift(model: Model, examples: Examples, share: float) -> float:
     """The b ≥ 0 at or below which `share` of what the activations read in valid frames lies.
 
     `shifted_relu:b=B` would give that many zeros of it. Mirzadeh et al., arXiv:2310.04564.
     """
-    c = model.features(batch.audio, batch.lengths)
-    read = [
-        given.x.transpose(1, 2)[given.valid].flatten()
-        for name, given, _ in calls(model, lambda: model.score(c))
-        if name.endswith("activation")
-    ]
-    values = torch.cat(read)
+    found = []
+    for batch, features in examples:
+        made = calls(model, partial(model.score, features))
+        read = [given for name, given, _ in made if name.endswith("activation")]
+        rows = len(batch.indices) / len(examples.utterances)
+        found += [
+            _spaced(c.x.transpose(1, 2)[c.valid], rows * MOST_VALUES / len(read)) for c in read
+        ]
+    values = torch.cat(found)
     rank = min(max(math.ceil(share * len(values)), 1), len(values))
     return max(values.kthvalue(rank).values.item(), 0.0)
+
+
+def _spaced(frames: Tensor, most: float) -> Tensor:
+    """The values of frames `[N, C]`, of so many evenly spaced ones that they are `most` at most."""
+    return frames[:: max(1, math.ceil(frames.numel() / most))].flatten()

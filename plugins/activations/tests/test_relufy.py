@@ -2,13 +2,14 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
 import torch
 from speechkit_activations.methods import ProSparse, rising
-from speechkit_activations.relufy import relufy, shift
+from speechkit_activations.relufy import shift
 from speechkit_activations.sparse import FATReLU, relu_linear
 from speechkit_activations.sparsity import calls, zeros
 from torch import Tensor
@@ -16,11 +17,13 @@ from torch.nn.functional import cross_entropy
 
 import speechkit as sk
 from speechkit.data import Batch
-from speechkit.errors import ComponentError, TrainingError
+from speechkit.errors import ComponentError, ConfigError, TrainingError
 from speechkit.models import Block, MatchboxNet, Model, Output
 from speechkit.nn import Chunk, Pointwise, Serial, as_layer
+from speechkit.probes import Examples
 from speechkit.testing import assert_close
 from speechkit.train import Data, Run, fit
+from speechkit.transforms import transform
 
 BLOCKS = (
     Block(channels=8, kernel=5, stride=2),
@@ -51,6 +54,11 @@ def trained(activation: str) -> Model:
     return model.eval()
 
 
+def relufied(model: Model, params: str = "stage=1") -> Model:
+    made, _ = transform(model, [f"relufy:{params}"])
+    return made
+
+
 @pytest.fixture
 def batch() -> Batch:
     audio = 0.1 * torch.randn(2, 8000, generator=torch.Generator().manual_seed(1))
@@ -64,8 +72,7 @@ def scores(model: Model, batch: Batch) -> Tensor:
 
 def test_paper_015_a_model_of_relu_stays_as_it_is(batch: Batch) -> None:
     model = trained("relu")
-    made = relufy(model)
-    assert made is not model
+    made = relufied(model)
     assert torch.equal(scores(made, batch), scores(model, batch))
 
 
@@ -74,7 +81,7 @@ def test_paper_015_the_first_stage_changes_activations_alone(
     activation: str, batch: Batch, sparsity: Sparsity
 ) -> None:
     model = trained(activation)
-    made = relufy(model, "shifted_relu:b=0.5")
+    made = relufied(model, "activation=shifted_relu:b=0.5")
     assert str(made.config.activation) == "shifted_relu:b=0.5"
     old = model.state_dict()
     for name, value in made.state_dict().items():
@@ -87,11 +94,11 @@ def test_paper_015_the_first_stage_changes_activations_alone(
 def test_paper_015_the_second_stage_gives_every_product_zeros(sparsity: Sparsity) -> None:
     model = trained("swish")
     old = model.state_dict()
-    for name, value in relufy(model, stage=2).state_dict().items():
+    for name, value in relufied(model, "stage=2").state_dict().items():
         assert torch.equal(value, old[name.replace("channel.linear", "channel")]), name
     skipped = [
         [x for name, x in sparsity(made).items() if "channel" in name and "skipped" in name]
-        for made in (relufy(model), relufy(model, stage=2))
+        for made in (relufied(model), relufied(model, "stage=2"))
     ]
     assert min(skipped[0]) < 0.1, "behind a depthwise convolution nothing is zero"
     assert min(skipped[1]) > 0.2
@@ -105,22 +112,43 @@ def test_paper_015_the_layer_between_is_its_formula() -> None:
 
 
 @pytest.mark.parametrize("share", [0.7, 0.95])
-def test_paper_015_the_shift_is_read_off_what_activations_read(share: float, batch: Batch) -> None:
+def test_paper_015_the_shift_is_read_off_what_activations_read(share: float, noise: Path) -> None:
     model = trained("swish")
-    b = shift(model, batch, share)
-    c = model.features(batch.audio, batch.lengths)
+    examples = Examples(model, noise, batch_size=1)
+    b = shift(model, examples, share)
     read = torch.cat(
         [
             given.x.transpose(1, 2)[given.valid].flatten()
-            for name, given, _ in calls(model, lambda: model.score(c))
+            for _, features in examples
+            for name, given, _ in calls(model, partial(model.score, features))
             if name.endswith("activation")
         ]
     )
     assert (read <= b).double().mean().item() == pytest.approx(share, abs=1e-3)
-    garbage = batch.audio.clone()
-    garbage[1, 5000:] = 1.0
-    assert shift(model, batch._replace(audio=garbage), share) == pytest.approx(b, rel=1e-4)
-    assert shift(model, batch, 0.0) == 0
+    assert shift(model, Examples(model, noise), share) == pytest.approx(b, rel=1e-4), "no padding"
+    assert shift(model, examples, 0.0) == 0
+
+
+def test_paper_015_a_share_of_zeros_is_found(noise: Path, sparsity: Sparsity) -> None:
+    model = trained("swish")
+    made, (applied,) = transform(model, ["relufy:zeros=0.8"], Examples(model, noise))
+    b = shift(model, Examples(model, noise), 0.8)
+    assert applied.report == {
+        "before": "swish",
+        "activation": f"shifted_relu:b={b}",
+        "channel": "linear",
+    }
+    first = next(share for name, share in sparsity(made).items() if name.endswith("zeros"))
+    assert 0.5 < first < 1
+    with pytest.raises(ConfigError, match=r"relufy:zeros=0\.8 needs recordings; give --manifest"):
+        relufied(model, "zeros=0.8")
+
+
+def test_a_shift_is_found_from_so_many_values(monkeypatch: pytest.MonkeyPatch, noise: Path) -> None:
+    model = trained("swish")
+    b = shift(model, Examples(model, noise), 0.8)
+    monkeypatch.setattr("speechkit_activations.relufy.MOST_VALUES", 500)
+    assert 0 < abs(shift(model, Examples(model, noise), 0.8) - b) < 0.1
 
 
 def test_paper_015_a_swish_model_is_trained_on_as_relu(tones: Path, tmp_path: Path) -> None:
@@ -128,7 +156,7 @@ def test_paper_015_a_swish_model_is_trained_on_as_relu(tones: Path, tmp_path: Pa
         model=config("swish"), data=Data(train=tones, dev=tones, batch_size=4), steps=6, seed=1
     )
     fit(run, tmp_path / "swish", device="cpu")
-    made = relufy(sk.load(tmp_path / "swish" / "last"), stage=2)
+    made = relufied(sk.load(tmp_path / "swish" / "last"), "stage=2")
     sk.save(made, tmp_path / "made")
     later = replace(run, model=made.config, init=tmp_path / "made", steps=1, optimizer="sgd:lr=0.0")
     fit(later, tmp_path / "relu", device="cpu")
@@ -138,14 +166,24 @@ def test_paper_015_a_swish_model_is_trained_on_as_relu(tones: Path, tmp_path: Pa
         assert torch.equal(parameter, ends.get_parameter(name)), f"{name} began anew"
 
 
-def test_what_cannot_be_made_sparse_is_said() -> None:
-    with pytest.raises(ComponentError, match="activation swiglu is gated; give one that is not"):
-        relufy(sk.build(config("swiglu")))
-    made = relufy(sk.build(config("swish")), stage=2)
+@pytest.mark.parametrize(
+    ("params", "says"),
+    [
+        ("stage=3", "stage=3; give 1 or 2"),
+        ("zeros=2", "zeros=2, activation=relu; give a share from 0 to 1"),
+        ("zeros=0.5,activation=prelu", "activation=prelu; give a share from 0 to 1 and no activ"),
+        ("activation=swiglu", "activation swiglu is gated; give one that is not"),
+    ],
+)
+def test_what_cannot_be_made_sparse_is_an_error(params: str, says: str) -> None:
+    with pytest.raises(ComponentError, match=says):
+        relufied(trained("swish"), params)
+
+
+def test_a_second_stage_is_for_linear_layers() -> None:
+    made = relufied(trained("swish"), "stage=2")
     with pytest.raises(ComponentError, match="channel=relu_linear; give one of linear"):
-        relufy(made, stage=2)
-    with pytest.raises(ComponentError, match="stage=3; give 1 or 2"):
-        relufy(made, stage=3)
+        relufied(made, "stage=2")
 
 
 def test_paper_096_the_weight_rises_in_stages_without_a_jump() -> None:

@@ -130,6 +130,19 @@ def speechkit_methods() -> list[Component]:
 
 
 @hookimpl
+def speechkit_transforms() -> list[Component]:
+    return [
+        Component(
+            name="kan_prune",
+            factory="speechkit_kan.calibration:prune",
+            summary="Keeps of each layer's edges those that vary most over recordings",
+            paper="arXiv:2404.19756",
+            needs={"channel": "bspline"},
+        )
+    ]
+
+
+@hookimpl
 def speechkit_commands(cli: Any) -> None:
     from speechkit_kan.command import kan_plot
 

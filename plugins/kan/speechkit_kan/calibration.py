@@ -1,7 +1,9 @@
 """What a model's edges do with sound: grids moved to where it is, weak edges pruned away."""
 
 import copy
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,7 +13,9 @@ from speechkit.data import UtteranceDataset
 from speechkit.errors import ComponentError, TrainingError
 from speechkit.models import Model
 from speechkit.nn import Chunk, Taps
+from speechkit.probes import Examples
 from speechkit.train import Method
+from speechkit.transforms import Transform, required
 from speechkit_kan.bspline import BSplineKAN
 from speechkit_kan.edges import EdgeLayer
 
@@ -40,18 +44,30 @@ def update_grids(model: Model, audio: Tensor, lengths: Tensor | None = None) -> 
             layer.update_grid(x)
 
 
-@torch.no_grad()
-def prune(model: Model, keep: float, audio: Tensor, lengths: Tensor | None = None) -> None:
-    """Keeps of each layer the share `keep` of its edges, those that vary most over audio `[B, N]`.
+def prune(keep: float = 0.5, utterances: int = 32) -> Transform:
+    """A transform that keeps the share `keep` of each layer's edges, those that vary most over
+    `utterances` of the recordings.
 
     The model can be trained on; what is pruned stays away.
     """
     if not 0 < keep <= 1:
-        raise ComponentError(f"keep={keep}: give a share above 0, of at most 1")
-    for layer, x in _read(model, audio, lengths):
-        spread = layer.spread(x)
-        count = max(1, round(keep * spread.numel()))
-        layer.kept &= spread >= spread.flatten().topk(count).values[-1]
+        raise ComponentError(f"kan_prune: keep={keep}; give a share above 0, of at most 1")
+
+    @torch.no_grad()
+    def apply(model: Model, examples: Examples | None) -> tuple[Model, dict[str, Any]]:
+        pruned = copy.deepcopy(model)
+        for layer, x in _read(pruned, *_padded(required(examples, "kan_prune").clips(utterances))):
+            spread = layer.spread(x)
+            count = max(1, round(keep * spread.numel()))
+            layer.kept &= spread >= spread.flatten().topk(count).values[-1]
+        layers = edge_layers(pruned)
+        report = {
+            "edges": sum(layer.kept.numel() for layer in layers.values()),
+            "kept": {name: int(layer.kept.sum()) for name, layer in layers.items()},
+        }
+        return pruned, report
+
+    return apply
 
 
 def _read(model: Model, audio: Tensor, lengths: Tensor | None) -> list[tuple[EdgeLayer, Tensor]]:
@@ -62,6 +78,12 @@ def _read(model: Model, audio: Tensor, lengths: Tensor | None) -> list[tuple[Edg
     with Taps({name: trained.get_submodule(name) for name in layers}) as taps:
         trained(audio, lengths)
     return [(layers[name], _spaced_frames(c)) for name, _, (c,), _ in taps.take()]
+
+
+def _padded(rows: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """Audio `[B, N]` and its lengths `[B]`."""
+    lengths = torch.tensor([len(row) for row in rows], device=rows[0].device)
+    return pad_sequence(list(rows), batch_first=True), lengths
 
 
 def _spaced_frames(c: Chunk) -> Tensor:
@@ -81,5 +103,4 @@ class KanGrids(Method):
             raise TrainingError("method kan_grids needs a layer bspline, such as channel=bspline")
         step = max(1, len(dataset) // self.utterances)
         rows = [dataset.audio(i) for i in range(0, len(dataset), step)][: self.utterances]
-        lengths = torch.tensor([len(row) for row in rows])
-        update_grids(model, pad_sequence(rows, batch_first=True), lengths)
+        update_grids(model, *_padded(rows))

@@ -5,19 +5,23 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
+import soundfile
 import torch
 from speechkit_kan.bspline import BSplineKAN
-from speechkit_kan.calibration import KanGrids, edge_layers, prune, update_grids
+from speechkit_kan.calibration import KanGrids, edge_layers, update_grids
 from speechkit_kan.plot import strongest, svg
 from speechkit_kan.symbolic import symbolic
 from torch import Tensor
 
 import speechkit as sk
 from speechkit.cli import main
-from speechkit.errors import ComponentError, TrainingError
+from speechkit.data import Utterance
+from speechkit.errors import ComponentError, ConfigError, TrainingError
 from speechkit.models import Block, Model
 from speechkit.nn import Chunk
+from speechkit.probes import Examples
 from speechkit.testing import assert_close
+from speechkit.transforms import transform
 
 
 def model(channel: str = "bspline", seed: int = 0) -> Model:
@@ -98,25 +102,37 @@ def test_a_models_grids_move_and_its_norms_do_not(audio: Tensor) -> None:
     assert_close("scores", scores, net.train()(audio).scores, 0.1)
 
 
-def test_pruning_keeps_the_edges_that_matter(audio: Tensor) -> None:
-    net = model()
-    layers = edge_layers(net)
-    for layer in layers.values():
+def test_pruning_keeps_the_edges_that_matter(audio: Tensor, tmp_path: Path) -> None:
+    net = model().eval()
+    for layer in edge_layers(net).values():
         assert isinstance(layer, BSplineKAN)
         with torch.no_grad():
             layer.base[:, ::2] *= 1e-9
             layer.coefficients[:, ::2] *= 1e-9
-    scores = net(audio).scores
-    prune(net, 0.5, audio)
-    for layer in layers.values():
-        assert not layer.kept[:, ::2].any()
-        assert layer.kept[:, 1::2].all()
-    assert_close("scores", scores, net(audio).scores, 1e-5)
-    prune(net, 0.01, audio)
-    assert all(int(layer.kept.sum()) == 1 for layer in layers.values())
-    assert not torch.allclose(net(audio).scores, scores, atol=1e-3)
-    with pytest.raises(ComponentError, match="keep=0: give a share above 0"):
-        prune(net, 0, audio)
+    utterances = []
+    for index, row in enumerate(audio):
+        path = tmp_path / f"{index}.wav"
+        soundfile.write(path, row.numpy(), 16000)
+        utterances.append(Utterance(audio=path, duration_s=0.25))
+    examples = Examples(net, utterances)
+    pruned, (applied,) = transform(net, ["kan_prune:keep=0.5"], examples)
+    kept = {name: layer.kept for name, layer in edge_layers(pruned).items()}
+    assert not any(edges[:, ::2].any() for edges in kept.values())
+    assert all(edges[:, 1::2].all() for edges in kept.values())
+    assert all(layer.kept.all() for layer in edge_layers(net).values())
+    edges = sum(edges.numel() for edges in kept.values())
+    assert applied.report == {
+        "edges": edges,
+        "kept": {name: edges.numel() // 2 for name, edges in kept.items()},
+    }
+    assert_close("scores", net(audio).scores, pruned(audio).scores, 1e-5)
+    fewest, _ = transform(pruned, ["kan_prune:keep=0.01,utterances=1"], examples)
+    assert all(int(layer.kept.sum()) == 1 for layer in edge_layers(fewest).values())
+    assert not torch.allclose(fewest(audio).scores, pruned(audio).scores, atol=1e-3)
+    with pytest.raises(ComponentError, match="keep=0; give a share above 0"):
+        transform(net, ["kan_prune:keep=0"], examples)
+    with pytest.raises(ConfigError, match="kan_prune needs recordings; give --manifest M"):
+        transform(net, ["kan_prune"])
 
 
 @pytest.mark.parametrize(

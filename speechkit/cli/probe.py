@@ -1,0 +1,68 @@
+"""`speechkit probe`: what a model does with recordings, as numbers and on a page."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from speechkit.cli.models import load_on
+from speechkit.cli.options import Device, Json, ModelName, Seed, complete_component
+from speechkit.cli.output import pairs, show
+from speechkit.cli.transcript_files import refuse_input
+
+NUMBERS, TENSORS, PAGE = "probe.json", "probe.safetensors", "probe.html"
+
+
+def probe(
+    model: ModelName,
+    manifest: Annotated[Path, typer.Option(metavar="M", help="JSON lines: what to look at.")],
+    names: Annotated[
+        list[str],
+        typer.Option(
+            "--with",
+            metavar="SPEC",
+            help="A probe, NAME:p=v,...; there may be several.",
+            autocompletion=complete_component("probe"),
+        ),
+    ],
+    out: Annotated[
+        Path, typer.Option(metavar="DIR", help=f"Gets {NUMBERS}, {TENSORS} and {PAGE}.")
+    ],
+    seed: Seed = 0,
+    device: Device = "cpu",
+    as_json: Json = False,
+) -> None:
+    """Look into a model: print the numbers that probes find, and draw the rest on a page."""
+    from speechkit.checkpoint import write_tensors
+    from speechkit.config import write_json
+    from speechkit.files import whole_folder
+    from speechkit.probes import Examples
+    from speechkit.probes import probe as look
+    from speechkit.report.page import number
+    from speechkit.report.probes import by_name, numbers_of, probe_page
+
+    files = (NUMBERS, TENSORS, PAGE)
+    for name in files:
+        refuse_input(out / name, manifest)
+    net = load_on(model, device)
+    examples = Examples(net, manifest, seed=seed)
+    found = look(net, names, examples)
+    numbers = {name: numbers_of(tensors) for name, tensors in found.items()}
+    row = {
+        "model": model,
+        "manifest": str(manifest),
+        "utterances": len(examples.utterances),
+        "seed": seed,
+        "probes": numbers,
+    }
+    with whole_folder(out, own=files) as folder:
+        write_json(folder / NUMBERS, row)
+        write_tensors(folder / TENSORS, by_name(found))
+        page = probe_page(f"{model} on {manifest}", len(examples.utterances), found)
+        (folder / PAGE).write_text(page, encoding="utf-8", newline="\n")
+    words = {
+        f"{name}/{key}": number(value)
+        for name, of_probe in numbers.items()
+        for key, value in of_probe.items()
+    }
+    show(row, pairs(words), as_json)

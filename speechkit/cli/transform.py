@@ -1,0 +1,69 @@
+"""`speechkit transform`: a model becomes another one."""
+
+import shlex
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from speechkit.cli.models import load_on
+from speechkit.cli.options import Device, Json, ModelName, Seed, complete_component
+from speechkit.cli.output import pairs, show
+from speechkit.cli.transcript_files import refuse_input
+
+if TYPE_CHECKING:
+    from speechkit.card import AppliedTransform
+
+
+def transform(
+    model: ModelName,
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="The folder of the new model.")],
+    names: Annotated[
+        list[str],
+        typer.Option(
+            "--with",
+            metavar="SPEC",
+            help="A transform, NAME:p=v,...; several are applied in order.",
+            autocompletion=complete_component("transform"),
+        ),
+    ],
+    manifest: Annotated[
+        Path | None, typer.Option(metavar="M", help="JSON lines: recordings for those that need.")
+    ] = None,
+    seed: Seed = 0,
+    device: Device = "cpu",
+    as_json: Json = False,
+) -> None:
+    """Make a new model of a trained one: other activations, fewer weights, ..."""
+    from speechkit.card import read_card, read_transforms
+    from speechkit.checkpoint import check_place, find, save
+    from speechkit.probes import Examples
+    from speechkit.transforms import transform as apply
+
+    folder = find(model)
+    refuse_input(out, folder)
+    check_place(out)
+    card, before, net = read_card(folder), read_transforms(folder), load_on(model, device)
+    examples = Examples(net, manifest, seed=seed) if manifest is not None else None
+    made, applied = apply(net, names, examples)
+    if card is not None:
+        # its scores are those of the model before
+        line = ["speechkit", "transform", model, str(out)]
+        line += [word for name in names for word in ("--with", name)]
+        line += ["--manifest", str(manifest), "--seed", str(seed)] if manifest is not None else []
+        commands = (*card.commands, shlex.join(line))
+        card = replace(card, commands=commands, scores=(), measured="")
+    save(made, out, card, [*before, *applied])
+    row = {"model": str(out), "transforms": [asdict(one) for one in applied]}
+    show(row, pairs({"model": out, "transforms": transforms_in_words(applied)}), as_json)
+
+
+def transforms_in_words(applied: "Sequence[AppliedTransform]") -> str:
+    """Each transform, and below it what it reported."""
+    return "\n".join(
+        line
+        for one in applied
+        for line in (one.name, *(f"  {key} {value}" for key, value in one.report.items()))
+    )
