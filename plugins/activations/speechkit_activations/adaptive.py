@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from speechkit.nn import Chunk, StreamLayer
+from speechkit.nn.collectives import gathered
 
 TRANSPORT = ("loss", "subtract", "off")
 
@@ -173,6 +174,10 @@ class ReluOrPoly(StreamLayer):
     def measure(self, c: Chunk) -> None:
         """Follows the input's moments and refits the polynomial while that lasts."""
         mean, variance = moments(c)
+        # one polynomial for all processes of a run
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            means, variances = gathered(torch.stack([mean, variance])).unbind(1)
+            mean, variance = means.mean(0), variances.mean(0) + means.var(0, correction=0)
         self.running_mean.lerp_(mean.to(self.running_mean.dtype), self.momentum)
         self.running_variance.lerp_(variance.to(self.running_variance.dtype), self.momentum)
         fits = (self.calls < self.fit_calls) & (self.calls % self.fit_every == 0)

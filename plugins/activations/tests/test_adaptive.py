@@ -1,5 +1,9 @@
 import copy
 import math
+import random
+import subprocess
+import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,6 +13,7 @@ from speechkit_activations.methods import ReluBudget, Transport
 from torch import Tensor
 
 from speechkit.checkpoint import load
+from speechkit.config import to_dict, write_json
 from speechkit.errors import TrainingError
 from speechkit.models import Block, MatchboxNet, Model, Output, build
 from speechkit.nn import Chunk
@@ -218,6 +223,47 @@ def test_paper_051_training_keeps_the_budget_and_the_file_has_its_relus(
     program = torch.export.export(layers[0].eval(), (Chunk.of(x),)).module()
     y = program(Chunk.of(x)).x
     assert torch.equal((y == torch.relu(x)).all(2)[0], layers[0].on)
+
+
+FIT = """
+import sys
+from pathlib import Path
+
+import torch
+
+from speechkit.config import from_dict
+from speechkit.train import Run, fit
+from speechkit.untrusted import read_json
+
+torch.set_num_threads(1)
+run = from_dict(Run, read_json(Path(sys.argv[1])))
+fit(run, sys.argv[2], resume="resume" in sys.argv, device="cpu")
+"""
+
+
+def test_paper_051_two_processes_fit_one_polynomial(tones: Path, tmp_path: Path) -> None:
+    run = Run(
+        model=config("relu_or_poly"),
+        data=Data(train=tones, dev=tones, batch_size=1),
+        steps=4,
+        schedule="constant",
+        devices=2,
+        method=("relu_budget:budget=0.5",),
+    )
+    (tmp_path / "fit.py").write_text(FIT)
+
+    def train(steps: int, out: str, *resume: str) -> bytes:
+        write_json(tmp_path / "run.json", to_dict(replace(run, steps=steps)))
+        code = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
+        code += ["--master-port", str(random.randrange(20000, 30000)), str(tmp_path / "fit.py")]
+        code += [str(tmp_path / "run.json"), str(tmp_path / out), *resume]
+        done = subprocess.run(code, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        return (tmp_path / out / "last/training/weights.safetensors").read_bytes()
+
+    whole = train(4, "whole")
+    train(2, "parts")
+    assert train(4, "parts", "resume") == whole
 
 
 def test_transport_trains(tones: Path, tmp_path: Path) -> None:
