@@ -21,7 +21,7 @@ class NemoNet(nn.Module):
             {
                 "filters": block.channels,
                 "repeat": block.repeat,
-                "kernel": [block.kernel],
+                "kernel": [block.kernels[0]],
                 "stride": [block.stride],
                 "dilation": [block.dilation],
                 "dropout": 0.0,

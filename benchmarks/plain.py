@@ -16,8 +16,9 @@ class SubBlock(nn.Module):
 
     def __init__(self, c_in: int, c_out: int, block: Block) -> None:
         super().__init__()
-        padding = block.dilation * (block.kernel - 1) // 2
-        shape = block.kernel, block.stride, padding, block.dilation
+        kernel = block.kernels[0]
+        padding = block.dilation * (kernel - 1) // 2
+        shape = kernel, block.stride, padding, block.dilation
         if block.separable:
             depthwise = nn.Conv1d(c_in, c_in, *shape, groups=c_in, bias=False)
             convolutions = [depthwise, nn.Conv1d(c_in, c_out, 1, bias=False)]

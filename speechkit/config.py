@@ -4,6 +4,7 @@ import json
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import fields, is_dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
@@ -25,6 +26,8 @@ class Config:
     """
 
     __pydantic_config__: ClassVar[Any] = {"extra": "forbid"}
+    stores_none: ClassVar[bool] = True
+    """Whether a field that is None is stored."""
 
     def __post_init__(self) -> None:
         _check_values({field.name: getattr(self, field.name) for field in fields(self)})  # type: ignore[arg-type]
@@ -66,14 +69,20 @@ def _check_values(values: Mapping[str, Any], where: str = "") -> None:
                     check_range(f"{where}{name}", value, -most, most)
 
 
-def to_dict(config: Any) -> Any:
-    """Plain JSON data for a config dataclass: tuples become lists, paths strings."""
+def to_dict(config: Any, *, complete: bool = False) -> Any:
+    """Plain JSON data for a config dataclass: tuples become lists, paths strings.
+
+    None is left out of a config that does not store it, unless the data is to be `complete`.
+    """
+    plain = partial(to_dict, complete=complete)
     if is_dataclass(config) and not isinstance(config, type):
-        return {field.name: to_dict(getattr(config, field.name)) for field in fields(config)}
+        given = {field.name: getattr(config, field.name) for field in fields(config)}
+        stores_none = complete or getattr(config, "stores_none", True)
+        return {k: plain(value) for k, value in given.items() if stores_none or value is not None}
     if isinstance(config, dict):
-        return {key: to_dict(value) for key, value in config.items()}
+        return {key: plain(value) for key, value in config.items()}
     if isinstance(config, tuple | list):
-        return [to_dict(value) for value in config]
+        return [plain(value) for value in config]
     return str(config) if isinstance(config, Path) else config
 
 
@@ -100,7 +109,7 @@ def override(config: T, assignments: Iterable[str]) -> T:
     Values are JSON where they parse as JSON and text otherwise: `steps=100`,
     `model.activation=silu`, `model.lookahead=[3,0]`.
     """
-    data = to_dict(config)
+    data = to_dict(config, complete=True)
     for assignment in assignments:
         path, equals, text = assignment.partition("=")
         if not equals:

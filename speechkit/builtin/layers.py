@@ -111,7 +111,13 @@ def speechkit_blocks() -> list[Component]:
             formula="activation(merge(shortcut(x), body(x)))",
             paper="arXiv:1910.10261",
             time="lookahead",
-        )
+        ),
+        component(
+            name="skip",
+            factory="speechkit.nn:skip_block",
+            summary="The projected shortcut of a plain block alone, for a row without its body",
+            formula="activation(shortcut(x))",
+        ),
     ]
 
 

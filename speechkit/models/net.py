@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from functools import partial
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from speechkit.component import Spec
 from speechkit.config import Config, check_component, check_range
@@ -18,30 +18,97 @@ Name = Spec | str
 
 @dataclass(frozen=True, kw_only=True)
 class Block(Config):
-    """One row of a paper's table: `copies` equal blocks of `repeat` sub-blocks each."""
+    """One row of a paper's table: `copies` equal blocks of `repeat` sub-blocks each.
 
+    `block`, `activation`, `norm`, `channel`, `mixer` and `merge` are the row's own parts, in place
+    of the net's; `merge` is in that of the net's `residual`. `kernel`, `activation` and `channel`
+    may have an entry for each sub-block: then the shortcut has the first one's channel layer, and
+    the last one's activation is behind the sum.
+    """
+
+    stores_none: ClassVar[bool] = False
     channels: int
-    kernel: int
+    kernel: int | tuple[int, ...]
     repeat: int = 1
     stride: int = 1
     dilation: int = 1
     residual: bool = False
     separable: bool = True
     copies: int = 1
+    block: Name | None = None
+    activation: Name | tuple[Name, ...] | None = None
+    norm: Name | None = None
+    channel: Name | tuple[Name, ...] | None = None
+    mixer: Name | None = None
+    merge: Name | None = None
 
     def __post_init__(self) -> None:
+        for part in PARTS:
+            value = getattr(self, part)
+            if isinstance(value, list | tuple) and part in EACH:
+                object.__setattr__(self, part, tuple(map(Spec.parse, value)))
+            elif value is not None:
+                object.__setattr__(self, part, Spec.parse(value))
+        if not isinstance(self.kernel, int):
+            object.__setattr__(self, "kernel", tuple(self.kernel))
         super().__post_init__()
-        for name in ("channels", "kernel", "stride", "dilation"):
-            check_range(f"block {name}", getattr(self, name), 1, MAX_WIDTH)
         for name in ("repeat", "copies"):
             check_range(f"block {name}", getattr(self, name), 1, MAX_BLOCKS)
-        span = self.dilation * (self.kernel - 1)
-        check_range("block dilation * (kernel - 1)", span, 0, MAX_WIDTH)
+        for name in EACH:
+            value = getattr(self, name)
+            if isinstance(value, tuple) and len(value) != self.repeat:
+                raise ConfigError(
+                    f"block {name} has {len(value)} entries for repeat={self.repeat}; "
+                    "give one entry for all sub-blocks, or one for each of them"
+                )
+        for name in ("channels", "stride", "dilation"):
+            check_range(f"block {name}", getattr(self, name), 1, MAX_WIDTH)
+        for kernel in self.kernels:
+            check_range("block kernel", kernel, 1, MAX_WIDTH)
+            check_range("block dilation * (kernel - 1)", self.dilation * (kernel - 1), 0, MAX_WIDTH)
+        for kind, spec in self.components():
+            check_component(f"block {kind}", spec)
         if self.stride > 1 and (self.repeat > 1 or self.residual):
             raise ConfigError(
                 f"block with stride {self.stride} has repeat {self.repeat} and residual "
                 f"{self.residual}: give a block with a stride repeat=1, residual=False"
             )
+
+    @property
+    def kernels(self) -> tuple[int, ...]:
+        """The kernel of each sub-block."""
+        return self.kernel if isinstance(self.kernel, tuple) else (self.kernel,) * self.repeat
+
+    def components(self) -> list[tuple[str, Spec]]:
+        """Every (kind, spec) the row itself names."""
+        given = [(PARTS[part], getattr(self, part)) for part in PARTS]
+        return [
+            (kind, spec)
+            for kind, specs in given
+            if specs is not None
+            for spec in (specs if isinstance(specs, tuple) else (specs,))
+        ]
+
+    def each(self) -> "list[Block]":
+        """The row as rows of one sub-block each, with the entries of that one."""
+        entries = {name: value for name in EACH if isinstance(value := getattr(self, name), tuple)}
+        return [
+            replace(self, repeat=1, **{name: value[index] for name, value in entries.items()})
+            for index in range(self.repeat)
+        ]
+
+
+PARTS = {
+    "block": "block",
+    "activation": "activation",
+    "norm": "norm",
+    "channel": "channel",
+    "mixer": "mixer",
+    "merge": "residual",
+}
+"""The parts that a row may name, and of which kind they are."""
+EACH = "kernel", "activation", "channel"
+"""What may differ from one sub-block to the next."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,8 +174,10 @@ class Net(Config):
             layers += block.copies * block.repeat
             check_range("sub-blocks", layers, 0, MAX_BLOCKS)
             widths = (channels, *(block.channels,) * (block.copies * block.repeat - 1))
-            taps = [block.kernel + block.channels, block.kernel * block.channels]
-            weights += sum(widths) * taps[not block.separable]
+            kernels = block.kernels * block.copies
+            for c_in, kernel in zip(widths, kernels, strict=True):
+                taps = kernel + block.channels if block.separable else kernel * block.channels
+                weights += c_in * taps
             check_range("weights", weights, 0, MAX_WEIGHTS)
             stride *= block.stride**block.copies
             check_range("stride of all blocks", stride, 1, MAX_WIDTH)
@@ -127,8 +196,9 @@ class Net(Config):
         return list(zip(blocks, each, strict=True))
 
     def components(self) -> list[tuple[str, Spec]]:
-        """Every (kind, spec) the config names."""
-        return [(kind, getattr(self, kind)) for kind in COMPONENTS]
+        """Every (kind, spec) the config names, those of its rows after its own."""
+        own = [(kind, getattr(self, kind)) for kind in COMPONENTS]
+        return own + [named for block in self.blocks for named in block.components()]
 
 
 COMPONENTS = tuple(field.name for field in fields(Net) if field.type == Name)
@@ -157,28 +227,59 @@ def encoder_layers(
 ) -> tuple[StreamLayer, StreamLayer, int]:
     """The stem and the stack of blocks for `c_in` features, and the channels they give."""
     (first, first_ahead), *rest = config.rows()
+    if first.block is not None:
+        raise ConfigError(
+            f"the first row has block={first.block}: it is the stem; set stem instead"
+        )
     maker = partial(_body_maker, config, registry)
     stem = registry.build("stem", config.stem, c_in, first.channels, maker(first, first_ahead))
     channels = first.channels
     blocks = []
     for index, (row, ahead) in enumerate(rest):
         # blocks without a residual (the ends of the net) keep the papers' plain form
-        design = config.block if row.residual else "plain"
+        design = row.block or (config.block if row.residual else "plain")
         body = maker(row, ahead)
-        blocks.append(
-            registry.build("block", design, channels, row.channels, body, index, len(rest))
-        )
+        block = registry.build("block", design, channels, row.channels, body, index, len(rest))
+        if block.stride != row.stride:
+            raise ConfigError(
+                f"block {design} has stride {block.stride} in a row of stride {row.stride}; "
+                "give that row block=plain"
+            )
+        blocks.append(block)
         channels = row.channels
     return stem, registry.build("stack", config.stack, blocks), channels
 
 
 def _body_maker(config: Net, registry: Registry, row: Block, lookahead: LookAhead) -> BodyMaker:
-    def layer(kind: str, c_out: Callable[..., int | None] = lambda *_: None) -> Callable[..., Any]:
-        spec = getattr(config, kind)
-        return lambda *args: as_layer(registry.build(kind, spec, *args), c_out(*args))
+    each = row.each()
+    make = partial(_uniform_body_maker, config, registry, lookahead)
+    if all(one == each[0] for one in each):
+        return make(replace(each[0], repeat=row.repeat))
+    makers = tuple(map(make, each))
+
+    def refuse(*_: Any) -> Any:
+        raise ConfigError(
+            f"block {row.block or config.block} needs one kernel, channel layer and activation for "
+            "all sub-blocks of a row; give that row one of each, or block=plain"
+        )
+
+    last = replace(makers[-1], repeat=row.repeat, each=makers)
+    # a design that calls these makes its sub-blocks by itself
+    return replace(last, mixer=refuse, channel=refuse, activation=refuse)
+
+
+def _uniform_body_maker(
+    config: Net, registry: Registry, lookahead: LookAhead, row: Block
+) -> BodyMaker:
+    def chosen(part: str) -> Spec:
+        return Spec.parse(getattr(row, part) or getattr(config, PARTS[part]))
+
+    def layer(part: str, c_out: Callable[..., int | None] = lambda *_: None) -> Callable[..., Any]:
+        spec = chosen(part)
+        return lambda *args: as_layer(registry.build(part, spec, *args), c_out(*args))
 
     return BodyMaker(
-        kernel=row.kernel,
+        kernel=row.kernels[0],
         repeat=row.repeat,
         stride=row.stride,
         dilation=row.dilation,
@@ -186,12 +287,10 @@ def _body_maker(config: Net, registry: Registry, row: Block, lookahead: LookAhea
         separable=row.separable,
         residual=row.residual,
         dropout=config.dropout,
-        widening=registry.find(
-            "activation", Spec.parse(config.activation).name
-        ).component.in_factor,
+        widening=registry.find("activation", chosen("activation").name).component.in_factor,
         mixer=layer("mixer"),
         channel=layer("channel", lambda c_in, c_out: c_out),
         norm=layer("norm"),
         activation=layer("activation", lambda channels: channels),
-        merge=lambda *args: registry.build("residual", config.residual, *args),
+        merge=partial(registry.build, "residual", chosen("merge")),
     )

@@ -1,6 +1,6 @@
 """Layers that give the same numbers whole and chunk by chunk; start with `stream.py`."""
 
-from speechkit.nn.block import BodyMaker, plain_block
+from speechkit.nn.block import BodyMaker, plain_block, skip_block
 from speechkit.nn.conv import Conv, DenseConv, DepthwiseConv, LookAhead
 from speechkit.nn.frame import Add, Affine, BatchNorm, Bias, Dropout, LogSoftmax, Pointwise
 from speechkit.nn.fuse import fuse
@@ -61,6 +61,7 @@ __all__ = [
     "empty_past",
     "fuse",
     "plain_block",
+    "skip_block",
     "still",
     "sync_batch_norms",
     "zeros",

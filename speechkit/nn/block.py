@@ -19,7 +19,8 @@ class BodyMaker:
     between them, and ends with a norm: the block merges and activates. Where `separable` is off,
     one dense convolution takes the place of mixer and channel layer. `activation` reads
     `widening` times the channels it gives (2 for the GLU family), so norms are that much wider.
-    The callables take numbers of channels and give layers.
+    The callables take numbers of channels and give layers. Where sub-blocks differ, `each` has a
+    maker for every one of them, and `mixer`, `channel` and `activation` raise ConfigError.
     """
 
     kernel: int
@@ -36,14 +37,16 @@ class BodyMaker:
     norm: Callable[[int], StreamLayer]
     activation: Callable[[int], StreamLayer]
     merge: Callable[[int, int, int], nn.Module]
+    each: tuple["BodyMaker", ...] = ()
 
     def __call__(self, c_in: int, c_out: int) -> FusedSerial:
         """The body; [B, c_in, T] → [B, c_out · widening, T / stride]."""
+        makers = self.each or (self,) * self.repeat
         layers: list[StreamLayer] = []
-        for index in range(self.repeat):
+        for index, maker in enumerate(makers):
             if index:
-                layers.append(self.after(c_out))
-            layers.append(self.layer(c_out if index else c_in, c_out))
+                layers.append(makers[index - 1].after(c_out))
+            layers.append(maker.layer(c_out if index else c_in, c_out))
         return FusedSerial(*layers)
 
     def layer(self, c_in: int, c_out: int) -> Serial:
@@ -56,14 +59,16 @@ class BodyMaker:
         return Serial(mixer=mixer, channel=self.channel(c_in, wide), norm=self.norm(wide))
 
     def after(self, c_out: int) -> Serial:
-        """Activation and dropout."""
+        """Activation and dropout, those of the last sub-block."""
         drop = {"dropout": FrameWise(Dropout(self.dropout))} if self.dropout else {}
-        return Serial(activation=self.activation(c_out), **drop)
+        maker = self.each[-1] if self.each else self
+        return Serial(activation=maker.activation(c_out), **drop)
 
     def shortcut(self, c_in: int, c_out: int) -> Serial:
-        """The projection beside the body: channel layer and norm."""
+        """The projection beside the body: channel layer, that of the first sub-block, and norm."""
         wide = c_out * self.widening
-        return Serial(channel=self.channel(c_in, wide), norm=self.norm(wide))
+        maker = self.each[0] if self.each else self
+        return Serial(channel=maker.channel(c_in, wide), norm=self.norm(wide))
 
 
 def plain_block(
@@ -79,3 +84,10 @@ def plain_block(
         return FusedSerial(body=body, after=after)
     merge = make_body.merge(c_out * make_body.widening, index, depth)
     return FusedSerial(sum=Residual(body, make_body.shortcut(c_in, c_out), merge), after=after)
+
+
+def skip_block(
+    c_in: int, c_out: int, make_body: BodyMaker, index: int = 0, depth: int = 1
+) -> StreamLayer:
+    """y = activation(shortcut(x)): what `plain` is without its body. Shape: as `plain_block`."""
+    return Serial(shortcut=make_body.shortcut(c_in, c_out), after=make_body.after(c_out))

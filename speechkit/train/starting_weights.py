@@ -9,7 +9,7 @@ from torch import Tensor
 from speechkit.checkpoint import load
 from speechkit.errors import TrainingError
 from speechkit.models import Model
-from speechkit.models.net import Net
+from speechkit.models.net import COMPONENTS, Net
 from speechkit.train.distributed import warn
 
 
@@ -53,7 +53,8 @@ def _meaning(config: Net) -> dict[str, Any]:
     """What decides what a net's weights mean, beside their shapes."""
     rows = config.rows()
     return {
-        **{kind: str(spec) for kind, spec in config.components() if kind != "init"},
+        **{kind: str(getattr(config, kind)) for kind in COMPONENTS if kind != "init"},
+        "parts of rows": [[f"{k} {spec}" for k, spec in row.components()] for row, _ in rows],
         "lookahead": [ahead for _, ahead in rows],
         "strides": [block.stride for block, _ in rows],
         "dilations": [block.dilation for block, _ in rows],

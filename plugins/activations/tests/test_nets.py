@@ -1,6 +1,7 @@
 """A tiny QuartzNet with an activation of each sort learns, streams, and comes back."""
 
 import inspect
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -103,6 +104,15 @@ def test_paper_098_it_begins_as_the_net_with_relu(net: str, activation: str) -> 
     audio = 0.1 * torch.randn(2, 8000, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
         assert torch.equal(model.eval()(audio).scores, plain.eval()(audio).scores)
+
+
+def test_a_gated_activation_may_stand_in_one_sub_block_or_row() -> None:
+    stem, inner, last = BLOCKS
+    for activation in (("relu", "swiglu"), ("swiglu", "relu"), "swiglu"):
+        rows = (stem, replace(inner, activation=activation), last)
+        model = sk.build(replace(net("relu"), blocks=rows))
+        losses = learn(model)
+        assert losses[-1] < losses[0]
 
 
 def learning() -> dict[str, nn.Module]:

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 from speechkit_residuals.mod import Routed
+from speechkit_residuals.rglru import RGLRU
 
 import speechkit as sk
 from speechkit.infer import stream_scores
@@ -99,6 +100,37 @@ def test_it_learns_streams_and_comes_back(
     again = sk.load(tmp_path / "model")
     with torch.inference_mode():
         assert torch.equal(again(audio[:1]).scores[0], offline)
+
+
+def test_one_row_of_a_matchboxnet_may_be_recurrent(tmp_path: Path) -> None:
+    rows = list(sk.MatchboxNet(labels=("a", "b"), size="3x1x64").blocks)
+    rows[2] = Block(channels=64, kernel=1, residual=True, block="rglru")
+    config = sk.MatchboxNet(labels=("a", "b"), blocks=tuple(rows))
+    model = sk.build(config).train()
+    blocks = list(model.encoder.children())
+    kinds = [any(isinstance(m, RGLRU) for m in block.modules()) for block in blocks]
+    assert kinds == [False, True, False, False, False]
+
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
+    losses = []
+    for _ in range(3):
+        scores = model(AUDIO, torch.tensor([8000, 6000])).scores
+        loss = torch.nn.functional.cross_entropy(scores, torch.tensor([0, 1]))
+        optimizer.zero_grad()
+        loss.backward()
+        assert all(value.grad is not None for value in model.parameters())
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[2] < losses[0]
+
+    sk.save(model.eval(), tmp_path / "model")
+    again = sk.load(tmp_path / "model")
+    assert again.config == config
+    with torch.inference_mode():
+        offline = again(AUDIO[:1]).scores[0]
+        assert torch.equal(offline, model(AUDIO[:1]).scores[0])
+    streamed = torch.cat(list(stream_scores(again, AUDIO[0], chunk_s=0.05)))
+    torch.testing.assert_close(streamed[-1], offline, rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize("net", NETS)

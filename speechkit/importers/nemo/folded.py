@@ -118,7 +118,7 @@ def _take_block(index: int, block: Block, c_in: int, weights: Tensors) -> None:
     for repeat in range(block.repeat):
         sub, ours = f"{theirs}.sub.{repeat}", body_name(index, block, repeat)
         if block.separable:
-            shape = width, 1, block.kernel
+            shape = width, 1, block.kernels[repeat]
             weights.take(f"{sub}.depthwise.weight", f"{ours}.mixer.weight", shape)
             pointwise = f"{ours}.channel.weight"
             weights.take_pointwise(f"{sub}.pointwise.weight", pointwise, (c_out, width))

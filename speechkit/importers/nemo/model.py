@@ -157,14 +157,14 @@ def _take_blocks(encoder: Encoder, weights: Tensors) -> None:
                 # per sub-block depthwise, pointwise, norm, activation, dropout
                 slot = 5 * repeat
                 depthwise = f"{theirs}.mconv.{slot}{infix}.weight"
-                weights.take(depthwise, f"{ours}.mixer.weight", (width, 1, block.kernel))
+                weights.take(depthwise, f"{ours}.mixer.weight", (width, 1, block.kernels[repeat]))
                 slot += 1
                 pointwise = f"{theirs}.mconv.{slot}{infix}.weight"
                 weights.take_pointwise(pointwise, f"{ours}.channel.weight", (c_out, width))
             else:
                 slot = 4 * repeat
                 dense = f"{theirs}.mconv.{slot}{infix}.weight"
-                weights.take(dense, f"{ours}.conv.weight", (c_out, width, block.kernel))
+                weights.take(dense, f"{ours}.conv.weight", (c_out, width, block.kernels[repeat]))
             _take_norm(f"{theirs}.mconv.{slot + 1}", f"{ours}.norm", c_out, weights)
             width = c_out
         if block.residual:
