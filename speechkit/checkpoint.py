@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from speechkit.card import CARD, TRANSFORMS, AppliedTransform, ModelCard, bundled_folders
-from speechkit.component import Spec, did_you_mean
+from speechkit.component import did_you_mean
 from speechkit.config import from_dict, to_dict, write_json
 from speechkit.errors import CheckpointError, ComponentError, PluginError
 from speechkit.files import mend, whole_folder
@@ -283,8 +283,11 @@ def _check_plugins(folder: Path, stored: dict[str, Any], config: Net) -> None:
     for plugin, origin in stored["plugins"].items():
         if plugin not in present:
             raise PluginError(f"{folder} was made with plugin {_missing(plugin, origin)}")
-    for kind, spec in config.components():
-        _check_component(folder, kind, spec)
+    try:
+        for _ in registry().named(config.components()):
+            pass
+    except ComponentError as error:
+        raise CheckpointError(f"{folder}: {error}") from error
 
 
 def _missing(plugin: str, origin: dict[str, str]) -> str:
@@ -296,10 +299,3 @@ def _missing(plugin: str, origin: dict[str, str]) -> str:
     version = f" {origin['version']}" if "version" in origin else ""
     of = f" of {origin['distribution']}" if "distribution" in origin else ""
     return f"{plugin!r}{version}{of}, which is not installed; {how_to_get(plugin)}"
-
-
-def _check_component(folder: Path, kind: str, spec: Spec) -> None:
-    try:
-        registry().find(kind, spec.name)
-    except ComponentError as error:
-        raise CheckpointError(f"{folder}: {error}") from error

@@ -3,11 +3,13 @@
 import ast
 import difflib
 import json
-from collections.abc import Callable, Iterable, Mapping
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from speechkit.errors import ComponentError
+from speechkit.limits import MAX_NESTED_COMPONENTS
 from speechkit.untrusted import UntrustedError, parse_json
 
 Time = Literal["frame", "causal", "lookahead", "utterance"]
@@ -18,14 +20,14 @@ class Component:
     """One thing a plugin offers under a name; listing it imports nothing but the plugin module.
 
     `name` is snake_case and unique within plugin and kind. `factory` is a callable, or
-    `"package.module:attribute"`, imported on first use. `time` says what an output frame may
-    read: its own frame, the past, a bounded future, or the whole utterance. `foldable` says that it
-    has a `fuse()`. `pointwise` is an elementwise expression of `speechkit.ops.expressions` in which
+    `"package.module:attribute"`, imported on first use. `time` says what an output frame may read:
+    its own frame, the past, a bounded future, or the whole utterance. `foldable` says that it has a
+    `fuse()`. `parts` maps the parameters that name components to their kinds, such as `{"pool":
+    "pool"}`. `pointwise` is an elementwise expression of `speechkit.ops.expressions` in which
     parameters stand by name. `exports` are the forms it has outside torch: "torch.export", "onnx".
     `example` holds the parameters a check builds it with, and `needs` what the config of a net must
-    have for a method, exporter, probe or transform to work on it, such as
-    `{"activation": "velu"}`. `exempt` maps the names of checks that it is known to fail to the
-    reasons.
+    have for a method, exporter, probe or transform to work on it, such as `{"activation": "velu"}`.
+    `exempt` maps the names of checks that it is known to fail to the reasons.
     """
 
     name: str
@@ -36,6 +38,7 @@ class Component:
     time: Time = "frame"
     foldable: bool = False
     in_factor: int = 1
+    parts: Mapping[str, str] = field(default_factory=dict)
     pointwise: str = ""
     exports: frozenset[str] = frozenset({"torch"})
     example: Mapping[str, Any] = field(default_factory=dict)
@@ -75,11 +78,16 @@ class Spec:
 
     Three equal spellings: `"swish:beta=1.5,learn=true"`,
     `{"name": "swish", "params": {"beta": 1.5, "learn": true}}` and `Spec("swish", {...})`.
-    A name may be qualified by its plugin: `"acme/snake:alpha=0.5"`.
+    A name may be qualified by its plugin: `"acme/snake:alpha=0.5"`. A parameter may be a spec:
+    `"clip:pool={acme/peak:share=0.1}"`.
     """
 
     name: str
     params: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        nested = {key: _nested(value) for key, value in self.params.items()}
+        object.__setattr__(self, "params", nested)
 
     @classmethod
     def parse(cls, value: "Spec | str | Mapping[str, Any]") -> "Spec":
@@ -98,16 +106,24 @@ class Spec:
         )
 
     @classmethod
-    def _parse_string(cls, text: str) -> "Spec":
+    def _parse_string(cls, text: str, depth: int = 0) -> "Spec":
+        if depth > MAX_NESTED_COMPONENTS:
+            raise ComponentError(
+                f"components are nested deeper than {MAX_NESTED_COMPONENTS} levels"
+            )
         name, colon, rest = text.partition(":")
         params: dict[str, Any] = {}
-        for item in rest.split(",") if colon else []:
+        for item in _items(rest, text) if colon else []:
             key, equals, value = item.partition("=")
             if not equals or not key.strip().isidentifier() or key.strip() in params:
                 raise ComponentError(
                     f"cannot read {item!r} in component {text!r}; write name:key=value,key=value"
                 )
-            params[key.strip()] = _scalar(value.strip())
+            value = value.strip()
+            nested = value.startswith("{")
+            params[key.strip()] = (
+                cls._parse_string(value[1:-1], depth + 1) if nested else _scalar(value)
+            )
         if not all(part.isidentifier() for part in name.strip().split("/", 1)):
             raise ComponentError(f"{name!r} is not a component name; write name or plugin/name")
         return cls(name.strip(), params)
@@ -119,9 +135,48 @@ class Spec:
         return f"{self.name}:{','.join(values)}"
 
 
+NESTED = re.compile(r"[^,={]*=\s*\{")
+"""A parameter up to the brace that begins a component."""
+BRACES = re.compile("[{}]")
+END = re.compile(r"\s*(,|$)")
+
+
+def _items(text: str, whole: str) -> Iterator[str]:
+    """The parameters `key=value` between commas, not those of a component in braces."""
+    start = 0
+    while True:
+        begun = NESTED.match(text, start)
+        end = _behind_braces(text, begun.end() - 1, whole) if begun else start
+        comma = text.find(",", end)
+        yield text[start : comma if comma >= 0 else None]
+        if comma < 0:
+            return
+        start = comma + 1
+
+
+def _behind_braces(text: str, start: int, whole: str) -> int:
+    """Where the component ends whose brace is at `start`; ComponentError where it does not."""
+    depth = 0
+    for brace in BRACES.finditer(text, start):
+        depth += 1 if brace[0] == "{" else -1
+        if not depth:
+            if not END.match(text, brace.end()):
+                break
+            return brace.end()
+    raise ComponentError(
+        f"cannot read the braces in component {whole!r}; write name:key={{name:key=value}}"
+    )
+
+
+def _nested(value: Any) -> Any:
+    """A mapping that names a component as a spec, and all else as it is."""
+    is_spec = isinstance(value, Mapping) and {"name"} <= set(value) <= {"name", "params"}
+    return Spec.parse(value) if is_spec else value
+
+
 def _scalar(text: str) -> Any:
-    # lists and objects stay text, however deep
-    if text.startswith(("[", "{")):
+    # lists stay text, however deep
+    if text.startswith("["):
         return text
     try:
         return parse_json(text, any_number=True)
@@ -130,11 +185,15 @@ def _scalar(text: str) -> Any:
 
 
 def _text(value: Any) -> str:
+    if isinstance(value, Spec):
+        return f"{{{value}}}"
     if not isinstance(value, str):
         return json.dumps(value)
-    plain = "," not in value and _scalar(value.strip()) == value
-    # quoted where it would read as something else, with no comma to split at
-    return value if plain else json.dumps(value).replace(",", "\\u002c")
+    plain = not set(",{}") & set(value) and _scalar(value.strip()) == value
+    if plain:
+        return value
+    # quoted where it would read as something else, with nothing to split at
+    return re.sub("[,{}]", lambda found: f"\\u{ord(found[0]):04x}", json.dumps(value))
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

@@ -54,6 +54,8 @@ def check_component(kind: str, spec: Spec) -> None:
     for name, value in spec.params.items():
         if isinstance(value, int):
             check_range(f"{kind} {spec.name}: {name}", value, -MAX_WIDTH, MAX_WIDTH)
+        elif isinstance(value, Spec):
+            check_component(f"{kind} {spec.name}: {name}", value)
 
 
 def _check_values(values: Mapping[str, Any], where: str = "") -> None:

@@ -88,6 +88,15 @@ def speechkit_frontends() -> list[Component]:
 
 
 @hookspec
+def speechkit_normalizers() -> list[Component]:
+    """`factory(features, **p)` → StreamLayer over features `[B, F, T]`, in a front end.
+
+    Where it has a method `fit(chunks)`, that is given features of the training data before the
+    first step.
+    """
+
+
+@hookspec
 def speechkit_augmentations() -> list[Component]:
     """`factory(**p)` → `f(x, length, generator)` → (x, length).
 
@@ -196,6 +205,7 @@ KINDS: dict[str, str] = {
     "init": "speechkit_inits",
     "pool": "speechkit_pools",
     "frontend": "speechkit_frontends",
+    "normalizer": "speechkit_normalizers",
     "augmentation": "speechkit_augmentations",
     "loss": "speechkit_losses",
     "optimizer": "speechkit_optimizers",

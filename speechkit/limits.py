@@ -58,6 +58,8 @@ MAX_BLOCKS = 1_000
 """Blocks of a net, and repeats or copies of one."""
 MAX_WIDTH = 65_536
 """Channels of a layer, taps of a kernel, labels of a model, frames of a dilation or stride."""
+MAX_NESTED_COMPONENTS = 16
+"""Components inside each other, as parameters."""
 MAX_WEIGHTS = 2**27
 """Weights of a net's convolutions together; half a gigabyte in float32."""
 MAX_FEATURES = 1_024

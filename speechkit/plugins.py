@@ -197,7 +197,7 @@ class Registry:
         spec = Spec.parse(spec)
         entry = self.find(kind, spec.name)
         factory = entry.factory()
-        _check_parameters(kind, spec, factory, args, kw)
+        _check_parameters(spec, entry, factory, args, kw)
         try:
             made = factory(*args, **kw, **spec.params)
         except (TypeError, ValueError) as error:
@@ -207,9 +207,21 @@ class Registry:
             made.expression = entry.component.expression({**own, **kw, **spec.params})
         return made
 
+    def named(self, specs: Iterable[tuple[str, Spec]]) -> Iterator[Entry]:
+        """The components that `(kind, spec)` pairs name, with those that are their parameters."""
+        for kind, spec in specs:
+            entry = self.find(kind, spec.name)
+            yield entry
+            parts = entry.component.parts
+            yield from self.named(
+                (parts[name], Spec.parse(value))
+                for name, value in spec.params.items()
+                if name in parts and isinstance(value, Spec | str)
+            )
+
     def used_by(self, specs: Iterable[tuple[str, Spec]]) -> dict[str, Origin]:
         """The plugins outside the core that `(kind, spec)` pairs need, and where they are from."""
-        plugins = {self.find(kind, spec.name).plugin for kind, spec in specs}
+        plugins = {entry.plugin for entry in self.named(specs)}
         return {name: self._origins[name] for name in sorted(plugins - {CORE})}
 
     def _unknown(self, kind: str, name: str, entries: list[Entry]) -> str:
@@ -326,17 +338,31 @@ def _check_hooks(plugin: object, name: str) -> None:
 
 
 def _check_parameters(
-    kind: str, spec: Spec, factory: Callable[..., Any], args: tuple[Any, ...], kw: dict[str, Any]
+    spec: Spec, entry: Entry, factory: Callable[..., Any], args: tuple[Any, ...], kw: dict[str, Any]
 ) -> None:
     """Names the parameter that the factory does not take, and those that it does."""
+    parts = entry.component.parts
+    for name, value in spec.params.items():
+        # models would not store which plugin it is of
+        if isinstance(value, Spec) and name not in parts:
+            raise ComponentError(
+                f"{entry.kind} {spec}: {name} is given a component; {entry.qualified_name} takes "
+                f"one for {sorted(parts) or 'no parameter'}"
+            )
     parameters = inspect.signature(factory).parameters
     if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
         return
     own = [name for name in list(parameters)[len(args) :] if name not in kw]
     for given in spec.params:
         if given not in own:
+            hints = [
+                f"; or is it one of {name}'s? Write {name}={{name:key=value,{given}=value}}"
+                for name in parts
+                if isinstance(value := spec.params.get(name), str) and ":" in value
+            ]
             raise ComponentError(
-                f"{kind} {spec}: got an unexpected keyword argument {given!r}; it takes {own}"
+                f"{entry.kind} {spec}: got an unexpected keyword argument {given!r}; it takes "
+                f"{own}{''.join(hints)}"
             )
 
 

@@ -1,6 +1,7 @@
 """What ships inside the package hears the recordings that ship beside it."""
 
 import hashlib
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,11 +10,13 @@ import torch
 
 import speechkit as sk
 from speechkit.card import bundled_folders
-from speechkit.checkpoint import CONFIG, WEIGHTS
+from speechkit.checkpoint import CONFIG, WEIGHTS, read_config
+from speechkit.config import to_dict
 from speechkit.data import Utterance, read_audio, read_manifest
 from speechkit.events import Final
 from speechkit.infer import stream_scores
 from speechkit.limits import MAX_MESSAGE_CHARACTERS
+from speechkit.models.net import COMPONENTS
 from speechkit.testing import assert_close
 
 BUNDLED = Path(sk.__file__).parent / "bundled"
@@ -44,6 +47,14 @@ def test_sixteen_kilohertz_sounds_the_same() -> None:
     model = sk.load("digits")
     audio = read_audio(CLIPS[2].audio, target_rate=16000)
     assert sk.classify(model, audio, 16000).label == CLIPS[2].label
+
+
+@pytest.mark.parametrize("folder", bundled_folders(), ids=lambda folder: folder.name)
+def test_the_components_of_a_bundled_config_are_stored_as_they_were_read(folder: Path) -> None:
+    stored = read_config(folder)["config"]
+    again = to_dict(sk.load(folder).config)
+    for kind in COMPONENTS:
+        assert json.dumps(again[kind]) == json.dumps(stored[kind])
 
 
 @pytest.mark.parametrize("clip", SPOKEN, ids=lambda clip: clip.audio.stem)

@@ -25,7 +25,7 @@ from speechkit.data import Utterance, audio_duration_s
 from speechkit.errors import CheckpointError, PluginError, SpeechkitError
 from speechkit.hookspecs import hookimpl
 from speechkit.models import Block, MarbleNet, MatchboxNet, Model, Net, QuartzNet, build
-from speechkit.plugins import Registry
+from speechkit.plugins import Registry, using
 
 
 @pytest.fixture
@@ -232,6 +232,28 @@ def test_plugins_are_stored_with_their_versions_and_asked_for(
         f"{tmp_path / 'model'} was made with plugin 'acme' 0.3 of acme-layers, which is not "
         "installed; it is not one of speechkit's own; get it from whoever wrote it"
     )
+
+
+@pytest.mark.parametrize("pool", ["acme/peak", "{acme/peak:nemo_compat=true}"])
+def test_a_plugin_that_only_a_parameter_names_is_stored_and_asked_for(
+    tmp_path: Path, pool: str
+) -> None:
+    peak = Component(name="peak", factory="speechkit.builtin.factories:average", summary="ours")
+    ours = Registry({"SPEECHKIT_PLUGINS": ""})
+    ours.add(SimpleNamespace(speechkit_pools=hookimpl(lambda: [peak])), "acme", "0.3")
+    blocks = (Block(channels=4, kernel=3), Block(channels=4, kernel=3))
+    with using(ours):
+        config = MatchboxNet(labels=("a", "b"), blocks=blocks, head=f"clip:pool={pool}")
+        save(build(config), tmp_path / "model")
+        assert load(tmp_path / "model").config == config
+    stored = json.loads((tmp_path / "model" / CONFIG).read_text())
+    assert stored["plugins"] == {"acme": {"version": "0.3"}}
+    with pytest.raises(PluginError, match=r"was made with plugin 'acme' 0\.3, which is not inst"):
+        load(tmp_path / "model")
+    # as models were stored before nested components counted
+    edit_config(tmp_path / "model", lambda stored: stored.update(plugins={}))
+    with pytest.raises(CheckpointError, match=r"no pool named 'acme/peak'\..* 'acme' is not"):
+        load(tmp_path / "model")
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from speechkit.component import Component, Spec, did_you_mean
-from speechkit.config import to_dict
+from speechkit.config import from_dict, to_dict
 from speechkit.errors import ComponentError
+from speechkit.limits import MAX_NESTED_COMPONENTS
 
 SWISH = Spec("swish", {"beta": 1.5, "learn": True})
 
@@ -56,7 +57,9 @@ def test_a_dict_may_leave_out_the_parameters(mapping: dict[str, Any]) -> None:
         ("", ""),
         ("a=b", "a=b"),
         ("[1]", "[1]"),
-        ("{}", "{}"),
+        ("x{1}", "x{1}"),
+        ('"{}"', "{}"),
+        ("average:nemo_compat=true", "average:nemo_compat=true"),
     ],
 )
 def test_values_are_json_scalars_or_else_text(text: str, value: Any) -> None:
@@ -69,15 +72,66 @@ def test_a_name_may_be_qualified_by_its_plugin() -> None:
     assert Spec.parse("acme/snake:alpha=0.5") == Spec("acme/snake", {"alpha": 0.5})
 
 
-@given(names, st.none() | names, st.dictionaries(names, scalars, max_size=4))
-@example("gelu", None, {"text_like_json": "1", "comma": "a,b", "space": " a ", "empty": ""})
-def test_what_a_spec_prints_reads_back_as_the_same(
-    name: str, plugin: str | None, params: dict[str, Any]
-) -> None:
-    spec = Spec(f"{plugin}/{name}" if plugin else name, params)
-    again = Spec.parse(str(spec))
-    assert again == spec
-    assert [type(v) for v in again.params.values()] == [type(v) for v in params.values()]
+@pytest.mark.parametrize(
+    "spelling",
+    [
+        "clip:pool={acme/peak:share=0.1,soft=true},bias=false",
+        " clip : pool = { acme/peak : share = 0.1 , soft = true } , bias = false ",
+        {
+            "name": "clip",
+            "params": {
+                "pool": {"name": "acme/peak", "params": {"share": 0.1, "soft": True}},
+                "bias": False,
+            },
+        },
+        Spec("clip", {"pool": Spec("acme/peak", {"share": 0.1, "soft": True}), "bias": False}),
+    ],
+)
+def test_a_parameter_may_be_a_component(spelling: Any) -> None:
+    spec = Spec.parse(spelling)
+    assert spec.params == {"pool": Spec("acme/peak", {"share": 0.1, "soft": True}), "bias": False}
+    assert str(spec) == "clip:pool={acme/peak:share=0.1,soft=true},bias=false"
+    assert Spec.parse(to_dict(spec)) == spec
+    assert from_dict(Spec, to_dict(spec)) == spec
+
+
+def test_components_nest() -> None:
+    text = "curve_eq:frontend={log_mel:normalize={running:prior_frames=5},n_fft=512},bands=3"
+    spec = Spec.parse(text)
+    assert spec.params["frontend"].params["normalize"] == Spec("running", {"prior_frames": 5})
+    assert spec.params["frontend"].params["n_fft"] == 512
+    assert str(spec) == text
+    deep = "a"
+    for _ in range(MAX_NESTED_COMPONENTS):
+        deep = f"a:b={{{deep}}}"
+    assert str(Spec.parse(deep)) == deep
+    with pytest.raises(ComponentError, match=f"deeper than {MAX_NESTED_COMPONENTS} levels"):
+        Spec.parse(f"a:b={{{deep}}}")
+    with pytest.raises(ComponentError, match="deeper than"):
+        Spec.parse("a:b={" * 100_000 + "a" + "}" * 100_000)
+
+
+def specs_of(params: st.SearchStrategy[Any]) -> st.SearchStrategy[Spec]:
+    full = st.builds(lambda plugin, name: f"{plugin}/{name}", names, names)
+    return st.builds(Spec, names | full, st.dictionaries(names, params, max_size=4))
+
+
+specs = st.recursive(specs_of(scalars), lambda nested: specs_of(scalars | nested), max_leaves=12)
+
+
+def types_of(value: Any) -> Any:
+    if isinstance(value, Spec):
+        return [(key, types_of(of)) for key, of in value.params.items()]
+    return type(value)
+
+
+@given(specs)
+@example(Spec("gelu", {"like_json": "1", "comma": "a,b", "space": " a ", "empty": ""}))
+@example(Spec("clip", {"pool": Spec("a", {"b": "},c={", "d": '"{', "e": "\\u007b"}), "f": "{}"}))
+def test_what_a_spec_prints_reads_back_as_the_same(spec: Spec) -> None:
+    for again in (Spec.parse(str(spec)), Spec.parse(to_dict(spec))):
+        assert again == spec
+        assert types_of(again) == types_of(spec)
 
 
 @given(st.text())
@@ -96,6 +150,11 @@ def test_any_text_is_read_or_refused(text: str) -> None:
         ("swish:a b=1", "cannot read 'a b=1'"),
         ("swish(beta=1)", "'swish(beta=1)' is not a component name; write name or plugin/name"),
         ("a/b/c", "'a/b/c' is not a component name"),
+        ("clip:pool={a", "cannot read the braces in component 'clip:pool={a'; write name:key={"),
+        ("clip:pool={a}}", "cannot read the braces in component 'clip:pool={a}}'"),
+        ("clip:pool={a}b", "cannot read the braces in component 'clip:pool={a}b'"),
+        ("clip:pool={}", "'' is not a component name"),
+        ("clip:pool={a:b}", "cannot read 'b' in component 'a:b'"),
         ("", "'' is not a component name"),
         (3, "cannot read component 3; write 'name', 'name:key=value,key=value' or {'name': ...,"),
         ({"name": "swish", "parms": {}}, "cannot read component {'name': 'swish', 'parms': {}}"),

@@ -249,6 +249,16 @@ def test_no_override_takes_one_either(run: Run, path: str, text: str) -> None:
         override(run, [f"optimizer=adamw:lr={text}"])
 
 
+def test_lists_in_the_text_of_a_component_stay_text(run: Run) -> None:
+    deep = "[" * 100_000
+    assert override(run, [f"model.activation=relu:a={deep}"]).model.activation.params["a"] == deep
+
+
+def test_parameters_of_nested_components_have_limits_too() -> None:
+    with pytest.raises(ConfigError, match="head clip: pool average: n_s=100000: give a number"):
+        MatchboxNet(labels=("a", "b"), head="clip:pool={average:n_s=100000}")
+
+
 def test_parameters_of_components_are_finite_too() -> None:
     with pytest.raises(ConfigError, match="activation swish: beta: it holds nan"):
         MarbleNet(activation=Spec("swish", {"beta": math.nan}))
@@ -257,8 +267,11 @@ def test_parameters_of_components_are_finite_too() -> None:
 @pytest.mark.parametrize("opening", ["[", '{"a":'])
 def test_what_is_nested_too_deep_is_refused_in_one_line(run: Run, opening: str) -> None:
     deep = opening * 100_000
-    assert override(run, [f"model.activation=relu:a={deep}"]).model.activation.params["a"] == deep
-    for assignment in (f"model.blocks={deep}", f"steps={deep}"):
+    for assignment in (
+        f"model.blocks={deep}",
+        f"steps={deep}",
+        f"model.activation=relu:a={{{deep}",
+    ):
         with pytest.raises(SpeechkitError) as caught:
             override(run, [assignment])
         assert len(str(caught.value).splitlines()) == 1

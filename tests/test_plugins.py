@@ -23,7 +23,7 @@ NONE = {"SPEECHKIT_PLUGINS": ""}
 # fmt: off
 KINDS_OF_THE_ARCHITECTURE = {
     "activation", "norm", "channel", "mixer", "residual", "block", "stack", "stem",
-    "head", "init", "pool", "frontend", "augmentation", "loss", "optimizer",
+    "head", "init", "pool", "frontend", "normalizer", "augmentation", "loss", "optimizer",
     "schedule", "method", "decoder", "exporter", "probe", "transform", "recipe", "kernel",
 }
 # fmt: on
@@ -113,6 +113,7 @@ def test_there_are_five_behavioural_hooks_with_their_arguments() -> None:
         ("stem", {"plain"}),
         ("head", {"ctc", "clip", "frame"}),
         ("frontend", {"log_mel", "mfcc"}),
+        ("normalizer", {"per_feature", "fixed", "running", "pcen", "none"}),
     ],
 )
 def test_built_ins_come_through_the_hooks(kind: str, names: set[str]) -> None:
@@ -152,6 +153,49 @@ def test_components_say_which_plugin_and_version_they_come_from() -> None:
     assert registry.plugins()["acme"] == "0.3"
     needed = [("activation", Spec("acme/snake")), ("norm", Spec("batch"))]
     assert registry.used_by(needed) == {"acme": Origin("0.3")}
+
+
+def test_components_that_are_parameters_of_others_count_as_used() -> None:
+    registry = Registry(NONE)
+    registry.add(
+        SimpleNamespace(
+            speechkit_pools=hookimpl(
+                lambda: [
+                    Component(name="peak", factory="speechkit.nn:AveragePool", summary="ours"),
+                    Component(
+                        name="of",
+                        factory="x:y",
+                        summary="ours",
+                        parts={"pool": "pool", "n": "norm"},
+                    ),
+                ]
+            )
+        ),
+        "acme",
+        "0.3",
+    )
+    registry.add(activations("snake"), "other")
+    for head in ("clip:pool=acme/peak", "clip:pool={peak:nemo_compat=true}"):
+        assert registry.used_by([("head", Spec.parse(head))]) == {"acme": Origin("0.3")}
+    deep = Spec.parse("of:pool={of:pool={of:n=batch}}")
+    names = [(e.kind, e.component.name) for e in registry.named([("pool", deep)])]
+    assert names == [("pool", "of")] * 3 + [("norm", "batch")]
+    with pytest.raises(ComponentError, match="no pool named 'third/peak'"):
+        list(registry.named([("head", Spec.parse("clip:pool=third/peak"))]))
+
+
+def test_a_component_that_is_no_declared_part_is_refused() -> None:
+    registry = Registry(NONE)
+    registry.add(activations("swish"), "acme")
+    message = "activation swish:beta={relu}: beta is given a component; acme/swish takes one for no"
+    with pytest.raises(ComponentError, match=f"^{re.escape(message)} parameter$"):
+        registry.build("activation", "swish:beta={relu}", 8)
+
+
+def test_a_parameter_meant_for_a_part_says_how_to_write_that() -> None:
+    message = "it takes ['pool']; or is it one of pool's? Write pool={name:key=value,b=value}"
+    with pytest.raises(ComponentError, match=f"{re.escape(message)}$"):
+        Registry(NONE).build("head", "clip:pool=acme/peak:a=1,b=2", 8, 2)
 
 
 def test_two_plugins_with_one_name_ask_for_the_qualified_name() -> None:

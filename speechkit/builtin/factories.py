@@ -1,8 +1,5 @@
 """What makes the core's small layers, imported once a config names one of them."""
 
-from collections.abc import Mapping
-from typing import Any
-
 from torch import nn
 
 from speechkit.component import Spec
@@ -65,6 +62,6 @@ def frame_head(channels: int, labels: int) -> StreamLayer:
     return Serial(linear=Pointwise(channels, labels, bias=True))
 
 
-def clip_head(channels: int, labels: int, pool: str | Mapping[str, Any] = "average") -> StreamLayer:
-    pool_layer = registry().build("pool", Spec.parse(pool), channels)
+def clip_head(channels: int, labels: int, pool: Spec | str = "average") -> StreamLayer:
+    pool_layer = registry().build("pool", pool, channels)
     return ClipHead(pool_layer, Pointwise(channels, labels, bias=True))

@@ -163,6 +163,7 @@ def speechkit_heads() -> list[Component]:
             summary="Logits of one utterance: a pool over time, then a linear layer",
             formula="W pool(x) + b",
             time="utterance",
+            parts={"pool": "pool"},
         ),
         component(
             name="frame",

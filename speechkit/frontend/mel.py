@@ -10,10 +10,10 @@ from speechkit.component import Spec
 from speechkit.errors import ComponentError
 from speechkit.frontend.base import Project, Table
 from speechkit.frontend.nemo1 import CropOrPad, Mask, NemoPowerSpectrum, PadTo, Unmasked
-from speechkit.frontend.normalize import normalizer
 from speechkit.frontend.stft import PowerSpectrum, PreEmphasis
 from speechkit.limits import MAX_FEATURES, MAX_WIDTH
 from speechkit.nn.stream import FrameWise, Serial, StreamLayer
+from speechkit.plugins import registry
 from speechkit.units import Seconds, to_samples
 
 Compat = Literal["nemo1"] | None
@@ -39,8 +39,8 @@ class LogMel(Serial):
     """ln(mel energy + 2⁻²⁴) of pre-emphasised speech on the Slaney scale, then normalised.
 
     Shape: x `[B, 1, N]` audio in [−1, 1], y `[B, n_mels, N // hop]`. `window_s` and `hop_s` are
-    seconds. `normalize` is `per_feature` (over the utterance, does not stream), `fixed`,
-    `running`, `pcen` or `none`, with parameters after a colon. compat="nemo1" gives the frames of
+    seconds. `normalize` is a component of the kind normalizer, such as `per_feature` (over the
+    utterance, does not stream) or `running`. compat="nemo1" gives the frames of
     NeMo 1.0 to 2.4 and does not stream; `pad_to` frames is 16 with it, else 0, unless given.
     `extra_frames` invalid ones follow the end (1 in NeMo from 2.5 on), `clip_frames` crops or pads
     to so many frames, `unmasked` makes padding valid; none of the three streams.
@@ -75,7 +75,7 @@ class LogMel(Serial):
             spectrum(n_fft, window, hop),
             Project(slaney_bank(sample_rate, n_fft, n_mels)),
             FrameWise(Log(2**-24)),
-            normalizer(normalize, n_mels),
+            registry().build("normalizer", normalize, n_mels),
             *([PadTo(max(pad_to, 1), extra_frames)] if pad_to or extra_frames else []),
             *clip_layers(clip_frames, unmasked),
         )

@@ -1,14 +1,13 @@
 """Features freed of level and colour, over an utterance or along a stream."""
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from speechkit.component import Spec, did_you_mean
 from speechkit.errors import AudioError, ComponentError
 from speechkit.frontend.base import Offline, full_precision
 from speechkit.nn.stream import Chunk, Recurrent, Serial, State, StreamLayer
@@ -205,26 +204,27 @@ def _decay(valid: Tensor, time_constant_frames: float, dtype: torch.dtype) -> Te
     return torch.exp(-age / time_constant_frames).tril()
 
 
+class Unnormalized(StreamLayer):
+    """y = x. Shape: `[B, F, T]` → the same."""
+
+    def __init__(self, features: int) -> None:
+        super().__init__()
+
+
 def fit_statistics(frontend: nn.Module, audio: Iterable[Tensor]) -> None:
-    """Fits a front end's `Fixed` or `Running` layer, where it has one, to utterances `[N]`."""
-    layers = list(frontend) if isinstance(frontend, Serial) else []
+    """Fits the first layer of a front end that has a `fit(chunks)` to utterances `[N]`."""
+    layers = list(_in_a_row(frontend))
     for index, layer in enumerate(layers):
-        if isinstance(layer, Fixed):
+        if fit := getattr(layer, "fit", None):
             before = Serial(*layers[:index])
-            layer.fit(before(Chunk.of(x[None, None])) for x in audio)
+            fit(before(Chunk.of(x[None, None])) for x in audio)
             return
 
 
-def normalizer(spec: str | Spec, features: int) -> StreamLayer:
-    """The layer that a spec such as `"running:time_constant_frames=500"` names."""
-    spec = Spec.parse(spec)
-    known: dict[str, Callable[..., StreamLayer]] = {
-        "per_feature": PerFeature,
-        "fixed": Fixed,
-        "running": Running,
-        "pcen": PCEN,
-        "none": lambda features: StreamLayer(),
-    }
-    if spec.name not in known:
-        raise ComponentError(f"no normalisation {spec.name!r}. {did_you_mean(spec.name, known)}")
-    return known[spec.name](features, **spec.params)
+def _in_a_row(layer: nn.Module) -> Iterator[StreamLayer]:
+    """The layers of a Serial, and of those in it."""
+    if isinstance(layer, Serial):
+        for part in layer:
+            yield from _in_a_row(part)
+    elif isinstance(layer, StreamLayer):
+        yield layer

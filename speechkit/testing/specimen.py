@@ -187,6 +187,10 @@ def _pool(make: _Make, channels: int, in_factor: int) -> Iterator[Specimen]:
     yield Specimen(make(channels), channels, channels)
 
 
+def _normalizer(make: _Make, channels: int, in_factor: int) -> Iterator[Specimen]:
+    yield Specimen(make(channels), channels, channels)
+
+
 def _frontend(make: _Make, channels: int, in_factor: int) -> Iterator[Specimen]:
     yield Specimen(make(SAMPLE_RATE), 1, unit=SAMPLE_RATE // 100)
 
@@ -203,6 +207,7 @@ _BUILD: dict[str, Callable[[_Make, int, int], Iterator[Specimen]]] = {
     "head": _head,
     "pool": _pool,
     "frontend": _frontend,
+    "normalizer": _normalizer,
 }
 LAYERS = frozenset(_BUILD)
 """The kinds that make layers."""

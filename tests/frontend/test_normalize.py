@@ -1,15 +1,22 @@
 """Normalised features against plain loops."""
 
 import math
+import re
+from collections.abc import Iterable
+from functools import partial
+from types import SimpleNamespace
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from speechkit.component import Component, Spec
 from speechkit.errors import AudioError, ComponentError
-from speechkit.frontend import PCEN, Fixed, PerFeature, Running
-from speechkit.nn.stream import Chunk
+from speechkit.frontend import PCEN, Fixed, LogMel, PerFeature, Running, fit_statistics
+from speechkit.hookspecs import hookimpl
+from speechkit.nn.stream import Chunk, Serial, StreamLayer
+from speechkit.plugins import Registry, registry, using
 from speechkit.testing import check_stream
 
 
@@ -161,3 +168,47 @@ def test_pcen_with_gain_1_does_not_know_the_level() -> None:
 def test_pcen_refuses_what_has_no_meaning() -> None:
     with pytest.raises(ComponentError, match="power 0"):
         PCEN(5, power=0)
+
+
+class Peak(Fixed):
+    """x over the largest value of the training data: one that a plugin may offer."""
+
+    def fit(self, chunks: Iterable[Chunk]) -> None:
+        self.std.fill_(max(float(c.x.max()) for c in chunks))
+
+
+class Tilted(Serial):
+    """Another front end and something behind it."""
+
+    def __init__(self, sample_rate: int, frontend: Spec | str) -> None:
+        super().__init__(registry().build("frontend", frontend, sample_rate), StreamLayer())
+
+
+def test_a_plugin_brings_a_normalizer_and_a_front_end_around_another() -> None:
+    part = partial(Component, summary="ours")
+    ours = Registry({"SPEECHKIT_PLUGINS": ""})
+    ours.add(
+        SimpleNamespace(
+            speechkit_normalizers=hookimpl(lambda: [part(name="peak", factory=Peak)]),
+            speechkit_frontends=hookimpl(
+                lambda: [part(name="tilted", factory=Tilted, parts={"frontend": "frontend"})]
+            ),
+        ),
+        "acme",
+    )
+    spec = Spec.parse("tilted:frontend={log_mel:n_mels=8,normalize=acme/peak}")
+    audio = [torch.randn(1600, generator=torch.Generator().manual_seed(seed)) for seed in (0, 1)]
+    with using(ours):
+        plain = ours.build("frontend", "log_mel:n_mels=8,normalize=none", 16000)
+        layer = ours.build("frontend", spec, 16000)
+        assert ours.used_by([("frontend", spec)]).keys() == {"acme"}
+    fit_statistics(layer, audio)
+    largest = max(float(plain(Chunk.of(x[None, None])).x.max()) for x in audio)
+    c = Chunk.of(audio[0][None, None])
+    assert torch.equal(layer(c).x, plain(c).x / torch.tensor(largest))
+
+
+def test_an_unknown_normalizer_suggests_the_closest() -> None:
+    message = "no normalizer named 'runing'. Did you mean 'running'"
+    with pytest.raises(ComponentError, match=re.escape(message)):
+        LogMel(normalize="runing")

@@ -425,6 +425,10 @@ def test_metadata() -> None:
     assert check.outcome().error == "name 'Not snake' is not snake_case"
     found = errors("norm", Honest, example={"eps": 1})
     assert found["check_metadata"] == "example has ['eps']; it takes ['channels']"
+    found = errors("norm", Honest, parts={"first": "norm"})
+    assert found["check_metadata"] == "parts has 'first'; it takes ['channels']"
+    found = errors("norm", Honest, parts={"channels": "nrm"})
+    assert "parts: channels is of no kind 'nrm'. Did you mean 'norm'" in found["check_metadata"]
 
 
 def merge(function: Callable[[Tensor, Tensor], Tensor]) -> Callable[..., nn.Module]:

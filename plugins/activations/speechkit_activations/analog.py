@@ -1,7 +1,6 @@
 """Hardware that computes with few levels and noise, as seen by an activation and by weights."""
 
 import math
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -53,13 +52,13 @@ class Analog(nn.Module):
     def __init__(
         self,
         channels: int,
-        activation: str | dict[str, Any] = "gelu",
+        activation: Spec | str = "gelu",
         bits: int = 4,
         leakage: float = 0.5,
         noisy: str = "always",
     ) -> None:
         super().__init__()
-        self.activation = registry().build("activation", Spec.parse(activation), channels)
+        self.activation = registry().build("activation", activation, channels)
         self.hardware = Hardware(bits, leakage, noisy)
 
     def forward(self, x: Tensor) -> Tensor:

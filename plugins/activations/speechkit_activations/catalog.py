@@ -109,6 +109,7 @@ def smooth() -> list[Component]:
             formula="noise(quantize(f(quantize(noise(x)))))",
             paper="arXiv:2402.02593",
             exports=frozenset({"torch"}),
+            parts={"activation": "activation"},
             example={"noisy": "training"},
             exempt=ANALOG,
         ),

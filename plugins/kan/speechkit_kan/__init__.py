@@ -98,6 +98,7 @@ def speechkit_heads() -> list[Component]:
             formula="W2 kan(W1 pool(x) + b1) + b2",
             paper="arXiv:2505.20176",
             time="utterance",
+            parts={"pool": "pool", "kan": "channel"},
         ),
         _COMPONENT(
             name="kan_frame",
@@ -105,6 +106,7 @@ def speechkit_heads() -> list[Component]:
             summary="Logits at every frame: linear, KAN, linear",
             formula="W2 kan(W1 x + b1) + b2",
             paper="arXiv:2505.20176",
+            parts={"kan": "channel"},
         ),
         _COMPONENT(
             name="kan_ctc",
@@ -112,6 +114,7 @@ def speechkit_heads() -> list[Component]:
             summary="Log-probabilities of labels and blank at every frame: linear, KAN, linear",
             formula="log_softmax(W2 kan(W1 x + b1) + b2)",
             paper="arXiv:2505.20176",
+            parts={"kan": "channel"},
         ),
     ]
 

@@ -1,8 +1,6 @@
 """Classifiers with a layer of learned functions."""
 
 import re
-from collections.abc import Mapping
-from typing import Any
 
 from torch import nn
 
@@ -11,7 +9,7 @@ from speechkit.errors import ComponentError
 from speechkit.nn import ClipHead, FrameWise, LogSoftmax, Pointwise, Serial, StreamLayer, as_layer
 from speechkit.plugins import registry
 
-Name = str | Mapping[str, Any]
+Name = Spec | str
 
 
 def kan_dense(
@@ -23,7 +21,7 @@ def kan_dense(
     pool: Name = "average",
 ) -> StreamLayer:
     """Logits of one utterance: a pool over time, then the layers of `kan_frame`."""
-    pool_layer = registry().build("pool", Spec.parse(pool), channels)
+    pool_layer = registry().build("pool", pool, channels)
     return ClipHead(pool_layer, kan_frame(channels, labels, layout, hidden, kan))
 
 
@@ -47,9 +45,7 @@ def kan_frame(
     for place, letter in enumerate(layout):
         c_in, c_out = sizes[place : place + 2]
         if letter == "K":
-            layers.append(
-                as_layer(registry().build("channel", Spec.parse(kan), c_in, c_out), c_out)
-            )
+            layers.append(as_layer(registry().build("channel", kan, c_in, c_out), c_out))
             continue
         if layout[:place].endswith("F"):
             layers.append(FrameWise(nn.ReLU()))

@@ -75,6 +75,7 @@ def speechkit_norms() -> list[Component]:
             formula="lambda * first(x) + (1 - lambda) * repbn(x), lambda from r0 to 0",
             paper="arXiv:2405.11582",
             foldable=True,
+            parts={"first": "norm"},
             example={"warm": 1, "steps": 4},
             exempt=_OF_THE_BATCH,
         ),
@@ -144,5 +145,6 @@ def speechkit_stems() -> list[Component]:
             formula="post(stem(pre(x)))",
             paper="arXiv:2302.01327",
             time="lookahead",
+            parts={"stem": "stem", "pre": "norm", "post": "norm"},
         )
     ]

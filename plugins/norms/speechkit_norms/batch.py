@@ -1,8 +1,5 @@
 """Batch norms with a way around them, which fold into the layer before as batch norms do."""
 
-from collections.abc import Mapping
-from typing import Any
-
 import torch
 from torch import nn
 
@@ -55,7 +52,7 @@ class PRepBN(StreamLayer):
     def __init__(
         self,
         channels: int,
-        first: str | Mapping[str, Any] = "norms/layer",
+        first: Spec | str = "norms/layer",
         warm: int = 0,
         steps: int = 60000,
         r0: float = 1.0,
@@ -67,7 +64,7 @@ class PRepBN(StreamLayer):
         if warm < 0 or steps < 1:
             raise ComponentError(f"warm={warm}, steps={steps}: give 0 or more, and at least 1")
         self.warm, self.steps, self.r0 = warm, steps, r0
-        self.first = as_layer(registry().build("norm", Spec.parse(first), channels))
+        self.first = as_layer(registry().build("norm", first, channels))
         self.rep = RepBN(channels, alpha, eps, momentum)
 
     @property

@@ -1,13 +1,10 @@
 """A stem between two norms."""
 
-from collections.abc import Mapping
-from typing import Any
-
 from speechkit.component import Spec
 from speechkit.nn import BodyMaker, Serial, StreamLayer, as_layer
 from speechkit.plugins import registry
 
-Name = str | Mapping[str, Any]
+Name = Spec | str
 
 
 def dual_patch(
@@ -26,7 +23,7 @@ def dual_patch(
     """
     return Serial(
         pre=_norm(pre, c_in),
-        embed=registry().build("stem", Spec.parse(stem), c_in, c_out, make_body),
+        embed=registry().build("stem", stem, c_in, c_out, make_body),
         post=_norm(post, c_out),
     )
 

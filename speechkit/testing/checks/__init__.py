@@ -115,9 +115,12 @@ def functions_for(entry: Entry) -> list[Function]:
         found.append(OF_OTHERS[entry.kind])
     if entry.kind in LAYERS:
         found += OF_LAYERS
+    # a front end has one channel
     if entry.kind in LAYERS - {"frontend"}:
-        # a front end has one channel, and sound is float32
-        found += [check_channels_are_free, check_half_precision, check_fuse_equals]
+        found += [check_channels_are_free, check_fuse_equals]
+    # sound and what is made of it is float32
+    if entry.kind in LAYERS - {"frontend", "normalizer"}:
+        found.append(check_half_precision)
     if entry.kind in ("mixer", "stem"):
         found.append(check_stride_and_lookahead)
     if entry.kind == "activation":

@@ -3,6 +3,8 @@
 import inspect
 import re
 
+from speechkit.component import did_you_mean
+from speechkit.hookspecs import KINDS
 from speechkit.plugins import Entry
 from speechkit.testing.specimen import LAYERS, specimens
 
@@ -19,5 +21,8 @@ def check_metadata(entry: Entry) -> None:
     takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
     unknown = set(component.example) - set(parameters)
     assert takes_any or not unknown, f"example has {sorted(unknown)}; it takes {list(parameters)}"
+    for name, kind in component.parts.items():
+        assert takes_any or name in parameters, f"parts has {name!r}; it takes {list(parameters)}"
+        assert kind in KINDS, f"parts: {name} is of no kind {kind!r}. {did_you_mean(kind, KINDS)}"
     if entry.kind in LAYERS:
         specimens(entry)
