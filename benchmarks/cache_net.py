@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from benchmarks.plain import Plain, PlainBlock
+from benchmarks.plain import Plain, PlainBlock, SubBlock
 
 
 class CacheSubBlock(nn.Module):
@@ -13,17 +13,26 @@ class CacheSubBlock(nn.Module):
     Batch norm is folded into the matrix. This is what onnxruntime runs fastest at 80 ms.
     """
 
+    at: Tensor
+    filters: Tensor
+    matrix: Tensor
+    bias: Tensor
+
     def __init__(self, layers: nn.Sequential, frames: int) -> None:
         super().__init__()
         *before, pointwise, norm = layers
         self.frames, self.keep, self.stride = frames, 0, 1
-        if before:
-            (depthwise,) = before
+        for depthwise in before:
+            assert isinstance(depthwise, nn.Conv1d)
             kernel, dilation = depthwise.kernel_size[0], depthwise.dilation[0]
             self.stride, self.keep = depthwise.stride[0], dilation * (kernel - 1)
             starts = torch.arange(0, frames, self.stride)
             self.register_buffer("at", starts[:, None] + dilation * torch.arange(kernel))
             self.register_buffer("filters", depthwise.weight[:, 0].T.contiguous())
+        assert isinstance(pointwise, nn.Conv1d)
+        assert isinstance(norm, nn.BatchNorm1d)
+        assert norm.running_mean is not None
+        assert norm.running_var is not None
         scale = norm.weight / (norm.running_var + norm.eps).sqrt()
         self.register_buffer("matrix", (pointwise.weight[:, :, 0].T * scale).contiguous())
         self.register_buffer("bias", norm.bias - norm.running_mean * scale)
@@ -43,9 +52,11 @@ class CacheBlock(nn.Module):
     def __init__(self, block: PlainBlock, frames: int) -> None:
         super().__init__()
         self.body = nn.ModuleList()
-        for layer in block.body:
-            self.body.append(CacheSubBlock(layer.layers, frames))
-            frames //= self.body[-1].stride
+        for sub_block in block.body:
+            assert isinstance(sub_block, SubBlock)
+            layer = CacheSubBlock(sub_block.layers, frames)
+            self.body.append(layer)
+            frames //= layer.stride
         self.frames = frames
         self.residual = None
         if block.residual is not None:
@@ -67,9 +78,11 @@ class CacheNet(nn.Module):
     def __init__(self, net: Plain, frames: int) -> None:
         super().__init__()
         self.blocks = nn.ModuleList()
-        for block in net.encoder:
-            self.blocks.append(CacheBlock(block, frames))
-            frames = self.blocks[-1].frames
+        for plain in net.encoder:
+            assert isinstance(plain, PlainBlock)
+            block = CacheBlock(plain, frames)
+            self.blocks.append(block)
+            frames = block.frames
         self.head = net.head
 
     def caches(self) -> list[Tensor]:

@@ -57,7 +57,8 @@ def saved_bytes(layer: nn.Module, c: Chunk) -> float:
     x = c.x.clone().requires_grad_()
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x):
         y = layer(Chunk(x, c.valid)).x
-    return round(sum(kept.values()) / y.numel(), 2)
+    each: float = round(sum(kept.values()) / y.numel(), 2)
+    return each
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ RUNS, WARM = 50, 5
 
 def timed_s(work: Callable[[], object]) -> float:
     """The median time of a run on the device, in seconds."""
-    times = []
+    times: list[float] = []
     for _ in range(WARM + RUNS):
         start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
         start.record()

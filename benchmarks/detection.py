@@ -60,16 +60,20 @@ def listening(step_ms: int, sessions: int) -> Run:
         for part in parts:
             stream.feed(part)
             scores.append(stream.scores)
-        return torch.stack(scores[every - 1 :: every]).softmax(1)[:, 1]
+        return torch.stack(_known(scores[every - 1 :: every])).softmax(1)[:, 1]
 
     def many() -> Tensor:
         scores = []
         for part in parts:
             batch.feed(np.tile(part, (sessions, 1)))
             scores.append(batch.scores)
-        return torch.stack(scores[every - 1 :: every])[:, -1].softmax(1)[:, 1]
+        return torch.stack(_known(scores[every - 1 :: every]))[:, -1].softmax(1)[:, 1]
 
     return one if sessions == 1 else many
+
+
+def _known(scores: list[Tensor | None]) -> list[Tensor]:
+    return [each for each in scores if each is not None]
 
 
 @torch.inference_mode()
@@ -79,7 +83,8 @@ def offline() -> Tensor:
     scores = model(torch.from_numpy(speech(SOUND_S))[None]).scores[0]
     every = round(MEETING / SAMPLE_RATE / model.frame_s)
     late = round(model.latency_s / model.frame_s)
-    return scores[every - 1 - late :: every].softmax(1)[:, 1]
+    own: Tensor = scores[every - 1 - late :: every].softmax(1)[:, 1]
+    return own
 
 
 def silero() -> Run:

@@ -10,8 +10,10 @@ side, and is judged at its own level and at -30 dB of full scale, in three bands
 import argparse
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 import speechkit as sk
 from speechkit import metrics
@@ -26,6 +28,9 @@ COLOURS = {"white": 0.0, "pink": 0.5, "brown": 1.0}
 BANDS = {"16 kHz": (0, 8000), "8 kHz": (0, 4000), "300 to 3400 Hz": (300, 3400)}
 
 
+Sound = NDArray[np.floating[Any]]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--speech", nargs="*", type=Path, default=[])
@@ -34,7 +39,7 @@ def main() -> None:
     options = parser.parse_args()
     model = sk.prepare(sk.load("an4"))
 
-    def texts(sounds: Iterable[np.ndarray], vad: str | None) -> list[str]:
+    def texts(sounds: Iterable[NDArray[np.float32]], vad: str | None) -> list[str]:
         return [sk.transcribe(model, x, RATE, vad=vad).text for x in sounds]
 
     print("| | without | with |\n|---|---|---|", flush=True)
@@ -58,7 +63,7 @@ def main() -> None:
                 print(f"| {name} | {rates[0]:.3f} | {rates[1]:.3f} |", flush=True)
 
 
-def generated(seed: int) -> Iterator[np.ndarray]:
+def generated(seed: int) -> Iterator[NDArray[np.float32]]:
     """31 sounds without speech, `[N]`."""
     random = np.random.default_rng(seed)
     size = LONGEST_S * RATE
@@ -90,23 +95,23 @@ def generated(seed: int) -> Iterator[np.ndarray]:
     yield as_sound(0.1 * keys * (np.sin(4 * np.pi * t) > 0))
 
 
-def recordings(path: Path) -> list[np.ndarray]:
+def recordings(path: Path) -> list[NDArray[np.float32]]:
     """The first seconds of a folder's or a manifest's recordings."""
     files = find_audio([path]) if path.is_dir() else [row.audio for row in read_manifest(path)]
     return [read(file)[: LONGEST_S * RATE] for file in files]
 
 
-def read(path: Path) -> np.ndarray:
+def read(path: Path) -> NDArray[np.float32]:
     return read_audio(path, target_rate=RATE).numpy()
 
 
-def filtered(x: np.ndarray, low_hz: int, high_hz: int) -> np.ndarray:
+def filtered(x: NDArray[np.float32], low_hz: int, high_hz: int) -> NDArray[np.float64]:
     """`x` without the frequencies outside a band."""
     spectrum, hertz = np.fft.rfft(x), np.fft.rfftfreq(len(x), 1 / RATE)
     return np.fft.irfft(np.where((hertz >= low_hz) & (hertz <= high_hz), spectrum, 0), len(x))
 
 
-def surrounded(x: np.ndarray, level_db: float | None, seed: int) -> np.ndarray:
+def surrounded(x: Sound, level_db: float | None, seed: int) -> NDArray[np.float32]:
     """`x` at a level, with a second of noise as loud as its quiet tenth on either side."""
     if level_db is not None:
         x = at_level(x, level_db)
@@ -115,12 +120,12 @@ def surrounded(x: np.ndarray, level_db: float | None, seed: int) -> np.ndarray:
     return as_sound(np.round(np.concatenate([noise[0], x, noise[1]]) * 32768) / 32768)
 
 
-def at_level(x: np.ndarray, level_db: float) -> np.ndarray:
+def at_level(x: Sound, level_db: float) -> NDArray[np.float32]:
     """`x` with a root mean square of `level_db` below full scale."""
     return as_sound(x * 10 ** (level_db / 20) / np.sqrt(np.mean(np.square(x)) + 1e-20))
 
 
-def as_sound(x: np.ndarray) -> np.ndarray:
+def as_sound(x: Sound) -> NDArray[np.float32]:
     return np.clip(x, -1, 1).astype(np.float32)
 
 

@@ -1,11 +1,11 @@
 """What contestants are fed: seeded noise, and speech."""
 
-from importlib.resources import files
-
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
+from speechkit.cli.demo import CLIPS
 from speechkit.data import read_audio, read_manifest
 
 SAMPLE_RATE = 16000
@@ -22,9 +22,9 @@ def channels_last(x: Tensor) -> Tensor:
     return x.transpose(1, 2).contiguous().transpose(1, 2)
 
 
-def speech(duration_s: float) -> np.ndarray:
+def speech(duration_s: float) -> NDArray[np.float32]:
     """The bundled recordings with pauses between them, over and over, at 16 kHz `[N]`."""
     pause = np.zeros(round(PAUSE_S * SAMPLE_RATE), np.float32)
-    clips = read_manifest(files("speechkit") / "bundled" / "clips" / "clips.jsonl")
+    clips = read_manifest(CLIPS)
     parts = [x for c in clips for x in (pause, read_audio(c.audio, None, SAMPLE_RATE).numpy())]
     return np.resize(np.concatenate(parts), round(duration_s * SAMPLE_RATE))

@@ -1,9 +1,10 @@
 """Whole recordings: features of QuartzNet to log-probabilities."""
 
+from collections.abc import Callable
 from functools import lru_cache, partial
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 import speechkit as sk
 from benchmarks import ort
@@ -62,11 +63,10 @@ def compiled(size: str, batch: int, options: Options) -> Run:
     return inferring(torch.compile(plain_net(model_of(size))), noise(batch, 64, FRAMES))
 
 
-def inferring(net: nn.Module, x: Tensor) -> Run:
+def inferring(net: Callable[[Tensor], Tensor], x: Tensor) -> Run:
     @torch.inference_mode()
     def run() -> Tensor:
-        y: Tensor = net(x)
-        return y
+        return net(x)
 
     return run
 

@@ -7,8 +7,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from benchmarks.registry import TEMPORARY, Absent
@@ -27,11 +27,11 @@ def session(path: Path) -> Any:
     return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 
 
-def values() -> Callable[[np.ndarray], Any]:
+def values() -> Callable[[NDArray[Any]], Any]:
     """What makes an array a value that goes from step to step without a copy."""
     import onnxruntime
 
-    make: Callable[[np.ndarray], Any] = onnxruntime.OrtValue.ortvalue_from_numpy
+    make: Callable[[NDArray[Any]], Any] = onnxruntime.OrtValue.ortvalue_from_numpy
     return make
 
 
@@ -51,11 +51,11 @@ def exported(net: nn.Module, inputs: tuple[Tensor, ...]) -> Path:
     return cached((torch.__version__ + str(net) + shapes).encode(), *weights, write=write)
 
 
-def cached(*made_of: bytes, write: Callable[[Path], None]) -> Path:
+def cached(*made_of: bytes, write: Callable[[Path], object]) -> Path:
     """The ONNX file made of these bytes, written unless it is there."""
     digest = hashlib.sha256()
-    for part in made_of:
-        digest.update(part)
+    for data in made_of:
+        digest.update(data)
     path = TEMPORARY / f"{digest.hexdigest()[:16]}.onnx"
     if not path.exists():
         TEMPORARY.mkdir(exist_ok=True)

@@ -71,7 +71,8 @@ class Plain(nn.Module):
         if self.per_clip:
             logits: Tensor = self.head(y.mean(2))
             return logits
-        return self.head(y.transpose(1, 2)).log_softmax(2)
+        log_probs: Tensor = self.head(y.transpose(1, 2)).log_softmax(2)
+        return log_probs
 
 
 def plain_net(model: Model) -> Plain:

@@ -8,6 +8,7 @@ import sys
 
 import numpy as np
 import onnxruntime
+from numpy.typing import NDArray
 
 SAMPLE_RATE = 16000
 STEP, CONTEXT = 512, 64
@@ -23,7 +24,7 @@ class Silero:
         providers = ["CPUExecutionProvider"]
         self._session = onnxruntime.InferenceSession(path, options, providers=providers)
 
-    def probabilities(self, samples: np.ndarray) -> list[float]:
+    def probabilities(self, samples: NDArray[np.float32]) -> list[float]:
         """The probability of speech in each 512 samples of a recording."""
         state = np.zeros((2, 1, 128), np.float32)
         rate = np.array(SAMPLE_RATE, np.int64)

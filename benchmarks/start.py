@@ -79,7 +79,7 @@ def runtime() -> Run:
         raise Absent("speechkit-runtime is not installed")
     model = sk.load("vad")
     weights = (value.numpy().tobytes() for value in model.state_dict().values())
-    path = ort.cached(*weights, write=lambda path: export(model, path))
+    path = ort.cached(*weights, write=partial(export, model))
     command = (program, "vad", "--json", "--model", path, clip(CLIP_S))
     return lambda: torch.tensor(said(*command)["segments"])
 

@@ -3,6 +3,7 @@
 The front end is measured apart.
 """
 
+from collections.abc import Callable
 from functools import lru_cache, partial
 
 import torch
@@ -151,7 +152,7 @@ def stepping_natively(
     return run
 
 
-SUBJECTS = {
+SUBJECTS: dict[str, tuple[str, dict[str, tuple[Callable[[int], Run], float]]]] = {
     "quartznet": (
         "causal QuartzNet 5x5",
         {

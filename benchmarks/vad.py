@@ -54,7 +54,8 @@ def ours(name: str) -> Detector:
 
     def probabilities(x: Tensor) -> Tensor:
         output = model(x[None])
-        return output.scores[0, : output.lengths[0]].softmax(1)[:, 1]
+        speech: Tensor = output.scores[0, : output.lengths[0]].softmax(1)[:, 1]
+        return speech
 
     assert isinstance(model.config, sk.MarbleNet)
     delay = round(model.latency_s / model.frame_s)

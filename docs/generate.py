@@ -74,7 +74,7 @@ def with_limits(page: str) -> str:
     body = ast.parse(Path(limits.__file__).read_text(encoding="utf-8")).body
     rows = ["", "| Constant | Value | Bounds |", "|---|---|---|"]
     for constant, words in pairwise(body):
-        if isinstance(constant, ast.Assign):
+        if isinstance(constant, ast.Assign) and isinstance(words, ast.Expr):
             names = [one.id for one in ast.walk(constant.targets[0]) if isinstance(one, ast.Name)]
             values = " ".join(f"{getattr(limits, name):,}" for name in names)
             text = " ".join(ast.literal_eval(words.value).split())

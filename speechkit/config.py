@@ -122,7 +122,8 @@ def override(config: T, assignments: Iterable[str]) -> T:
             target = _descend(target, key, path)
         _descend(target, last, path)
         target[int(last) if isinstance(target, list) else last] = _value(text)
-    return from_dict(type(config), data, "--set")
+    changed: T = from_dict(type(config), data, "--set")
+    return changed
 
 
 def write_json(path: Path, data: Any) -> None:

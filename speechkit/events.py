@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import numpy as np
+    from numpy.typing import NDArray
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ class SpeechStart:
 
     at_s: float
     decided_s: float
-    samples: "np.ndarray | None" = field(default=None, repr=False, compare=False)
+    samples: "NDArray[np.float32] | None" = field(default=None, repr=False, compare=False)
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ class SpeechEnd:
 
     at_s: float
     decided_s: float
-    samples: "np.ndarray | None" = field(default=None, repr=False, compare=False)
+    samples: "NDArray[np.float32] | None" = field(default=None, repr=False, compare=False)
 
 
 @dataclass(frozen=True)

@@ -101,7 +101,8 @@ def auc(labels: Tensor | Sequence[int], scores: Tensor | Sequence[float]) -> flo
     _, group, sizes = scores.unique(return_inverse=True, return_counts=True)
     mean_rank = sizes.cumsum(0) - (sizes - 1) / 2
     above = mean_rank.double()[group][positive].sum().item() - positives * (positives + 1) / 2
-    return above / (positives * negatives)
+    area: float = above / (positives * negatives)
+    return area
 
 
 def roc(labels: Sequence[int], scores: Sequence[float], points: int = 200) -> Tensor:

@@ -6,8 +6,10 @@ room adds after the direct sound, noise, music and non-speech voices are not spe
 
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from speechkit.data import Utterance
 
@@ -17,6 +19,7 @@ SHORTEST_PAUSE_S, SHORTEST_SPEECH_S = 0.2, 0.06
 SMALLEST_RANGE_DB = 15.0
 SHORTEST_SCENE_S = 3.0
 
+Sound = NDArray[np.floating[Any]]
 Segments = list[tuple[float, float]]
 
 
@@ -24,21 +27,22 @@ Segments = list[tuple[float, float]]
 class Piece:
     """A few seconds of clean speech `[N]`, its segments in seconds, and where it is from."""
 
-    audio: np.ndarray
+    audio: Sound
     segments: Segments
     corpus: str
     speaker: str
 
 
-def levels_db(x: np.ndarray) -> np.ndarray:
+def levels_db(x: Sound) -> Sound:
     """RMS over 25 ms around every 10 ms, in dB of full scale. Shape: `[N]` → `[N // 160]`."""
     hop, window = round(HOP_S * RATE), round(WINDOW_S * RATE)
     energy = np.cumsum(np.pad(np.square(x, dtype=np.float64), (window // 2 + 1, window)))
     starts = np.arange(len(x) // hop) * hop
-    return 10 * np.log10((energy[starts + window] - energy[starts]) / window + 1e-10)
+    level: Sound = 10 * np.log10((energy[starts + window] - energy[starts]) / window + 1e-10)
+    return level
 
 
-def speech_segments(x: np.ndarray) -> Segments | None:
+def speech_segments(x: Sound) -> Segments | None:
     """The speech in a clean recording `[N]` as `(start_s, end_s)`; None where it is not clean.
 
     Speech is what lies above the floor (15th percentile of the levels) by 0.3 of the range up to
@@ -66,7 +70,7 @@ def speech_segments(x: np.ndarray) -> Segments | None:
 
 
 def pieces(
-    x: np.ndarray, corpus: str, speaker: str, most_s: float = 5.0, margin_s: float = 0.3
+    x: Sound, corpus: str, speaker: str, most_s: float = 5.0, margin_s: float = 0.3
 ) -> list[Piece]:
     """A recording cut in its pauses into pieces of about `most_s`; none where it has no labels."""
     groups: list[Segments] = []

@@ -73,7 +73,8 @@ def main(name: str, folder: Path, dev: Path) -> None:
         quiet = [(x * 10 ** (gain_db / 20), own) for x, own in zip(speech, labels, strict=True)]
         print(f"clean speech at {level_db + gain_db:.0f} dB: AUC {auc(model, quiet):.4f}")
     crowd = [x[: 6 * RATE] for x in speech if len(x) >= 6 * RATE][::5][:7]
-    print(f"{len(crowd)} who talk at once: {share(model, sum(crowd) / 7):.2f} called speech")
+    talk = torch.stack(crowd).sum(0) / 7
+    print(f"{len(crowd)} who talk at once: {share(model, talk):.2f} called speech")
     scenes = [(read_audio(u.audio), list(u.segments or ())) for u in read_manifest(dev)[:SCENES]]
     print(f"{SCENES} scenes: AUC {auc(model, scenes):.4f}", end=", ")
     print(f"as one recording {auc(model, [joined(scenes)]):.4f}")

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import soundfile
-from labels import RATE, Piece, abrupt, pieces
+from labels import RATE, Piece, Sound, abrupt, pieces
 from scenes import LEVEL_DB, Scene, Studio
 from sounds import coloured, music
 
@@ -106,7 +106,7 @@ def sounds(folder: Path) -> list[Path]:
     return sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES)
 
 
-def recorded_noise(source: Path, is_dev: bool) -> Iterator[np.ndarray]:
+def recorded_noise(source: Path, is_dev: bool) -> Iterator[Sound]:
     """The noise recordings of a part, long ones in stretches of 10 s."""
     clips = [(p, p.name.startswith("5")) for p in sounds(source / "noise" / "esc10")]
     clips += [(p, p.stem in DEV_NOISE) for p in sounds(source / "noise" / "background")]
@@ -116,7 +116,7 @@ def recorded_noise(source: Path, is_dev: bool) -> Iterator[np.ndarray]:
             yield from np.array_split(x, max(1, len(x) // (10 * RATE)))
 
 
-def made_noise(chance: np.random.Generator, count: int) -> Iterator[np.ndarray]:
+def made_noise(chance: np.random.Generator, count: int) -> Iterator[Sound]:
     """Music without a voice, and half as many stationary noises."""
     for number in range(count):
         yield music(chance, 10)
@@ -138,7 +138,7 @@ def record(scene: Scene, path: Path, gain_db: float) -> Utterance:
     )
 
 
-def save(path: Path, x: np.ndarray) -> None:
+def save(path: Path, x: Sound) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     soundfile.write(path, np.clip(x, -1, 1), RATE, "PCM_16")
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import soxr
-from labels import RATE, Piece, Segments
+from labels import RATE, Piece, Segments, Sound
 from sounds import coloured, convolve, room
 
 LEVEL_DB = -22.0
@@ -18,7 +18,7 @@ FLOOR_DB = (-60.0, -20.0)
 class Scene:
     """Sound `[N]`, its speech and speakers, and what it is made of, as in `room: far`."""
 
-    audio: np.ndarray
+    audio: Sound
     segments: Segments
     speakers: set[str]
     contents: dict[str, str]
@@ -29,8 +29,8 @@ class Studio:
     """What scenes are made from: clean speech, recordings of noise, measured rooms."""
 
     speech: Sequence[Piece]
-    noise: Sequence[np.ndarray]
-    rooms: Sequence[np.ndarray]
+    noise: Sequence[Sound]
+    rooms: Sequence[Sound]
 
     def scene(self, chance: np.random.Generator, noisy: float) -> Scene:
         """6 to 12 s; one in five has no speech, and the share `noisy` of the others has noise."""
@@ -88,7 +88,7 @@ class Studio:
             )
         return Scene(y, merged(segments), speakers, contents)
 
-    def background(self, chance: np.random.Generator, samples: int) -> np.ndarray:
+    def background(self, chance: np.random.Generator, samples: int) -> Sound:
         """One or two recordings of noise, repeated to length, or stationary noise; RMS 1."""
         y = np.zeros(samples)
         for _ in range(chance.integers(1, 3)):
@@ -100,7 +100,7 @@ class Studio:
             y += part / (rms(part) + 1e-9) * 10 ** (-chance.uniform(0, 10) / 20)
         return y / (rms(y) + 1e-9)
 
-    def add_event(self, chance: np.random.Generator, y: np.ndarray) -> None:
+    def add_event(self, chance: np.random.Generator, y: Sound) -> None:
         """A sound of 0.1 to 2 s, as loud as speech give or take: a door, a cough, a horn."""
         x = self.noise[chance.integers(len(self.noise))]
         length = min(len(x), round(chance.uniform(0.1, 2) * RATE))
@@ -124,16 +124,16 @@ def merged(segments: Segments) -> Segments:
     return found
 
 
-def spoken(audio: np.ndarray, segments: Segments) -> np.ndarray:
+def spoken(audio: Sound, segments: Segments) -> Sound:
     """The samples that are labelled speech, `[N']`."""
     return np.concatenate([audio[round(a * RATE) : round(b * RATE)] for a, b in segments])
 
 
-def rms(x: np.ndarray) -> float:
+def rms(x: Sound) -> float:
     return float(np.sqrt(np.square(x, dtype=np.float64).mean()))
 
 
-def rms_db(x: np.ndarray) -> float:
+def rms_db(x: Sound) -> float:
     return 20 * float(np.log10(rms(x) + 1e-6))
 
 

@@ -1,10 +1,10 @@
 """Sounds that no recording at hand gives: rooms, stationary noise, and music without a voice."""
 
 import numpy as np
-from labels import RATE
+from labels import RATE, Sound
 
 
-def room(chance: np.random.Generator, direct_db: float) -> np.ndarray:
+def room(chance: np.random.Generator, direct_db: float) -> Sound:
     """A synthetic impulse response whose direct sound is `direct_db` above everything after it.
 
     Noise that decays by 60 dB in 0.2 to 0.9 s, sooner above 2 kHz, starts 2 to 8 ms after.
@@ -15,23 +15,26 @@ def room(chance: np.random.Generator, direct_db: float) -> np.ndarray:
     low /= 1 + np.fft.rfftfreq(len(t), 1 / RATE) / 2000
     tail = np.fft.irfft(low, len(t)) * 10 ** (-3 * t / decay_s)
     tail += 0.5 * chance.standard_normal(len(t)) * 10 ** (-3 * t / (0.4 * decay_s))
-    h = np.concatenate([np.zeros(round(chance.uniform(0.002, 0.008) * RATE)), tail])
+    h: Sound = np.concatenate([np.zeros(round(chance.uniform(0.002, 0.008) * RATE)), tail])
     h *= 10 ** (-direct_db / 20) / np.sqrt(np.square(h).sum())
     h[0] = 1.0
     return h
 
 
-def coloured(chance: np.random.Generator, samples: int) -> np.ndarray:
+def coloured(chance: np.random.Generator, samples: int) -> Sound:
     """Stationary noise of RMS 1 with a smooth random spectrum that mostly falls."""
     hz = np.fft.rfftfreq(samples, 1 / RATE)
     octave = np.log2(hz / 100 + 0.5)
     shape_db = chance.uniform(-6, 1) * octave
     shape_db += np.interp(octave, np.linspace(-1, 6.4, 6), chance.uniform(-8, 8, 6))
-    x = np.fft.irfft(np.fft.rfft(chance.standard_normal(samples)) * 10 ** (shape_db / 20), samples)
-    return x / np.sqrt(np.square(x).mean())
+    x: Sound = np.fft.irfft(
+        np.fft.rfft(chance.standard_normal(samples)) * 10 ** (shape_db / 20), samples
+    )
+    x /= np.sqrt(np.square(x).mean())
+    return x
 
 
-def music(chance: np.random.Generator, seconds: float) -> np.ndarray:
+def music(chance: np.random.Generator, seconds: float) -> Sound:
     """One to four instruments without a voice: plucked or held notes of a scale, perhaps a drum."""
     y = np.zeros(round(seconds * RATE))
     beat_s, base_hz = chance.uniform(0.15, 0.6), chance.uniform(55, 220)
@@ -54,11 +57,13 @@ def music(chance: np.random.Generator, seconds: float) -> np.ndarray:
         hits[:: round(beat_s * RATE)] = 1
         t = np.arange(round(0.12 * RATE)) / RATE
         y += convolve(hits, chance.standard_normal(len(t)) * np.exp(-40 * t))
-    return y / np.sqrt(np.square(y).mean())
+    y /= np.sqrt(np.square(y).mean())
+    return y
 
 
-def convolve(x: np.ndarray, h: np.ndarray) -> np.ndarray:
+def convolve(x: Sound, h: Sound) -> Sound:
     """x in a room, cut to its own length, the direct sound at the same time."""
     size = 1 << (len(x) + len(h)).bit_length()
     direct = int(np.abs(h).argmax())
-    return np.fft.irfft(np.fft.rfft(x, size) * np.fft.rfft(h, size), size)[direct:][: len(x)]
+    y: Sound = np.fft.irfft(np.fft.rfft(x, size) * np.fft.rfft(h, size), size)
+    return y[direct:][: len(x)]

@@ -108,5 +108,6 @@ if __name__ == "__main__":
     for each in trials[:5]:
         delay_ms = 1000 * each.onset_delay_s
         print(f"F1 {each.f1:.4f}  onset {delay_ms:.0f} ms  {each.starts} starts  {each.post}")
+    assert isinstance(model.config, sk.MarbleNet)
     model.config = replace(model.config, postprocess=trials[0].post)
     save(model, Path(folder))

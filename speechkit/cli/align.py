@@ -58,7 +58,7 @@ def align(
     from speechkit.text.transcript import FORMATS
 
     rest = ""
-    if text is text_file is None and len(audio) == 3:
+    if text is None and text_file is None and len(audio) == 3:
         # what MODEL AUDIO TEXT once was
         *audio, last = audio
         text, text_file = (None, last) if os.path.isfile(last) else (str(last), None)

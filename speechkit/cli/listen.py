@@ -50,6 +50,7 @@ from speechkit.errors import AudioError, ConfigError
 
 if TYPE_CHECKING:
     import numpy as np
+    from numpy.typing import NDArray
 
     from speechkit.events import Event
     from speechkit.models import Model
@@ -175,7 +176,9 @@ class Screen(Protocol):
         """Says that sound is taken from now on."""
         ...
 
-    def show(self, events: "list[Event]", samples: "np.ndarray | None", dropped: int) -> None:
+    def show(
+        self, events: "list[Event]", samples: "NDArray[np.float32] | None", dropped: int
+    ) -> None:
         """Shows events, and the samples they came with."""
         ...
 
@@ -191,7 +194,9 @@ class Lines:
         row = {"event": "ready", "sample_rate": session.sample_rate}
         print(json.dumps({**row, "latency_s": round(session.latency_s, 6)}), flush=True)
 
-    def show(self, events: "list[Event]", samples: "np.ndarray | None", dropped: int) -> None:
+    def show(
+        self, events: "list[Event]", samples: "NDArray[np.float32] | None", dropped: int
+    ) -> None:
         from speechkit.events import to_row
 
         for event in events:
@@ -211,7 +216,9 @@ class Meter:
     def ready(self, session: "Stream | WindowedStream") -> None:
         self.live.update(Text("ready; end it with Ctrl-C"))
 
-    def show(self, events: "list[Event]", samples: "np.ndarray | None", dropped: int) -> None:
+    def show(
+        self, events: "list[Event]", samples: "NDArray[np.float32] | None", dropped: int
+    ) -> None:
         from speechkit.events import Partial
 
         for event in events:
@@ -224,7 +231,7 @@ class Meter:
     def end(self, heard_s: float, dropped: int) -> None:
         self.live.update(Text(f"heard {heard_s:.1f} s, dropped {dropped} samples"))
 
-    def _line(self, samples: "np.ndarray", dropped: int, said: str) -> Text:
+    def _line(self, samples: "NDArray[np.float32]", dropped: int, said: str) -> Text:
         level = float((samples.astype("float64") ** 2).mean()) ** 0.5
         level_db = max(QUIETEST_DB, 20 * math.log10(level)) if level else QUIETEST_DB
         cells = round((1 - level_db / QUIETEST_DB) * METER_CELLS)

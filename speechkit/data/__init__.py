@@ -2,7 +2,6 @@
 
 from speechkit.data.audio import (
     AudioWarning,
-    Channel,
     Source,
     audio_duration_s,
     channel_count,
@@ -17,6 +16,7 @@ from speechkit.data.loader import UtteranceDataset, batches
 from speechkit.data.manifest import Segments, Utterance, read_manifest, write_manifest
 from speechkit.data.pipes import RawFormat
 from speechkit.data.shards import ShardUtterance, are_shards, read_shards, windows, write_shards
+from speechkit.samples import Channel
 
 __all__ = [
     "AudioWarning",

@@ -14,6 +14,7 @@ import numpy as np
 import soundfile
 import soxr
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from speechkit.data.containers import contents
@@ -40,8 +41,8 @@ TOLERANCE = Seconds(0.1)
 
 FORMATS = "wav, flac, ogg, opus, mp3, m4a, mp4, webm, aac or NIST sph"
 
-Source = str | os.PathLike[str] | bytes | BinaryIO | np.ndarray | Tensor
-Block = tuple[np.ndarray, int, bool]
+Source = str | os.PathLike[str] | bytes | BinaryIO | NDArray[np.float32] | Tensor
+Block = tuple[NDArray[np.float32], int, bool]
 """Samples `[N]` or `[N, channels]` at a source's own rate, that rate, and whether they are the
 last."""
 
@@ -184,7 +185,7 @@ def _name(source: object) -> str:
 
 
 def _from_array(
-    source: np.ndarray | Tensor,
+    source: NDArray[np.float32] | Tensor,
     rate: int | None,
     offset_s: float,
     duration_s: float | None,
@@ -278,12 +279,12 @@ class _Recording:
             self._current += 1
         self.files[self._current].seek(frame)
 
-    def read(self, frames: int) -> np.ndarray:
+    def read(self, frames: int) -> NDArray[np.float32]:
         """The next frames `[N, channels]`, fewer where the sound ends.
 
         Memory is taken for what is there, not for what a header promises.
         """
-        pieces: list[np.ndarray] = []
+        pieces: list[NDArray[np.float32]] = []
         missing = frames
         while missing and self._current < len(self.files):
             file = self.files[self._current]
@@ -309,7 +310,7 @@ class _Recording:
         return self.promise or ("is cut short: its end is missing" if cut else "")
 
 
-def _alike(x: np.ndarray, pieces: list[np.ndarray]) -> np.ndarray:
+def _alike(x: NDArray[np.float32], pieces: list[NDArray[np.float32]]) -> NDArray[np.float32]:
     """The mean of the channels of `x` in each of the channels that the first piece has."""
     return np.repeat(x.mean(axis=1, keepdims=True), pieces[0].shape[1], axis=1)
 

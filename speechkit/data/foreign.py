@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
+from numpy.typing import NDArray
 
 from speechkit.data.pipes import Piped, check_format
 from speechkit.errors import AudioError, MissingExtraError
@@ -30,7 +31,7 @@ SIGNS = {
 TOLERANCE_S = 0.5
 """How much later than its sound a file may say that it ends: encoders add silence."""
 
-Pieces = Generator[tuple[np.ndarray, int], None, str]
+Pieces = Generator[tuple[NDArray[np.float32], int], None, str]
 """Frames `[N, channels]` with their sample rate, and in the end what was wrong, if anything."""
 
 
@@ -61,7 +62,7 @@ class Foreign:
         """Ends the decoder."""
         self._pieces.close()
 
-    def read(self, frames: int | None = None) -> np.ndarray:
+    def read(self, frames: int | None = None) -> NDArray[np.float32]:
         """The next frames `[N, channels]`, fewer at the end; or, without a number, some of them."""
         parts, count = [self._waiting], len(self._waiting)
         while count < (frames or 1) and len(x := self._next()):
@@ -71,7 +72,7 @@ class Foreign:
         self._waiting = joined[frames:] if frames else joined[:0]
         return joined[:frames]
 
-    def _next(self) -> np.ndarray:
+    def _next(self) -> NDArray[np.float32]:
         try:
             x, rate = next(self._pieces)
         except StopIteration as ended:

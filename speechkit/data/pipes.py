@@ -8,6 +8,7 @@ from typing import BinaryIO, Literal, get_args
 
 import numpy as np
 import soundfile
+from numpy.typing import NDArray
 
 from speechkit.errors import AudioError
 from speechkit.limits import HIGHEST_RATE, LOWEST_RATE, MAX_CHANNELS, MAX_HEADER_BYTES
@@ -62,7 +63,7 @@ class Piped:
         check_format(self.sample_rate, self.channels, name)
         self._head = b"WAVEfmt " + struct.pack("<I", len(description)) + description
 
-    def read(self, frames: int | None = None) -> np.ndarray:
+    def read(self, frames: int | None = None) -> NDArray[np.float32]:
         """The next frames `[N, channels]`, fewer at the end; or, without a number, those that
         have arrived, once there is one.
 
@@ -87,12 +88,12 @@ class Piped:
         missing = 0 if math.isinf(self._left) else self._left
         return f"is cut short: {missing:.0f} bytes are missing" if missing else ""
 
-    def _decode(self, data: bytes) -> np.ndarray:
+    def _decode(self, data: bytes) -> NDArray[np.float32]:
         """Samples in a WAV of their own, so that libsndfile reads them as it reads files."""
         size = struct.pack("<I", len(data))
         file = b"RIFF" + struct.pack("<I", len(self._head) + 8 + len(data)) + self._head
         try:
-            found: np.ndarray = soundfile.read(
+            found: NDArray[np.float32] = soundfile.read(
                 io.BytesIO(file + b"data" + size + data), dtype="float32", always_2d=True
             )[0]
         except soundfile.SoundFileError as error:

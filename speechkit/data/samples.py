@@ -1,19 +1,20 @@
 """Arrays and tensors of samples: the one place where what is given becomes float32."""
 
-from typing import Literal, TypeGuard
+from typing import Any, Literal, TypeGuard
 
 import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
 from speechkit.errors import AudioError
 from speechkit.limits import MAX_CHANNELS
 
-Samples = np.ndarray | Tensor
+Samples = NDArray[Any] | Tensor
 Channel = Literal["mix", "left", "right"] | int
 """Which channel is read: the mean of all, the first, the second, or one counted from 1."""
 
 
-def as_samples(source: Samples) -> np.ndarray:
+def as_samples(source: Samples) -> NDArray[np.float32]:
     """Samples as contiguous mono float32 in [-1, 1], at whatever rate they have.
 
     Shape: `[N]` or `[N, channels]` of float32, float64 or int16, N ≥ 0; returns `[N]`.
@@ -29,7 +30,7 @@ def as_samples(source: Samples) -> np.ndarray:
     return np.clip(x, -1, 1)
 
 
-def is_sound(source: object, dimensions: int) -> TypeGuard[np.ndarray]:
+def is_sound(source: object, dimensions: int) -> TypeGuard[NDArray[np.float32]]:
     """Whether samples are float32 in [-1, 1] already, as most of a live stream's are."""
     # not of a subclass, such as an array with a mask
     if type(source) is not np.ndarray or source.dtype != np.float32:
@@ -40,7 +41,7 @@ def is_sound(source: object, dimensions: int) -> TypeGuard[np.ndarray]:
     return bool(np.maximum.reduce(np.abs(source), axis=None) <= 1)
 
 
-def as_array(source: Samples) -> np.ndarray:
+def as_array(source: Samples) -> NDArray[Any]:
     """The memory of samples `[N]` or `[N, channels]`; AudioError where it cannot hold sound."""
     name = name_of(source)
     if isinstance(source, np.ma.MaskedArray):
@@ -66,17 +67,17 @@ def as_array(source: Samples) -> np.ndarray:
     return x
 
 
-def as_floats(x: np.ndarray) -> np.ndarray:
+def as_floats(x: NDArray[Any]) -> NDArray[np.float32]:
     """Another array in float32, int16 × 1/32768."""
     return x.astype(np.float32, order="C") / (32768 if x.dtype == np.int16 else 1)
 
 
-def mono(x: np.ndarray, name: str, channel: Channel = "mix") -> np.ndarray:
+def mono(x: NDArray[np.float32], name: str, channel: Channel = "mix") -> NDArray[np.float32]:
     """One channel of `[N]` or `[N, channels]`, or the mean of all."""
     number = {"left": 1, "right": 2}.get(channel, channel) if isinstance(channel, str) else channel
     count = 1 if x.ndim == 1 else x.shape[1]
     if number == "mix":
-        return x if x.ndim == 1 else sum(x.T) / count
+        return x if x.ndim == 1 else np.divide(sum(x.T), count)
     if not isinstance(number, int) or not 1 <= number <= count:
         raise AudioError(
             f"{name} has {count} {'channel' if count == 1 else 'channels'}, not channel "
@@ -85,7 +86,7 @@ def mono(x: np.ndarray, name: str, channel: Channel = "mix") -> np.ndarray:
     return x if x.ndim == 1 else np.ascontiguousarray(x[:, number - 1])
 
 
-def check(x: np.ndarray, name: str) -> None:
+def check(x: NDArray[np.float32], name: str) -> None:
     """Raises AudioError for numbers that are no sound."""
     if not np.isfinite(x).all():
         raise AudioError(f"{name} contains NaN or infinity; repair it or leave it out")

@@ -284,4 +284,5 @@ class _Live:
 def _longer(key: Array, label: Array) -> Array:
     """The keys of texts with one more label: hashes, of which two are never seen to be equal."""
     mixed: Array = (key ^ (key >> np.uint64(29))) * MULTIPLIER + label.astype(np.uint64)
-    return mixed ^ (mixed >> np.uint64(32))
+    mixed ^= mixed >> np.uint64(32)
+    return mixed

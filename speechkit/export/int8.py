@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from speechkit.errors import MissingExtraError
 from speechkit.export.graph import Graph, tracing
@@ -40,17 +41,17 @@ def _reader(graph: Graph) -> Any:
     """What onnxruntime takes calibration data from."""
     from onnxruntime.quantization import CalibrationDataReader
 
-    class Reader(CalibrationDataReader):
+    class Reader(CalibrationDataReader):  # type: ignore[misc]
         def __init__(self) -> None:
             self.calls = _calls(graph)
 
-        def get_next(self) -> dict[str, np.ndarray] | None:
+        def get_next(self) -> dict[str, NDArray[np.float32]] | None:
             return next(self.calls, None)
 
     return Reader()
 
 
-def _calls(graph: Graph) -> Iterator[dict[str, np.ndarray]]:
+def _calls(graph: Graph) -> Iterator[dict[str, NDArray[np.float32]]]:
     """The inputs of each call of the first trial, by name."""
     states = graph.start(len(graph.trials[0][0][0]))
     for x, valid in graph.trials[0]:

@@ -24,7 +24,7 @@ class Table(nn.Module):
         self.register_buffer("value", exact.float(), persistent=False)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Table":
-        super()._apply(fn, recurse)
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         # cast from float64 anew, so that .double() does not keep float32's rounding
         dtype = torch.promote_types(self.value.dtype, torch.float32)
         self.value = self._exact.to(self.value.device, dtype)

@@ -71,5 +71,6 @@ def phases(stride: int, rate: int, reach: int) -> Tensor:
     low = min(1.0, rate / stride)
     inside = 1 - (low * tau / ZEROS).square()
     window = torch.special.i0(BETA * inside.clamp(min=0).sqrt()) * (inside >= 0)
-    h = torch.sinc((1 - TRANSITION / 2) * low * tau) * window
-    return h / h.sum(1, keepdim=True)
+    h: Tensor = torch.sinc((1 - TRANSITION / 2) * low * tau) * window
+    h /= h.sum(1, keepdim=True)
+    return h

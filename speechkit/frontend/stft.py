@@ -68,7 +68,8 @@ class PowerSpectrum(Windowed):
         before = self.n_fft // 2 - self.left
         after = self.n_fft - before - self.window_samples
         spectrum = torch.fft.rfft(F.pad(windows * self.window(x), (before, after)))
-        return (spectrum.real.square() + spectrum.imag.square()).transpose(1, 2)
+        power: Tensor = (spectrum.real.square() + spectrum.imag.square()).transpose(1, 2)
+        return power
 
     def extra_repr(self) -> str:
         return f"n_fft={self.n_fft}, window={self.window_samples}, hop={self.hop_samples}"

@@ -21,7 +21,7 @@ class SyncBatchNorm(BatchNorm):
         self, c: Chunk, relu: bool = False, residual: Tensor | None = None
     ) -> Chunk:
         x = c.masked.transpose(1, 2)
-        y, mean, variance, count = _SyncBatchNorm.apply(
+        y, mean, variance, count = _SyncBatchNorm.apply(  # type: ignore[no-untyped-call]
             x, c.valid[:, :, None], self.weight, self.bias, self.eps
         )
         with torch.no_grad():

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from speechkit.data.samples import Samples, as_samples, is_sound
@@ -165,7 +166,7 @@ class NativeEngine:
         self._end = self._start
         self._append(tensors["pending"][:, :filled].numpy())
 
-    def _take(self, samples: np.ndarray) -> bool:
+    def _take(self, samples: NDArray[np.float32]) -> bool:
         """Appends samples and says so, unless one is not within [-1, 1]."""
         self._append(samples)
         count = samples.shape[1]
@@ -175,7 +176,7 @@ class NativeEngine:
             self._end -= count
         return sound
 
-    def _append(self, samples: np.ndarray) -> None:
+    def _append(self, samples: NDArray[np.float32]) -> None:
         """Puts samples behind those that wait."""
         end = self._end + samples.shape[1]
         if end > self._sound.shape[1]:
@@ -207,7 +208,7 @@ class NativeEngine:
         return Scored(call.scores, call.valid)
 
 
-def rows_of(samples: Samples | Sequence[Samples], size: int) -> np.ndarray:
+def rows_of(samples: Samples | Sequence[Samples], size: int) -> NDArray[np.float32]:
     """The samples of `size` sessions as float32 `[size, N]`, checked."""
     if is_sound(samples, 2) and len(samples) == size:
         return np.ascontiguousarray(samples)

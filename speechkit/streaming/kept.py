@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from speechkit.config import check_range
@@ -65,7 +66,7 @@ class KeptSound:
         self._start = self._end = self._first = 0
         self._begin = -1
 
-    def feed(self, samples: np.ndarray, events: Iterable[Event]) -> list[Event]:
+    def feed(self, samples: NDArray[np.float32], events: Iterable[Event]) -> list[Event]:
         """Adds a session's next samples `[N]`; returns `events` with their samples filled in."""
         if self._end + len(samples) > len(self._sound):
             held = self._sound[self._start : self._end]
@@ -111,7 +112,7 @@ class KeptSound:
                 return replace(event, samples=self._cut(begin, event.at_s))
         return event
 
-    def _cut(self, begin: int, end_s: float) -> np.ndarray:
+    def _cut(self, begin: int, end_s: float) -> NDArray[np.float32]:
         """A copy of the samples from number `begin` to a time."""
         if begin < self._first:
             _log.warning(

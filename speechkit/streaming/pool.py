@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from speechkit.checkpoint import ModelSource, as_model
@@ -165,7 +166,7 @@ class SessionPool:
         self._flying.append(step)
         return step
 
-    def _run(self, sessions: "list[Session]", rows: np.ndarray, blocks: int) -> "Step":
+    def _run(self, sessions: "list[Session]", rows: NDArray[np.int64], blocks: int) -> "Step":
         count = blocks * self.block_samples
         real = np.minimum(self._end[rows] - self._start[rows], count)
         if self._new:
@@ -273,7 +274,9 @@ class Lane:
 
         self._work = queue.capture(work)
 
-    def run(self, rows: np.ndarray, x: np.ndarray, real: np.ndarray) -> Callable[[], None]:
+    def run(
+        self, rows: NDArray[np.int64], x: NDArray[np.float32], real: NDArray[np.int64]
+    ) -> Callable[[], None]:
         """Begins a step of `rows` over x `[n, N]`; what it gives waits for its end."""
         here, n = self._here, len(rows)
         here["x"][:n] = torch.from_numpy(x)

@@ -17,8 +17,9 @@ from speechkit.models import Model
 from speechkit.models.net import Name
 from speechkit.models.profile import why_not_streamable
 from speechkit.nn import Serial, StreamLayer
+from speechkit.samples import Samples
 from speechkit.streaming.base import Session
-from speechkit.streaming.engine import NativeEngine, Samples, Scored, TorchEngine
+from speechkit.streaming.engine import NativeEngine, Scored, TorchEngine
 from speechkit.streaming.engines.native.layer import NativeLayer, native_layer
 from speechkit.streaming.gate import DETECTOR, Detector, gate_of
 from speechkit.streaming.hearing import hearing

@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from speechkit.data import Channel, RawFormat, Source, read_blocks
 from speechkit.errors import AudioError, MissingExtraError
@@ -65,7 +66,7 @@ class FileSource:
     def __exit__(self, *_: object) -> None:
         pass
 
-    def __iter__(self) -> Iterator[np.ndarray]:
+    def __iter__(self) -> Iterator[NDArray[np.float32]]:
         block = round(BLOCK_S * self.sample_rate)
         began_s, given = time.monotonic(), 0
         for part in (part for read in self._blocks for part in read.split(block)):
@@ -95,7 +96,9 @@ class Microphone:
         self._lost, self._due_s = 0, 0.0
         self._given = 0
         block = round(BLOCK_S * self.sample_rate)
-        self._blocks: queue.Queue[tuple[np.ndarray, int]] = queue.Queue(round(WAITING_S / BLOCK_S))
+        self._blocks: queue.Queue[tuple[NDArray[np.float32], int]] = queue.Queue(
+            round(WAITING_S / BLOCK_S)
+        )
         with self._opening():
             self._stream = self._sounddevice.InputStream(
                 samplerate=self.sample_rate,
@@ -120,7 +123,7 @@ class Microphone:
         self._stream.stop()
         self._stream.close()
 
-    def __iter__(self) -> Iterator[np.ndarray]:
+    def __iter__(self) -> Iterator[NDArray[np.float32]]:
         quiet_s = 0.0
         while True:
             try:
@@ -149,7 +152,7 @@ class Microphone:
             "plugged in, and start again"
         )
 
-    def _hear(self, samples: np.ndarray, frames: int, at: Any, status: Any) -> None:
+    def _hear(self, samples: NDArray[np.float32], frames: int, at: Any, status: Any) -> None:
         """Called by the sound card's thread, which must not wait."""
         self._lose(self._missing(at.inputBufferAdcTime, frames, status.input_overflow))
         try:

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from speechkit.data import read_audio
@@ -13,6 +14,7 @@ from speechkit.decode import Decoder
 from speechkit.errors import StreamError
 from speechkit.events import Event
 from speechkit.models import Model, evaluating
+from speechkit.models.model import Output
 from speechkit.models.net import Name
 from speechkit.streaming.base import Session
 from speechkit.streaming.engine import Scored
@@ -175,7 +177,7 @@ class WindowedStream(Session):
         if self._finished:
             raise StreamError("this stream is finished; make a new one")
 
-    def _keep(self, part: np.ndarray) -> None:
+    def _keep(self, part: NDArray[np.float32]) -> None:
         """Puts samples behind those held, and lets go of the oldest."""
         over = max(0, self._held + len(part) - len(self._window))
         self._window[: self._held - over] = self._window[over : self._held]
@@ -210,7 +212,7 @@ class WindowedStream(Session):
         audio = read_audio(self._window[: self._held], self.sample_rate, self.model.sample_rate)
         device = next(self.model.parameters()).device
         with evaluating(self.model):
-            output = self.model(audio[None].to(device))
+            output: Output = self.model(audio[None].to(device))
         if self.model.per_clip:
             return output.scores.cpu()
         return output.scores[0, : output.lengths[0]].cpu()

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from itertools import groupby, pairwise
 
 import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
 from speechkit.errors import SpeechkitError
@@ -47,7 +48,9 @@ def align(log_probs: Tensor, ids: Ids) -> list[tuple[int, int]]:
     )
 
 
-def _best_path(scores: np.ndarray, labels: np.ndarray, width: int) -> np.ndarray | None:
+def _best_path(
+    scores: NDArray[np.float32], labels: NDArray[np.int64], width: int
+) -> NDArray[np.int64] | None:
     """The state of each frame `[T]`, odd ones labels; None where no path in the window ends."""
     frames, blank = len(scores), scores.shape[1] - 1
     states = np.full(2 * len(labels) + 1, blank)
@@ -86,7 +89,7 @@ def _best_path(scores: np.ndarray, labels: np.ndarray, width: int) -> np.ndarray
     return path
 
 
-def _spans(path: np.ndarray, count: int) -> list[tuple[int, int]]:
+def _spans(path: NDArray[np.int64], count: int) -> list[tuple[int, int]]:
     labels = 2 * np.arange(count) + 1
     first, after = np.searchsorted(path, labels), np.searchsorted(path, labels, side="right")
     return list(zip(first.tolist(), (after - 1).tolist(), strict=True))

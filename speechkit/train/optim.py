@@ -62,7 +62,7 @@ class NovoGrad(Optimizer):
                     self._update(weight, weight.grad, group)
         return loss
 
-    def _update(self, weight: torch.Tensor, gradient: torch.Tensor, group: dict) -> None:
+    def _update(self, weight: torch.Tensor, gradient: torch.Tensor, group: dict[str, Any]) -> None:
         state = self.state[weight]
         if not state:
             state["exp_avg"] = torch.zeros_like(weight)

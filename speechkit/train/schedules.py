@@ -50,7 +50,8 @@ def polynomial_hold(
     start = int(hold_ratio * steps) + warmup
 
     def decayed(step: int) -> float:
-        return floor + (1 - floor) * (1 - _progress(step, start, steps)) ** power
+        factor: float = floor + (1 - floor) * (1 - _progress(step, start, steps)) ** power
+        return factor
 
     return _warmed_up(steps, warmup, decayed)
 
@@ -69,7 +70,8 @@ def exponential(
     half = max(1, _count(halflife, steps))
 
     def decayed(step: int) -> float:
-        return max(floor, 0.5 ** (max(0, step - start) / half))
+        factor: float = max(floor, 0.5 ** (max(0, step - start) / half))
+        return factor
 
     return _warmed_up(steps, warmup, decayed)
 

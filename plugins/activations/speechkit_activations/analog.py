@@ -121,7 +121,8 @@ def quantize(x: Tensor, bits: int) -> Tensor:
     """sign(x) · ⌈|x| p − 1/2⌉ / p with p = 2^bits − 1; its gradient is 1."""
     levels = 2**bits - 1
     y = torch.sign(x) * torch.ceil(x.abs() * levels - 0.5) / levels
-    return x + (y - x).detach()
+    rounded: Tensor = x + (y - x).detach()
+    return rounded
 
 
 def noise_sigma(bits: int, leakage: float) -> float:
@@ -129,4 +130,5 @@ def noise_sigma(bits: int, leakage: float) -> float:
     if not 0 < leakage < 1:
         raise ValueError(f"leakage={leakage}: give a number between 0 and 1")
     inverse = torch.erfinv(torch.tensor(1 - leakage, dtype=torch.float64)).item()
-    return 1 / (2 * (2**bits - 1) * math.sqrt(2) * inverse)
+    sigma: float = 1 / (2 * (2**bits - 1) * math.sqrt(2) * inverse)
+    return sigma

@@ -25,7 +25,7 @@ class HeLU(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if not self.training:
             return torch.relu(x)
-        y: Tensor = _Hysteresis.apply(x, self.alpha)
+        y: Tensor = _Hysteresis.apply(x, self.alpha)  # type: ignore[no-untyped-call]
         return y
 
     @property
@@ -48,7 +48,7 @@ class ReGELU2(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if not self.training:
             return F.gelu(x)
-        y: Tensor = _TwoBits.apply(x, F.gelu, GELU_SLOPES, GELU_BOUNDS)
+        y: Tensor = _TwoBits.apply(x, F.gelu, GELU_SLOPES, GELU_BOUNDS)  # type: ignore[no-untyped-call]
         return y
 
     @property
@@ -70,7 +70,7 @@ class ReSiLU2(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if not self.training:
             return F.silu(x)
-        y: Tensor = _TwoBits.apply(x, F.silu, SILU_SLOPES, SILU_BOUNDS)
+        y: Tensor = _TwoBits.apply(x, F.silu, SILU_SLOPES, SILU_BOUNDS)  # type: ignore[no-untyped-call]
         return y
 
     @property

@@ -29,6 +29,6 @@ def harmonics(
     with torch.no_grad():
         c = as_layer(activation.double())(Chunk.of((amplitude * phase.cos())[None, None]))
     lines = torch.fft.rfft(c.x[0, 0]) / frames
-    strength = 2 * lines.abs()[: (count + 1) * cycles : cycles]
+    strength: Tensor = 2 * lines.abs()[: (count + 1) * cycles : cycles]
     strength[0] /= 2
     return strength

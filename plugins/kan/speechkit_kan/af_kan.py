@@ -110,7 +110,8 @@ class GlobalAttention(nn.Module):
 
     def forward(self, y: Tensor) -> Tensor:
         score = self.score(y).squeeze(-1) / self.temperature.clamp(min=1)
-        return score.softmax(-1) * y.sum(-1)
+        pooled: Tensor = score.softmax(-1) * y.sum(-1)
+        return pooled
 
 
 class Multistep(nn.Module):
@@ -135,7 +136,8 @@ class SpatialAttention(nn.Module):
     def forward(self, y: Tensor) -> Tensor:
         rows = y.flatten(0, -3).transpose(1, 2)
         score = self.score(rows).transpose(1, 2).view_as(y)
-        return (score.softmax(-1) * y).sum(-1)
+        pooled: Tensor = (score.softmax(-1) * y).sum(-1)
+        return pooled
 
 
 REDUCERS: dict[str, Callable[[int, int], nn.Module]] = {

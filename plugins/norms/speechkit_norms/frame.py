@@ -45,7 +45,8 @@ class RMSNorm(nn.Module):
         norm = torch.linalg.vector_norm(frames[:, :, : self.counted], dim=2, keepdim=True)
         rms = norm / self.counted**0.5
         inside = self.eps_mode == "inside"
-        y = frames / ((rms.square() + self.eps).sqrt() if inside else rms + self.eps) * self.weight
+        rms = (rms.square() + self.eps).sqrt() if inside else rms + self.eps
+        y: Tensor = frames / rms * self.weight
         if self.bias is not None:
             y = y + self.bias
         return y.to(x.dtype).transpose(1, 2)

@@ -31,7 +31,9 @@ class MSLayerNorm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         frames = x.transpose(1, 2)
         # a custom backward pass has no place in an exported graph
-        y = _MSLayerNorm.apply(frames, self.eps) if _learns(x) else _layer(frames, self.eps)[0]
+        if not _learns(x):
+            return _layer(frames, self.eps)[0].transpose(1, 2)
+        y: Tensor = _MSLayerNorm.apply(frames, self.eps)  # type: ignore[no-untyped-call]
         return y.transpose(1, 2)
 
     def extra_repr(self) -> str:
@@ -52,7 +54,9 @@ class MSRMSNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         frames = x.transpose(1, 2)
-        y = _MSRMSNorm.apply(frames, self.eps) if _learns(x) else _rms(frames, self.eps)[0]
+        if not _learns(x):
+            return _rms(frames, self.eps)[0].transpose(1, 2)
+        y: Tensor = _MSRMSNorm.apply(frames, self.eps)  # type: ignore[no-untyped-call]
         return y.transpose(1, 2)
 
     def extra_repr(self) -> str:

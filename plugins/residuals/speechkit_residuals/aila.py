@@ -99,14 +99,16 @@ class LayerAttention(nn.Module):
         """α, `[B, T, layers, heads]`, which sums to 1 over the layers."""
         stacked = self._stacked(layers)
         query, keys = self._split(self.query(stacked[:, :, -1:])), self._split(self.key(stacked))
-        return ((query * keys).sum(-1) / query.shape[-1] ** 0.5).softmax(2)
+        weights: Tensor = ((query * keys).sum(-1) / query.shape[-1] ** 0.5).softmax(2)
+        return weights
 
     def _stacked(self, layers: list[Tensor]) -> Tensor:
         # [B, T, layers, C]
         return torch.stack([x.transpose(1, 2) for x in layers], dim=2)
 
     def _split(self, x: Tensor) -> Tensor:
-        return x.unflatten(-1, (self.heads, -1))
+        heads: Tensor = x.unflatten(-1, (self.heads, -1))
+        return heads
 
 
 def aila_linear(blocks: list[StreamLayer]) -> LinearStack:

@@ -88,7 +88,8 @@ class Rnn(StreamLayer):
         return Chunk(y.transpose(1, 2), c.valid), state
 
     def _directions(self, state: Tensor) -> Tensor:
-        return state.unflatten(1, (-1, self.hidden)).transpose(0, 1).contiguous()
+        directions: Tensor = state.unflatten(1, (-1, self.hidden)).transpose(0, 1).contiguous()
+        return directions
 
     def _call(self, data: Tensor, sizes: Tensor, before: list[Tensor]) -> tuple[Tensor, ...]:
         fixed = True, 1, 0.0, self.training, self.bidirectional

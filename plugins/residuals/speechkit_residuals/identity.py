@@ -1,5 +1,6 @@
 """Residual blocks as in the first ResNets."""
 
+from collections.abc import Callable
 from typing import Any
 
 from torch import Tensor, nn
@@ -43,12 +44,12 @@ def identity(
     body, wide = make_body(c_in, c_out), c_out * make_body.widening
     if zero_gamma:
         _silence(body)
-    beside = {
+    shortcuts: dict[str, Callable[[], StreamLayer]] = {
         "A": lambda: FrameWise(MatchChannels(wide), wide) if c_in != wide else StreamLayer(),
         "B": lambda: matched(make_body, c_in, c_out),
         "C": lambda: make_body.shortcut(c_in, c_out),
-    }[shortcut]()
-    total = Residual(body, beside, make_body.merge(wide, index, depth))
+    }
+    total = Residual(body, shortcuts[shortcut](), make_body.merge(wide, index, depth))
     # without an activation a gated one would leave twice the channels
     after = {"after": make_body.after(c_out)} if post_act or make_body.widening > 1 else {}
     return Serial(sum=total, **after)

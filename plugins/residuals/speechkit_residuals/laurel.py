@@ -43,7 +43,8 @@ class Laurel(nn.Module):
         if self.weights is None:
             return shortcut + body
         alpha, beta = self.bounded(self.weights)
-        return alpha * body + beta * shortcut
+        y: Tensor = alpha * body + beta * shortcut
+        return y
 
     def bounded(self, weights: Tensor) -> Tensor:
         """α and β, `[2, C or 1, 1]`."""

@@ -147,7 +147,8 @@ def effective_rank(update: Tensor) -> Tensor:
     """
     values = torch.linalg.svdvals(update.double())
     shares = values / values.sum().clamp(min=1e-300)
-    return torch.special.entr(shares).sum().exp()
+    rank: Tensor = torch.special.entr(shares).sum().exp()
+    return rank
 
 
 def arank() -> Callable[[Model, Examples], dict[str, Tensor]]:

@@ -45,7 +45,8 @@ class Gated(nn.Module):
 
     def forward(self, shortcut: Tensor, body: Tensor) -> Tensor:
         gate = self.gate(shortcut.transpose(1, 2)).sigmoid().transpose(1, 2)
-        return (1 - gate) * shortcut + (gate * body if self.exclusive else body)
+        y: Tensor = (1 - gate) * shortcut + (gate * body if self.exclusive else body)
+        return y
 
 
 class DroppedShortcut(nn.Module):

@@ -75,7 +75,8 @@ class Fuse(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         below, above = x.chunk(2, 1)
-        return below + self.up(above.transpose(1, 2)).transpose(1, 2)
+        y: Tensor = below + self.up(above.transpose(1, 2)).transpose(1, 2)
+        return y
 
 
 class Spread(nn.Module):

@@ -140,7 +140,7 @@ class ReversibleSequence(Serial):
             _Row(layer, {n: place[p] for n, p in layer.named_parameters() if p in place})
             for layer in self
         ]
-        y: Tensor = _Reversed.apply(rows, c.valid, c.masked, *learned)
+        y: Tensor = _Reversed.apply(rows, c.valid, c.masked, *learned)  # type: ignore[no-untyped-call]
         return Chunk(y, c.valid)
 
     def inverse(self, c: Chunk) -> Chunk:

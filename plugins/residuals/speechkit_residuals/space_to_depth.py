@@ -19,11 +19,13 @@ class SpaceToDepth(Windowed):
 
     def compute(self, x: Tensor, frames: int) -> Tensor:
         rows = x.transpose(1, 2)[:, : frames * self.stride]
-        return rows.unflatten(1, (frames, self.stride)).flatten(2).transpose(1, 2)
+        y: Tensor = rows.unflatten(1, (frames, self.stride)).flatten(2).transpose(1, 2)
+        return y
 
     def inverse(self, y: Tensor) -> Tensor:
         """The input, with zeros behind it up to a whole stride."""
-        return y.transpose(1, 2).unflatten(2, (self.stride, -1)).flatten(1, 2).transpose(1, 2)
+        x: Tensor = y.transpose(1, 2).unflatten(2, (self.stride, -1)).flatten(1, 2).transpose(1, 2)
+        return x
 
 
 def space_to_depth(c_in: int, c_out: int, make_body: BodyMaker) -> StreamLayer:

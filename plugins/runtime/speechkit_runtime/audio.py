@@ -11,6 +11,7 @@ from typing import BinaryIO
 
 import numpy as np
 import soundfile
+from numpy.typing import NDArray
 
 from speechkit_runtime.containers import contents
 from speechkit_runtime.errors import RuntimeFailure
@@ -26,13 +27,13 @@ BLOCK_FRAMES = 2**18
 """How many samples are decoded at a time, so that a header's promise takes no memory."""
 
 
-def read_audio(path: str | os.PathLike[str], sample_rate: int) -> np.ndarray:
+def read_audio(path: str | os.PathLike[str], sample_rate: int) -> NDArray[np.float32]:
     """The sound of a file, or of standard input for `-`, in [-1, 1] at `sample_rate` hertz.
 
     Float32 `[N]`; two channels are averaged. It is read to its end whatever its header promises;
     UserWarning where it promises more.
     """
-    blocks: list[np.ndarray] = []
+    blocks: list[NDArray[np.float32]] = []
     rate = sample_rate
     try:
         with _open(path) as stream:
@@ -97,7 +98,9 @@ def _check(file: soundfile.SoundFile, path: str | os.PathLike[str], size_bytes: 
         )
 
 
-def _blocks(file: soundfile.SoundFile, path: str | os.PathLike[str]) -> Iterator[np.ndarray]:
+def _blocks(
+    file: soundfile.SoundFile, path: str | os.PathLike[str]
+) -> Iterator[NDArray[np.float32]]:
     """The mean of its channels `[N]`, block by block."""
     left = file.frames
     while left:

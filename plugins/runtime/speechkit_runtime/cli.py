@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from speechkit_runtime.audio import read_audio
 from speechkit_runtime.errors import RuntimeFailure
@@ -137,14 +138,14 @@ def _listen(asked: argparse.Namespace) -> int:
     return 0
 
 
-def _file(asked: argparse.Namespace, sample_rate: int) -> Iterator[np.ndarray]:
+def _file(asked: argparse.Namespace, sample_rate: int) -> Iterator[NDArray[np.float32]]:
     samples = read_audio(asked.file, sample_rate)
     block = round(BLOCK_S * sample_rate)
     for at in range(0, len(samples), block):
         yield samples[at : at + block]
 
 
-def _microphone(asked: argparse.Namespace, sample_rate: int) -> Iterator[np.ndarray]:
+def _microphone(asked: argparse.Namespace, sample_rate: int) -> Iterator[NDArray[np.float32]]:
     try:
         import sounddevice
     except (ImportError, OSError) as error:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import onnxruntime
+from numpy.typing import NDArray
 
 from speechkit_runtime.audio import read_audio
 from speechkit_runtime.errors import RuntimeFailure, answers
@@ -29,7 +30,7 @@ MAX_SIZE = 2**27
 MAX_FLUSHED_BLOCKS = 65_536
 """Blocks that may follow a sound's end before its last score is out."""
 
-Audio = str | os.PathLike[str] | np.ndarray
+Audio = str | os.PathLike[str] | NDArray[np.float32]
 """A path, or samples `[N]` at the model's rate: float32 in [-1, 1]."""
 
 
@@ -127,7 +128,7 @@ class Model:
         return list(zip(at_s[::2], at_s[1::2], strict=True))
 
     @answers
-    def speech_probabilities(self, audio: Audio) -> tuple[np.ndarray, float, float]:
+    def speech_probabilities(self, audio: Audio) -> tuple[NDArray[np.float32], float, float]:
         """The probability of speech of each frame `[T]`, a frame's duration and the sound's in
         seconds.
 
@@ -173,14 +174,14 @@ class Model:
                 f"this {self.metadata['kind']} cannot {VERBS[task]}; use {VERBS[own]}"
             )
 
-    def _samples(self, audio: Audio) -> np.ndarray:
+    def _samples(self, audio: Audio) -> NDArray[np.float32]:
         if self.metadata["streaming"]:
             raise RuntimeFailure("this file hears a stream; use listen, or export without it")
         if isinstance(audio, np.ndarray):
             return np.clip(audio, -1, 1).astype(np.float32)
         return read_audio(audio, self.sample_rate)
 
-    def _scores(self, samples: np.ndarray) -> np.ndarray:
+    def _scores(self, samples: NDArray[np.float32]) -> NDArray[np.float32]:
         """The scores of one recording, `[T, n]`, or of a clip `[n]`."""
         if len(samples) < self.metadata["shortest"]:
             raise RuntimeFailure(
@@ -190,12 +191,14 @@ class Model:
         scores, lengths = self._run(samples[None])
         return scores[0] if scores.ndim == 2 else scores[0, : lengths[0]]
 
-    def _run(self, rows: np.ndarray) -> list[np.ndarray]:
+    def _run(self, rows: NDArray[np.float32]) -> list[NDArray[np.float32]]:
         lengths = np.full(len(rows), rows.shape[1], np.int64)
-        found: list[np.ndarray] = self.session.run(None, {"audio": rows, "lengths": lengths})
+        found: list[NDArray[np.float32]] = self.session.run(
+            None, {"audio": rows, "lengths": lengths}
+        )
         return found
 
-    def _windows(self, samples: np.ndarray) -> tuple[np.ndarray, float]:
+    def _windows(self, samples: NDArray[np.float32]) -> tuple[NDArray[np.float32], float]:
         """The median of the windows over each eighth of a window, half a window of silence put
         before and after."""
         step = round(self.metadata["window_s"] / 8 * self.sample_rate)

@@ -6,6 +6,7 @@ from itertools import groupby
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 Event = dict[str, Any]
 """What was heard: `event`, `at_s`, `decided_s`, and what belongs to that kind of event."""
@@ -17,10 +18,11 @@ LEVELS = 1000
 """Probabilities are compared for the least in thousandths."""
 
 
-def softmax(scores: np.ndarray) -> np.ndarray:
+def softmax(scores: NDArray[np.float32]) -> NDArray[np.float32]:
     """Probabilities of logits over the last axis."""
-    powers = np.exp(scores - scores.max(axis=-1, keepdims=True))
-    return powers / powers.sum(axis=-1, keepdims=True)
+    powers: NDArray[np.float32] = np.exp(scores - scores.max(axis=-1, keepdims=True))
+    powers /= powers.sum(axis=-1, keepdims=True)
+    return powers
 
 
 class Speech:
@@ -35,7 +37,7 @@ class Speech:
         post = metadata["postprocess"]
 
         def frames(name: str) -> int:
-            return round(post[name] / 1000 / frame_s)
+            return round(float(post[name]) / 1000 / frame_s)
 
         self.frame_s, self.lag_s = frame_s, lag_s
         self.onset, self.offset = post["onset"], post["offset"]
@@ -50,11 +52,11 @@ class Speech:
         self.frames, self.began, self.ended, self.speaking = 0, -1, -1, False
         self.edge, self.pause, self.level = 0, -1, 0
 
-    def step(self, scores: np.ndarray, decided_s: float) -> list[Event]:
+    def step(self, scores: NDArray[np.float32], decided_s: float) -> list[Event]:
         """The events of logits `[T, 2]`."""
         return self.advance(softmax(scores)[:, 1], decided_s)
 
-    def advance(self, probabilities: np.ndarray, decided_s: float) -> list[Event]:
+    def advance(self, probabilities: NDArray[np.float32], decided_s: float) -> list[Event]:
         """The events of probabilities of speech `[T]`."""
         events: list[Event] = []
 
@@ -126,7 +128,7 @@ class Keywords:
         )
         self.frames, self.label, self.held, self.said, self.silent = 0, -1, 0, -1, 0
 
-    def step(self, scores: np.ndarray, decided_s: float) -> list[Event]:
+    def step(self, scores: NDArray[np.float32], decided_s: float) -> list[Event]:
         """The events of logits `[T, n]`."""
         events: list[Event] = []
         for row in softmax(scores):
@@ -170,7 +172,7 @@ class Letters:
     last: int = -1
     tokens: list[Token] = field(default_factory=list)
 
-    def read(self, row: np.ndarray) -> None:
+    def read(self, row: NDArray[np.float32]) -> None:
         """One frame of log-probabilities `[V + 1]`."""
         best = int(row.argmax())
         score = float(np.exp(row[best]))
@@ -232,7 +234,7 @@ class Text:
         self.endpoint = Endpoint.of(metadata)
         self.begun, self.letters, self.said = 0, Letters(metadata["labels"]), ""
 
-    def step(self, scores: np.ndarray, decided_s: float) -> list[Event]:
+    def step(self, scores: NDArray[np.float32], decided_s: float) -> list[Event]:
         """The events of log-probabilities `[T, V + 1]`."""
         events: list[Event] = []
         before = self.said

@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 import onnxruntime
+from numpy.typing import NDArray
 
 from speechkit_runtime.errors import RuntimeFailure, answers
 from speechkit_runtime.rules import Event, Keywords, Metadata, Speech, Text
@@ -26,7 +27,7 @@ class Stream:
         self._filled, self._consumed, self._finished = 0, 0, False
 
     @answers
-    def feed(self, samples: np.ndarray) -> list[Event]:
+    def feed(self, samples: NDArray[np.float32]) -> list[Event]:
         """The events after the next samples `[N]`: float32 in [-1, 1] or int16."""
         self._check_open()
         x = samples / np.float32(32768) if samples.dtype == np.int16 else samples
@@ -77,7 +78,7 @@ def rule_of(metadata: Metadata) -> Speech | Keywords | Text:
     return Keywords(metadata) if "spotting" in metadata else Text(metadata)
 
 
-def start_of(state: dict[str, Any]) -> np.ndarray:
+def start_of(state: dict[str, Any]) -> NDArray[np.float32]:
     """A state before the first block."""
     dtype = bool if state["bool"] else np.float32
     zeros = np.zeros(state["shape"], dtype)

@@ -22,7 +22,7 @@ def batch_norm(
     residual: Tensor | None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Shapes as the public function."""
-    y, mean, variance = _BatchNorm.apply(x, valid, weight, bias, eps)
+    y, mean, variance = _BatchNorm.apply(x, valid, weight, bias, eps)  # type: ignore[no-untyped-call]
     if residual is not None:
         y = y + torch.where(valid[:, None], residual, 0)
     return torch.relu(y) if relu else y, mean, variance

@@ -45,7 +45,7 @@ def depthwise_conv(
     valid: Tensor | None,
 ) -> Tensor:
     """Shapes as the public function."""
-    y: Tensor = DepthwiseConv.apply(x, weight, valid, dilation, padding)
+    y: Tensor = DepthwiseConv.apply(x, weight, valid, dilation, padding)  # type: ignore[no-untyped-call]
     # few layers have a stride: not worth a loop that leaves the other frames out
     return y[:, :, ::stride]
 

@@ -32,7 +32,7 @@ def depthwise_conv(
         # on rows, whose memory is in order, this is twice as fast
         rows = torch.where(valid[:, :, None], rows, 0)
     x = F.pad(rows, (0, 0, *padding)).transpose(1, 2)
-    y: Tensor = DepthwiseConv.apply(x, weight.to(x.dtype), stride, dilation)
+    y: Tensor = DepthwiseConv.apply(x, weight.to(x.dtype), stride, dilation)  # type: ignore[no-untyped-call]
     return y
 
 

@@ -27,7 +27,7 @@ def depthwise_conv(
     valid: Tensor | None,
 ) -> Tensor:
     """Shapes as the public function."""
-    y: Tensor = DepthwiseConv.apply(x, weight, valid, stride, dilation, padding)
+    y: Tensor = DepthwiseConv.apply(x, weight, valid, stride, dilation, padding)  # type: ignore[no-untyped-call]
     return y
 
 

@@ -141,7 +141,8 @@ def _grouped(depthwise: Tensor) -> Tensor:
     lanes = int(_library().separable_conv_lanes())
     taps = depthwise[:, 0]
     taps = torch.nn.functional.pad(taps, (0, 0, 0, -len(taps) % lanes))
-    return taps.unflatten(0, (-1, lanes)).transpose(1, 2).contiguous()
+    groups: Tensor = taps.unflatten(0, (-1, lanes)).transpose(1, 2).contiguous()
+    return groups
 
 
 def _padded(values: Tensor) -> Tensor:

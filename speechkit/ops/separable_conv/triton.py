@@ -114,7 +114,7 @@ def _filtered(
     from speechkit.ops.separable_conv.kernels import filter_ring
 
     rows = operands["sessions"] * operands["frames_out"]
-    y = x["x_ptr"].new_empty(rows, shape.c_in)
+    y: Tensor = x["x_ptr"].new_empty(rows, shape.c_in)
     bm, bc = FILTER
     bc = tile(shape.c_in, bc)
     launch(

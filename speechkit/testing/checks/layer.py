@@ -169,7 +169,8 @@ def _seeded(layer: StreamLayer, x: Tensor) -> Tensor:
 
 
 def _unit(x: Tensor) -> Tensor:
-    return x / x.norm()
+    unit: Tensor = x / x.norm()
+    return unit
 
 
 def _dtypes(entry: Entry) -> tuple[torch.dtype, ...]:

@@ -148,7 +148,7 @@ class _Traffic(TorchDispatchMode):
     """Counts the bytes of all new tensors; views of old ones are none."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.bytes = 0
 
     def __torch_dispatch__(
@@ -168,7 +168,8 @@ def _storage(x: Tensor) -> int:
 
 def _memory(layer: StreamLayer, x: Tensor) -> int:
     """The bytes of all tensors made on the way."""
-    with _Traffic() as traffic:
+    traffic = _Traffic()
+    with traffic:
         _run(layer, x)
     return traffic.bytes
 

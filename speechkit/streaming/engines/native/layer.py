@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from speechkit.models import Model
@@ -122,7 +123,7 @@ class Call:
         self._memory = layer, state, scratch, steps
         self._step, self._steps = layer.function, ctypes.addressof(steps)
 
-    def __call__(self, x: np.ndarray, real: int) -> None:
+    def __call__(self, x: NDArray[np.float32], real: int) -> None:
         """Steps over x `[B, N]` or `[B, N, C]` in C order, whose first `real` rows are valid."""
         self.at(x.ctypes.data, x.strides[0] // 4, real)
 

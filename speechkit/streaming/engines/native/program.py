@@ -115,7 +115,8 @@ class Plan:
         if len(taps) == 1:
             raise UnplannedError("no native convolution of one channel")
         rows = F.pad(taps[:, 0], (0, 0, 0, ld(len(taps)) - len(taps)))
-        return rows.unflatten(0, (-1, self.lanes)).transpose(1, 2).contiguous()
+        groups: Tensor = rows.unflatten(0, (-1, self.lanes)).transpose(1, 2).contiguous()
+        return groups
 
     def add_layer(self, layer: nn.Module, x: Buffer) -> Buffer:
         kind = type(layer)
