@@ -15,8 +15,8 @@ from speechkit.data.files import find_audio
 from speechkit.data.loader import UtteranceDataset, batches
 from speechkit.data.manifest import Segments, Utterance, read_manifest, write_manifest
 from speechkit.data.pipes import RawFormat
+from speechkit.data.samples import Channel
 from speechkit.data.shards import ShardUtterance, are_shards, read_shards, windows, write_shards
-from speechkit.samples import Channel
 
 __all__ = [
     "AudioWarning",

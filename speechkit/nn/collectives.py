@@ -12,7 +12,8 @@ def weight(fabric: Any, rows: int) -> float:
     if fabric.world_size == 1:
         return 1.0
     everyone = fabric.all_reduce(torch.tensor(float(rows), device=fabric.device), reduce_op="sum")
-    return rows * fabric.world_size / max(float(everyone), 1.0)
+    share: float = rows * fabric.world_size / max(float(everyone), 1.0)
+    return share
 
 
 def mean(fabric: Any, value: float) -> float:

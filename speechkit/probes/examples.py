@@ -8,8 +8,8 @@ from torch import Tensor
 
 from speechkit.data import Batch, Utterance, UtteranceDataset, batches, bucket_batches
 from speechkit.errors import ManifestError
-from speechkit.evaluation import evaluating, utterances_of
-from speechkit.models import Model, Output
+from speechkit.evaluation import utterances_of
+from speechkit.models import Model, Output, evaluating
 from speechkit.nn import Chunk
 from speechkit.plugins import registry
 from speechkit.tasks import task_of

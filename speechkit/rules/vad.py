@@ -3,9 +3,10 @@
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from speechkit.config import Config
 from speechkit.errors import ConfigError
@@ -194,11 +195,11 @@ def segments(
 
 
 def overlap_smooth(
-    probabilities: np.ndarray,
+    probabilities: NDArray[Any],
     window_frames: int,
     hop_frames: int,
     how: Literal["median", "mean"] = "median",
-) -> np.ndarray:
+) -> NDArray[Any]:
     """One probability per frame from those of windows that overlap.
 
     Window w covers frames w·hop_frames … w·hop_frames + window_frames − 1; a frame takes the median
@@ -216,5 +217,5 @@ def overlap_smooth(
     inside = covers & (windows >= 0) & (windows < len(probabilities))
     over = probabilities[windows.clip(0, len(probabilities) - 1)]
     middle = np.nanmedian if how == "median" else np.nanmean
-    smooth: np.ndarray = middle(np.where(inside, over, np.nan), axis=1)
+    smooth: NDArray[Any] = middle(np.where(inside, over, np.nan), axis=1)
     return smooth

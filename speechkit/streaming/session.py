@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from speechkit.checkpoint import ModelSource, as_model
+from speechkit.data.samples import Samples
 from speechkit.decode import Decoder
 from speechkit.errors import StreamError
 from speechkit.events import Event
@@ -17,7 +18,6 @@ from speechkit.models import Model
 from speechkit.models.net import Name
 from speechkit.models.profile import why_not_streamable
 from speechkit.nn import Serial, StreamLayer
-from speechkit.samples import Samples
 from speechkit.streaming.base import Session
 from speechkit.streaming.engine import NativeEngine, Scored, TorchEngine
 from speechkit.streaming.engines.native.layer import NativeLayer, native_layer

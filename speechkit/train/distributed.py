@@ -91,7 +91,7 @@ def one_line_failures(fabric: Any) -> Iterator[None]:
 def _strategy(name: str, processes: int) -> Any:
     if name == DDP:
         return DDP
-    from lightning_fabric.strategies import ModelParallelStrategy
+    from lightning_fabric.strategies.model_parallel import ModelParallelStrategy
 
     # FSDP2, which alone keeps each tensor's norm in reach of an optimiser
     return ModelParallelStrategy(_spread, data_parallel_size=processes, tensor_parallel_size=1)
