@@ -157,17 +157,6 @@ def speechkit_transforms() -> list[Component]:
 
 
 @hookspec
-def speechkit_recipes() -> list[Component]:
-    """`factory(source, out)` → the manifests it prepared."""
-
-
-@hookspec
-def speechkit_kernels() -> list[Component]:
-    """`factory()` → an implementation of the op named by its attribute `op`: `function(*args)`,
-    with the arguments of the op's reference, and `supports(*args)` → None, or why not."""
-
-
-@hookspec
 def speechkit_commands(cli: Any) -> None:
     """Adds commands to the `speechkit` command line (a `typer.Typer`)."""
 
@@ -215,7 +204,5 @@ KINDS: dict[str, str] = {
     "exporter": "speechkit_exporters",
     "probe": "speechkit_probes",
     "transform": "speechkit_transforms",
-    "recipe": "speechkit_recipes",
-    "kernel": "speechkit_kernels",
 }
 """Each kind of component and the hook that lists it."""

@@ -4,17 +4,11 @@ from typing import NewType
 
 Seconds = NewType("Seconds", float)
 Samples = NewType("Samples", int)
-Frames = NewType("Frames", int)
 
 
 def to_samples(duration: Seconds, sample_rate: int) -> Samples:
     """The number of samples nearest to `duration`."""
     return Samples(round(duration * sample_rate))
-
-
-def to_seconds(samples: Samples, sample_rate: int) -> Seconds:
-    """The duration of `samples` at `sample_rate` hertz."""
-    return Seconds(samples / sample_rate)
 
 
 def rounded_s(time_s: float) -> Seconds:

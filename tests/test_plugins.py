@@ -24,7 +24,7 @@ NONE = {"SPEECHKIT_PLUGINS": ""}
 KINDS_OF_THE_ARCHITECTURE = {
     "activation", "norm", "channel", "mixer", "residual", "block", "stack", "stem",
     "head", "init", "pool", "frontend", "normalizer", "augmentation", "loss", "optimizer",
-    "schedule", "method", "decoder", "exporter", "probe", "transform", "recipe", "kernel",
+    "schedule", "method", "decoder", "exporter", "probe", "transform",
 }
 # fmt: on
 

@@ -25,7 +25,6 @@ from speechkit.nn import (
     StreamLayer,
 )
 from speechkit.ops.activation import Activation
-from speechkit.ops.depthwise_conv.reference import depthwise_conv
 from speechkit.plugins import Entry, Registry
 from speechkit.testing.checks import functions_for
 from speechkit.testing.conformance import Check
@@ -443,28 +442,6 @@ def test_a_merge_rule_that_looks_aside() -> None:
     assert not errors("residual", merge(lambda shortcut, body: shortcut * body))
     found = errors("residual", merge(lambda shortcut, body: shortcut + body.roll(1, 2)))
     assert "check_time_field_is_true" in found
-
-
-def kernel(function: Callable[..., Tensor], refuses: str | None = None) -> Callable[[], Any]:
-    made = SimpleNamespace(op="depthwise_conv", function=function, supports=lambda *args: refuses)
-    return lambda: made
-
-
-def test_a_kernel() -> None:
-    assert not errors("kernel", kernel(depthwise_conv))
-    assert "supports() refuses every call" in str(errors("kernel", kernel(depthwise_conv, "no")))
-
-    def ignores_padding(x: Tensor, w: Tensor, s: int, d: int, p: Any, valid: Any) -> Tensor:
-        return depthwise_conv(x, w, s, d, p, None)
-
-    found = errors("kernel", kernel(ignores_padding))["check_kernel_equals_reference"]
-    assert found.startswith("depthwise_conv([2, 25, 8]"[:15])
-
-    def no_gradient(x: Tensor, *more: Any) -> Tensor:
-        return depthwise_conv(x.detach(), *more)
-
-    found = errors("kernel", kernel(no_gradient))["check_kernel_equals_reference"]
-    assert "argument 0" in found
 
 
 def test_training_components() -> None:

@@ -11,7 +11,6 @@ from speechkit.testing.checks.equivalence import (
     check_native_equals,
     check_pointwise_equals,
 )
-from speechkit.testing.checks.kernel import check_kernel_equals_reference
 from speechkit.testing.checks.layer import (
     check_every_step_trains,
     check_gradients,
@@ -96,7 +95,6 @@ OF_OTHERS: dict[str, Function] = {
     "decoder": check_chunks_change_nothing,
     "exporter": check_export_is_written,
     "init": check_generator_decides,
-    "kernel": check_kernel_equals_reference,
     "loss": check_losses_are_finite,
     "method": check_method_resumes,
     "optimizer": check_step_lowers_a_loss,
