@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 import speechkit as sk
-from speechkit import metrics
 from speechkit.data import find_audio, read_audio, read_manifest
+from speechkit.tasks import metrics
 
 RATE = 16000
 LONGEST_S = 10

@@ -23,10 +23,10 @@ import torch
 from torch import Tensor
 
 import speechkit as sk
-from speechkit import metrics
 from speechkit.data import AudioWarning, Utterance, read_audio, read_manifest
 from speechkit.events import SpeechStart
 from speechkit.rules import vad
+from speechkit.tasks import metrics
 
 RESULT = Path("runs/bench-vad.json")
 GRID_S = 0.01
@@ -57,9 +57,8 @@ def ours(name: str) -> Detector:
         speech: Tensor = output.scores[0, : output.lengths[0]].softmax(1)[:, 1]
         return speech
 
-    assert isinstance(model.config, sk.MarbleNet)
     delay = round(model.latency_s / model.frame_s)
-    return Detector(probabilities, model.frame_s, delay, model.config.postprocess)
+    return Detector(probabilities, model.frame_s, delay, model.config.rule(vad.PostProcessing))
 
 
 def silero() -> Detector:

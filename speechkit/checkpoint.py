@@ -11,17 +11,17 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import safetensors.torch
-from pydantic import Discriminator
+from pydantic_core.core_schema import tagged_union_schema
 from safetensors import SafetensorError
 from torch import Tensor
 
 from speechkit.card import CARD, TRANSFORMS, AppliedTransform, ModelCard, bundled_folders
-from speechkit.component import did_you_mean
+from speechkit.component import Spec, did_you_mean
 from speechkit.config import from_dict, to_dict, write_json
 from speechkit.errors import CheckpointError, ComponentError, PluginError
 from speechkit.files import mend, whole_folder
 from speechkit.limits import MAX_TENSORS_HEADER_BYTES
-from speechkit.models import MarbleNet, MatchboxNet, Model, Net, QuartzNet, build
+from speechkit.models import Model, Net, build
 from speechkit.models.model import refuse_prepared
 from speechkit.plugins import CORE, DISTRIBUTION, NAME, OURS, how_to_get, registry
 from speechkit.untrusted import UntrustedError, read_json
@@ -52,8 +52,21 @@ WORD = re.compile(r"[\w.+!-]{0,80}", re.ASCII)
 NUMBERS = re.compile(r"\d{1,9}(\.\d{1,9}){1,3}")
 """A version that can be compared."""
 
-AnyNet = Annotated[QuartzNet | MatchboxNet | MarbleNet, Discriminator("kind")]
-"""A config of any family, told apart by `kind`."""
+
+class _OfAnyKind:
+    """Has a config read as the class that its `kind` names, a component of kind net."""
+
+    @staticmethod
+    def __get_pydantic_core_schema__(source: Any, handler: Any) -> Any:
+        schemas: dict[str, Any] = {}
+        for entry in registry().components("net"):
+            # a short name of the core's, which come first, is the core's
+            schemas.setdefault(entry.component.name, handler.generate_schema(entry.factory()))
+        return tagged_union_schema(schemas, discriminator="kind")
+
+
+AnyNet = Annotated[Net, _OfAnyKind]
+"""A config of any family, the core's and those of loaded plugins."""
 
 
 def save(
@@ -86,17 +99,19 @@ def check_place(path: Path) -> None:
 
 def write_model(model: Model, folder: Path) -> None:
     """Writes weights and config into an existing folder."""
+    config = model.config
+    needed = [("net", Spec(config.kind)), *config.components(), ("task", Spec.parse(config.task))]
     write_tensors(folder / WEIGHTS, model.state_dict())
     write_json(
         folder / CONFIG,
         {
             "format": FORMAT,
             "speechkit": metadata.version(DISTRIBUTION),
-            "behaviour": model.config.behaviour,
-            "config": to_dict(model.config),
+            "behaviour": config.behaviour,
+            "config": to_dict(config),
             "plugins": {
                 name: {key: value for key, value in asdict(origin).items() if value}
-                for name, origin in registry().used_by(model.config.components()).items()
+                for name, origin in registry().used_by(needed).items()
             },
             "labels": list(model.labels),
             "sample_rate": model.sample_rate,
@@ -112,8 +127,9 @@ def load(path: str | os.PathLike[str], *, allow_nonfinite: bool = False) -> Mode
     folder = find(path)
     stored = read_config(folder)
     _warn_of_older(folder, stored)
+    _check_plugins(folder, stored)
     config = from_dict(AnyNet, stored["config"], str(folder / CONFIG))
-    _check_plugins(folder, stored, config)
+    _check_components(folder, config)
     model = build(config)
     tensors = read_tensors(folder / WEIGHTS, allow_nonfinite)
     own = model.state_dict()
@@ -278,13 +294,16 @@ def _older(one: str, other: str) -> bool:
     return [int(n) for n in one.split(".")] < [int(n) for n in other.split(".")]
 
 
-def _check_plugins(folder: Path, stored: dict[str, Any], config: Net) -> None:
+def _check_plugins(folder: Path, stored: dict[str, Any]) -> None:
     present = registry().plugins()
     for plugin, origin in stored["plugins"].items():
         if plugin not in present:
             raise PluginError(f"{folder} was made with plugin {_missing(plugin, origin)}")
+
+
+def _check_components(folder: Path, config: Net) -> None:
     try:
-        for _ in registry().named(config.components()):
+        for _ in registry().named([*config.components(), ("task", Spec.parse(config.task))]):
             pass
     except ComponentError as error:
         raise CheckpointError(f"{folder}: {error}") from error

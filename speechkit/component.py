@@ -27,7 +27,8 @@ class Component:
     parameters stand by name. `exports` are the forms it has outside torch: "torch.export", "onnx".
     `example` holds the parameters a check builds it with, and `needs` what the config of a net must
     have for a method, exporter, probe or transform to work on it, such as `{"activation": "velu"}`.
-    `exempt` maps the names of checks that it is known to fail to the reasons.
+    `exempt` maps the names of checks that it is known to fail to the reasons. `task` is what the
+    scores of a head are for: a component of kind task, such as "ctc" or "acme/angle:unit=deg".
     """
 
     name: str
@@ -44,6 +45,7 @@ class Component:
     example: Mapping[str, Any] = field(default_factory=dict)
     needs: Mapping[str, Any] = field(default_factory=dict)
     exempt: Mapping[str, str] = field(default_factory=dict)
+    task: str = ""
 
     def expression(self, values: Mapping[str, Any]) -> str:
         """`pointwise` with numbers in the place of parameters; "" where one is no number.

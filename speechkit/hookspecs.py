@@ -69,7 +69,11 @@ def speechkit_stems() -> list[Component]:
 
 @hookspec
 def speechkit_heads() -> list[Component]:
-    """`factory(channels, labels, **p)` → StreamLayer giving scores; `labels` is their number."""
+    """`factory(channels, labels, **p)` → StreamLayer giving scores; `labels` is their number.
+
+    The component's `task` names what the scores are for. A factory with a parameter `names` is
+    given the labels themselves. A head that pools over time is a `speechkit.nn.ClipHead`.
+    """
 
 
 @hookspec
@@ -126,6 +130,18 @@ def speechkit_schedules() -> list[Component]:
 def speechkit_methods() -> list[Component]:
     """`factory(**p)` → a `speechkit.train.Method`: what adds losses, changes gradients or changes
     weights in training; docs/methods.md."""
+
+
+@hookspec
+def speechkit_tasks() -> list[Component]:
+    """`factory(model, **p)` → a `speechkit.tasks.Task`: the targets, loss, metrics, verb, events
+    and report of models whose head serves it; docs/tasks.md."""
+
+
+@hookspec
+def speechkit_nets() -> list[Component]:
+    """`factory(**fields)` → a config, a dataclass derived from `speechkit.models.Net`: the factory
+    is that class, and the component has the name that its field `kind` has."""
 
 
 @hookspec
@@ -200,6 +216,8 @@ KINDS: dict[str, str] = {
     "optimizer": "speechkit_optimizers",
     "schedule": "speechkit_schedules",
     "method": "speechkit_methods",
+    "task": "speechkit_tasks",
+    "net": "speechkit_nets",
     "decoder": "speechkit_decoders",
     "exporter": "speechkit_exporters",
     "probe": "speechkit_probes",

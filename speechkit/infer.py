@@ -1,4 +1,4 @@
-"""One recording in, an answer out; and the same answer chunk by chunk."""
+"""The verbs of `sk`: a recording in, a prediction out, and the same scores chunk by chunk."""
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
@@ -13,8 +13,8 @@ from speechkit import text as texts
 from speechkit.checkpoint import ModelSource, as_model
 from speechkit.data import Channel, RawFormat, Source, read_audio, read_blocks
 from speechkit.decode import Decoder, decoder_of
-from speechkit.errors import AudioError, CheckpointError
-from speechkit.models import MarbleNet, Model, Output, QuartzNet, evaluating
+from speechkit.models import Model, evaluating, scores_of
+from speechkit.models.model import check_length, finite
 from speechkit.models.net import Name
 from speechkit.models.profile import why_not_streamable
 from speechkit.nn import Chunk, StreamLayer
@@ -75,9 +75,8 @@ def transcribe(
 
 def reader_of(model: Model, decoder: Decoder | Name = "greedy") -> Decoder:
     """What reads a recogniser's scores as text: a component by its name, or one made already."""
-    require(model, "ctc")
-    assert isinstance(model.config, QuartzNet)
-    return decoder_of(decoder, model.labels, model.config.normalization)
+    require(model, "transcribe")
+    return decoder_of(decoder, model.labels, model.normalization)
 
 
 def align_text(
@@ -95,10 +94,9 @@ def align_text(
     is too long for the sound.
     """
     model = as_model(model)
-    require(model, "ctc")
-    assert isinstance(model.config, QuartzNet)
-    said = texts.normalize(text, model.config.normalization, model.labels)
-    ids = texts.encode(said, model.labels).tolist()
+    require(model, "transcribe")
+    normalized = texts.normalize(text, model.normalization, model.labels)
+    ids = texts.encode(normalized, model.labels).tolist()
     log_probs, duration_s = _log_probs(model, audio, sample_rate, channel, raw)
     return transcript_of(model, log_probs, ids, duration_s)
 
@@ -107,11 +105,10 @@ def transcript_of(
     model: Model, log_probs: Tensor, ids: Sequence[int], duration_s: float
 ) -> Transcript:
     """The transcript of label `ids` and CTC log-probabilities `[T, V + 1]` of `duration_s`."""
-    assert isinstance(model.config, QuartzNet)
     characters = characters_of(log_probs, ids, model.labels, model.frame_s, end_s=duration_s)
     return Transcript(
         texts.decode(ids, model.labels).strip(),
-        joined(characters, model.config.confidence),
+        joined(characters, model.confidence),
         characters,
         duration_s,
     )
@@ -127,9 +124,9 @@ def classify(
 ) -> Label:
     """The label of a path, bytes, array or tensor; arrays need their `sample_rate` in hertz."""
     model = as_model(model)
-    require(model, "clip")
+    require(model, "classify")
     samples = read_audio(audio, sample_rate, model.sample_rate, channel=channel, raw=raw)
-    return label_of(model, _scores(model, samples).scores[0])
+    return label_of(model, scores_of(model, samples).scores[0])
 
 
 def detect(
@@ -157,12 +154,10 @@ def speech_probabilities(
 ) -> tuple[Tensor, float, float]:
     """The probability of speech of each frame `[T]`, a frame's duration and the sound's in seconds.
 
-    A clip-level MarbleNet is slid over the sound in windows that overlap by 7/8.
+    A detector of clips is slid over the sound in windows that overlap by 7/8.
     """
     model = as_model(model)
-    config = model.config
-    if not isinstance(config, MarbleNet):
-        require(model, "frame")
+    require_detector(model)
     if model.per_clip:
         samples = read_audio(audio, sample_rate, model.sample_rate, channel=channel, raw=raw)
         return *_windows(model, samples), len(samples) / model.sample_rate
@@ -178,9 +173,16 @@ def segments_of(
 ) -> list[Segment]:
     """The stretches of speech in probabilities `[T]` by the model's `postprocess`, none of which
     ends after `duration_s`."""
-    assert isinstance(model.config, MarbleNet)
-    found = vad.segments(speech.tolist(), frame_s, model.config.postprocess, duration_s)
+    post = model.config.rule(vad.PostProcessing)
+    found = vad.segments(speech.tolist(), frame_s, post, duration_s)
     return [Segment(*pair) for pair in found]
+
+
+def require_detector(model: Model) -> None:
+    """Raises ConfigError unless the model detects speech: by frames, or, with `postprocess` in its
+    config, by clips."""
+    if not hasattr(model.config, "postprocess"):
+        require(model, "detect")
 
 
 def label_of(model: Model, logits: Tensor) -> Label:
@@ -212,7 +214,7 @@ def stream_scores(
         with evaluating(model):
             c = Chunk.of(x[None, None], torch.tensor([real], device=x.device))
             out, state = layer.step(c, state)
-        yield _finite(out.x[0].T[out.valid[0]])
+        yield finite(out.x[0].T[out.valid[0]])
 
 
 def _chunks(
@@ -227,7 +229,7 @@ def _chunks(
         while len(rest) >= chunk:
             yield rest[:chunk], chunk
             rest = rest[chunk:]
-    _check_length(model, heard)
+    check_length(model, heard)
     for _ in range(-(-(len(rest) + flush) // chunk)):
         yield F.pad(rest, (0, chunk - len(rest))), len(rest)
         rest = rest[:0]
@@ -242,7 +244,7 @@ def _parts(model: Model, blocks: Iterator[Tensor]) -> Iterator[Tensor]:
     if len(begun) > 1 and why_not_streamable(model) is None:
         yield from stream_scores(model, chain(begun, blocks), STEP_S)
     else:
-        yield _scores(model, torch.cat([*begun, *blocks])).scores[0]
+        yield scores_of(model, torch.cat([*begun, *blocks])).scores[0]
 
 
 def _log_probs(
@@ -295,44 +297,16 @@ def _speech(scores: Tensor) -> Tensor:
     return scores.softmax(1)[:, 1]
 
 
-def _finite(scores: Tensor) -> Tensor:
-    """The scores, unless weights that are finite gave some that are not."""
-    # a NaN makes the comparison false; minus infinity is a probability of 0
-    if not (scores < torch.inf).all():
-        raise CheckpointError(
-            "the model gives NaN or infinity for this sound; its weights are damaged: take another"
-        )
-    return scores
-
-
-@torch.inference_mode()
-def _scores(model: Model, samples: Tensor) -> Output:
-    _check_length(model, len(samples))
-    with evaluating(model):
-        output: Output = model(samples[None].to(next(model.parameters()).device))
-    _finite(output.scores)
-    return output
-
-
 @torch.inference_mode()
 def _windows(model: Model, samples: Tensor) -> tuple[Tensor, float]:
-    """The smoothed probabilities of a clip-level MarbleNet in steps of an eighth of its window."""
-    _check_length(model, len(samples))
+    """The smoothed probabilities of a detector of clips in steps of an eighth of its window."""
+    check_length(model, len(samples))
     step = round(SEGMENT_S / 8 * model.sample_rate)
     around = F.pad(samples.to(next(model.parameters()).device), (4 * step, 4 * step))
     windows = around.unfold(0, 8 * step, step)
     with evaluating(model):
-        logits = [_finite(model(part.contiguous()).scores) for part in windows.split(64)]
+        logits = [finite(model(part.contiguous()).scores) for part in windows.split(64)]
     speech = _speech(torch.cat(logits)).cpu().numpy()
     smooth = torch.from_numpy(vad.overlap_smooth(speech, window_frames=8, hop_frames=1))
     # half a window of silence was put before and after
     return smooth[4:-4], step / model.sample_rate
-
-
-def _check_length(model: Model, samples: int) -> None:
-    frame = model.frontend.stride
-    if samples < frame:
-        raise AudioError(
-            f"{samples} samples at {model.sample_rate} Hz are less than one frame; "
-            f"give at least {frame}"
-        )

@@ -373,6 +373,12 @@ def _named_plugins(value: str | None) -> tuple[set[str] | None, list[str]]:
     return (None if len(files) == len(parts) else _split(value or "") - set(files)), files
 
 
+def offered(factory: Callable[..., Any], **values: Any) -> dict[str, Any]:
+    """Those of the values that the factory has a parameter for."""
+    taken = inspect.signature(factory).parameters
+    return {name: value for name, value in values.items() if name in taken}
+
+
 def _split(text: str) -> set[str]:
     return {name.strip() for name in text.split(",") if name.strip()}
 

@@ -24,7 +24,7 @@ NONE = {"SPEECHKIT_PLUGINS": ""}
 KINDS_OF_THE_ARCHITECTURE = {
     "activation", "norm", "channel", "mixer", "residual", "block", "stack", "stem",
     "head", "init", "pool", "frontend", "normalizer", "augmentation", "loss", "optimizer",
-    "schedule", "method", "decoder", "exporter", "probe", "transform",
+    "schedule", "method", "task", "net", "decoder", "exporter", "probe", "transform",
 }
 # fmt: on
 
@@ -112,6 +112,8 @@ def test_there_are_five_behavioural_hooks_with_their_arguments() -> None:
         ("stack", {"serial"}),
         ("stem", {"plain"}),
         ("head", {"ctc", "clip", "frame"}),
+        ("net", {"quartznet", "matchboxnet", "marblenet"}),
+        ("task", {"ctc", "clip", "frame"}),
         ("frontend", {"log_mel", "mfcc"}),
         ("normalizer", {"per_feature", "fixed", "running", "pcen", "none"}),
     ],

@@ -16,12 +16,12 @@ from time import perf_counter
 from typing import Any
 
 import speechkit as sk
-from speechkit import metrics
 from speechkit.component import Spec
 from speechkit.data import read_audio, read_manifest
 from speechkit.infer import align_text
 from speechkit.models import Model
 from speechkit.plugins import registry
+from speechkit.tasks import metrics
 
 HOTWORDS = ["rubout", "erase", "enter", "repeat", "start", "stop", "help"]
 """Commands of AN4."""

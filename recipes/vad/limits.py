@@ -18,10 +18,10 @@ from threshold import inside
 from torch import Tensor
 
 import speechkit as sk
-from speechkit import metrics
 from speechkit.data import AudioWarning, read_audio, read_manifest
 from speechkit.infer import segments_of, speech_probabilities
 from speechkit.models import Model
+from speechkit.tasks import metrics
 
 RATE = 16000
 UTTERANCES = 40

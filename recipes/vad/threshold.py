@@ -16,11 +16,11 @@ import torch
 from torch import Tensor
 
 import speechkit as sk
-from speechkit import metrics
 from speechkit.checkpoint import save
 from speechkit.data import Segments, read_audio, read_manifest
 from speechkit.models import Model
 from speechkit.rules import vad
+from speechkit.tasks import metrics
 
 PAUSE_S = 0.5
 """An onset counts for the delay where it follows a pause of this length."""

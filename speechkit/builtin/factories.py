@@ -7,9 +7,9 @@ from speechkit.nn import (
     Add,
     AveragePool,
     BodyMaker,
-    ClipHead,
     LogSoftmax,
     Pointwise,
+    PooledHead,
     RunningAverage,
     Serial,
     StreamLayer,
@@ -64,4 +64,4 @@ def frame_head(channels: int, labels: int) -> StreamLayer:
 
 def clip_head(channels: int, labels: int, pool: Spec | str = "average") -> StreamLayer:
     pool_layer = registry().build("pool", pool, channels)
-    return ClipHead(pool_layer, Pointwise(channels, labels, bias=True))
+    return PooledHead(pool_layer, Pointwise(channels, labels, bias=True))

@@ -149,17 +149,47 @@ def speechkit_stems() -> list[Component]:
 
 
 @hookimpl
+def speechkit_nets() -> list[Component]:
+    return [
+        Component(
+            name="quartznet",
+            factory="speechkit.models:QuartzNet",
+            summary="QuartzNet: speech recognition with CTC",
+            formula="log_softmax(W encoder(stem(log_mel(x))) + b)",
+            paper="arXiv:1910.10261",
+        ),
+        Component(
+            name="matchboxnet",
+            factory="speechkit.models:MatchboxNet",
+            summary="MatchboxNet: spoken commands",
+            formula="W mean_t(encoder(stem(mfcc(x)))) + b",
+            paper="arXiv:2004.08531",
+            example={"labels": ["yes", "no"]},
+        ),
+        Component(
+            name="marblenet",
+            factory="speechkit.models:MarbleNet",
+            summary="MarbleNet: voice activity, for clips or for every 20 ms",
+            formula="W encoder(stem(log_mel(x))) + b, or W mean_t(encoder(stem(mfcc(x)))) + b",
+            paper="arXiv:2010.13886",
+        ),
+    ]
+
+
+@hookimpl
 def speechkit_heads() -> list[Component]:
     return [
         component(
             name="ctc",
             factory="speechkit.builtin.factories:ctc_head",
+            task="ctc",
             summary="Log-probabilities of labels and blank (last) at every frame",
             formula="log_softmax(W x + b)",
         ),
         component(
             name="clip",
             factory="speechkit.builtin.factories:clip_head",
+            task="clip",
             summary="Logits of one utterance: a pool over time, then a linear layer",
             formula="W pool(x) + b",
             time="utterance",
@@ -168,6 +198,7 @@ def speechkit_heads() -> list[Component]:
         component(
             name="frame",
             factory="speechkit.builtin.factories:frame_head",
+            task="frame",
             summary="Logits at every frame",
             formula="W x + b",
         ),

@@ -1,7 +1,32 @@
-"""The core's losses, optimisers, schedules, initial weights and decoders."""
+"""The core's tasks, losses, optimisers, schedules, initial weights and decoders."""
 
 from speechkit.component import Component
 from speechkit.hookspecs import hookimpl
+
+
+@hookimpl
+def speechkit_tasks() -> list[Component]:
+    return [
+        Component(
+            name="ctc",
+            factory="speechkit.tasks.ctc:Recognition",
+            summary="Text from speech, by characters; verb transcribe",
+            formula="decode(scores)",
+            paper="Graves et al., ICML 2006",
+        ),
+        Component(
+            name="clip",
+            factory="speechkit.tasks.clip:Classification",
+            summary="One label for a clip, or keywords in a stream; verb classify",
+            formula="argmax(scores)",
+        ),
+        Component(
+            name="frame",
+            factory="speechkit.tasks.frame:Detection",
+            summary="Speech or not in each frame; verb detect",
+            formula="softmax(scores_t)[1]",
+        ),
+    ]
 
 
 @hookimpl
@@ -27,6 +52,12 @@ def speechkit_losses() -> list[Component]:
             factory="speechkit.train.losses:FrameCrossEntropy",
             summary="Cross entropy of one class per frame, averaged over valid frames",
             formula="mean_t(-log_softmax(x_t)[target_t])",
+        ),
+        Component(
+            name="none",
+            factory="speechkit.train.losses:Nothing",
+            summary="0, for models that methods alone train",
+            formula="0",
         ),
     ]
 

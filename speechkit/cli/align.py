@@ -52,7 +52,6 @@ def align(
     Example: speechkit align clip.wav --text "enter five" --format textgrid
     """
     from speechkit.infer import align_text
-    from speechkit.models import QuartzNet
     from speechkit.tasks import require
     from speechkit.text import normalized
     from speechkit.text.transcript import FORMATS
@@ -76,12 +75,11 @@ def align(
         recordings := Recordings(audio, channels_of(channel), raw_format(raw, rate, raw_channels)),
     )
     net = load_model(model, device)
-    require(net, "ctc")
-    assert isinstance(net.config, QuartzNet)
+    require(net, "transcribe")
     words = (
         " ".join(str(text).split())
         if text_file is None
-        else normalized(text_file, net.config.normalization, net.labels)
+        else normalized(text_file, net.normalization, net.labels)
     )
     tell_purpose(model)
     for recording, found in recordings.each(partial(align_text, net, text=words)):

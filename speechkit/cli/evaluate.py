@@ -1,13 +1,13 @@
 """`speechkit evaluate` and `calibrate`: how well a model does on a manifest, and how sure it is."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from speechkit.cli.models import decoder_spec, load_model
 from speechkit.cli.options import DecoderOption, Device, HotwordsOption, Json, Lm, ModelName
-from speechkit.cli.output import complain, marks_in_words, pairs, show
+from speechkit.cli.output import complain, in_words, pairs, show
 from speechkit.cli.transcript_files import refuse_input, refuse_other_kind
 from speechkit.files import whole_file
 
@@ -47,7 +47,7 @@ def evaluate(
             part.write_text(
                 page(title, judged.figures, judged.sections()), encoding="utf-8", newline="\n"
             )
-    show(judged.figures, marks_in_words(judged.figures), as_json)
+    show(judged.figures, in_words(judged.figures), as_json)
 
 
 def calibrate(
@@ -59,25 +59,24 @@ def calibrate(
     """Fit words' scores to how often they are right, and save the model with the fit."""
     from dataclasses import replace
 
-    from speechkit import metrics
     from speechkit.card import read_card, read_transforms
     from speechkit.checkpoint import find, load, save
-    from speechkit.models import QuartzNet
-    from speechkit.report import judge
-    from speechkit.report.recognition import Recognized
-    from speechkit.tasks import require
+    from speechkit.errors import ConfigError
+    from speechkit.evaluation import utterances_of
+    from speechkit.report.recognition import recognition
+    from speechkit.tasks import metrics, require
     from speechkit.text import confidence
 
     folder = find(model)
     card, net = read_card(folder), load(folder)
-    require(net, "ctc")
-    assert isinstance(net.config, QuartzNet)
-    net.config = replace(net.config, confidence=(1.0, 0.0))
-    judged = judge(net, manifest)
-    assert isinstance(judged, Recognized)
-    scores, right = judged.scored_words()
-    fitted = confidence.fit(scores, right)
-    net.config = replace(net.config, confidence=fitted)
+    require(net, "transcribe")
+    if not hasattr(net.config, "confidence"):
+        raise ConfigError(f"the config of a {net.config.kind} has no confidence to fit")
+    setting: dict[str, Any] = {"confidence": (1.0, 0.0)}
+    net.config = replace(net.config, **setting)
+    scores, right = recognition(net, utterances_of(manifest)).scored_words()
+    setting["confidence"] = fitted = confidence.fit(scores, right)
+    net.config = replace(net.config, **setting)
     after = [confidence.calibrated(p, fitted) for p in scores]
     row = {
         "words": len(scores),

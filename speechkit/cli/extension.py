@@ -5,16 +5,37 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
+from speechkit.cli.output import complain
+from speechkit.errors import PluginError
+
 PLUGIN = "--plugin"
 
 
 def plugin_commands() -> dict[str, Any]:
-    """The commands of all loaded plugins by name."""
+    """The commands of all loaded plugins by name: one for the verb of each task, and their own."""
+    from speechkit.cli.infer import predict_command
     from speechkit.plugins import registry
 
     cli = typer.Typer()
+    for verb in _verbs():
+        cli.command(verb)(predict_command(verb))
     registry().hook.speechkit_commands(cli=cli)
     return dict(typer.main.get_group(cli).commands)
+
+
+def _verbs() -> list[str]:
+    """The verbs of the tasks of plugins."""
+    from speechkit.plugins import CORE, registry
+
+    verbs = []
+    for entry in registry().components("task"):
+        if entry.plugin != CORE:
+            try:
+                task: Any = entry.factory()
+                verbs.append(task.verb)
+            except PluginError as error:
+                complain("warning", error)
+    return verbs
 
 
 class Commands(TyperGroup):

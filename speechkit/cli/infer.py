@@ -1,5 +1,6 @@
-"""`speechkit classify` and `transcribe`: recordings in, an answer for each."""
+"""`speechkit classify`, `transcribe` and the verbs of plugins: a prediction for each recording."""
 
+from collections.abc import Callable
 from enum import StrEnum
 from functools import partial
 from typing import Annotated
@@ -64,7 +65,7 @@ def classify(
     audio, model = in_order("classify", audio, model, "digits")
     recordings = Recordings(audio, channels_of(channel), raw_format(raw, rate, raw_channels))
     net = load_model(model, device)
-    require(net, "clip")
+    require(net, "classify")
     tell_purpose(model)
     for recording, found in recordings.each(partial(answer, net)):
         row = {
@@ -75,6 +76,35 @@ def classify(
             "scores": found.scores,
         }
         show(row, f"{recordings.label(recording)}: {found.label} ({found.score:.1%})", as_json)
+
+
+def predict_command(verb: str) -> Callable[..., None]:
+    """The command for the verb of a plugin's task."""
+
+    def predict(
+        audio: AudioFiles,
+        model: ModelOption,
+        channel: ChannelOption = "mix",
+        raw: Raw = None,
+        rate: Rate = None,
+        raw_channels: RawChannels = None,
+        device: Device = "cpu",
+        as_json: Json = False,
+    ) -> None:
+        from speechkit.config import to_dict
+        from speechkit.tasks import require
+
+        recordings = Recordings(audio, channels_of(channel), raw_format(raw, rate, raw_channels))
+        net = load_model(model, device)
+        task = require(net, verb)
+        tell_purpose(model)
+        for recording, found in recordings.each(partial(task.predict, net)):
+            row = {"audio_filepath": str(recording.path), "channel": recording.channel}
+            shown = f"{recordings.label(recording)}: {found}"
+            show({**row, verb: to_dict(found)}, shown, as_json)
+
+    predict.__doc__ = f"Print what a model with the verb {verb} predicts for each recording."
+    return predict
 
 
 def transcribe(

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from shlex import quote
-from typing import TYPE_CHECKING, Annotated, Any, Protocol
+from typing import TYPE_CHECKING, Annotated, Protocol
 
 import typer
 from rich.live import Live
@@ -53,7 +53,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from speechkit.events import Event
-    from speechkit.models import Model
     from speechkit.streaming import Stream, WindowedStream
 
 QUIETEST_DB = -60
@@ -211,7 +210,9 @@ class Meter:
     """A line that moves with the sound, and above it the events."""
 
     def __init__(self, live: Live, session: "Stream | WindowedStream") -> None:
-        self.live, self.session = live, session
+        from speechkit.tasks import task_of
+
+        self.live, self.session, self.task = live, session, task_of(session.model)
 
     def ready(self, session: "Stream | WindowedStream") -> None:
         self.live.update(Text("ready; end it with Ctrl-C"))
@@ -239,8 +240,9 @@ class Meter:
         late = f"{self.session.latency_s * 1000:.0f} ms late"
         if self.session.approximate:
             late += ", approximate"
-        best = best_of(self.session.model, self.session.scores)
-        line = f"{bar} {level_db:4.0f} dB  {best}  {late}  dropped {dropped}  {said}"
+        scores = self.session.scores
+        caption = "" if scores is None else self.task.caption(scores)
+        line = f"{bar} {level_db:4.0f} dB  {caption}  {late}  dropped {dropped}  {said}"
         return Text(inert(line))
 
 
@@ -253,17 +255,6 @@ def _lines() -> Iterator[Screen]:
 def _meter(session: "Stream | WindowedStream") -> Iterator[Screen]:
     with Live(console=console(), refresh_per_second=20) as live:
         yield Meter(live, session)
-
-
-def best_of(model: "Model", scores: Any) -> str:
-    """What the last frame's scores `[n]` say, where they are probabilities of labels."""
-    if scores is None or model.config.task == "ctc":
-        return ""
-    from speechkit.models import MarbleNet
-
-    probabilities = scores.softmax(0)
-    index = 1 if isinstance(model.config, MarbleNet) else int(probabilities.argmax())
-    return f"{model.labels[index]} {float(probabilities[index]):.2f}"
 
 
 def in_words(event: "Event") -> str:

@@ -94,8 +94,9 @@ def speechkit(
         list[Path] | None,
         typer.Option(
             metavar="FILE.py",
-            # here, for the command that comes next may be the plugin's
+            # here, for the command that comes next, or is listed by --help, may be the plugin's
             callback=_load_plugins,
+            is_eager=True,
             help="Load a plugin; of any command, also behind its name.",
         ),
     ] = None,

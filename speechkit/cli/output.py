@@ -68,14 +68,14 @@ def say(human: RenderableType) -> None:
         console().print(human)
 
 
-def marks_in_words(marks: Mapping[str, Any]) -> str:
+def in_words(metrics: Mapping[str, Any]) -> str:
     """The figures of an evaluation in one line."""
-    said = (
+    figures = (
         f"{name} {value:.4f}" if isinstance(value, float) else f"{name} {value}"
-        for name, value in marks.items()
+        for name, value in metrics.items()
         if name != "n"
     )
-    return f"{', '.join(said)} on {marks['n']} utterances"
+    return f"{', '.join(figures)} on {metrics['n']} utterances"
 
 
 def complain(kind: str, reason: object) -> None:

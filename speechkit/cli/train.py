@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from speechkit.cli.options import Json
-from speechkit.cli.output import marks_in_words, show
+from speechkit.cli.output import in_words, show
 from speechkit.component import Spec, did_you_mean
 from speechkit.errors import ConfigError, SpeechkitError
 
@@ -58,9 +58,9 @@ def train(
     out = out or Path("runs") / name
     # the progress bar is for people: it must not come between JSON lines
     with redirect_stdout(sys.stderr) if as_json else nullcontext():
-        marks = fit(run, out, resume, device)
+        metrics = fit(run, out, resume, device)
     if is_first():
-        show({"out": str(out), **marks}, f"{out / 'best'}: {marks_in_words(marks)}", as_json)
+        show({"out": str(out), **metrics}, f"{out / 'best'}: {in_words(metrics)}", as_json)
 
 
 def load_run(recipe: str) -> tuple[str, "Run"]:

@@ -89,9 +89,7 @@ def vad(
 
     Example: speechkit vad call.wav --channel each --format rttm --out timelines
     """
-    from speechkit.infer import segments_of, speech_probabilities
-    from speechkit.models import MarbleNet
-    from speechkit.tasks import require
+    from speechkit.infer import require_detector, segments_of, speech_probabilities
 
     audio, model = in_order("vad", audio, model, "vad")
     form = Format.json if as_json else form
@@ -100,8 +98,7 @@ def vad(
     )
     output = Output("jsonl" if frames else form, out, recordings)
     net = load_model(model, device)
-    if not isinstance(net.config, MarbleNet):
-        require(net, "frame")
+    require_detector(net)
     rules = postprocess(onset, offset, min_speech, min_silence, pad, max_speech)
     net = with_rules(net, postprocess=rules)
     tell_purpose(model)

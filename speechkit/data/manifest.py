@@ -51,8 +51,8 @@ class Utterance:
         return f"{self.where}: {self.audio}" if self.where else str(self.audio)
 
     @property
-    def untold(self) -> bool:
-        """Whether a model's task has nothing to go by: it counts for methods alone."""
+    def unlabeled(self) -> bool:
+        """Whether there is neither text, label nor segments: it counts for methods alone."""
         return self.text is None and self.label is None and self.segments is None
 
 

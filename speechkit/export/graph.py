@@ -22,9 +22,9 @@ from speechkit.models import Model
 from speechkit.models.profile import why_not_streamable
 from speechkit.nn import Chunk, Serial, StreamLayer
 from speechkit.plugins import DISTRIBUTION
-from speechkit.streaming.listeners import clip_window_s
 from speechkit.streaming.session import block_strides
 from speechkit.streaming.state import rebuilt, tensors_of
+from speechkit.tasks import task_of
 from speechkit.text.align import EARLY_S
 
 TALKERS = ("", "torch.onnx", "torch._export", "torch.fx.experimental.symbolic_shapes")
@@ -175,7 +175,7 @@ def _offline(model: Model, c: Chunk, features: bool) -> Graph:
 
 
 def _stream(model: Model, c: Chunk, features: bool) -> Graph:
-    layer = model.stream_layer(clip_window_s(model))
+    layer = model.stream_layer(task_of(model).window_s)
     strides = block_strides(model, layer, model.sample_rate)
     latency_s = (layer.delay + strides * layer.rate) * model.frame_s
     if not features:
@@ -232,7 +232,7 @@ def _describe(model: Model, name: str) -> dict[str, Any]:
         "sample_rate": model.sample_rate,
         "frame_s": model.frame_s,
         "shortest": model.frontend.stride,
-        "window_s": clip_window_s(model),
+        "window_s": task_of(model).window_s,
         "early_s": EARLY_S,
         **{rule: to_dict(getattr(config, rule)) for rule in rules if hasattr(config, rule)},
     }

@@ -2,14 +2,15 @@
 
 import torch
 
+from speechkit.component import Spec
 from speechkit.models.marblenet import MarbleNet
 from speechkit.models.matchboxnet import MatchboxNet
-from speechkit.models.model import Model, Output, Prepared, evaluating
+from speechkit.models.model import Model, Output, Prepared, evaluating, scores_of
 from speechkit.models.net import Block, Net, encoder_layers
 from speechkit.models.prepare import prepare
 from speechkit.models.quartznet import QuartzNet
 from speechkit.nn import as_layer
-from speechkit.plugins import registry
+from speechkit.plugins import offered, registry
 
 __all__ = [
     "Block",
@@ -23,6 +24,7 @@ __all__ = [
     "build",
     "evaluating",
     "prepare",
+    "scores_of",
 ]
 
 
@@ -34,7 +36,9 @@ def build(config: Net, seed: int = 0) -> Model:
         torch.default_generator.manual_seed(seed)
         frontend = components.build("frontend", config.frontend, config.sample_rate)
         stem, encoder, channels = encoder_layers(config, frontend.channels_out(1), components)
-        head = as_layer(components.build("head", config.head, channels, len(config.labels)))
-        model = Model(config, frontend, stem, encoder, head)
+        make_head = components.find("head", Spec.parse(config.head).name).factory()
+        names = offered(make_head, names=config.labels)
+        head = components.build("head", config.head, channels, len(config.labels), **names)
+        model = Model(config, frontend, stem, encoder, as_layer(head))
         components.build("init", config.init)(model, torch.Generator().manual_seed(seed))
     return model

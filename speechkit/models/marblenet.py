@@ -36,7 +36,3 @@ class MarbleNet(Net):
         super().__post_init__()
         stride = 2 if self.frame_level else 1
         choose_blocks(self, partial(paper_blocks, stride=stride), default="3x2x64")
-
-    @property
-    def task(self) -> Literal["clip", "frame"]:
-        return "frame" if self.frame_level else "clip"

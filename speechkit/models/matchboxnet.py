@@ -41,7 +41,3 @@ class MatchboxNet(Net):
     def __post_init__(self) -> None:
         super().__post_init__()
         choose_blocks(self, paper_blocks, default="3x1x64")
-
-    @property
-    def task(self) -> Literal["clip"]:
-        return "clip"

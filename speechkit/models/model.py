@@ -6,16 +6,18 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 from speechkit.config import from_dict, to_dict
-from speechkit.errors import AudioError, ConfigError
+from speechkit.errors import AudioError, CheckpointError, ConfigError
 from speechkit.models.net import Net
 from speechkit.nn import Chunk, ClipHead, Serial, StreamLayer
 from speechkit.ops.separable_conv import Precision
 from speechkit.rules.endpointing import Endpointing
 from speechkit.rules.spotting import Spotting
 from speechkit.rules.vad import PostProcessing
+from speechkit.text.confidence import Confidence
 
 
 @dataclass(frozen=True)
@@ -120,6 +122,16 @@ class Model(nn.Module):
         return Output(c.x.transpose(1, 2), c.lengths)
 
     @property
+    def normalization(self) -> str:
+        """How a text becomes labels (`speechkit.text`); "none" where the config does not say."""
+        return getattr(self.config, "normalization", "none")
+
+    @property
+    def confidence(self) -> Confidence:
+        """The scale and bias of a word's score; (1, 0) where the config has none."""
+        return getattr(self.config, "confidence", (1.0, 0.0))
+
+    @property
     def per_clip(self) -> bool:
         """Whether the head gives one score vector per utterance."""
         return isinstance(self.head, ClipHead)
@@ -164,3 +176,33 @@ def evaluating(model: Model) -> Iterator[None]:
         yield
     finally:
         model.train()
+
+
+@torch.inference_mode()
+def scores_of(model: Model, samples: Tensor) -> Output:
+    """The output for one recording `[N]` in evaluation; AudioError for less than a frame of it."""
+    check_length(model, len(samples))
+    with evaluating(model):
+        output: Output = model(samples[None].to(next(model.parameters()).device))
+    finite(output.scores)
+    return output
+
+
+def check_length(model: Model, samples: int) -> None:
+    """Raises AudioError for less sound than a frame."""
+    frame = model.frontend.stride
+    if samples < frame:
+        raise AudioError(
+            f"{samples} samples at {model.sample_rate} Hz are less than one frame; "
+            f"give at least {frame}"
+        )
+
+
+def finite(scores: Tensor) -> Tensor:
+    """The scores; CheckpointError where weights that are finite gave some that are not."""
+    # a NaN makes the comparison false; minus infinity is a probability of 0
+    if not (scores < torch.inf).all():
+        raise CheckpointError(
+            "the model gives NaN or infinity for this sound; its weights are damaged: take another"
+        )
+    return scores

@@ -3,15 +3,16 @@
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from functools import partial
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, TypeVar
 
 from speechkit.component import Spec
 from speechkit.config import Config, check_component, check_range
 from speechkit.errors import ConfigError
 from speechkit.limits import HIGHEST_RATE, LOWEST_RATE, MAX_BLOCKS, MAX_WEIGHTS, MAX_WIDTH
 from speechkit.nn import BodyMaker, LookAhead, StreamLayer, as_layer
-from speechkit.plugins import Registry
+from speechkit.plugins import Registry, registry
 
+T = TypeVar("T")
 Name = Spec | str
 """A component by name, in any spelling of `Spec`; a config stores the Spec."""
 
@@ -184,9 +185,22 @@ class Net(Config):
             channels = block.channels
 
     @property
-    def task(self) -> Literal["ctc", "clip", "frame"]:
-        """What the scores are: text by CTC, one label per clip, or one per frame."""
-        raise AssertionError("a family says what it is for")
+    def task(self) -> str:
+        """The name of the task that the head serves; ConfigError where its component has none."""
+        head = Spec.parse(self.head)
+        if not (task := registry().find("head", head.name).component.task):
+            raise ConfigError(
+                f"head {head} serves no task; its Component must name one, such as task='frame'"
+            )
+        return task
+
+    def rule(self, kind: type[T]) -> T:
+        """The config's own rule of a kind such as `PostProcessing`, or the kind's defaults.
+
+        Whether a config has one of its own is to be seen by the field, such as `postprocess`.
+        """
+        own = (value for value in vars(self).values() if isinstance(value, kind))
+        return next(own, None) or kind()
 
     def rows(self) -> list[tuple[Block, LookAhead]]:
         """Each block with its look-ahead, copies written out, the stem first."""

@@ -47,7 +47,3 @@ class QuartzNet(Net):
         super().__post_init__()
         object.__setattr__(self, "confidence", tuple(self.confidence))
         choose_blocks(self, SIZES.get, default="15x5")
-
-    @property
-    def task(self) -> Literal["ctc"]:
-        return "ctc"

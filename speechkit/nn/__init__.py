@@ -4,7 +4,7 @@ from speechkit.nn.block import BodyMaker, plain_block, skip_block
 from speechkit.nn.conv import Conv, DenseConv, DepthwiseConv, LookAhead
 from speechkit.nn.frame import Add, Affine, BatchNorm, Bias, Dropout, LogSoftmax, Pointwise
 from speechkit.nn.fuse import fuse
-from speechkit.nn.pool import AveragePool, ClipHead, RunningAverage, SlidingAverage
+from speechkit.nn.pool import AveragePool, ClipHead, PooledHead, RunningAverage, SlidingAverage
 from speechkit.nn.separable import SeparableConv, SeparableResidual
 from speechkit.nn.still import still
 from speechkit.nn.stream import (
@@ -44,6 +44,7 @@ __all__ = [
     "LogSoftmax",
     "LookAhead",
     "Pointwise",
+    "PooledHead",
     "Recurrent",
     "Residual",
     "RunningAverage",

@@ -33,6 +33,14 @@ class AveragePool(StreamLayer):
     def step(self, c: Chunk, state: State) -> tuple[Chunk, State]:
         raise StreamError("pool 'average' reads the whole utterance; use pool 'running' to stream")
 
+    def running(self) -> StreamLayer:
+        """The mean so far at every frame."""
+        return RunningAverage()
+
+    def sliding(self, frames: int) -> StreamLayer:
+        """The mean of the last `frames` frames at every frame."""
+        return SlidingAverage(frames)
+
 
 class RunningAverage(Recurrent):
     """The mean of the valid frames so far: y[t] = Σ_{s ≤ t} valid[s] x[s] / Σ_{s ≤ t} valid[s].
@@ -96,13 +104,33 @@ def _counted(c: Chunk) -> Chunk:
 
 
 class ClipHead(StreamLayer):
-    """One score vector per utterance: a pool over time, then a linear layer.
+    """The base of heads that give one score vector per utterance, by a pool over time of their own.
 
-    Shape: x `[B, C, T]`, y `[B, labels, 1]`.
+    Shape: x `[B, C, T]`, y `[B, labels, 1]`. A subclass defines `channels_out` and `forward`, and,
+    to stream, `running` and `sliding`, which share its weights.
     """
 
     left = right = math.inf
     per_clip = True
+
+    def step(self, c: Chunk, state: State) -> tuple[Chunk, State]:
+        raise StreamError(
+            "a clip head reads the whole utterance; stream its running() or sliding()"
+        )
+
+    def running(self) -> StreamLayer:
+        """The same scores as a stream: at every frame, those of the utterance so far."""
+        # which does not stream
+        return self
+
+    def sliding(self, frames: int) -> StreamLayer:
+        """Scores as a stream: at every frame, those of the last `frames` frames."""
+        return self
+
+
+class PooledHead(ClipHead):
+    """A pool over time, then a linear layer; it streams with a pool that has `running()` and
+    `sliding(frames)`."""
 
     def __init__(self, pool: StreamLayer, linear: StreamLayer) -> None:
         super().__init__()
@@ -116,15 +144,12 @@ class ClipHead(StreamLayer):
         y: Chunk = self.linear(self.pool(c))
         return y
 
-    def step(self, c: Chunk, state: State) -> tuple[Chunk, State]:
-        raise StreamError(
-            "a clip head reads the whole utterance; stream its running() or sliding()"
-        )
-
     def running(self) -> StreamLayer:
-        """The same scores as a stream: at every frame, those of the utterance so far."""
-        return Serial(pool=RunningAverage(), linear=self.linear)
+        return self._streamed("running")
 
     def sliding(self, frames: int) -> StreamLayer:
-        """Scores as a stream: at every frame, those of the last `frames` frames."""
-        return Serial(pool=SlidingAverage(frames), linear=self.linear)
+        return self._streamed("sliding", frames)
+
+    def _streamed(self, name: str, *args: int) -> StreamLayer:
+        make: Any = getattr(self.pool, name, None)
+        return self if make is None else Serial(pool=make(*args), linear=self.linear)

@@ -9,17 +9,15 @@ from statistics import median
 from time import perf_counter
 from typing import Any
 
-from speechkit import metrics
 from speechkit.data import Utterance, read_audio
 from speechkit.decode import Decoder
-from speechkit.evaluation import outputs
 from speechkit.events import Event, Final, Partial, Word
 from speechkit.infer import reader_of, transcript_of
 from speechkit.models import Model
 from speechkit.models.net import Name
 from speechkit.report.page import bars, curve, table
 from speechkit.streaming import stream
-from speechkit.tasks import Recognition
+from speechkit.tasks import metrics, outputs, task_of
 
 FED_S = 0.08
 """How much sound a session is fed at a time."""
@@ -147,7 +145,10 @@ class Recognized:
 
 
 def recognition(
-    model: Model, utterances: Sequence[Utterance], decoder: Name, streaming: bool
+    model: Model,
+    utterances: Sequence[Utterance],
+    decoder: Name = "greedy",
+    streaming: bool = False,
 ) -> Recognized:
     """How the model does on utterances with a `text`."""
     begun_s = perf_counter()
@@ -161,7 +162,7 @@ def recognition(
 def _whole(
     model: Model, utterances: Sequence[Utterance], reader: Decoder
 ) -> Iterator[tuple[int, Heard]]:
-    task = Recognition(model)
+    task = task_of(model)
     for batch, output in outputs(model, task, utterances):
         rows = zip(
             batch.indices,
@@ -181,7 +182,7 @@ def _whole(
 def _streamed(
     model: Model, utterances: Sequence[Utterance], reader: Decoder
 ) -> Iterator[tuple[int, Heard]]:
-    task = Recognition(model)
+    task = task_of(model)
     for index, utterance in enumerate(utterances):
         reference = "".join(model.labels[i] for i in task.encode(utterance))
         audio = read_audio(

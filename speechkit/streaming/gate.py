@@ -14,11 +14,12 @@ from speechkit.data.samples import Samples
 from speechkit.errors import ConfigError, StreamError
 from speechkit.events import Event, SpeechEnd, SpeechStart
 from speechkit.limits import MAX_NUMBER
-from speechkit.models import MarbleNet, Model
+from speechkit.models import Model
 from speechkit.models.profile import why_not_streamable
+from speechkit.rules.vad import PostProcessing
 from speechkit.streaming.engine import Scored
 from speechkit.streaming.state import AGAIN, check_tensor, checked
-from speechkit.tasks import require
+from speechkit.tasks import require, task_of
 
 Detector = ModelSource | None
 """A model that detects speech frame by frame, its folder or its name; None for none."""
@@ -35,7 +36,7 @@ def speech_of(model: Model, sample_rate: int, vad: Detector, size: int = 1) -> "
 
     Raises ConfigError for a detector where the model gives no text, and for one that cannot be.
     """
-    if model.config.task != "ctc":
+    if not task_of(model).decodes:
         if vad not in (None, DETECTOR):
             raise ConfigError(f"a vad is for recognition; leave it out for a {model.config.kind}")
         return None
@@ -63,11 +64,10 @@ def _bundled() -> Model:
 
 def _widened(detector: Model) -> Model:
     """The detector with stretches that are `PAD_MS` longer each way and never split."""
-    require(detector, "frame")
+    require(detector, "detect")
     if reason := why_not_streamable(detector):
         raise ConfigError(f"vad: {reason}; give a detector that streams, or None for none")
-    assert isinstance(detector.config, MarbleNet)
-    post = detector.config.postprocess
+    post = detector.config.rule(PostProcessing)
     pads_ms = post.pad_onset_ms + PAD_MS, post.pad_offset_ms + PAD_MS
     return detector.with_(
         postprocess=replace(
@@ -83,9 +83,8 @@ class Speech:
         # a recogniser's batch has one of these, which has a detector's batch
         from speechkit.streaming.session import StreamBatch
 
-        assert isinstance(detector.config, MarbleNet)
         self.batch = StreamBatch(detector, size, sample_rate, math.inf)
-        rule = detector.config.postprocess.rule(detector.frame_s)
+        rule = detector.config.rule(PostProcessing).rule(detector.frame_s)
         self.late_s = self.batch.latency_s + rule.late * detector.frame_s
         # of each session: a start, its end, the next start, …
         self._edges: list[list[float]] = [[] for _ in range(size)]

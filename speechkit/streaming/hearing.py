@@ -12,7 +12,8 @@ from speechkit.ops.native import load
 from speechkit.rules import vad
 from speechkit.streaming.engine import Scored
 from speechkit.streaming.engines.native.layer import SOURCE
-from speechkit.streaming.listeners import Listener, SpeechListener
+from speechkit.streaming.listeners import SpeechListener
+from speechkit.tasks import Listener
 
 EDGES_PER_FRAME = 3
 """What `speech_edges` may write for a frame from any state: one edge, and two where it splits."""

@@ -15,8 +15,9 @@ from speechkit.errors import ConfigError, StreamError
 from speechkit.events import Event, SpeechEnd, SpeechStart
 from speechkit.limits import MAX_KEPT_S
 from speechkit.rules.vad import UNBOUNDED
-from speechkit.streaming.listeners import Listener, SpeechListener
+from speechkit.streaming.listeners import SpeechListener
 from speechkit.streaming.state import AGAIN, check_tensor, checked
+from speechkit.tasks import Listener
 from speechkit.units import Seconds, to_samples
 
 _log = logging.getLogger(__name__)

@@ -3,46 +3,27 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from speechkit.decode import Decoder, decoder_of
+from speechkit.decode import Decoder
 from speechkit.errors import ConfigError, SpeechkitError, StreamError
 from speechkit.events import Event, Final, Keyword, Partial, SpeechEnd, SpeechStart
-from speechkit.models import MarbleNet, MatchboxNet, Model, QuartzNet
+from speechkit.models import Model
 from speechkit.models.net import Name
 from speechkit.rules import spotting, vad
 from speechkit.rules.endpointing import Endpointing, Segment, advance
 from speechkit.streaming.state import AGAIN, check_tensor, checked, remembered
+from speechkit.tasks import Listener, task_of
 from speechkit.text import decode
 from speechkit.text.align import words_of
 from speechkit.text.confidence import Confidence
 from speechkit.units import rounded_s
 
 SEGMENT_S = 0.63
-"""What a clip-level MarbleNet hears at a time (arXiv:2010.13886)."""
-
-
-class Listener(Protocol):
-    """What turns one row's scores into events; `state` is a dataclass of plain data and tensors."""
-
-    def init(self) -> Any:
-        """The state before the first frame."""
-        ...
-
-    def step(self, state: Any, scores: Tensor, decided_s: float) -> tuple[Any, list[Event]]:
-        """The state and the events after valid frames `scores [T, n]`."""
-        ...
-
-    def finish(self, state: Any, decided_s: float) -> list[Event]:
-        """The events that the end brings."""
-        ...
-
-    def restore(self, values: dict[str, Any]) -> Any:
-        """The state from its fields, as JSON stores them."""
-        ...
+"""What a detector of clips reads at a time (arXiv:2010.13886)."""
 
 
 class SpeechListener:
@@ -228,28 +209,11 @@ class TextListener:
         return [Final(text, words, words[-1].end_s, decided_s)]
 
 
-def clip_window_s(model: Model) -> float | None:
-    """How far back a clip classifier's scores reach in a stream; None for other models."""
-    if not model.per_clip:
-        return None
-    config = model.config
-    return config.spotting.window_s if isinstance(config, MatchboxNet) else SEGMENT_S
-
-
 def listener_of(
     model: Model, decoder: Decoder | Name | None = None, frame_s: float | None = None
 ) -> Listener:
-    """The listener for what the model is for, over frames of `frame_s` (the model's if None)."""
-    config, frame_s = model.config, frame_s or model.frame_s
-    if isinstance(config, QuartzNet):
-        named = "greedy" if decoder is None else decoder
-        reader = decoder_of(named, model.labels, config.normalization)
-        return TextListener(reader, frame_s, config.endpointing, config.confidence)
-    if decoder is not None:
-        raise ConfigError(f"a decoder is for recognition; leave it out for a {config.kind}")
-    if isinstance(config, MarbleNet):
-        # a window's score speaks for its middle
-        lag_s = SEGMENT_S / 2 if model.per_clip else 0.0
-        return SpeechListener(config.postprocess, frame_s, lag_s)
-    assert isinstance(config, MatchboxNet)
-    return KeywordListener(config.spotting, model.labels, frame_s)
+    """The listener of the model's task, over frames of `frame_s` (the model's if None)."""
+    task = task_of(model)
+    if decoder is not None and not task.decodes:
+        raise ConfigError(f"a decoder is for recognition; leave it out for a {model.config.kind}")
+    return task.listener(frame_s or model.frame_s, decoder)

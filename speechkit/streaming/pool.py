@@ -25,8 +25,9 @@ from speechkit.models.net import Name
 from speechkit.ops.separable_conv import Precision, Turn
 from speechkit.streaming.engines.cuda.graphs import CpuQueue, CudaQueue, Queue
 from speechkit.streaming.engines.cuda.ring_net import Memory, RingNet
-from speechkit.streaming.listeners import Listener, listener_of
+from speechkit.streaming.listeners import listener_of
 from speechkit.streaming.session import block_strides, session_layer
+from speechkit.tasks import Listener
 
 BLOCKS = 1, 2, 4
 """How many blocks of each session a step computes: more than one where all sessions lag."""

@@ -23,14 +23,13 @@ from speechkit.streaming.engine import NativeEngine, Scored, TorchEngine
 from speechkit.streaming.engines.native.layer import NativeLayer, native_layer
 from speechkit.streaming.gate import DETECTOR, Detector, gate_of
 from speechkit.streaming.hearing import hearing
-from speechkit.streaming.listeners import Listener, clip_window_s, listener_of
+from speechkit.streaming.listeners import listener_of
 from speechkit.streaming.state import AGAIN, Resumable, checked, pack, settings_of, unpack
 from speechkit.streaming.windowed import WindowedStream, suggested_window_s
+from speechkit.tasks import Listener, task_of
 
 T = TypeVar("T")
 
-BLOCK_S = {"frame": 0.02, "clip": 0.08, "ctc": 0.08}
-"""How much sound a session computes at a time, for each task: short where an answer is urgent."""
 LONGEST_PERIOD = 2000
 """Samples after which an input rate must meet the model's again: 44.1 kHz meets 16 kHz in 441."""
 PLACE = {
@@ -329,7 +328,7 @@ class Stream(Session):
 
 def block_strides(model: Model, layer: StreamLayer, sample_rate: int) -> int:
     """How many strides of a net over audio at `sample_rate` are computed at a time."""
-    return max(1, round(BLOCK_S[model.config.task] * sample_rate / layer.stride))
+    return max(1, round(task_of(model).block_s * sample_rate / layer.stride))
 
 
 def session_layer(model: Model, sample_rate: int) -> Serial:
@@ -339,7 +338,7 @@ def session_layer(model: Model, sample_rate: int) -> Serial:
     if reason := why_not_streamable(model):
         window_s = suggested_window_s(model)
         raise StreamError(f"{reason}; or give window_s={window_s:g} for an approximate stream")
-    net = model.stream_layer(clip_window_s(model))
+    net = model.stream_layer(task_of(model).window_s)
     if sample_rate == model.sample_rate:
         return net
     period = sample_rate // math.gcd(sample_rate, model.sample_rate)

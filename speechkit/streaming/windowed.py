@@ -19,8 +19,9 @@ from speechkit.models.net import Name
 from speechkit.streaming.base import Session
 from speechkit.streaming.engine import Scored
 from speechkit.streaming.gate import DETECTOR, Detector, gate_of
-from speechkit.streaming.listeners import clip_window_s, listener_of
+from speechkit.streaming.listeners import listener_of
 from speechkit.streaming.state import AGAIN, checked, pack, settings_of, unpack
+from speechkit.tasks import task_of
 from speechkit.units import Seconds, to_samples
 
 PLACE = {
@@ -37,7 +38,7 @@ PLACE = {
 
 def suggested_window_s(model: Model) -> float:
     """A window that suits a model which cannot stream."""
-    return clip_window_s(model) or 8.0
+    return task_of(model).window_s or 8.0
 
 
 class WindowedStream(Session):

@@ -19,12 +19,11 @@ from speechkit.checkpoint import load
 from speechkit.config import check_processes, from_dict, override, write_json
 from speechkit.data import read_manifest
 from speechkit.errors import ConfigError
-from speechkit.evaluation import outputs
 from speechkit.files import whole_file
 from speechkit.models import Model, build
 from speechkit.models.profile import profile
 from speechkit.plugins import registry
-from speechkit.tasks import task_of
+from speechkit.tasks import outputs, task_of
 from speechkit.train import Run, fit
 from speechkit.train.resume import BEST, RUN
 from speechkit.untrusted import UntrustedError, read_json
@@ -176,15 +175,15 @@ def _seconds(path: Path) -> float:
 def heard(model: Model, dev: Path) -> tuple[float, Tensor]:
     """A model's error on a manifest, and its probabilities `[N, V]` in one order for all models."""
     task = task_of(model)
-    expected: list[Any] = []
-    answers: list[Any] = []
-    said: list[Tensor] = []
+    references: list[Any] = []
+    predictions: list[Any] = []
+    every: list[Tensor] = []
     for batch, output in outputs(model, task, read_manifest(dev)):
-        expected += task.references(batch, output)
-        answers += task.answers(output)
+        references += task.references(batch, output)
+        predictions += task.predictions(output)
         probabilities = output.scores.softmax(-1)
         if output.scores.dim() == 2:
-            said.append(probabilities)
+            every.append(probabilities)
         else:
-            said += [row[:n] for row, n in zip(probabilities, output.lengths, strict=True)]
-    return task.error(task.marks(expected, answers)), torch.cat(said)
+            every += [row[:n] for row, n in zip(probabilities, output.lengths, strict=True)]
+    return task.error(task.metrics(references, predictions)), torch.cat(every)

@@ -2,7 +2,6 @@
 
 from collections import Counter
 from collections.abc import Iterator
-from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +27,7 @@ from speechkit.data import (
 from speechkit.errors import TrainingError
 from speechkit.models import Model
 from speechkit.nn import Chunk
-from speechkit.plugins import registry
+from speechkit.plugins import offered, registry
 from speechkit.train.distributed import warn
 from speechkit.train.preflight import built
 from speechkit.train.resume import Loop
@@ -109,8 +108,7 @@ def run_augmentations(run: Run) -> tuple[list[Any], list[Any]]:
     found: dict[str, list[Any]] = {"audio": [], "features": []}
     for spec in map(Spec.parse, run.augment):
         factory = registry().find("augmentation", spec.name).factory()
-        asks = "sample_rate" in signature(factory).parameters
-        rate = {"sample_rate": run.model.sample_rate} if asks else {}
+        rate = offered(factory, sample_rate=run.model.sample_rate)
         augmentation = built("augmentation", spec, **rate)
         found[augmentation.domain].append(augmentation)
     return found["audio"], found["features"]

@@ -21,7 +21,7 @@ from speechkit.models import Model, build
 from speechkit.nn import sync_batch_norms
 from speechkit.nn.collectives import mean, whole
 from speechkit.plugins import registry
-from speechkit.tasks import Recognition, Task, task_of
+from speechkit.tasks import Task, task_of
 from speechkit.train.batches import (
     batch_features,
     endless_batches,
@@ -141,11 +141,11 @@ def _fit(run: Run, out: Path, resume: bool, fabric: Any) -> dict[str, float]:
     def judge() -> None:
         """Evaluates, and keeps the best model; other processes wait at their next exchange."""
         if first:
-            marks = evaluate(average, parts.dev, workers=run.data.workers)
-            journal.log(loop.step, **marks)
-            hook.speechkit_run_eval(run=run, metrics=marks)
-            if task.error(marks) <= loop.best:
-                loop.best, loop.marks = task.error(marks), marks
+            metrics = evaluate(average, parts.dev, workers=run.data.workers)
+            journal.log(loop.step, **metrics)
+            hook.speechkit_run_eval(run=run, metrics=metrics)
+            if task.error(metrics) <= loop.best:
+                loop.best, loop.metrics = task.error(metrics), metrics
                 save(average, out / BEST)
             loop.judged = loop.step
             write_loop(out / LAST, loop)
@@ -195,8 +195,8 @@ def _fit(run: Run, out: Path, resume: bool, fabric: Any) -> dict[str, float]:
                 judge()
     if first:
         hook.speechkit_run_end(run=run)
-    loop.marks = fabric.broadcast(loop.marks)
-    return loop.marks
+    loop.metrics = fabric.broadcast(loop.metrics)
+    return loop.metrics
 
 
 def dry_run(run: Run) -> dict[str, int]:
@@ -247,7 +247,7 @@ def _parts(run: Run) -> _Parts:
     check_targets(train, dev, task, target, loss, model)
     check_augmented(dataset, loss, model)
     check_schedule(built("schedule", run.schedule, run.steps), run.schedule)
-    unlabeled = torch.tensor([utterance.untold for utterance in train])
+    unlabeled = torch.tensor([utterance.unlabeled for utterance in train])
     return _Parts(train, dev, dataset, feature_augment, model, task, methods, loss, unlabeled)
 
 
@@ -273,15 +273,16 @@ def _parameter_groups(model: Model, methods: Sequence[Method]) -> list[dict[str,
 
 
 def _target(task: Task, methods: Sequence[Method]) -> Callable[[Utterance], Tensor]:
-    """The task's targets; none for utterances without text where a method takes them so."""
-    if not any(method.needs_no_text for method in methods):
+    """The task's targets; a placeholder for utterances without any where a method needs none."""
+    if task.placeholder is None or not any(method.needs_no_text for method in methods):
         return task.encode
-    return partial(_target_or_none, task)
+    return partial(_target_or_placeholder, task)
 
 
-def _target_or_none(task: Task, utterance: Utterance) -> Tensor:
-    unlabeled = utterance.untold and isinstance(task, Recognition)
-    return torch.empty(0, dtype=torch.int64) if unlabeled else task.encode(utterance)
+def _target_or_placeholder(task: Task, utterance: Utterance) -> Tensor:
+    if task.placeholder is not None and utterance.unlabeled:
+        return task.placeholder
+    return task.encode(utterance)
 
 
 def _go_on(loop: Loop, changed: set[str]) -> None:

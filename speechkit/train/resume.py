@@ -6,9 +6,10 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from textwrap import shorten
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import torch
+from pydantic import AliasChoices, Field
 from safetensors import safe_open
 from torch import Tensor, nn
 
@@ -47,7 +48,10 @@ class Loop:
     epoch: int = 0
     batch: int = 0
     best: float = float("inf")
-    marks: dict[str, int | float] = field(default_factory=dict)
+    # runs of earlier versions call them marks
+    metrics: Annotated[
+        dict[str, int | float], Field(validation_alias=AliasChoices("metrics", "marks"))
+    ] = field(default_factory=dict)
     scaler: dict[str, int | float] = field(default_factory=dict)
 
 

@@ -6,11 +6,12 @@ from pathlib import Path
 import pytest
 
 import speechkit as sk
-from speechkit import metrics, text
+from speechkit import text
 from speechkit.data import Utterance, read_audio, read_manifest
 from speechkit.events import Final
 from speechkit.importers import read_model
 from speechkit.models import Model
+from speechkit.tasks import metrics
 
 DATA = Path(os.environ.get("SPEECHKIT_DATA", "absent"))
 FILE = DATA / "peers" / "quartznet15x5_en_folded_fp16.safetensors"

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from speechkit.errors import StreamError
-from speechkit.nn import AveragePool, Chunk, ClipHead, Pointwise, RunningAverage, SlidingAverage
+from speechkit.nn import AveragePool, Chunk, Pointwise, PooledHead, RunningAverage, SlidingAverage
 from speechkit.testing import assert_close, check_stream
 
 
@@ -45,14 +45,14 @@ def test_sliding_average_is_that_of_the_last_frames_that_are_valid() -> None:
 
 def test_a_clip_head_slides_with_the_same_weights() -> None:
     c = ragged()
-    head = ClipHead(AveragePool(), Pointwise(3, 5, bias=True)).double()
+    head = PooledHead(AveragePool(), Pointwise(3, 5, bias=True)).double()
     last = Chunk.of(c.x[:1, :, 6:])
     assert_close("clip", head(last).x[0, :, 0], head.sliding(4)(c).x[0, :, 9], 1e-13)
 
 
 def test_a_clip_head_runs_with_the_same_weights() -> None:
     c = ragged()
-    head = ClipHead(AveragePool(), Pointwise(3, 5, bias=True)).double()
+    head = PooledHead(AveragePool(), Pointwise(3, 5, bias=True)).double()
     running = head.running()
     check_stream(running, c.x, c.lengths, chunks=(1, 4))
     assert_close("clip", head(c).x[0, :, 0], running(c).x[0, :, 9], 1e-13)

@@ -17,7 +17,8 @@ from speechkit.events import Event, Partial, SpeechEnd, SpeechStart
 from speechkit.models import Model
 from speechkit.nn import Chunk
 from speechkit.streaming import Stream
-from speechkit.streaming.listeners import clip_window_s, listener_of
+from speechkit.streaming.listeners import listener_of
+from speechkit.tasks import task_of
 
 BUNDLED = Path(str(resources.files("speechkit"))) / "bundled"
 NAMES = sorted(path.name for path in (BUNDLED / "models").iterdir())
@@ -58,7 +59,7 @@ def test_events_are_those_of_the_offline_scores(name: str) -> None:
     events = heard(sk.stream(model), [x])
     assert events
     with torch.inference_mode():
-        c = model.stream_layer(clip_window_s(model))(Chunk.of(x[None, None]))
+        c = model.stream_layer(task_of(model).window_s)(Chunk.of(x[None, None]))
     listener = listener_of(model)
     end_s = len(x) / model.sample_rate
     state, offline = listener.step(listener.init(), c.x[0].T[c.valid[0]], end_s)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from speechkit.metrics import calibration_error, reliability
+from speechkit.tasks.metrics import calibration_error, reliability
 from speechkit.text.confidence import calibrated, fit
 
 

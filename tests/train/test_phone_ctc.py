@@ -57,7 +57,7 @@ def model(nets: dict[str, Any]) -> Model:
 
 def dataset(manifest: Path, model: Model) -> UtteranceDataset:
     def target(utterance: Utterance) -> torch.Tensor:
-        return torch.zeros(0, dtype=torch.int64) if utterance.untold else encode(utterance)
+        return torch.zeros(0, dtype=torch.int64) if utterance.unlabeled else encode(utterance)
 
     encode = task_of(model).encode
     return UtteranceDataset(read_manifest(manifest), target)

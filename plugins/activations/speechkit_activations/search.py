@@ -138,7 +138,7 @@ def judge_by(run: "Run", out: Path) -> Judge:
         activation = Spec("activations/composed", {"formula": formula})
         folder = out / formula.replace(";", "").replace(" ", "-")
         changed = replace(run, model=replace(run.model, activation=activation))
-        marks = fit(changed, folder, resume=(folder / "run.json").is_file())
-        return task_of(load(folder / "best")).error(marks)
+        metrics = fit(changed, folder, resume=(folder / "run.json").is_file())
+        return task_of(load(folder / "best")).error(metrics)
 
     return judge

@@ -93,6 +93,7 @@ def speechkit_heads() -> list[Component]:
     return [
         _COMPONENT(
             name="kan_dense",
+            task="clip",
             factory="speechkit_kan.heads:kan_dense",
             summary="Logits of one utterance: a pool, then linear, KAN, linear",
             formula="W2 kan(W1 pool(x) + b1) + b2",
@@ -102,6 +103,7 @@ def speechkit_heads() -> list[Component]:
         ),
         _COMPONENT(
             name="kan_frame",
+            task="frame",
             factory="speechkit_kan.heads:kan_frame",
             summary="Logits at every frame: linear, KAN, linear",
             formula="W2 kan(W1 x + b1) + b2",
@@ -110,6 +112,7 @@ def speechkit_heads() -> list[Component]:
         ),
         _COMPONENT(
             name="kan_ctc",
+            task="ctc",
             factory="speechkit_kan.heads:kan_ctc",
             summary="Log-probabilities of labels and blank at every frame: linear, KAN, linear",
             formula="log_softmax(W2 kan(W1 x + b1) + b2)",

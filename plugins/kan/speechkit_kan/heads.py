@@ -6,7 +6,7 @@ from torch import nn
 
 from speechkit.component import Spec
 from speechkit.errors import ComponentError
-from speechkit.nn import ClipHead, FrameWise, LogSoftmax, Pointwise, Serial, StreamLayer, as_layer
+from speechkit.nn import FrameWise, LogSoftmax, Pointwise, PooledHead, Serial, StreamLayer, as_layer
 from speechkit.plugins import registry
 
 Name = Spec | str
@@ -22,7 +22,7 @@ def kan_dense(
 ) -> StreamLayer:
     """Logits of one utterance: a pool over time, then the layers of `kan_frame`."""
     pool_layer = registry().build("pool", pool, channels)
-    return ClipHead(pool_layer, kan_frame(channels, labels, layout, hidden, kan))
+    return PooledHead(pool_layer, kan_frame(channels, labels, layout, hidden, kan))
 
 
 def kan_frame(

@@ -1,7 +1,6 @@
 """What takes part in training and decoding: losses, optimisers, schedules, chance, decoders."""
 
 import copy
-import inspect
 import json
 import math
 from typing import Any
@@ -10,7 +9,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from speechkit.nn import DenseConv, DepthwiseConv, Pointwise
-from speechkit.plugins import Entry
+from speechkit.plugins import Entry, offered
 from speechkit.testing.checks.pure import generators, same
 from speechkit.testing.specimen import LABELS, SAMPLE_RATE
 from speechkit.testing.stream import assert_close
@@ -121,8 +120,7 @@ def _takes(loss: Any, batch: tuple[Tensor, ...]) -> bool:
 
 def _augmented(entry: Entry) -> list[Tensor]:
     factory = entry.factory()
-    asks = "sample_rate" in inspect.signature(factory).parameters
-    rate = {"sample_rate": SAMPLE_RATE} if asks else {}
+    rate = offered(factory, sample_rate=SAMPLE_RATE)
     change = factory(**{**entry.component.example, **rate})
     shape = {"audio": (1, SAMPLE_RATE // 2), "features": (32, 60)}[change.domain]
     generator = torch.Generator().manual_seed(1)

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from speechkit.errors import SpeechkitError
-from speechkit.metrics import (
+from speechkit.tasks.metrics import (
     Bin,
     Edits,
     accuracy,

@@ -1,4 +1,4 @@
-"""Targets, answers and marks of the three tasks."""
+"""Targets, predictions and metrics of the three tasks."""
 
 import json
 from dataclasses import replace
@@ -10,7 +10,10 @@ import torch
 from speechkit.data import Batch, Item, Utterance, collate, read_manifest
 from speechkit.errors import ConfigError, ManifestError
 from speechkit.models import Net, Output, build
-from speechkit.tasks import IGNORED, Classification, Detection, Recognition, Task, require, task_of
+from speechkit.tasks import IGNORED, Task, require, task_of
+from speechkit.tasks.clip import Classification
+from speechkit.tasks.ctc import Recognition
+from speechkit.tasks.frame import Detection
 
 UTTERANCE = Utterance(
     audio=Path("a.wav"), duration_s=1.0, text="Hi lo", label="high", segments=((0.05, 0.1),)
@@ -43,7 +46,7 @@ def test_text_becomes_labels_and_labels_text(tasks: dict[str, Task]) -> None:
     scores = torch.nn.functional.one_hot(torch.tensor(path), 6).float().log_softmax(2)
     output = Output(scores, torch.tensor([7, 5]))
     assert task.references(both, output) == ["hi lo", "oh"]
-    assert task.answers(output) == ["hi lo", "ooh"]
+    assert task.predictions(output) == ["hi lo", "ooh"]
     targets, lengths = task.targets(both, output)
     assert targets.tolist()[1][:2] == [4, 1]
     assert lengths.tolist() == [5, 2]
@@ -54,7 +57,7 @@ def test_a_label_becomes_a_class(tasks: dict[str, Task]) -> None:
     both = batch(task, UTTERANCE, replace(UTTERANCE, label="low"))
     output = Output(torch.tensor([[0.0, 1.0], [0.5, 1.0]]), torch.tensor([1, 1]))
     assert task.references(both, output) == [1, 0]
-    assert task.answers(output) == [1, 1]
+    assert task.predictions(output) == [1, 1]
     assert task.targets(both, output)[0].tolist() == [1, 0]
 
 
@@ -76,8 +79,8 @@ def test_segments_become_classes_of_frames_and_padding_does_not_count(
     ]
     assert task.targets(all_three, output)[0].tolist() == expected
     assert task.references(all_three, output) == [0, 0, 0, 1, 1, 0, 0, 0, 0, 0, 1, 0, 1]
-    answers = task.answers(output)
-    assert answers == pytest.approx(torch.arange(6.0).sigmoid().tolist() + [0.5] * 7)
+    predictions = task.predictions(output)
+    assert predictions == pytest.approx(torch.arange(6.0).sigmoid().tolist() + [0.5] * 7)
 
 
 @pytest.mark.parametrize(
@@ -107,23 +110,23 @@ def test_text_that_cannot_be_spelled_is_named_with_its_line(
         tasks["ctc"].encode(utterance)
 
 
-def test_marks_are_fractions_and_the_error_is_what_to_make_small(tasks: dict[str, Task]) -> None:
-    marks = tasks["ctc"].marks(["hi lo", "oh"], ["hi", "oh"])
+def test_metrics_are_fractions_and_the_error_is_what_to_make_small(tasks: dict[str, Task]) -> None:
+    metrics = tasks["ctc"].metrics(["hi lo", "oh"], ["hi", "oh"])
     # one of three words, and three of seven characters, is missing
-    assert marks == pytest.approx({"wer": 1 / 3, "cer": 3 / 7})
-    assert tasks["ctc"].error(marks) == marks["wer"]
-    marks = tasks["clip"].marks([0, 1, 1, 0], [0, 1, 0, 0])
-    assert marks == {"accuracy": 0.75}
-    assert tasks["clip"].error(marks) == 0.25
-    marks = tasks["frame"].marks([0, 0, 1, 1], [0.1, 0.6, 0.5, 0.9])
-    assert marks == {"auc": 0.75}
-    assert tasks["frame"].error(marks) == 0.25
+    assert metrics == pytest.approx({"wer": 1 / 3, "cer": 3 / 7})
+    assert tasks["ctc"].error(metrics) == metrics["wer"]
+    metrics = tasks["clip"].metrics([0, 1, 1, 0], [0, 1, 0, 0])
+    assert metrics == {"accuracy": 0.75}
+    assert tasks["clip"].error(metrics) == 0.25
+    metrics = tasks["frame"].metrics([0, 0, 1, 1], [0.1, 0.6, 0.5, 0.9])
+    assert metrics == {"auc": 0.75}
+    assert tasks["frame"].error(metrics) == 0.25
 
 
 def test_the_wrong_verb_names_the_right_one(nets: dict[str, Net]) -> None:
     model = build(nets["clip"])
-    require(model, "clip")
+    require(model, "classify")
     with pytest.raises(
         ConfigError, match=r"cannot transcribe; use sk\.classify or `speechkit classify`$"
     ):
-        require(model, "ctc")
+        require(model, "transcribe")
