@@ -2,24 +2,35 @@
 
 import json
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 import speechkit as sk
+from speechkit.cli.main import run
 from speechkit.component import Spec
-from speechkit.data import Utterance, read_manifest
-from speechkit.errors import CheckpointError, ConfigError, MissingExtraError, StreamError
+from speechkit.data import Utterance, read_manifest, write_manifest
+from speechkit.errors import (
+    CheckpointError,
+    ComponentError,
+    ConfigError,
+    MissingExtraError,
+    StreamError,
+)
 from speechkit.export import EXAMPLE_S, Exported, example_of, export
 from speechkit.export import onnx as onnx_form
 from speechkit.export.check import check
 from speechkit.export.graph import Graph, graph_of
 from speechkit.models import Net
 from speechkit.nn import Chunk, FrameWise, Serial
+from speechkit.plugins import Registry, using
 from speechkit.testing import assert_close
 
 BUNDLED = Path(sk.__file__).parent / "bundled"
@@ -266,3 +277,68 @@ def test_the_model_is_left_as_it_was(nets: dict[str, Net]) -> None:
     assert type(looped) is not type(original)
     with torch.no_grad():
         assert_close("features", original(c).x, looped(c).x, 1e-5)
+
+
+class Noted:
+    """An exporter that writes down how it was called."""
+
+    suffix = ".note"
+
+    def __init__(self, streaming: bool, features: bool, level: int = 0, int8: bool = False) -> None:
+        self.row = {"streaming": streaming, "features": features, "level": level, "int8": int8}
+
+    def __call__(self, model: sk.Model, example: Any, path: Path) -> Any:
+        audio, lengths = example
+        assert audio.ndim == 2
+        assert len(audio) == len(lengths) >= 2
+        assert not model.training
+        path.write_text(json.dumps(self.row))
+        return None if self.row["level"] else np.float32(0.25)
+
+
+@pytest.fixture
+def noted() -> Iterator[None]:
+    """A registry with that exporter."""
+    component = sk.Component(name="noted", factory=Noted, summary="How it was called")
+    ours = Registry({"SPEECHKIT_PLUGINS": ""})
+    ours.add(SimpleNamespace(speechkit_exporters=sk.hookimpl(lambda: [component])), "acme")
+    with using(ours):
+        yield
+
+
+@pytest.mark.parametrize(
+    ("arguments", "called", "file"),
+    [
+        ([], {}, "digits.note"),
+        (["--streaming"], {"streaming": True}, "digits-stream.note"),
+        (["--no-features"], {"features": False}, "digits.note"),
+        (["--format", "acme/noted:level=3"], {"level": 3}, "digits.note"),
+        (["--int8", "--audio", "clips.jsonl"], {"int8": True}, "digits-int8.note"),
+    ],
+)
+@pytest.mark.usefixtures("noted")
+def test_an_exporter_of_a_plugin_is_called_as_its_contract_says(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    called: dict[str, Any],
+    file: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_manifest(tmp_path / "clips.jsonl", read_manifest(BUNDLED / "clips" / "clips.jsonl")[:2])
+    assert run(["export", "digits", "--format", "noted", *arguments, "--json"]) == 0
+    row = json.loads(capsys.readouterr().out)
+    assert row["file"] == file
+    assert row["difference"] == (None if "level" in called else 0.25)
+    plain = {"streaming": False, "features": True, "level": 0, "int8": False}
+    assert json.loads((tmp_path / file).read_text()) == {**plain, **called}
+
+
+@pytest.mark.usefixtures("noted")
+def test_an_exporter_is_given_both_forms_from_python_too(tmp_path: Path) -> None:
+    done = export(sk.load("digits"), tmp_path / "it", "noted:level=1")
+    assert json.loads(done.path.read_text())["features"] is True
+    assert done.difference is None
+    with pytest.raises(ComponentError, match="unexpected keyword argument 'levle'"):
+        export(sk.load("digits"), tmp_path / "it", "noted:levle=1")

@@ -1,7 +1,7 @@
 """`speechkit export`: a model becomes a file that runs without speechkit."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -45,10 +45,11 @@ def export(
     from speechkit.export import export as write
     from speechkit.plugins import registry
 
-    params: dict[str, Any] = {"streaming": streaming, "features": features}
+    name, *given = form.split(":", 1)
+    spec = Spec.parse(":".join([name.replace(".", "_"), *given]))
+    spec.params.update(streaming=streaming, features=features)
     if int8:
-        params["int8"] = True
-    spec = Spec(form.replace(".", "_"), params)
+        spec.params["int8"] = True
     suffix = getattr(registry().find("exporter", spec.name).factory(), "suffix", "")
     if out is None:
         marks = ("-stream" if streaming else "") + ("-int8" if int8 else "")

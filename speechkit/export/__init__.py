@@ -46,15 +46,16 @@ def export(
     model = as_model(model)
     refuse_prepared(model, "export")
     exporter = Spec.parse(exporter)
-    write = registry().build("exporter", exporter)
-    if exporter.params.get("int8") and not audio:
+    params = {"streaming": False, "features": True, **exporter.params}
+    write = registry().build("exporter", Spec(exporter.name, params))
+    if params.get("int8") and not audio:
         raise ConfigError("int8 is calibrated on real sound; add --audio MANIFEST")
     path = Path(path)
     if path.is_dir():
         raise CheckpointError(f"{path} is a folder; give the name of a file to write")
     with whole_file(path) as part:
         difference = write(model, example_of(model, audio), part)
-    return Exported(path, path.stat().st_size, difference)
+    return Exported(path, path.stat().st_size, None if difference is None else float(difference))
 
 
 def example_of(model: Model, audio: Sequence[Utterance] = ()) -> Example:

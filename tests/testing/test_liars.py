@@ -1,5 +1,6 @@
 """Each check of the conformance kit catches the fault that it is for, and says which."""
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from speechkit.component import Component
+from speechkit.errors import ConfigError
 from speechkit.hookspecs import KINDS, hookimpl
 from speechkit.nn import (
     Affine,
@@ -558,10 +560,43 @@ def test_exporters() -> None:
     class Nameless(Copies):
         suffix = ""
 
+    class Elsewhere(Copies):
+        def __call__(self, model: nn.Module, example: Any, path: Path) -> float:
+            return super().__call__(model, example, path.with_suffix(".other"))
+
+    class Louder(Copies):
+        def __call__(self, model: nn.Module, example: Any, path: Path) -> float:
+            example[0].mul_(2)
+            return super().__call__(model, example, path)
+
+    class Far(Copies):
+        def __call__(self, model: nn.Module, example: Any, path: Path) -> float:
+            return super().__call__(model, example, path) + 0.5
+
+    class Lost(Far):
+        def __call__(self, model: nn.Module, example: Any, path: Path) -> float:
+            return super().__call__(model, example, path) * math.nan
+
+    class Refuses(Copies):
+        def __init__(self, streaming: bool, features: bool) -> None:
+            if streaming:
+                raise ConfigError("no form for a stream; leave out --streaming")
+
+    class Unready(Copies):
+        def __init__(self, streaming: bool, features: bool) -> None:
+            if streaming:
+                raise NotImplementedError
+
     def found(exporter: type) -> str:
         return errors("exporter", exporter).get("check_export_is_written", "")
 
     assert not found(Copies)
+    assert not found(Refuses)
+    assert "NotImplementedError" in found(Unready)
+    assert found(Elsewhere) == "it writes no file at the path that it is given"
+    assert found(Louder) == "it changes the sounds that it is given"
+    assert found(Far) == "the file's scores are off by 0.5"
+    assert found(Lost) == "the file's scores are off by nan"
     assert found(Empty) == "the file is empty"
     assert found(Rounds) == "it changes the model's weights"
     assert "suffix is ''" in found(Nameless)
