@@ -1,4 +1,4 @@
-"""From CTC scores to text: greedy reading, beam search, language models, ends of utterances."""
+"""From CTC scores to text: greedy decoding, beam search and language models."""
 
 import inspect
 from collections.abc import Sequence
@@ -11,11 +11,11 @@ from speechkit.errors import ConfigError
 from speechkit.plugins import registry
 
 METHODS = ("init", "step", "finish", "ids", "stable", "restore")
-"""What a decoder is asked to do."""
+"""The methods that a decoder must have."""
 
 
 class Decoder(Protocol):
-    """What a component of the kind decoder makes; pure, with a state of nested plain tuples."""
+    """The interface of decoders: pure functions on a state of nested plain tuples."""
 
     labels: tuple[str, ...]
 
@@ -47,10 +47,10 @@ class Decoder(Protocol):
 def decoder_of(
     decoder: Decoder | Spec | str, labels: Sequence[str], normalization: str = "none"
 ) -> Decoder:
-    """The decoder of a name, or the one given, for a model's labels.
+    """The decoder with a name, or the one given, for a model's labels.
 
-    A factory with a parameter `normalization` is given the model's, by which hotwords are
-    normalised as transcripts are. ConfigError for a decoder of other labels or without a method.
+    A factory with a parameter `normalization` is given the model's, so that it normalises hotwords
+    like transcripts. Raises ConfigError for a decoder with other labels or without a method.
     """
     made: Any = decoder
     if isinstance(decoder, Spec | str):

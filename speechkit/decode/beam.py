@@ -1,4 +1,4 @@
-"""CTC prefix beam search, chunk by chunk, with words' scores fused in."""
+"""CTC prefix beam search over one chunk after another, with scores of words added."""
 
 import os
 from collections.abc import Sequence
@@ -23,17 +23,17 @@ from speechkit.text import decode
 Array = np.ndarray[Any, np.dtype[Any]]
 
 BLOCK_FRAMES = 64
-"""After how many frames of a step what is stable is set aside, for speed."""
+"""The number of frames after which stable text is moved out of the hypotheses, for speed."""
 ROOT_KEY = 1
 MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
 
 
 class Hypothesis(NamedTuple):
-    """A text that is still possible, and how likely the frames so far are with it.
+    """A prefix that is still possible, and its log probabilities.
 
-    `tail` are its label ids after the state's `stable` ones; `blank` and `label` the log
-    probabilities of all paths that end in a blank and in its last label; `bonus` what its words
-    add; `key` tells texts apart, `parent` is the key of the text without the last label.
+    `tail` are its label ids after the state's `stable` ones. `blank` and `label` are the log
+    probabilities of all paths that end in a blank and in its last label. `bonus` is the score of
+    its words. `key` identifies the text; `parent` is the key of the text without its last label.
     """
 
     tail: tuple[int, ...]
@@ -46,7 +46,7 @@ class Hypothesis(NamedTuple):
 
 
 class BeamState(NamedTuple):
-    """What a beam search remembers: the ids all hypotheses begin with, and these, best first."""
+    """The ids that all hypotheses begin with, and the hypotheses, best first."""
 
     stable: tuple[int, ...]
     beams: tuple[Hypothesis, ...]
@@ -60,15 +60,15 @@ class BeamCTC:
 
     Keeps the `beam` best prefixes by ln P(prefix | frames) + its words' score: alpha · ln P(words)
     + length_bonus · words + boosts (`speechkit.decode.fusion`). At each frame labels and blanks
-    below `min_log_prob` count as impossible, so that a frame that is surely blank costs little;
-    prefixes more than `margin` below the best are dropped, and those that differ from the best more
-    than `horizon` labels back, so that the text before becomes stable. With beam, margin and
+    below `min_log_prob` count as impossible, so that a frame that is almost certainly blank costs
+    little. Prefixes more than `margin` below the best are dropped. So are those that differ from
+    the best more than `horizon` labels back; the text before that is stable. With beam, margin and
     horizon large and min_log_prob far below zero the sum is exact.
 
-    `lm` is an ARPA file (.gz too), or one of KenLM's, of which `alpha` is the weight; its words
+    `lm` is an ARPA file (.gz too) or a binary file of KenLM, and `alpha` is its weight. Its words
     take the labels' case. `length_bonus`, per word, and `hotword_boost` are in nats, `unk_score` in
-    log10. `hotwords` is a file of phrases, or a sequence of them, which are normalised by
-    `normalization` as transcripts are. ConfigError names a number that does not fit.
+    log10. `hotwords` is a file of phrases, or a sequence of them. They are normalised with
+    `normalization` like transcripts. Raises ConfigError for a number out of range.
     Source: Graves & Jaitly, ICML 2014; Hannun et al., arXiv:1408.2873.
     """
 
@@ -149,14 +149,14 @@ class BeamCTC:
             if not all(0 <= key < 2**64 for key in (one.key, one.parent)):
                 raise ValueError("keys have 64 bits")
             # a NaN makes each comparison false
-            spoken = max(one.blank, one.label)
-            if not (np.isfinite(one.bonus) and one.blank + one.label < np.inf and spoken > -np.inf):
+            either = max(one.blank, one.label)
+            if not (np.isfinite(one.bonus) and one.blank + one.label < np.inf and either > -np.inf):
                 raise ValueError("a hypothesis that is not possible")
         return state
 
     def _final_score(self, hypothesis: Hypothesis) -> float:
-        spoken = np.logaddexp(hypothesis.blank, hypothesis.label)
-        return float(spoken + hypothesis.bonus + self.fusion.end_gain(hypothesis.context))
+        total = np.logaddexp(hypothesis.blank, hypothesis.label)
+        return float(total + hypothesis.bonus + self.fusion.end_gain(hypothesis.context))
 
     def _advance(self, live: "_Live", scores: Array) -> "_Live":
         """The hypotheses after one frame, scores `[V + 1]`."""
@@ -165,15 +165,15 @@ class BeamCTC:
         total = np.logaddexp(live.blank, live.label)
         stay_blank = total + scores[V]
         if scores[:V].max() == -np.inf:
-            # only the blank is left: all stay as they are, in the same order
+            # only the blank is left, so no hypothesis grows and their order stays
             return replace(live, blank=stay_blank, label=np.full(len(total), -np.inf))
         stay_label = live.label + scores[live.last]
         grown = total[:, None] + scores[:V]
-        # the same label again is a new one only after a blank
+        # a repeated label counts as a new one only after a blank
         inside = np.flatnonzero(live.last < V)
         again = live.last[inside]
         grown[inside, again] = live.blank[inside] + scores[again]
-        # what would become a hypothesis that is there already adds to that one
+        # a prefix that grows into an existing hypothesis is added to that one
         child, parent = np.nonzero(live.parent[:, None] == live.key)
         new = live.last[child]
         stay_label[child] = np.logaddexp(stay_label[child], grown[parent, new])
@@ -183,7 +183,7 @@ class BeamCTC:
         ahead = grown + live.bonus[:, None]
         limit = max(stay.max(), ahead.max()) - self.margin
         if len(stay) == self.beam:
-            # the rest cannot get past those that stay
+            # lower ones cannot get into the beam
             limit = max(limit, stay.min() - self.fusion.largest_gain)
         sources, labels = np.nonzero((ahead >= limit) & (ahead > -np.inf))
         gain, names, contexts = self.fusion.gain, self.labels, live.contexts
@@ -220,7 +220,10 @@ class BeamCTC:
 
 @dataclass(frozen=True)
 class _Live:
-    """The hypotheses of a `BeamState` as arrays of one value each; `last` ids, blank if none."""
+    """The hypotheses of a `BeamState` as arrays with one value each.
+
+    `last` are the last label ids, the blank's where there is no label.
+    """
 
     tails: list[tuple[int, ...]]
     contexts: list[Context]
@@ -247,7 +250,7 @@ class _Live:
         )
 
     def within(self, horizon: int) -> "_Live":
-        """Without those that differ from the best more than `horizon` labels back."""
+        """The hypotheses that differ from the best in the last `horizon` labels at most."""
         old = self.tails[0][:-horizon]
         keep = [i for i, tail in enumerate(self.tails) if tail[: len(old)] == old]
         if len(keep) == len(self.tails):
@@ -264,8 +267,8 @@ class _Live:
         )
 
     def state(self, stable: tuple[int, ...]) -> BeamState:
-        """The state, with what all hypotheses have in common moved to `stable`."""
-        # lexicographically, what the first and the last share is shared by all
+        """The state; the beginning that all hypotheses share is moved to `stable`."""
+        # the prefix that the first and the last in lexicographic order share is shared by all
         first, last = min(self.tails), max(self.tails)
         same = [a == b for a, b in zip(first, last, strict=False)]
         common = same.index(False) if False in same else len(same)
@@ -282,7 +285,7 @@ class _Live:
 
 
 def _longer(key: Array, label: Array) -> Array:
-    """The keys of texts with one more label: hashes, of which two are never seen to be equal."""
+    """The keys of texts with one more label: 64-bit hashes, so that equal ones are not expected."""
     mixed: Array = (key ^ (key >> np.uint64(29))) * MULTIPLIER + label.astype(np.uint64)
     mixed ^= mixed >> np.uint64(32)
     return mixed

@@ -1,4 +1,4 @@
-"""What words add to the scores of letters: a language model, hotwords and a bonus for length."""
+"""Scores of words in a beam search: a language model, hotwords and a length bonus."""
 
 import math
 import os
@@ -26,24 +26,24 @@ from speechkit.text import Spelling, lines_of, normalize
 KENLM_SUFFIXES = (".bin", ".binary", ".klm")
 LN10 = math.log(10)
 FEW = 0.9
-"""The share of a language model's words below which it is said how many the labels spell."""
+"""A warning is given where the labels spell a smaller share of a language model's words."""
 MODELS_KEPT = 2
 """How many language models are kept for the next decoder."""
 REMEMBERED = 2**17
 """How many scores of words are kept."""
 
 Context = tuple[tuple[str, ...], str]
-"""The last whole words that matter, and the word that has begun."""
+"""The last complete words that matter for the scores, and the word in progress."""
 Hotwords = str | os.PathLike[str] | Sequence[str] | Mapping[str, float]
 
 
 class LanguageModelWarning(UserWarning):
-    """A language model of words of which the labels spell few."""
+    """The labels can spell only few of a language model's words."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Search(Config):
-    """The numbers of a beam search and of the words' scores; `BeamCTC` says what they mean."""
+    """The numbers of a beam search and of the words' scores; described in `BeamCTC`."""
 
     beam: int
     alpha: float
@@ -62,19 +62,19 @@ class Search(Config):
 
     @classmethod
     def checked(cls, **values: Any) -> "Search":
-        """One of values from anywhere; ConfigError names the first that does not fit."""
+        """A `Search` of unchecked values; raises ConfigError for the first out of range."""
         # a number that is not finite is refused by its name, as in any config
         made: Search = from_dict(cls, values, "decoder", any_number=True)
         return made
 
 
 class Fusion:
-    """Scores of a text beside the sound's, in nats, as a function of its words.
+    """The score of a text's words, in nats, which is added to the acoustic score.
 
-    A whole word w after h gives alpha · ln P(w | h) + length_bonus, and alpha · ln 10 · unk_score
-    if it is in neither the model nor the hotwords; a hotword phrase that is complete gives its
-    boost. While a word grows, the boost counts by the share of its letters and unk_score as soon
-    as no known word begins so; both are taken back as the word turns out.
+    A complete word w after h adds alpha · ln P(w | h) + length_bonus, and alpha · ln 10 · unk_score
+    if it is in neither the model nor the hotwords. A complete hotword phrase adds its boost. While
+    a word grows, it gets the share of the boost that its letters have, and unk_score as soon as no
+    known word begins like it. Both are corrected when the word is complete.
     """
 
     def __init__(
@@ -90,7 +90,7 @@ class Fusion:
         self.boosts = dict(boosts)
         self.hot = frozenset(word for phrase in boosts for word in phrase.split())
         self.sorted_words = sorted({*lm.words, *self.hot}) if lm and lm.words else []
-        # of phrases that begin alike the one that promises most
+        # of phrases with the same beginning, the one with the largest share of its boost
         self.partial: dict[str, float] = {}
         for phrase, boost in boosts.items():
             for end in range(1, len(phrase) + 1):
@@ -109,7 +109,7 @@ class Fusion:
         self.may_be_known = lru_cache(REMEMBERED)(self._may_be_known)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # what is remembered of scores is not pickled
+        # the caches of scores are not pickled
         return Fusion, self._made_with
 
     @property
@@ -118,7 +118,7 @@ class Fusion:
         return ((BEGIN,) if self.memory else ()), ""
 
     def end_gain(self, context: Context) -> float:
-        """What the end of the text adds."""
+        """The score that the end of the text adds."""
         words, _ = self.extend(context, " ")
         end = self.alpha * self.lm.score(words, END) if self.lm else 0.0
         return self._whole(context) - self.growing(context) + end
@@ -134,12 +134,12 @@ class Fusion:
         return words[max(0, len(words) - self.memory) :], ""
 
     def _gain(self, context: Context, label: str) -> float:
-        """What one more label adds."""
+        """The score that one more label adds."""
         gain = self.growing(self.extend(context, label)) - self.growing(context)
         return gain + self._whole(context) if label == " " else gain
 
     def _whole(self, context: Context) -> float:
-        """What the context's word gives when it is whole."""
+        """The score of the context's word when it is complete."""
         words, word = context
         if not word:
             return 0.0
@@ -151,12 +151,12 @@ class Fusion:
         return score + sum(self.boosts.get(phrase, 0.0) for phrase in self._phrases(context))
 
     def _growing(self, context: Context) -> float:
-        """What the context's word promises while it grows."""
+        """The provisional score of the context's word while it grows."""
         promised = max((self.partial.get(p, 0.0) for p in self._phrases(context)), default=0.0)
         return promised + (0.0 if self.may_be_known(context[1]) else self.unknown)
 
     def _phrases(self, context: Context) -> list[str]:
-        """The word that has begun, alone and after one, two … of the words before it."""
+        """The word in progress, alone and after one, two … of the words before it."""
         if not self.boosts:
             return []
         words, word = context
@@ -171,11 +171,11 @@ class Fusion:
 
 
 def load_lm(path: str | os.PathLike[str], labels: Sequence[str]) -> LanguageModel:
-    """The language model in an ARPA file, or in a binary one of KenLM's (.bin, .binary, .klm).
+    """The language model in an ARPA file, or in a binary file of KenLM (.bin, .binary, .klm).
 
-    An ARPA file's words take the labels' case and form. Where the labels spell few of them, a
-    LanguageModelWarning says how many, and ConfigError where they spell none. A file that has not
-    changed since is not read again.
+    An ARPA file's words take the labels' case and form. Gives a LanguageModelWarning with the share
+    of the words that the labels can spell, where it is small. Raises ConfigError where it is zero.
+    A file is read again only if it has changed.
     """
     try:
         file = os.stat(path)
@@ -202,7 +202,7 @@ def _load(
 
 
 def check_words(path: Path, words: Collection[str], letters: frozenset[str]) -> None:
-    """Warns of words that cannot be spelled where they are many; ConfigError where all are."""
+    """Warns where the labels cannot spell many words; raises ConfigError where they spell none."""
     strange = [word for word in words if not letters.issuperset(word)]
     if words and len(strange) == len(words):
         raise ConfigError(
@@ -224,9 +224,10 @@ def read_hotwords(
 ) -> dict[str, float]:
     """The boost of each phrase, in nats.
 
-    `hotwords` is a file with a phrase a line, and after a tab its boost if it is not `boost`; or
-    phrases, or phrases with boosts. They are normalised as transcripts are, by `normalization`, and
-    take the labels' case. Raises ConfigError for what the labels cannot spell.
+    `hotwords` is a file, a sequence of phrases, or a mapping of phrases to boosts. A file has a
+    phrase in each line and, after a tab, its boost if that is not `boost`. Phrases are normalised
+    with `normalization` like transcripts, and take the labels' case. Raises ConfigError for a
+    phrase that the labels cannot spell.
     """
     if isinstance(hotwords, Mapping):
         rows = [(repr(phrase), phrase, value) for phrase, value in hotwords.items()]

@@ -1,4 +1,4 @@
-"""The greedy reading of CTC scores, chunk by chunk."""
+"""Greedy CTC decoding of one chunk after another."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -9,14 +9,14 @@ from speechkit.text import decode
 
 
 class GreedyState(NamedTuple):
-    """What a greedy decoder remembers: the last frame's id, blanks too, and the text's ids."""
+    """The last frame's id, which may be the blank, and the ids of the text."""
 
     last: int
     read: tuple[int, ...]
 
 
 class GreedyCTC:
-    """Reads CTC scores chunk by chunk: the joined chunks give the text of `text.greedy_ctc`."""
+    """Greedy decoding chunk by chunk; the whole gives the same text as `text.greedy_ctc`."""
 
     def __init__(self, labels: Sequence[str]) -> None:
         self.labels = tuple(labels)

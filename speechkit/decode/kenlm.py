@@ -8,7 +8,7 @@ from speechkit.errors import MissingExtraError, SpeechkitError
 
 
 class KenLM:
-    """A binary file of KenLM's, of words in small letters or in capitals; it cannot list them.
+    """A binary file of KenLM with lower-case or upper-case words; it cannot list its vocabulary.
 
     Source: Heafield, WMT 2011.
     """
@@ -30,7 +30,7 @@ class KenLM:
         return self._stored(word) in self.model
 
     def _stored(self, word: str) -> str:
-        """The word as the file has it: as it is, in capitals or in small letters."""
+        """The word in the case of the file: unchanged, upper or lower case."""
         return next((w for w in (word, word.upper(), word.lower()) if w in self.model), word)
 
     def score(self, history: Sequence[str], word: str) -> float:

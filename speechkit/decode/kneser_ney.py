@@ -1,4 +1,4 @@
-"""Estimating n-gram models from text: interpolated modified Kneser-Ney smoothing."""
+"""Estimates n-gram models from text by interpolated modified Kneser-Ney smoothing."""
 
 import math
 from collections import Counter, defaultdict
@@ -19,10 +19,10 @@ Gram = tuple[str, ...]
 def estimate(lines: Iterable[str], order: int = 3) -> NGram:
     """The model of order `order` of sentences, one a line.
 
-    P(w | h) = (c(h w) − D(c(h w))) / c(h) + γ(h) · P(w | h without its first word), where D takes
-    a discount D1, D2 or D3+ by the count, and γ(h) is what the discounts free, so that all sum to
-    one over the words, `</s>` and `<unk>`. Below the highest order c counts how many different
-    words come before. Below the unigrams lies the uniform distribution.
+    P(w | h) = (c(h w) − D(c(h w))) / c(h) + γ(h) · P(w | h without its first word). D is one of the
+    discounts D1, D2 and D3+, by the count. γ(h) is the probability that the discounts free, so that
+    the sum over the words, `</s>` and `<unk>` is one. Below the highest order, c is the number of
+    different words that come before. Unigrams are interpolated with the uniform distribution.
     Source: Chen & Goodman, Computer Speech & Language 13, 1999.
     """
     check_range("order", order, 1, MAX_ORDER)
@@ -71,7 +71,7 @@ def _counts(lines: Iterable[str], order: int) -> list[Counter[Gram]]:
 
 
 def _adjusted(counts: list[Counter[Gram]]) -> list[Counter[Gram]]:
-    """Below the highest order, how many words come before; nothing comes before `<s>`."""
+    """Counts of different words before each n-gram, below the highest order; none before `<s>`."""
     adjusted = []
     for grams, longer in pairwise(counts):
         before = Counter(gram[1:] for gram in longer)
@@ -80,7 +80,7 @@ def _adjusted(counts: list[Counter[Gram]]) -> list[Counter[Gram]]:
 
 
 def _discounts(grams: Mapping[Gram, int]) -> tuple[float, float, float]:
-    """D1, D2 and D3+ from how many n-grams occur once, twice, three and four times."""
+    """D1, D2 and D3+ from the numbers of n-grams that occur once, twice, three and four times."""
     n1, n2, n3, n4 = (sum(count == times for count in grams.values()) for times in range(1, 5))
     if 0 in (n1, n2, n3, n4):
         return FEW

@@ -15,23 +15,23 @@ from speechkit.text import Spelling, lines_of
 
 BEGIN, END, UNKNOWN = "<s>", "</s>", "<unk>"
 RESERVED = {form: word for word in (BEGIN, END, UNKNOWN) for form in (word, word.upper())}
-"""What other tools may call them."""
+"""The reserved words as other tools write them."""
 IMPOSSIBLE = -99.0
-"""The log10 by which ARPA files say that something never happens."""
+"""The log10 that stands for probability 0 in ARPA files."""
 
 
 class LanguageModel(Protocol):
-    """What a decoder asks of a language model over words."""
+    """The interface of language models over words."""
 
     order: int
 
     @property
     def words(self) -> Collection[str]:
-        """The words it knows, if it can list them."""
+        """Its vocabulary, empty if it cannot list it."""
         ...
 
     def __contains__(self, word: str) -> bool:
-        """Whether it knows a word."""
+        """True for a word of the vocabulary."""
         ...
 
     def score(self, history: Sequence[str], word: str) -> float:
@@ -57,7 +57,7 @@ class NGram:
         return word in self.words
 
     def score(self, history: Sequence[str], word: str) -> float:
-        """log10 P(word | history), of which the last order − 1 words count."""
+        """log10 P(word | history), where only the last order − 1 words of the history count."""
         known = [self._known(w) for w in (*history[max(0, len(history) - self.order + 1) :], word)]
         total = 0.0
         for first in range(len(known)):
@@ -74,14 +74,14 @@ class NGram:
 def read_arpa(path: str | os.PathLike[str], spelling: Spelling | None = None) -> NGram:
     """The model in an ARPA file, plain or `.gz`.
 
-    Words take the case and form of `spelling`, but for `<s>`, `</s>` and `<unk>`; of n-grams that
-    then coincide the likeliest counts. Raises SpeechkitError as `lm.arpa:17: ...`.
+    Words take the case and form of `spelling`, except `<s>`, `</s>` and `<unk>`. Of n-grams that
+    become equal by this, the most likely one is kept. Raises SpeechkitError as `lm.arpa:17: ...`.
     """
     return _Parser(Path(path), spelling).read(lines_of(path))
 
 
 class _Parser:
-    """Reads one ARPA file line by line, and knows the line for its complaints."""
+    """Reads one ARPA file line by line, and counts lines for its error messages."""
 
     def __init__(self, path: Path, spelling: Spelling | None) -> None:
         self.path, self.number = path, 0
@@ -108,18 +108,18 @@ class _Parser:
     def _numbered(self, text: Iterable[str]) -> Iterator[str]:
         for line in text:
             self.number += 1
-            # other spaces are parts of words
+            # other kinds of space belong to words
             if stripped := line.strip(" \t"):
                 yield stripped
 
     def _counts(self, lines: Iterable[str]) -> tuple[list[int], str]:
-        """How many n-grams of each order are announced, and the line after."""
+        """The number of n-grams of each order in the header, and the line after it."""
         counts: list[int] = []
         for line in lines:
             if not line.startswith("ngram "):
                 break
             order, equals, count = line.removeprefix("ngram ").partition("=")
-            # int takes no more than 4300 digits
+            # int accepts no more than 4300 digits
             fits = count.strip().isdecimal() and len(count) < 20
             if not equals or order.strip() != str(len(counts) + 1) or not fits:
                 raise self._error(f"{line!r}, expected ngram {len(counts) + 1}=COUNT")
@@ -133,7 +133,7 @@ class _Parser:
         return counts, line
 
     def _grams(self, lines: Iterable[str], n: int, count: int) -> str:
-        """Takes in the n-grams of one order; the line after them."""
+        """Reads the n-grams of one order; returns the line after them."""
         found = 0
         for line in lines:
             if line[0] == "\\":
@@ -180,7 +180,7 @@ class _Parser:
 
 
 def write_arpa(model: NGram, path: str | os.PathLike[str]) -> None:
-    """Writes an ARPA file, `.gz` if the name says so; it appears whole or not at all."""
+    """Writes an ARPA file atomically, compressed where the name ends in `.gz`."""
     opener = gzip.open if Path(path).suffix == ".gz" else open
     with (
         whole_file(path) as part,

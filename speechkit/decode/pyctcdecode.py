@@ -1,4 +1,4 @@
-"""The beam search of the package pyctcdecode, under the interface of our own."""
+"""The beam search of the package pyctcdecode, as a `Decoder`."""
 
 import os
 from collections.abc import Sequence
@@ -21,15 +21,15 @@ from speechkit.text import decode, encode
 
 
 class Frames(NamedTuple):
-    """All scores so far: the package decodes only whole utterances."""
+    """All scores so far, since the package decodes only whole utterances."""
 
     scores: tuple[tuple[float, ...], ...]
 
 
 class PyCTCDecode:
-    """pyctcdecode's `BeamSearchDecoderCTC`; each step decodes all frames so far once more.
+    """pyctcdecode's `BeamSearchDecoderCTC`; each step decodes all frames so far again.
 
-    The parameters are those of `BeamCTC`; all hotwords have one boost. `lm` needs the module
+    The parameters are those of `BeamCTC`, but all hotwords have one boost. `lm` needs the module
     kenlm. Source: https://github.com/kensho-technologies/pyctcdecode.
     """
 
@@ -66,7 +66,7 @@ class PyCTCDecode:
             except ImportError as error:
                 raise MissingExtraError("kenlm", "kenlm") from error
             if Path(lm).suffix not in KENLM_SUFFIXES:
-                # the package reads the words as they are
+                # the package does not change the case of the words
                 check_words(Path(lm), read_arpa(lm).words, frozenset("".join(labels)))
         boosts = read_hotwords(hotwords, search.hotword_boost, labels, normalization)
         if set(boosts.values()) - {search.hotword_boost}:
@@ -107,7 +107,7 @@ class PyCTCDecode:
         return tuple(encode(text, self.labels).tolist())
 
     def stable(self, state: Frames) -> str:
-        """The beginning of the text that no further frame can change: unknown, thus empty."""
+        """Always empty: the package does not tell which text no further frame can change."""
         return ""
 
     def restore(self, values: Sequence[Any]) -> Frames:

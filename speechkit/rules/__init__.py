@@ -1,1 +1,1 @@
-"""Decision rules: from scores at each frame to events. They need numpy alone, no torch."""
+"""Decision rules: from scores at each frame to events. They need only numpy, not torch."""

@@ -1,4 +1,4 @@
-"""Where an utterance ends in a stream of text: a pure rule over frames."""
+"""Endpointing: a pure rule over frames that finds the end of an utterance in a stream."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -7,7 +7,7 @@ from speechkit.config import Config
 from speechkit.errors import ConfigError
 
 End = Literal["nothing", "pause", "longest"]
-"""Why a segment ends: nothing was said, a pause followed speech, or it is as long as may be."""
+"""Why a segment ends: it had no speech, a pause followed speech, or it reached `longest_s`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,8 +15,8 @@ class Endpointing(Config):
     """When a text is final.
 
     A segment ends after `silence_after_s` of silence that follows speech, after `silence_before_s`
-    of silence in which nothing was said yet, and at `longest_s` in any case. A frame is silent
-    whose best label is the blank or a space.
+    of silence without any speech before it, and at `longest_s` in any case. A frame is silent if
+    its best label is the blank or a space.
     Source: Kaldi `online2/online-endpoint.h`; sherpa-onnx, whose three rules and times these are.
     """
 
@@ -54,7 +54,7 @@ class Rule:
 
 @dataclass(frozen=True)
 class Segment:
-    """What the rule remembers: the segment's frames, its last silent ones, and if speech was."""
+    """The rule's state: frames of the segment, silent ones at its end, whether it has speech."""
 
     frames: int = 0
     silent: int = 0
@@ -62,7 +62,7 @@ class Segment:
 
 
 def advance(rule: Rule, state: Segment, silent: bool) -> tuple[Segment, End | None]:
-    """The state after one more frame, a new one where the segment ends, and why it ends."""
+    """The state after one more frame, and why the segment ends there (None if it does not)."""
     frames, spoken = state.frames + 1, state.spoken or not silent
     trailing = state.silent + 1 if silent else 0
     end: End | None = None

@@ -1,4 +1,4 @@
-"""When a label of a clip classifier counts as heard in a stream: a pure rule over probabilities."""
+"""Keyword spotting: a pure rule over probabilities that decides when a label is detected."""
 
 from dataclasses import dataclass
 
@@ -8,11 +8,12 @@ from speechkit.errors import ConfigError
 
 @dataclass(frozen=True, kw_only=True)
 class Spotting(Config):
-    """How a clip classifier listens; stored with the model.
+    """How a clip classifier detects its labels in a stream; stored with the model.
 
-    Its scores are those of the last `window_s` seconds. A label is heard once it has been the best
-    for `hold_ms` with a probability of at least `threshold` all along, and again only after it
-    was not for `pause_ms`. Those in `silent`, which stand for everything else, are never heard.
+    Its scores are those of the last `window_s` seconds. A label is detected once it has been the
+    best for `hold_ms` with a probability of at least `threshold` in each frame. It is detected
+    again only after `pause_ms` in which it was not. Labels in `silent`, which stand for everything
+    else, are never detected.
     """
 
     window_s: float = 1.0
@@ -34,10 +35,10 @@ class Spotting(Config):
 
 @dataclass(frozen=True)
 class Hearing:
-    """What the rule remembers of the frames so far; −1 stands for none.
+    """The rule's state after the frames so far; −1 stands for none.
 
-    `label` has been the best and above the threshold for `held` frames; `said` is the label heard
-    last, and `silent` counts the frames since it was above the threshold.
+    `label` has been the best and above the threshold for `held` frames. `said` is the keyword
+    detected last, and `silent` counts the frames since it was above the threshold.
     """
 
     frames: int = 0
@@ -50,14 +51,14 @@ class Hearing:
 def advance(
     rule: Spotting, frame_s: float, state: Hearing, label: int, probability: float
 ) -> tuple[Hearing, bool]:
-    """The state after a frame whose best label is `label`, −1 for a silent one, and whether that is
-    now heard."""
+    """The state after a frame whose best label is `label` (−1 for a silent one), and whether it is
+    detected in this frame."""
     hold, pause = (max(1, round(ms / 1000 / frame_s)) for ms in (rule.hold_ms, rule.pause_ms))
     above = label if probability >= rule.threshold else -1
     held = state.held + 1 if above >= 0 and above == state.label else int(above >= 0)
     silent = 0 if above == state.said else state.silent + 1
     said = -1 if silent >= pause else state.said
-    heard = held >= hold and above != said
-    if heard:
+    detected = held >= hold and above != said
+    if detected:
         said, silent = above, 0
-    return Hearing(state.frames + 1, above, held, said, silent), heard
+    return Hearing(state.frames + 1, above, held, said, silent), detected

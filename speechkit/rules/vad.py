@@ -1,4 +1,4 @@
-"""From speech probabilities to stretches of speech: pure functions, the same whole or in pieces."""
+"""From speech probabilities to segments of speech: pure functions over one frame after another."""
 
 import math
 from collections.abc import Iterable
@@ -14,22 +14,22 @@ from speechkit.limits import MAX_TIME_S
 from speechkit.units import rounded_s
 
 UNBOUNDED = 1 << 62
-"""More frames than any stretch has."""
+"""More frames than any segment has."""
 LEVELS = 1000
-"""Probabilities are compared for the least in thousandths, in which float32 and float64 agree; the
-last one holds 1, which float32 makes of what is nearly so."""
+"""The least probability is found in steps of a thousandth, where float32 and float64 agree. The
+last step includes 1, to which float32 rounds values just below it."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class PostProcessing(Config):
-    """How probabilities become stretches of speech; stored with the model.
+    """How probabilities become segments of speech; stored with the model.
 
-    A stretch begins where the probability reaches `onset` and ends where it falls below `offset`.
-    Stretches shorter than `min_speech_ms` are dropped, then gaps shorter than `min_silence_ms` are
-    closed, then each end moves outwards by its pad, and stretches that meet are joined. Each of
-    them makes a live decision later: a start by `min_speech_ms`, an end by `min_silence_ms`.
-    A stretch that reaches `max_speech_s`, if there is one, is split at the frame least probable to
-    be speech in the second half of these, the last one where there are more.
+    A segment begins where the probability reaches `onset` and ends where it falls below `offset`.
+    Segments shorter than `min_speech_ms` are dropped, then gaps shorter than `min_silence_ms` are
+    closed, then each end moves outwards by its pad, and segments that meet are joined. In a stream
+    a start is known `min_speech_ms` later and an end `min_silence_ms` later.
+    A segment that reaches `max_speech_s`, if that is set, is split in its second half, at the frame
+    with the lowest probability of speech, the last one of equals.
     Source: NeMo `vad_utils`, binarisation and filtering.
     """
 
@@ -50,7 +50,7 @@ class PostProcessing(Config):
         for name in ("min_speech_ms", "min_silence_ms", "pad_onset_ms", "pad_offset_ms"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"{name}={getattr(self, name):g}: give milliseconds from 0 up")
-        # a stretch is split in its second half, after its start was decided
+        # a segment is split in its second half, after its start was decided
         least_s = max(0.1, (self.min_speech_ms + self.pad_onset_ms) / 500)
         longest_s = self.max_speech_s
         if longest_s is not None and not least_s <= longest_s <= MAX_TIME_S:
@@ -68,13 +68,13 @@ class PostProcessing(Config):
         pads = frames(self.pad_onset_ms), frames(self.pad_offset_ms)
         shortest, longest = max(1, frames(self.min_speech_ms)), UNBOUNDED
         if self.max_speech_s is not None:
-            # a start is decided before its stretch is split
+            # a start is decided before its segment is split
             longest = max(int(self.max_speech_s / frame_s + 1e-6), pads[0] + shortest + 1)
         return Rule(
             onset=self.onset,
             offset=self.offset,
             shortest=shortest,
-            # stretches whose pads meet are one
+            # segments whose pads meet are joined
             gap=max(frames(self.min_silence_ms), sum(pads) + 1),
             before=pads[0],
             after=pads[1],
@@ -96,21 +96,21 @@ class Rule:
 
     @property
     def late(self) -> int:
-        """How many frames must follow one until it is known to be in a stretch or not, where none
-        is too long."""
-        # at a gap's end a run may have begun that will be too short to count
+        """How many frames must follow a frame before it is known to be speech or not, without the
+        splits of `max_speech_s`."""
+        # a run that begins at the end of a gap may turn out too short to count
         run = max(0, self.shortest - 2)
         return max(self.before + self.shortest - 1, self.gap - self.after - 1 + run)
 
 
 @dataclass(frozen=True)
 class Listening:
-    """What the rule remembers of the frames so far; −1 stands for none.
+    """The rule's state after the frames so far; −1 stands for none.
 
-    `began` is where the probability last reached the onset, `ended` where the last stretch that
-    counts fell below the offset, `speaking` whether a start was returned and no end yet, `edge` the
-    frame of the last edge. `pause` is the frame least probable to be speech of those where the
-    current stretch may be split, and `level` its probability in `LEVELS`.
+    `began` is where the probability last reached the onset, `ended` where the last long enough
+    segment fell below the offset, `speaking` whether a start was returned and no end yet, `edge`
+    the frame of the last edge. `pause` is the frame where the current segment would be split, the
+    least probable one so far, and `level` its probability in `LEVELS`.
     """
 
     frames: int = 0
@@ -131,7 +131,7 @@ class Edge:
 
 
 def advance(rule: Rule, state: Listening, probability: float) -> tuple[Listening, list[Edge]]:
-    """The state after one more frame, and the edges it decides: two where a stretch is split."""
+    """The state after one more frame, and the edges it decides: two where a segment is split."""
     now, began, ended = state.frames, state.began, state.ended
     speaking, edge, pause, level = state.speaking, state.edge, state.pause, state.level
     if began < 0 and probability >= rule.onset:
@@ -140,8 +140,8 @@ def advance(rule: Rule, state: Listening, probability: float) -> tuple[Listening
         if now - began >= rule.shortest:
             ended = now
         began = -1
-    # the second half of a piece lies behind what was heard when the piece before it was split, so
-    # that one frame is enough to remember
+    # the second half of a piece begins after the frame at which the piece before it was split, so
+    # one frame is enough to remember
     if speaking and 2 * (now - edge) >= rule.longest:
         here = min(int(probability * LEVELS), LEVELS - 1)
         if pause < 0 or here <= level:
@@ -156,7 +156,7 @@ def advance(rule: Rule, state: Listening, probability: float) -> tuple[Listening
         speaking, edge = False, ended + rule.after
         edges.append(Edge(edge, starts=False))
     if speaking and now + 1 - edge >= rule.longest:
-        # within a pause the stretch ends where it would if the pause went on
+        # within a pause the segment ends where it would if the pause went on
         speaking = ended < 0 or pause < ended
         edge = pause if speaking else min(pause, ended + rule.after)
         edges.append(Edge(edge, starts=False))
@@ -167,10 +167,10 @@ def advance(rule: Rule, state: Listening, probability: float) -> tuple[Listening
 
 
 def finish(rule: Rule, state: Listening) -> Edge | None:
-    """The end of a stretch that the last frame left open."""
+    """The end of a segment that is still open after the last frame, else None."""
     if not state.speaking:
         return None
-    # a stretch too short to count leaves the end before it
+    # a run too short to count does not move the end before it
     ended = state.ended if state.ended >= 0 else state.frames
     return Edge(min(ended + rule.after, state.frames), starts=False)
 
@@ -181,8 +181,8 @@ def segments(
     post: PostProcessing,
     duration_s: float = math.inf,
 ) -> list[tuple[float, float]]:
-    """The (start_s, end_s) of speech in one probability per frame, `[T]`, of sound that is
-    `duration_s` long: the last frame may reach beyond it."""
+    """The (start_s, end_s) of speech from one probability per frame `[T]`; times are cut at
+    `duration_s`, since the last frame may reach beyond the sound."""
     rule, state = post.rule(frame_s), Listening()
     edges: list[Edge] = []
     for probability in probabilities:

@@ -1,4 +1,4 @@
-"""When each label, character and word of a text was said: the best CTC path through it."""
+"""The times of each label, character and word of a spoken text, from its best CTC path."""
 
 import math
 from collections.abc import Sequence
@@ -18,17 +18,17 @@ Ids = Sequence[int] | Tensor
 WIDTH = 2048
 """States looked at in each frame, two for a label: a minute of speech has about as many."""
 EARLY_S = 0.2
-"""How long before its first label a word begins, unless the word before still lasts: CTC says a
-label once it is sure. Measured at pauses of read speech (docs/transcribing.md)."""
+"""How long before its first label a word begins, unless the word before still lasts: CTC emits a
+label late, once it is certain. Measured at pauses of read speech (docs/transcribing.md)."""
 
 
 def align(log_probs: Tensor, ids: Ids) -> list[tuple[int, int]]:
     """The first and the last frame of each label on the best path that spells `ids`.
 
     Viterbi over blank, id, blank, id, …, blank: a label may stay, follow its neighbour, or skip
-    the blank between two different labels. Of more than `WIDTH` states, those around the best one
-    so far are looked at. Shape: log_probs `[T, V + 1]` with the blank last, ids `[S]`. Raises
-    SpeechkitError where the text does not fit into the frames. Source: Graves et al., ICML 2006.
+    the blank between two different labels. Only the `WIDTH` states around the best one so far are
+    searched. Shape: log_probs `[T, V + 1]` with the blank last, ids `[S]`. Raises SpeechkitError
+    where the text does not fit into the frames. Source: Graves et al., ICML 2006.
     """
     if not len(ids):
         return []
@@ -67,7 +67,7 @@ def _best_path(
     low = 0
     for frame in range(1, frames):
         top = low + int(best[low + 2 : low + 2 + width].argmax())
-        # what is left of the text moves two states in a frame at most
+        # a path moves two states in a frame at most, and must still reach the end of the text
         needed = count - 2 * (frames - frame)
         new = min(max(low, max(top, needed) - width // 2), count - width)
         best[low + 2 : new + 2] = -np.inf
@@ -105,7 +105,7 @@ def words_of(
     end_s: float = math.inf,
     confidence: Confidence = (1.0, 0.0),
 ) -> tuple[Word, ...]:
-    """The words of a text, as `joined` makes them of the characters of `characters_of`."""
+    """The words of a text: `joined` over the characters that `characters_of` returns."""
     characters = characters_of(log_probs, ids, labels, frame_s, begin_s=begin_s, end_s=end_s)
     return joined(characters, confidence)
 
@@ -113,7 +113,7 @@ def words_of(
 def joined(
     characters: Sequence[Sequence[Word]], confidence: Confidence = (1.0, 0.0)
 ) -> tuple[Word, ...]:
-    """Each word of its characters; its score is their scores' product, `calibrated`."""
+    """Joins characters into words; a word's score is the `calibrated` product of theirs."""
     return tuple(
         Word(
             "".join(c.text for c in word),
@@ -134,23 +134,23 @@ def characters_of(
     begin_s: float = 0.0,
     end_s: float = math.inf,
 ) -> tuple[tuple[Word, ...], ...]:
-    """The characters of each word, words being what spaces part; the first frame is at `begin_s`.
+    """The characters of each word, where spaces separate words; the first frame is at `begin_s`.
 
-    A word begins `EARLY_S` before its first label, but not before the last one ended, and ends with
-    its last label; a character lasts until the next. No time lies outside `begin_s` … `end_s`. A
-    score is the label's highest probability on its frames. Shapes as in `align`.
+    A word begins `EARLY_S` before its first label, but not before the end of the previous word. It
+    ends with its last label. A character lasts until the next one. All times lie from `begin_s` to
+    `end_s`. A score is the label's highest probability on its frames. Shapes as in `align`.
     """
     rows = zip(map(int, ids), align(log_probs, ids), strict=True)
     spoken = [(i, first, last) for i, (first, last) in rows]
-    words, said_until_s = [], rounded_s(begin_s)
+    words, spoken_until_s = [], rounded_s(begin_s)
     for is_space, group in groupby(spoken, lambda row: labels[row[0]] == " "):
         if is_space:
             continue
         part = list(group)
         starts_s = [rounded_s(begin_s + first * frame_s) for _, first, _ in part]
-        starts_s[0] = max(said_until_s, rounded_s(starts_s[0] - EARLY_S))
-        said_until_s = rounded_s(begin_s + (part[-1][2] + 1) * frame_s)
-        edges_s = [min(at_s, end_s) for at_s in (*starts_s, said_until_s)]
+        starts_s[0] = max(spoken_until_s, rounded_s(starts_s[0] - EARLY_S))
+        spoken_until_s = rounded_s(begin_s + (part[-1][2] + 1) * frame_s)
+        edges_s = [min(at_s, end_s) for at_s in (*starts_s, spoken_until_s)]
         scores = [log_probs[first : last + 1, i].max().exp().item() for i, first, last in part]
         words.append(
             tuple(

@@ -1,4 +1,4 @@
-"""From how sure a model claims to be to how often it is right: two numbers for each model."""
+"""Calibration: two numbers per model turn its scores into the share of correct words."""
 
 import math
 from collections.abc import Sequence
@@ -9,22 +9,22 @@ Confidence = tuple[float, float]
 """Scale and bias of the logit; (1, 0) leaves scores as they are."""
 
 SURE = 1e-6
-"""No score is nearer to 0 or 1: its logit must be finite."""
+"""Scores are kept this far from 0 and 1, so that the logit is finite."""
 
 
 def calibrated(p: float, confidence: Confidence) -> float:
     """σ(scale · logit p + bias) of a score from 0 to 1."""
     scale, bias = confidence
-    # of tanh, which cannot overflow
+    # written with tanh, which cannot overflow
     return (1 + math.tanh((scale * _logit(p) + bias) / 2)) / 2
 
 
 def fit(scores: Sequence[float], right: Sequence[bool]) -> Confidence:
-    """The scale and bias under which what was `right` is most likely; (0, bias) if scores mislead.
+    """The maximum-likelihood scale and bias for `right`; (0, bias) if higher scores are worse.
 
-    Newton's method on the cross entropy with targets drawn in by one example of each kind, so that
-    it ends even where all are right. Then nothing says how scores of right and wrong words differ:
-    the scale stays 1. Source: Platt, Advances in Large Margin Classifiers, 1999.
+    Newton's method on the cross entropy. One example of each kind is added to the targets, so that
+    it converges even where all are right. In that case the scale stays 1, since there are no wrong
+    words to compare with. Source: Platt, Advances in Large Margin Classifiers, 1999.
     """
     hits = np.asarray(right, dtype=bool)
     high, low = (hits.sum() + 1) / (hits.sum() + 2), 1 / ((~hits).sum() + 2)
@@ -43,7 +43,7 @@ def fit(scores: Sequence[float], right: Sequence[bool]) -> Confidence:
 
 
 def one_sided(right: Sequence[bool]) -> str | None:
-    """ "right" or "wrong" where all are, for a sentence; None where there are both."""
+    """ "right" or "wrong" where all are, None where there are both; for use in a message."""
     return None if len(set(right)) > 1 else "right" if all(right) else "wrong"
 
 

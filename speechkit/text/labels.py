@@ -1,4 +1,4 @@
-"""Text to labels and back: files, normalisation, encoding and the greedy reading of CTC scores."""
+"""Text to labels and back: files, normalisation, encoding and greedy CTC decoding."""
 
 import gzip
 import os
@@ -14,7 +14,7 @@ from speechkit.component import did_you_mean
 from speechkit.errors import ConfigError, ManifestError, SpeechkitError
 from speechkit.limits import MAX_JSON_BYTES, MAX_TEXT_BYTES
 
-# commands that read texts alone do not wait for torch
+# commands that only read texts need not import torch
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -28,20 +28,21 @@ _ENGLISH_SPELLINGS = str.maketrans(
 
 @dataclass(frozen=True)
 class Spelling:
-    """How labels write: the case, None for both, and whether accents are composed (NFC)."""
+    """The case of the labels, None for both, and whether their accents are composed (NFC)."""
 
     case: Literal["lower", "upper"] | None
     form: Literal["NFC", "NFD"]
 
     @classmethod
     def of(cls, labels: Iterable[str]) -> "Spelling":
-        """The labels' own; accents are apart only if they are labels and no letter has one."""
+        """The spelling of `labels`: NFD if accents are labels and no letter carries one."""
         text = "".join(labels)
         case: Literal["lower", "upper"] | None = None
         if text.lower() != text.upper():
             case = "lower" if text == text.lower() else "upper" if text == text.upper() else None
-        apart = any(map(unicodedata.combining, text)) and unicodedata.is_normalized("NFD", text)
-        return cls(case, "NFD" if apart else "NFC")
+        decomposed = any(map(unicodedata.combining, text))
+        decomposed = decomposed and unicodedata.is_normalized("NFD", text)
+        return cls(case, "NFD" if decomposed else "NFC")
 
     def __call__(self, text: str) -> str:
         """`text` in this case and form."""
@@ -49,32 +50,32 @@ class Spelling:
         return self.composed(text.upper() if self.case == "upper" else cased)
 
     def composed(self, text: str) -> str:
-        """`text` in this form, its case as it is."""
+        """`text` in this form; its case is not changed."""
         return text if text.isascii() else unicodedata.normalize(self.form, text)
 
 
 def read_text(path: str | os.PathLike[str]) -> str:
-    """The lines of `lines_of` in one text."""
+    """The lines of a file in one string; see `lines_of`."""
     return "\n".join(lines_of(path))
 
 
 def read_lines(path: str | os.PathLike[str]) -> list[str]:
-    """The lines of `lines_of`, so that the whole file is known to be readable."""
+    """The lines of a file in a list; see `lines_of`. The whole file is checked."""
     return list(lines_of(path))
 
 
 def lines_of(path: str | os.PathLike[str]) -> Iterator[str]:
     """The lines of a UTF-8 file, `.gz` too, without a byte order mark and line ends.
 
-    Line ends are those of Unix, Windows and old Macs alone, unlike those of `str.splitlines`.
-    ManifestError where the file cannot be opened, and as `names.txt:3: ...` where it is no UTF-8 or
-    beyond `speechkit.limits`.
+    Line ends are those of Unix, Windows and old Macs only, unlike those of `str.splitlines`.
+    Raises ManifestError where the file cannot be opened, and as `names.txt:3: ...` where it is not
+    UTF-8 or beyond `speechkit.limits`.
     """
     path = Path(path)
     opener = gzip.open if path.suffix == ".gz" else open
     number = size = 0
     try:
-        # what is no UTF-8 is let through to its own line
+        # the error is raised below, where the line number is known
         with opener(path, "rt", encoding="utf-8-sig", errors="surrogateescape") as file:
             while line := file.readline(MAX_JSON_BYTES + 1):
                 number += 1
@@ -96,12 +97,12 @@ def lines_of(path: str | os.PathLike[str]) -> Iterator[str]:
 
 
 def normalize(text: str, name: str = "english", labels: Sequence[str] = ENGLISH_LABELS) -> str:
-    """`text` under the normalisation `name`, sure to consist of `labels`.
+    """`text` under the normalisation `name`, checked to consist of `labels`.
 
     "english" lower-cases, strips accents, spells out & + and %, keeps the apostrophe, turns other
-    punctuation into spaces and collapses spaces; "none" leaves the text as it is. Either way the
-    accents are composed where they are in the labels. Neither expands digits: a character that is
-    no label raises ManifestError.
+    punctuation into spaces and collapses spaces; "none" leaves the text as it is. Both compose
+    accents as the labels do. Neither expands digits. Raises ManifestError for a character that is
+    no label.
     """
     if name not in NORMALIZATIONS:
         raise ConfigError(f"no text normalisation {name!r}. {did_you_mean(name, NORMALIZATIONS)}")
@@ -111,7 +112,7 @@ def normalize(text: str, name: str = "english", labels: Sequence[str] = ENGLISH_
 
 
 def normalized(path: str | os.PathLike[str], name: str, labels: Sequence[str]) -> str:
-    """The text of a file under the normalisation `name`; ManifestError as `said.txt:3: ...`."""
+    """The text of a file under the normalisation `name`; ManifestError as `text.txt:3: ...`."""
     lines = []
     for number, line in enumerate(lines_of(path), start=1):
         try:
@@ -126,8 +127,8 @@ def encode(
 ) -> "Tensor":
     """The index in `labels` of each piece of `text`, the longest label first, int64 `[S]`.
 
-    With the labels eight and a…z, "eighteen" is eight, e, e, n. What no label begins raises
-    ManifestError, which quotes `source` if it is given.
+    With the labels eight and a…z, "eighteen" is eight, e, e, n. Raises ManifestError for text that
+    no label matches; the message quotes `source` if it is given.
     """
     import torch
 
@@ -149,7 +150,7 @@ def encode(
 
 
 def decode(ids: "Tensor | Iterable[int]", labels: Sequence[str] = ENGLISH_LABELS) -> str:
-    """The text that `encode` turns into `ids`."""
+    """The text of label ids: the inverse of `encode`."""
     ids = ids.tolist() if hasattr(ids, "tolist") else list(ids)
     for i in ids:
         if not 0 <= i < len(labels):
@@ -182,7 +183,7 @@ def _begins_label(best: "Tensor", before: "Tensor", blank: int) -> "Tensor":
 
 
 def is_unicode(text: str) -> bool:
-    """Whether a text has no half of a character, which could not be written."""
+    """True unless the text has half of a surrogate pair, which UTF-8 cannot encode."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -191,7 +192,7 @@ def is_unicode(text: str) -> bool:
 
 
 def _english(text: str) -> str:
-    # compatibility decomposition takes accents and ligatures apart, and may yield capitals
+    # compatibility decomposition splits accents and ligatures, and may yield capitals
     decomposed = unicodedata.normalize("NFKD", text.translate(_ENGLISH_SPELLINGS)).lower()
     return " ".join("".join(map(_english_character, decomposed)).split())
 

@@ -1,4 +1,4 @@
-"""Stretches of a recording with their text, in the formats that other tools read."""
+"""Segments of a recording with their text, in the formats that other tools read."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import Literal
 
 Stretch = tuple[float, float, str]
-"""Start and end in seconds, and what is written there, perhaps in several lines."""
+"""Start and end in seconds, and the text, which may have several lines."""
 
 
 @dataclass(frozen=True)
 class Recording:
-    """One channel of a file, `-` being standard input, and what it is called where no path fits.
+    """One channel of a file (`-` is standard input) and its name for formats without paths.
 
-    `channel` is counted from 1, or the mean of all.
+    `channel` is a number from 1 on, or the mean of all.
     """
 
     path: Path
@@ -23,17 +23,17 @@ class Recording:
 
     @property
     def word(self) -> str:
-        """The name as one word, for formats whose fields are parted by spaces."""
+        """The name as one word, for formats whose fields are separated by spaces."""
         return "_".join(self.name.split())
 
     @property
     def number(self) -> int:
-        """The channel's number, 1 for a mix, as NIST's formats want it."""
+        """The channel's number, 1 for a mix, as NIST's formats require."""
         return 1 if self.channel == "mix" else self.channel
 
     @classmethod
     def of(cls, path: Path | str) -> "Recording":
-        """The mix of a file that has a name to itself."""
+        """The mean of a file's channels, named after the file."""
         return cls(Path(path), Path(path).stem)
 
 
@@ -69,7 +69,7 @@ def textgrid(stretches: Iterable[Stretch], tier: str, duration_s: float) -> str:
     intervals: list[Stretch] = []
     end_s = 0.0
     for stretch in [*stretches, (duration_s, duration_s, "")]:
-        # of rounded times, so that intervals meet and none is empty
+        # times are rounded first, so that intervals meet and none is empty
         start_s, until_s = max(end_s, round(stretch[0], 6)), round(stretch[1], 6)
         if start_s > end_s:
             intervals.append((end_s, start_s, ""))

@@ -1,4 +1,4 @@
-"""What was said and when, and how it is written down: text, JSON, subtitles, CTM and labels."""
+"""Transcripts with times, and their file formats: text, JSON, subtitles, CTM and labels."""
 
 import json
 import textwrap
@@ -9,15 +9,15 @@ from speechkit.events import Word, rounded
 from speechkit.text.timeline import Recording, Stretch, audacity, srt, textgrid, vtt
 
 LINE, LINES = 42, 2
-"""Characters of a subtitle's line, and its lines, as broadcasters have them."""
+"""Characters in a line of a subtitle, and lines in a subtitle, as broadcasters use them."""
 LONGEST_S = 7.0
 PAUSE_S = 0.8
-"""How long a subtitle stays at most, and the silence that ends one."""
+"""The longest duration of a subtitle, and the silence that ends one."""
 
 
 @dataclass(frozen=True)
 class Transcript:
-    """What was said in `duration_s` seconds of sound: its words, and the characters of each."""
+    """The words spoken in `duration_s` seconds of sound, and the characters of each."""
 
     text: str
     words: tuple[Word, ...] = ()
@@ -34,8 +34,8 @@ def to_row(transcript: Transcript) -> dict[str, object]:
 def subtitles(words: Iterable[Word]) -> Iterator[tuple[float, float, list[str]]]:
     """Start, end and lines of each subtitle.
 
-    One ends at a pause of `PAUSE_S`, before `LONGEST_S`, or where its words need more than `LINES`
-    lines of `LINE` characters; a longer word has a line for itself.
+    A subtitle ends at a pause of `PAUSE_S`, before `LONGEST_S`, or where its words need more than
+    `LINES` lines of `LINE` characters. A longer word has its own line.
     """
     cue: list[Word] = []
     for word in words:
@@ -77,7 +77,7 @@ def _ctm(transcript: Transcript, recording: Recording) -> str:
     """NIST's conversation time marked file: recording, channel, start, duration, word, score."""
     lines = []
     for word in transcript.words:
-        # of rounded times, so that no word reaches into the next
+        # times are rounded first, so that no word reaches into the next
         start_s, end_s = round(word.start_s, 3), round(word.end_s, 3)
         lines.append(
             f"{recording.word} {recording.number} {start_s:.3f} {end_s - start_s:.3f} "
@@ -113,4 +113,4 @@ FORMATS: Mapping[str, Callable[[Transcript, Recording], str]] = {
     "textgrid": _textgrid,
     "audacity": _audacity,
 }
-"""Each format by name: `f(transcript, recording)` → what a file of it holds."""
+"""Each format by name: `f(transcript, recording)` → the content of a file."""
