@@ -1,4 +1,4 @@
-"""Sound, manifests, augmentations and batches: everything before the front end."""
+"""Audio, manifests, augmentations and batches: everything before the front end."""
 
 from speechkit.data.audio import (
     AudioWarning,

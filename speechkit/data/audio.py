@@ -1,4 +1,4 @@
-"""Sound in: files, bytes, arrays and tensors become mono float32 at one sample rate."""
+"""Reads files, bytes, arrays and tensors as mono float32 audio at one sample rate."""
 
 import io
 import math
@@ -37,24 +37,24 @@ CLIPPED_SHARE = 0.01
 
 FULL_SCALE = 32767 / 32768
 TOLERANCE = Seconds(0.1)
-"""How much earlier than asked a recording may end: manifests round their durations."""
+"""How much earlier than requested a recording may end, since manifests round durations."""
 
 FORMATS = "wav, flac, ogg, opus, mp3, m4a, mp4, webm, aac or NIST sph"
 
 Source = str | os.PathLike[str] | bytes | BinaryIO | NDArray[np.float32] | Tensor
 Block = tuple[NDArray[np.float32], int, bool]
-"""Samples `[N]` or `[N, channels]` at a source's own rate, that rate, and whether they are the
+"""Samples `[N]` or `[N, channels]` at the rate of the source, that rate, and whether they are the
 last."""
 
 SKIPPED_FRAMES = 1 << 16
-"""How many frames before the wanted ones are read at a time where a source cannot seek."""
+"""Where a source cannot seek, it is read this many frames at a time up to the requested ones."""
 
 CANCELS = 1e-3
-"""The share of its channels' power below which a mix counts as cancelled."""
+"""Channels count as cancelled where their mean has a smaller share of their power than this."""
 
 
 class AudioWarning(UserWarning):
-    """Sound that can be used but is damaged."""
+    """The audio can be used but is damaged."""
 
 
 def read_audio(
@@ -71,11 +71,11 @@ def read_audio(
 
     `source` is a path or the bytes of a file, an open binary file, or an array or tensor `[N]` or
     `[N, channels]` of float32, float64 or int16 (× 1/32768) with its `sample_rate`. Files are wav,
-    flac, ogg, opus, mp3 or NIST sph, and with the extra `av` or a program ffmpeg m4a, mp4, webm,
-    aac, wma or amr. A stream that cannot seek, such as standard input, holds WAV; where `raw` says
-    so, a source is samples without a header. Only `duration_s` seconds from `offset_s` are read.
-    Values beyond ±1 are clipped. A file is read to its end whatever its header promises;
-    AudioWarning where it is cut short, clipped, or its channels cancel in the mean.
+    flac, ogg, opus, mp3 or NIST sph. With the extra `av` or the program ffmpeg they may be m4a,
+    mp4, webm, aac, wma or amr. A stream that cannot seek, such as standard input, holds WAV. With
+    `raw` a source is samples without a header. Only `duration_s` seconds from `offset_s` are read.
+    Values beyond ±1 are clipped. A file is read to its end, even if its header gives another
+    length. Gives an AudioWarning where it is cut short, clipped, or its channels cancel each other.
 
     Shape: `[N]` float32.
     """
@@ -98,11 +98,11 @@ def read_blocks(
     channel: Channel = "mix",
     raw: RawFormat | None = None,
 ) -> Iterator[Tensor]:
-    """Reads what `read_audio` does, `block_s` seconds at a time, so that hours need little memory.
+    """Reads like `read_audio`, but `block_s` seconds at a time, to need little memory.
 
-    A fault is raised, or warned of, where the reading meets it: the caller may have blocks already.
-    Resampling holds a few milliseconds of a block back for the next one. A pipe's block comes as
-    soon as its sound has arrived; where no `block_s` is given, its blocks are what has arrived.
+    Errors and warnings come when reading reaches the fault, so earlier blocks may have been
+    returned. Resampling keeps a few milliseconds of a block for the next one. A block of a pipe is
+    returned as soon as it has arrived; without `block_s`, a block is all that has arrived.
 
     Shape: `[N]` float32 for each block.
     """
@@ -140,7 +140,7 @@ def read_blocks(
 
 
 def audio_duration_s(path: str | os.PathLike[str]) -> Seconds:
-    """The duration of a file, from its header once that is right; m4a and webm are decoded."""
+    """The duration of a file, from its corrected header; m4a and webm are decoded instead."""
     with _opened(path) as recording:
         if isinstance(recording, _Recording):
             frames = recording.frames
@@ -154,7 +154,7 @@ def audio_duration_s(path: str | os.PathLike[str]) -> Seconds:
 def channel_count(
     source: str | os.PathLike[str] | bytes | BinaryIO, raw: RawFormat | None = None
 ) -> int:
-    """How many channels a file has."""
+    """The number of channels of a file."""
     if raw:
         return raw.channels
     with _opened(source) as recording:
@@ -237,7 +237,7 @@ def _from_file(
 def _in_order(
     sound: Piped | Foreign, offset_s: float, duration_s: float | None, block_s: float
 ) -> Iterator[Block]:
-    """Blocks of sound that can only be read from its beginning on, and ends where it ends."""
+    """Blocks of a source that can only be read from its beginning."""
     rate, name = sound.sample_rate, sound.name
     _check_part(name, offset_s, duration_s)
     start = to_samples(Seconds(offset_s), rate)
@@ -261,7 +261,7 @@ def _in_order(
 
 
 class _Recording:
-    """An open file: the parts of a chain, one after the other, as one run of frames."""
+    """An open file; the parts of a chained file are read as one sequence of frames."""
 
     def __init__(self, stream: BinaryIO, name: str, files: list[soundfile.SoundFile]) -> None:
         self.stream, self.name, self.files = stream, name, files
@@ -272,7 +272,7 @@ class _Recording:
         self._current = 0
 
     def seek(self, frame: int) -> None:
-        """Goes to a frame of the whole."""
+        """Moves to a frame, counted from the start of the first part."""
         self._current = 0
         while frame >= self.files[self._current].frames:
             frame -= self.files[self._current].frames
@@ -280,9 +280,9 @@ class _Recording:
         self.files[self._current].seek(frame)
 
     def read(self, frames: int) -> NDArray[np.float32]:
-        """The next frames `[N, channels]`, fewer where the sound ends.
+        """The next frames `[N, channels]`, fewer at the end.
 
-        Memory is taken for what is there, not for what a header promises.
+        Memory is allocated for the frames that exist, not for the number in the header.
         """
         pieces: list[NDArray[np.float32]] = []
         missing = frames
@@ -293,14 +293,14 @@ class _Recording:
             if len(x) < wanted or file.tell() == file.frames:
                 self._current += 1
             missing -= len(x)
-            # parts of a chain may have other channels than the first
+            # parts of a chain may have another number of channels than the first
             pieces.append(
                 x if not pieces or x.shape[1] == pieces[0].shape[1] else _alike(x, pieces)
             )
         return pieces[0] if len(pieces) == 1 else np.concatenate(pieces or [np.zeros((0, 1), "f4")])
 
     def fault(self, *, ended: bool, reached: int) -> str:
-        """What is wrong with the file's length, once frames up to `reached` were read."""
+        """The fault in the file's length after reading up to frame `reached`; empty if none."""
         if ended:
             promised_s, reached_s = self.frames / self.sample_rate, reached / self.sample_rate
             return f"is cut short: it promises {promised_s:g} s and ends at {reached_s:g} s"
@@ -311,7 +311,7 @@ class _Recording:
 
 
 def _alike(x: NDArray[np.float32], pieces: list[NDArray[np.float32]]) -> NDArray[np.float32]:
-    """The mean of the channels of `x` in each of the channels that the first piece has."""
+    """The mean of the channels of `x`, repeated for each channel of the first piece."""
     return np.repeat(x.mean(axis=1, keepdims=True), pieces[0].shape[1], axis=1)
 
 
@@ -319,7 +319,7 @@ def _alike(x: NDArray[np.float32], pieces: list[NDArray[np.float32]]) -> NDArray
 def _opened(
     source: str | os.PathLike[str] | bytes | BinaryIO, raw: RawFormat | None = None
 ) -> Iterator["_Recording | Piped | Foreign"]:
-    """A file and its decoders; what goes wrong with either is an AudioError."""
+    """Opens a file and its decoders; raises AudioError for whatever fails."""
     name = _name(source)
     try:
         with ExitStack() as stack:
@@ -339,7 +339,7 @@ def _opened(
             files: list[soundfile.SoundFile] = []
             for part in found.parts:
                 files.append(stack.enter_context(soundfile.SoundFile(part)))
-                # each has a decoder of its own
+                # each part has its own decoder
                 if len(files) > 1 and sum(file.channels for file in files) > MAX_CHAINED:
                     raise AudioError(
                         f"{name} joins more than {MAX_CHAINED} channels of {len(found.parts)} "
@@ -360,12 +360,12 @@ def _opened(
 def _open(
     source: str | os.PathLike[str] | bytes | BinaryIO, name: str
 ) -> AbstractContextManager[BinaryIO]:
-    """A source's bytes; a stream that was open stays so."""
+    """The bytes of a source; a stream that the caller opened is not closed."""
     if isinstance(source, bytes):
         return io.BytesIO(source)
     if isinstance(source, str | os.PathLike):
         mode = os.stat(source).st_mode
-        # a pipe or a device would wait for ever
+        # opening a pipe or a device could block for ever
         if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
             raise AudioError(
                 f"{name} is not a regular file; give an audio file, or - and pipe its sound in"
@@ -380,7 +380,7 @@ def _open(
 
 
 def _check_header(recording: _Recording, size_bytes: int) -> None:
-    """Refuses what no recording has, before anything is allocated for it."""
+    """Raises AudioError for impossible values in the header, before memory is allocated."""
     name = recording.name
     for file in recording.files:
         _check_rate(file.samplerate, name)
@@ -403,7 +403,7 @@ def _check_rate(rate: int, name: str) -> None:
 
 
 def _reason(error: Exception) -> str:
-    """The decoder's own words without the file's name, which it does not know."""
+    """The decoder's message without the file name, which is wrong for a stream."""
     text = getattr(error, "error_string", str(error))
     return " ".join(text.removeprefix("Error : ").split()).rstrip(".")
 
@@ -447,7 +447,7 @@ def _ends_early(
 
 
 def _is_cut_short(file: soundfile.SoundFile, stream: BinaryIO) -> bool:
-    """Whether the header promises more than the file holds, which libsndfile silently accepts."""
+    """True where the header gives more than the file holds, which libsndfile silently accepts."""
     if file.format == "OGG":
         stream.seek(-min(stream.seek(0, io.SEEK_END), 65536), io.SEEK_END)
         tail = stream.read()

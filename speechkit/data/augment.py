@@ -1,7 +1,7 @@
-"""Augmentations: changes made to one utterance while training, drawn from an explicit generator.
+"""Augmentations: random changes to one utterance in training, drawn from an explicit generator.
 
 An augmentation is any callable `f(x, length, generator) -> (x, length)` with a `domain`. In the
-domain "audio" x is `[1, N]`, in "features" it is `[F, T]`; what lies behind `length` is padding.
+domain "audio" x is `[1, N]`, in "features" it is `[F, T]`; values after `length` are padding.
 The input is never changed in place.
 """
 
@@ -27,7 +27,7 @@ Domain = Literal["audio", "features"]
 
 
 class Augmentation(Protocol):
-    """What an augmentation looks like to its callers."""
+    """The interface of augmentations."""
 
     domain: ClassVar[Domain]
 
@@ -39,13 +39,13 @@ def utterance_generator(
 ) -> torch.Generator:
     """The generator for one utterance in one epoch, the same in every process and on resuming.
 
-    `view` counts how often the utterance is in the batch before.
+    `view` is the number of earlier rows with the same utterance in the batch.
     """
     return seeded_generator(f"{seed}/{epoch}/{index}/{domain}{view or ''}")
 
 
 def seeded_generator(key: str, device: torch.device | str = "cpu") -> torch.Generator:
-    """A generator whose numbers follow from a text alone."""
+    """A generator whose seed is a hash of `key`."""
     digest = hashlib.blake2b(key.encode(), digest_size=8).digest()
     return torch.Generator(device).manual_seed(int.from_bytes(digest, "little"))
 
@@ -53,14 +53,14 @@ def seeded_generator(key: str, device: torch.device | str = "cpu") -> torch.Gene
 def apply(
     augmentations: Iterable[Augmentation], x: Tensor, length: int, generator: Generator
 ) -> tuple[Tensor, int]:
-    """Each augmentation in turn."""
+    """Applies the augmentations in order."""
     for augmentation in augmentations:
         x, length = augmentation(x, length, generator)
     return x, length
 
 
 class AudioAugmentation:
-    """The base of changes to audio: applied with `probability`, to the samples before `length`."""
+    """Base class for changes to audio, applied with `probability` to the first `length` samples."""
 
     domain: ClassVar[Domain] = "audio"
     probability: float
@@ -73,11 +73,11 @@ class AudioAugmentation:
 
     def change(self, x: Tensor, generator: Generator) -> Tensor:
         """The changed audio. Shape: `[1, N]` → `[1, N']`."""
-        raise AssertionError("a base says only when to change, its subclasses how")
+        raise AssertionError("a subclass defines this")
 
 
 class FeatureMasking:
-    """The base of masks over features: y = 0 where `mask`, else x, with `probability`."""
+    """Base class for masks over features, applied with `probability`: masked values become 0."""
 
     domain: ClassVar[Domain] = "features"
     probability: float
@@ -90,13 +90,13 @@ class FeatureMasking:
         return x.masked_fill(mask.to(x.device), 0), length
 
     def mask(self, out: Tensor, generator: Generator) -> None:
-        """Sets the frames to hide in `out [F, T]`."""
-        raise AssertionError("a base says only when to change, its subclasses how")
+        """Sets the masked values of `out [F, T]` to 0."""
+        raise AssertionError("a subclass defines this")
 
 
 @dataclass(frozen=True)
 class Gain(AudioAugmentation):
-    """A random level, and another from a random time on where `step_db` is not 0.
+    """A random gain. If `step_db` is not 0, it changes once, at a random time.
 
     y = x · 10^(g/20), g ~ U(min_db, max_db), and later x · 10^((g + s)/20), s ~ U(±step_db)
     """
@@ -139,7 +139,7 @@ class WhiteNoise(AudioAugmentation):
 
 @dataclass(frozen=True)
 class TimeShift(AudioAugmentation):
-    """Moves the sound in time and fills with zeros; the length stays.
+    """Shifts the audio in time and fills with zeros; the length does not change.
 
     y[n] = x[n + s], s ~ U(−max_ms, max_ms) in milliseconds. Paper: arXiv:2004.08531.
     """
@@ -159,9 +159,9 @@ class TimeShift(AudioAugmentation):
 
 @dataclass(frozen=True)
 class Pad(AudioAugmentation):
-    """Silence before and after, each for a random time: clips cut close meet a live microphone.
+    """Adds silence before and after, each of a random length, as around words in live audio.
 
-    U(0, max_ms) milliseconds of zeros on either side; the length grows.
+    U(0, max_ms) milliseconds of zeros on each side; the length grows.
     """
 
     max_ms: float = 300.0
@@ -179,7 +179,7 @@ class Pad(AudioAugmentation):
 
 @dataclass(frozen=True)
 class Speed(AudioAugmentation):
-    """Plays faster or slower, pitch included, by resampling; the factor is a whole per cent.
+    """Resamples to another speed, which also changes the pitch; the factor is a whole per cent.
 
     y(t) = x(f · t), f ~ U{min, min + 0.01, …, max}. Paper: Ko et al., Interspeech 2015.
     """
@@ -200,10 +200,10 @@ class Speed(AudioAugmentation):
 
 @dataclass(frozen=True)
 class Equalize(AudioAugmentation):
-    """A random microphone: a smooth random gain over frequency.
+    """A smooth random gain over frequency, like that of another microphone.
 
-    Y(f) = 10^(g(f) / 20) X(f), g through `knots` values U(−max_db, max_db), evenly spaced on the
-    scale log(1 + f / 700 Hz) and joined by lines; the level of the sound is kept.
+    Y(f) = 10^(g(f) / 20) X(f). g interpolates linearly between `knots` values U(−max_db, max_db),
+    evenly spaced on the scale log(1 + f / 700 Hz). The power of the audio is kept.
     """
 
     max_db: float = 10.0
@@ -215,8 +215,8 @@ class Equalize(AudioAugmentation):
         _check_range("max_db", 0, self.max_db)
 
     def change(self, x: Tensor, generator: Generator) -> Tensor:
-        # silence behind, so that the filter's tail does not wrap around to the start; an FFT of a
-        # multiple of 512 samples is quick
+        # zeros at the end keep the filter's tail from wrapping around to the start; an FFT of a
+        # multiple of 512 samples is fast
         samples = x.shape[1]
         padded = (samples + self.sample_rate // 20 + 511) // 512 * 512
         hz = np.fft.rfftfreq(padded, 1 / self.sample_rate)
@@ -230,7 +230,7 @@ class Equalize(AudioAugmentation):
 
 @dataclass(frozen=True)
 class AdditiveNoise(AudioAugmentation):
-    """Adds a random stretch of a recording of noise; one that is too short is repeated.
+    """Adds a random part of a recording of noise, which is repeated if it is too short.
 
     y = x + a · n with 10 · log₁₀(Σx² / Σ(a·n)²) ~ U(min_snr_db, max_snr_db)
     `source` is a folder of recordings, or a manifest; it is listed on first use.
@@ -265,7 +265,7 @@ class AdditiveNoise(AudioAugmentation):
 
 @dataclass(frozen=True)
 class Reverb(AudioAugmentation):
-    """A room: convolution with a measured impulse response, at the same time and level.
+    """Reverberation: convolution with a measured impulse response, without delay or gain.
 
     y[n] = a · Σₖ h[k] · x[n + d − k], d = argmax |h| (the direct path), Σy² = Σx²
     `source` is a folder of impulse responses, or a manifest; it is listed on first use.
@@ -289,7 +289,7 @@ class Reverb(AudioAugmentation):
         )
         samples = x.shape[1]
         size = 1 << (samples + len(room)).bit_length()
-        # numpy: torch's FFT would give other bits with another number of threads
+        # numpy, because the bits of torch's FFT depend on the number of threads
         spectrum = np.fft.rfft(x[0].numpy(), size) * np.fft.rfft(room.numpy(), size)
         direct = int(room.abs().argmax())
         y = torch.from_numpy(np.fft.irfft(spectrum, size)[direct : direct + samples]).to(x.dtype)
@@ -298,10 +298,10 @@ class Reverb(AudioAugmentation):
 
 @dataclass(frozen=True)
 class Tempo:
-    """Speaks faster or slower at the same pitch: features stretched along time.
+    """Changes the speed without the pitch: features are stretched along time.
 
-    y[:, t] = x[:, t · f] between neighbouring frames, f ~ U(min, max). The length changes, so it is
-    not for models whose targets have times.
+    y[:, t] = x[:, t · f], interpolated between neighbouring frames, f ~ U(min, max). The length
+    changes, so it is not for models whose targets have times.
     """
 
     domain: ClassVar[Domain] = "features"
@@ -324,7 +324,7 @@ class Tempo:
 
 @dataclass(frozen=True)
 class SpecAugment(FeatureMasking):
-    """Hides bands of frequencies and stretches of time.
+    """Masks bands of frequencies and spans of time.
 
     Each width is uniform up to `freq_width` bands or `time_width` frames; a `time_width` below 1
     is a fraction of the utterance. Paper: arXiv:1904.08779.
@@ -347,7 +347,7 @@ class SpecAugment(FeatureMasking):
 
 @dataclass(frozen=True)
 class SpecCutout(FeatureMasking):
-    """Hides rectangles of up to `freq_width` bands × `time_width` frames.
+    """Masks rectangles of up to `freq_width` bands × `time_width` frames.
 
     Paper: arXiv:1708.04552.
     """
@@ -382,14 +382,14 @@ def _choice(items: list[Utterance], generator: Generator) -> Utterance:
 
 
 def _stretch(size: int, most: int, generator: Generator) -> slice:
-    """A random stretch of up to `most` out of `size`."""
+    """A random span of up to `most` out of `size`."""
     start = _integer(0, max(0, size - most), generator)
     return slice(start, start + _integer(0, most, generator))
 
 
 def _level_ratio(x: Tensor, y: Tensor) -> float:
     """√(Σx² / Σy²), or 0 where y is silent."""
-    # numpy: torch's sums would give other bits with another number of threads
+    # numpy, because the bits of torch's sums depend on the number of threads
     energy_x, energy_y = (float(np.square(z.numpy(), dtype=np.float64).sum()) for z in (x, y))
     return (energy_x / energy_y) ** 0.5 if energy_y else 0.0
 

@@ -12,13 +12,13 @@ from torch.nn.utils.rnn import pad_sequence
 from speechkit.errors import ConfigError
 
 MIX = 8
-"""A group of similar durations holds at least this many batches: narrower ones would put the same
-few utterances together in every epoch, and batch norm would learn their statistics."""
+"""The fewest batches in a group of similar durations. In smaller groups the same few utterances
+would share a batch in every epoch, and batch norm would learn their statistics."""
 
 
 @dataclass(frozen=True)
 class Item:
-    """One utterance: audio `[N]`, its target, its index in the manifest and its file's name."""
+    """One utterance: audio `[N]`, its target, its index in the manifest and its file name."""
 
     audio: Tensor
     target: Tensor
@@ -42,7 +42,7 @@ class Batch(NamedTuple):
     names: list[str]
 
     def repeated(self, times: int) -> "Batch":
-        """The same utterances once more behind the last, until each is there `times` times."""
+        """The batch with its rows repeated `times` times, one copy of the batch after the other."""
         if times == 1:
             return self
         targets, target_lengths = self.targets, self.target_lengths
@@ -59,7 +59,7 @@ class Batch(NamedTuple):
 
 
 def collate(items: Sequence[Item]) -> Batch:
-    """Joins items whose targets are all `[U]`, all scalars or all `[S, 2]`."""
+    """Makes a batch of items whose targets are all `[U]`, all scalars or all `[S, 2]`."""
     targets: Tensor | tuple[Tensor, ...] = tuple(item.target for item in items)
     target_lengths = None
     if items[0].target.ndim == 0:
@@ -90,15 +90,15 @@ def bucket_batches(
     """Batches of similar durations that hold every index once; a function of seed and epoch.
 
     A batch has at most `batch_size` utterances and, padded to its longest, at most `batch_seconds`
-    seconds; None is no limit. Indices are shuffled within `buckets` groups of neighbouring
-    durations (fewer where a group would hold less than MIX batches), and the batches among each
-    other. Without `shuffle` they come sorted by duration.
+    seconds; None is no limit. Indices are shuffled within `buckets` groups of similar durations
+    (fewer where a group would hold less than MIX batches). Then the order of the batches is
+    shuffled. Without `shuffle` they are sorted by duration.
     """
     _check_limits(durations_s, batch_size, batch_seconds)
     chance = random.Random(f"{seed}/{epoch}")
     order = list(range(len(durations_s)))
     if shuffle:
-        # equal durations must not keep the manifest's order, which often goes by label
+        # equal durations must not keep the manifest's order, which is often sorted by label
         chance.shuffle(order)
     order.sort(key=lambda i: durations_s[i])
     if shuffle:
@@ -111,10 +111,10 @@ def bucket_batches(
 
 
 def share(batches: Sequence[list[int]], rank: int, processes: int) -> list[list[int]]:
-    """What process `rank` takes of each batch: rows rank, rank + processes and so on.
+    """The rows of each batch for process `rank`: rank, rank + processes and so on.
 
-    A batch with fewer rows than there are processes is taken whole by each, so that all have
-    equally many batches and each of its rows counts the same.
+    A batch with fewer rows than processes goes to each process in full. So all processes have the
+    same number of batches, and each row has the same weight.
     """
     return [rows[rank::processes] if len(rows) >= processes else rows for rows in batches]
 
@@ -149,7 +149,7 @@ def _filled(
     batch_size: int | None,
     batch_seconds: float | None,
 ) -> Iterator[list[int]]:
-    """Cuts `order` wherever one more utterance would pass a limit."""
+    """Cuts `order` where one more utterance would exceed a limit."""
     batch: list[int] = []
     longest_s = 0.0
     for index in order:

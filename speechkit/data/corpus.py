@@ -1,4 +1,4 @@
-"""Getting a public corpus: from a folder at hand, or from its official address."""
+"""Downloads public corpora from their official addresses."""
 
 import tarfile
 import urllib.error
@@ -10,7 +10,7 @@ from speechkit.files import whole_folder
 
 
 def download(url: str, folder: Path) -> Path:
-    """The folder that holds the unpacked tar archive at `url`; done once, whole or not at all."""
+    """Downloads and unpacks the tar archive at `url` once, atomically; returns its folder."""
     target = folder / Path(url).name.partition(".tar")[0]
     if target.is_dir():
         return target

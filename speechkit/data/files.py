@@ -1,4 +1,4 @@
-"""Which files are recordings: the ones that are named, and those in named folders."""
+"""Finds recordings: files given by name, and those in given folders."""
 
 import os
 from collections.abc import Iterable
@@ -14,14 +14,14 @@ AUDIO_SUFFIXES = frozenset(
     )
     for suffix in line.split()
 )
-"""What a recording's name in a folder ends in, in capitals or not."""
+"""The suffixes of recordings in a folder, in lower case; upper case is accepted too."""
 
 
 def find_audio(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:
-    """The given files as they are, and the recordings in and below each given folder, by name.
+    """The given files, and the recordings in and below each given folder, sorted by name.
 
-    Hidden files and folders, and links to folders, are left out; AudioError for a folder that
-    holds no recording or cannot be read.
+    Hidden files, hidden folders and links to folders are left out. Raises AudioError for a folder
+    that holds no recording or cannot be read.
     """
     found: list[Path] = []
     for given in map(Path, paths):

@@ -1,6 +1,6 @@
-"""Formats that libsndfile does not read, such as m4a and webm, by PyAV or else a program ffmpeg.
+"""Reads formats that libsndfile does not, such as m4a and webm, with PyAV or the program ffmpeg.
 
-Their lengths are only known once they are decoded, so they are read in order as a pipe is.
+Their lengths are known only after decoding, so they are read in order like a pipe.
 """
 
 import contextlib
@@ -27,24 +27,24 @@ SIGNS = {
     "asf": (0, b"\x30\x26\xb2\x75\x8e\x66\xcf\x11"),
     "amr": (0, b"#!AMR"),
 }
-"""Where a file of each kind, by ffmpeg's name, has which bytes: m4a and mp4, webm, wma, amr."""
+"""The position and value of the bytes that identify a format, by ffmpeg's name for it."""
 TOLERANCE_S = 0.5
-"""How much later than its sound a file may say that it ends: encoders add silence."""
+"""How much longer than its audio a file's stated duration may be, since encoders add silence."""
 
 Pieces = Generator[tuple[NDArray[np.float32], int], None, str]
-"""Frames `[N, channels]` with their sample rate, and in the end what was wrong, if anything."""
+"""Yields frames `[N, channels]` with their sample rate; returns the fault, empty if none."""
 
 
 def kind_of(head: bytes) -> str | None:
-    """Ffmpeg's name for the kind of a file that begins with these bytes, if it is one of these."""
-    # 12 bits of ones and a layer of 0 begin a frame of AAC; in MP3 the layer is another
+    """ffmpeg's name for the format of a file that begins with these bytes, None for others."""
+    # a frame of AAC begins with 12 bits of ones and layer 0; the layer of MP3 is not 0
     if head[:1] == b"\xff" and len(head) > 1 and head[1] & 0xF6 == 0xF0:
         return "aac"
     return next((kind for kind, (at, sign) in SIGNS.items() if head[at:].startswith(sign)), None)
 
 
 class Foreign:
-    """The sound of a file, decoded in order."""
+    """The audio of a file, decoded in order."""
 
     def __init__(self, stream: BinaryIO, kind: str, name: str) -> None:
         self.name, self.fault = name, ""
@@ -63,7 +63,7 @@ class Foreign:
         self._pieces.close()
 
     def read(self, frames: int | None = None) -> NDArray[np.float32]:
-        """The next frames `[N, channels]`, fewer at the end; or, without a number, some of them."""
+        """The next `frames` frames `[N, channels]`, fewer at the end; any number if it is None."""
         parts, count = [self._waiting], len(self._waiting)
         while count < (frames or 1) and len(x := self._next()):
             parts.append(x)
@@ -101,15 +101,15 @@ def _decoded(stream: BinaryIO, kind: str, name: str) -> Pieces:
 
 
 TABLES = {b"stsz": 8, b"stz2": 8, b"stts": 0, b"ctts": 0, b"trun": 4}
-"""Boxes of mp4 that list samples, and where in them their number is; 0 for runs of samples."""
+"""Boxes of mp4 that list samples, and the position of their count; 0 for runs of samples."""
 HOLDERS = (b"moov", b"trak", b"mdia", b"minf", b"stbl", b"moof", b"traf")
 MOST_BOXES = 100_000
 
 
 def _check_tables(stream: BinaryIO, name: str) -> None:
-    """Raises AudioError where an mp4's tables list more samples than it has bytes.
+    """Raises AudioError where the tables of an mp4 list more samples than it has bytes.
 
-    ffmpeg makes an index of them before anything is decoded.
+    ffmpeg allocates an index of all of them before it decodes.
     """
     size = stream.seek(0, os.SEEK_END)
     waiting, listed, boxes = [(0, size)], Counter[bytes](), 0
@@ -134,7 +134,7 @@ def _check_tables(stream: BinaryIO, name: str) -> None:
 
 
 def _listed(stream: BinaryIO, place: int, size: int) -> int:
-    """The samples that a table lists, whose content begins here."""
+    """The number of samples in the table whose content begins at `place`."""
     if place:
         return int.from_bytes(stream.read(place + 4)[place:], "big")
     count = int.from_bytes(stream.read(8)[4:], "big")
@@ -171,7 +171,7 @@ def _by_av(stream: BinaryIO, kind: str, name: str) -> Pieces:
 
 def _by_ffmpeg(program: str, stream: BinaryIO, kind: str, name: str) -> Pieces:
     with contextlib.ExitStack() as stack:
-        # it must seek, which it cannot in what it is piped
+        # ffmpeg must seek, which it cannot do in a pipe
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         with (folder / "sound").open("wb") as copy:
             shutil.copyfileobj(stream, copy)
@@ -207,7 +207,7 @@ def _by_ffmpeg(program: str, stream: BinaryIO, kind: str, name: str) -> Pieces:
 
 
 def _last(file: BinaryIO) -> str:
-    """The last line of a program's complaints."""
+    """The last line of a program's error output."""
     file.seek(max(0, file.seek(0, os.SEEK_END) - 4096))
     lines = file.read().decode("utf-8", "replace").strip().splitlines()
     return lines[-1].rpartition("] ")[2] if lines else ""

@@ -17,10 +17,10 @@ SUFFIXES = (".flac", ".opus", ".wav")
 
 
 def librispeech(subset: str, resource: int, source: Path | None, out: Path) -> list[Utterance]:
-    """The utterances of a subset such as train-clean-100, sorted by name, in small letters.
+    """The utterances of a subset such as train-clean-100, sorted by name, in lower case.
 
-    `source` holds the subset's folder, itself or in `LibriSpeech/`; without it the subset's archive
-    is downloaded into `out`. Raises ManifestError where a transcript lacks its recording.
+    `source` is a folder that holds the subset, directly or in `LibriSpeech/`. Without it, the
+    subset is downloaded into `out`. Raises ManifestError where a transcript lacks its recording.
     """
     if source is None:
         folder = download(URL.format(resource=resource, subset=subset), out)
@@ -43,7 +43,7 @@ def _find(subset: str, source: Path) -> Path:
 
 
 def _transcribed(path: Path) -> Iterator[Utterance]:
-    """One utterance for each line of a chapter: a recording's name and what it says."""
+    """One utterance for each line of a chapter: the recording's name and its text."""
     for number, line in enumerate(lines_of(path), start=1):
         name, _, text = line.partition(" ")
         audio = next((f for s in SUFFIXES if (f := path.with_name(name + s)).is_file()), None)

@@ -1,4 +1,4 @@
-"""The loader: utterances become batches, in this process or in workers, with the same bits."""
+"""Loads utterances as batches, in this process or in workers, with identical results."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -21,8 +21,8 @@ from speechkit.errors import AudioError, ConfigError, ManifestError
 class UtteranceDataset(Dataset[Item]):
     """Utterances as audio at `sample_rate` and a target `encode(utterance)`.
 
-    The augmentations of an utterance follow from (seed, epoch, index) alone; set `epoch` before
-    each pass. `cache` decodes everything once and keeps it in memory: 230 MB per hour at 16 kHz.
+    The augmentations of an utterance depend only on (seed, epoch, index). Set `epoch` before each
+    pass. `cache` keeps all decoded audio in memory: 230 MB per hour at 16 kHz.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class UtteranceDataset(Dataset[Item]):
         self.augmentations = augmentations
         self.seed = seed
         self.epoch = 0
-        # filled here, not on first use: a worker process would keep what it reads to itself
+        # filled here, not on first use, because a worker process could not share what it reads
         self._decoded = [self._read(u) for u in utterances] if cache else None
 
     def __len__(self) -> int:
@@ -62,7 +62,7 @@ class UtteranceDataset(Dataset[Item]):
         return Item(x[0, :length], target, index, str(utterance.audio))
 
     def audio(self, index: int) -> Tensor:
-        """One utterance `[N]` as it was recorded, not augmented."""
+        """The audio `[N]` of one utterance without augmentation."""
         return self._decoded[index] if self._decoded else self._read(self.utterances[index])
 
     def _read(self, utterance: Utterance) -> Tensor:
@@ -71,7 +71,7 @@ class UtteranceDataset(Dataset[Item]):
         try:
             return self._decode(utterance.read_bytes(), utterance)
         except AudioError as error:
-            # bytes do not know where they come from
+            # an error about bytes does not name the file
             raise AudioError(f"{utterance.audio}: {error}") from error
 
     def _decode(self, source: Path | bytes, utterance: Utterance) -> Tensor:
@@ -88,7 +88,8 @@ def batches(
 ) -> Iterator[Batch]:
     """The batches of `plan` (lists of indices) from number `start` on, in order.
 
-    `workers` processes read ahead; 0 reads in this one. Raises what a worker raised, as it was.
+    `workers` processes read ahead; 0 reads in this process. An exception of a worker is raised
+    unchanged.
     """
     check_processes("workers", workers, 0)
     loader = DataLoader(
@@ -96,7 +97,7 @@ def batches(
         batch_size=None,
         num_workers=workers,
         collate_fn=_unchanged,
-        # its own, or it would draw from the global one that a resumed run must find unchanged
+        # without this it would draw from the global generator, which must stay equal on resuming
         generator=torch.Generator(),
     )
     for batch in loader:
@@ -127,7 +128,7 @@ def _unchanged(batch: Any) -> Any:
 
 
 def _stretched(utterance: Utterance, factor: float) -> Utterance:
-    """The utterance as it is once its audio is `factor` times as long."""
+    """The utterance after its audio became `factor` times as long."""
     if factor == 1:
         return utterance
     segments = utterance.segments

@@ -1,4 +1,4 @@
-"""Manifests: JSON lines that say which utterances there are and what was said in them."""
+"""Manifests: JSON lines with utterances and their texts or labels."""
 
 import difflib
 import json
@@ -18,21 +18,22 @@ from speechkit.untrusted import UntrustedError, parse_json
 Segments = tuple[tuple[float, float], ...]
 
 MANIFEST_SUFFIXES = (".jsonl", ".json")
-"""What manifests are called; NeMo's are JSON lines too, and called .json."""
+"""The suffixes of manifests; NeMo's are JSON lines in a .json file."""
 KEYS = ("audio_filepath", "duration", "text", "phones", "label", "segments", "offset", "speaker")
 REQUIRED = ("audio_filepath", "duration")
 
 
 class ManifestWarning(UserWarning):
-    """A key of a manifest that may have been meant for another."""
+    """A manifest has an unknown key that looks like a misspelled one."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Utterance:
-    """A stretch of a recording and what it holds.
+    """A part of a recording with its text, label or segments.
 
-    `audio` is absolute; `phones` are separated by spaces; `segments` are the `(start_s, end_s)` of
-    speech, counted from `offset_s`. `where` is its manifest and line, for complaints.
+    `audio` is an absolute path. `phones` are separated by spaces. `segments` are the
+    `(start_s, end_s)` of speech, relative to `offset_s`. `where` is the manifest and line, for
+    error messages.
     """
 
     audio: Path
@@ -47,26 +48,26 @@ class Utterance:
 
     @property
     def place(self) -> str:
-        """What to call it in a complaint: its manifest and line, if it has these, and its file."""
+        """Its manifest and line, if any, and its file, for error messages."""
         return f"{self.where}: {self.audio}" if self.where else str(self.audio)
 
     @property
     def unlabeled(self) -> bool:
-        """Whether there is neither text, label nor segments: it counts for methods alone."""
+        """True without text, label and segments: only training methods can use it."""
         return self.text is None and self.label is None and self.segments is None
 
 
 def read_manifest(path: str | os.PathLike[str], *, check_files: bool = True) -> list[Utterance]:
     """Reads JSON lines with `audio_filepath`, `duration` and any of the other KEYS.
 
-    Paths are relative to the manifest; other keys are ignored, with a ManifestWarning for one that
-    is nearly one of KEYS. Raises ManifestError as `train.jsonl:17: duration: ...`; `check_files`
-    also asks that each audio file exists.
+    Paths are relative to the manifest. Other keys are ignored, with a ManifestWarning for one that
+    is similar to one of KEYS. Raises ManifestError as `train.jsonl:17: duration: ...`, with
+    `check_files` also for an audio file that does not exist.
     """
     path = Path(path)
-    told: set[str] = set()
+    warned: set[str] = set()
     utterances = [
-        parse_row(line, path.parent, check_files, f"{path.name}:{number}", told)
+        parse_row(line, path.parent, check_files, f"{path.name}:{number}", warned)
         for number, line in enumerate(lines_of(path), start=1)
         if line.strip()
     ]
@@ -76,18 +77,18 @@ def read_manifest(path: str | os.PathLike[str], *, check_files: bool = True) -> 
 
 
 def write_manifest(path: str | os.PathLike[str], utterances: Iterable[Utterance]) -> None:
-    """Writes JSON lines, paths relative to the manifest; the file appears whole or not at all."""
+    """Writes JSON lines atomically, with paths relative to the manifest."""
     path = Path(path)
     lines = [json.dumps(row_of(u, path.parent), ensure_ascii=False) + "\n" for u in utterances]
     if not lines:
         raise ManifestError(f"no utterances to write to {path}; give at least one")
     with whole_file(path) as part:
-        # of a name that is no UTF-8, JSON's own escapes
+        # bytes of a file name that are not UTF-8 are written as JSON escapes
         part.write_text("".join(lines), "utf-8", errors="backslashreplace", newline="\n")
 
 
 def row_of(utterance: Utterance, folder: Path) -> dict[str, Any]:
-    """What a line says of an utterance, its path relative to `folder`."""
+    """The JSON object of an utterance, with its path relative to `folder`."""
     row = {
         "audio_filepath": Path(os.path.relpath(utterance.audio, folder)).as_posix(),
         "duration": utterance.duration_s,
@@ -101,16 +102,19 @@ def row_of(utterance: Utterance, folder: Path) -> dict[str, Any]:
     return {key: value for key, value in row.items() if value is not None}
 
 
-def parse_row(line: str, folder: Path, check_files: bool, where: str, told: set[str]) -> Utterance:
-    """The utterance that the line `where` describes, its path relative to `folder`.
+def parse_row(
+    line: str, folder: Path, check_files: bool, where: str, warned: set[str]
+) -> Utterance:
+    """The utterance of one line; paths in it are relative to `folder`.
 
-    `told` gathers the keys that were warned of. ManifestError begins with `where`.
+    `warned` collects the keys for which a warning was given. The message of a ManifestError begins
+    with `where`.
     """
     try:
         row = parse_json(line)
         if not isinstance(row, dict):
             raise ManifestError('not a JSON object; write {"audio_filepath": ..., "duration": ...}')
-        _check_keys(row, where, told)
+        _check_keys(row, where, warned)
         return _utterance(row, folder, check_files, where)
     except (UntrustedError, ManifestError) as error:
         raise ManifestError(f"{where}: {error}") from error
@@ -141,16 +145,16 @@ def _utterance(row: dict[str, Any], folder: Path, check_files: bool, where: str)
     )
 
 
-def _check_keys(row: dict[str, Any], where: str, told: set[str]) -> None:
-    """Names a key that is nearly one of KEYS and may stand in for it."""
+def _check_keys(row: dict[str, Any], where: str, warned: set[str]) -> None:
+    """Warns of a key that is similar to one of KEYS; raises if that one is required."""
     absent = [key for key in KEYS if key not in row]
-    for key in row.keys() - told - set(KEYS):
+    for key in row.keys() - warned - set(KEYS):
         close = difflib.get_close_matches(key.lower(), absent, n=1, cutoff=0.83)
         if not close:
             continue
         if close[0] in REQUIRED:
             raise ManifestError(f"{key}: no such key; did you mean {close[0]!r}?")
-        told.add(key)
+        warned.add(key)
         warnings.warn(
             f"{where}: {key}: no such key, it is ignored; did you mean {close[0]!r}?",
             ManifestWarning,
@@ -162,7 +166,7 @@ def _string(row: dict[str, Any], key: str) -> str | None:
     value = row.get(key)
     if value is not None and not isinstance(value, str):
         raise ManifestError(f"{key}: {value!r} is not a string; write it in quotes")
-    # the names of files may be any bytes
+    # file names may be any bytes
     if value is not None and key != "audio_filepath" and not is_unicode(value):
         raise ManifestError(f"{key}: {value!r} has half of a character; write it in UTF-8")
     return value

@@ -1,4 +1,4 @@
-"""Sound that arrives through a pipe: a WAV, or bare samples of a given format, without seeking."""
+"""Audio from a pipe, read without seeking: WAV, or raw samples of a given format."""
 
 import io
 import math
@@ -15,16 +15,16 @@ from speechkit.limits import HIGHEST_RATE, LOWEST_RATE, MAX_CHANNELS, MAX_HEADER
 
 Encoding = Literal["s16le", "f32le"]
 PCM, FLOAT, A_LAW, MU_LAW, EXTENSIBLE = 1, 3, 6, 7, 0xFFFE
-"""What a WAV's format chunk begins with."""
+"""The fields at the start of the format chunk of a WAV."""
 UNKNOWN_BYTES = 0x7FFF0000
-"""Sizes from here on are what writers leave that cannot seek back: the sound goes on to the end."""
+"""Sizes from here on mean "until the end"; writers that cannot seek back leave them."""
 PIECE_BYTES = 1 << 16
-"""How much is taken from a pipe at a time."""
+"""The most bytes read from a pipe at a time."""
 
 
 @dataclass(frozen=True)
 class RawFormat:
-    """Samples without a header, little-endian, the channels of a moment side by side."""
+    """The format of samples without a header: little-endian, with interleaved channels."""
 
     encoding: Encoding
     rate: int = 16000
@@ -39,7 +39,7 @@ class RawFormat:
 
     @property
     def description(self) -> bytes:
-        """The format chunk of a WAV with such samples."""
+        """The format chunk of a WAV with these samples."""
         tag, size = (PCM, 2) if self.encoding == "s16le" else (FLOAT, 4)
         frame = size * self.channels
         return struct.pack(
@@ -48,11 +48,11 @@ class RawFormat:
 
 
 class Piped:
-    """The sound of a stream that is read once, in order, as it arrives."""
+    """The audio of a stream that is read once, in order, as it arrives."""
 
     def __init__(self, stream: BinaryIO, name: str, raw: RawFormat | None = None) -> None:
         self.name, self._is_raw = name, raw is not None
-        # gives what is there rather than wait for all that is asked for
+        # a raw read returns the bytes that have arrived and does not wait for more
         self._read = getattr(stream, "read1", stream.read)
         self._pending = bytearray()
         self._left: float = math.inf
@@ -64,9 +64,9 @@ class Piped:
         self._head = b"WAVEfmt " + struct.pack("<I", len(description)) + description
 
     def read(self, frames: int | None = None) -> NDArray[np.float32]:
-        """The next frames `[N, channels]`, fewer at the end; or, without a number, those that
-        have arrived, once there is one.
+        """The next `frames` frames `[N, channels]`, fewer at the end.
 
+        If `frames` is None, waits for one frame and returns all that have arrived. Raises
         AudioError where raw samples end within a frame.
         """
         wanted = (frames or 1) * self._frame_bytes
@@ -84,12 +84,12 @@ class Piped:
 
     @property
     def fault(self) -> str:
-        """What is wrong with the length, once all is read."""
+        """The fault in the length after everything was read, empty if none."""
         missing = 0 if math.isinf(self._left) else self._left
         return f"is cut short: {missing:.0f} bytes are missing" if missing else ""
 
     def _decode(self, data: bytes) -> NDArray[np.float32]:
-        """Samples in a WAV of their own, so that libsndfile reads them as it reads files."""
+        """Decodes samples with libsndfile, as it would in a file, by putting a header before."""
         size = struct.pack("<I", len(data))
         file = b"RIFF" + struct.pack("<I", len(self._head) + 8 + len(data)) + self._head
         try:
@@ -101,7 +101,7 @@ class Piped:
         return found
 
     def _take(self) -> bool:
-        """Waits for more bytes of the sound; False at its end."""
+        """Waits for more bytes of audio; False at the end."""
         data = self._more(int(min(PIECE_BYTES, self._left)))
         self._pending += data
         self._left -= len(data)
@@ -124,7 +124,7 @@ class Piped:
         return data
 
     def _read_header(self) -> bytes:
-        """The format chunk of a WAV, read up to its samples."""
+        """Reads up to the samples of a WAV; returns its format chunk."""
         start = self._more(12)
         if not start:
             raise AudioError(f"{self.name} is empty; pipe sound into it")
@@ -139,7 +139,7 @@ class Piped:
             name, size = struct.unpack("<4sI", self._exactly(8))
             if name == b"data":
                 size = large if size == 0xFFFFFFFF and large else size
-                # ... written before it was known how much there would be
+                # written before the length was known
                 if 0 < size < UNKNOWN_BYTES or (large and size == large):
                     self._left = size
                 return self._checked(description)
@@ -156,7 +156,7 @@ class Piped:
         )
 
     def _checked(self, description: bytes) -> bytes:
-        """A format chunk whose samples are of a size that does not change."""
+        """The format chunk; raises AudioError for encodings without a fixed sample size."""
         if len(description) < 16:
             raise AudioError(f"{self.name} does not say its format; pipe a whole WAV")
         tag, channels, _, _, frame_bytes, bits = struct.unpack("<HHIIHH", description[:16])
@@ -176,7 +176,7 @@ class Piped:
 
 
 def check_format(rate: int, channels: int, name: str) -> None:
-    """Raises AudioError for a rate or a number of channels that no recording has."""
+    """Raises AudioError for an impossible sample rate or number of channels."""
     if not LOWEST_RATE <= rate <= HIGHEST_RATE:
         raise AudioError(
             f"{name} is at {rate} Hz, expected {LOWEST_RATE} to {HIGHEST_RATE}; check its rate"

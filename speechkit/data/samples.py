@@ -1,4 +1,4 @@
-"""Arrays and tensors of samples: the one place where what is given becomes float32."""
+"""Converts arrays and tensors of samples to mono float32."""
 
 from typing import Any, Literal, TypeGuard
 
@@ -11,11 +11,11 @@ from speechkit.limits import MAX_CHANNELS
 
 Samples = NDArray[Any] | Tensor
 Channel = Literal["mix", "left", "right"] | int
-"""Which channel is read: the mean of all, the first, the second, or one counted from 1."""
+"""The channel to read: the mean of all, the first, the second, or a number from 1 on."""
 
 
 def as_samples(source: Samples) -> NDArray[np.float32]:
-    """Samples as contiguous mono float32 in [-1, 1], at whatever rate they have.
+    """Samples as contiguous mono float32 in [-1, 1]; the sample rate is not changed.
 
     Shape: `[N]` or `[N, channels]` of float32, float64 or int16, N ≥ 0; returns `[N]`.
     """
@@ -31,8 +31,8 @@ def as_samples(source: Samples) -> NDArray[np.float32]:
 
 
 def is_sound(source: object, dimensions: int) -> TypeGuard[NDArray[np.float32]]:
-    """Whether samples are float32 in [-1, 1] already, as most of a live stream's are."""
-    # not of a subclass, such as an array with a mask
+    """True for float32 in [-1, 1], which needs no conversion; most live audio is such."""
+    # not for a subclass, such as a masked array
     if type(source) is not np.ndarray or source.dtype != np.float32:
         return False
     if source.ndim != dimensions or not source.size:
@@ -42,7 +42,7 @@ def is_sound(source: object, dimensions: int) -> TypeGuard[NDArray[np.float32]]:
 
 
 def as_array(source: Samples) -> NDArray[Any]:
-    """The memory of samples `[N]` or `[N, channels]`; AudioError where it cannot hold sound."""
+    """An array `[N]` or `[N, channels]` over the memory of samples; AudioError for other data."""
     name = name_of(source)
     if isinstance(source, np.ma.MaskedArray):
         raise AudioError(f"{name} has a mask; fill it with x.filled(0)")
@@ -54,7 +54,7 @@ def as_array(source: Samples) -> NDArray[Any]:
         raise AudioError(f"{name} is {dtype}; convert it to float32 in [-1, 1] or to int16")
     try:
         x = source.numpy(force=True) if isinstance(source, Tensor) else np.asarray(source)
-    # sparse, nested and masked tensors, and those without memory
+    # fails for sparse, nested and masked tensors, and those without memory
     except (RuntimeError, TypeError) as error:
         raise AudioError(f"{name} is no plain tensor: {error}; give x.to_dense()") from error
     if x.ndim not in (1, 2):
@@ -68,7 +68,7 @@ def as_array(source: Samples) -> NDArray[Any]:
 
 
 def as_floats(x: NDArray[Any]) -> NDArray[np.float32]:
-    """Another array in float32, int16 × 1/32768."""
+    """A new array of float32; int16 is multiplied by 1/32768."""
     return x.astype(np.float32, order="C") / (32768 if x.dtype == np.int16 else 1)
 
 
@@ -87,7 +87,7 @@ def mono(x: NDArray[np.float32], name: str, channel: Channel = "mix") -> NDArray
 
 
 def check(x: NDArray[np.float32], name: str) -> None:
-    """Raises AudioError for numbers that are no sound."""
+    """Raises AudioError for NaN, infinity and values beyond full scale."""
     if not np.isfinite(x).all():
         raise AudioError(f"{name} contains NaN or infinity; repair it or leave it out")
     peak = np.abs(x).max(initial=0)
@@ -98,7 +98,7 @@ def check(x: NDArray[np.float32], name: str) -> None:
 
 
 def name_of(source: Samples) -> str:
-    """What messages call samples."""
+    """The name of samples in messages."""
     kind = type(source).__name__
     # a nested tensor has no shape
     nested = isinstance(source, Tensor) and source.is_nested

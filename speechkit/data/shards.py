@@ -1,8 +1,7 @@
-"""Shards: an utterance's sound and its manifest line, side by side in tar files.
+"""Shards: tar files with the audio and the manifest line of each utterance.
 
-The layout is WebDataset's: `000000042.flac` is followed by `000000042.json`. Nothing is unpacked:
-the headers are read once and the sound where it lies, so a folder of shards may be on a mounted
-store that is larger than any disk here.
+The layout is WebDataset's: `000000042.flac` is followed by `000000042.json`. Nothing is unpacked.
+The headers are read once and the audio in place, so the shards may be on a mounted store.
 """
 
 import io
@@ -26,12 +25,12 @@ from speechkit.limits import MAX_JSON_BYTES, MAX_MEMBER_BYTES
 from speechkit.untrusted import Limited
 
 COPIED = (".flac", ".opus", ".ogg", ".mp3")
-"""Files that are put into a shard as they are; of others, and of parts, FLAC of 16 bits is made."""
+"""Formats that are copied into a shard unchanged; others and parts of files become 16-bit FLAC."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ShardUtterance(Utterance):
-    """An utterance whose file is `size_bytes` of a shard; `audio` is SHARD.tar/NAME."""
+    """An utterance in a shard; `audio` is SHARD.tar/NAME, a file of `size_bytes` in it."""
 
     start_byte: int
     size_bytes: int
@@ -42,7 +41,7 @@ class ShardUtterance(Utterance):
         return self.audio.parent
 
     def read_bytes(self) -> bytes:
-        """Its file; AudioError where the shard is gone or ends before it."""
+        """The bytes of its file; raises AudioError where the shard is missing or cut short."""
         try:
             with self.shard.open("rb") as file:
                 file.seek(self.start_byte)
@@ -55,15 +54,14 @@ class ShardUtterance(Utterance):
 
 
 def are_shards(path: Path) -> bool:
-    """Whether a path names shards: a folder, or a pattern such as `shards/train-*.tar`."""
+    """True for a path of shards: a folder, or a pattern such as `shards/train-*.tar`."""
     return path.is_dir() or path.suffix == ".tar"
 
 
 def write_shards(utterances: Sequence[Utterance], out: Path, hours_per_shard: float) -> list[Path]:
-    """Writes utterances, in an order drawn once, to `OUT/shard-00000.tar` and so on.
+    """Writes utterances in a random order to `OUT/shard-00000.tar` and so on, atomically.
 
-    The shards hold about equally many, `hours_per_shard` hours each at most but for chance, and
-    the folder appears whole or not at all.
+    All shards have about the same number of utterances, and about `hours_per_shard` hours at most.
     """
     if not hours_per_shard > 0:
         raise ManifestError(f"hours_per_shard={hours_per_shard:g}: give a number above 0")
@@ -81,7 +79,7 @@ def write_shards(utterances: Sequence[Utterance], out: Path, hours_per_shard: fl
 
 
 def read_shards(path: Path) -> list[ShardUtterance]:
-    """The utterances of shards, as `are_shards` takes them; ManifestError names the file."""
+    """The utterances of shards at a path for which `are_shards` is true."""
     shards = sorted(path.glob("*.tar") if path.is_dir() else path.parent.glob(path.name))
     if not shards:
         raise ManifestError(f"{path} names no shard; give a folder of .tar files or a pattern")
@@ -91,9 +89,9 @@ def read_shards(path: Path) -> list[ShardUtterance]:
 def windows(utterances: Sequence[Utterance], size: int, seed: int, epoch: int) -> list[list[int]]:
     """Indices in the order in which an epoch reads them, `size` at a time.
 
-    One shard comes after the other, in an order drawn from seed and epoch, so that only the shards
-    of a window are read at a time. Utterances outside shards are drawn one by one among them;
-    where there are no others, there is one window in the manifest's order.
+    Shards are read one after the other, in an order drawn from seed and epoch, so that a window
+    covers few shards. Utterances outside shards are placed between them at random. Without shards
+    there is one window, in the manifest's order.
     """
     if not any(isinstance(u, ShardUtterance) for u in utterances):
         return [list(range(len(utterances)))]
@@ -118,7 +116,7 @@ def _add_utterance(tar: tarfile.TarFile, key: str, utterance: Utterance) -> None
 
 
 def _file_of(utterance: Utterance) -> tuple[bytes, str]:
-    """The bytes and suffix of a file that holds the utterance from its start."""
+    """The bytes and suffix of a file with exactly this utterance."""
     path = utterance.audio
     whole = not utterance.offset_s and audio_duration_s(path) < utterance.duration_s + 1
     if whole and path.suffix in COPIED:
@@ -127,7 +125,7 @@ def _file_of(utterance: Utterance) -> tuple[bytes, str]:
     x = read_audio(
         path, target_rate=rate, offset_s=utterance.offset_s, duration_s=utterance.duration_s
     )
-    # the inverse of how 16 bits are read, which soundfile's own conversion is not
+    # the inverse of reading 16 bits, unlike soundfile's own conversion
     whole_numbers = (x.numpy() * 32768).round().clip(-32768, 32767).astype(np.int16)
     file = io.BytesIO()
     soundfile.write(file, whole_numbers, rate, format="FLAC", subtype="PCM_16")
@@ -160,14 +158,14 @@ def _read_shard(shard: Path) -> list[ShardUtterance]:
                     places[member.name] = member.offset_data, member.size
     except (tarfile.TarError, OSError, ValueError, OverflowError) as error:
         raise ManifestError(f"{shard} cannot be read: {error}; copy it again") from error
-    told: set[str] = set()
-    return [_placed(shard, name, line, places, told) for name, line in lines.items()]
+    warned: set[str] = set()
+    return [_placed(shard, name, line, places, warned) for name, line in lines.items()]
 
 
 def _placed(
-    shard: Path, name: str, line: str, places: dict[str, tuple[int, int]], told: set[str]
+    shard: Path, name: str, line: str, places: dict[str, tuple[int, int]], warned: set[str]
 ) -> ShardUtterance:
-    utterance = parse_row(line, shard.absolute(), False, f"{shard}/{name}", told)
+    utterance = parse_row(line, shard.absolute(), False, f"{shard}/{name}", warned)
     if utterance.audio.name not in places:
         raise ManifestError(f"{shard}/{name}: no file {utterance.audio.name!r} in the shard")
     start, size = places[utterance.audio.name]
