@@ -26,12 +26,14 @@ FILES = {"probe.json", "probe.safetensors", "probe.html"}
 
 def shapes(scale: float = 1.0) -> Any:
     def look(model: Model, examples: Examples) -> dict[str, Tensor]:
+        six = torch.arange(6.0).view(3, 2)
         return {
             "seed": torch.tensor(examples.seed),
             "share": torch.tensor(scale / 3, dtype=torch.float64),
             "gone": torch.tensor(math.nan),
             "frames": torch.tensor([float(c.lengths.sum()) for _, c in examples]),
-            "map": torch.arange(6.0).view(2, 3).t(),
+            "map": six,
+            "row of map": six[0],
             "cube": torch.zeros(2, 2, 2),
         }
 
@@ -72,12 +74,12 @@ def test_numbers_are_printed_and_all_is_stored(
     assert json.loads(Path("found/probe.json").read_text()) == row
     assert (row["utterances"], row["seed"]) == (2, 5)
     numbers = row["probes"]["lab/shapes:scale=3"]
-    sizes = {"frames": [1], "map": [3, 2], "cube": [2, 2, 2]}
+    sizes = {"frames": [1], "map": [3, 2], "row of map": [2], "cube": [2, 2, 2]}
     assert numbers == {"seed": 5, "share": 1.0, "gone": None, **sizes}
     assert {path.name for path in Path("found").iterdir()} == FILES
     tensors = load_file("found/probe.safetensors")
     assert tensors["shapes/share"].item() == 1 / 3
-    assert tensors["shapes/map"].tolist() == [[0, 3], [1, 4], [2, 5]]
+    assert tensors["shapes/map"].tolist() == [[0, 1], [2, 3], [4, 5]]
     printed = cli(*arguments, "--out", "found")
     assert "shapes/share" in printed.out
     assert "0.3333" in printed.out
@@ -92,7 +94,7 @@ def test_the_page_has_a_table_and_plots(cli: Cli, models: Path, tones: Path) -> 
     body = page[page.index("<h1>") : page.index("</html>")]
     parts = ElementTree.fromstring(f"<body>{body}</body>")
     captions = [caption.text for caption in parts.iter("figcaption")]
-    assert captions == ["frames", "map [3, 2], from 0 to 5"]
+    assert captions == ["frames", "map [3, 2], from 0 to 5", "row of map"]
     assert "[2, 2, 2]" in page
     assert "nan" in page
 

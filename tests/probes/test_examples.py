@@ -29,6 +29,10 @@ def test_every_pass_gives_the_same_batches_and_features(net: Net, corpus: Corpus
         )
         assert not features.x.requires_grad
     assert all(module.training for module in model.modules())
+    modes = []
+    model.frontend.register_forward_pre_hook(lambda layer, args: modes.append(layer.training))
+    assert len(list(examples)) == len(modes)
+    assert not any(modes)
 
 
 def test_the_loss_is_that_of_the_task(net: Net, corpus: Corpus) -> None:

@@ -56,7 +56,8 @@ def calls(model: nn.Module, run: Callable[[], Any]) -> list[tuple[str, Chunk, Ch
 def zeros(c: Chunk) -> Tensor:
     """The number of zeros in valid frames, and of all values there, `[2]`."""
     values = c.x.transpose(1, 2)[c.valid]
-    return torch.stack([(values == 0).sum(), torch.tensor(values.numel())]).double()
+    count = values.new_tensor(values.numel(), dtype=torch.float64)
+    return torch.stack([(values == 0).double().sum(), count])
 
 
 def never(c: Chunk) -> Tensor:
