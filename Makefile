@@ -8,6 +8,7 @@ BENCH ?=
 AOT ?=
 OMP_NUM_THREADS ?= 1
 FUZZ_S ?= 1800
+SEED ?= 0
 FUZZ ?=
 export OMP_NUM_THREADS
 
@@ -18,7 +19,7 @@ STAMP := .venv/.installed
 SLOWER := tests/test_docs.py tests/test_plugin_install.py tests/test_recipes.py tests/train \
 	tests/cli tests/ops/test_triton.py
 
-.PHONY: install demo test fast slow soak lint docs peers measure bench bench-vad triton-aot bench-cuda \
+.PHONY: install demo test fast slow soak drawn coverage lowest lint types docs peers measure bench bench-vad triton-aot bench-cuda \
 	hashes sbom fuzz sanitize ci
 
 install: $(STAMP)
@@ -42,11 +43,39 @@ fast: install
 slow soak: install
 	@$(BIN)/pytest -m $@ || [ $$? -eq 5 ]
 
-lint: install
+# the tests whose inputs hypothesis draws, under another seed
+drawn: install
+	@$(BIN)/pytest -n $(WORKERS) -m "hypothesis and not slow and not soak and not gpu" \
+		--hypothesis-profile=seeded --hypothesis-seed=$(SEED)
+
+# fails below the floor of pyproject.toml
+coverage: install
+	@$(BIN)/pytest -n $(WORKERS) --cov --cov-report=term
+
+# the core's tests with the oldest versions that pyproject.toml allows
+lowest:
+	@test -x .venv-lowest/bin/pip || $(PYTHON) -m venv .venv-lowest
+	@.venv-lowest/bin/pip install -q --disable-pip-version-check uv
+	@.venv-lowest/bin/uv pip install -q --python .venv-lowest/bin/python --resolution lowest-direct \
+		--index-strategy unsafe-best-match $(PIP_ARGS) \
+		-e '.[dev]' $(foreach plugin,$(PLUGINS),-e $(dir $(plugin)))
+	@.venv-lowest/bin/pytest -n $(WORKERS) tests
+
+lint: install types
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
-	@$(BIN)/mypy
+	@$(BIN)/codespell
 	@$(BIN)/lint-imports --no-logo
+	@$(BIN)/towncrier build --draft --version next > /dev/null
+	@$(BIN)/zizmor --offline --quiet .github
+	@$(BIN)/check-jsonschema -q --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	@$(BIN)/check-jsonschema -q --builtin-schema vendor.github-issue-forms .github/ISSUE_TEMPLATE/*.yml
+	@$(BIN)/check-jsonschema -q --builtin-schema vendor.citation-file-format CITATION.cff
+
+# recipes are scripts, whose modules have the same names in each folder
+types: install
+	@$(BIN)/mypy
+	@for folder in $(filter-out recipes/an4/ recipes/english/,$(wildcard recipes/*/)); do MYPYPATH=$$folder $(BIN)/mypy $$folder*.py || exit; done
 
 # what activations and norms cost, for docs/components.md; on an idle machine
 measure: install
@@ -93,7 +122,7 @@ sbom: install
 		-o dist/sbom.json $(BIN)/python
 # mutated files for every reader and command; FUZZ="audio yaml" runs some
 fuzz: install
-	@$(BIN)/python -m tests.fuzz $(FUZZ_S) $(FUZZ)
+	@$(BIN)/python -m tests.fuzz $(FUZZ_S) $(FUZZ) --seed $(SEED)
 
 # random shapes for every C++ file, built with ASan and UBSan
 sanitize: install

@@ -20,6 +20,8 @@ from speechkit.ops import native
 
 torch.set_num_threads(1)
 settings.register_profile("repeatable", derandomize=True, deadline=None)
+# of `make drawn`
+settings.register_profile("seeded", derandomize=False, deadline=None)
 settings.load_profile("repeatable")
 
 RATE = 16000

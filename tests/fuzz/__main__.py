@@ -2,10 +2,13 @@
 
     python -m tests.fuzz [SECONDS [TARGET ...]]         the targets share the time
     python -m tests.fuzz 0 [TARGET ...] --inputs N      so many inputs each
+    python -m tests.fuzz SECONDS --seed S               other inputs
     python -m tests.fuzz SECONDS TARGET --guided        by coverage, with atheris
 
-Input N of a target is the same in every run, until the seeds change. What falls is written to
-`build/fuzz/TARGET-….SUFFIX`; once it is mended, it is kept in `tests/fuzz/seeds/TARGET/`.
+Input N of a target is the same in every run with the same --seed, until the files of `seeds`
+change.
+What falls is written to `build/fuzz/TARGET-….SUFFIX`; once it is mended, it is kept in
+`tests/fuzz/seeds/TARGET/`.
 """
 
 import argparse
@@ -31,11 +34,11 @@ from .targets import Target, commands, readers
 FELL = Path("build/fuzz")
 
 
-def inputs(name: str, target: Target) -> Iterator[bytes]:
+def inputs(name: str, target: Target, seed: int = 0) -> Iterator[bytes]:
     """The kept inputs, the seeds, and then mutated ones without end."""
     yield from (*seeds.kept(name), *target.seeds)
     known = [*target.seeds, *seeds.kept(name)]
-    for number in itertools.count():
+    for number in itertools.count(seed << 32):
         chance = Random(f"{name} {number}")
         yield mutate(chance.choice(known), chance)
 
@@ -71,10 +74,10 @@ def where(fault: Fault) -> str:
     return " < ".join(own[-3:]) or " ".join(str(fault).split()[:3])
 
 
-def fuzz(name: str, target: Target, seconds: float, count: int | None) -> int:
+def fuzz(name: str, target: Target, seconds: float, count: int | None, seed: int) -> int:
     """Inputs for so long, or so many of them; the number of places that fell."""
     started, tried, faults = time.monotonic(), 0, Faults(name, target)
-    for data in itertools.islice(inputs(name, target), count):
+    for data in itertools.islice(inputs(name, target, seed), count):
         if count is None and time.monotonic() - started > seconds:
             break
         tried += 1
@@ -111,6 +114,7 @@ def main() -> int:
     asked.add_argument("seconds", type=int, nargs="?", default=120)
     asked.add_argument("targets", nargs="*")
     asked.add_argument("--inputs", type=int, help="so many for each target")
+    asked.add_argument("--seed", type=int, default=0)
     asked.add_argument("--guided", action="store_true", help="by coverage, with atheris")
     given = asked.parse_args()
     torch.set_num_threads(1)
@@ -123,7 +127,7 @@ def main() -> int:
         if given.guided:
             guided(*next(iter(chosen.items())), given.seconds)
         share = given.seconds / len(chosen)
-        return min(1, sum(fuzz(*item, share, given.inputs) for item in chosen.items()))
+        return min(1, sum(fuzz(*item, share, given.inputs, given.seed) for item in chosen.items()))
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from speechkit.data.shards import write_shards
 from speechkit.export import export
 from speechkit.streaming.session import Stream
 
-NEMO = runpy.run_path(str(Path(__file__).parents[1] / "io" / "conftest.py"))
+NEMO = runpy.run_path(str(Path(__file__).parents[1] / "importers" / "conftest.py"))
 """What makes archives in the tests of their reader."""
 KEPT = Path(__file__).with_name("seeds")
 EXPORTED = Path(__file__).with_name("exported")

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from itertools import islice
 from pathlib import Path
 from random import Random
 
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from speechkit.errors import AudioError
 
 from . import contract, seeds
+from .__main__ import inputs
 from .contract import Fault, check, check_line
 from .mutate import mutate
 from .targets import Target, readers
@@ -91,3 +93,13 @@ def test_the_contract_ends_what_hangs(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(contract, "HUNG_S", 1)
     with pytest.raises(Fault, match="has not ended"):
         check(lambda path, out: time.sleep(5), b"", ".wav", tmp_path / "run")
+
+
+def test_another_seed_gives_other_inputs(tmp_path: Path) -> None:
+    target = readers(tmp_path)["yaml"]
+    kept = len([*seeds.kept("yaml"), *target.seeds])
+    first, again, other = (
+        list(islice(inputs("yaml", target, seed), kept + 20))[kept:] for seed in (0, 0, 1)
+    )
+    assert first == again
+    assert first != other
