@@ -38,6 +38,7 @@ BUILTIN_MODULES = (
     "speechkit.builtin.augmentations",
     "speechkit.builtin.training",
     "speechkit.builtin.exporters",
+    "speechkit.builtin.transforms",
 )
 
 

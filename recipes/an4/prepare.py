@@ -3,11 +3,12 @@
     python recipes/an4/prepare.py data/an4 [FOLDER]
 
 FOLDER holds the official archive, or a `manifest.jsonl` of its training part; without it the
-archive is downloaded.
+archive is downloaded. The dictionary `an4.dic` is copied where it is there.
 """
 
 import hashlib
 import re
+import shutil
 from pathlib import Path
 
 import speechkit as sk
@@ -35,6 +36,8 @@ def prepare(source: Path | None, out: Path) -> list[Path]:
         parts["test"] = utterances(source, "test")
     for name, rows in parts.items():
         write_manifest(out / f"{name}.jsonl", rows)
+    if dictionary := next(source.rglob("an4.dic"), None):
+        shutil.copyfile(dictionary, out / "an4.dic")
     return [out / f"{name}.jsonl" for name in parts]
 
 

@@ -1,19 +1,25 @@
 """AN4 with a small QuartzNet: letters, digits and commands, streaming.
 
-    python recipes/an4/run.py --out runs/an4_base
+    python recipes/an4/run.py pipeline runs/an4 ENGLISH [AN4]
+    python recipes/an4/run.py hard --out runs/an4/hard
 
-See README.md for the other runs, before it and behind, and RESULTS.md for what they reached.
+The first goes from the corpora to the model that is bundled; the second is one of its steps.
+See README.md for all of them and RESULTS.md for what they reached.
 """
 
+import runpy
 from dataclasses import replace
 from pathlib import Path
 
-from phones import SYMBOLS
+from lexicon import SYMBOLS, write_phones
+from prepare import prepare
+from splice import UTTERANCES, splice
 
 import speechkit as sk
-from speechkit.train import Data, Run
+from speechkit.component import Spec
+from speechkit.train import Data, Pipeline, Run
 
-DATA = Path("data/an4")
+DATA, ENGLISH, RUNS = Path("data/an4"), Path("data/english"), Path("runs/an4")
 
 BLOCKS = (
     sk.Block(channels=256, kernel=11, stride=2),
@@ -26,78 +32,66 @@ BLOCKS = (
 )
 LOOKAHEAD = (3, 1, 1, 1, 1, 1, 2, 0)
 """0.36 s in all: the stem's frames are 10 ms, those behind it 20 ms."""
+GROW = "grow:after=4,kernel=23"
+"""One more block, before the dilated one."""
+WORDS = """
+    oh zero one two three four five six seven eight nine ten eleven twelve teen twenty thirty forty
+    fifty sixty seventy eighty ninety hundred thousand th first second third half january february
+    march april may june july august september october november december enter rubout erase repeat
+    go help start stop yes no
+"""
+"""AN4's words, and two endings of them."""
 
 
-def base() -> Run:
-    """Words, after the phones: AN4's own and spliced ones."""
-    own = DATA / "train.jsonl"
-    return Run(
-        model=sk.QuartzNet(
-            blocks=BLOCKS, lookahead=LOOKAHEAD, frontend="log_mel:normalize=running"
-        ),
-        data=Data(
-            train=(own, own, own, DATA / "spliced.jsonl"),
-            dev=DATA / "dev.jsonl",
-            batch_size=None,
-            batch_seconds=64.0,
-            buckets=12,
-            cache=True,
-        ),
-        init=Path("runs/an4_phones/best"),
-        optimizer="adamw:lr=0.0012,weight_decay=0.01",
-        schedule="cosine:warmup=0.05,floor=0.01",
-        augment=(
-            "gain:min_db=-12,max_db=6",
-            "speed:min=0.85,max=1.2",
-            "equalize:max_db=6,probability=0.3",
-            "spec_augment:freq_masks=2,freq_width=10,time_masks=2,time_width=12",
-        ),
-        clip_norm=1.0,
-        ema=0.999,
-        precision="bf16-mixed",
-        steps=6000,
-        eval_every=500,
-        save_every=250,
-    )
+def pipeline(
+    out: str, english: str, an4: str | None = None, *, steps: str = "", redo: str = ""
+) -> list[Path]:
+    """From the corpora to the model that is bundled, OUT/final. Called again, it goes on.
+
+        python recipes/an4/run.py pipeline OUT ENGLISH [AN4] [--steps=N] [--redo=STEP]
+
+    ENGLISH and AN4 are the folders that the prepare.py of both recipes take. With `--steps` each
+    run has that many, to try it all; `--redo` does a step and those behind it again.
+    """
+    runs = Path(out)
+    do = Pipeline(runs, redo)
+
+    def train(name: str, run: Run) -> None:
+        do.train(name, replace(run, steps=int(steps)) if steps else run)
+
+    prepare_english = runpy.run_path(str(Path(__file__).parents[1] / "english" / "prepare.py"))
+    do.call("prepare", prepare, Path(an4) if an4 else None, DATA)
+    do.call("prepare_english", prepare_english["prepare"], Path(english), ENGLISH)
+    do.call("lexicon", write_phones, DATA, ENGLISH)
+    train("flat", flat())
+    train("phones", phones(runs))
+    do.call("splice", splice, DATA, ENGLISH, runs / "phones/best", UTTERANCES)
+    train("base", base(runs))
+    train("hard", hard(runs))
+    do.transform("average", runs / "base/best", average(runs / "hard/last"))
+    train("again", again(runs))
+    do.transform("average_again", runs / "again/last", average(runs / "average"))
+    do.transform("grown", runs / "average_again", GROW, manifest=DATA / "train.jsonl")
+    train("more", more(runs))
+    train("beside", beside(runs))
+    do.transform("average_deep", runs / "beside/last", average(runs / "more/last"))
+    for seed in (11, 12):
+        train(f"beside{seed}", replace(beside_again(runs), seed=seed))
+    three = average(runs / "beside11/last", runs / "beside12/last")
+    do.transform("average_beside", runs / "beside/last", three)
+    do.transform("biased", runs / "average_beside", "bias:by=-0.75")
+    do.call("final", in_float16, runs / "biased", runs / "final")
+    return [runs / "final"]
 
 
-def hard() -> Run:
-    """Words again, from what `base` learnt, in sound that is harder to hear."""
-    run = base()
-    return replace(
-        run,
-        model=replace(run.model, dropout=0.1),
-        init=Path("runs/an4_base/best"),
-        optimizer="adamw:lr=0.001,weight_decay=0.01",
-        augment=(
-            "gain:min_db=-20,max_db=6",
-            "speed:min=0.8,max=1.3",
-            "equalize:max_db=8,probability=0.5",
-            "white_noise:min_db=-80,max_db=-50",
-            "spec_augment:freq_masks=2,freq_width=14,time_masks=3,time_width=14",
-        ),
-        steps=4500,
-    )
+def average(*models: Path) -> Spec:
+    """The transform that takes in other models."""
+    return Spec("average", {"models": [str(model) for model in models]})
 
 
-def phones() -> Run:
-    """Phones of AN4 and of other English, from the flat start."""
-    run, own = base(), DATA / "phones.jsonl"
-    return replace(
-        run,
-        model=replace(run.model, labels=tuple(SYMBOLS.values()), normalization="none"),
-        data=replace(
-            run.data,
-            train=(own, own, own, DATA / "other_phones.jsonl"),
-            dev=DATA / "dev_phones.jsonl",
-            buckets=20,
-        ),
-        init=Path("runs/an4_flat/best"),
-        optimizer="adamw:lr=0.002,weight_decay=0.01",
-        schedule="cosine:warmup=0.03,floor=0.02",
-        ema=0.998,
-        steps=4500,
-    )
+def in_float16(model: Path, out: Path) -> None:
+    """Half the file, the same scores to three digits."""
+    sk.save(sk.load(model).half(), out)
 
 
 def flat() -> Run:
@@ -115,6 +109,161 @@ def flat() -> Run:
         ema=0.98,
         steps=900,
         eval_every=150,
+    )
+
+
+def phones(runs: Path = RUNS) -> Run:
+    """Phones of AN4 and of other English, from the flat start."""
+    run, own = base(runs), DATA / "phones.jsonl"
+    return replace(
+        run,
+        model=replace(run.model, labels=tuple(SYMBOLS.values()), normalization="none"),
+        data=replace(
+            run.data,
+            train=(own, own, own, DATA / "other_phones.jsonl"),
+            dev=DATA / "dev_phones.jsonl",
+            buckets=20,
+        ),
+        init=runs / "flat/best",
+        optimizer="adamw:lr=0.002,weight_decay=0.01",
+        schedule="cosine:warmup=0.03,floor=0.02",
+        ema=0.998,
+        steps=4500,
+    )
+
+
+def base(runs: Path = RUNS) -> Run:
+    """Letters, after the phones: AN4's own utterances and spliced ones."""
+    own = DATA / "train.jsonl"
+    return Run(
+        model=sk.QuartzNet(
+            blocks=BLOCKS, lookahead=LOOKAHEAD, frontend="log_mel:normalize=running"
+        ),
+        data=Data(
+            train=(own, own, own, DATA / "spliced.jsonl"),
+            dev=DATA / "dev.jsonl",
+            batch_size=None,
+            batch_seconds=64.0,
+            buckets=12,
+            cache=True,
+        ),
+        init=runs / "phones/best",
+        optimizer="adamw:lr=0.0012,weight_decay=0.01",
+        schedule="cosine:warmup=0.05,floor=0.01",
+        augment=(
+            "gain:min_db=-12,max_db=6",
+            "speed:min=0.85,max=1.2",
+            "equalize:max_db=6,probability=0.3",
+            "spec_augment:freq_masks=2,freq_width=10,time_masks=2,time_width=12",
+        ),
+        clip_norm=1.0,
+        ema=0.999,
+        precision="bf16-mixed",
+        steps=6000,
+        eval_every=500,
+        save_every=250,
+    )
+
+
+def hard(runs: Path = RUNS) -> Run:
+    """Letters again, from what `base` learnt, in sound that is harder to hear."""
+    run = base(runs)
+    return replace(
+        run,
+        model=replace(run.model, dropout=0.1),
+        init=runs / "base/best",
+        optimizer="adamw:lr=0.001,weight_decay=0.01",
+        augment=(
+            "gain:min_db=-20,max_db=6",
+            "speed:min=0.8,max=1.3",
+            "equalize:max_db=8,probability=0.5",
+            "white_noise:min_db=-80,max_db=-50",
+            "spec_augment:freq_masks=2,freq_width=14,time_masks=3,time_width=14",
+        ),
+        steps=4500,
+    )
+
+
+def again(runs: Path = RUNS) -> Run:
+    """Once more, with more left out."""
+    run = hard(runs)
+    return replace(
+        run,
+        model=replace(run.model, dropout=0.2, frontend="log_mel:normalize=running:prior_frames=50"),
+        init=runs / "average",
+        optimizer="adamw:lr=0.001,weight_decay=0.03",
+        augment=(
+            *run.augment[:-2],
+            "white_noise:min_db=-80,max_db=-45",
+            "spec_augment:freq_masks=2,freq_width=16,time_masks=4,time_width=16",
+        ),
+        steps=2500,
+        seed=2,
+    )
+
+
+def more(runs: Path = RUNS) -> Run:
+    """Letters alone in the deeper net."""
+    run, own = again(runs), DATA / "train.jsonl"
+    deeper = replace(BLOCKS[5], kernel=23)
+    return replace(
+        run,
+        model=replace(
+            run.model,
+            blocks=(*BLOCKS[:6], deeper, *BLOCKS[6:]),
+            lookahead=(*LOOKAHEAD[:6], 0, *LOOKAHEAD[6:]),
+        ),
+        data=replace(run.data, train=(own,) * 6 + (DATA / "spliced.jsonl",), buckets=20),
+        init=runs / "grown",
+        optimizer="adamw:lr=0.0008,weight_decay=0.03",
+        steps=2800,
+        eval_every=400,
+        seed=9,
+    )
+
+
+def beside(runs: Path = RUNS) -> Run:
+    """Letters, and phones beside them in the middle of the net, of other English too."""
+    run, own = more(runs), DATA / "train_both.jsonl"
+    others = (DATA / "spliced.jsonl", DATA / "english_phones.jsonl")
+    return replace(
+        run,
+        data=replace(run.data, train=(own,) * 6 + others),
+        method=("phones:after=3,weight=0.3",),
+        optimizer="adamw:lr=0.001,weight_decay=0.02",
+        steps=3500,
+        seed=8,
+    )
+
+
+def beside_again(runs: Path = RUNS) -> Run:
+    """The same from the average of both, for a shorter time."""
+    return replace(
+        beside(runs),
+        init=runs / "average_deep",
+        optimizer="adamw:lr=0.0008,weight_decay=0.02",
+        steps=2200,
+        seed=11,
+    )
+
+
+def small() -> Run:
+    """Three blocks that a minute trains on AN4 alone, to compare settings.
+
+    Its labels are letters and whole words, which so small a net learns sooner.
+    """
+    run = flat()
+    rows = [sk.Block(channels=96, kernel=k, repeat=2, residual=True) for k in (13, 15, 17)]
+    blocks = (replace(BLOCKS[0], channels=96), *rows, replace(BLOCKS[-1], channels=192))
+    labels = (*sk.text.ENGLISH_LABELS, *WORDS.split())
+    return replace(
+        run,
+        model=sk.QuartzNet(blocks=blocks, lookahead=1, labels=labels, frontend=run.model.frontend),
+        data=replace(run.data, train=DATA / "train.jsonl", dev=DATA / "dev.jsonl"),
+        schedule="cosine:warmup=0.1,floor=0.02",
+        steps=300,
+        eval_every=300,
+        save_every=300,
     )
 
 
@@ -138,4 +287,4 @@ def tiny() -> Run:
 
 
 if __name__ == "__main__":
-    sk.cli.recipe(globals())
+    sk.cli.recipe(globals(), pipeline)

@@ -1,15 +1,14 @@
 """New utterances from recorded words: those of one speaker, cut apart and joined in another order.
 
-    python recipes/an4/splice.py data/an4 data/english runs/an4_phones/best AN4_DIC
+    python recipes/an4/splice.py data/an4 data/english runs/an4/phones/best
 
-818 utterances are soon known by heart, word orders included. The phone model says where words meet;
-they are cut where it is quietest there. Speakers of data/english give the words of AN4's that they
-say, but no letters, except where a letter is all that is said: "a" in a sentence is no letter.
-Writes `spliced.jsonl` and its sound in `spliced/`.
+818 utterances are soon known by heart, word orders included. The phone model finds where words
+meet; they are cut where it is quietest there. Speakers of data/english give the words of AN4's that
+they say, but no letters, except where a letter is all that is said: "a" in a sentence is no letter.
+Writes `spliced.jsonl`, with text and phones, and its sound in `spliced/`.
 """
 
 import random
-import sys
 from collections import Counter
 from collections.abc import Iterator
 from itertools import pairwise
@@ -17,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import soundfile
-from phones import Lexicon, read_dictionary, transcribed
+from lexicon import Lexicon, read_dictionary, transcribed
 from torch import Tensor
 
 import speechkit as sk
@@ -49,14 +48,14 @@ def cut(model: Model, lexicon: Lexicon, utterance: Utterance) -> Iterator[tuple[
     """Each word and its sound; the first and the last keep the silence beside them."""
     audio = read_audio(utterance.audio, target_rate=model.sample_rate)
     words = normalize(utterance.text or "").split()
-    said = [lexicon.phones(word) for word in words]
+    spelled = [lexicon.symbols(word) for word in words]
     output = model(audio[None])
-    ids = [model.labels.index(symbol) for symbol in "".join(said)]
+    ids = [model.labels.index(symbol) for symbol in "".join(spelled)]
     spans = align(output.scores[0, : output.lengths[0]], ids)
     frame = round(model.frame_s * model.sample_rate)
     step = model.sample_rate * STEP_MS // 1000
     edges = [0]
-    for end in np.cumsum([len(word) for word in said])[:-1]:
+    for end in np.cumsum([len(word) for word in spelled])[:-1]:
         edges.append(quietest(audio, spans[end - 1][1] * frame, spans[end][0] * frame, step))
     edges.append(len(audio))
     for word, (start, stop) in zip(words, pairwise(edges), strict=True):
@@ -69,10 +68,9 @@ def quietest(audio: Tensor, start: int, stop: int, step: int) -> int:
     return start + (int(np.argmin(levels)) * step + step // 2 if levels else 0)
 
 
-def cut_all(
-    model: Model, an4: Path, english: Path, dictionary: dict[str, list[str]]
-) -> dict[str, Pieces]:
+def cut_all(model: Model, an4: Path, english: Path) -> dict[str, Pieces]:
     """The words of AN4's dictionary that each speaker says."""
+    dictionary = read_dictionary(an4)
     speakers: dict[str, Pieces] = {}
 
     def keep(utterance: Utterance, lexicon: Lexicon, wanted: set[str]) -> None:
@@ -129,27 +127,38 @@ def crossfaded(before: np.ndarray, after: np.ndarray, fade: int) -> np.ndarray:
     return np.concatenate([before[:-fade], joint, after[fade:]])
 
 
-def splice(an4: Path, speakers: dict[str, Pieces], sample_rate: int) -> Path:
-    """Writes the manifest and the sound."""
+def splice(an4: Path, english: Path, phones: Path, count: int = UTTERANCES) -> Path:
+    """Writes the manifest and the sound of `count` utterances; `phones` is the phone model."""
+    model = sk.prepare(sk.load(phones))
+    speakers = {who: pieces for who, pieces in cut_all(model, an4, english).items() if pieces}
     counts = Counter(
         word for pieces in speakers.values() for word, found in pieces.items() for _ in found
     )
-    rng = random.Random(0)
+    rng, lexicon = random.Random(0), Lexicon(read_dictionary(an4))
     (an4 / "spliced").mkdir(exist_ok=True)
     rows = []
-    for number in range(UTTERANCES):
+    for number in range(count):
         speaker = rng.choice(sorted(speakers))
-        text, sound = spliced(speakers[speaker], counts, sample_rate, rng)
+        text, sound = spliced(speakers[speaker], counts, model.sample_rate, rng)
         path = an4 / "spliced" / f"{number:05}-{speaker}.flac"
-        soundfile.write(path, sound, sample_rate)
-        duration_s = len(sound) / sample_rate
-        rows.append(Utterance(audio=path, duration_s=duration_s, text=text, speaker=speaker))
+        soundfile.write(path, sound, model.sample_rate)
+        rows.append(
+            Utterance(
+                audio=path,
+                duration_s=len(sound) / model.sample_rate,
+                text=text,
+                phones=" ".join(lexicon.phones(text)),
+                speaker=speaker,
+            )
+        )
     write_manifest(an4 / "spliced.jsonl", rows)
     return an4 / "spliced.jsonl"
 
 
+def main(an4: str, english: str, phones: str) -> list[Path]:
+    """`splice` with the arguments of the command line."""
+    return [splice(Path(an4), Path(english), Path(phones))]
+
+
 if __name__ == "__main__":
-    an4, english, folder, dictionary = map(Path, sys.argv[1:])
-    model = sk.prepare(sk.load(folder))
-    speakers = cut_all(model, an4, english, read_dictionary(dictionary))
-    print(splice(an4, speakers, model.sample_rate))
+    sk.cli.prepare(main)

@@ -2,10 +2,10 @@
 
     python recipes/an4/prepare.py data/an4 [FOLDER]
     python recipes/english/prepare.py data/english FOLDER runs/teacher
-    python recipes/english/student.py runs/teacher runs/student
     python recipes/english/run.py --out runs/english
 
-See README.md for the teacher and RESULTS.md for what it reached.
+See README.md for the teacher and the transform that makes runs/student of it, and RESULTS.md for
+what it reached.
 """
 
 from dataclasses import replace

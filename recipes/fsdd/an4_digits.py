@@ -1,6 +1,6 @@
 """Digits cut from AN4 by aligning its sentences with a model trained on it: many more speakers.
 
-    python recipes/fsdd/an4_digits.py runs/an4/best data/an4
+    python recipes/fsdd/an4_digits.py runs/an4/final data/an4
 
 reads train.jsonl and dev.jsonl of the AN4 recipe and writes digits.jsonl beside them, whose lines
 point into the recordings; nothing is copied.

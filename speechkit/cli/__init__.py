@@ -7,15 +7,20 @@ from pathlib import Path
 from typing import Any
 
 
-def recipe(namespace: dict[str, Any]) -> None:
+def recipe(namespace: dict[str, Any], *scripts: Callable[..., Iterable[Path]]) -> None:
     """Lets a recipe run as a script: `python run.py [function] --set steps=100 --out DIR`.
 
     Put `sk.cli.recipe(globals())` under `if __name__ == "__main__":`; it is
-    `speechkit train run.py[:function]` with the same flags.
+    `speechkit train run.py[:function]` with the same flags. A function among `scripts` is called
+    with the arguments behind its name, as `prepare` calls `main`.
     """
     from speechkit.cli.main import main
 
     arguments, target = sys.argv[1:], namespace["__file__"]
+    by_name = {script.__name__: script for script in scripts}
+    if arguments and (script := by_name.get(arguments[0])):
+        _call(script, arguments[1:], inspect.getdoc(script))
+        return
     if arguments and not arguments[0].startswith("-"):
         target = f"{target}:{arguments.pop(0)}"
     main(["train", target, *arguments])
@@ -24,20 +29,25 @@ def recipe(namespace: dict[str, Any]) -> None:
 def prepare(main: Callable[..., Iterable[Path]]) -> None:
     """Runs `main` with a script's arguments as text, and prints the paths it returns.
 
-    Put `sk.cli.prepare(main)` under `if __name__ == "__main__":` of a recipe's prepare.py. What the
-    user can mend is one line, as for the command line; other arguments than those of `main` show
-    the script's docstring.
+    Put `sk.cli.prepare(main)` under `if __name__ == "__main__":` of a recipe's prepare.py.
+    `--name=value` is a keyword argument. What the user can mend is one line, as for the command
+    line; other arguments than those of `main` show the script's docstring.
     """
+    _call(main, sys.argv[1:], inspect.getdoc(sys.modules["__main__"]))
+
+
+def _call(main: Callable[..., Iterable[Path]], arguments: list[str], usage: str | None) -> None:
     from speechkit.cli.output import complain
     from speechkit.errors import SpeechkitError
 
-    arguments = sys.argv[1:]
+    given = [text for text in arguments if not text.startswith("--")]
+    named = dict(text[2:].partition("=")[::2] for text in arguments if text.startswith("--"))
     try:
-        inspect.signature(main).bind(*arguments)
+        inspect.signature(main).bind(*given, **named)
     except TypeError:
-        sys.exit(inspect.getdoc(sys.modules["__main__"]) or f"{sys.argv[0]}: wrong arguments")
+        sys.exit(usage or f"{sys.argv[0]}: wrong arguments")
     try:
-        for path in main(*arguments):
+        for path in main(*given, **named):
             print(path)
     except (SpeechkitError, OSError, ValueError) as error:
         complain("error", error)

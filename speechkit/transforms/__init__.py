@@ -4,14 +4,14 @@ A transform is a component whose factory returns `f(model, examples)` → anothe
 """
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, Protocol
 
 from speechkit.card import AppliedTransform
 from speechkit.component import Spec
 from speechkit.errors import ComponentError, ConfigError
 from speechkit.limits import MAX_REPORT_BYTES
-from speechkit.models import Model, build
+from speechkit.models import Model, Net, build
 from speechkit.models.model import refuse_prepared
 from speechkit.nn.seeded import seeded
 from speechkit.plugins import registry
@@ -56,6 +56,18 @@ def required(examples: Examples | None, transform: str) -> Examples:
     if examples is None:
         raise ConfigError(f"transform {transform} needs recordings; give --manifest M")
     return examples
+
+
+def check_components(transform: str, config: Net, takes: Mapping[str, tuple[str, ...]]) -> None:
+    """ConfigError unless the net's components, those of its rows too, are among those that `takes`
+    lists for their kind."""
+    for kind, spec in config.components():
+        names = takes.get(kind)
+        name = registry().find(kind, spec.name).qualified_name
+        if names is not None and name not in names:
+            raise ConfigError(
+                f"transform {transform} takes a net with {kind}={names[0]}, not {kind}={name}"
+            )
 
 
 def _check(spec: Spec, model: Model) -> None:

@@ -1,0 +1,98 @@
+"""One more block in a trained net, which at first hands on what it is given."""
+
+import re
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from speechkit.errors import ConfigError
+from speechkit.models import Block, Model, Net, build
+from speechkit.nn import Taps
+from speechkit.probes import Examples
+from speechkit.transforms import check_components, required
+
+TAKES = {
+    "stack": ("core/serial",),
+    "block": ("core/plain",),
+    "residual": ("core/add",),
+    "channel": ("core/linear",),
+    "norm": ("core/batch",),
+    "activation": ("core/relu",),
+}
+"""The components of a net in which the new block can be the identity."""
+
+
+class Grow:
+    """A residual block behind block `after` of the encoder, counted from 0, that changes no score.
+
+    y = relu(norm_0(x) + norm_1(body(x))). norm_1 has the gain 0, so the body adds nothing at first;
+    norm_0 has the statistics of x over the examples, and the gain and bias that undo them; x is at
+    least 0, so that relu returns it. `kernel` and `repeat` are those of block `after` unless given;
+    `lookahead` is that of each convolution, in frames. ConfigError for a net of other components.
+    Source: Chen et al., Net2Net, arXiv:1511.05641.
+    """
+
+    def __init__(
+        self, after: int, kernel: int | None = None, repeat: int | None = None, lookahead: int = 0
+    ) -> None:
+        self.after, self.kernel, self.repeat, self.lookahead = after, kernel, repeat, lookahead
+
+    def __call__(self, model: Model, examples: Examples | None) -> tuple[Model, dict[str, Any]]:
+        examples = required(examples, "grow")
+        made = build(self._deeper(model.config), examples.seed).eval()
+        place = self.after + 1
+        old = model.state_dict()
+        made.load_state_dict({_moved(name, place): x for name, x in old.items()}, strict=False)
+        mean, variance = _statistics(model, f"encoder.{self.after}", examples)
+        block: Any = made.get_submodule(f"encoder.{place}")
+        shortcut, norm, last = block.sum.shortcut, block.sum.shortcut.norm, block.sum.body[-1].norm
+        with torch.no_grad():
+            shortcut.channel.weight.copy_(torch.eye(len(mean)))
+            norm.running_mean.copy_(mean)
+            norm.running_var.copy_(variance)
+            norm.weight.copy_((variance + norm.eps).sqrt())
+            norm.bias.copy_(mean)
+            last.weight.zero_()
+            last.bias.zero_()
+        added = sum(x.numel() for x in block.parameters())
+        return made, {"block": place, "parameters": added}
+
+    def _deeper(self, config: Net) -> Net:
+        check_components("grow", config, TAKES)
+        rows = config.rows()
+        if not 0 <= self.after < len(rows) - 1:
+            raise ConfigError(
+                f"grow: after={self.after}; give one of the {len(rows) - 1} blocks behind the "
+                "stem, from 0"
+            )
+        row, _ = rows[self.after + 1]
+        new = Block(
+            channels=row.channels,
+            kernel=self.kernel or row.kernel,
+            repeat=self.repeat or row.repeat,
+            residual=True,
+        )
+        rows.insert(self.after + 2, (new, self.lookahead))
+        blocks, aheads = zip(*rows, strict=True)
+        return replace(config, size="custom", blocks=blocks, lookahead=aheads)
+
+
+def _moved(name: str, place: int) -> str:
+    """The name in the deeper net of a tensor of the net."""
+    return re.sub(r"^encoder\.(\d+)", lambda n: f"encoder.{int(n[1]) + (int(n[1]) >= place)}", name)
+
+
+def _statistics(model: Model, layer: str, examples: Examples) -> tuple[Tensor, Tensor]:
+    """Mean and variance `[C]` of a layer's output over the valid frames of the examples."""
+    sums: list[Tensor] = []
+    with Taps({layer: model.get_submodule(layer)}) as taps, torch.no_grad():
+        for _, features in examples:
+            model.score(features)
+            ((_, _, _, c),) = taps.take()
+            x = c.x.transpose(1, 2)[c.valid].double()
+            sums.append(torch.stack([torch.ones_like(x).sum(0), x.sum(0), x.square().sum(0)]))
+    frames, total, squares = torch.stack(sums).sum(0)
+    mean = total / frames
+    return mean, (squares / frames - mean.square()).clamp(min=0)
