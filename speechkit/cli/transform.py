@@ -1,5 +1,6 @@
 """`speechkit transform`: a model becomes another one."""
 
+import json
 import shlex
 from collections.abc import Sequence
 from dataclasses import asdict, replace
@@ -62,8 +63,10 @@ def transform(
 
 def transforms_in_words(applied: "Sequence[AppliedTransform]") -> str:
     """Each transform, and below it what it reported."""
-    return "\n".join(
-        line
-        for one in applied
-        for line in (one.name, *(f"  {key} {value}" for key, value in one.report.items()))
-    )
+    lines = []
+    for one in applied:
+        lines.append(one.name)
+        for key, value in one.report.items():
+            text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+            lines.append(f"  {key} {text}")
+    return "\n".join(lines)

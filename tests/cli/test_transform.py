@@ -112,6 +112,7 @@ def test_the_report_goes_with_the_model(cli: Cli, models: Path, tones: Path) -> 
     lines = [line.strip() for line in cli("info", "two").out.splitlines()]
     assert "utterances 2" in lines
     assert "before silu" in lines
+    assert "shares [0.5, 0.25]" in lines
     assert "transforms" not in cli("info", models / "words").out
 
 

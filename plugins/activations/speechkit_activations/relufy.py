@@ -43,7 +43,7 @@ def relufy(activation: str = "relu", stage: int = 1, zeros: float | None = None)
             chosen = Spec("shifted_relu", {"b": b})
         made = _with_activation(model, chosen, stage)
         report = {
-            "before": str(model.config.activation),
+            "before": sorted({str(spec) for spec in _named(model, "activation")}),
             "activation": str(made.config.activation),
             "channel": str(made.config.channel),
         }
@@ -53,19 +53,31 @@ def relufy(activation: str = "relu", stage: int = 1, zeros: float | None = None)
 
 
 def _with_activation(model: Model, activation: Spec, stage: int) -> Model:
-    config, known = replace(model.config, activation=activation), model.state_dict()
-    for spec in (model.config.activation, config.activation):
-        if registry().find("activation", Spec.parse(spec).name).component.in_factor > 1:
+    for spec in (*_named(model, "activation"), activation):
+        if registry().find("activation", spec.name).component.in_factor > 1:
             raise ComponentError(f"relufy: activation {spec} is gated; give one that is not")
+    known = model.state_dict()
+    config = replace(
+        model.config,
+        activation=activation,
+        blocks=tuple(replace(block, activation=None) for block in model.config.blocks),
+    )
     if stage == 2:
-        if config.channel != Spec("linear"):
-            raise ComponentError(f"relufy: stage 2 of channel={config.channel}; give one of linear")
-        config = replace(config, channel="relu_linear")
+        for spec in _named(model, "channel"):
+            if spec != Spec("linear"):
+                raise ComponentError(f"relufy: stage 2 of channel={spec}; give one of linear")
+        blocks = tuple(replace(block, channel=None) for block in config.blocks)
+        config = replace(config, channel="relu_linear", blocks=blocks)
         known = {name.replace(".channel.", ".channel.linear."): x for name, x in known.items()}
     made = build(config).train(model.training)
     # what the old activations learned is left, and the new ones begin
     made.load_state_dict(known, strict=False)
     return made.to(next(model.parameters()).device)
+
+
+def _named(model: Model, kind: str) -> list[Spec]:
+    """The components of a kind that the net or a row of it names."""
+    return [spec for named, spec in model.config.components() if named == kind]
 
 
 @torch.no_grad()

@@ -18,6 +18,7 @@ from torch.nn.functional import cross_entropy
 import speechkit as sk
 from speechkit.data import Batch
 from speechkit.errors import ComponentError, ConfigError, TrainingError
+from speechkit.hookspecs import KINDS
 from speechkit.models import Block, MatchboxNet, Model, Output
 from speechkit.nn import Chunk, Pointwise, Serial, as_layer
 from speechkit.probes import Examples
@@ -134,7 +135,7 @@ def test_paper_015_a_share_of_zeros_is_found(noise: Path, sparsity: Sparsity) ->
     made, (applied,) = transform(model, ["relufy:zeros=0.8"], Examples(model, noise))
     b = shift(model, Examples(model, noise), 0.8)
     assert applied.report == {
-        "before": "swish",
+        "before": ["swish"],
         "activation": f"shifted_relu:b={b}",
         "channel": "linear",
     }
@@ -178,6 +179,17 @@ def test_paper_015_a_swish_model_is_trained_on_as_relu(tones: Path, tmp_path: Pa
 def test_what_cannot_be_made_sparse_is_an_error(params: str, says: str) -> None:
     with pytest.raises(ComponentError, match=says):
         relufied(trained("swish"), params)
+
+
+def test_rows_lose_what_they_name_themselves() -> None:
+    first, *rest = BLOCKS
+    rows = (first, *(replace(row, activation="prelu", channel="linear") for row in rest))
+    made = relufied(sk.build(replace(config("swish"), blocks=rows)), "stage=2")
+    named = {kind: {str(s) for k, s in made.config.components() if k == kind} for kind in KINDS}
+    assert (named["activation"], named["channel"]) == ({"relu"}, {"relu_linear"})
+    gated = (first, replace(rest[0], activation="swiglu"), *rest[1:])
+    with pytest.raises(ComponentError, match="activation swiglu is gated"):
+        relufied(sk.build(replace(config("swish"), blocks=gated)))
 
 
 def test_a_second_stage_is_for_linear_layers() -> None:
