@@ -61,8 +61,8 @@ class PowerSpectrum(Windowed):
         return frames // self.stride
 
     def compute(self, x: Tensor, frames: int) -> Tensor:
-        # there is no Fourier transform of nothing
-        if not frames or not len(x):
+        # of nothing there is no Fourier transform; len(x) would fix the batch size of an export
+        if not frames or not x.shape[0]:
             return x.new_empty(x.shape[0], frames, self.channels_out(1)).transpose(1, 2)
         windows = x[:, 0].unfold(1, self.window_samples, self.stride)[:, :frames]
         before = self.n_fft // 2 - self.left

@@ -12,7 +12,8 @@ from speechkit.plugins import Registry, using
 from .conftest import Cli
 
 PLUGIN = """
-import speechkit as sk, torch
+import copy, torch
+import speechkit as sk
 
 class Sine(torch.nn.Module):
     def forward(self, x):
@@ -23,6 +24,13 @@ def speechkit_activations():
     exports = frozenset({"torch", "torch.export"})
     make = lambda channels: Sine()
     return [sk.Component(name="sine", factory=make, summary="Sine", exports=exports)]
+
+def copied(model, examples):
+    return copy.deepcopy(model), {}
+
+@sk.hookimpl
+def speechkit_transforms():
+    return [sk.Component(name="copied", factory=lambda: copied, summary="The same again")]
 
 @sk.hookimpl
 def speechkit_commands(cli):
@@ -81,6 +89,8 @@ def test_what_a_file_trains_is_used_by_every_command(
         ["info", model],
         ["evaluate", model, "--manifest", "tones.jsonl"],
         ["classify", "--model", model, low],
+        ["transform", model, "again", "--with", "copied"],
+        ["info", "again"],
         ["listen", "--model", model, "--file", low],
         ["export", model, "--format", "torch.export", "--streaming", "--no-features"],
     ):
