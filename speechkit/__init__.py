@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from speechkit.checkpoint import load as load
     from speechkit.checkpoint import save as save
     from speechkit.component import Component as Component
-    from speechkit.evaluation import evaluate as evaluate
     from speechkit.hookspecs import hookimpl as hookimpl
     from speechkit.infer import classify as classify
     from speechkit.infer import detect as detect
@@ -39,6 +38,7 @@ if TYPE_CHECKING:
     from speechkit.streaming import SessionPool as SessionPool
     from speechkit.streaming import StreamBatch as StreamBatch
     from speechkit.streaming import stream as stream
+    from speechkit.tasks.evaluation import evaluate as evaluate
     from speechkit.train import Run as Run
     from speechkit.train import fit as fit
 
@@ -61,7 +61,7 @@ _HOME = {
     "classify": "speechkit.infer",
     "components": "speechkit.plugins",
     "detect": "speechkit.infer",
-    "evaluate": "speechkit.evaluation",
+    "evaluate": "speechkit.tasks.evaluation",
     "fit": "speechkit.train",
     "hookimpl": "speechkit.hookspecs",
     "load": "speechkit.checkpoint",

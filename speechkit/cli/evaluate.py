@@ -61,8 +61,8 @@ def calibrate(
 
     from speechkit.card import read_card, read_transforms
     from speechkit.checkpoint import find, load, save
+    from speechkit.data import utterances_of
     from speechkit.errors import ConfigError
-    from speechkit.evaluation import utterances_of
     from speechkit.report.recognition import recognition
     from speechkit.tasks import metrics, require
     from speechkit.text import confidence

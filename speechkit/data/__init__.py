@@ -13,7 +13,13 @@ from speechkit.data.augment import Augmentation, apply, seeded_generator, uttera
 from speechkit.data.batch import Batch, Item, bucket_batches, collate, share
 from speechkit.data.files import find_audio
 from speechkit.data.loader import UtteranceDataset, batches
-from speechkit.data.manifest import Segments, Utterance, read_manifest, write_manifest
+from speechkit.data.manifest import (
+    Segments,
+    Utterance,
+    read_manifest,
+    utterances_of,
+    write_manifest,
+)
 from speechkit.data.pipes import RawFormat
 from speechkit.data.samples import Channel
 from speechkit.data.shards import ShardUtterance, are_shards, read_shards, windows, write_shards
@@ -46,6 +52,7 @@ __all__ = [
     "seeded_generator",
     "share",
     "utterance_generator",
+    "utterances_of",
     "windows",
     "write_manifest",
     "write_shards",

@@ -5,7 +5,7 @@ import json
 import math
 import os
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -203,3 +203,8 @@ def _segments(row: dict[str, Any], duration_s: float) -> Segments | None:
             )
         end_of_last = end
     return tuple((float(start), float(end)) for start, end in pairs)
+
+
+def utterances_of(manifest: Path | str | Sequence[Utterance]) -> Sequence[Utterance]:
+    """Those of a manifest given by its path or by its utterances."""
+    return read_manifest(manifest) if isinstance(manifest, Path | str) else manifest

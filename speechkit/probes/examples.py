@@ -6,9 +6,15 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from speechkit.data import Batch, Utterance, UtteranceDataset, batches, bucket_batches
+from speechkit.data import (
+    Batch,
+    Utterance,
+    UtteranceDataset,
+    batches,
+    bucket_batches,
+    utterances_of,
+)
 from speechkit.errors import ManifestError
-from speechkit.evaluation import utterances_of
 from speechkit.models import Model, Output, evaluating
 from speechkit.nn import Chunk
 from speechkit.plugins import registry

@@ -4,9 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from speechkit.component import Spec
-from speechkit.data import Utterance
+from speechkit.data import Utterance, utterances_of
 from speechkit.errors import ConfigError
-from speechkit.evaluation import utterances_of
 from speechkit.models import Model
 from speechkit.models.net import Name
 from speechkit.report.page import page

@@ -15,13 +15,13 @@ from torch import Tensor, nn
 from speechkit.checkpoint import save
 from speechkit.config import check_processes
 from speechkit.data import Utterance, UtteranceDataset, read_manifest
-from speechkit.evaluation import evaluate
 from speechkit.frontend import fit_statistics
 from speechkit.models import Model, build
 from speechkit.nn import sync_batch_norms
 from speechkit.nn.collectives import mean, whole
 from speechkit.plugins import registry
 from speechkit.tasks import Task, task_of
+from speechkit.tasks.evaluation import evaluate
 from speechkit.train.batches import (
     batch_features,
     endless_batches,

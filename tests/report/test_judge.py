@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from speechkit.errors import ConfigError
-from speechkit.evaluation import evaluate
 from speechkit.models import Net, build
 from speechkit.report import judge
+from speechkit.tasks.evaluation import evaluate
 
 
 def test_a_report_s_figures_are_those_of_evaluate(net: Net, corpus: Callable[..., Path]) -> None:

@@ -27,11 +27,11 @@ from speechkit.errors import (
     SpeechkitError,
     TrainingError,
 )
-from speechkit.evaluation import evaluate
 from speechkit.frontend import fit_statistics
 from speechkit.hookspecs import hookimpl
 from speechkit.models import build
 from speechkit.plugins import registry
+from speechkit.tasks.evaluation import evaluate
 from speechkit.train import Data, Run, dry_run, fit
 from speechkit.train.resume import BEST, LAST, changed_settings
 

@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from speechkit.checkpoint import ModelSource, as_model
-from speechkit.data import Utterance, read_manifest
-from speechkit.tasks import task_of
+from speechkit.data import Utterance, utterances_of
+from speechkit.tasks.base import task_of
 
 
 def evaluate(
@@ -22,8 +22,3 @@ def evaluate(
     task = task_of(model)
     pairs = task.collect(model, utterances, batch_size, workers)
     return {"n": len(utterances), **task.metrics(*pairs)}
-
-
-def utterances_of(manifest: Path | str | Sequence[Utterance]) -> Sequence[Utterance]:
-    """Those of a manifest given by its path or by its utterances."""
-    return read_manifest(manifest) if isinstance(manifest, Path | str) else manifest

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from speechkit.data import read_manifest
 from speechkit.errors import AudioError
-from speechkit.evaluation import evaluate
 from speechkit.models import Model, Net, Output, build
+from speechkit.tasks.evaluation import evaluate
 
 Corpus = Callable[..., Path]
 
