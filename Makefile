@@ -52,14 +52,14 @@ drawn: install
 coverage: install
 	@$(BIN)/pytest -n $(WORKERS) --cov --cov-report=term
 
-# the core's tests with the oldest versions that pyproject.toml allows
+# the core's tests with the oldest versions that pyproject.toml allows, whose warnings are of old
 lowest:
 	@test -x .venv-lowest/bin/pip || $(PYTHON) -m venv .venv-lowest
 	@.venv-lowest/bin/pip install -q --disable-pip-version-check uv
 	@.venv-lowest/bin/uv pip install -q --python .venv-lowest/bin/python --resolution lowest-direct \
 		--index-strategy unsafe-best-match $(PIP_ARGS) \
 		-e '.[dev]' $(foreach plugin,$(PLUGINS),-e $(dir $(plugin)))
-	@.venv-lowest/bin/pytest -n $(WORKERS) tests
+	@.venv-lowest/bin/pytest -n $(WORKERS) -W default tests
 
 lint: install types
 	@$(BIN)/ruff format --check .
