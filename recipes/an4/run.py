@@ -115,6 +115,7 @@ def flat() -> Run:
 def phones(runs: Path = RUNS) -> Run:
     """Phones of AN4 and of other English, from the flat start."""
     run, own = base(runs), DATA / "phones.jsonl"
+    assert isinstance(run.model, sk.QuartzNet)
     return replace(
         run,
         model=replace(run.model, labels=tuple(SYMBOLS.values()), normalization="none"),

@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import soundfile
 from lexicon import Lexicon, read_dictionary, transcribed
+from numpy.typing import NDArray
 from torch import Tensor
 
 import speechkit as sk
@@ -40,11 +41,12 @@ KEPT_MS = 20
 STEP_MS = 5
 FADE_MS = 5
 
-Pieces = dict[str, list[np.ndarray]]
+Sound = NDArray[np.float32]
+Pieces = dict[str, list[Sound]]
 """The recordings of each word."""
 
 
-def cut(model: Model, lexicon: Lexicon, utterance: Utterance) -> Iterator[tuple[str, np.ndarray]]:
+def cut(model: Model, lexicon: Lexicon, utterance: Utterance) -> Iterator[tuple[str, Sound]]:
     """Each word and its sound; the first and the last keep the silence beside them."""
     audio = read_audio(utterance.audio, target_rate=model.sample_rate)
     words = normalize(utterance.text or "").split()
@@ -93,7 +95,7 @@ def cut_all(model: Model, an4: Path, english: Path) -> dict[str, Pieces]:
 
 def spliced(
     pieces: Pieces, counts: Counter[str], sample_rate: int, rng: random.Random
-) -> tuple[str, np.ndarray]:
+) -> tuple[str, Sound]:
     """A text of up to `MOST_WORDS` of a speaker's words and its sound."""
     fade = sample_rate * FADE_MS // 1000
     known = sorted(pieces)
@@ -107,7 +109,7 @@ def spliced(
     return " ".join(words), sound
 
 
-def loud(piece: np.ndarray, sample_rate: int) -> np.ndarray:
+def loud(piece: Sound, sample_rate: int) -> Sound:
     """A word without most of the silence around it, as who speaks fast joins it to others."""
     step, kept = (sample_rate * ms // 1000 for ms in (STEP_MS, KEPT_MS))
     levels = np.square(piece[: len(piece) // step * step].reshape(-1, step)).mean(1)
@@ -117,7 +119,7 @@ def loud(piece: np.ndarray, sample_rate: int) -> np.ndarray:
     return piece[max(0, found[0] * step - kept) : (found[-1] + 1) * step + kept]
 
 
-def crossfaded(before: np.ndarray, after: np.ndarray, fade: int) -> np.ndarray:
+def crossfaded(before: Sound, after: Sound, fade: int) -> Sound:
     """One after the other, over `fade` samples at once."""
     fade = min(fade, len(before), len(after))
     if not fade:

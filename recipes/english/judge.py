@@ -8,7 +8,7 @@ Prints the tables of RESULTS.md.
 """
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import product
 from pathlib import Path
 from statistics import median
@@ -114,7 +114,11 @@ def times(model: Model, manifest: Path, teacher: Path) -> Iterator[tuple[str, ..
 
 if __name__ == "__main__":
     what, folder, manifest, *more = sys.argv[1:]
-    judges = {"lm": lm, "hotwords": hotwords, "times": times}
+    judges: dict[str, Callable[..., Iterator[tuple[str, ...]]]] = {
+        "lm": lm,
+        "hotwords": hotwords,
+        "times": times,
+    }
     for number, row in enumerate(judges[what](sk.load(folder), Path(manifest), *map(Path, more))):
         print(f"| {' | '.join(row)} |", flush=True)
         if number == 0:
