@@ -30,6 +30,7 @@ def speechkit_transforms() -> list[Component]:
             factory="speechkit.transforms.fit:Fit",
             summary="Less look-ahead, with each layer fitted to what it was before",
             formula="min_W sum_t |W x_t + b - y_t|^2 + ridge |W - W_teacher|^2",
+            parts={"frontend": "frontend"},
             example={"lookahead": 1},
         ),
         Component(

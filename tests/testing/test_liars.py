@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from speechkit.component import Component
+from speechkit.component import Component, Spec
 from speechkit.errors import ConfigError
 from speechkit.hookspecs import KINDS, hookimpl
 from speechkit.nn import (
@@ -27,7 +27,7 @@ from speechkit.nn import (
     StreamLayer,
 )
 from speechkit.ops.activation import Activation
-from speechkit.plugins import Entry, Registry
+from speechkit.plugins import Entry, Registry, registry
 from speechkit.testing.checks import functions_for
 from speechkit.testing.conformance import Check
 from speechkit.train import Method
@@ -430,6 +430,17 @@ def test_metadata() -> None:
     assert found["check_metadata"] == "parts has 'first'; it takes ['channels']"
     found = errors("norm", Honest, parts={"channels": "nrm"})
     assert "parts: channels is of no kind 'nrm'. Did you mean 'norm'" in found["check_metadata"]
+
+
+def test_a_part_that_is_not_declared() -> None:
+    def around(channels: int, first: Spec | str = "core/batch", how: str = "none") -> nn.Module:
+        made: nn.Module = registry().build("norm", first, channels)
+        return made
+
+    says = "it builds the norm core/batch; declare parts={'first': 'norm'}"
+    for parts in ({}, {"first": "pool"}, {"how": "norm"}):
+        assert errors("norm", around, parts=parts)["check_parts_are_declared"] == says
+    assert "check_parts_are_declared" not in errors("norm", around, parts={"first": "norm"})
 
 
 def merge(function: Callable[[Tensor, Tensor], Tensor]) -> Callable[..., nn.Module]:

@@ -125,6 +125,7 @@ def speechkit_transforms() -> list[Component]:
             summary="ReLU in the place of a trained model's activation, for zeros to skip",
             formula="max(x - b, 0), b from the share of zeros asked for",
             paper="arXiv:2310.04564",
+            parts={"activation": "activation"},
             example={"zeros": 0.7, "stage": 2},
         )
     ]

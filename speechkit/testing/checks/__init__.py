@@ -17,7 +17,7 @@ from speechkit.testing.checks.layer import (
     check_shape_and_dtype,
     check_state_dict_round_trip,
 )
-from speechkit.testing.checks.metadata import check_metadata
+from speechkit.testing.checks.metadata import check_metadata, check_parts_are_declared
 from speechkit.testing.checks.nets import (
     check_export_is_written,
     check_method_resumes,
@@ -62,6 +62,7 @@ from speechkit.testing.specimen import LAYERS
 Function = Callable[[Entry], None]
 
 OF_LAYERS: tuple[Function, ...] = (
+    check_parts_are_declared,
     check_shape_and_dtype,
     check_input_not_modified,
     check_modes_change_no_weights,

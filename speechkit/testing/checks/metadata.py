@@ -2,10 +2,15 @@
 
 import inspect
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+from unittest.mock import patch
 
-from speechkit.component import did_you_mean
+from speechkit.component import Spec, did_you_mean
+from speechkit.errors import ComponentError
 from speechkit.hookspecs import KINDS
-from speechkit.plugins import Entry
+from speechkit.plugins import Entry, Registry
 from speechkit.testing.specimen import LAYERS, specimens
 
 
@@ -26,3 +31,32 @@ def check_metadata(entry: Entry) -> None:
         assert kind in KINDS, f"parts: {name} is of no kind {kind!r}. {did_you_mean(kind, KINDS)}"
     if entry.kind in LAYERS:
         specimens(entry)
+
+
+def check_parts_are_declared(entry: Entry) -> None:
+    """A parameter whose component it builds is one of `parts`, so that models store its plugin."""
+    parameters = inspect.signature(entry.factory()).parameters.items()
+    given = {**{name: p.default for name, p in parameters}, **entry.component.example}
+    with _noting_what_is_built() as built:
+        specimens(entry)
+    for name, value in given.items():
+        with suppress(ComponentError):
+            for kind in built.get(str(Spec.parse(value)), ()):
+                declared = entry.component.parts.get(name)
+                assert declared == kind, (
+                    f"it builds the {kind} {value}; declare parts={{{name!r}: {kind!r}}}"
+                )
+
+
+@contextmanager
+def _noting_what_is_built() -> Iterator[dict[str, list[str]]]:
+    """The kinds as which each component is built meanwhile."""
+    built: dict[str, list[str]] = {}
+    build = Registry.build
+
+    def note(self: Registry, kind: str, spec: Any, /, *args: Any, **kw: Any) -> Any:
+        built.setdefault(str(Spec.parse(spec)), []).append(kind)
+        return build(self, kind, spec, *args, **kw)
+
+    with patch.object(Registry, "build", note):
+        yield built
