@@ -44,6 +44,8 @@ BUILTIN_MODULES = (
 
 NAME = re.compile("[a-z0-9_]+")
 """What a plugin may be called."""
+OF_COMMANDS = frozenset({"exporter", "probe", "task", "transform"})
+"""Kinds that are not named by a setting of their own."""
 OURS = ("activations", "kan", "methods", "norms", "residuals")
 """The plugins of speechkit's own, each in the distribution `speechkit-NAME`."""
 
@@ -231,7 +233,9 @@ class Registry:
         if others:
             other = others[0].kind
             article = "an" if other[0] in "aeiou" else "a"
-            message += f"; {name} is {article} {other}: use {other}={name}"
+            message += f"; {name} is {article} {other}"
+            if other not in OF_COMMANDS:
+                message += f": use {other}={name}"
         message += f". {did_you_mean(name, {e.component.name for e in entries})}"
         plugin = name.partition("/")[0]
         missing = plugin not in self._origins and plugin not in self.failures

@@ -256,6 +256,9 @@ def test_a_component_of_another_kind_says_of_which() -> None:
     message = "no mixer named 'relu'; relu is an activation: use activation=relu. Known: depthwise"
     with pytest.raises(ComponentError, match=f"^{re.escape(message)}$"):
         Registry(NONE).find("mixer", "relu")
+    # there is no transform=grow to type
+    with pytest.raises(ComponentError, match=r"grow is a transform\. Known:"):
+        Registry(NONE).find("mixer", "grow")
 
 
 def test_an_unknown_plugin_is_named_with_what_to_type() -> None:

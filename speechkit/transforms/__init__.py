@@ -12,7 +12,7 @@ from speechkit.component import Spec
 from speechkit.errors import ComponentError, ConfigError
 from speechkit.limits import MAX_REPORT_BYTES
 from speechkit.models import Model, Net, build
-from speechkit.models.model import refuse_prepared
+from speechkit.models.model import evaluating, refuse_prepared
 from speechkit.nn.seeded import seeded
 from speechkit.plugins import registry
 from speechkit.probes import Examples
@@ -20,7 +20,8 @@ from speechkit.untrusted import parse_json
 
 
 class Transform(Protocol):
-    """Makes a new model, whose config and weights say all of it; `model` stays as it is."""
+    """Makes a new model, whose config and weights say all of it; `model`, in evaluation, stays as
+    it is."""
 
     def __call__(self, model: Model, examples: Examples | None) -> tuple[Model, dict[str, Any]]:
         """The new model and a report of what was done, in JSON."""
@@ -39,16 +40,18 @@ def transform(
     asked = [Spec.parse(spec) for spec in specs]
     steps: list[tuple[Spec, Transform]] = [(s, registry().build("transform", s)) for s in asked]
     applied = []
-    for spec, apply in steps:
-        with seeded(examples.seed if examples else 0):
-            model, report = apply(model, examples and examples.of(model))
-            _check(spec, model)
-        entry = registry().find("transform", spec.name)
-        name = str(Spec(entry.qualified_name, spec.params))
-        applied.append(
-            AppliedTransform(name=name, version=entry.version, report=_plain(spec, report))
-        )
-    return model.eval(), applied
+    with evaluating(model):
+        for spec, apply in steps:
+            with seeded(examples.seed if examples else 0):
+                model, report = apply(model, examples and examples.of(model))
+                _check(spec, model)
+                model.eval()
+            entry = registry().find("transform", spec.name)
+            name = str(Spec(entry.qualified_name, spec.params))
+            applied.append(
+                AppliedTransform(name=name, version=entry.version, report=_plain(spec, report))
+            )
+    return model, applied
 
 
 def required(examples: Examples | None, transform: str) -> Examples:

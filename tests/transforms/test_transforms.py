@@ -39,6 +39,8 @@ def measured() -> Callable[..., tuple[Model, dict[str, Any]]]:
     def apply(model: Model, examples: Examples | None) -> tuple[Model, dict[str, Any]]:
         given = required(examples, "measured")
         assert given.model is model
+        for batch in given.batches:
+            model(batch.audio, batch.lengths)
         return model, {"frames": sum(int(c.lengths.sum()) for _, c in given)}
 
     return apply
@@ -67,6 +69,7 @@ def test_transforms_are_applied_in_order_and_report(
     made, applied = transform(model, ["widen:labels=2", "ours/measured"], examples)
     assert same(before, dict(model.state_dict()))
     assert same(generators(), drawn)
+    assert model.training
     assert not made.training
     assert len(made.labels) == 4
     assert [one.name for one in applied] == ["ours/widen:labels=2", "ours/measured"]
@@ -76,6 +79,16 @@ def test_transforms_are_applied_in_order_and_report(
     again, repeated = transform(model, ["widen:labels=2", "measured"], examples)
     assert repeated == applied
     assert same(dict(made.state_dict()), dict(again.state_dict()))
+
+
+def test_a_transform_gets_the_model_in_evaluation(
+    nets: dict[str, Net], corpus: Callable[..., Path]
+) -> None:
+    model = build(nets["clip"]).train()
+    before = {k: x.clone() for k, x in model.state_dict().items()}
+    transform(model, ["measured"], Examples(model, corpus(2)))
+    assert model.training
+    assert same(before, dict(model.state_dict()))
 
 
 def test_what_is_no_transform_is_an_error(nets: dict[str, Net]) -> None:
