@@ -20,7 +20,7 @@ from speechkit.models import Model
 from speechkit.nn import Chunk, Serial, StreamLayer
 from speechkit.ops.separable_conv import Precision
 from speechkit.streaming.engines.native.layer import Call, NativeLayer
-from speechkit.streaming.engines.native.program import UnplannedError
+from speechkit.streaming.engines.native.program import LoweringError
 
 SOUND_S = 1.92
 STEPS_MS = (20, 80, 160)
@@ -135,7 +135,7 @@ def stepping_natively(
     """The same as a session of ours does it."""
     try:
         native = NativeLayer(layer, step, precision, rows.shape[1])
-    except UnplannedError as error:
+    except LoweringError as error:
         raise Absent(str(error)) from error
     (state,) = native.init_state(1, rows.shape[1])
     call = Call(native, 1, 1, state, native.scratch(1))

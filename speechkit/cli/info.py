@@ -90,7 +90,7 @@ def _in_words(row: dict[str, Any]) -> dict[str, str]:
         "sample rate": f"{row['sample_rate']:,} Hz",
         "size": f"{row['size_bytes']:,} bytes",
         "parameters": f"{row['parameters']:,}",
-        "work": f"{row['macs_per_s'] / 1e6:.2f} million multiply-adds per second of audio",
+        "work": _work(row),
         "frame": seconds("frame_s", ""),
         "look-ahead": seconds("lookahead_s", "no bound"),
         "receptive field": seconds("receptive_field_s", "no bound"),
@@ -102,6 +102,12 @@ def _in_words(row: dict[str, Any]) -> dict[str, str]:
     if row["nonfinite"]:
         words["NaN or infinity in"] = "\n".join(row["nonfinite"])
     return words
+
+
+def _work(row: dict[str, Any]) -> str:
+    text = f"{row['macs_per_s'] / 1e6:.2f} million multiply-adds per second of audio"
+    others = row["not_counted"]
+    return f"{text}; not counted: {', '.join(others)}" if others else text
 
 
 def _value(value: Any) -> str:

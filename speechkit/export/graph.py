@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from speechkit import ops
 from speechkit.config import to_dict
 from speechkit.errors import CheckpointError, StreamError
-from speechkit.export.simple import scanned, simplified
+from speechkit.export.simple import simplified
 from speechkit.models import Model
 from speechkit.models.profile import why_not_streamable
 from speechkit.nn import Chunk, Serial, StreamLayer
@@ -153,7 +153,7 @@ def tracing(form: str) -> Iterator[None]:
 
 
 def _offline(model: Model, c: Chunk, features: bool) -> Graph:
-    plain = scanned(simplified(model))
+    plain = simplified(model)
     x, lengths = c.x.squeeze(1) if features else c.x, c.lengths
     time, half = x.ndim - 1, x.shape[-1] // 2
     name = "audio" if features else "features"

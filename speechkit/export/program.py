@@ -8,7 +8,7 @@ import torch
 from speechkit.errors import CheckpointError
 from speechkit.export.check import check
 from speechkit.export.graph import Example, Graph, Run, graph_of, tracing
-from speechkit.export.simple import Scanned
+from speechkit.frontend.scanned import Scanned
 from speechkit.models import Model
 
 METADATA = "speechkit.json"
@@ -27,7 +27,8 @@ class TorchExport:
     def __call__(self, model: Model, example: Example, path: Path) -> float:
         """The largest relative difference between the program's scores and the model's."""
         graph = graph_of(model, example, self.streaming, self.features)
-        if self.features and any(isinstance(x, Scanned) for x in graph.module.modules()):
+        whole = self.features and not self.streaming
+        if whole and any(isinstance(x, Scanned) for x in graph.module.modules()):
             raise CheckpointError(
                 "features normalised along the recording have no torch.export form but a stream's; "
                 "add --streaming, or use --format onnx"

@@ -1,13 +1,19 @@
 """What the layers of a front end share: exact tables, full precision, and a refusal to stream."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from speechkit.errors import StreamError
 from speechkit.nn.stream import Chunk, State, StreamLayer
+
+if TYPE_CHECKING:
+    from speechkit.streaming.engines.native.lowering import Lowering
+    from speechkit.streaming.engines.native.program import Buffer
 
 
 class Table(nn.Module):
@@ -23,7 +29,7 @@ class Table(nn.Module):
         self._exact = exact
         self.register_buffer("value", exact.float(), persistent=False)
 
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Table":
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Table:
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         # cast from float64 anew, so that .double() does not keep float32's rounding
         dtype = torch.promote_types(self.value.dtype, torch.float32)
@@ -51,6 +57,12 @@ class Project(StreamLayer):
         with full_precision(c.x):
             y = c.x.transpose(1, 2) @ self.table(c.x).T
         return Chunk(y.transpose(1, 2), c.valid)
+
+    def lower(self, program: Lowering, x: Buffer) -> Buffer:
+        return program.matrix(x, self.table.value)
+
+    def macs(self, frames: int) -> int:
+        return self.table.value.numel() * frames
 
 
 class Offline(StreamLayer):

@@ -1,7 +1,9 @@
 """Log-mel energies and cepstra: the features the networks read."""
 
+from __future__ import annotations
+
 import math
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +17,10 @@ from speechkit.limits import MAX_FEATURES, MAX_WIDTH
 from speechkit.nn.stream import FrameWise, Serial, StreamLayer
 from speechkit.plugins import registry
 from speechkit.units import Seconds, to_samples
+
+if TYPE_CHECKING:
+    from speechkit.streaming.engines.native.lowering import Lowering
+    from speechkit.streaming.engines.native.program import Buffer
 
 Compat = Literal["nemo1"] | None
 Tables = Literal["computed", "stored"]
@@ -30,6 +36,10 @@ class Log(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.log(x + self.guard)
+
+    def lower(self, program: Lowering, x: Buffer) -> Buffer:
+        """One instruction."""
+        return program.log(x, self.guard)
 
     def extra_repr(self) -> str:
         return f"guard={self.guard}"

@@ -1,8 +1,10 @@
 """Features freed of level and colour, over an utterance or along a stream."""
 
+from __future__ import annotations
+
 import math
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
@@ -11,6 +13,10 @@ from torch import Tensor, nn
 from speechkit.errors import AudioError, ComponentError
 from speechkit.frontend.base import Offline, full_precision
 from speechkit.nn.stream import Chunk, Recurrent, Serial, State, StreamLayer
+
+if TYPE_CHECKING:
+    from speechkit.streaming.engines.native.lowering import Lowering
+    from speechkit.streaming.engines.native.program import Buffer
 
 EPSILON = 1e-5
 BLOCK_FRAMES = 64
@@ -76,6 +82,10 @@ class Fixed(StreamLayer):
     def forward(self, c: Chunk) -> Chunk:
         return Chunk((c.x - self.mean[:, None]) / self.std[:, None], c.valid)
 
+    def lower(self, program: Lowering, x: Buffer) -> Buffer:
+        scale = 1 / self.std.double()
+        return program.affine(x, scale, -self.mean.double() * scale)
+
 
 class Running(Recurrent, Fixed):
     """y_t = (x_t − m_t) / √(v_t + 1e-5) with statistics that forget, over the valid frames so far.
@@ -132,6 +142,9 @@ class Running(Recurrent, Fixed):
         y = (x - m[:, 1:]) / (q / n + EPSILON)[:, 1:].sqrt()
         return y, (n[:, -1:], s[:, -1:], q[:, -1:])
 
+    def exportable(self) -> StreamLayer:
+        return _scanned(self)
+
     def extra_repr(self) -> str:
         return f"time_constant_frames={self.time_constant_frames}, prior_frames={self.prior_frames}"
 
@@ -187,11 +200,30 @@ class PCEN(Recurrent):
             n, s = n[:, -1:], s[:, -1:]
         return Chunk(torch.cat(parts, dim=1).transpose(1, 2), c.valid), (n, s)
 
+    def lower(self, program: Lowering, x: Buffer) -> Buffer:
+        decay = math.exp(-1 / self.time_constant_frames)
+        numbers = [decay, self.gain, self.bias, self.power, self.epsilon]
+        # the sums, in whole registers, and the count
+        state = program.state(program.row(x.channels) + 1)
+        weights = program.hold(torch.tensor(numbers))
+        y = program.buffer(x.rows, x.channels)
+        return program.emit("pcen", x, y, state=state, weights=weights)
+
+    def exportable(self) -> StreamLayer:
+        return _scanned(self)
+
     def extra_repr(self) -> str:
         return (
             f"time_constant_frames={self.time_constant_frames}, gain={self.gain}, "
             f"bias={self.bias}, power={self.power}, epsilon={self.epsilon}"
         )
+
+
+def _scanned(layer: Recurrent) -> StreamLayer:
+    # torch's loop takes a second to import
+    from speechkit.frontend.scanned import Scanned
+
+    return Scanned(layer, BLOCK_FRAMES)
 
 
 def _decay(valid: Tensor, time_constant_frames: float, dtype: torch.dtype) -> Tensor:

@@ -1,6 +1,9 @@
 """Audio from one sample rate to another, exactly the same whole or in pieces."""
 
+from __future__ import annotations
+
 import math
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
@@ -9,6 +12,10 @@ from torch import Tensor
 from speechkit.errors import AudioError
 from speechkit.frontend.base import Table
 from speechkit.nn.stream import Windowed
+
+if TYPE_CHECKING:
+    from speechkit.streaming.engines.native.lowering import Lowering
+    from speechkit.streaming.engines.native.program import Buffer
 
 ZEROS = 64
 """Zero crossings of the filter on each side, at the lower of the two rates."""
@@ -55,6 +62,20 @@ class Resample(Windowed):
             return x[:, :, :0]
         y = F.conv1d(x, self.filters(x)[:, None], stride=self.stride)
         return y.transpose(1, 2).reshape(x.shape[0], -1, 1)[:, :frames].transpose(1, 2)
+
+    def lower(self, program: Lowering, x: Buffer) -> Buffer:
+        filters = self.filters.value.float()
+        return program.emit(
+            "resample",
+            x,
+            program.buffer(x.rows // self.stride * self.rate, 1),
+            **program.slide(x, self.keep),
+            weights=program.hold(filters),
+            taps=filters.shape[1],
+            stride=self.stride,
+            left=self.left,
+            rate=self.rate,
+        )
 
     def extra_repr(self) -> str:
         return f"{self.rate_in} → {self.rate_out} Hz"

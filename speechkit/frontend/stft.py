@@ -1,5 +1,10 @@
 """From samples to a power spectrum."""
 
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -7,6 +12,10 @@ from torch import Tensor
 from speechkit.errors import ComponentError
 from speechkit.frontend.base import Table
 from speechkit.nn.stream import Windowed
+
+if TYPE_CHECKING:
+    from speechkit.streaming.engines.native.lowering import Lowering
+    from speechkit.streaming.engines.native.program import Buffer
 
 
 class PreEmphasis(Windowed):
@@ -21,6 +30,12 @@ class PreEmphasis(Windowed):
 
     def compute(self, x: Tensor, frames: int) -> Tensor:
         return x[:, :, 1 : frames + 1] - self.coefficient * x[:, :, :frames]
+
+    def lower(self, program: Lowering, x: Buffer) -> Buffer:
+        weights = program.hold(torch.tensor([float(self.coefficient)]))
+        more = program.slide(x, self.keep)
+        y = program.buffer(x.rows, 1)
+        return program.emit("preemphasis", x, y, **more, weights=weights, left=self.left)
 
     def extra_repr(self) -> str:
         return f"coefficient={self.coefficient}"
@@ -71,5 +86,40 @@ class PowerSpectrum(Windowed):
         power: Tensor = (spectrum.real.square() + spectrum.imag.square()).transpose(1, 2)
         return power
 
+    def lower(self, program: Lowering, x: Buffer) -> Buffer:
+        size = self.n_fft
+        if size & (size - 1) or size < 8:
+            program.refuse(f"no native spectrum of {size} samples")
+        return program.emit(
+            "spectrum",
+            x,
+            program.buffer(x.rows // self.stride, size // 2 + 1),
+            **program.slide(x, self.keep),
+            weights=program.hold(self.window.value.float(), *_transform_tables(size)),
+            taps=self.window_samples,
+            stride=self.stride,
+            dilation=size,
+            left=self.left,
+            rate=size // 2 - self.left,
+            work=program.scratch(3 * size),
+        )
+
     def extra_repr(self) -> str:
         return f"n_fft={self.n_fft}, window={self.window_samples}, hop={self.hop_samples}"
+
+
+def _transform_tables(size: int) -> tuple[Tensor, Tensor]:
+    """cos and −sin of 2π k / size, and the twiddles of each pass by fours of half the size."""
+
+    def rotations(angles: Tensor) -> Tensor:
+        return torch.stack([angles.cos(), -angles.sin()]).float()
+
+    half = size // 2
+    passes = []
+    while half >= 4:
+        quarters = torch.arange(half // 4, dtype=torch.float64)
+        angles = quarters[:, None] * torch.arange(1, 4) * (2 * math.pi / half)
+        passes.append(rotations(angles).permute(1, 2, 0).flatten())
+        half //= 4
+    whole = torch.arange(size // 2, dtype=torch.float64) * (2 * math.pi / size)
+    return rotations(whole), torch.cat(passes)

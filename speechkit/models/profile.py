@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from speechkit.errors import StreamError
 from speechkit.models.model import Model, refuse_prepared
-from speechkit.nn import Chunk, Conv, Pointwise, StreamLayer, Taps
+from speechkit.nn import Chunk, StreamLayer, Taps, describes
 from speechkit.plugins import registry
 
 
@@ -19,13 +19,16 @@ from speechkit.plugins import registry
 class Profile:
     """Figures of one model.
 
-    `macs_per_s` are the multiply-adds of its convolutions and 1×1 layers per second of audio, the
-    front end not counted. `lookahead_s` and `receptive_field_s` include the front end and are None
-    where they have no bound; `latency_s` is None where the model does not stream.
+    `macs_per_s` are the multiply-adds per second of audio, the front end not counted: what layers
+    give as `macs(frames)`, and torch's own linear layers and convolutions; `not_counted` names the
+    types of other layers that hold matrices. `lookahead_s` and `receptive_field_s` include the
+    front end and are None where they have no bound; `latency_s` is None where the model does not
+    stream.
     """
 
     parameters: int
     macs_per_s: int
+    not_counted: tuple[str, ...]
     frame_s: float
     lookahead_s: float | None
     receptive_field_s: float | None
@@ -41,10 +44,11 @@ def profile(model: Model) -> Profile:
     layer = model.stream_layer()
     with _evaluation(model):
         reason = why_not_streamable(model)
-        macs = _macs_per_s(model)
+        macs, others = _macs_per_s(model)
     return Profile(
         parameters=sum(parameter.numel() for parameter in model.parameters()),
         macs_per_s=macs,
+        not_counted=others,
         frame_s=model.frame_s,
         lookahead_s=_seconds(layer.right, model.sample_rate),
         receptive_field_s=_seconds(layer.left + 1 + layer.right, model.sample_rate),
@@ -66,18 +70,55 @@ def why_not_streamable(model: Model) -> str | None:
         return _refusal(model.stream_layer(), next(model.parameters()))
 
 
-def _macs_per_s(model: Model) -> int:
-    """Σ over convolutions and 1×1 layers of weights × output frames, for one second of features."""
-    layers = {n: layer for n, layer in model.named_modules() if isinstance(layer, Conv | Pointwise)}
+def _macs_per_s(model: Model) -> tuple[int, tuple[str, ...]]:
+    """Multiply-adds for one second of features, and the types of layers that are not counted."""
+    counted: dict[str, nn.Module] = {}
+    others: set[str] = set()
+    for part in (model.stem, model.encoder, model.head):
+        for layer in _with_work(part):
+            if _counts(layer):
+                counted[str(len(counted))] = layer
+            else:
+                others.add(type(layer).__name__)
     frontend = model.frontend
     frames = model.sample_rate * frontend.rate // frontend.stride
     weight = next(model.parameters())
-    with Taps(layers) as taps:
+    with Taps(counted) as taps:
         model.score(Chunk.of(weight.new_zeros(1, frontend.channels_out(1), frames)))
-    return sum(
-        layer.get_parameter("weight").numel() * output.x.shape[2]
-        for _, layer, _, output in taps.take()
-    )
+    work = sum(_macs(layer, args[0], output) for _, layer, args, output in taps.take())
+    return work, tuple(sorted(others))
+
+
+def _with_work(module: nn.Module) -> Iterator[nn.Module]:
+    """The modules inside whose multiply-adds are known, and others that hold a matrix."""
+    if _counts(module):
+        yield module
+        return
+    if any(map(_is_matrix, module.parameters(recurse=False))):
+        yield module
+    for child in module.children():
+        yield from _with_work(child)
+
+
+def _is_matrix(parameter: Tensor) -> bool:
+    # slopes and gains of channels are often of shape [C, 1]
+    return sum(size > 1 for size in parameter.shape) > 1
+
+
+def _counts(module: nn.Module) -> bool:
+    return describes(module, "macs") or type(module) in (nn.Linear, nn.Conv1d)
+
+
+def _macs(layer: nn.Module, given: Chunk | Tensor, output: Chunk | Tensor) -> int:
+    """The multiply-adds of one call."""
+    if describes(layer, "macs"):
+        x = given.x if isinstance(given, Chunk) else given
+        work: int = layer.macs(x.shape[2])  # type: ignore[operator]
+        return len(x) * work
+    # torch's own: each weight for each frame, or row, that it gives
+    assert isinstance(output, Tensor)
+    weight = layer.get_parameter("weight")
+    return weight.numel() * (output.numel() // len(weight))
 
 
 def _refusal(layer: StreamLayer, weight: Tensor) -> str | None:

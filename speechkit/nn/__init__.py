@@ -24,6 +24,7 @@ from speechkit.nn.stream import (
 )
 from speechkit.nn.sync_batch_norm import SyncBatchNorm, sync_batch_norms
 from speechkit.nn.taps import Call, Taps
+from speechkit.ops.describes import describes
 
 __all__ = [
     "Add",
@@ -59,6 +60,7 @@ __all__ = [
     "Windowed",
     "as_layer",
     "cat_time",
+    "describes",
     "empty_past",
     "fuse",
     "plain_block",

@@ -1,6 +1,8 @@
 """Convolutions over time that stream: depthwise, dense, and their shared arithmetic."""
 
-from typing import Literal
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
 
 import torch
 import torch.nn.functional as F
@@ -11,6 +13,10 @@ from speechkit.nn.stream import Chunk, Windowed
 from speechkit.ops.depthwise_conv import implementation
 from speechkit.ops.explain import Choice
 from speechkit.ops.linear import implementation as linear
+
+if TYPE_CHECKING:
+    from speechkit.streaming.engines.native.lowering import Lowering
+    from speechkit.streaming.engines.native.program import Buffer
 
 LookAhead = int | Literal["same"]
 
@@ -84,6 +90,25 @@ class DepthwiseConv(Conv):
     def convolve(self, window: Tensor) -> Tensor:
         return ops.depthwise_conv(window, self.weight, self.stride, self.dilation)
 
+    def lower(self, program: Lowering, x: Buffer) -> Buffer:
+        return program.emit(
+            "depthwise",
+            x,
+            program.buffer(x.rows // self.stride, x.channels),
+            **program.slide(x, self.keep),
+            weights=program.hold(program.grouped(self.weight)),
+            taps=self.kernel,
+            stride=self.stride,
+            dilation=self.dilation,
+            left=self.left,
+        )
+
+    def macs(self, frames: int) -> int:
+        return self.weight.numel() * self.frames_out(frames)
+
+    def exportable(self) -> nn.Module:
+        return _Plain(self, groups=len(self.weight))
+
 
 class DenseConv(Conv):
     """Every output channel reads every input channel over time, without bias.
@@ -117,10 +142,51 @@ class DenseConv(Conv):
         if self.kernel == 1:
             frames = window[:, :, :: self.stride].transpose(1, 2)
             return ops.linear(frames, self.weight.squeeze(2)).transpose(1, 2)
-        y = F.conv2d(
-            window.unsqueeze(2),
-            self.weight.unsqueeze(2),
-            stride=(1, self.stride),
-            dilation=(1, self.dilation),
-        )
-        return y.squeeze(2)
+        return _conv2d(self, window)
+
+    def lower(self, program: Lowering, x: Buffer) -> Buffer:
+        if self.kernel != 1:
+            program.refuse(f"no native DenseConv of kernel {self.kernel}")
+        return program.matrix(x, self.weight[:, :, 0], stride=self.stride)
+
+    def macs(self, frames: int) -> int:
+        return self.weight.numel() * self.frames_out(frames)
+
+    def scale_outputs(self, scale: Tensor) -> None:
+        """Multiplies the weights so that what it gives is multiplied by `scale [C']`."""
+        self.weight.mul_(scale[:, None, None])
+
+    def exportable(self) -> nn.Module:
+        return _Plain(self)
+
+
+class _Plain(Conv):
+    """A convolution in the one form that every runtime knows, whatever the length."""
+
+    def __init__(self, conv: Conv, groups: int = 1) -> None:
+        super().__init__(conv.kernel, conv.stride, conv.dilation, conv.right)
+        self.groups = groups
+        self.weight = conv.weight
+        if conv.kernel == 1 and groups == 1:
+            # a matrix as a table, which int8 looks for
+            self.register_buffer("matrix", conv.weight.squeeze(2))
+
+    def channels_out(self, c_in: int) -> int:
+        return self.weight.shape[0]
+
+    def convolve(self, window: Tensor) -> Tensor:
+        if self.kernel == 1 and self.groups == 1:
+            frames = window[:, :, :: self.stride].transpose(1, 2)
+            return F.linear(frames, self.get_buffer("matrix")).transpose(1, 2)
+        return _conv2d(self, window, self.groups)
+
+
+def _conv2d(conv: Conv, window: Tensor, groups: int = 1) -> Tensor:
+    y = F.conv2d(
+        window.unsqueeze(2),
+        conv.weight.unsqueeze(2),
+        stride=(1, conv.stride),
+        dilation=(1, conv.dilation),
+        groups=groups,
+    )
+    return y.squeeze(2)

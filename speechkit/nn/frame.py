@@ -1,12 +1,21 @@
 """Layers that treat each frame alone."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor, nn
 
 from speechkit import ops
 from speechkit.nn.stream import Chunk, StreamLayer
+from speechkit.ops.activation import NONE
 from speechkit.ops.explain import Choice
 from speechkit.ops.linear import implementation
+
+if TYPE_CHECKING:
+    from speechkit.streaming.engines.native.lowering import Lowering
+    from speechkit.streaming.engines.native.program import Buffer
 
 LEVELS = 2**16
 """What 16 bits can say."""
@@ -37,6 +46,18 @@ class Pointwise(StreamLayer):
         y = ops.linear(c.x.transpose(1, 2), self.weight, self.bias).transpose(1, 2)
         return Chunk(y, c.valid)
 
+    def lower(self, program: Lowering, x: Buffer) -> Buffer:
+        return program.matrix(x, self.weight, self.bias)
+
+    def macs(self, frames: int) -> int:
+        return self.weight.numel() * frames
+
+    def scale_outputs(self, scale: Tensor) -> None:
+        """Multiplies the weights so that what it gives is multiplied by `scale [C']`."""
+        self.weight.mul_(scale[:, None])
+        if self.bias is not None:
+            self.bias.mul_(scale)
+
     def extra_repr(self) -> str:
         return f"{self.weight.shape[1]}→{self.weight.shape[0]}, bias={self.bias is not None}"
 
@@ -47,6 +68,9 @@ class LogSoftmax(StreamLayer):
     def forward(self, c: Chunk) -> Chunk:
         dtype = torch.promote_types(c.x.dtype, torch.float32)
         return Chunk(c.x.transpose(1, 2).log_softmax(2, dtype=dtype).transpose(1, 2), c.valid)
+
+    def lower(self, program: Lowering, x: Buffer) -> Buffer:
+        return program.emit("log_softmax", x, program.buffer(x.rows, x.channels))
 
 
 class Dropout(nn.Dropout):
@@ -71,12 +95,25 @@ class Dropout(nn.Dropout):
         kept = kept.as_strided(dense.shape, dense.stride())
         return torch.where(kept, x * (LEVELS / (LEVELS - dropped)), 0)
 
+    def fuse(self) -> StreamLayer:
+        """Nothing, in evaluation."""
+        return StreamLayer()
+
+    def lower(self, program: Lowering, x: Buffer) -> Buffer:
+        """Nothing, in evaluation."""
+        return x
+
 
 class Add(nn.Module):
     """y = shortcut + body."""
 
     def forward(self, shortcut: Tensor, body: Tensor) -> Tensor:
         return shortcut + body
+
+    def lower(self, program: Lowering, shortcut: Buffer, body: Buffer) -> Buffer:
+        """One instruction of two buffers."""
+        y = program.buffer(body.rows, body.channels)
+        return program.emit("add", body, y, other=shortcut.at, **program.act(NONE))
 
 
 class Affine(nn.Module):
@@ -96,6 +133,10 @@ class Affine(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return torch.addcmul(self.shift[:, None], x, self.scale[:, None])
 
+    def lower(self, program: Lowering, x: Buffer) -> Buffer:
+        """One instruction."""
+        return program.affine(x, self.scale, self.shift)
+
 
 class Bias(nn.Module):
     """y = x + b per channel: what is left of a norm once its scale is folded into the weights.
@@ -113,6 +154,10 @@ class Bias(nn.Module):
     def fuse(self) -> Affine:
         """The same, for `fuse` to fold into the layer before."""
         return Affine(torch.ones_like(self.bias), self.bias.detach())
+
+    def lower(self, program: Lowering, x: Buffer) -> Buffer:
+        """As what it is equal to."""
+        return program.add(self.fuse(), x)
 
 
 class BatchNorm(StreamLayer):
@@ -145,6 +190,9 @@ class BatchNorm(StreamLayer):
     def fuse(self) -> Affine:
         """What it does in evaluation, for `fuse` to fold into the layer before."""
         return Affine(*(value.detach() for value in self._in_evaluation()))
+
+    def lower(self, program: Lowering, x: Buffer) -> Buffer:
+        return program.add(self.fuse(), x)
 
     def normalize_batch(
         self, c: Chunk, relu: bool = False, residual: Tensor | None = None

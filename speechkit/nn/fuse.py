@@ -4,29 +4,29 @@
     1×1, norm, activation                     →  SeparableConv without taps
     a body that ends in one of these, shortcut →  SeparableResidual
 
-Norms are folded into the weights: a module with `fuse()` is replaced by what that gives, and an
-`Affine` joins the layer before. Everything else stays the layer it is.
+A module with `fuse()` is replaced by what that gives: an `Affine`, as of a norm, joins the layer
+before, and a `Serial` or a layer above is joined further. Everything else stays the layer it is.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from itertools import pairwise
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from speechkit.nn.conv import DenseConv, DepthwiseConv
-from speechkit.nn.frame import Add, Affine, Dropout, Pointwise
+from speechkit.nn.frame import Add, Affine, Bias, Pointwise
 from speechkit.nn.fused_serial import FusedSerial
 from speechkit.nn.separable import SeparableConv, SeparableResidual
-from speechkit.nn.stream import FrameWise, Residual, Serial, StreamLayer
+from speechkit.nn.stream import FrameWise, Residual, Serial, StreamLayer, as_layer
 from speechkit.ops.activation import (
     NONE,
     Activation,
     activation_of,
     expressed,
-    speaks_for_forward,
 )
+from speechkit.ops.describes import describes
 from speechkit.ops.separable_conv import Precision, Shape, implementation, pack
 
 ROWS = Serial, FusedSerial
@@ -42,6 +42,20 @@ def fuse(
     ConfigError where `impl` cannot.
     """
     return _Fuser(precision, impl).fuse(layer)
+
+
+@torch.no_grad()
+def fold_norms(row: Serial) -> None:
+    """Makes each norm of a row part of the weights before it, in place, and leaves its bias."""
+    for (_, before), (name, norm) in pairwise(list(row.named_children())):
+        if not describes(before, "scale_outputs") or not describes(norm, "fuse"):
+            continue
+        affine = norm.fuse()  # type: ignore[operator]
+        if isinstance(affine, Affine):
+            before.scale_outputs(affine.scale)  # type: ignore[operator]
+            bias = Bias(len(affine.shift)).requires_grad_(False)
+            bias.bias.copy_(affine.shift)
+            setattr(row, name, FrameWise(bias))
 
 
 @dataclass
@@ -97,8 +111,6 @@ class _Fuser:
         done: list[_Part] = []
         for part in _flat(layer):
             last = done[-1] if done else None
-            if type(part) is FrameWise and type(part.module) in (nn.Dropout, Dropout):
-                continue
             if isinstance(last, _Open) and last.take(part, self.impl):
                 continue
             if opened := _opened(part, last):
@@ -152,11 +164,11 @@ def _flat(layer: StreamLayer) -> list[StreamLayer]:
             # what comes before a row of layers with a stride waits for the whole of it: it stays
             for part in ([child] if index and _strides(child) else _flat(child))
         ]
-    module: Any = layer.module if type(layer) is FrameWise else layer
-    if not speaks_for_forward(module, "fuse"):
+    simpler = layer.fuse() if describes(layer, "fuse") else layer
+    if simpler is layer:
         return [layer]
-    simpler = module.fuse()
-    return [simpler if isinstance(simpler, StreamLayer) else FrameWise(simpler)]
+    # nothing is left of what does nothing in evaluation
+    return [] if type(simpler) is StreamLayer else _flat(as_layer(simpler))
 
 
 def _strides(layer: StreamLayer) -> bool:

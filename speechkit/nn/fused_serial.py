@@ -31,6 +31,9 @@ class FusedSerial(Serial):
             return super().forward(c)
         return _through(_runs(_row(self)), c)
 
+    lower = Serial.lower
+    lower_to_rings = Serial.lower_to_rings
+
 
 def _through(runs: list[_Run], c: Chunk) -> Chunk:
     for run in runs:

@@ -1,13 +1,19 @@
 """Pooling over time: the whole utterance at once, or at every frame the mean so far or lately."""
 
+from __future__ import annotations
+
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from speechkit.errors import StreamError
 from speechkit.nn.stream import Chunk, Recurrent, Serial, State, StreamLayer, Windowed
+
+if TYPE_CHECKING:
+    from speechkit.streaming.engines.native.lowering import Lowering
+    from speechkit.streaming.engines.native.program import Buffer
 
 
 class AveragePool(StreamLayer):
@@ -65,6 +71,12 @@ class RunningAverage(Recurrent):
             return y, state
         return y, (total[:, :, -1:], count[:, :, -1:])
 
+    def lower(self, program: Lowering, x: Buffer) -> Buffer:
+        # the sums, in whole registers, and the count
+        state = program.state(program.row(x.channels) + 1)
+        y = program.buffer(x.rows, x.channels)
+        return program.emit("running_average", x, y, state=state)
+
 
 class SlidingAverage(Windowed):
     """The mean of the valid ones among the last `frames` frames.
@@ -92,6 +104,11 @@ class SlidingAverage(Windowed):
             return x[:, :-1, :0]
         sums = x.transpose(1, 2).unfold(1, self.frames, 1)[:, :frames].sum(3)
         return (sums[:, :, :-1] / sums[:, :, -1:].clamp(min=1)).transpose(1, 2)
+
+    def lower(self, program: Lowering, x: Buffer) -> Buffer:
+        more = program.slide(x, self.keep)
+        y = program.buffer(x.rows, x.channels)
+        return program.emit("sliding_average", x, y, **more, taps=self.frames, left=self.left)
 
     def extra_repr(self) -> str:
         return f"frames={self.frames}"

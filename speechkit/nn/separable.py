@@ -1,12 +1,21 @@
 """Layers whose weights are packed for one implementation: what `fuse` makes of the others."""
 
+from __future__ import annotations
+
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from speechkit.nn.stream import Chunk, Delay, State, StreamLayer, Windowed
+from speechkit.nn.stream import Chunk, Delay, Serial, State, StreamLayer, Windowed
+from speechkit.ops.activation import NONE
 from speechkit.ops.explain import Choice
 from speechkit.ops.separable_conv import Packed
+
+if TYPE_CHECKING:
+    from speechkit.streaming.engines.cuda.ring_net import RingNet, Stream
+    from speechkit.streaming.engines.native.lowering import Lowering
+    from speechkit.streaming.engines.native.program import Buffer
 
 
 class SeparableConv(Windowed):
@@ -41,6 +50,12 @@ class SeparableConv(Windowed):
         if not frames:
             return x.new_empty(x.shape[0], 0, self.packed.shape.c_out).transpose(1, 2)
         return self._within(x[:, :, : (frames - 1) * self.stride + self._span], None, residual)
+
+    def lower(self, program: Lowering, x: Buffer) -> Buffer:
+        return program.separable(x, self.packed)
+
+    def lower_to_rings(self, net: RingNet, x: Stream) -> Stream:
+        return net.conv(self.packed, x)
 
     def extra_repr(self) -> str:
         s = self.packed.shape
@@ -87,3 +102,21 @@ class SeparableResidual(StreamLayer):
         shortcut, s_wait = self.shortcut_wait.step(shortcut, state[3])
         y, s_last = self.last.step(head, state[1], shortcut.x)
         return y, (s_head, s_last, s_shortcut, s_wait)
+
+    def lower(self, program: Lowering, x: Buffer) -> Buffer:
+        x = program.shared(x)
+        shortcut = program.add(self.shortcut_wait, program.add(self.shortcut, x))
+        return program.separable(program.add(self.head, x), self.last.packed, shortcut)
+
+    def lower_to_rings(self, net: RingNet, x: Stream) -> Stream:
+        return net.residual(self, x)
+
+    def projection(self) -> Packed | None:
+        """The shortcut, where it is a matrix and a bias and no more."""
+        row = list(self.shortcut) if isinstance(self.shortcut, Serial) else [self.shortcut]
+        only = row[0] if len(row) == 1 else None
+        if type(only) is not SeparableConv:
+            return None
+        shape = only.packed.shape
+        plain = not shape.taps and shape.stride == 1 and shape.activation == NONE
+        return only.packed if plain else None

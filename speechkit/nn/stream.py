@@ -15,14 +15,21 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from fractions import Fraction
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from speechkit.errors import StreamError
+from speechkit.ops.activation import activation_of
+from speechkit.ops.describes import describes
 from speechkit.ops.explain import Choice
+
+if TYPE_CHECKING:
+    from speechkit.streaming.engines.cuda.ring_net import RingNet, Stream
+    from speechkit.streaming.engines.native.lowering import Lowering
+    from speechkit.streaming.engines.native.program import Buffer
 
 State = Any
 """Nested tuples of tensors, batch first."""
@@ -65,6 +72,10 @@ class StreamLayer(nn.Module):
     input from `left` frames before its own to `right` after (infinite where it reads everything).
     `undecayed` and `self_initialized` name parameters, or modules, of its own that weight decay and
     the model's init leave alone.
+
+    `fuse`, `lower`, `lower_to_rings`, `macs` and `exportable` tell other parts of the system about
+    a layer. The base's describe the identity: a subclass that computes something is described
+    (`speechkit.nn.describes`) by those alone that it gives itself, and may give any or none.
     """
 
     stride: int = 1
@@ -92,6 +103,26 @@ class StreamLayer(nn.Module):
     def step(self, c: Chunk, state: State) -> tuple[Chunk, State]:
         """The next chunk; pure, so the caller keeps the state."""
         return self.forward(c), state
+
+    def fuse(self) -> nn.Module:
+        """A simpler module that is equal in evaluation, for `speechkit.nn.fuse` to join."""
+        return self
+
+    def lower(self, program: Lowering, x: Buffer) -> Buffer:
+        """Adds its step to a native program; returns the buffer that it fills."""
+        return x
+
+    def lower_to_rings(self, net: RingNet, x: Stream) -> Stream:
+        """Adds its step, on a GPU for many sessions, to a net; returns the stream that it makes."""
+        return x
+
+    def macs(self, frames: int) -> int:
+        """Its multiply-adds for one utterance of `frames` input frames."""
+        return 0
+
+    def exportable(self) -> nn.Module:
+        """An equal module in evaluation, of operations that every runtime computes alike."""
+        return self
 
     def check_chunk(self, c: Chunk) -> None:
         """Raises StreamError where the chunk's frames are not a multiple of `stride`."""
@@ -148,7 +179,8 @@ class Windowed(StreamLayer):
 
     def frames_out(self, frames: int) -> int:
         """The number of output frames of an utterance."""
-        return -(-frames * self.rate // self.stride)
+        # without a negative dividend, which ONNX rounds towards zero
+        return (frames * self.rate + self.stride - 1) // self.stride
 
     def forward(self, c: Chunk) -> Chunk:
         frames, missing = self.frames_out(c.x.shape[2]), -c.x.shape[2] % self.stride
@@ -213,6 +245,15 @@ class Delay(StreamLayer):
         frames = c.x.shape[2]
         return Chunk(x[:, :, :frames], valid[:, :frames]), (x[:, :, frames:], valid[:, frames:])
 
+    def lower(self, program: Lowering, x: Buffer) -> Buffer:
+        if not self.delay:
+            return x
+        y = program.buffer(x.rows, x.channels)
+        return program.emit("delay", x, y, **program.slide(x, self.delay))
+
+    def lower_to_rings(self, net: RingNet, x: Stream) -> Stream:
+        return x._replace(wait=x.wait + self.delay)
+
     def extra_repr(self) -> str:
         return f"frames={self.delay}"
 
@@ -237,6 +278,20 @@ class FrameWise(StreamLayer):
 
     def forward(self, c: Chunk) -> Chunk:
         return Chunk(self.module(c.x), c.valid)
+
+    def fuse(self) -> nn.Module:
+        if type(self.module) is nn.Dropout:
+            return StreamLayer()
+        if not describes(self.module, "fuse"):
+            return self
+        simpler: nn.Module = self.module.fuse()  # type: ignore[operator]
+        return as_layer(simpler, self.c_out)
+
+    def lower(self, program: Lowering, x: Buffer) -> Buffer:
+        activation = activation_of(self.module)
+        return (
+            program.add(self.module, x) if activation is None else program.activate(x, activation)
+        )
 
 
 def as_layer(module: nn.Module, c_out: int | None = None) -> StreamLayer:
@@ -311,6 +366,16 @@ class Serial(StreamLayer):
             states.append(after)
         return c, tuple(states)
 
+    def lower(self, program: Lowering, x: Buffer) -> Buffer:
+        for layer in self.aligned():
+            x = program.add(layer, x)
+        return x
+
+    def lower_to_rings(self, net: RingNet, x: Stream) -> Stream:
+        for layer in self.aligned():
+            x = net.add(layer, x)
+        return x
+
     def aligned(self) -> Iterator[StreamLayer]:
         """The layers, with a Delay before those that need one."""
         for wait, layer in zip(self.waits, self, strict=True):
@@ -369,3 +434,9 @@ class Residual(StreamLayer):
         shortcut, s_shortcut_wait = self.shortcut_wait.step(shortcut, state[3])
         y = Chunk(self.merge(shortcut.x, body.x), body.valid)
         return y, (s_body, s_body_wait, s_shortcut, s_shortcut_wait)
+
+    def lower(self, program: Lowering, x: Buffer) -> Buffer:
+        x = program.shared(x)
+        body = program.add(self.body_wait, program.add(self.body, x))
+        shortcut = program.add(self.shortcut_wait, program.add(self.shortcut, x))
+        return program.merge(self.merge, program.shared(shortcut), program.shared(body))

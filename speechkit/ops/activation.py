@@ -14,6 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from speechkit.ops.describes import describes
+
 KINDS = ("none", "relu", "clamp", "silu", "sigmoid", "tanh", "gelu", "gelu_tanh", "pieces")
 """In the order of the C++ enumeration."""
 
@@ -84,30 +86,14 @@ def activation_of(module: nn.Module) -> Activation | None:
     made = _KNOWN.get(type(module))
     if made:
         return made(module)
-    declared = speaks_for_forward(module, "native")
+    declared = describes(module, "native")
     return module.native if declared else None  # type: ignore[return-value]
 
 
 def expressed(module: nn.Module) -> Activation | None:
     """A module that says by `expression` what it computes of x, with numbers for parameters."""
-    text = getattr(module, "expression", None) if speaks_for_forward(module, "expression") else None
+    text = getattr(module, "expression", None) if describes(module, "expression") else None
     return Activation("expression", text=text, module=module) if text else None
-
-
-def speaks_for_forward(module: nn.Module, name: str) -> bool:
-    """Whether an attribute says what the module's `forward` does: a subclass may have another.
-
-    It does where it belongs to the module itself, or to the class that defines `forward` or to a
-    subclass of that.
-    """
-    if name in vars(module):
-        return True
-    for kind in type(module).__mro__:
-        if name in vars(kind):
-            return True
-        if "forward" in vars(kind):
-            return False
-    return False
 
 
 # by exact type: a subclass may compute something else

@@ -13,7 +13,7 @@ from .conftest import Cli
 
 KEYS = {
     *("kind", "task", "labels", "sample_rate", "frame_s", "size_bytes"),
-    *("parameters", "macs_per_s", "latency_s", "lookahead_s", "receptive_field_s"),
+    *("parameters", "macs_per_s", "not_counted", "latency_s", "lookahead_s", "receptive_field_s"),
     *("streamable", "why_not_streamable", "card", "nonfinite", "rules", "transforms"),
 }
 

@@ -25,7 +25,7 @@ from speechkit.nn import Chunk, Serial
 from speechkit.ops import Activation, batch_norm, depthwise_conv, linear, native
 from speechkit.ops.separable_conv import PRECISIONS, Shape, pack
 from speechkit.streaming.engines.native.layer import NativeLayer
-from speechkit.streaming.engines.native.program import UnplannedError
+from speechkit.streaming.engines.native.program import LoweringError
 from speechkit.testing import assert_close
 
 PACKAGE = Path(sk.__file__).parent
@@ -145,7 +145,7 @@ def step_case(chance: Random) -> None:
     block = chance.randint(1, 4) * layer.stride
     try:
         native_layer = NativeLayer(layer, block)
-    except UnplannedError:
+    except LoweringError:
         return
     sessions, blocks = chance.randint(1, 3), chance.randint(2, 12)
     x = tensor(chance, sessions, 1, blocks * block).clamp(-3, 3) / 4

@@ -2,10 +2,11 @@
 
 import pytest
 import torch
+from torch import Tensor, nn
 
 from speechkit.models import Block, MarbleNet, MatchboxNet, Net, QuartzNet, build
 from speechkit.models.profile import profile
-from speechkit.nn import Serial
+from speechkit.nn import Chunk, FrameWise, Serial, StreamLayer
 
 COMMANDS = tuple(f"word{i}" for i in range(12))
 NETS: dict[str, tuple[Net, float, int]] = {
@@ -32,6 +33,57 @@ def test_work_and_look_ahead_are_the_papers(name: str) -> None:
     assert round(profile(model).macs_per_s / 1e6, 2) == mega_macs_per_s
     net = Serial(stem=model.stem, encoder=model.encoder)
     assert net.right == net.left == frames
+
+
+class Bilinear(nn.Module):
+    """A matrix of its own, and no word on what it multiplies."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.eye(channels))
+        self.slope = nn.Parameter(torch.ones(channels, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.weight @ x * self.slope
+
+
+class Counted(Bilinear):
+    def macs(self, frames: int) -> int:
+        return self.weight.numel() * frames
+
+
+class Linear(StreamLayer):
+    """A layer of a plugin that is made of torch's."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.product = nn.Linear(channels, channels)
+        self.conv = nn.Conv1d(channels, channels, 3, padding=1, groups=4)
+
+    def forward(self, c: Chunk) -> Chunk:
+        y = self.product(c.x.transpose(1, 2)).transpose(1, 2)
+        return Chunk(self.conv(y), c.valid)
+
+
+@pytest.mark.parametrize(
+    ("layer", "macs_per_frame", "not_counted"),
+    [
+        (FrameWise(Bilinear(8)), 0, ("Bilinear",)),
+        (FrameWise(Counted(8)), 64, ()),
+        (Linear(8), 64 + 8 * 2 * 3, ()),
+    ],
+)
+def test_a_plugins_layer_is_counted_or_named(
+    layer: StreamLayer, macs_per_frame: int, not_counted: tuple[str, ...]
+) -> None:
+    model = build(small("fixed"))
+    before = profile(model)
+    assert before.not_counted == ()
+    model.encoder = Serial(encoder=model.encoder, more=layer)
+    after = profile(model)
+    # 100 features a second, every second one
+    assert after.macs_per_s - before.macs_per_s == 50 * macs_per_frame
+    assert after.not_counted == not_counted
 
 
 def test_a_model_that_reads_the_whole_utterance_does_not_stream() -> None:

@@ -95,6 +95,10 @@ class AFKAN(StreamLayer):
         y = self.act(y if self.norm is None else self.norm(y))
         return Chunk(ops.linear(y, self.weight).transpose(1, 2), c.valid)
 
+    def macs(self, frames: int) -> int:
+        # the sum over each channel's functions, then the product
+        return (self.weight.shape[1] * len(self.low) + self.weight.numel()) * frames
+
     def extra_repr(self) -> str:
         return f"{self.weight.shape[1]}→{self.weight.shape[0]}, {len(self.low)} functions"
 

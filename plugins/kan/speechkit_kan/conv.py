@@ -27,6 +27,7 @@ class KANConv(Conv):
         shared: bool,
     ) -> None:
         super().__init__(*shape)
+        self.channels = channels
         rows = 1 if shared else channels
         self.weight = nn.Parameter(torch.empty(rows, 1, self.kernel))
         nn.init.xavier_uniform_(self.weight)
@@ -64,6 +65,10 @@ class KANConv(Conv):
             groups=channels,
         )
         return y.squeeze(2)
+
+    def macs(self, frames: int) -> int:
+        terms = 1 + self.coefficients.shape[2]
+        return self.channels * self.kernel * terms * self.frames_out(frames)
 
     def extra_repr(self) -> str:
         functions, kernels = self.coefficients.shape[2], len(self.weight)

@@ -55,6 +55,9 @@ class EdgeLayer(StreamLayer):
         y = ops.linear(features, self._kept_weights().flatten(1))
         return Chunk(y.transpose(1, 2), c.valid)
 
+    def macs(self, frames: int) -> int:
+        return self.weights().numel() * frames
+
     def _kept_weights(self) -> Tensor:
         return torch.where(self.kept.unsqueeze(2), self.weights(), 0)
 

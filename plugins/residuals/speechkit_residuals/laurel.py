@@ -67,6 +67,10 @@ class LowRank(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return (x.transpose(1, 2) @ self.a.t() @ self.b.t()).transpose(1, 2)
 
+    def macs(self, frames: int) -> int:
+        """Two products in every frame."""
+        return (self.a.numel() + self.b.numel()) * frames
+
 
 class LaurelStack(Linked):
     """h_i = block_i(x_i) + B_i A_i Σ_{j<k} γ_ij x_{i−j}, with x_i the output of the block before.

@@ -143,6 +143,10 @@ class ReversibleSequence(Serial):
         y: Tensor = _Reversed.apply(rows, c.valid, c.masked, *learned)  # type: ignore[no-untyped-call]
         return Chunk(y, c.valid)
 
+    # in evaluation it is a row of layers
+    lower = Serial.lower
+    lower_to_rings = Serial.lower_to_rings
+
     def inverse(self, c: Chunk) -> Chunk:
         """The input that gave the output `c`, in evaluation."""
         for layer in reversed(list(self)):

@@ -76,6 +76,10 @@ class RGLRU(Recurrent):
         y = Chunk(hs.to(c.x.dtype).transpose(1, 2), c.valid)
         return y, (hs[:, -1], begun | c.valid.any(1, keepdim=True))
 
+    def macs(self, frames: int) -> int:
+        # the two gates' maps, then the recurrence
+        return (self.gates.numel() + self.decay.numel()) * frames
+
     def _gates(self, x: Tensor) -> Tensor:
         # the input gate and the one of the recurrence, each [B, T, C]
         heads = x.unflatten(2, (self.gates.shape[1], -1))

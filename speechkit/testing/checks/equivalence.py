@@ -12,9 +12,10 @@ from speechkit.errors import CheckpointError, ComponentError
 from speechkit.export import onnx, program
 from speechkit.export.check import check as compare
 from speechkit.export.graph import Graph, Step
-from speechkit.export.simple import scanned, simplified
+from speechkit.export.simple import simplified
 from speechkit.nn import Chunk, FrameWise, Pointwise, Serial, StreamLayer, fuse
-from speechkit.ops.activation import activation_of, speaks_for_forward
+from speechkit.ops.activation import activation_of
+from speechkit.ops.describes import describes
 from speechkit.plugins import Entry
 from speechkit.testing.formula import evaluate
 from speechkit.testing.specimen import Specimen, specimens, used
@@ -35,7 +36,7 @@ def check_fuse_equals(entry: Entry) -> None:
     foldable = entry.component.foldable
     for specimen in used(entry):
         module = specimen.made
-        if speaks_for_forward(module, "fuse") != foldable:
+        if describes(module, "fuse") != foldable:
             has = "has no fuse()" if foldable else "has a fuse()"
             raise AssertionError(f"declares foldable={foldable}, but {specimen} {has}")
         if foldable:
@@ -128,7 +129,7 @@ def _whole_graph(specimen: Specimen) -> Graph:
     x, half = c.x.transpose(1, 2), c.x.shape[2] // 2
     ragged = Chunk.of(c.x, torch.tensor([c.x.shape[2], half, 3])).valid
     return Graph(
-        module=scanned(_Whole(simplified(layer))),
+        module=_Whole(simplified(layer)),
         model=_Whole(layer),
         inputs=("x", "valid"),
         outputs=("y", "y_valid"),

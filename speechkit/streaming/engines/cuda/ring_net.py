@@ -14,16 +14,14 @@ from torch import Tensor, nn
 
 from speechkit.nn import (
     Chunk,
-    Delay,
     FrameWise,
-    SeparableConv,
     SeparableResidual,
     Serial,
     State,
     StreamLayer,
+    describes,
     fuse,
 )
-from speechkit.ops.activation import NONE
 from speechkit.ops.explain import Choice
 from speechkit.ops.separable_conv import Packed, Precision, Ring, Shortcut, Turn, pack
 from speechkit.streaming.state import rebuilt, tensors_of
@@ -145,7 +143,7 @@ class RingNet(nn.Module):
         # the first is the sound
         self.specs = [RingSpec(1, layer.stride, dtype)]
         self._impl = impl
-        self.scores = self._keep(self._add(fuse(layer, precision, impl), Stream(0)), 0)
+        self.scores = self._keep(self.add(fuse(layer, precision, impl), Stream(0)), 0)
         self.specs[self.scores.ring].dtype = dtype
         self.channels = self.specs[self.scores.ring].channels
 
@@ -167,29 +165,21 @@ class RingNet(nn.Module):
         turn.counts[turn.slots] += turn.strides
         return y
 
-    def _add(self, layer: StreamLayer, x: Stream) -> Stream:
-        """Plans a layer; gives what it makes."""
-        if type(layer) is SeparableConv:
-            return self._conv(layer.packed, x)
-        if type(layer) is SeparableResidual:
-            return self._residual(layer, x)
-        if type(layer) is Delay:
-            return x._replace(wait=x.wait + layer.delay)
-        if isinstance(layer, Serial) and type(layer).step is Serial.step:
-            for part in layer.aligned():
-                x = self._add(part, x)
-            return x
+    def add(self, layer: StreamLayer, x: Stream) -> Stream:
+        """Adds a layer: by its `lower_to_rings`, or as it is with its own state."""
+        if describes(layer, "lower_to_rings"):
+            return layer.lower_to_rings(self, x)
         return self._plain(layer, x)
 
-    def _residual(self, layer: SeparableResidual, x: Stream) -> Stream:
+    def residual(self, layer: SeparableResidual, x: Stream) -> Stream:
+        """Adds a block whose last op adds the shortcut and activates."""
         self.specs[x.ring].shared = True
-        body, last, wait = self._add(layer.head, x), layer.last.packed, layer.shortcut_wait
-        one = _only(layer.shortcut)
-        if type(one) is SeparableConv and _is_projection(one.packed):
+        body, last, wait = self.add(layer.head, x), layer.last.packed, layer.shortcut_wait
+        if (one := layer.projection()) is not None:
             # one bias does for both
-            packed, projection = self._repacked(last, one.packed), self._repacked(one.packed)
-            return self._conv(packed, body, self._add(wait, x), projection)
-        return self._conv(last, body, self._add(wait, self._add(layer.shortcut, x)))
+            packed, projection = self._repacked(last, one), self._repacked(one)
+            return self.conv(packed, body, self.add(wait, x), projection)
+        return self.conv(last, body, self.add(wait, self.add(layer.shortcut, x)))
 
     def _repacked(self, packed: Packed, other: Packed | None = None) -> Packed:
         """The same with another's bias added to its own, or without bias."""
@@ -200,13 +190,14 @@ class RingNet(nn.Module):
         bias = torch.zeros_like(bias) if more is None else bias + more
         return pack(packed.shape, depthwise, pointwise, bias, self._impl)
 
-    def _conv(
+    def conv(
         self,
         packed: Packed,
         x: Stream,
         shortcut: Stream | None = None,
         projection: Packed | None = None,
     ) -> Stream:
+        """Adds f(W (w * x) + b + projection(shortcut))."""
         (left, right), stride = packed.shape.padding, packed.shape.stride
         self._keep(x, left + right // stride * stride)
         if shortcut is not None:
@@ -305,17 +296,5 @@ def _parts(
     return parts, list(whole.values())
 
 
-def _only(layer: StreamLayer) -> StreamLayer | None:
-    """What a row of one layer consists of."""
-    parts = list(layer) if isinstance(layer, Serial) else [layer]
-    return parts[0] if len(parts) == 1 else None
-
-
 def _name(layer: nn.Module) -> str:
     return type(layer.module if isinstance(layer, FrameWise) else layer).__name__
-
-
-def _is_projection(packed: Packed) -> bool:
-    """Whether it is a matrix and a bias, and no more."""
-    shape = packed.shape
-    return not shape.taps and shape.stride == 1 and shape.activation == NONE

@@ -1,7 +1,7 @@
 """A net's step as one call of C++: the layer that runs it, and its calls.
 
-The layer tree is fused first, so that a sub-block is one instruction, and then planned. A net that
-holds a layer not listed in PLANNERS runs in torch.
+The layer tree is fused first, so that a sub-block is one instruction, and then lowered. A net that
+holds a layer without `lower` runs in torch.
 """
 
 import ctypes
@@ -19,8 +19,8 @@ from speechkit.nn import Chunk, Serial, State, StreamLayer, fuse
 from speechkit.ops._dispatch import asked
 from speechkit.ops.native import load
 from speechkit.ops.separable_conv import Precision
-from speechkit.streaming.engines.native.lowering import PLANNERS
-from speechkit.streaming.engines.native.program import FIELDS, Plan, UnplannedError
+from speechkit.streaming.engines.native.lowering import Lowering
+from speechkit.streaming.engines.native.program import FIELDS, LoweringError
 from speechkit.streaming.state import weights_version
 
 SOURCE = Path(__file__).with_name("engine.cpp")
@@ -42,8 +42,8 @@ class NativeLayer(StreamLayer):
 
     It takes the place of `layer` in a session: the same stride, rate and delay, and the same
     scores up to float32 rounding, or that of `precision`. The state is one tensor `[B, S]`. `c_in`
-    is 1 for sound, or the number of features of a net without front end. Raises UnplannedError
-    where the net holds a layer that it does not know.
+    is 1 for sound, or the number of features of a net without front end. Raises LoweringError
+    where the net holds a layer without a native form.
     """
 
     def __init__(
@@ -56,22 +56,26 @@ class NativeLayer(StreamLayer):
         super().__init__()
         library = load(SOURCE)
         if isinstance(library, str):
-            raise UnplannedError(library)
+            raise LoweringError(library)
         self.stride, self.rate, self.delay = layer.stride, layer.rate, layer.delay
         self.block_samples = block_samples
         self.c_in = c_in
-        plan = Plan(int(library.stream_lanes()), PLANNERS)
-        y = plan.add_layer(fuse(layer, precision, "cpu"), plan.buffer(block_samples, c_in))
-        if not plan.instructions or plan.instructions[-1]["out"] != y.at:
-            raise UnplannedError("no instruction gives the scores")
+        program = Lowering(int(library.stream_lanes()))
+        y = program.add(fuse(layer, precision, "cpu"), program.buffer(block_samples, c_in))
+        if not program.instructions or program.instructions[-1]["out"] != y.at:
+            raise LoweringError("no instruction gives the scores")
         self.rows, self.channels = y.rows, y.channels
-        self.state_count = plan.state_count
-        self._weights = torch.cat(plan.weights)
-        numbers = [[row[name] for name in FIELDS] for row in plan.instructions]
-        self._program = torch.tensor(numbers, dtype=torch.int64)
-        self.scratch_each = plan.scratch_count
+        self.state_count = program.state_count
+        self._weights = torch.cat(program.weights)
+        numbers = [[row[name] for name in FIELDS] for row in program.instructions]
+        self._instructions = torch.tensor(numbers, dtype=torch.int64)
+        self.scratch_each = program.scratch_count
         self.group = int(library.stream_group())
-        self.plan = self._program.data_ptr(), len(self._program), self._weights.data_ptr()
+        self.program = (
+            self._instructions.data_ptr(),
+            len(self._instructions),
+            self._weights.data_ptr(),
+        )
         self.function = library.stream_step
         self.function.argtypes, self.function.restype = (_P, _P, _I, _I), None
         self.is_sound = library.stream_is_sound
@@ -114,7 +118,7 @@ class Call:
         self.scores = torch.empty(batch, blocks, layer.rows, layer.channels)
         self.valid = torch.empty(batch, blocks, layer.rows, dtype=torch.bool)
         steps = Steps(
-            *(*layer.plan, state.data_ptr(), layer.state_count),
+            *(*layer.program, state.data_ptr(), layer.state_count),
             *(layer.block_samples, layer.c_in, batch, blocks),
             *(self.scores.data_ptr(), self.valid.data_ptr()),
             *(scratch.data_ptr(), layer.scratch_each),
@@ -152,7 +156,7 @@ def native_layer(model: Model, layer: Serial, block_samples: int, key: Any) -> N
         found: NativeLayer | str
         try:
             found = NativeLayer(layer, block_samples)
-        except UnplannedError as error:
+        except LoweringError as error:
             found = str(error)
         kept[key] = version, found
     return kept[key][1]

@@ -3,16 +3,12 @@
 `engine.cpp` says what each instruction does; one session's state is a row of floats.
 """
 
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import NoReturn
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
-
-from speechkit.nn import Serial
-from speechkit.ops.activation import Activation
+from torch import Tensor
 
 LANES = 16
 """What the channels of a buffer are padded to."""
@@ -29,8 +25,8 @@ FIELDS = (
 )
 
 
-class UnplannedError(Exception):
-    """A layer that the native step does not know; its text names it."""
+class LoweringError(Exception):
+    """A layer that has no native form; its text names it."""
 
 
 @dataclass(frozen=True)
@@ -45,14 +41,10 @@ class Buffer:
 
 
 @dataclass
-class Plan:
-    """Instructions and weights as they grow; `lanes` are the channels of a group in C++.
-
-    `planners` knows how each type of layer is planned.
-    """
+class Program:
+    """Instructions and weights as they grow; `lanes` are the channels of a group in C++."""
 
     lanes: int
-    planners: "Mapping[type, Planner]"
     instructions: list[dict[str, int]] = field(default_factory=list)
     weights: list[Tensor] = field(default_factory=list)
     weight_count: int = 0
@@ -61,10 +53,17 @@ class Plan:
     scratch_count: int = 0
 
     def buffer(self, rows: int, channels: int) -> Buffer:
+        """A new buffer of so many rows a step."""
         return Buffer(self.scratch(rows * ld(channels)), self.scratch(rows), rows, channels)
 
     def scratch(self, count: int) -> int:
+        """Room for `count` floats that a step may use; where it begins."""
         at, self.scratch_count = self.scratch_count, self.scratch_count + padded(count)
+        return at
+
+    def state(self, count: int) -> int:
+        """Room for `count` floats of a session's state, 0 at first; where it begins."""
+        at, self.state_count = self.state_count, self.state_count + padded(count)
         return at
 
     def hold(self, *values: Tensor) -> int:
@@ -78,6 +77,7 @@ class Plan:
         return at
 
     def emit(self, code: str, x: Buffer, y: Buffer, **more: int) -> Buffer:
+        """Appends one of CODES from x to y, with the FIELDS in `more`; returns y."""
         own = {
             "code": CODES.index(code),
             "in": x.at,
@@ -102,31 +102,15 @@ class Plan:
         while cycle < LONGEST_CYCLE and cycle * x.rows < keep:
             cycle *= 2
         rows = keep + cycle * x.rows
-        at = self.state_count
-        self.state_count += padded(rows * ld(x.channels) + rows)
-        return {"keep": keep, "cycle": cycle, "state": at}
+        return {"keep": keep, "cycle": cycle, "state": self.state(rows * ld(x.channels) + rows)}
 
-    def act(self, activation: Activation) -> dict[str, int]:
-        numbers = torch.tensor(activation.numbers)
-        return {"activation": activation.code, "numbers": self.hold(numbers)}
+    def row(self, channels: int) -> int:
+        """The floats of a row of channels."""
+        return ld(channels)
 
-    def grouped(self, taps: Tensor) -> Tensor:
-        """`[C, 1, K]` as `[C / lanes, K, lanes]`."""
-        if len(taps) == 1:
-            raise UnplannedError("no native convolution of one channel")
-        rows = F.pad(taps[:, 0], (0, 0, 0, ld(len(taps)) - len(taps)))
-        groups: Tensor = rows.unflatten(0, (-1, self.lanes)).transpose(1, 2).contiguous()
-        return groups
-
-    def add_layer(self, layer: nn.Module, x: Buffer) -> Buffer:
-        kind = type(layer)
-        # a front end is a Serial of its own; any other subclass may compute something else
-        own = kind in self.planners
-        if not own and isinstance(layer, Serial) and type(layer).step is Serial.step:
-            kind = Serial
-        if kind not in self.planners:
-            raise UnplannedError(f"no native {kind.__name__}")
-        return self.planners[kind](self, layer, x)
+    def refuse(self, reason: str) -> NoReturn:
+        """Ends the lowering: the net runs in torch, and `reason` is shown."""
+        raise LoweringError(reason)
 
 
 def padded(count: int) -> int:
@@ -137,7 +121,3 @@ def padded(count: int) -> int:
 def ld(channels: int) -> int:
     """The floats of a row; a sound is a single channel, without padding."""
     return 1 if channels == 1 else padded(channels)
-
-
-Planner = Callable[[Plan, Any, Buffer], Buffer]
-"""Adds a layer's instructions to a plan: the buffer that it reads in, the one it writes out."""

@@ -5,17 +5,18 @@ from dataclasses import replace
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 import speechkit as sk
 from speechkit.frontend import Resample
 from speechkit.models import Model, Net
-from speechkit.nn import Chunk, Serial, StreamLayer
+from speechkit.nn import Add, Chunk, Delay, FrameWise, Residual, Serial, StreamLayer
 from speechkit.ops import native as builder
 from speechkit.streaming.engines.native import layer as native
 from speechkit.streaming.engines.native import program
 from speechkit.streaming.engines.native.layer import Call, NativeLayer, Steps
-from speechkit.streaming.engines.native.program import UnplannedError
+from speechkit.streaming.engines.native.lowering import Lowering
+from speechkit.streaming.engines.native.program import Buffer, LoweringError
 from speechkit.testing import assert_close
 
 pytestmark = [
@@ -106,6 +107,51 @@ def test_blocks_computed_together_give_the_same_bits(name: str) -> None:
     assert some.any()
 
 
+class Doubled(nn.Module):
+    """A plugin's module that says its native form."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return 2 * x
+
+    def lower(self, program: Lowering, x: Buffer) -> Buffer:
+        return program.affine(x, torch.full((x.channels,), 2.0), torch.zeros(x.channels))
+
+
+class Tripled(Doubled):
+    def forward(self, x: Tensor) -> Tensor:
+        return 3 * x
+
+
+class Weighted(nn.Module):
+    """A merge rule of a plugin."""
+
+    def forward(self, shortcut: Tensor, body: Tensor) -> Tensor:
+        return shortcut + 2 * body
+
+    def lower(self, program: Lowering, shortcut: Buffer, body: Buffer) -> Buffer:
+        return program.merge(Add(), shortcut, program.add(Doubled(), body))
+
+
+def test_a_plugins_layer_lowers_itself() -> None:
+    net = lively(NETS["quartznet"]).stream_layer()
+    wide = net.channels_out(1)
+    body = Serial(Delay(2), FrameWise(Doubled()))
+    layer = Serial(net=net, more=Residual(body, FrameWise(nn.ReLU()), Weighted()))
+    x = torch.rand(1, 40 * layer.stride, generator=torch.Generator().manual_seed(0)) - 0.5
+    with torch.inference_mode():
+        expected = stepped(layer, x, x.shape[1], layer.stride)
+        native_layer = NativeLayer(layer, layer.stride)
+        assert_close("plugin", expected, stepped(native_layer, x, x.shape[1], layer.stride), 1e-4)
+    assert native_layer.channels == wide
+
+
+@pytest.mark.parametrize("module", [Tripled(), nn.Softplus()])
+def test_a_layer_without_a_native_form_is_named(module: nn.Module) -> None:
+    layer = Serial(net=lively(NETS["quartznet"]).stream_layer(), more=FrameWise(module))
+    with pytest.raises(LoweringError, match=f"no native {type(module).__name__}"):
+        NativeLayer(layer, layer.stride)
+
+
 @pytest.mark.parametrize("rate", [8000, 44100, 48000])
 def test_other_rates_are_resampled_too(rate: int) -> None:
     model = lively(NETS["marblenet"])
@@ -176,7 +222,7 @@ def test_a_subclass_of_a_known_layer_is_not_taken_for_it() -> None:
         def convolve(self, window: Tensor) -> Tensor:
             return 2 * super().convolve(window)
 
-    with pytest.raises(UnplannedError, match="no native Doubled"):
+    with pytest.raises(LoweringError, match="no native Doubled"):
         NativeLayer(Serial(Doubled(1, 3)), 160)
 
 
