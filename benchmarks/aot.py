@@ -23,7 +23,7 @@ import torch
 
 import speechkit as sk
 from speechkit.models import Net
-from speechkit.ops.separable_conv import Precision, Shape, Turn
+from speechkit.ops.separable_conv import ActiveRows, Precision, Shape
 from speechkit.streaming.engines.cuda.ring_net import Memory, RingConv, RingNet
 
 SESSIONS = 1, 64, 1024
@@ -198,7 +198,7 @@ def compiled(
             for sessions in SESSIONS:
                 memory = Memory(model, sessions, FRAMES[net], "meta")
                 slots = torch.zeros(sessions, dtype=torch.int64, device="meta")
-                op(memory, Turn(slots, memory.counts, FRAMES[net] // model.rate))
+                op(memory, ActiveRows(slots, memory.counts, FRAMES[net] // model.rate))
                 for built in found:
                     if (key := (title(op), built)) not in seen:
                         seen.add(key)

@@ -17,7 +17,7 @@ from benchmarks.depthwise import BATCH, SHAPES
 from benchmarks.depthwise import FRAMES as TRAINING_FRAMES
 from benchmarks.inputs import channels_last, noise
 from benchmarks.roofline import CARDS, Card, costs
-from speechkit.ops.separable_conv import Turn
+from speechkit.ops.separable_conv import ActiveRows
 from speechkit.ops.separable_conv import triton as kernels
 from speechkit.streaming.engines.cuda.graphs import CudaQueue
 from speechkit.streaming.engines.cuda.ring_net import Memory, RingConv, RingNet
@@ -69,16 +69,16 @@ def steps(name: str, card: Card) -> None:
 def step_s(net: RingNet, sessions: int, strides: int) -> tuple[float, float]:
     """What a step takes as a graph, and its separable convolutions, which the floor counts."""
     memory = Memory(net, sessions, strides, "cuda")
-    turn = Turn(torch.arange(sessions, device="cuda"), memory.counts, strides)
+    active = ActiveRows(torch.arange(sessions, device="cuda"), memory.counts, strides)
     x = noise(sessions, strides * net.stride).cuda() / 10
     real = torch.full((sessions,), x.shape[1], device="cuda")
     queue, convs = CudaQueue(x.device), [op for op in net.ops if isinstance(op, RingConv)]
 
     def layers() -> None:
         for op in convs:
-            op(memory, turn)
+            op(memory, active)
 
-    whole = queue.capture(lambda: net.step(memory, turn, x, real))
+    whole = queue.capture(lambda: net.step(memory, active, x, real))
     with torch.inference_mode():
         part = queue.capture(layers)
     return timed_s(whole), timed_s(part)
@@ -92,8 +92,8 @@ def check() -> None:
     for impl in ("triton", "reference"):
         net = RingNet(layer, impl=impl)
         memory = Memory(net, 3, 40, "cuda")
-        turn = Turn(torch.arange(3, device="cuda"), memory.counts, 40)
-        y = net.step(memory, turn, x, torch.full((3,), x.shape[1], device="cuda"))
+        active = ActiveRows(torch.arange(3, device="cuda"), memory.counts, 40)
+        y = net.step(memory, active, x, torch.full((3,), x.shape[1], device="cuda"))
         found.append(y.masked)
     assert_close("scores", found[1], found[0], 1e-4)
 

@@ -22,7 +22,7 @@ from speechkit.errors import StreamError
 from speechkit.events import Event
 from speechkit.models import evaluating
 from speechkit.models.net import Name
-from speechkit.ops.separable_conv import Precision, Turn
+from speechkit.ops.separable_conv import ActiveRows, Precision
 from speechkit.streaming.engines.cuda.graphs import CpuQueue, CudaQueue, Queue
 from speechkit.streaming.engines.cuda.ring_net import Memory, RingNet
 from speechkit.streaming.listeners import listener_of
@@ -79,7 +79,7 @@ class SessionPool:
         self._sessions: dict[int, Session] = {}
         self._joined = 0
         self._new: list[int] = []
-        self._lanes: dict[tuple[int, int, int], Lane] = {}
+        self._captured: dict[tuple[int, int, int], CapturedStep] = {}
         self._flying: deque[Step] = deque()
         self._steps = 0
 
@@ -98,7 +98,7 @@ class SessionPool:
         most = 2 * (rows or self.capacity) - 1
         for size, blocks, side in product(sizes, BLOCKS, range(2)):
             if size <= most:
-                self._lane(size, blocks, side)
+                self._capture(size, blocks, side)
 
     def join(self) -> int:
         """A new session; StreamError where all rows are taken."""
@@ -176,7 +176,7 @@ class SessionPool:
             self._queue.now(lambda: self._memory.reset(new.to(device)))
             self._new = []
         self._steps += 1
-        lane = self._lane(_power_of_two(2 * len(rows) - 1), blocks, self._steps % 2)
+        captured = self._capture(_power_of_two(2 * len(rows) - 1), blocks, self._steps % 2)
         places = self._start[rows][:, None] + np.arange(count)
         # what lies behind a session's last samples may be anything
         x = self._sound[rows[:, None], places % self._sound.shape[1]]
@@ -184,23 +184,25 @@ class SessionPool:
         ending = self._owed[rows] > 0
         self._owed[rows] -= np.where(ending, blocks, 0)
         ended = ending & (self._owed[rows] == 0)
-        heard = Heard(self._listener, self.block_samples, self.sample_rate, blocks)
+        block_events = BlockEvents(self._listener, self.block_samples, self.sample_rate, blocks)
         parts = list(zip(sessions, real.tolist(), ended.tolist(), strict=True))
         with evaluating(self.model):
-            return Step(heard, parts, lane, lane.run(rows, x, real), self._land)
+            return Step(block_events, parts, captured, captured.run(rows, x, real), self._land)
 
     def _land(self) -> None:
         """Fetches what the oldest step under way has made."""
         self._flying.popleft().fetch()
 
-    def _lane(self, rows: int, blocks: int, side: int) -> "Lane":
-        """What computes so many rows and blocks; two sides take turns, so that copies overlap."""
+    def _capture(self, rows: int, blocks: int, side: int) -> "CapturedStep":
+        """What computes so many rows and blocks; two sides alternate, so that copies overlap."""
         key = rows, blocks, side
-        if key not in self._lanes:
+        if key not in self._captured:
             with evaluating(self.model):
                 strides = blocks * self._strides
-                self._lanes[key] = Lane(self.net, self._memory, self._queue, rows, strides)
-        return self._lanes[key]
+                self._captured[key] = CapturedStep(
+                    self.net, self._memory, self._queue, rows, strides
+                )
+        return self._captured[key]
 
     def _row(self, session: int) -> int:
         if session not in self._sessions:
@@ -219,7 +221,7 @@ class Session:
 
 
 @dataclass(frozen=True)
-class Heard:
+class BlockEvents:
     """How the scores of some blocks become events."""
 
     listener: Listener
@@ -244,7 +246,7 @@ class Heard:
         return events
 
 
-class Lane:
+class CapturedStep:
     """A step of at most `rows` sessions over `strides` strides, made ready once."""
 
     def __init__(self, net: RingNet, memory: Memory, queue: Queue, rows: int, strides: int) -> None:
@@ -265,10 +267,10 @@ class Lane:
         self._given = [(given[name], there[name]) for name in given]
         self._made = [(there[name], made[name]) for name in made]
         self._queue = queue
-        turn = Turn(there["slots"], memory.counts, strides)
+        active = ActiveRows(there["slots"], memory.counts, strides)
 
         def work() -> None:
-            y = net.step(memory, turn, there["x"], there["real"])
+            y = net.step(memory, active, there["x"], there["real"])
             # into memory that no other graph writes
             there["y"].copy_(y.x.transpose(1, 2))
             there["valid"].copy_(y.valid)
@@ -296,14 +298,14 @@ class Step:
 
     def __init__(
         self,
-        heard: Heard,
+        block_events: BlockEvents,
         parts: Sequence[tuple[Session, int, bool]],
-        lane: Lane,
+        captured: CapturedStep,
         wait: Callable[[], None],
         land: Callable[[], None],
     ) -> None:
         self.sessions = [session.number for session, *_ in parts]
-        self._heard, self._parts, self._lane = heard, parts, lane
+        self._block_events, self._parts, self._captured = block_events, parts, captured
         self._wait, self._land = wait, land
         self._scores: dict[int, Tensor] | None = None
         self._events: dict[int, list[Event]] = {}
@@ -321,13 +323,13 @@ class Step:
         return self._events
 
     def fetch(self) -> None:
-        """Waits, and takes what was made from the lane."""
+        """Waits, and takes what the captured step made."""
         self._wait()
         self._scores = {}
-        made = zip(self._parts, *self._lane.made(len(self._parts)), strict=True)
+        made = zip(self._parts, *self._captured.made(len(self._parts)), strict=True)
         for (session, real, ended), scores, valid in made:
             self._scores[session.number] = scores[valid]
-            events = self._heard.events(session, scores, valid, real, ended)
+            events = self._block_events.events(session, scores, valid, real, ended)
             self._events[session.number] = events
         self._parts = ()
 

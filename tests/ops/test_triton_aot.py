@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from speechkit.ops import Activation, depthwise_conv
-from speechkit.ops.separable_conv import Ring, Shape, Shortcut, Turn, pack
+from speechkit.ops.separable_conv import ActiveRows, Ring, Shape, Shortcut, pack
 
 ROOT = Path(__file__).parents[2]
 pytest.importorskip("triton")
@@ -44,13 +44,13 @@ def test_a_steps_kernels_do_not_spill_in_loops(aot: ModuleType, target: int) -> 
         op = pack(shape, torch.zeros(256, 1, 33, **half), matrix, bias, "triton")
         projection = pack(Shape(256, 256), None, matrix, bias, "triton")
         for sessions in (1, 64):
-            turn = Turn(
+            active = ActiveRows(
                 torch.zeros(sessions, dtype=torch.int64, device="meta"),
                 torch.zeros(65, dtype=torch.int64, device="meta"),
                 4,
             )
             more = Shortcut(ring(65, 8, 256), 2, projection)
-            op.step(ring(65, 36, 256), ring(65, 8, 256), turn, 0, more)
+            op.step(ring(65, 36, 256), ring(65, 8, 256), active, 0, more)
         op(torch.zeros(2, 100, 256, **half).transpose(1, 2))
     # with many sessions the depthwise part has a launch of its own
     names = ["separable", "filter_ring", "separable", "separable"]

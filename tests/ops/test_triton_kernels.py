@@ -24,7 +24,7 @@ from speechkit.nn import (
 from speechkit.ops import Activation, depthwise_conv, separable_conv
 from speechkit.ops.activation import NONE
 from speechkit.ops.depthwise_conv import reference
-from speechkit.ops.separable_conv import Packed, Ring, Shape, Shortcut, Turn, pack
+from speechkit.ops.separable_conv import ActiveRows, Packed, Ring, Shape, Shortcut, pack
 from speechkit.ops.separable_conv import triton as ours
 from speechkit.streaming.engines.cuda.ring_net import Memory, RingNet
 from speechkit.testing import assert_close
@@ -235,11 +235,11 @@ def test_a_net_in_rings_gives_the_references_scores() -> None:
     for impl in ("triton", "reference"):
         net = RingNet(layer, impl=impl)
         memory = Memory(net, 3, 10, DEVICE)
-        turn = Turn(torch.tensor([2, -1, 0], device=DEVICE), memory.counts, 10)
+        active = ActiveRows(torch.tensor([2, -1, 0], device=DEVICE), memory.counts, 10)
         real = torch.full((3,), 10 * layer.stride, device=DEVICE)
         parts = []
         for part in x.split(10 * layer.stride, dim=1):
-            y = net.step(memory, turn, part[[0, 0, 1]], real)
+            y = net.step(memory, active, part[[0, 0, 1]], real)
             parts.append(y.masked[::2])
         found.append(torch.cat(parts, dim=2))
     assert_close("scores", found[1], found[0], 1e-5)
@@ -324,7 +324,7 @@ def test_a_step_is_the_references(
         slots[1] = -1
     source = poisoned(source, counts, slots, keep, strides * rate_in)
     other = poisoned(other, counts, slots, 4, frames)
-    turn = Turn(slots, counts, strides)
+    active = ActiveRows(slots, counts, strides)
     results = []
     for impl, dtype in (("reference", torch.float64), ("triton", torch.float32)):
         made, more = copied(target, dtype), None
@@ -334,7 +334,7 @@ def test_a_step_is_the_references(
             part = pack(plain, None, matrix.to(dtype), 0 * bias.to(dtype), impl=impl)
             more = Shortcut(copied(other, dtype), 4, part if shortcut == "projected" else None)
         op = packed(shape, impl, dtype)
-        op.step(copied(source, dtype), made, turn, wait, more)
+        op.step(copied(source, dtype), made, active, wait, more)
         results.append(made)
     expected, got = results
     # the last row is nobody's, and what it holds does not matter
@@ -347,8 +347,8 @@ def test_a_state_in_half_precision_comes_close(dtype: torch.dtype) -> None:
     shape = Shape(20, 18, 9, padding=(8, 0), activation=RELU)
     source, target = ring(4, 12, 20, 1, seed=8), ring(4, 4, 18, 1, seed=9)
     source = copied(copied(source, dtype), torch.float64)
-    turn = Turn(torch.arange(3, device=DEVICE), torch.full((4,), 5, device=DEVICE), 4)
-    packed(shape, "reference", torch.float64).step(source, target, turn)
+    active = ActiveRows(torch.arange(3, device=DEVICE), torch.full((4,), 5, device=DEVICE), 4)
+    packed(shape, "reference", torch.float64).step(source, target, active)
     made = Ring(torch.zeros_like(target.frames, dtype=dtype), target.valid.clone(), 1)
-    packed(shape, "triton", dtype).step(copied(source, dtype), made, turn)
+    packed(shape, "triton", dtype).step(copied(source, dtype), made, active)
     assert_close("y", target.frames[:3].float(), made.frames[:3].float(), ERRORS[dtype])

@@ -100,10 +100,10 @@ def test_a_thousand_sessions_are_each_as_if_alone(device: str) -> None:
     got = served(pool, sounds)
     for index, (y, wanted) in enumerate(zip(got, offline(model, sounds), strict=True)):
         assert_close(str(index), wanted, y, 1e-12 if device == "cpu" else 1e-4)
-    rows, blocks = ({key[i] for key in pool._lanes} for i in (0, 1))
+    rows, blocks = ({key[i] for key in pool._captured} for i in (0, 1))
     assert rows <= {2**n for n in range(11)}
     assert blocks <= {1, 2, 4}
-    assert len(pool._lanes) <= 2 * len(rows) * len(blocks)
+    assert len(pool._captured) <= 2 * len(rows) * len(blocks)
 
 
 def test_a_prepared_model_is_served_too(device: str) -> None:
@@ -115,11 +115,11 @@ def test_a_prepared_model_is_served_too(device: str) -> None:
 def test_a_pool_can_be_made_ready() -> None:
     pool = SessionPool(listener(), 6)
     pool.make_ready(3)
-    assert {key[:2] for key in pool._lanes} == {(n, b) for n in (1, 2, 4) for b in (1, 2, 4)}
-    before = len(pool._lanes)
+    assert {key[:2] for key in pool._captured} == {(n, b) for n in (1, 2, 4) for b in (1, 2, 4)}
+    before = len(pool._captured)
     assert before == 18
     served(pool, [sound(3000, seed) for seed in range(3)])
-    assert len(pool._lanes) == before
+    assert len(pool._captured) == before
 
 
 def test_scores_are_those_of_a_stream(device: str) -> None:

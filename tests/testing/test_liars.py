@@ -15,11 +15,13 @@ from speechkit.component import Component, Spec
 from speechkit.errors import ConfigError
 from speechkit.hookspecs import KINDS, hookimpl
 from speechkit.nn import (
+    Add,
     Affine,
     BodyMaker,
     Chunk,
     Delay,
     DepthwiseConv,
+    FrameWise,
     Pointwise,
     Residual,
     Serial,
@@ -27,7 +29,11 @@ from speechkit.nn import (
     StreamLayer,
 )
 from speechkit.ops.activation import Activation
+from speechkit.ops.native import load
 from speechkit.plugins import Entry, Registry, registry
+from speechkit.streaming.engines.native.layer import SOURCE
+from speechkit.streaming.engines.native.lowering import Lowering
+from speechkit.streaming.engines.native.program import Buffer
 from speechkit.testing.checks import functions_for
 from speechkit.testing.conformance import Check
 from speechkit.train import Method
@@ -43,6 +49,10 @@ from .liars import (
     Strided,
 )
 from .liars import Honest as Plain
+
+needs_compiler = pytest.mark.skipif(
+    isinstance(load(SOURCE), str), reason="there is no C++ compiler"
+)
 
 
 def errors(kind: str, factory: Any, **fields: Any) -> dict[str, str]:
@@ -359,6 +369,32 @@ class Straight(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, dy: Tensor) -> Tensor:  # type: ignore[override]
         return dy
+
+
+@needs_compiler
+def test_a_native_form_that_is_another_function() -> None:
+    class Doubled(Plain):
+        def lower(self, program: Lowering, x: Buffer) -> Buffer:
+            return program.affine(x, 2 * self.weight, self.bias)
+
+    class Shifted(nn.Module):
+        def forward(self, shortcut: Tensor, body: Tensor) -> Tensor:
+            return shortcut + body
+
+        def lower(self, program: Lowering, shortcut: Buffer, body: Buffer) -> Buffer:
+            return program.add(FrameWise(nn.ReLU()), program.merge(Add(), shortcut, body))
+
+    for kind, made in (("norm", Doubled), ("residual", lambda *args: Shifted())):
+        assert "in a native step: differs" in errors(kind, made)["check_lowered_equals"]
+
+
+@pytest.mark.parametrize("work", [lambda n: n / 2, lambda n: -n])
+def test_multiply_adds_that_cannot_be(work: Callable[[int], float]) -> None:
+    class Counted(Plain):
+        def macs(self, frames: int) -> float:
+            return work(frames)
+
+    assert "macs" in errors("norm", Counted)["check_macs_grow_with_frames"]
 
 
 @pytest.mark.parametrize("mode", ["training", "evaluation"])

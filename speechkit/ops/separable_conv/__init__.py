@@ -15,18 +15,18 @@ from speechkit.ops._dispatch import Choice, decide
 from speechkit.ops.activation import NONE, Activation
 from speechkit.ops.separable_conv import cpu, reference, ring, triton
 from speechkit.ops.separable_conv import torch as torch_
-from speechkit.ops.separable_conv.ring import Ring, Shortcut, Turn
+from speechkit.ops.separable_conv.ring import ActiveRows, Ring, Shortcut
 from speechkit.ops.separable_conv.shape import PRECISIONS, Precision, Shape
 
 __all__ = [
     "IMPLEMENTATIONS",
     "PRECISIONS",
+    "ActiveRows",
     "Packed",
     "Precision",
     "Ring",
     "Shape",
     "Shortcut",
-    "Turn",
     "implementation",
     "pack",
     "separable_conv",
@@ -58,7 +58,7 @@ class Packed:
         self,
         source: Ring,
         target: Ring,
-        turn: Turn,
+        active: ActiveRows,
         wait: int = 0,
         shortcut: Shortcut | None = None,
     ) -> None:
@@ -69,7 +69,7 @@ class Packed:
         left, right = self.shape.padding
         back = right // self.shape.stride * self.shape.stride + left + wait
         chosen: Any = IMPLEMENTATIONS[self.choice.impl]
-        where = source, target, turn, back, shortcut
+        where = source, target, active, back, shortcut
         if chosen is triton:
             triton.step(self.shape, self.weights, *where)
         else:

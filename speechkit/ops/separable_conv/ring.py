@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Turn:
+class ActiveRows:
     """Which sessions take a step, and where each of them is.
 
     Shape: slots `[N]` int64, the sessions' rows in the state, −1 for nobody; counts `[S]` int64,
@@ -37,22 +37,22 @@ class Ring:
     valid: Tensor
     rate: int
 
-    def read(self, turn: Turn, back: int, count: int) -> tuple[Tensor, Tensor]:
+    def read(self, active: ActiveRows, back: int, count: int) -> tuple[Tensor, Tensor]:
         """`count` frames `[N, C, count]`, the first `back` before the next, and their validity."""
-        slots, at = self._at(turn, -back, count)
+        slots, at = self._at(active, -back, count)
         return self.frames[slots, at].transpose(1, 2), self.valid[slots, at] != 0
 
-    def write(self, turn: Turn, x: Tensor, valid: Tensor) -> None:
+    def write(self, active: ActiveRows, x: Tensor, valid: Tensor) -> None:
         """Appends frames `[N, C, T]`, zeros where not valid."""
-        slots, at = self._at(turn, 0, x.shape[2])
+        slots, at = self._at(active, 0, x.shape[2])
         rows = torch.where(valid[:, :, None], x.transpose(1, 2), 0)
         self.frames[slots, at] = rows.to(self.frames.dtype)
         self.valid[slots, at] = valid.to(torch.uint8)
 
-    def _at(self, turn: Turn, first: int, count: int) -> tuple[Tensor, Tensor]:
-        frames = torch.arange(first, first + count, device=turn.slots.device)
-        before = turn.counts[turn.slots] * self.rate
-        return turn.slots[:, None], (before[:, None] + frames) % self.frames.shape[1]
+    def _at(self, active: ActiveRows, first: int, count: int) -> tuple[Tensor, Tensor]:
+        frames = torch.arange(first, first + count, device=active.slots.device)
+        before = active.counts[active.slots] * self.rate
+        return active.slots[:, None], (before[:, None] + frames) % self.frames.shape[1]
 
 
 class Shortcut(NamedTuple):
@@ -72,18 +72,18 @@ def step(
     weights: tuple[Tensor | None, ...],
     source: Ring,
     target: Ring,
-    turn: Turn,
+    active: ActiveRows,
     back: int,
     shortcut: Shortcut | None,
 ) -> None:
     """A step by an implementation that knows no rings: what it reads is gathered first."""
-    frames = turn.strides * target.rate
+    frames = active.strides * target.rate
     span = shape.dilation * (max(shape.taps, 1) - 1) + 1
-    window, valid = source.read(turn, back, (frames - 1) * shape.stride + span)
+    window, valid = source.read(active, back, (frames - 1) * shape.stride + span)
     valid = valid[:, shape.padding[0] :: shape.stride][:, :frames]
     residual = None
     if shortcut is not None:
-        residual, _ = shortcut.ring.read(turn, shortcut.wait, frames)
+        residual, _ = shortcut.ring.read(active, shortcut.wait, frames)
         residual = residual if shortcut.packed is None else shortcut.packed(residual)
     y = run(replace(shape, padding=(0, 0)), weights, window, None, residual)
-    target.write(turn, y, valid)
+    target.write(active, y, valid)

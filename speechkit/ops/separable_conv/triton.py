@@ -11,7 +11,7 @@ from torch import Tensor
 
 from speechkit.ops.expressions import compiled, expression
 from speechkit.ops.gpu import interpreted, launch, tile, tiles, why_not
-from speechkit.ops.separable_conv.ring import Ring, Shortcut, Turn
+from speechkit.ops.separable_conv.ring import ActiveRows, Ring, Shortcut
 from speechkit.ops.separable_conv.shape import Shape
 from speechkit.ops.separable_conv.unfused import learns, unfused
 
@@ -69,16 +69,16 @@ def step(
     weights: tuple[Tensor | None, ...],
     source: Ring,
     target: Ring,
-    turn: Turn,
+    active: ActiveRows,
     back: int,
     shortcut: Shortcut | None,
 ) -> None:
     """As Packed's."""
-    sessions, frames_out = len(turn.slots), turn.strides * target.rate
+    sessions, frames_out = len(active.slots), active.strides * target.rate
     chosen = tiling(sessions * frames_out, shape, True, _dtype(weights))
     operands = {
-        "slots_ptr": turn.slots,
-        "counts_ptr": turn.counts,
+        "slots_ptr": active.slots,
+        "counts_ptr": active.counts,
         "sessions": sessions,
         "frames_out": frames_out,
         "rate": target.rate,

@@ -8,6 +8,8 @@ from speechkit.testing.checks.command import check_command_explains_itself
 from speechkit.testing.checks.equivalence import (
     check_export_equals,
     check_fuse_equals,
+    check_lowered_equals,
+    check_macs_grow_with_frames,
     check_native_equals,
     check_pointwise_equals,
 )
@@ -113,7 +115,7 @@ def functions_for(entry: Entry) -> list[Function]:
     if entry.kind in OF_OTHERS:
         found.append(OF_OTHERS[entry.kind])
     if entry.kind in LAYERS:
-        found += OF_LAYERS
+        found += [*OF_LAYERS, check_lowered_equals, check_macs_grow_with_frames]
     # a front end has one channel
     if entry.kind in LAYERS - {"frontend"}:
         found += [check_channels_are_free, check_fuse_equals]

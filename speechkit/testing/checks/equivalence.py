@@ -1,7 +1,8 @@
-"""The other forms of a layer say what it says: folded, fused, native, as a formula, exported."""
+"""Other forms of a layer compute the same: folded, fused, native, as a formula, exported."""
 
 import inspect
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 
@@ -13,10 +14,21 @@ from speechkit.export import onnx, program
 from speechkit.export.check import check as compare
 from speechkit.export.graph import Graph, Step
 from speechkit.export.simple import simplified
-from speechkit.nn import Chunk, FrameWise, Pointwise, Serial, StreamLayer, fuse
+from speechkit.nn import (
+    Chunk,
+    FrameWise,
+    Pointwise,
+    Residual,
+    Serial,
+    StreamLayer,
+    as_layer,
+    fuse,
+)
 from speechkit.ops.activation import activation_of
 from speechkit.ops.describes import describes
 from speechkit.plugins import Entry
+from speechkit.streaming.engines.native.layer import NativeLayer
+from speechkit.streaming.engines.native.program import LoweringError
 from speechkit.testing.formula import evaluate
 from speechkit.testing.specimen import Specimen, specimens, used
 from speechkit.testing.stream import assert_close, dyadic_
@@ -36,15 +48,13 @@ def check_fuse_equals(entry: Entry) -> None:
     foldable = entry.component.foldable
     for specimen in used(entry):
         module = specimen.made
-        if describes(module, "fuse") != foldable:
+        simpler = module.fuse() if describes(module, "fuse") else module  # type: ignore[operator]
+        if (simpler is not module) != foldable:
             has = "has no fuse()" if foldable else "has a fuse()"
             raise AssertionError(f"declares foldable={foldable}, but {specimen} {has}")
         if foldable:
-            folded = module.fuse()  # type: ignore[operator]
-            x = specimen.input()
-            layer = folded if isinstance(folded, StreamLayer) else FrameWise(folded)
-            name = f"{specimen} after fuse()"
-            assert_close(name, _run(specimen.layer, x), _run(layer, x), rtol=1e-9)
+            x, name = specimen.input(), f"{specimen} after fuse()"
+            assert_close(name, _run(specimen.layer, x), _run(as_layer(simpler), x), rtol=1e-9)
     for specimen in used(entry, torch.float32):
         before = Pointwise(specimen.c_in, specimen.c_in).eval()
         # sums of two inputs round alike in both nets, so that only the specimen can differ
@@ -62,6 +72,38 @@ def check_native_equals(entry: Entry) -> None:
             x = 4 * specimen.input()
             name = f"{specimen}, native {native.kind}"
             assert_close(name, _run(specimen.layer, x), native(x), rtol=1e-6)
+
+
+def check_lowered_equals(entry: Entry) -> None:
+    """In a net whose step runs natively, `lower` gives what the layer gives."""
+    for specimen in used(entry, torch.float32):
+        made, c_in = specimen.made, specimen.c_in
+        if not describes(made, "lower") or entry.component.time == "utterance":
+            continue
+        merges = entry.kind == "residual"
+        layer = Residual(StreamLayer(), StreamLayer(), made) if merges else specimen.layer
+        # sound has one channel, of which there is no native matrix
+        net = Serial(Pointwise(c_in, c_in), layer).eval() if c_in > 1 else Serial(layer)
+        block = BLOCK_STRIDES * net.stride
+        try:
+            native = NativeLayer(net, block, c_in=c_in)
+        except LoweringError:
+            # it may have no native form with these parameters, and there may be no compiler
+            continue
+        x = specimen.input(dtype=torch.float32)
+        parts = x[:, :, : x.shape[2] // block * block].split(block, 2)
+        want, got = _steps(net, parts), _steps(native, parts)
+        assert torch.equal(want.valid, got.valid), f"{specimen}: other frames are valid natively"
+        assert_close(f"{specimen} in a native step", want.masked, got.masked, rtol=1e-4)
+
+
+def check_macs_grow_with_frames(entry: Entry) -> None:
+    """`macs(frames)` is a whole number from 0 up that more frames do not lower."""
+    for specimen in used(entry):
+        if describes(specimen.made, "macs"):
+            found = [specimen.made.macs(n * specimen.unit) for n in (1, 25, 100)]  # type: ignore[operator]
+            assert found == sorted(found), f"{specimen}: macs of 1, 25, 100 frames are {found}"
+            assert all(type(n) is int and n >= 0 for n in found), f"{specimen}: macs are {found}"
 
 
 def check_pointwise_equals(entry: Entry) -> None:
@@ -164,3 +206,14 @@ def _run(layer: StreamLayer, x: Tensor) -> Tensor:
     with torch.no_grad():
         y: Tensor = layer(Chunk.of(x)).masked
     return y
+
+
+@torch.no_grad()
+def _steps(layer: StreamLayer, parts: Sequence[Tensor]) -> Chunk:
+    """All that the steps over `parts` give."""
+    state, made = layer.init_state(*parts[0].shape[:2]), []
+    for part in parts:
+        y, state = layer.step(Chunk.of(part), state)
+        made.append(Chunk(y.x.clone(), y.valid.clone()))
+    x, valid = zip(*made, strict=True)
+    return Chunk(torch.cat(x, 2), torch.cat(valid, 1))

@@ -23,7 +23,7 @@ from speechkit.nn import (
     fuse,
 )
 from speechkit.ops.explain import Choice
-from speechkit.ops.separable_conv import Packed, Precision, Ring, Shortcut, Turn, pack
+from speechkit.ops.separable_conv import ActiveRows, Packed, Precision, Ring, Shortcut, pack
 from speechkit.streaming.state import rebuilt, tensors_of
 
 ALIGNED = 16
@@ -71,13 +71,13 @@ class RingConv(nn.Module):
         choice = self.packed.choice
         return choice._replace(op=f"{choice.op} {self.extra_repr()}")
 
-    def forward(self, memory: "Memory", turn: Turn) -> None:
+    def forward(self, memory: "Memory", active: ActiveRows) -> None:
         more = None
         if self.shortcut is not None:
             ring = memory.rings[self.shortcut.ring]
             more = Shortcut(ring, self.shortcut.wait, self.projection)
         source, target = memory.rings[self.source.ring], memory.rings[self.target]
-        self.packed.step(source, target, turn, self.source.wait, more)
+        self.packed.step(source, target, active, self.source.wait, more)
 
     def extra_repr(self) -> str:
         s, more = self.packed.shape, self.shortcut
@@ -107,14 +107,14 @@ class RingLayer(nn.Module):
         """What it runs, and between which rings."""
         return Choice(f"{', '.join(map(_name, self.row))} {self.extra_repr()}", "torch", {})
 
-    def forward(self, memory: "Memory", turn: Turn) -> None:
+    def forward(self, memory: "Memory", active: ActiveRows) -> None:
         ring, state = memory.rings[self.source.ring], memory.states[self.index]
-        c = read(ring, turn, self.source.wait)
-        rows = rebuilt(state, (tensor[turn.slots] for tensor in tensors_of(state)))
+        c = read(ring, active, self.source.wait)
+        rows = rebuilt(state, (tensor[active.slots] for tensor in tensors_of(state)))
         y, after = self.row.step(Chunk(c.x.to(memory.dtype), c.valid), rows)
         for tensor, new in zip(tensors_of(state), tensors_of(after), strict=True):
-            tensor[turn.slots] = new
-        memory.rings[self.target].write(turn, y.x, y.valid)
+            tensor[active.slots] = new
+        memory.rings[self.target].write(active, y.x, y.valid)
 
     def extra_repr(self) -> str:
         return f"ring {self.source.ring} → ring {self.target}"
@@ -152,17 +152,17 @@ class RingNet(nn.Module):
         return [op for op in self.ops if isinstance(op, RingLayer)]
 
     @torch.inference_mode()
-    def step(self, memory: "Memory", turn: Turn, x: Tensor, real: Tensor) -> Chunk:
-        """Scores `[N, n, T]` of the next `turn.strides` strides of sound.
+    def step(self, memory: "Memory", active: ActiveRows, x: Tensor, real: Tensor) -> Chunk:
+        """Scores `[N, n, T]` of the next `active.strides` strides of sound.
 
         Shape: x `[N, strides · stride]`, of which row n is sound for `real[n]` samples.
         """
         valid = torch.arange(x.shape[1], device=x.device) < real[:, None]
-        memory.rings[0].write(turn, x[:, None], valid)
+        memory.rings[0].write(active, x[:, None], valid)
         for op in self.ops:
-            op(memory, turn)
-        y = read(memory.rings[self.scores.ring], turn, self.scores.wait)
-        turn.counts[turn.slots] += turn.strides
+            op(memory, active)
+        y = read(memory.rings[self.scores.ring], active, self.scores.wait)
+        active.counts[active.slots] += active.strides
         return y
 
     def add(self, layer: StreamLayer, x: Stream) -> Stream:
@@ -268,9 +268,9 @@ class Memory:
                 tensor[rows] = first
 
 
-def read(ring: Ring, turn: Turn, wait: int) -> Chunk:
-    """The frames that a turn has added to a ring, or those `wait` before."""
-    return Chunk(*ring.read(turn, wait, turn.strides * ring.rate))
+def read(ring: Ring, active: ActiveRows, wait: int) -> Chunk:
+    """The frames that a step has added to a ring, or those `wait` before."""
+    return Chunk(*ring.read(active, wait, active.strides * ring.rate))
 
 
 def _parts(

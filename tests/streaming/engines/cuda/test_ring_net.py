@@ -9,7 +9,7 @@ from torch import nn
 import speechkit as sk
 from speechkit.models import Model, Net
 from speechkit.nn import Chunk, FrameWise, Serial, StreamLayer
-from speechkit.ops.separable_conv import Turn
+from speechkit.ops.separable_conv import ActiveRows
 from speechkit.streaming.engines.cuda.ring_net import Memory, RingConv, RingNet
 from speechkit.testing import assert_close
 
@@ -83,7 +83,7 @@ def test_each_row_has_the_scores_of_the_net_alone(name: str) -> None:
         parts = [sound[row, at[row] : at[row] + count] for row in rows]
         x = torch.stack([*parts, torch.full((count,), torch.nan)])
         real = torch.tensor([max(0, min(count, ends[row] - at[row])) for row in rows] + [0])
-        y = net.step(memory, Turn(slots, memory.counts, strides), x, real)
+        y = net.step(memory, ActiveRows(slots, memory.counts, strides), x, real)
         for row, scores, valid in zip(rows, y.x, y.valid, strict=False):
             found[row].append(scores[:, valid])
             at[row] += count
@@ -104,7 +104,7 @@ def test_no_step_asks_the_device_what_it_holds(monkeypatch: pytest.MonkeyPatch, 
     memory = Memory(net, 2, 2, "meta")
     slots, real = (torch.zeros(2, dtype=torch.int64, device="meta") for _ in range(2))
     x = torch.zeros(2, 2 * net.stride, device="meta")
-    y = net.step(memory, Turn(slots, memory.counts, 2), x, real)
+    y = net.step(memory, ActiveRows(slots, memory.counts, 2), x, real)
     assert y.x.shape == (2, net.channels, 2 * net.rate)
 
 
@@ -116,8 +116,8 @@ def test_a_row_that_starts_anew_remembers_nothing() -> None:
     slots, real = torch.tensor([0, 1]), torch.full((2,), layer.stride)
 
     def run() -> list[Chunk]:
-        turn = Turn(slots, memory.counts, 1)
-        return [net.step(memory, turn, part, real) for part in x.split(layer.stride, dim=1)]
+        active = ActiveRows(slots, memory.counts, 1)
+        return [net.step(memory, active, part, real) for part in x.split(layer.stride, dim=1)]
 
     first = run()
     memory.reset(torch.tensor([1]))
@@ -158,9 +158,9 @@ def test_layers_it_does_not_know_run_as_they_are() -> None:
     net = RingNet(layer, torch.float64)
     memory = Memory(net, 1, 1)
     x = torch.randn(20 * layer.stride, dtype=torch.float64, generator=generator)
-    turn, real = Turn(torch.tensor([0]), memory.counts, 1), torch.tensor([layer.stride])
+    active, real = ActiveRows(torch.tensor([0]), memory.counts, 1), torch.tensor([layer.stride])
     with torch.no_grad():
-        got = [net.step(memory, turn, part[None], real) for part in x.split(layer.stride)]
+        got = [net.step(memory, active, part[None], real) for part in x.split(layer.stride)]
         wanted = expected(layer, x, len(x))
     assert_close("y", wanted[0], torch.cat([y.x[0, :, y.valid[0]] for y in got], dim=1), 1e-12)
 
@@ -172,8 +172,8 @@ def test_frames_may_be_kept_in_bfloat16() -> None:
     found, sizes = [], []
     for net in nets:
         memory = Memory(net, 1, 40)
-        turn = Turn(torch.tensor([0]), memory.counts, 40)
-        y = net.step(memory, turn, x, torch.tensor([x.shape[1]]))
+        active = ActiveRows(torch.tensor([0]), memory.counts, 40)
+        y = net.step(memory, active, x, torch.tensor([x.shape[1]]))
         found.append(y.x[0, :, y.valid[0]])
         sizes.append(memory.bytes_each)
     assert_close("y", *found, 0.05)
