@@ -157,7 +157,7 @@ def _run(entry: Entry, folder: Path) -> Run:
 
 
 def _noise(folder: Path) -> Path:
-    """The manifest of noise of different lengths, which is said to be both letters and phones."""
+    """The manifest of noise of different lengths, with letters and phones as targets."""
     chance = torch.Generator().manual_seed(0)
     utterances = []
     for index in range(UTTERANCES):
