@@ -59,7 +59,7 @@ def transcribe(
     raw: RawFormat | None = None,
     vad: Detector = DETECTOR,
 ) -> Transcript:
-    """What is said in a path, bytes, array or tensor; arrays need their `sample_rate` in hertz.
+    """The text of a path, bytes, array or tensor; arrays need their `sample_rate` in hertz.
 
     `decoder` names a component, or is one of `reader_of` for many recordings. No text is read where
     `vad`, a detector of speech, finds none; None reads all. Long sound is read and run in pieces
@@ -88,7 +88,7 @@ def align_text(
     channel: Channel = "mix",
     raw: RawFormat | None = None,
 ) -> Transcript:
-    """When each word of a known `text` is said in a path, bytes, array or tensor.
+    """When each word of a known `text` is spoken in a path, bytes, array or tensor.
 
     Raises ManifestError for text that the model's labels cannot spell, and SpeechkitError where it
     is too long for the sound.
@@ -222,14 +222,14 @@ def _chunks(
 ) -> Iterator[tuple[Tensor, int]]:
     """One sound in tensors `[chunk]`, `flush` zeros after it, and how many samples are its own."""
     rest = next(model.parameters()).new_zeros(0)
-    heard = 0
+    samples = 0
     for piece in pieces:
-        heard += len(piece)
+        samples += len(piece)
         rest = torch.cat([rest, piece.to(rest)])
         while len(rest) >= chunk:
             yield rest[:chunk], chunk
             rest = rest[chunk:]
-    check_length(model, heard)
+    check_length(model, samples)
     for _ in range(-(-(len(rest) + flush) // chunk)):
         yield F.pad(rest, (0, chunk - len(rest))), len(rest)
         rest = rest[:0]

@@ -7,7 +7,7 @@ writes the model back with the post-processing that was found, and prints the be
 
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 from statistics import median
@@ -108,6 +108,4 @@ if __name__ == "__main__":
     for each in trials[:5]:
         delay_ms = 1000 * each.onset_delay_s
         print(f"F1 {each.f1:.4f}  onset {delay_ms:.0f} ms  {each.starts} starts  {each.post}")
-    assert isinstance(model.config, sk.MarbleNet)
-    model.config = replace(model.config, postprocess=trials[0].post)
-    save(model, Path(folder))
+    save(model.with_(postprocess=trials[0].post), Path(folder))

@@ -29,7 +29,7 @@ def paper_blocks(size: str, stride: int = 1) -> tuple[Block, ...] | None:
 class MatchboxNet(Net):
     """One of `labels` for a short clip; `size` is BxRxC such as 3x1x64, or give `blocks`.
 
-    Scores are logits of the whole clip; `spotting` says when a stream has heard a label.
+    Scores are logits of the whole clip; `spotting` decides when a stream reports a label.
     """
 
     kind: Literal["matchboxnet"] = "matchboxnet"

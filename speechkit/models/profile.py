@@ -63,7 +63,7 @@ def why_not_streamable(model: Model) -> str | None:
     """The part that reads whole utterances and what to use instead, or None; mode unchanged."""
     for kind, spec in model.config.components():
         time = registry().find(kind, spec.name).component.time
-        # a clip head pools over what was heard so far instead
+        # a clip head pools over the frames so far instead
         if time == "utterance" and not (kind == "head" and model.per_clip):
             return f"{kind} {spec} reads the whole utterance; choose another {kind}"
     with _evaluation(model):

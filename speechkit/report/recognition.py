@@ -27,7 +27,7 @@ WORST = 20
 
 @dataclass(frozen=True)
 class Delays:
-    """How much sound was consumed when something was said, after it had sounded, in seconds.
+    """How much sound was read after something was spoken until it was reported, in seconds.
 
     `first` is from the beginning of a text's first word to the first letter of it, `word` from the
     end of each word to the text that holds it whole, `final` from the end of the last word to the
@@ -40,8 +40,8 @@ class Delays:
 
 
 @dataclass(frozen=True)
-class Heard:
-    """What was said in an utterance, what was heard, and when."""
+class Result:
+    """The reference of an utterance, the text recognized, its words with times, and delays."""
 
     utterance: Utterance
     reference: str
@@ -56,7 +56,7 @@ class Heard:
 
     @property
     def right(self) -> list[bool]:
-        """Whether each word that was heard had been said."""
+        """Whether each recognized word is right."""
         return [step.kind == "equal" for step in self.steps for _ in step.hypothesis]
 
     @property
@@ -68,31 +68,31 @@ class Heard:
 
 @dataclass(frozen=True)
 class Recognized:
-    """What was heard in each utterance, and the wall time that it took."""
+    """The result for each utterance, and the wall time that it took."""
 
-    heard: list[Heard]
+    results: list[Result]
     wall_s: float
 
     @property
     def figures(self) -> dict[str, Any]:
         """Rates and counts of words, the real-time factor, calibration, and median latencies."""
-        references = [h.reference for h in self.heard]
-        texts = [h.text for h in self.heard]
+        references = [h.reference for h in self.results]
+        texts = [h.text for h in self.results]
         edits = metrics.word_edits(references, texts)
         found = {
-            "n": len(self.heard),
+            "n": len(self.results),
             "wer": edits.rate,
             "cer": metrics.cer(references, texts),
             "words": edits.units,
             "substitutions": edits.substitutions,
             "deletions": edits.deletions,
             "insertions": edits.insertions,
-            "rtf": self.wall_s / sum(h.utterance.duration_s for h in self.heard),
+            "rtf": self.wall_s / sum(h.utterance.duration_s for h in self.results),
         }
         if bins := self._bins():
             found["calibration_error"] = metrics.calibration_error(bins)
         for name in ("first", "word", "final"):
-            if all_s := [s for h in self.heard for s in getattr(h.delays, name)]:
+            if all_s := [s for h in self.results for s in getattr(h.delays, name)]:
                 found[f"{name}_latency_s"] = median(all_s)
         return found
 
@@ -104,16 +104,16 @@ class Recognized:
             points = [(b.score, b.right) for b in bins]
             sizes = [2 + 6 * (b.size / largest) ** 0.5 for b in bins]
             parts.append(("Confidence", curve(points, "score", "share of right words", sizes)))
-        if any(h.delays.final for h in self.heard):
+        if any(h.delays.final for h in self.results):
             parts.append(("Latency", self._latency()))
-        worst = sorted(self.heard, key=lambda h: -h.errors)
+        worst = sorted(self.results, key=lambda h: -h.errors)
         lines = [_listing(h) for h in islice(worst, WORST) if h.errors]
         return [*parts, ("Worst utterances", "\n".join(lines))]
 
     def scored_words(self) -> tuple[list[float], list[bool]]:
-        """The score of each word that was heard, and whether it had been said."""
-        scores = [word.score for h in self.heard for word in h.words]
-        return scores, [right for h in self.heard for right in h.right]
+        """The score of each recognized word, and whether it is right."""
+        scores = [word.score for h in self.results for word in h.words]
+        return scores, [right for h in self.results for right in h.right]
 
     def _bins(self) -> list[metrics.Bin]:
         scores, right = self.scored_words()
@@ -121,8 +121,8 @@ class Recognized:
 
     def _speakers(self) -> str:
         groups = defaultdict(list)
-        for heard in self.heard:
-            groups[heard.utterance.speaker or "unknown"].append(heard)
+        for result in self.results:
+            groups[result.utterance.speaker or "unknown"].append(result)
         edits = {
             name: metrics.word_edits([h.reference for h in group], [h.text for h in group])
             for name, group in groups.items()
@@ -138,7 +138,7 @@ class Recognized:
     def _latency(self) -> str:
         rows = []
         for name in ("first", "word", "final"):
-            all_s = sorted(s for h in self.heard for s in getattr(h.delays, name))
+            all_s = sorted(s for h in self.results for s in getattr(h.delays, name))
             at = [all_s[int(share * (len(all_s) - 1))] for share in (0.5, 0.9, 1) if all_s]
             rows.append((name, str(len(all_s)), *(f"{s:.2f}" for s in at)))
         return table(("", "n", "median s", "90 % s", "largest s"), rows)
@@ -153,15 +153,14 @@ def recognition(
     """How the model does on utterances with a `text`."""
     begun_s = perf_counter()
     reader = reader_of(model, decoder)
-    hear = _streamed if streaming else _whole
-    heard = hear(model, utterances, reader)
-    found = sorted(heard, key=lambda item: item[0])
+    recognize = _streamed if streaming else _whole
+    found = sorted(recognize(model, utterances, reader), key=lambda item: item[0])
     return Recognized([h for _, h in found], perf_counter() - begun_s)
 
 
 def _whole(
     model: Model, utterances: Sequence[Utterance], reader: Decoder
-) -> Iterator[tuple[int, Heard]]:
+) -> Iterator[tuple[int, Result]]:
     task = task_of(model)
     for batch, output in outputs(model, task, utterances):
         rows = zip(
@@ -176,12 +175,12 @@ def _whole(
             utterance = utterances[index]
             ids = reader.ids(state)
             found = transcript_of(model, scores[:frames], ids, utterance.duration_s)
-            yield index, Heard(utterance, reference, found.text, found.words)
+            yield index, Result(utterance, reference, found.text, found.words)
 
 
 def _streamed(
     model: Model, utterances: Sequence[Utterance], reader: Decoder
-) -> Iterator[tuple[int, Heard]]:
+) -> Iterator[tuple[int, Result]]:
     task = task_of(model)
     for index, utterance in enumerate(utterances):
         reference = "".join(model.labels[i] for i in task.encode(utterance))
@@ -199,7 +198,7 @@ def _streamed(
         finals = [event for event in events if isinstance(event, Final)]
         text = " ".join(final.text for final in finals)
         words = tuple(word for final in finals for word in final.words)
-        yield index, Heard(utterance, reference, text, words, delays(events))
+        yield index, Result(utterance, reference, text, words, delays(events))
 
 
 def delays(events: Sequence[Event]) -> Delays:
@@ -217,22 +216,22 @@ def delays(events: Sequence[Event]) -> Delays:
             first.append(partials[0].decided_s - event.words[0].start_s)
         final.append(event.decided_s - event.words[-1].end_s)
         texts = event.text.split()
-        for count, said in enumerate(event.words, start=1):
+        for count, spoken in enumerate(event.words, start=1):
             whole = (p for p in partials if p.text.split()[:count] == texts[:count])
-            word.append(next((p.decided_s for p in whole), event.decided_s) - said.end_s)
+            word.append(next((p.decided_s for p in whole), event.decided_s) - spoken.end_s)
         partials = []
     return Delays(tuple(first), tuple(word), tuple(final))
 
 
-def _listing(heard: Heard) -> str:
-    """The words of an utterance: what was missed struck out, what was heard instead marked."""
+def _listing(result: Result) -> str:
+    """The words of an utterance: missed ones struck out, wrong ones highlighted."""
     parts = []
-    for step in heard.steps:
-        said, found = escape(" ".join(step.reference)), escape(" ".join(step.hypothesis))
+    for step in result.steps:
+        right, wrong = escape(" ".join(step.reference)), escape(" ".join(step.hypothesis))
         if step.kind == "equal":
-            parts.append(said)
+            parts.append(right)
             continue
-        parts += [f"<del>{said}</del>"] if said else []
-        parts += [f"<ins>{found}</ins>"] if found else []
-    name = escape(f"{heard.utterance.audio.name}, {heard.errors} wrong")
+        parts += [f"<del>{right}</del>"] if right else []
+        parts += [f"<ins>{wrong}</ins>"] if wrong else []
+    name = escape(f"{result.utterance.audio.name}, {result.errors} wrong")
     return f"<p><small>{name}</small><br>{' '.join(parts)}</p>"

@@ -80,8 +80,8 @@ class KeywordListener:
 
     def __init__(self, rule: spotting.Spotting, labels: tuple[str, ...], frame_s: float) -> None:
         self.rule, self.labels, self.frame_s = rule, labels, frame_s
-        # the index of each label, −1 for those that are never heard
-        self._heard = [-1 if name in rule.silent else i for i, name in enumerate(labels)]
+        # the index of each label, −1 for those that are never reported
+        self._reported = [-1 if name in rule.silent else i for i, name in enumerate(labels)]
 
     def init(self) -> spotting.Hearing:
         return spotting.Hearing()
@@ -92,9 +92,9 @@ class KeywordListener:
         events: list[Event] = []
         best = scores.softmax(1).max(1)
         for score, index in zip(best.values.tolist(), best.indices.tolist(), strict=True):
-            label = self._heard[index]
-            state, heard = spotting.advance(self.rule, self.frame_s, state, label, score)
-            if heard:
+            label = self._reported[index]
+            state, spotted = spotting.advance(self.rule, self.frame_s, state, label, score)
+            if spotted:
                 at_s = min(rounded_s(state.frames * self.frame_s), decided_s)
                 events.append(Keyword(self.labels[index], score, at_s, decided_s))
         return state, events
@@ -192,7 +192,7 @@ class TextListener:
         return replace(state, decoded=decoded, said=text.strip(), log_probs=log_probs)
 
     def _ended(self, state: Reading, shown: str, decided_s: float) -> list[Event]:
-        """What is to be said of a segment at its end, `shown` being its last partial text."""
+        """The events of a segment at its end, `shown` being its last partial text."""
         end_s = min(rounded_s(state.frames * self.frame_s), decided_s)
         text = self.decoder.finish(state.decoded).strip()
         if not text:

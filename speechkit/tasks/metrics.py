@@ -44,7 +44,7 @@ class Step(NamedTuple):
 def wer(references: Sequence[str], hypotheses: Sequence[str]) -> float:
     """Word error rate of a corpus: (substitutions + deletions + insertions) / reference words.
 
-    It may exceed 1. Words said to an empty reference are insertions; if all references are empty,
+    It may exceed 1. Words against an empty reference are insertions; if all references are empty,
     the divisor is 1.
     """
     return word_edits(references, hypotheses).rate
@@ -65,12 +65,12 @@ def word_edits(references: Sequence[str], hypotheses: Sequence[str]) -> Edits:
 def alignment(reference: str, hypothesis: str) -> list[Step]:
     """The words of both, in order, with the fewest edits."""
     found = jiwer.process_words(reference, hypothesis)
-    (said,), (heard,), (steps,) = found.references, found.hypotheses, found.alignments
+    (words,), (recognized,), (steps,) = found.references, found.hypotheses, found.alignments
     return [
         Step(
             step.type,
-            tuple(said[step.ref_start_idx : step.ref_end_idx]),
-            tuple(heard[step.hyp_start_idx : step.hyp_end_idx]),
+            tuple(words[step.ref_start_idx : step.ref_end_idx]),
+            tuple(recognized[step.hyp_start_idx : step.hyp_end_idx]),
         )
         for step in steps
     ]

@@ -20,7 +20,7 @@ from speechkit.nn import (
     as_layer,
     plain_block,
 )
-from speechkit.plugins import Entry
+from speechkit.plugins import Entry, offered
 
 CHANNELS, LABELS, FRAMES, SAMPLE_RATE = 8, 5, 25, 16000
 
@@ -180,7 +180,8 @@ def _stem(make: _Make, channels: int, in_factor: int) -> Iterator[Specimen]:
 
 
 def _head(make: _Make, channels: int, in_factor: int) -> Iterator[Specimen]:
-    yield Specimen(make(channels, LABELS), channels)
+    names = offered(make, names=tuple("abcdefgh"[:LABELS]))
+    yield Specimen(make(channels, LABELS, **names), channels)
 
 
 def _pool(make: _Make, channels: int, in_factor: int) -> Iterator[Specimen]:

@@ -147,8 +147,9 @@ def _train(run: Run, out: Path, device: str) -> Path:
 def judged(cell: Mapping[str, str], folders: Sequence[Path], dev: Path) -> Trial:
     """The trial of runs that differ in their seeds alone."""
     models = [load(folder / BEST) for folder in folders]
-    errors, said = zip(*(heard(model, dev) for model in models), strict=True)
-    differences = [0.5 * (p - q).abs().sum(1).mean().item() for p, q in combinations(said, 2)]
+    found = [error_and_probabilities(model, dev) for model in models]
+    errors, scores = zip(*found, strict=True)
+    differences = [0.5 * (p - q).abs().sum(1).mean().item() for p, q in combinations(scores, 2)]
     times = [folder / TIME for folder in folders if (folder / TIME).is_file()]
     figures = profile(models[0])
     return Trial(
@@ -172,7 +173,7 @@ def _seconds(path: Path) -> float:
     return seconds
 
 
-def heard(model: Model, dev: Path) -> tuple[float, Tensor]:
+def error_and_probabilities(model: Model, dev: Path) -> tuple[float, Tensor]:
     """A model's error on a manifest, and its probabilities `[N, V]` in one order for all models."""
     task = task_of(model)
     references: list[Any] = []

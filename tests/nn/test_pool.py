@@ -1,8 +1,18 @@
+import math
+
 import pytest
 import torch
 
 from speechkit.errors import StreamError
-from speechkit.nn import AveragePool, Chunk, Pointwise, PooledHead, RunningAverage, SlidingAverage
+from speechkit.nn import (
+    AveragePool,
+    Chunk,
+    Pointwise,
+    PooledHead,
+    RunningAverage,
+    SlidingAverage,
+    StreamLayer,
+)
 from speechkit.testing import assert_close, check_stream
 
 
@@ -56,3 +66,16 @@ def test_a_clip_head_runs_with_the_same_weights() -> None:
     running = head.running()
     check_stream(running, c.x, c.lengths, chunks=(1, 4))
     assert_close("clip", head(c).x[0, :, 0], running(c).x[0, :, 9], 1e-13)
+
+
+def test_a_pool_that_does_not_stream_makes_a_head_that_does_not() -> None:
+    class Largest(StreamLayer):
+        left = right = math.inf
+
+        def forward(self, c: Chunk) -> Chunk:
+            return Chunk(c.masked.amax(2, keepdim=True), c.valid[:, :1])
+
+    head = PooledHead(Largest(), Pointwise(3, 5))
+    for streamed in (head.running(), head.sliding(4)):
+        with pytest.raises(StreamError, match="a clip head reads the whole utterance"):
+            streamed.step(Chunk.of(torch.zeros(1, 3, 2)), ())

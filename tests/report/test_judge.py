@@ -21,7 +21,7 @@ def test_a_report_keeps_the_manifest_s_order(
     nets: dict[str, Net], corpus: Callable[..., Path]
 ) -> None:
     judged = judge(build(nets["ctc"]).eval(), corpus(5))
-    assert [h.utterance.audio.name for h in judged.heard] == [f"train{i}.wav" for i in range(5)]
+    assert [h.utterance.audio.name for h in judged.results] == [f"train{i}.wav" for i in range(5)]
 
 
 @pytest.mark.parametrize("decoder", ["greedy", "beam:beam=4"])
@@ -30,9 +30,9 @@ def test_sessions_hear_the_same_words(
 ) -> None:
     model, manifest = build(nets["ctc"]).eval(), corpus(5)
     whole, streamed = (judge(model, manifest, decoder, streaming) for streaming in (False, True))
-    assert [h.text for h in streamed.heard] == [h.text for h in whole.heard]
-    assert any(h.text for h in whole.heard)
-    for one, other in zip(streamed.heard, whole.heard, strict=True):
+    assert [h.text for h in streamed.results] == [h.text for h in whole.results]
+    assert any(h.text for h in whole.results)
+    for one, other in zip(streamed.results, whole.results, strict=True):
         assert [w.text for w in one.words] == [w.text for w in other.words]
 
 
@@ -46,4 +46,4 @@ def test_options_of_recognition_are_refused_elsewhere(
 
 def test_a_report_reads_with_any_decoder(nets: dict[str, Net], corpus: Callable[..., Path]) -> None:
     judged = judge(build(nets["ctc"]).eval(), corpus(3), decoder="beam:beam=4")
-    assert all([w.text for w in h.words] == h.text.split() for h in judged.heard)
+    assert all([w.text for w in h.words] == h.text.split() for h in judged.results)

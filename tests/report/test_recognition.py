@@ -7,17 +7,19 @@ import pytest
 from speechkit.data import Utterance
 from speechkit.events import Final, Partial, Word
 from speechkit.report.page import page
-from speechkit.report.recognition import Delays, Heard, Recognized, delays
+from speechkit.report.recognition import Delays, Recognized, Result, delays
 
 
-def heard(said: str, text: str, speaker: str | None = None, score: float = 0.5, **more) -> Heard:
-    utterance = Utterance(audio=Path("a&b.wav"), duration_s=2.0, text=said, speaker=speaker)
+def result(
+    reference: str, text: str, speaker: str | None = None, score: float = 0.5, **more
+) -> Result:
+    utterance = Utterance(audio=Path("a&b.wav"), duration_s=2.0, text=reference, speaker=speaker)
     words = tuple(Word(w, float(i), i + 0.5, score) for i, w in enumerate(text.split()))
-    return Heard(utterance, said, text, words, **more)
+    return Result(utterance, reference, text, words, **more)
 
 
 def test_figures_count_words_and_time() -> None:
-    judged = Recognized([heard("a b c d", "a x c"), heard("e", "e f")], wall_s=1.0)
+    judged = Recognized([result("a b c d", "a x c"), result("e", "e f")], wall_s=1.0)
     assert judged.figures == pytest.approx(
         {
             "n": 2,
@@ -34,15 +36,15 @@ def test_figures_count_words_and_time() -> None:
     )
 
 
-def test_what_was_not_heard_has_no_calibration() -> None:
-    judged = Recognized([heard("a", "")], wall_s=1.0)
+def test_an_empty_text_has_no_calibration() -> None:
+    judged = Recognized([result("a", "")], wall_s=1.0)
     assert "calibration_error" not in judged.figures
     assert [title for title, _ in judged.sections()] == ["Speakers", "Worst utterances"]
 
 
 def test_speakers_come_worst_first() -> None:
     judged = Recognized(
-        [heard("a b", "a b", "ann"), heard("a b", "a", "bob"), heard("a", "a")], wall_s=1.0
+        [result("a b", "a b", "ann"), result("a b", "a", "bob"), result("a", "a")], wall_s=1.0
     )
     html = dict(judged.sections())["Speakers"]
     assert html.index("bob") < html.index("ann")
@@ -50,8 +52,8 @@ def test_speakers_come_worst_first() -> None:
     assert '<tr><td>bob</td><td class="n">1</td><td class="n">2</td>' in html
 
 
-def test_the_worst_utterances_show_what_was_said_and_heard() -> None:
-    judged = Recognized([heard("a", "a"), heard("b c", "<i>"), heard("d", "d e")], wall_s=1.0)
+def test_the_worst_utterances_show_references_and_texts() -> None:
+    judged = Recognized([result("a", "a"), result("b c", "<i>"), result("d", "d e")], wall_s=1.0)
     html = dict(judged.sections())["Worst utterances"]
     first, second = html.split("\n")
     assert "<del>b</del>" in first or "<del>b c</del>" in first
@@ -79,6 +81,6 @@ def test_delays_are_from_the_words_to_what_was_said_of_them() -> None:
 
 def test_latencies_are_medians_and_a_section() -> None:
     late = Delays(first=(0.1, 0.2, 0.9), word=(0.5,), final=(1.0,))
-    judged = Recognized([heard("a", "a", delays=late)], wall_s=1.0)
+    judged = Recognized([result("a", "a", delays=late)], wall_s=1.0)
     assert judged.figures["first_latency_s"] == 0.2
     assert '<td class="n">0.90</td>' in dict(judged.sections())["Latency"]

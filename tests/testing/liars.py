@@ -1,6 +1,7 @@
 """Components that break their contract where it does not show at once, each named after its lie."""
 
 import copy
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -8,9 +9,22 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from speechkit.models import Model, build
-from speechkit.nn import Chunk, DepthwiseConv, LookAhead, Recurrent, State, StreamLayer
+from speechkit.data import Batch
+from speechkit.models import Model, Output, build
+from speechkit.nn import (
+    AveragePool,
+    Chunk,
+    DepthwiseConv,
+    LookAhead,
+    Pointwise,
+    PooledHead,
+    Recurrent,
+    State,
+    StreamLayer,
+)
 from speechkit.probes import Examples
+from speechkit.tasks import Targets
+from speechkit.tasks.clip import Classification
 
 
 class Honest(nn.Module):
@@ -413,3 +427,75 @@ TRANSFORMS: dict[type[HalvesItsHead], str] = {
     ReportsATensor: "its report is no JSON",
 }
 """Each lying transform, and what the check says of it."""
+
+
+class KeepsTheModel(Classification):
+    def __init__(self, model: Model) -> None:
+        super().__init__(model)
+        self.model = model
+
+
+class GivesATargetToOneRow(Classification):
+    def targets(self, batch: Batch, output: Output) -> Targets:
+        targets, lengths = super().targets(batch, output)
+        return targets[:1], lengths[:1]
+
+
+class HasALossForTheBatch(Classification):
+    loss = "liars/of_the_batch"
+
+
+class SkipsAPrediction(Classification):
+    def predictions(self, output: Output) -> list[int]:
+        return super().predictions(output)[1:]
+
+
+class HasMetricsOfNaN(Classification):
+    def metrics(self, references: Sequence[int], predictions: Sequence[int]) -> dict[str, float]:
+        return {"accuracy": float("nan")}
+
+
+class HasAnErrorOfText(Classification):
+    def error(self, metrics: dict[str, float]) -> Any:
+        return "small"
+
+
+class CountsItsEvaluations(Classification):
+    evaluations = 0
+
+    def metrics(self, references: Sequence[int], predictions: Sequence[int]) -> dict[str, float]:
+        CountsItsEvaluations.evaluations += 1
+        return {"accuracy": 1 / self.evaluations}
+
+
+class PredictsATensor(Classification):
+    def predict(self, model: Model, *args: Any, **kw: Any) -> Any:
+        return torch.ones(1)
+
+
+class HasNoCommandsVerb(Classification):
+    verb = "Tell me"
+
+
+TASKS: dict[type[Classification], tuple[str, str]] = {
+    KeepsTheModel: ("check_task_trains", "it keeps the model's layers in model"),
+    GivesATargetToOneRow: ("check_targets_fit_the_loss", "batch_size"),
+    HasALossForTheBatch: ("check_targets_fit_the_loss", "shape [], not [4], a loss for each"),
+    SkipsAPrediction: ("check_targets_fit_the_loss", "4 references, 3 predictions"),
+    HasMetricsOfNaN: ("check_targets_fit_the_loss", "accuracy is nan, not a finite number"),
+    HasAnErrorOfText: ("check_targets_fit_the_loss", "error is 'small', not a finite number"),
+    CountsItsEvaluations: ("check_task_trains", "the run's metrics are"),
+    PredictsATensor: ("check_verb_predicts", "predict gives no plain data"),
+    HasNoCommandsVerb: ("check_verb_predicts", "verb 'Tell me' names no command"),
+}
+"""Each lying task, the check that must fail, and what it says."""
+
+
+class StreamsTheLastFrames(PooledHead):
+    """A head over a clip whose running scores are those of the last three frames."""
+
+    def __init__(self, channels: int, labels: int) -> None:
+        super().__init__(AveragePool(), Pointwise(channels, labels, bias=True))
+
+    def running(self) -> StreamLayer:
+        return self.sliding(3)

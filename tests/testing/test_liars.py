@@ -1,7 +1,7 @@
 """Each check of the conformance kit catches the fault that it is for, and says which."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,18 +11,22 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from speechkit.builtin.factories import clip_head
 from speechkit.component import Component, Spec
 from speechkit.errors import ConfigError
 from speechkit.hookspecs import KINDS, hookimpl
+from speechkit.models import MatchboxNet
 from speechkit.nn import (
     Add,
     Affine,
+    AveragePool,
     BodyMaker,
     Chunk,
     Delay,
     DepthwiseConv,
     FrameWise,
     Pointwise,
+    PooledHead,
     Residual,
     Serial,
     State,
@@ -34,6 +38,7 @@ from speechkit.plugins import Entry, Registry, registry
 from speechkit.streaming.engines.native.layer import SOURCE
 from speechkit.streaming.engines.native.lowering import Lowering
 from speechkit.streaming.engines.native.program import Buffer
+from speechkit.tasks.clip import Classification
 from speechkit.testing.checks import functions_for
 from speechkit.testing.conformance import Check
 from speechkit.train import Method
@@ -41,11 +46,13 @@ from speechkit.train import Method
 from .liars import (
     LIARS,
     PROBES,
+    TASKS,
     TRANSFORMS,
     HalvesItsHead,
     LargestScore,
     Leaky,
     Previous,
+    StreamsTheLastFrames,
     Strided,
 )
 from .liars import Honest as Plain
@@ -54,14 +61,20 @@ needs_compiler = pytest.mark.skipif(
     isinstance(load(SOURCE), str), reason="there is no C++ compiler"
 )
 
+NOTHING: Mapping[str, Component] = {}
 
-def errors(kind: str, factory: Any, **fields: Any) -> dict[str, str]:
-    """What the kit says of a component, by the name of the check."""
-    component = Component(
-        name="liar", factory=factory, summary="one of ours", formula="x", **fields
-    )
+
+def component(name: str, factory: Any, **fields: Any) -> Component:
+    return Component(name=name, factory=factory, summary="one of ours", formula="x", **fields)
+
+
+def errors(
+    kind: str, factory: Any, beside: Mapping[str, Component] = NOTHING, **fields: Any
+) -> dict[str, str]:
+    """What the kit says of a component, by the name of the check; `beside` are others by kind."""
     liars = SimpleNamespace()
-    setattr(liars, KINDS[kind], hookimpl(lambda: [component]))
+    for other, one in {**beside, kind: component("liar", factory, **fields)}.items():
+        setattr(liars, KINDS[other], hookimpl(lambda one=one: [one]))
     registry = Registry({"SPEECHKIT_PLUGINS": ""})
     registry.add(liars, "liars")
     entry = registry.find(kind, "liars/liar")
@@ -667,3 +680,56 @@ def test_a_planted_transform_fails_its_check(liar: type) -> None:
 def test_what_the_planted_probes_and_transforms_are_made_of_passes() -> None:
     assert not errors("probe", LargestScore)
     assert not errors("transform", HalvesItsHead)
+
+
+@pytest.mark.parametrize("liar", TASKS, ids=lambda liar: liar.__name__)
+def test_a_planted_task_fails_its_check(liar: type) -> None:
+    check, says = TASKS[liar]
+    assert says in of_clips(liar)[check]
+
+
+def test_what_the_planted_tasks_are_made_of_passes() -> None:
+    assert not of_clips(Classification)
+
+
+def of_clips(task: type) -> dict[str, str]:
+    """What the kit says of a task that a head over clips serves."""
+    head = component("liar", clip_head, task="liar", time="utterance")
+    loss = component("of_the_batch", lambda: lambda scores, *targets: scores.mean())
+    return errors("task", task, {"head": head, "loss": loss})
+
+
+def test_a_task_that_no_head_serves() -> None:
+    found = errors("task", Classification)["check_task_trains"]
+    assert "head ctc serves task ctc; no head serves this one" in found
+
+
+@pytest.mark.parametrize(
+    ("task", "says"),
+    [("", "its component names no task, such as task='clip'"), ("clp", "Did you mean 'clip'?")],
+)
+def test_a_head_that_serves_no_task(task: str, says: str) -> None:
+    found = errors("head", clip_head, task=task, time="utterance")["check_head_serves_a_task"]
+    assert says in found
+
+
+def test_a_head_over_clips_that_streams_something_else() -> None:
+    found = errors("head", StreamsTheLastFrames, task="clip", time="utterance")
+    assert set(found) == {"check_clip_head_streams"}
+    assert "running() at the last frame: differs" in found["check_clip_head_streams"]
+
+
+def test_a_head_is_given_the_labels() -> None:
+    class Named(PooledHead):
+        def __init__(self, channels: int, labels: int, names: tuple[str, ...]) -> None:
+            assert len(names) == labels
+            super().__init__(AveragePool(), Pointwise(channels, labels, bias=True))
+
+    assert not errors("head", Named, task="clip", time="utterance")
+
+
+def test_a_config_of_another_kind() -> None:
+    found = errors("net", MatchboxNet, example={"labels": ["a"]})["check_config_round_trip"]
+    assert found == "its kind is 'matchboxnet', the component's name 'liar'"
+    found = errors("net", dict)["check_config_round_trip"]
+    assert found == "dict is not derived from models.Net"

@@ -562,6 +562,15 @@ def test_a_run_that_ends_while_it_is_judged_goes_on_bit_by_bit(run: Run, tmp_pat
     assert figures(whole) == figures(broken)
 
 
+def test_a_state_with_the_names_of_an_earlier_version_is_read(plain: Run, tmp_path: Path) -> None:
+    run = replace(plain, steps=1)
+    metrics = fit(run, tmp_path / "out", device="cpu")
+    file = tmp_path / "out/last/training/loop.json"
+    stored = json.loads(file.read_text())
+    file.write_text(json.dumps({**stored, "marks": stored.pop("metrics")}))
+    assert fit(run, tmp_path / "out", resume=True, device="cpu") == metrics
+
+
 NO_TENSORS = "\2\0\0\0\0\0\0\0{}"
 """A safetensors file that holds nothing."""
 

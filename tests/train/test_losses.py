@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from speechkit.errors import TrainingError
-from speechkit.train.losses import CTC, CrossEntropy, FrameCrossEntropy
+from speechkit.train.losses import CTC, CrossEntropy, FrameCrossEntropy, Nothing
 
 Loss = CTC | CrossEntropy | FrameCrossEntropy
 NONE = torch.tensor([])
@@ -118,3 +118,15 @@ def test_padding_does_not_reach_the_frame_loss() -> None:
 def test_frames_and_targets_must_agree() -> None:
     with pytest.raises(TrainingError, match="scores of 4 frames, targets of 3"):
         FrameCrossEntropy()(log_probs(1, 4, 2), torch.tensor([4]), torch.zeros(1, 3).long(), NONE)
+
+
+@pytest.mark.parametrize("shape", [(2, 3), (2, 5, 3)])
+def test_no_loss_is_0_with_a_gradient_of_0_whatever_padding_holds(shape: tuple[int, ...]) -> None:
+    scores = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    scores[0, -1], scores[1, -1] = math.nan, -math.inf
+    scores.requires_grad_()
+    losses = Nothing()(scores, NONE, NONE, NONE)
+    losses.sum().backward()
+    assert losses.tolist() == [0, 0]
+    assert scores.grad is not None
+    assert not scores.grad.any()

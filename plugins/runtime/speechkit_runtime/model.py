@@ -170,9 +170,9 @@ class Model:
     def _require(self, task: str) -> None:
         own = self.metadata["task"]
         if own != task:
-            raise RuntimeFailure(
-                f"this {self.metadata['kind']} cannot {VERBS[task]}; use {VERBS[own]}"
-            )
+            # the task of a plugin has no verb here
+            hint = f"use {VERBS[own]}" if own in VERBS else f"its task {own} is not known here"
+            raise RuntimeFailure(f"this {self.metadata['kind']} cannot {VERBS[task]}; {hint}")
 
     def _samples(self, audio: Audio) -> NDArray[np.float32]:
         if self.metadata["streaming"]:

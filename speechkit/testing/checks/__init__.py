@@ -41,6 +41,14 @@ from speechkit.testing.checks.sizes import (
     check_short_inputs,
     check_stride_and_lookahead,
 )
+from speechkit.testing.checks.tasks import (
+    check_clip_head_streams,
+    check_config_round_trip,
+    check_head_serves_a_task,
+    check_targets_fit_the_loss,
+    check_task_trains,
+    check_verb_predicts,
+)
 from speechkit.testing.checks.time import (
     check_batch_rows_independent,
     check_invalid_frames_are_skipped,
@@ -93,17 +101,19 @@ LONG: frozenset[Function] = frozenset(
 )
 """Those that take longest."""
 
-OF_OTHERS: dict[str, Function] = {
-    "augmentation": check_generator_decides,
-    "decoder": check_chunks_change_nothing,
-    "exporter": check_export_is_written,
-    "init": check_generator_decides,
-    "loss": check_losses_are_finite,
-    "method": check_method_resumes,
-    "optimizer": check_step_lowers_a_loss,
-    "probe": check_probe_finds_the_same,
-    "schedule": check_factors_are_finite,
-    "transform": check_transform_makes_a_model,
+OF_OTHERS: dict[str, tuple[Function, ...]] = {
+    "augmentation": (check_generator_decides,),
+    "decoder": (check_chunks_change_nothing,),
+    "exporter": (check_export_is_written,),
+    "init": (check_generator_decides,),
+    "loss": (check_losses_are_finite,),
+    "method": (check_method_resumes,),
+    "net": (check_config_round_trip,),
+    "optimizer": (check_step_lowers_a_loss,),
+    "probe": (check_probe_finds_the_same,),
+    "schedule": (check_factors_are_finite,),
+    "task": (check_targets_fit_the_loss, check_task_trains, check_verb_predicts),
+    "transform": (check_transform_makes_a_model,),
 }
 
 
@@ -112,8 +122,7 @@ def functions_for(entry: Entry) -> list[Function]:
     if entry.kind == COMMAND:
         return [check_command_explains_itself]
     found: list[Function] = [check_metadata]
-    if entry.kind in OF_OTHERS:
-        found.append(OF_OTHERS[entry.kind])
+    found += OF_OTHERS.get(entry.kind, ())
     if entry.kind in LAYERS:
         found += [*OF_LAYERS, check_lowered_equals, check_macs_grow_with_frames]
     # a front end has one channel
@@ -124,6 +133,8 @@ def functions_for(entry: Entry) -> list[Function]:
         found.append(check_half_precision)
     if entry.kind in ("mixer", "stem"):
         found.append(check_stride_and_lookahead)
+    if entry.kind == "head":
+        found += [check_head_serves_a_task, check_clip_head_streams]
     if entry.kind == "activation":
         found.append(check_native_equals)
     if entry.component.pointwise:

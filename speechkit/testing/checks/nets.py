@@ -7,6 +7,7 @@ from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppres
 from io import StringIO
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import soundfile
 import torch
@@ -89,7 +90,7 @@ def check_probe_finds_the_same(entry: Entry) -> None:
     """Tensors by name, the same twice, and however far and with whatever rows are padded."""
     model = _model(entry)
     with tempfile.TemporaryDirectory() as folder:
-        manifest = _noise(Path(folder))
+        manifest = noise(Path(folder))
         kinds = (Examples, Examples, _PaddedExamples)
         first, again, padded = (
             probe(model, [_spec(entry)], kind(model, manifest))[str(_spec(entry))] for kind in kinds
@@ -106,7 +107,7 @@ def check_transform_makes_a_model(entry: Entry) -> None:
     model = _model(entry)
     with tempfile.TemporaryDirectory() as folder:
         with _left_alone(model):
-            made, _ = transform(model, [_spec(entry)], Examples(model, _noise(Path(folder))))
+            made, _ = transform(model, [_spec(entry)], Examples(model, noise(Path(folder))))
         save(made, Path(folder) / "made")
         loaded = load(Path(folder) / "made")
     sound = 0.1 * torch.randn(1, SAMPLE_RATE // 2, generator=torch.Generator().manual_seed(1))
@@ -130,23 +131,21 @@ def _spec(entry: Entry) -> Spec:
     return Spec(entry.qualified_name, dict(entry.component.example))
 
 
-def _net(entry: Entry) -> QuartzNet:
-    """A tiny net that has what the component needs."""
-    return QuartzNet(
-        **{"labels": LABELS, "blocks": BLOCKS, "frontend": FRONTEND, **entry.component.needs}
-    )
+def tiny_net(**fields: Any) -> QuartzNet:
+    """A tiny net that streams, with other fields."""
+    return QuartzNet(**{"labels": LABELS, "blocks": BLOCKS, "frontend": FRONTEND, **fields})
 
 
 def _model(entry: Entry) -> Model:
     with torch.random.fork_rng(devices=[]):
-        return build(_net(entry)).eval()
+        return build(tiny_net(**entry.component.needs)).eval()
 
 
 def _run(entry: Entry, folder: Path) -> Run:
     """Two steps with the method on noise."""
-    manifest = _noise(folder)
+    manifest = noise(folder)
     return Run(
-        model=_net(entry),
+        model=tiny_net(**entry.component.needs),
         data=Data(train=manifest, dev=manifest, batch_size=UTTERANCES // 2),
         steps=STEPS,
         method=(_spec(entry),),
@@ -156,16 +155,24 @@ def _run(entry: Entry, folder: Path) -> Run:
     )
 
 
-def _noise(folder: Path) -> Path:
-    """The manifest of noise of different lengths, with letters and phones as targets."""
+def noise(folder: Path) -> Path:
+    """The manifest of noise of different lengths, with a target for every task."""
     chance = torch.Generator().manual_seed(0)
     utterances = []
     for index in range(UTTERANCES):
         path = folder / f"{index}.wav"
-        noise = 0.1 * torch.randn(SAMPLE_RATE // 2 - 1000 * index, generator=chance)
-        soundfile.write(path, noise.numpy(), SAMPLE_RATE)
+        sound = 0.1 * torch.randn(SAMPLE_RATE // 2 - 1000 * index, generator=chance)
+        soundfile.write(path, sound.numpy(), SAMPLE_RATE)
         utterances.append(
-            Utterance(audio=path, duration_s=len(noise) / SAMPLE_RATE, text="ab", phones="a b")
+            Utterance(
+                audio=path,
+                duration_s=len(sound) / SAMPLE_RATE,
+                text="ab" if index % 2 else "a b",
+                phones="a b",
+                label="ab"[index % 2],
+                segments=((0.1, 0.3),),
+                speaker=f"s{index % 2}",
+            )
         )
     manifest = folder / "noise.jsonl"
     write_manifest(manifest, utterances)
