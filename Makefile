@@ -52,7 +52,7 @@ drawn: install
 coverage: install
 	@$(BIN)/pytest -n $(WORKERS) --cov --cov-report=term
 
-# the core's tests with the oldest versions that pyproject.toml allows, whose warnings are of old
+# the core's tests with the oldest versions that pyproject.toml allows; their own warnings are no errors
 lowest:
 	@test -x .venv-lowest/bin/pip || $(PYTHON) -m venv .venv-lowest
 	@.venv-lowest/bin/pip install -q --disable-pip-version-check uv
