@@ -87,6 +87,9 @@ class DepthwiseConv(Conv):
         y = ops.depthwise_conv(c.x, self.weight, self.stride, self.dilation, padding, c.valid)
         return Chunk(y, self.own(c.valid))
 
+    depthwise = True
+    """A 1×1 layer behind it may be computed in the same op."""
+
     def convolve(self, window: Tensor) -> Tensor:
         return ops.depthwise_conv(window, self.weight, self.stride, self.dilation)
 
@@ -144,10 +147,14 @@ class DenseConv(Conv):
             return ops.linear(frames, self.weight.squeeze(2)).transpose(1, 2)
         return _conv2d(self, window)
 
+    def matrix(self) -> tuple[Tensor, None, int] | None:
+        """Its weight `[C', C]`, no bias, and its stride, where it reads one frame alone."""
+        return (self.weight.squeeze(2), None, self.stride) if self.kernel == 1 else None
+
     def lower(self, program: Lowering, x: Buffer) -> Buffer:
-        if self.kernel != 1:
+        if (matrix := self.matrix()) is None:
             program.refuse(f"no native DenseConv of kernel {self.kernel}")
-        return program.matrix(x, self.weight[:, :, 0], stride=self.stride)
+        return program.matrix(x, *matrix)
 
     def macs(self, frames: int) -> int:
         return self.weight.numel() * self.frames_out(frames)

@@ -46,8 +46,12 @@ class Pointwise(StreamLayer):
         y = ops.linear(c.x.transpose(1, 2), self.weight, self.bias).transpose(1, 2)
         return Chunk(y, c.valid)
 
+    def matrix(self) -> tuple[Tensor, Tensor | None, int]:
+        """Its weight `[C', C]`, its bias, and its stride."""
+        return self.weight, self.bias, 1
+
     def lower(self, program: Lowering, x: Buffer) -> Buffer:
-        return program.matrix(x, self.weight, self.bias)
+        return program.matrix(x, *self.matrix())
 
     def macs(self, frames: int) -> int:
         return self.weight.numel() * frames
@@ -106,6 +110,9 @@ class Dropout(nn.Dropout):
 
 class Add(nn.Module):
     """y = shortcut + body."""
+
+    adds = True
+    """The op before it may add the shortcut itself."""
 
     def forward(self, shortcut: Tensor, body: Tensor) -> Tensor:
         return shortcut + body

@@ -4,19 +4,21 @@
     1×1, norm, activation                     →  SeparableConv without taps
     a body that ends in one of these, shortcut →  SeparableResidual
 
-A module with `fuse()` is replaced by what that gives: an `Affine`, as of a norm, joins the layer
-before, and a `Serial` or a layer above is joined further. Everything else stays the layer it is.
+A layer declares by `matrix()` that it is a 1×1 layer, by `depthwise` that it may come before one,
+and a merge rule by `adds` that it is a sum. A module with `fuse()` is replaced by what that gives:
+an `Affine`, as of a norm, joins the layer before, and a `Serial` or a layer above is joined on.
+Everything else stays the layer it is.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from speechkit.nn.conv import DenseConv, DepthwiseConv
-from speechkit.nn.frame import Add, Affine, Bias, Pointwise
+from speechkit.nn.frame import Affine, Bias
 from speechkit.nn.fused_serial import FusedSerial
 from speechkit.nn.separable import SeparableConv, SeparableResidual
 from speechkit.nn.stream import FrameWise, Residual, Serial, StreamLayer, as_layer
@@ -62,7 +64,7 @@ def fold_norms(row: Serial) -> None:
 class _Open:
     """A sub-block that may still take a norm or an activation; weights in float64."""
 
-    mixer: DepthwiseConv | None
+    mixer: Any
     stride: int
     weight: Tensor
     bias: Tensor
@@ -127,7 +129,7 @@ class _Fuser:
     def residual(self, block: Residual) -> _Part:
         body, shortcut = self.parts(block.body), self.parts(block.shortcut)
         last = body[-1] if body else None
-        adds = type(block.merge) is Add and not block.body_wait.delay
+        adds = describes(block.merge, "adds") and not block.body_wait.delay
         if adds and shortcut and isinstance(last, _Open) and last.can_add():
             last.head, last.shortcut = body[:-1], shortcut
             return last
@@ -177,14 +179,12 @@ def _strides(layer: StreamLayer) -> bool:
 
 def _opened(part: StreamLayer, last: _Part | None) -> _Open | None:
     """A sub-block begun with a 1×1 layer and the depthwise one before it, if there is one."""
-    weight: Tensor
-    if type(part) is Pointwise:
-        weight, bias, stride = part.weight, part.bias, 1
-    elif type(part) is DenseConv and part.kernel == 1:
-        weight, bias, stride = part.weight.squeeze(2), None, part.stride
-    else:
+    found = part.matrix() if describes(part, "matrix") else None  # type: ignore[operator]
+    if found is None:
         return None
-    mixer = last if type(last) is DepthwiseConv and stride == 1 else None
+    weight, bias, stride = found
+    joins = isinstance(last, StreamLayer) and describes(last, "depthwise") and stride == 1
+    mixer: Any = last if joins else None
     exact = weight.detach().double()
     return _Open(
         mixer=mixer,

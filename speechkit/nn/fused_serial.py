@@ -3,18 +3,26 @@
 from collections.abc import Callable
 from functools import partial
 from itertools import pairwise
-from typing import Any, TypeGuard
+from typing import Any, Protocol, TypeGuard
 
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules.module import _has_any_global_hook
 
-from speechkit.nn.frame import Add, BatchNorm
 from speechkit.nn.stream import Chunk, FrameWise, Residual, Serial, StreamLayer
 from speechkit.ops.activation import Activation, activation_of
+from speechkit.ops.describes import describes
 
 _Run = Callable[[Chunk], Chunk]
 RELU = Activation("relu")
 HOOKS = "_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backward_hooks"
+
+
+class BatchNormalizer(Protocol):
+    """A norm whose op can add a residual and apply a ReLU behind it."""
+
+    def normalize_batch(
+        self, c: Chunk, relu: bool = False, residual: Tensor | None = None
+    ) -> Chunk: ...
 
 
 class FusedSerial(Serial):
@@ -68,7 +76,9 @@ def _with_relu(layer: StreamLayer) -> _Run | None:
     return None
 
 
-def _sum_with_relu(head: list[_Run], norm: BatchNorm, shortcut: StreamLayer, c: Chunk) -> Chunk:
+def _sum_with_relu(
+    head: list[_Run], norm: BatchNormalizer, shortcut: StreamLayer, c: Chunk
+) -> Chunk:
     return norm.normalize_batch(_through(head, c), True, shortcut(c).x)
 
 
@@ -76,17 +86,15 @@ def _is_row(layer: StreamLayer) -> TypeGuard[Serial]:
     return _is_just(layer, Serial, FusedSerial)
 
 
-def _is_norm(layer: StreamLayer) -> TypeGuard[BatchNorm]:
-    # a subclass may have another `normalize_batch`, which says the same of its arguments
-    if not isinstance(layer, BatchNorm) or type(layer).forward is not BatchNorm.forward:
-        return False
-    return layer.training and _is_just(layer, type(layer))
+def _is_norm(layer: StreamLayer) -> TypeGuard[BatchNormalizer]:
+    return layer.training and describes(layer, "normalize_batch") and _is_just(layer, type(layer))
 
 
 def _is_sum(layer: StreamLayer) -> TypeGuard[Residual]:
     if not isinstance(layer, Residual):
         return False
-    return _is_just(layer, Residual) and _is_just(layer.merge, Add)
+    merge = layer.merge
+    return _is_just(layer, Residual) and describes(merge, "adds") and _is_just(merge, type(merge))
 
 
 def _is_relu(layer: StreamLayer) -> bool:

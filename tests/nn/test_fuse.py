@@ -59,6 +59,44 @@ class Halved(nn.Module):
         return Affine(torch.full((C,), 0.5), torch.zeros(C))
 
 
+class Mixed(StreamLayer):
+    """A 1×1 layer of a plugin whose weight is made of two."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.low, self.high = nn.Parameter(torch.randn(C, 4)), nn.Parameter(torch.randn(4, C))
+
+    def matrix(self) -> tuple[Tensor, None, int]:
+        return self.low @ self.high, None, 1
+
+    def forward(self, c: Chunk) -> Chunk:
+        return Chunk(self.low @ (self.high @ c.x), c.valid)
+
+
+class Simplified(StreamLayer):
+    """A layer of a plugin that is simpler in evaluation."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = Serial(Pointwise(C, C), BatchNorm(C))
+
+    def forward(self, c: Chunk) -> Chunk:
+        y: Chunk = self.inner(c)
+        return y
+
+    def fuse(self) -> Serial:
+        return self.inner
+
+
+class Sum(nn.Module):
+    """A merge of a plugin that is a sum."""
+
+    adds = True
+
+    def forward(self, shortcut: Tensor, body: Tensor) -> Tensor:
+        return body + shortcut
+
+
 class Larger(nn.Module):
     """A merge that no op knows."""
 
@@ -111,6 +149,9 @@ LAYERS: dict[str, Make] = {
     "depthwise alone": lambda: Serial(DepthwiseConv(C, 5), BatchNorm(C), FrameWise(nn.ReLU())),
     "two norms": lambda: Serial(projection(), BatchNorm(C), FrameWise(nn.ReLU())),
     "bias": lambda: Serial(Pointwise(C, C), FrameWise(Bias(C)), FrameWise(nn.ReLU())),
+    "1×1 layer of a plugin": lambda: Serial(DepthwiseConv(C, 5), Mixed(), BatchNorm(C)),
+    "simpler layer of a plugin": lambda: Serial(Simplified(), FrameWise(nn.ReLU())),
+    "sum of a plugin": lambda: Residual(sub_block(), projection(), Sum()),
     "norm of a plugin": lambda: Serial(Pointwise(C, C), FrameWise(Halved())),
     "norm after activation": lambda: Serial(sub_block(act=nn.ReLU()), BatchNorm(C)),
     "norm alone": lambda: BatchNorm(C),
@@ -272,6 +313,9 @@ def test_the_original_stays_as_it_is(name: str) -> None:
         ("dense", ["DenseConv", "Affine", "ReLU"]),
         ("two norms", ["SeparableConv"]),
         ("bias", ["SeparableConv"]),
+        ("1×1 layer of a plugin", ["SeparableConv"]),
+        ("simpler layer of a plugin", ["SeparableConv"]),
+        ("sum of a plugin", ["SeparableResidual"]),
         ("norm of a plugin", ["SeparableConv"]),
         ("norm after activation", ["SeparableConv", "Affine"]),
         ("dropout", ["SeparableConv"]),
