@@ -27,8 +27,8 @@ HOTWORDS = ["rubout", "erase", "enter", "repeat", "start", "stop", "help"]
 """Commands of AN4."""
 
 
-class Heard:
-    """A model's log-probabilities of a manifest, to be read by one decoder after the other."""
+class Outputs:
+    """A model's log-probabilities for a manifest, for one decoder after the other."""
 
     def __init__(self, model: Model, manifest: Path) -> None:
         self.labels, self.frame_s = model.labels, model.frame_s
@@ -40,8 +40,8 @@ class Heard:
         ]
         self.log_probs = [output.scores[0, : output.lengths[0]] for output in outputs]
 
-    def read(self, decoder: str, **params: Any) -> tuple[list[str], float]:
-        """The texts, and how many times faster than the sound they were read."""
+    def decode(self, decoder: str, **params: Any) -> tuple[list[str], float]:
+        """The texts, and how many times faster than the sound they were decoded."""
         reader = registry().build("decoder", Spec(decoder, params), self.labels)
         begun_s = perf_counter()
         texts = []
@@ -54,34 +54,34 @@ class Heard:
 
 def lm(model: Model, manifest: Path, arpa: Path) -> Iterator[tuple[str, ...]]:
     """Error rates and speed with and without a language model, by its weights."""
-    heard = Heard(model, manifest)
+    outputs = Outputs(model, manifest)
     yield "decoder", "dev WER", "dev CER", "times real time"
     ways: list[dict[str, Any]] = [{}]
     for alpha, bonus, unk in product((0.3, 0.5), (0.0, 1.0), (-3.0, -5.0)):
         ways.append({"lm": str(arpa), "alpha": alpha, "length_bonus": bonus, "unk_score": unk})
     for decoder, params in (("greedy", {}), *(("beam", way) for way in ways)):
-        texts, speed = heard.read(decoder, **params)
-        wer, cer = metrics.wer(heard.texts, texts), metrics.cer(heard.texts, texts)
+        texts, speed = outputs.decode(decoder, **params)
+        wer, cer = metrics.wer(outputs.texts, texts), metrics.cer(outputs.texts, texts)
         yield str(Spec(decoder, params)), f"{wer:.4f}", f"{cer:.4f}", f"{speed:.0f}"
 
 
 def hotwords(model: Model, manifest: Path) -> Iterator[tuple[str, ...]]:
-    """How many of the commands are found, and how often one is read that was not said."""
-    heard = Heard(model, manifest)
+    """How many of the commands are found, and how often one is transcribed that was not spoken."""
+    outputs = Outputs(model, manifest)
     yield "boost", "recall", "precision", "WER"
     for boost in (0.0, 2.0, 5.0, 10.0):
-        texts, _ = heard.read("beam", hotwords=HOTWORDS, hotword_boost=boost)
-        said = found = read = 0
-        for reference, text in zip(heard.texts, texts, strict=True):
+        texts, _ = outputs.decode("beam", hotwords=HOTWORDS, hotword_boost=boost)
+        spoken = found = transcribed = 0
+        for reference, text in zip(outputs.texts, texts, strict=True):
             for step in metrics.alignment(reference, text):
                 ours, theirs = (
                     sum(word in HOTWORDS for word in words)
                     for words in (step.reference, step.hypothesis)
                 )
-                said, read = said + ours, read + theirs
+                spoken, transcribed = spoken + ours, transcribed + theirs
                 found += ours if step.kind == "equal" else 0
-        wer = metrics.wer(heard.texts, texts)
-        yield f"{boost:g}", f"{found}/{said}", f"{found}/{read}", f"{wer:.4f}"
+        wer = metrics.wer(outputs.texts, texts)
+        yield f"{boost:g}", f"{found}/{spoken}", f"{found}/{transcribed}", f"{wer:.4f}"
 
 
 def times(model: Model, manifest: Path, teacher: Path) -> Iterator[tuple[str, ...]]:

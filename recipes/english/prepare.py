@@ -22,7 +22,7 @@ DEV_SPEAKERS = {"118", "163", "1088", "1737"}
 DIGITS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
 LINE = re.compile(r"^([^;:\s]+): (.+)$", re.MULTILINE)
 SPOKEN = re.compile(r"[A-Za-z ,.;?!'-]+")
-"""A prompt that says what is heard: no digits, symbols or remarks in brackets."""
+"""A prompt that is a transcript: no digits, symbols or remarks in brackets."""
 
 
 def prepare(source: Path | None, out: Path, teacher: Path | None = None) -> list[Path]:
@@ -46,11 +46,11 @@ def labelled(source: Path) -> Iterator[Utterance]:
                 u for u in read_manifest(source / manifest) if u.speaker not in DEV_SPEAKERS
             )
     prompts = source / "asterisk_en" / "core-sounds-en.txt"
-    said = dict(LINE.findall(read_text(prompts))) if prompts.is_file() else {}
+    prompted = dict(LINE.findall(read_text(prompts))) if prompts.is_file() else {}
     for path in sounds(prompts.parent):
         name = path.relative_to(prompts.parent).with_suffix("").as_posix()
-        if SPOKEN.fullmatch(said.get(name, "")):
-            yield utterance(path, said[name], "asterisk")
+        if SPOKEN.fullmatch(prompted.get(name, "")):
+            yield utterance(path, prompted[name], "asterisk")
     for path in sounds(source / "wakeword"):
         if path.parent.name != "wakeword":
             yield utterance(path, path.parent.name.replace("_", " "), None)
@@ -60,7 +60,7 @@ def labelled(source: Path) -> Iterator[Utterance]:
 
 
 def taught(folder: Path, teacher: Path) -> Iterator[Utterance]:
-    """What the teacher hears, of speakers that are not for development."""
+    """What the teacher transcribes, of speakers that are not for development."""
     model = sk.prepare(sk.load(teacher))
     for path in sounds(folder):
         speaker = path.stem.split("-")[0]
