@@ -102,7 +102,7 @@ def flat() -> Run:
         data=replace(
             run.data, train=DATA / "short.jsonl", batch_size=16, batch_seconds=None, buckets=4
         ),
-        init=None,
+        start_from=None,
         method=("flat_start",),
         schedule="cosine:warmup=0.1,floor=0.3",
         augment=("gain:min_db=-10,max_db=6",),
@@ -125,7 +125,7 @@ def phones(runs: Path = RUNS) -> Run:
             dev=DATA / "dev_phones.jsonl",
             buckets=20,
         ),
-        init=runs / "flat/best",
+        start_from=runs / "flat/best",
         optimizer="adamw:lr=0.002,weight_decay=0.01",
         schedule="cosine:warmup=0.03,floor=0.02",
         ema=0.998,
@@ -148,7 +148,7 @@ def base(runs: Path = RUNS) -> Run:
             buckets=12,
             cache=True,
         ),
-        init=runs / "phones/best",
+        start_from=runs / "phones/best",
         optimizer="adamw:lr=0.0012,weight_decay=0.01",
         schedule="cosine:warmup=0.05,floor=0.01",
         augment=(
@@ -172,7 +172,7 @@ def hard(runs: Path = RUNS) -> Run:
     return replace(
         run,
         model=replace(run.model, dropout=0.1),
-        init=runs / "base/best",
+        start_from=runs / "base/best",
         optimizer="adamw:lr=0.001,weight_decay=0.01",
         augment=(
             "gain:min_db=-20,max_db=6",
@@ -191,7 +191,7 @@ def again(runs: Path = RUNS) -> Run:
     return replace(
         run,
         model=replace(run.model, dropout=0.2, frontend="log_mel:normalize=running:prior_frames=50"),
-        init=runs / "average",
+        start_from=runs / "average",
         optimizer="adamw:lr=0.001,weight_decay=0.03",
         augment=(
             *run.augment[:-2],
@@ -215,7 +215,7 @@ def more(runs: Path = RUNS) -> Run:
             lookahead=(*LOOKAHEAD[:6], 0, *LOOKAHEAD[6:]),
         ),
         data=replace(run.data, train=(own,) * 6 + (DATA / "spliced.jsonl",), buckets=20),
-        init=runs / "grown",
+        start_from=runs / "grown",
         optimizer="adamw:lr=0.0008,weight_decay=0.03",
         steps=2800,
         eval_every=400,
@@ -241,7 +241,7 @@ def beside_again(runs: Path = RUNS) -> Run:
     """The same from the average of both, for a shorter time."""
     return replace(
         beside(runs),
-        init=runs / "average_deep",
+        start_from=runs / "average_deep",
         optimizer="adamw:lr=0.0008,weight_decay=0.02",
         steps=2200,
         seed=11,
@@ -280,7 +280,7 @@ def tiny() -> Run:
         run,
         model=replace(run.model, blocks=blocks, lookahead=1),
         data=replace(run.data, train=DATA / "train.jsonl"),
-        init=None,
+        start_from=None,
         steps=2,
         eval_every=2,
         save_every=2,

@@ -98,7 +98,7 @@ def finetune() -> Run:
     return replace(
         run,
         data=replace(run.data, train=DATA / "train-clean-100.jsonl", batch_size=32),
-        init=Path("runs/librispeech/best"),
+        start_from=Path("runs/librispeech/best"),
         optimizer="novograd:lr=0.001,beta1=0.95,beta2=0,weight_decay=0.001",
         schedule="cosine:warmup=0.05",
         accumulate=1,

@@ -73,7 +73,7 @@ def late(run: Run, name: str) -> Run:
     return replace(
         run,
         data=replace(run.data, train=DATA / "train_abrupt.jsonl"),
-        init=Path("runs") / name / "best",
+        start_from=Path("runs") / name / "best",
         optimizer="adamw:lr=0.001,weight_decay=0.02",
         ema=0.995,
         steps=800,

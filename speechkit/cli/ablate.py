@@ -44,9 +44,10 @@ def ablate(
     from speechkit.report.ablation import ablation_page, cells, head
     from speechkit.train.ablation import ablate as trials_of
     from speechkit.train.ablation import axes
+    from speechkit.train.run import current_names
 
     name, run = load_run(recipe)
-    run = override(run, assignments or [])
+    run = override(run, current_names(assignments or []))
     grid = axes(run, axis)
     out = out or Path("runs") / f"{name}_ablation"
     trials: list[Trial] = []

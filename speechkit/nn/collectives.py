@@ -1,4 +1,4 @@
-"""Values shared or gathered between the processes of a run."""
+"""Collective operations between the processes of a run."""
 
 from typing import Any
 
@@ -7,8 +7,10 @@ from torch import Tensor
 
 
 def weight(fabric: Any, rows: int) -> float:
-    """What the mean loss of this process's `rows` is multiplied by, for gradients that are averaged
-    over processes to be those of the mean over all rows: rows · processes / all rows."""
+    """rows · processes / all rows: the factor for the mean loss of this process's `rows`.
+
+    With it, gradients averaged over processes are those of the mean over all rows.
+    """
     if fabric.world_size == 1:
         return 1.0
     everyone = fabric.all_reduce(torch.tensor(float(rows), device=fabric.device), reduce_op="sum")
@@ -17,27 +19,27 @@ def weight(fabric: Any, rows: int) -> float:
 
 
 def mean(fabric: Any, value: float) -> float:
-    """The mean of what each process has."""
+    """The mean of `value` over all processes."""
     if fabric.world_size == 1:
         return value
     x = torch.tensor(value, dtype=torch.float64, device=fabric.device)
     return float(fabric.all_reduce(x, reduce_op="mean"))
 
 
-def gathered(x: Tensor) -> Tensor:
-    """`[P, …]` of each process's `x`."""
+def gather(x: Tensor) -> Tensor:
+    """The `x` of all processes, `[P, …]`."""
     parts = [torch.empty_like(x) for _ in range(torch.distributed.get_world_size())]
     torch.distributed.all_gather(parts, x.contiguous())
     return torch.stack(parts)
 
 
-def whole(x: Tensor) -> Tensor:
-    """A tensor that FSDP has spread over the processes, in one; any other as it is."""
+def full_tensor(x: Tensor) -> Tensor:
+    """The full tensor of one that FSDP sharded; any other tensor is returned unchanged."""
     return x.full_tensor() if hasattr(x, "full_tensor") else x
 
 
 def spread_as(x: Tensor, parameter: Tensor) -> Tensor:
-    """A whole tensor, of a parameter's shape or of one number, spread as the parameter is."""
+    """Shards a full tensor, of a parameter's shape or with one element, like the parameter."""
     from torch.distributed.tensor import DTensor, Replicate, distribute_tensor
 
     if not isinstance(parameter, DTensor):

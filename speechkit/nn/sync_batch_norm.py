@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from speechkit.nn.collectives import gathered
+from speechkit.nn.collectives import gather
 from speechkit.nn.frame import BatchNorm
 from speechkit.nn.stream import Chunk
 
@@ -61,7 +61,7 @@ class _SyncBatchNorm(torch.autograd.Function):
         mean = x.sum((0, 1)) / n.clamp(min=1)
         squares = ((x - mean).square() * real).sum((0, 1))
         # Chan et al., 1983: exact where sums of x² would cancel
-        parts = gathered(torch.cat([n[None], mean, squares]))
+        parts = gather(torch.cat([n[None], mean, squares]))
         ns, means, squares = parts[:, :1], *parts[:, 1:].chunk(2, 1)
         count = ns.sum()
         share = ns / count.clamp(min=1)
@@ -80,6 +80,6 @@ class _SyncBatchNorm(torch.autograd.Function):
         dy = dy.to(weight.dtype) * real
         normal = (x - mean) * rstd
         d_bias, d_weight = dy.sum((0, 1)), (dy * normal).sum((0, 1))
-        all_bias, all_weight = gathered(torch.cat([d_bias, d_weight])).sum(0).chunk(2)
+        all_bias, all_weight = gather(torch.cat([d_bias, d_weight])).sum(0).chunk(2)
         through = torch.addcmul(all_bias, normal, all_weight) / count.clamp(min=1)
         return (dy - through) * (rstd * weight) * real, None, d_weight, d_bias, None

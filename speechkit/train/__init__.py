@@ -1,5 +1,5 @@
-"""Training: what a run is (`run.py`), the loop (`loop.py`), what a method may do in it
-(`method.py`), and runs one after the other (`pipeline.py`)."""
+"""Training: the settings of a run (`run.py`), the loop (`loop.py`), the interface of training
+methods (`method.py`), and sequences of runs (`pipeline.py`)."""
 
 from speechkit.train.loop import dry_run, fit
 from speechkit.train.method import Method

@@ -29,20 +29,20 @@ from speechkit.train.resume import BEST, RUN
 from speechkit.untrusted import UntrustedError, read_json
 
 TIME = "train_s.json"
-"""In the folder of a run that was trained without a break: how long that took."""
+"""A file in the folder of a run that was never interrupted: its training time."""
 
 COMMA = re.compile(r",(?![\w.]+=)(?![^\[]*\])")
-"""Between values: not before a parameter of a component, and not in a list."""
+"""The commas between values, not those before a parameter of a component or in a list."""
 
 
 @dataclass(frozen=True)
 class Trial:
-    """What one cell of the grid reached: an error on dev for each seed, as a fraction.
+    """The result of one cell of the grid: an error on dev for each seed, as a fraction.
 
-    `latency_s` is None where the net reads whole utterances. `prediction_difference` is
-    mean ½ Σ_k |p_k − q_k| over what it says (a clip, a frame) and over pairs of seeds, p and q the
-    probabilities of their models; None with one seed. Shamir et al., arXiv:2010.09931. `train_s`
-    is the mean over the seeds that were trained without a break, None if there are none.
+    `latency_s` is None where the net reads whole utterances. `prediction_difference` is the mean of
+    ½ Σ_k |p_k − q_k| over clips or frames and over pairs of seeds, where p and q are the
+    probabilities of their models; None with one seed. Shamir et al., arXiv:2010.09931. `train_s` is
+    the mean over the seeds whose training was not interrupted, None if there are none.
     """
 
     settings: Mapping[str, str]
@@ -67,8 +67,8 @@ class Trial:
 def axes(run: Run, given: Iterable[str]) -> dict[str, list[str]]:
     """The values of each setting, from `activation=relu,smelu:beta=0.5` and the like.
 
-    What is no setting of a run is one of its model. Commas part values, but not those before
-    `name=` and those in brackets: `activation=prelu:init=0.1,per_channel=false,relu` has two.
+    A name that is no setting of a run is a setting of its model. Commas separate values, except
+    before `name=` and in brackets: `activation=prelu:init=0.1,per_channel=false,relu` has two.
     """
     found: dict[str, list[str]] = {}
     for text in given:
@@ -89,12 +89,11 @@ def ablate(
     device: str = "auto",
     jobs: int = 1,
 ) -> Iterator[Trial]:
-    """Trains `run` in each cell of `grid`, settings and values as `--set` takes them, with the
-    seeds 0, 1, …, in `jobs` processes.
+    """Trains `run` in each cell of `grid` with the seeds 0, 1, …, in `jobs` processes.
 
-    A run is in `out/CELL/SEED`; those that are finished are not trained again, those that were
-    interrupted go on. ConfigError for a value that a setting does not take, before anything is
-    trained.
+    `grid` has settings and values as in `--set`. A run is in `out/CELL/SEED`. Finished runs are not
+    trained again, and interrupted ones are resumed. Raises ConfigError for an invalid value before
+    any training.
     """
     if seeds < 1 or jobs < 1 or not grid:
         raise ConfigError(f"{len(grid)} axes, {seeds} seeds, {jobs} jobs; give at least 1 of each")
@@ -122,19 +121,19 @@ def ablate(
 
 
 def folder(out: Path, cell: Mapping[str, str], seed: int) -> Path:
-    """Where a run of the grid is."""
+    """The folder of one run of the grid."""
     return out / re.sub(r"[^\w.=+,-]+", "_", ",".join(map("=".join, cell.items()))) / str(seed)
 
 
 def _begin(threads: int, plugins: list[Path]) -> None:
-    """Makes a new process like the one that began it."""
+    """Gives a new process the threads and plugins of its parent."""
     torch.set_num_threads(threads)
     for path in plugins:
         registry().load_file(path)
 
 
 def _train(run: Run, out: Path, device: str) -> Path:
-    """Trains a run that is not finished, and times it if that is at one go."""
+    """Trains a run if it is not finished, and stores its time if it was not interrupted."""
     begun = (out / RUN).is_file()
     at_s = perf_counter()
     fit(run, out, resume=begun, device=device)
@@ -145,7 +144,7 @@ def _train(run: Run, out: Path, device: str) -> Path:
 
 
 def judged(cell: Mapping[str, str], folders: Sequence[Path], dev: Path) -> Trial:
-    """The trial of runs that differ in their seeds alone."""
+    """The trial of runs that differ only in their seeds."""
     models = [load(folder / BEST) for folder in folders]
     found = [error_and_probabilities(model, dev) for model in models]
     errors, scores = zip(*found, strict=True)
@@ -164,7 +163,7 @@ def judged(cell: Mapping[str, str], folders: Sequence[Path], dev: Path) -> Trial
 
 
 def _seconds(path: Path) -> float:
-    """How long a run took; ConfigError where its file is damaged."""
+    """The training time of a run; ConfigError where its file is damaged."""
     try:
         stored = read_json(path)
     except UntrustedError as error:

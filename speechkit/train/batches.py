@@ -1,4 +1,4 @@
-"""The batches of a run: which utterances, in which order, augmented how."""
+"""The batches of a run: utterances, their order, features and augmentations."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -35,7 +35,7 @@ from speechkit.train.run import Data, Run
 
 
 def training_utterances(data: Data) -> list[Utterance]:
-    """Those of all training manifests and shards that are short enough."""
+    """The utterances of all training manifests and shards, without those that are too long."""
     paths = (data.train,) if isinstance(data.train, Path) else data.train
     found = [
         u for path in paths for u in (read_shards if are_shards(path) else read_manifest)(path)
@@ -58,8 +58,10 @@ def training_utterances(data: Data) -> list[Utterance]:
 def endless_batches(
     dataset: UtteranceDataset, run: Run, loop: Loop, fabric: Any
 ) -> Iterator[Batch]:
-    """This process's share of the batches from where the loop is, epoch after epoch, counted in
-    `loop` as they are given."""
+    """This process's share of the batches from the loop's position on, epoch after epoch.
+
+    `loop` counts the batches that were yielded.
+    """
     data, processes = run.data, fabric.world_size
     durations_s = [utterance.duration_s for utterance in dataset.utterances]
     while True:
@@ -86,7 +88,7 @@ def endless_batches(
 def batch_features(
     model: Model, batch: Batch, augmentations: list[Any], seed: int, epoch: int
 ) -> Chunk:
-    """The batch's features, each row augmented by its own generator."""
+    """The features of a batch; each row is augmented with its own generator."""
     device = next(model.parameters()).device
     with torch.no_grad():
         c = model.features(batch.audio.to(device), batch.lengths.to(device))
@@ -104,7 +106,7 @@ def batch_features(
 
 
 def run_augmentations(run: Run) -> tuple[list[Any], list[Any]]:
-    """The run's augmentations of audio and of features, with the sample rate where they take it."""
+    """The run's augmentations of audio and of features, with the sample rate if they take it."""
     found: dict[str, list[Any]] = {"audio": [], "features": []}
     for spec in map(Spec.parse, run.augment):
         factory = registry().find("augmentation", spec.name).factory()

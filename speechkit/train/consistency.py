@@ -15,11 +15,11 @@ from speechkit.train.method import Method
 class Consistency(Method):
     """weight · Σ_t KL(other_t ‖ own_t) for each of an utterance's two views.
 
-    Both are of the same recording, each with masks and dropout of its own; `other` gets no
-    gradient. Where one view masks what the other shows, the model learns to fill in, and its
-    posteriors grow less peaked. A step costs twice as much. Masks should be larger than without;
-    the paper has `weight` 0.2 and two and a half times as much time masked. It takes models with
-    a score per frame. Source: Yao et al., CR-CTC, arXiv:2410.05101.
+    Both views are of the same recording, each with its own masks and dropout; `other` gets no
+    gradient. The model learns to predict what one view masks and the other shows, and its
+    posteriors become less peaked. A step takes twice the time. Masks should be larger than without
+    this method: the paper uses `weight` 0.2 and 2.5 times as much time masking. It needs a model
+    with a score per frame. Source: Yao et al., CR-CTC, arXiv:2410.05101.
     """
 
     weight: float = 0.2

@@ -21,17 +21,17 @@ from speechkit.train.method import Method
 log = logging.getLogger(__name__)
 
 EDGE_FRAMES = 2
-"""By how many frames two front ends may differ for one utterance."""
+"""The largest difference in frames between two front ends for one utterance."""
 
 
 @dataclass
 class Distillation(Method):
     """weight · Σ_t KL(teacher_t ‖ student_t) for each utterance.
 
-    The teacher, a CTC model folder with the student's labels and frame rate, reads each utterance
-    as it was recorded; the student may read it with noise or masks, but not faster or slower. The
-    teacher's log-probabilities are kept in float16 in the file `cache`, 3 kB per second of sound at
-    28 labels and 20 ms. Source: Hinton et al., arXiv:1503.02531.
+    The teacher is a CTC model folder with the student's labels and frame rate. It gets each
+    utterance without augmentation. The student's augmentations may add noise or masks, but not
+    change the duration. The teacher's log-probabilities are stored in float16 in the file `cache`:
+    3 kB per second of audio at 28 labels and 20 ms. Source: Hinton et al., arXiv:1503.02531.
     """
 
     teacher: str
@@ -41,7 +41,7 @@ class Distillation(Method):
     needs_no_text = True
 
     def start(self, model: Model, dataset: UtteranceDataset) -> None:
-        """Checks that the teacher fits the student, and reads the cache if it is there."""
+        """Checks that the teacher fits the student, and reads the cache if it exists."""
         teacher = load(self.teacher)
         if teacher.labels != model.labels or teacher.frame_s != model.frame_s:
             raise TrainingError(
@@ -53,7 +53,7 @@ class Distillation(Method):
             self.scores = _read(Path(self.cache), _fingerprint(self.teacher, dataset))
 
     def prepare(self, model: Model, dataset: UtteranceDataset) -> None:
-        """Computes what the teacher returns for the data set and writes the cache."""
+        """Computes the teacher's output for the data set and writes the cache."""
         if Path(self.cache).is_file():
             return
         log.info("the teacher reads %d utterances once", len(dataset))
@@ -93,7 +93,7 @@ def _teacher_scores(teacher: Model, dataset: UtteranceDataset) -> list[Tensor]:
 
 
 def _fingerprint(teacher: str, dataset: UtteranceDataset) -> str:
-    """What the cache depends on, in few letters."""
+    """A hash of everything that the cache depends on."""
     rows = [[str(u.audio), u.offset_s, u.duration_s] for u in dataset.utterances]
     return hashlib.sha256(json.dumps([str(Path(teacher).resolve()), rows]).encode()).hexdigest()
 

@@ -1,4 +1,4 @@
-"""The processes of a run: one, or several that each take a share of every batch."""
+"""The processes of a run: one, or several that share every batch."""
 
 import atexit
 import gc
@@ -21,7 +21,7 @@ DDP, FSDP = STRATEGIES = ("ddp", "fsdp")
 def launch(device: str, precision: str, strategy: str, devices: int, nodes: int) -> Any:
     """The Lightning Fabric of `devices` processes on each of `nodes` machines.
 
-    Those that `torchrun` or SLURM started find each other; otherwise Fabric starts them.
+    Processes started by `torchrun` or SLURM are used; otherwise Fabric starts them.
     """
     try:
         from lightning_fabric import Fabric
@@ -55,7 +55,7 @@ def launch(device: str, precision: str, strategy: str, devices: int, nodes: int)
 
 
 def _part() -> None:
-    """Leaves the other processes; one whose threads still talk to them at its end may abort."""
+    """Closes the connection to the other processes; an open one may abort Python at exit."""
     if torch.distributed.is_initialized():
         # sharded modules hold on to threads
         gc.collect()
@@ -63,20 +63,20 @@ def _part() -> None:
 
 
 def warn(message: str) -> None:
-    """Logs a warning, once for all processes of a run."""
+    """Logs a warning in the first process of a run only."""
     if is_first():
         log.warning(message)
 
 
 def is_first() -> bool:
     """True on rank 0, by the variables that torchrun, SLURM or Fabric set."""
-    told = ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID")
-    return all(os.environ.get(name, "0") == "0" for name in told)
+    ranks = ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID")
+    return all(os.environ.get(name, "0") == "0" for name in ranks)
 
 
 @contextmanager
 def one_line_failures(fabric: Any) -> Iterator[None]:
-    """What a process says when another one has failed, which says why itself."""
+    """Turns a lost connection into a TrainingError; the process that failed reports the cause."""
     try:
         yield
     except RuntimeError as error:
@@ -84,7 +84,7 @@ def one_line_failures(fabric: Any) -> Iterator[None]:
             raise
         raise TrainingError(
             f"process {fabric.global_rank} of {fabric.world_size} lost another one; "
-            "see what that one said, then go on with --resume"
+            "see the error of that one, then go on with --resume"
         ) from error
 
 
@@ -93,7 +93,7 @@ def _strategy(name: str, processes: int) -> Any:
         return DDP
     from lightning_fabric.strategies.model_parallel import ModelParallelStrategy
 
-    # FSDP2, which alone keeps each tensor's norm in reach of an optimiser
+    # FSDP2, because only it lets an optimiser compute each tensor's norm
     return ModelParallelStrategy(_spread, data_parallel_size=processes, tensor_parallel_size=1)
 
 
@@ -101,7 +101,7 @@ def _spread(model: nn.Module, mesh: Any) -> nn.Module:
     from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 
     fully_shard(model, mesh=mesh["data_parallel"])
-    # of the model, of a method with weights
+    # `score` is a call of the model, `extra_loss` one of methods with weights
     for call in ("score", "extra_loss"):
         if hasattr(model, call):
             register_fsdp_forward_method(model, call)

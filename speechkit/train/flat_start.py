@@ -1,4 +1,4 @@
-"""The flat start: each label of an utterance gets an equal share of its speech."""
+"""Flat start: each label of an utterance gets an equal share of its speech."""
 
 from dataclasses import dataclass, field
 
@@ -16,20 +16,20 @@ FLOOR_DB = -100.0
 
 @dataclass
 class FlatStart(Method):
-    """weight · Σ_t −log p_t(l_t), where l_t deals a CTC utterance's labels evenly over its speech.
+    """weight · Σ_t −log p_t(l_t), where l_t spreads an utterance's labels evenly over its speech.
 
     Speech lasts from the first to the last frame whose level, in decibels, is above the middle
     between the utterance's tenth percentile and its maximum; l_t is blank elsewhere. CTC alone
-    spends thousands of steps predicting blanks before it finds where labels are; a few hundred with
-    this beside it, on short utterances, find a beginning to go on from (`Run.init`). The flat
-    start of HMM training: Young et al., The HTK Book, section 8.3.
+    predicts only blanks for thousands of steps before it finds where labels are. A few hundred
+    steps with this method, on short utterances, give weights for another run to start from
+    (`Run.start_from`). Source: flat start of HMMs, Young et al., The HTK Book, section 8.3.
     """
 
     weight: float = 1.0
     frame_samples: int = field(default=0, init=False, repr=False)
 
     def start(self, model: Model, dataset: UtteranceDataset) -> None:
-        """Finds how long a frame is."""
+        """Computes the length of a frame in samples."""
         self.frame_samples = round(model.frame_s * model.sample_rate)
 
     def extra_loss(self, batch: Batch, output: Output) -> Tensor:
@@ -52,7 +52,7 @@ class FlatStart(Method):
 
 
 def speech_frames(audio: Tensor, frames: int, frame_samples: int) -> tuple[int, int]:
-    """The first frame of what is loud in audio `[N]`, and the one after its last."""
+    """The first loud frame of audio `[N]`, and the frame after the last loud one."""
     room = max(0, frames * frame_samples - len(audio))
     pieces = F.pad(audio, (0, room))[: frames * frame_samples].view(frames, frame_samples)
     level_db = (10 * pieces.square().mean(1).log10()).clamp(min=FLOOR_DB)
@@ -62,5 +62,5 @@ def speech_frames(audio: Tensor, frames: int, frame_samples: int) -> tuple[int, 
 
 
 def deal(labels: Tensor, frames: int) -> Tensor:
-    """Each frame's label, `[frames]`: labels `[U]` one after the other, as evenly as can be."""
+    """The label of each frame, `[frames]`: the labels `[U]` in order, spread evenly."""
     return labels[torch.arange(frames) * len(labels) // frames]

@@ -1,4 +1,4 @@
-"""What a run leaves to read: a progress bar, JSON lines and TensorBoard."""
+"""The log of a run: a progress bar, JSON lines and TensorBoard."""
 
 import json
 from pathlib import Path
@@ -15,9 +15,9 @@ FILE = "metrics.jsonl"
 
 
 class Journal:
-    """Figures by step, in `metrics.jsonl` and for TensorBoard, and a bar on the terminal.
+    """Writes figures of each step to `metrics.jsonl` and TensorBoard, and shows a progress bar.
 
-    Those of steps after `start`, and of evaluations after step `judged`, are written anew.
+    Figures of steps after `start`, and of evaluations after step `judged`, are removed first.
     """
 
     def __init__(self, out: Path, steps: int, start: int = 0, judged: int = 0) -> None:
@@ -61,30 +61,30 @@ class Journal:
         for name, value in figures.items():
             self.board.add_scalar(name, value, step)
         if "loss" not in figures:
-            said = ", ".join(f"{name} {value:.4g}" for name, value in figures.items())
-            self.bar.console.print(f"step {step}: {said}")
+            line = ", ".join(f"{name} {value:.4g}" for name, value in figures.items())
+            self.bar.console.print(f"step {step}: {line}")
 
 
-class Silence:
-    """The journal of the processes that leave nothing to read."""
+class NullJournal:
+    """The journal of all processes but the first: it writes nothing."""
 
-    def __enter__(self) -> "Silence":
+    def __enter__(self) -> "NullJournal":
         return self
 
     def __exit__(self, *_: object) -> None:
         pass
 
     def advance(self, step: int, loss: float) -> None:
-        """Says nothing."""
+        """Does nothing."""
 
     def log(self, step: int, **figures: Any) -> None:
-        """Writes nothing."""
+        """Does nothing."""
 
 
 def _forget_after(path: Path, step: int, judged: int) -> None:
-    """Drops the lines of steps that will be run or judged again, and one left unended by a kill.
+    """Removes the lines of steps that will be run or evaluated again, and an incomplete last line.
 
-    The file is whole at every moment.
+    The file is replaced atomically.
     """
     if path.exists():
         try:

@@ -1,4 +1,4 @@
-"""The loop that carries out a training run, to be read from top to bottom."""
+"""The training loop."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -18,7 +18,7 @@ from speechkit.data import Utterance, UtteranceDataset, read_manifest
 from speechkit.frontend import fit_statistics
 from speechkit.models import Model, build
 from speechkit.nn import sync_batch_norms
-from speechkit.nn.collectives import mean, whole
+from speechkit.nn.collectives import full_tensor, mean
 from speechkit.plugins import registry
 from speechkit.tasks import Task, task_of
 from speechkit.tasks.evaluation import evaluate
@@ -30,7 +30,7 @@ from speechkit.train.batches import (
     training_utterances,
 )
 from speechkit.train.distributed import FSDP, launch, one_line_failures, warn
-from speechkit.train.journal import Journal, Silence
+from speechkit.train.journal import Journal, NullJournal
 from speechkit.train.memory import keep_freed_memory
 from speechkit.train.method import Method, overrides
 from speechkit.train.optim import parameter_groups
@@ -62,11 +62,12 @@ from speechkit.train.step import Drawn, Gradients, Objective
 
 
 def fit(run: Run, out: Path | str, resume: bool = False, device: str = "auto") -> dict[str, float]:
-    """Trains a model into the folder `out` and returns the figures of the best on the dev set.
+    """Trains a model into the folder `out` and returns the metrics of the best one on dev.
 
-    `out/best` and `out/last` are model folders, the latter with what resuming needs;
-    `out/run.json` is the resolved run and `out/metrics.jsonl` its figures. Interrupted runs go on
-    with `resume`, bit by bit as if they had not been (same machine, thread and process count).
+    `out/best` and `out/last` are model folders; `last` also has the state that resuming needs.
+    `out/run.json` holds all settings of the run and `out/metrics.jsonl` its figures. With `resume`
+    an interrupted run goes on. The result is then equal to the bit to that of an uninterrupted run
+    (on the same machine, with the same numbers of threads and processes).
     """
     check_processes("devices", run.devices)
     fabric = launch(device, run.precision, run.strategy, run.devices, run.nodes)
@@ -76,7 +77,7 @@ def fit(run: Run, out: Path | str, resume: bool = False, device: str = "auto") -
 
 
 def _fit(run: Run, out: Path, resume: bool, fabric: Any) -> dict[str, float]:
-    # the first process evaluates, writes and calls the hooks; each reads, and draws its own numbers
+    # only the first process evaluates, writes and calls the hooks; each has its own random numbers
     first, many = fabric.is_global_zero, fabric.world_size > 1
     hook = registry().hook
     before = read_run(out, Run) if resume else run
@@ -84,7 +85,7 @@ def _fit(run: Run, out: Path, resume: bool, fabric: Any) -> dict[str, float]:
     keep_freed_memory()
     torch.manual_seed(run.seed + fabric.global_rank)
 
-    # data and model, what the model starts from, and what methods need beforehand
+    # data, model, starting weights and preparation of methods
     parts = _parts(run)
     model, task, methods, dataset = parts.model, parts.task, parts.methods, parts.dataset
     if not resume:
@@ -95,7 +96,7 @@ def _fit(run: Run, out: Path, resume: bool, fabric: Any) -> dict[str, float]:
             method.prepare(model, dataset)
     stateful_methods = nn.ModuleList(m for m in methods if isinstance(m, nn.Module))
 
-    # averaged weights, which are also the whole ones where FSDP spreads those of the model
+    # averaged weights; with FSDP they also serve as the full copy of the sharded weights
     has_average = run.ema > 0 or (many and run.strategy == FSDP)
     average = deepcopy(model).requires_grad_(False).to(fabric.device) if has_average else model
     if many:
@@ -104,7 +105,7 @@ def _fit(run: Run, out: Path, resume: bool, fabric: Any) -> dict[str, float]:
     if resume:
         read_weights(out / LAST, model, average, stateful_methods)
     if run.compile:
-        # Fabric wraps methods alone
+        # Fabric can wrap a method, but not a plain function
         compiled = torch.compile(type(model).score, dynamic=True)
         model.score = MethodType(compiled, model)  # type: ignore[method-assign]
     wrapped = fabric.setup_module(model.to(fabric.device))
@@ -125,7 +126,7 @@ def _fit(run: Run, out: Path, resume: bool, fabric: Any) -> dict[str, float]:
     stepping = fabric.setup_optimizers(optimizer)
 
     if first:
-        # a dev set that cannot be judged must not be met at the first evaluation
+        # a dev set that cannot be evaluated must fail now, not after many steps
         evaluate(average, parts.dev, workers=run.data.workers)
         write_run(out, run)
         hook.speechkit_run_start(run=run)
@@ -139,7 +140,7 @@ def _fit(run: Run, out: Path, resume: bool, fabric: Any) -> dict[str, float]:
         return batch, batch_features(model, batch, parts.feature_augment, run.seed, loop.epoch)
 
     def judge() -> None:
-        """Evaluates, and keeps the best model; other processes wait at their next exchange."""
+        """Evaluates, and saves the best model; other processes wait at the next collective."""
         if first:
             metrics = evaluate(average, parts.dev, workers=run.data.workers)
             journal.log(loop.step, **metrics)
@@ -150,8 +151,8 @@ def _fit(run: Run, out: Path, resume: bool, fabric: Any) -> dict[str, float]:
             loop.judged = loop.step
             write_loop(out / LAST, loop)
 
-    with Journal(out, run.steps, loop.step, loop.judged) if first else Silence() as journal:
-        # a run that was stopped between a save and the end of the evaluation behind it
+    with Journal(out, run.steps, loop.step, loop.judged) if first else NullJournal() as journal:
+        # the run was stopped between a save and the end of the evaluation after it
         if loop.judged < loop.step and _is_due(loop, run, run.eval_every):
             judge()
         while loop.step < run.steps:
@@ -162,8 +163,8 @@ def _fit(run: Run, out: Path, resume: bool, fabric: Any) -> dict[str, float]:
             step = loop.step + 1
             total = gradients.compute(draw, step)
 
-            # fp16's scale is taken off by clipping, or here; where it overflowed, its scaler
-            # leaves the optimizer's step out
+            # clipping removes fp16's loss scale, otherwise it is removed here; after an overflow
+            # the scaler skips the optimizer's step
             if run.clip_norm is not None:
                 fabric.clip_gradients(
                     wrapped, optimizer, max_norm=run.clip_norm, error_if_nonfinite=False
@@ -184,7 +185,7 @@ def _fit(run: Run, out: Path, resume: bool, fabric: Any) -> dict[str, float]:
             if first:
                 hook.speechkit_run_step(run=run, step=step, loss=total)
 
-            # once in a while: log, save, evaluate
+            # log, save and evaluate at their intervals
             due = _is_due(loop, run, run.eval_every)
             if _is_due(loop, run, run.log_every):
                 lr = optimizer.param_groups[0]["lr"]
@@ -200,7 +201,7 @@ def _fit(run: Run, out: Path, resume: bool, fabric: Any) -> dict[str, float]:
 
 
 def dry_run(run: Run) -> dict[str, int]:
-    """Everything that comes before the first step, with nothing written; the sizes of it all."""
+    """Does everything before the first step without writing files; returns numbers and sizes."""
     parts = _parts(run)
     model = parts.model
     _begin(model, run, parts.dataset)
@@ -214,7 +215,7 @@ def dry_run(run: Run) -> dict[str, int]:
 
 @dataclass(frozen=True)
 class _Parts:
-    """What a run names, made and checked."""
+    """The components and data of a run, built and checked."""
 
     train: list[Utterance]
     dev: list[Utterance]
@@ -252,15 +253,15 @@ def _parts(run: Run) -> _Parts:
 
 
 def _begin(model: Model, run: Run, dataset: UtteranceDataset) -> None:
-    """The weights of `init`, else statistics of the data where the front end wants them."""
-    if run.init is not None:
-        start_from(model, run.init)
+    """Loads the weights of `start_from`, else fits the front end's statistics to the data."""
+    if run.start_from is not None:
+        start_from(model, run.start_from)
     else:
         fit_statistics(model.frontend, spread_audio(dataset))
 
 
 def _parameter_groups(model: Model, methods: Sequence[Method]) -> list[dict[str, Any]]:
-    """The model's groups and the methods', those with the same settings in one."""
+    """The groups of the model and of the methods; groups with equal settings are joined."""
     groups = parameter_groups(model)
     for group in [group for method in methods for group in method.parameter_groups()]:
         settings = {**group, "params": None}
@@ -286,7 +287,7 @@ def _target_or_placeholder(task: Task, utterance: Utterance) -> Tensor:
 
 
 def _go_on(loop: Loop, changed: set[str]) -> None:
-    """Warns of what differs in a run that goes on, and of what follows for where it is."""
+    """Warns of settings that changed in a resumed run, and resets what depends on them."""
     if changed & {*PLAN}:
         loop.batch = 0
     if "data.dev" in changed:
@@ -302,7 +303,7 @@ def _is_due(loop: Loop, run: Run, every: int) -> bool:
 
 
 def _set_up(method: Method, fabric: Any) -> Any:
-    """A method as it is, or wrapped for the processes where it has weights to train."""
+    """The method, wrapped by Fabric if it has weights to train."""
     if not isinstance(method, nn.Module) or not any(p.requires_grad for p in method.parameters()):
         return method
     wrapped = fabric.setup_module(method.to(fabric.device))
@@ -315,6 +316,6 @@ def _average(average: nn.Module, model: nn.Module, decay: float, step: int) -> N
     decay = min(decay, (1 + step) / (10 + step))
     for old, new in zip(average.state_dict().values(), model.state_dict().values(), strict=True):
         if old.is_floating_point():
-            old.lerp_(whole(new), 1 - decay)
+            old.lerp_(full_tensor(new), 1 - decay)
         else:
             old.copy_(new)

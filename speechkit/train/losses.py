@@ -1,7 +1,7 @@
-"""Losses: each call gives one loss per utterance, which the training loop averages.
+"""Losses: each call returns one loss per utterance, and the training loop averages them.
 
 `loss(scores, lengths, targets, target_lengths)` → `[B]`, with lengths `[B]` in output frames.
-All compute in float32 at least, whatever the network's precision.
+All compute in float32 or float64, whatever the network's precision.
 """
 
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from speechkit.tasks import IGNORED
 
 
 def frames_needed(targets: Tensor, target_lengths: Tensor) -> Tensor:
-    """The fewest frames that CTC can spell targets `[B, S]` in, `[B]`: labels + repetitions."""
+    """The fewest frames in which CTC can emit targets `[B, S]`, `[B]`: labels + repetitions."""
     inside = torch.arange(targets.shape[1], device=targets.device) < target_lengths[:, None]
     repeated = (targets[:, 1:] == targets[:, :-1]) & inside[:, 1:]
     return target_lengths + repeated.sum(1)
@@ -29,7 +29,7 @@ class CTC:
     """
 
     def possible(self, lengths: Tensor, targets: Tensor, target_lengths: Tensor) -> Tensor:
-        """Which rows have an alignment, `[B]`: each label needs a frame, a repeated one two."""
+        """True for rows `[B]` with an alignment: a label needs one frame, a repeated one two."""
         return lengths >= frames_needed(targets, target_lengths)
 
     def __call__(

@@ -1,4 +1,4 @@
-"""What the process does with memory that it has freed."""
+"""A setting of glibc that makes training faster."""
 
 import ctypes
 import platform
@@ -8,10 +8,10 @@ LARGEST = 2**31 - 1
 
 
 def keep_freed_memory() -> None:
-    """Has glibc keep what is freed instead of giving it back to the system after every layer.
+    """Makes glibc keep freed memory instead of returning it to the system after every layer.
 
-    Where each step needs the same again, as in training, the system would clear it anew each time:
-    a tenth of a small net's step. Elsewhere than on glibc it does nothing.
+    Each training step needs the same memory again, and the system would clear it each time, which
+    takes a tenth of a small net's step. Without glibc it does nothing.
     """
     if platform.libc_ver()[0] != "glibc":
         return

@@ -1,4 +1,4 @@
-"""What a training method is: calls that the loop makes, each of which may be left out."""
+"""The interface of training methods: calls that the loop makes, all optional."""
 
 from collections.abc import Callable
 from typing import Any
@@ -12,40 +12,41 @@ from speechkit.train.optim import parameter_groups
 
 
 class Method:
-    """Something done in training beside the loss and the optimizer; every call does nothing here.
+    """Base class of training methods: changes to training beyond the loss and the optimizer.
 
-    The calls in the order of a step, for which `step` counts from 1:
+    Every call does nothing by default. The calls in the order of a step, where `step` counts from
+    1:
 
-        extra_loss   for each batch, behind the model's forward pass
+        extra_loss   for each batch, after the model's forward pass
         gradients    around the forward and backward passes of the step
-        before_step  behind clipping, before the optimizer
-        after_step   behind the optimizer
-        after_average  behind the averaged weights, in runs that have them
+        before_step  after clipping, before the optimizer
+        after_step   after the optimizer
+        after_average  after the update of the averaged weights, in runs that have them
 
-    Where a run has several methods, each call is made in the order in which the run names them;
-    the `gradients` of a later one is around that of an earlier one.
+    If a run has several methods, each call is made in the order in which the run names them; the
+    `gradients` of a later one wraps that of an earlier one.
 
-    A method that is a `torch.nn.Module` too keeps its state in parameters and buffers: they are
-    saved with the run, restored to the bit and equal in all processes at the first step. Whatever a
-    call keeps elsewhere is lost when a run goes on.
+    A method that is also a `torch.nn.Module` keeps its state in parameters and buffers. They are
+    saved with the run, restored to the bit and equal in all processes at the first step. State that
+    is kept elsewhere is lost when a run is resumed.
     """
 
     views: int = 1
-    """How often a batch holds each of its utterances, with feature augmentations of its own each
-    time: rows 0 to B - 1, then the same again."""
+    """The number of copies of each utterance in a batch, each with its own feature augmentations:
+    rows 0 to B - 1, then the same utterances again."""
     needs_no_text: bool = False
-    """True where training utterances may lack a text; they then count for methods alone."""
+    """True if training utterances may lack a text; only methods then use them."""
     wants_features: bool = False
-    """True for the features that the model was given as a third argument of `extra_loss`."""
+    """True if `extra_loss` takes the model's input features as a third argument."""
     run_seed: int = 0
-    """The seed of the run, which the loop sets before `start`."""
+    """The seed of the run; the loop sets it before `start`."""
 
     def start(self, model: Model, dataset: UtteranceDataset) -> None:
-        """Once before the first step, on the CPU, and in a dry run: finds its layers, makes its
-        state, raises where the model or the data do not fit."""
+        """Called once before the first step, on the CPU, and in a dry run: finds layers, makes
+        state, and raises an error if the model or the data do not fit."""
 
     def prepare(self, model: Model, dataset: UtteranceDataset) -> None:
-        """Behind `start`, in no dry run: what takes long or writes files."""
+        """Called after `start`, but not in a dry run: takes a long time or writes files."""
 
     def extra_loss(self, batch: Batch, output: Output, *features: Any) -> Tensor | None:
         """Losses `[B]` that are added to the run's own, or None."""
@@ -54,9 +55,9 @@ class Method:
     def gradients(self, again: Callable[[], float], model: Model, step: int) -> float:
         """Leaves the step's gradients in `.grad` and returns its loss.
 
-        `again()` clears them, computes those of the whole step at the model's weights as they are,
-        averaged over processes, and returns the loss. It may be called several times: batches,
-        features, dropout and buffers are the same each time.
+        `again()` clears them, computes those of the whole step at the current weights, averaged
+        over processes, and returns the loss. It may be called several times: batches, features,
+        dropout and buffers are the same each time.
         """
         return again()
 
@@ -70,15 +71,18 @@ class Method:
         """May change the averaged weights, which are evaluated and saved."""
 
     def parameter_groups(self) -> list[dict[str, Any]]:
-        """What of it the optimizer trains: by default all parameters of an `nn.Module`."""
+        """The parameters that the optimizer trains: by default all of an `nn.Module`."""
         return parameter_groups(self) if isinstance(self, nn.Module) else []
 
     def generator(self, step: int, device: torch.device | str = "cpu") -> torch.Generator:
-        """The method's random numbers of a step, 0 for `start`: a function of the run's seed, the
-        step and the method's class, so the same in every process and in a run that goes on."""
+        """The method's random numbers for a step, 0 for `start`.
+
+        They depend only on the run's seed, the step and the method's class, so they are the same in
+        every process and after resuming.
+        """
         return seeded_generator(f"{self.run_seed}/{step}/{type(self).__qualname__}", device)
 
 
 def overrides(method: Method, call: str) -> bool:
-    """True where a method has a call of its own."""
+    """True if a method overrides a call."""
     return getattr(type(method), call) is not getattr(Method, call)

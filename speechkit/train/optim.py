@@ -1,4 +1,4 @@
-"""Optimisers, with each parameter a single number so that `novograd:lr=0.05` can say it."""
+"""Optimisers; each parameter is a single number, so that `novograd:lr=0.05` can set it."""
 
 from collections.abc import Callable
 from typing import Any
@@ -70,7 +70,7 @@ class NovoGrad(Optimizer):
         beta1, beta2 = group["betas"]
         m, v = state["exp_avg"], state["exp_avg_sq"]
         n = gradient.square().sum()
-        # where, not if: reading v would make the CPU wait for the GPU at every tensor
+        # torch.where, not if: reading v would make the CPU wait for the GPU at every tensor
         v.copy_(torch.where(v == 0, n, beta2 * v + (1 - beta2) * n))
         direction = gradient / (v.sqrt() + group["eps"])
         direction.add_(weight, alpha=group["weight_decay"])
@@ -104,10 +104,10 @@ def adamw(
 
 
 def parameter_groups(model: nn.Module) -> list[dict[str, Any]]:
-    """A model's parameters, and in a group without weight decay those that layers keep out of it.
+    """Groups of a model's parameters: those with weight decay, and those that layers exempt.
 
-    A layer names them in `undecayed`: its parameters, or modules of its own. Slopes, gains and
-    gates belong there, which decay would pull to 0, where they mean something else.
+    A layer names exempt parameters, or modules of them, in `undecayed`. These are slopes, gains and
+    gates, where 0 is not the neutral value.
     """
     spared = exempt(model, "undecayed")
     groups: list[dict[str, Any]] = [{"params": []}, {"params": [], "weight_decay": 0.0}]

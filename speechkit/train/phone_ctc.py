@@ -1,4 +1,4 @@
-"""Phones beside the text: a second CTC, from a layer within."""
+"""A second CTC loss on phones, computed from an inner layer of the encoder."""
 
 import logging
 import math
@@ -21,10 +21,10 @@ log = logging.getLogger(__name__)
 class PhoneCTC(Method, nn.Module):
     """weight · CTC(phones | linear(output of the encoder's block `after`)), for each utterance.
 
-    Phones are those of the manifests' key `phones`; an utterance without them costs nothing, and
-    one that has them but no text counts for this loss alone. So speech that was written down in
-    other words, or in another spelling, trains the lower blocks. The linear layer is trained with
-    the model and is no part of it. Source: Krishna et al., arXiv:1807.06234.
+    Phones are in the manifest's key `phones`. Utterances without them have loss 0. Those with
+    phones but no text are used for this loss only, so that speech transcribed in another spelling
+    can train the lower blocks. The linear layer is trained with the model but is not part of it.
+    Source: Krishna et al., arXiv:1807.06234.
     """
 
     needs_no_text = True
@@ -35,7 +35,7 @@ class PhoneCTC(Method, nn.Module):
         self.weight = weight
 
     def start(self, model: Model, dataset: UtteranceDataset) -> None:
-        """Reads the phones, and records the block's output from now on."""
+        """Reads the phones, and starts to record the output of the block."""
         spoken = [(utterance.phones or "").split() for utterance in dataset.utterances]
         phones = sorted({phone for row in spoken for phone in row})
         if not phones:
@@ -56,7 +56,7 @@ class PhoneCTC(Method, nn.Module):
         self.taps = Taps({"block": blocks[self.after]}, training_only=True)
 
     def _check_lengths(self, dataset: UtteranceDataset, frame_s: float) -> None:
-        """Raises TrainingError where no utterance has frames enough for its phones, else warns."""
+        """Warns of utterances with too few frames for their phones; TrainingError if all are."""
         rows = zip(dataset.utterances, self.targets, strict=True)
         known = [
             (u, len(row), int(frames_needed(row[None], torch.tensor([len(row)]))))

@@ -1,4 +1,4 @@
-"""What is checked before a run's first step: its components, its texts against their frames."""
+"""Checks before the first step of a run: its components, and its texts against their frames."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -27,13 +27,13 @@ NEEDED = {
     "schedule": ("__call__",),
     "augmentation": ("__call__", "domain"),
 }
-"""What training uses of a component of each kind."""
+"""The attributes that training uses of a component of each kind."""
 WHOLE_WEIGHTS = ("gradients", "before_step", "after_step")
 """The calls of a method that read or change weights and gradients."""
 
 
 def built(kind: str, spec: Name, *args: Any, **kw: Any) -> Any:
-    """The component; ComponentError where it lacks what training uses of it."""
+    """Builds a component; raises ComponentError where it lacks an attribute that training uses."""
     made = registry().build(kind, spec, *args, **kw)
     if missing := [name for name in NEEDED[kind] if not hasattr(made, name)]:
         raise ComponentError(
@@ -44,7 +44,7 @@ def built(kind: str, spec: Name, *args: Any, **kw: Any) -> Any:
 
 
 def built_methods(run: Run) -> list[Method]:
-    """The run's methods; TrainingError where one needs whole weights and FSDP spreads them."""
+    """The run's methods; raises TrainingError if one needs full weights and FSDP shards them."""
     methods = []
     for spec in run.method:
         method = registry().build("method", spec)
@@ -65,7 +65,7 @@ def built_methods(run: Run) -> list[Method]:
 
 
 def check_schedule(schedule: Any, spec: Name) -> None:
-    """Raises ComponentError where the factor of the first step is no finite number from 0 up."""
+    """Raises ComponentError unless the factor of the first step is a finite number from 0 up."""
     factor = _tried(f"schedule {spec}", lambda: float(schedule(0)))
     if not 0 <= factor < math.inf:
         raise ComponentError(
@@ -77,7 +77,7 @@ def check_schedule(schedule: Any, spec: Name) -> None:
 def check_loss(
     loss_of: Any, spec: Name, task: Task, model: Model, dataset: UtteranceDataset
 ) -> None:
-    """Raises ComponentError where a batch of two utterances has no loss for each."""
+    """Raises ComponentError unless a batch of two utterances gets a loss for each."""
     batch = collate([dataset[index] for index in range(min(2, len(dataset)))])
     with evaluating(model), torch.inference_mode():
         output: Output = model(batch.audio, batch.lengths)
@@ -92,10 +92,10 @@ def check_loss(
 
 
 def _tried(what: str, call: Callable[[], T]) -> T:
-    """What a component returns; ComponentError with the first line of whatever it raises."""
+    """Calls a component; raises ComponentError with the first line of whatever it raises."""
     try:
         return call()
-    # a component may fail with whatever its code raises
+    # a component may raise any exception
     except Exception as error:
         reason = (str(error).splitlines() or [""])[0]
         raise ComponentError(f"{what}: {type(error).__name__}: {shorten(reason, 200)}") from error
@@ -109,8 +109,8 @@ def check_targets(
     loss_of: Any,
     model: Model,
 ) -> None:
-    """Raises ManifestError for an utterance without a target, and TrainingError where no text can
-    be spelled in its utterance's frames; warns where some cannot."""
+    """Raises ManifestError for an utterance without a target. Warns of texts that need more frames
+    than their utterance has; raises TrainingError if all do."""
     for utterance in dev:
         task.encode(utterance)
     targets = [target(utterance) for utterance in train]
@@ -119,7 +119,7 @@ def check_targets(
     exact_frames = cache(partial(_frames, model))
     impossible = []
     for utterance, row in zip(train, targets, strict=True):
-        # front ends and strides round: what is near the bound is counted exactly
+        # front ends and strides round, so near the bound frames are counted exactly
         length, about = torch.tensor([len(row)]), int(utterance.duration_s / model.frame_s) - 3
         if not loss_of.possible(torch.tensor([about]), row[None], length):
             frames = exact_frames(max(1, round(utterance.duration_s * model.sample_rate)))
@@ -155,6 +155,6 @@ def check_augmented(dataset: UtteranceDataset, loss_of: Any, model: Model) -> No
 
 
 def _frames(model: Model, samples: int) -> int:
-    """The frames of scores for so many samples."""
+    """The number of frames of scores for `samples` samples."""
     with evaluating(model), torch.inference_mode():
         return int(model(torch.zeros(1, samples)).lengths)

@@ -1,4 +1,4 @@
-"""The folder of a run: what an interrupted run needs to go on bit by bit."""
+"""The folder of a run, and the state that an interrupted run needs to go on."""
 
 import json
 from collections.abc import Iterator
@@ -25,7 +25,7 @@ from speechkit.config import from_dict, to_dict, write_json
 from speechkit.errors import SpeechkitError, TrainingError, one_line
 from speechkit.files import locked, mend, whole_file
 from speechkit.models import Model
-from speechkit.nn.collectives import gathered, spread_as, whole
+from speechkit.nn.collectives import full_tensor, gather, spread_as
 from speechkit.train.journal import FILE
 from speechkit.untrusted import UntrustedError, parse_json, read_json
 
@@ -37,10 +37,10 @@ RUN = "run.json"
 
 @dataclass
 class Loop:
-    """Where a run is, and what fp16's scaler is at: exactly what `loop.json` holds.
+    """The position of a run and the state of fp16's scaler, as stored in `loop.json`.
 
-    `judged` is the step of the last evaluation that is over; a save comes before each.
-    Whole numbers stay whole, so that the file is the same after a break.
+    `judged` is the step of the last finished evaluation; a save comes before each evaluation.
+    Integers stay integers, so that the file is the same after an interruption.
     """
 
     step: int = 0
@@ -57,10 +57,10 @@ class Loop:
 
 @contextmanager
 def open_folder(out: Path, resume: bool, fabric: Any) -> Iterator[bool]:
-    """The folder is this run's alone in the block; whether there is a state to go on from.
+    """Locks the folder of a run; yields True if it holds a state to go on from.
 
-    Before anything is changed, TrainingError where another process trains there, where there is a
-    run already and `resume` is not asked for, or none and it is.
+    Raises TrainingError, before anything is changed, where another process trains there, where
+    there is a run but `resume` is False, or where there is none and it is True.
     """
     with ExitStack() as stack:
         with fabric.rank_zero_first():
@@ -89,13 +89,13 @@ def _taken(out: Path, resume: bool) -> Iterator[None]:
             yield
     finally:
         if not there:
-            # of a run that ended before it wrote anything
+            # only an empty folder is removed, after a run that wrote nothing
             with suppress(OSError):
                 out.rmdir()
 
 
 def _check_files(out: Path, resume: bool) -> None:
-    """Raises TrainingError where a run would write over what is not its own."""
+    """Raises TrainingError where a run would overwrite files of something else."""
     begun = (out / RUN).is_file()
     if resume and not begun:
         raise TrainingError(f"{out} holds no run to resume; leave out --resume")
@@ -114,14 +114,14 @@ def _check_files(out: Path, resume: bool) -> None:
 
 
 def read_run(out: Path, kind: type[T]) -> T:
-    """The run that `write_run` wrote, of type `kind`."""
+    """Reads the run that `write_run` wrote, of type `kind`."""
     return _read(kind, out / RUN)
 
 
 def changed_settings(out: Path, before: Any, now: Any) -> set[str]:
-    """The settings that differ between a stored run and the one that goes on from it.
+    """The settings that differ between a stored run and the one that resumes it.
 
-    TrainingError names the first that cannot change in the middle of a run.
+    Raises TrainingError for the first that cannot change in the middle of a run.
     """
     old, new = _settings(before), _settings(now)
     changed = {name for name, value in new.items() if old.get(name) != value}
@@ -144,19 +144,19 @@ def changed_settings(out: Path, before: Any, now: Any) -> set[str]:
 
 FIXED = {
     "model": "the weights are that model's",
-    "init": "it is read before the first step alone",
+    "start_from": "it is read before the first step alone",
     "seed": "it orders the data of the whole run",
 }
-"""Settings of a run that stay as they were when it goes on, and why."""
+"""Settings that cannot change when a run is resumed, and why."""
 PLAN = tuple(
     f"data.{name}"
     for name in ("train", "batch_size", "batch_seconds", "buckets", "window", "max_duration_s")
 )
-"""Settings that decide which utterances make which batch of an epoch."""
+"""Settings that determine the batches of an epoch."""
 
 
 def _settings(run: Any) -> dict[str, Any]:
-    """Plain data of each field of a run, those of its model and data as `data.NAME`."""
+    """Plain data of each field of a run; those of its parts as `model.NAME` and `data.NAME`."""
     plain = to_dict(run)
     for part in ("model", "data"):
         plain |= {f"{part}.{name}": value for name, value in plain.pop(part).items()}
@@ -168,7 +168,7 @@ def _names(specs: Any) -> list[str]:
 
 
 def _shown(value: Any) -> str:
-    """A setting in a few words."""
+    """A short text for a setting."""
     specs = value if isinstance(value, list) else [value]
     if all(isinstance(spec, dict) and set(spec) == {"name", "params"} for spec in specs):
         return ", ".join(str(Spec(**spec)) for spec in specs) or "none"
@@ -176,7 +176,7 @@ def _shown(value: Any) -> str:
 
 
 def write_run(out: Path, run: Any) -> None:
-    """Writes `run.json`, whole or not at all."""
+    """Writes `run.json` atomically."""
     with whole_file(out / RUN) as part:
         write_json(part, to_dict(run))
 
@@ -190,17 +190,17 @@ def write_training(
     optimizer: Any,
     loop: Loop,
 ) -> None:
-    """The averaged model as a model folder, and beside it what the next step depends on.
+    """Writes the averaged model as a model folder, with the state that the next step depends on.
 
-    `stateful_methods` are those with state. Every process takes part and the first one writes.
+    `stateful_methods` are the methods with state. Every process must call this; the first writes.
     """
     weights, kept = (
-        {name: whole(value) for name, value in module.state_dict().items()}
+        {name: full_tensor(value) for name, value in module.state_dict().items()}
         for module in (model, stateful_methods)
     )
     state = optimizer.state_dict()
     flat = {
-        f"{index}/{name}": whole(value)
+        f"{index}/{name}": full_tensor(value)
         for index, values in state["state"].items()
         for name, value in values.items()
         if isinstance(value, Tensor)
@@ -223,7 +223,7 @@ def write_training(
 
 
 def read_weights(path: Path, model: Model, average: Model, stateful_methods: nn.Module) -> None:
-    """Puts back the weights that `write_training` wrote, before they are spread over processes."""
+    """Loads the weights that `write_training` wrote; called before FSDP shards them."""
     with _readable(path):
         average.load_state_dict(read_tensors(path / "model.safetensors"))
         model.load_state_dict(read_tensors(path / TRAINING / "weights.safetensors"))
@@ -232,15 +232,16 @@ def read_weights(path: Path, model: Model, average: Model, stateful_methods: nn.
 
 
 def write_loop(path: Path, loop: Loop) -> None:
-    """Writes where the run is anew, once an evaluation is over."""
+    """Writes the position of the run again, after an evaluation."""
     with whole_file(path / TRAINING / "loop.json") as part:
         write_json(part, asdict(loop))
 
 
 def read_training(path: Path, fabric: Any, optimizer: Any, before: Any) -> Loop:
-    """Puts back everything else that `write_training` wrote.
+    """Loads everything else that `write_training` wrote.
 
-    `before` is an optimiser as the stored run made it: settings that differ from it are new.
+    `before` is an optimiser with the settings of the stored run; settings that differ from it were
+    changed by the user and override the stored ones.
     """
     with _readable(path):
         training = path / TRAINING
@@ -258,7 +259,7 @@ def read_training(path: Path, fabric: Any, optimizer: Any, before: Any) -> Loop:
             group |= {key: new[key] for key in new if key != "params" and new[key] != old.get(key)}
         optimizer.load_state_dict({"state": state, "param_groups": groups})
         _set_generators(read_tensors(training / "rng.safetensors"), fabric)
-        # no error is the best one before the first evaluation: infinity
+        # before the first evaluation the best error is infinity
         loop: Loop = _read(Loop, training / "loop.json", any_number=True)
         if not loop.step:
             raise ValueError("loop.json names no step")
@@ -269,7 +270,7 @@ def read_training(path: Path, fabric: Any, optimizer: Any, before: Any) -> Loop:
 
 @contextmanager
 def _readable(path: Path) -> Iterator[None]:
-    """TrainingError for a stored state that does not fit the run, whatever it lacks."""
+    """Turns any error from a stored state that does not fit the run into a TrainingError."""
     try:
         yield
     except SpeechkitError:
@@ -281,7 +282,7 @@ def _readable(path: Path) -> Iterator[None]:
 
 
 def _read(kind: type[T], path: Path, *, any_number: bool = False) -> T:
-    """The config of type `kind` in a JSON file of a run's."""
+    """Reads a config of type `kind` from a JSON file of a run."""
     try:
         stored = read_json(path, any_number=any_number)
     except UntrustedError as error:
@@ -301,7 +302,7 @@ def random_state(device: torch.device) -> dict[str, Tensor]:
 
 
 def set_random_state(states: dict[str, Tensor], device: torch.device) -> None:
-    """Puts back what `random_state` returned."""
+    """Restores the states that `random_state` returned."""
     torch.set_rng_state(states["cpu"])
     if "cuda" in states and device.type == "cuda":
         torch.cuda.set_rng_state(states["cuda"], device)
@@ -312,7 +313,7 @@ def _generators(fabric: Any) -> dict[str, Tensor]:
     states = random_state(fabric.device)
     if fabric.world_size == 1:
         return states
-    return {name: gathered(x.to(fabric.device)).cpu() for name, x in states.items()}
+    return {name: gather(x.to(fabric.device)).cpu() for name, x in states.items()}
 
 
 def _set_generators(states: dict[str, Tensor], fabric: Any) -> None:
@@ -321,6 +322,6 @@ def _set_generators(states: dict[str, Tensor], fabric: Any) -> None:
         raise TrainingError(
             f"the run was of {processes} processes, not {fabric.world_size}; resume it with as many"
         )
-    # torch reads a view from the start of its storage
+    # set_rng_state ignores the offset of a view, so each row is copied
     own = {name: x[fabric.global_rank].clone() for name, x in rows.items()}
     set_random_state(own, fabric.device)

@@ -1,7 +1,11 @@
-"""What a training run is: a model, its data, and everything else that decides what comes of it."""
+"""The settings of a training run: model, data, optimizer and everything else."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
+
+from pydantic import AliasChoices, Field
 
 from speechkit.checkpoint import AnyNet
 from speechkit.component import Spec
@@ -9,22 +13,23 @@ from speechkit.config import Config, check_component, check_range
 from speechkit.errors import ConfigError
 from speechkit.limits import MAX_COUNT, MAX_PROCESSES
 from speechkit.models.net import Name
-from speechkit.train.distributed import DDP, STRATEGIES
+from speechkit.train.distributed import DDP, STRATEGIES, warn
 
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
-"""Those of Fabric in which weights and sums stay float32."""
+"""The precisions of Fabric that keep weights and sums in float32."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Data(Config):
-    """Where the utterances are and how they are grouped.
+    """The utterances of a run and how they are grouped.
 
-    `train` may be several manifests; one named twice counts twice in each epoch. A folder of shards
-    is one too, and a pattern of them; their utterances are shuffled `window` at a time.
-    A batch holds at most `batch_size` utterances and `batch_seconds` seconds, padding included, for
-    each process. `buckets` groups of similar durations keep padding low; with 1, batches are drawn
-    at random, which batch norm prefers where durations tell classes or speakers apart. Training
-    utterances longer than `max_duration_s` are left out; `cache` keeps the rest decoded.
+    `train` may be several manifests; one that is given twice counts twice in each epoch. A folder
+    of shards, or a pattern such as `train-*.tar`, counts as a manifest; utterances of shards are
+    shuffled `window` at a time. A batch holds at most `batch_size` utterances and `batch_seconds`
+    seconds, padding included, for each process. `buckets` groups of similar durations reduce
+    padding. With 1, batches are random, which is better for batch norm where durations depend on
+    the class or speaker. Training utterances longer than `max_duration_s` are left out. `cache`
+    keeps decoded audio in memory.
     """
 
     train: Path | tuple[Path, ...]
@@ -52,15 +57,15 @@ class Data(Config):
 
 @dataclass(frozen=True, kw_only=True)
 class Run(Config):
-    """Everything that decides what a training run does; a recipe is a function that returns one.
+    """All settings of a training run; a recipe is a function that returns one.
 
-    `method` names training methods, see `method.py`. `init` is a model folder to start from: its
-    front end, stem and encoder, and its head where the labels are the same. `accumulate` batches
-    make one step. `clip_norm` bounds the gradient's norm. `ema` is the decay of the averaged
-    weights, which are evaluated and saved; 0 for none. `precision` is Fabric's. `compile` has
-    torch.compile make the net's kernels in place of speechkit's, which takes minutes. `devices`
-    processes on each of `nodes` machines share every batch, with the whole model in each
-    (`strategy` ddp) or spread over them (fsdp).
+    `method` lists training methods, see `method.py`. `start_from` is a model folder whose weights
+    the run starts with: front end, stem and encoder, and the head if the labels are the same.
+    `accumulate` batches make one step. `clip_norm` bounds the gradient's norm. `ema` is the decay
+    of the averaged weights, which are evaluated and saved; 0 for none. `precision` is Fabric's.
+    `compile` uses torch.compile instead of speechkit's kernels, which takes minutes at the start.
+    `devices` processes on each of `nodes` machines share every batch. Each holds the full model
+    (`strategy` ddp) or a shard of it (fsdp).
     """
 
     model: AnyNet
@@ -71,7 +76,10 @@ class Run(Config):
     loss: Name | None = None
     augment: tuple[Name, ...] = ()
     method: tuple[Name, ...] = ()
-    init: Path | None = None
+    # runs of earlier versions call it init
+    start_from: Annotated[
+        Path | None, Field(validation_alias=AliasChoices("start_from", "init"))
+    ] = None
     accumulate: int = 1
     clip_norm: float | None = None
     ema: float = 0.0
@@ -100,10 +108,20 @@ class Run(Config):
         for name in ("devices", "nodes"):
             check_range(name, getattr(self, name), 1, MAX_PROCESSES)
         check_range("ema", self.ema, 0, 1)
-        # a negative bound would turn the gradient round
+        # a negative bound would reverse the gradient
         if self.clip_norm is not None and self.clip_norm <= 0:
             raise ConfigError(f"clip_norm={self.clip_norm:g}: give a positive number, or null")
         if self.precision not in PRECISIONS:
             raise ConfigError(f"precision={self.precision}: give {', '.join(PRECISIONS)}")
         if self.strategy not in STRATEGIES:
             raise ConfigError(f"strategy={self.strategy}: give {' or '.join(STRATEGIES)}")
+
+
+def current_names(assignments: Iterable[str]) -> list[str]:
+    """Assignments of `--set`; the former name `init` becomes `start_from`, with a warning."""
+    found = list(assignments)
+    for index, assignment in enumerate(found):
+        if assignment.startswith("init="):
+            warn("--set init= is now --set start_from=; type that")
+            found[index] = f"start_from={assignment.removeprefix('init=')}"
+    return found

@@ -1,6 +1,6 @@
 """Learning-rate schedules: the factor of the base rate at each step of a run of `steps` steps.
 
-All warm up as (step + 1) / (warmup + 1) until step `warmup`. `warmup`, `hold` and `halflife` are
+The factor is (step + 1) / (warmup + 1) until step `warmup`. `warmup`, `hold` and `halflife` are
 numbers of steps, or fractions of the run if below 1. `floor` is a fraction of the base rate.
 """
 

@@ -1,4 +1,4 @@
-"""The weights that a run starts from: those of another model's folder."""
+"""Loads the weights of another model as the starting weights of a run."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,14 +14,14 @@ from speechkit.train.distributed import warn
 
 
 def start_from(model: Model, folder: Path) -> None:
-    """Gives the model the weights of the one in `folder`, its head's only for the same labels.
+    """Loads the weights of the model in `folder`; those of the head only if the labels are equal.
 
-    Warns of what else differs between the two than the weights.
+    Warns of other differences between the two models.
     """
     other = load(folder)
     if other.sample_rate != model.sample_rate:
         raise TrainingError(
-            f"init={folder} is for {other.sample_rate} Hz, this run's model for "
+            f"start_from={folder} is for {other.sample_rate} Hz, this run's model for "
             f"{model.sample_rate} Hz; give both the same sample_rate"
         )
     kept = other.labels == model.labels or _can_reorder(other, model)
@@ -33,16 +33,16 @@ def start_from(model: Model, folder: Path) -> None:
         there, here = (list(x[name].shape) if name in x else "absent" for x in (known, own))
         if there != here:
             raise TrainingError(
-                f"init={folder}: {name} is {there} there and {here} in this run's model; "
+                f"start_from={folder}: {name} is {there} there and {here} in this run's model; "
                 "give both the same net and front end"
             )
     old, new = _meaning(other.config), _meaning(model.config)
     if differing := [f"{f}={old[f]}, not {new[f]}" for f in old if old[f] != new[f]]:
-        warn(f"init={folder} was trained with {'; '.join(differing)}")
+        warn(f"start_from={folder} was trained with {'; '.join(differing)}")
     if not kept:
         warn(
-            f"init={folder} has {len(other.labels)} labels, others or in another order than this "
-            f"run's {len(model.labels)}: the head is new"
+            f"start_from={folder} has {len(other.labels)} labels, others or in another order than "
+            f"this run's {len(model.labels)}: the head is new"
         )
     elif other.labels != model.labels:
         _reorder_head(known, other.labels, model.labels)
@@ -50,7 +50,7 @@ def start_from(model: Model, folder: Path) -> None:
 
 
 def _meaning(config: Net) -> dict[str, Any]:
-    """What decides what a net's weights mean, beside their shapes."""
+    """The settings of a net, besides shapes, under which its weights were trained."""
     rows = config.rows()
     return {
         **{kind: str(getattr(config, kind)) for kind in COMPONENTS if kind != "init"},
@@ -65,13 +65,13 @@ LINEAR_HEAD = ("head.linear.weight", "head.linear.bias")
 
 
 def _can_reorder(other: Model, model: Model) -> bool:
-    """True where both have the same labels and a head with nothing but a row for each of them."""
+    """True if both have the same labels and a head with one row of weights for each label."""
     names = {name for name in other.state_dict() if name.startswith("head.")}
     return set(other.labels) == set(model.labels) and names <= {*LINEAR_HEAD}
 
 
 def _reorder_head(weights: dict[str, Tensor], old: Sequence[str], new: Sequence[str]) -> None:
-    """Puts the rows of the head's linear layer in the new order of labels, blank last."""
+    """Sorts the rows of the head's linear layer into the new order of labels, blank last."""
     for name in LINEAR_HEAD:
         if (x := weights.get(name)) is not None:
             order = [*map(old.index, new), *range(len(old), len(x))]

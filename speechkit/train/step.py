@@ -1,4 +1,4 @@
-"""The loss of one step and its gradients, which methods may compute again."""
+"""The loss and gradients of one step; methods may compute them again."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -24,10 +24,10 @@ Drawn = tuple[Batch, Chunk]
 
 @dataclass(frozen=True)
 class Objective:
-    """The run's loss for each row of a batch, and what its methods add.
+    """The run's loss for each row of a batch, plus the losses of its methods.
 
-    `unlabeled` `[N]` are the utterances without a target. `extra` are the methods that have an
-    `extra_loss`, some of them wrapped for several processes.
+    `unlabeled` `[N]` is True for utterances without a target. `extra` are the methods with an
+    `extra_loss`; those with weights are wrapped by Fabric.
     """
 
     task: Task
@@ -36,7 +36,7 @@ class Objective:
     extra: Sequence[Any] = ()
 
     def __call__(self, batch: Batch, features: Chunk, output: Output) -> Tensor:
-        """The losses of the rows `[B]` whose targets are possible at all."""
+        """The losses of the rows whose targets have an alignment, at most `[B]`."""
         scores = output.scores.to(sum_type(output.scores.dtype))
         targets = self.task.targets(batch, output)
         losses = self.loss(scores, output.lengths, *targets)
@@ -56,7 +56,7 @@ class Objective:
 
 
 class Gradients:
-    """Computes the gradients of a step of `accumulate` batches, and again where a method asks."""
+    """Computes the gradients of a step of `accumulate` batches, more than once if methods ask."""
 
     def __init__(
         self,
@@ -74,7 +74,7 @@ class Gradients:
         self.stateful = nn.ModuleList([model, *(m for m in methods if isinstance(m, nn.Module))])
 
     def compute(self, draw: Callable[[], Drawn], step: int) -> float:
-        """Leaves the step's gradients in `.grad`, in fp16 times its scale; returns the loss."""
+        """Leaves the step's gradients in `.grad`, multiplied by fp16's scale; returns the loss."""
         if not self.around:
             return self._pass((draw() for _ in range(self.accumulate)), step)
         scaler = getattr(self.fabric.strategy.precision, "scaler", None)
@@ -92,8 +92,8 @@ class Gradients:
         return loss
 
     def _repeatable(self, draw: Callable[[], Drawn]) -> Iterator[Iterator[Drawn]]:
-        """The step's batches, then the same over and over: each time with the random numbers and
-        buffers of the first."""
+        """Yields the batches of the step, then the same batches again and again, each time with
+        the random numbers and buffers of the first pass."""
         device = self.fabric.device
         before = {name: buffer.clone() for name, buffer in self.stateful.named_buffers()}
         kept: list[tuple[Drawn, dict[str, Tensor]]] = []
@@ -115,17 +115,17 @@ class Gradients:
             yield repeated()
 
     def _pass(self, batches: Iterable[Drawn], step: int) -> float:
-        """Forward and backward over the batches, with gradients that begin as None."""
+        """Forward and backward passes over the batches, starting with gradients of None."""
         self.optimizer.zero_grad()
         total = 0.0
         for index, (batch, features) in enumerate(batches):
             accumulating = index + 1 < self.accumulate
             with self.fabric.no_backward_sync(self.wrapped, enabled=accumulating):
-                # Fabric's own autocast is for `forward` alone
+                # Fabric applies autocast only in `forward`
                 with self.fabric.autocast():
                     output = self.wrapped.score(features)
                 losses = self.objective(batch, features, output)
-                # with no row left, 0 that still has a gradient for the other processes
+                # with no row left, the loss is 0 but has gradients, which other processes wait for
                 loss = losses.mean() if len(losses) else 0 * output.scores.sum()
                 loss = loss * weight(self.fabric, len(losses)) / self.accumulate
                 _check_finite(loss, step, batch)

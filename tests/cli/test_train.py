@@ -85,9 +85,23 @@ def test_dry_run_prints_and_checks_and_writes_nothing(cli: Cli, recipe: Path) ->
 
 
 def test_what_is_printed_can_be_set(cli: Cli, recipe: Path) -> None:
-    said = cli("train", recipe, "--dry-run").out.splitlines()[:-1]
-    flags = [word for line in said for word in ("--set", line)]
-    assert cli("train", recipe, "--dry-run", *flags).out.splitlines()[:-1] == said
+    printed = cli("train", recipe, "--dry-run").out.splitlines()[:-1]
+    flags = [word for line in printed for word in ("--set", line)]
+    assert cli("train", recipe, "--dry-run", *flags).out.splitlines()[:-1] == printed
+
+
+def test_the_former_name_of_start_from_is_accepted_with_a_warning(
+    cli: Cli, recipe: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    first = tmp_path / "first"
+    assert cli("train", recipe, "--out", first, "--device", "cpu").code == 0
+    former, current = (
+        cli("train", recipe, "--dry-run", "--set", f"{name}={first / 'best'}")
+        for name in ("init", "start_from")
+    )
+    assert former.out == current.out
+    assert f"start_from={first / 'best'}" in current.out.splitlines()
+    assert caplog.messages == ["--set init= is now --set start_from=; type that"]
 
 
 def test_a_plugin_beside_the_recipe(cli: Cli, recipe: Path) -> None:

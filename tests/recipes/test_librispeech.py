@@ -56,4 +56,4 @@ def test_the_streaming_net_streams_and_is_the_same_size(recipe: ModuleType) -> N
 
 def test_finetuning_starts_where_base_ends(recipe: ModuleType) -> None:
     assert recipe.finetune().model == recipe.base().model
-    assert recipe.finetune().init is not None
+    assert recipe.finetune().start_from is not None

@@ -331,7 +331,7 @@ def test_a_run_starts_from_another_model(
     fit(plain, tmp_path / "first", device="cpu")
     first = load(tmp_path / "first" / LAST).state_dict()
     later = replace(
-        plain, model=replace(plain.model, labels=labels), init=tmp_path / "first" / LAST
+        plain, model=replace(plain.model, labels=labels), start_from=tmp_path / "first" / LAST
     )
     # a step of no length shows where the run started
     still = replace(later, optimizer="sgd:lr=0.0", steps=1)
@@ -346,10 +346,10 @@ def test_a_run_does_not_start_from_another_net(plain: Run, tmp_path: Path) -> No
     fit(replace(plain, steps=1), tmp_path / "first", device="cpu")
     blocks = (*plain.model.blocks[:-1], replace(plain.model.blocks[-1], kernel=3))
     other = replace(
-        plain, model=replace(plain.model, blocks=blocks), init=tmp_path / "first" / LAST
+        plain, model=replace(plain.model, blocks=blocks), start_from=tmp_path / "first" / LAST
     )
     with pytest.raises(
-        TrainingError, match=r"init=.*first/last: encoder\..* there and \[.*same net"
+        TrainingError, match=r"start_from=.*first/last: encoder\..* there and \[.*same net"
     ):
         fit(other, tmp_path / "other", device="cpu")
 
@@ -365,25 +365,25 @@ def test_audio_and_features_are_augmented_in_training(
 
 
 def test_hooks_are_told_in_order(plain: Run, tmp_path: Path) -> None:
-    told: list[Any] = []
+    calls: list[Any] = []
 
     class Watcher:
         @hookimpl
         def speechkit_run_start(self, run: Run) -> None:
-            told.append(("start", run))
+            calls.append(("start", run))
 
         @hookimpl
         def speechkit_run_step(self, step: int, loss: float) -> None:
-            told.append(("step", step))
+            calls.append(("step", step))
             assert loss > 0
 
         @hookimpl
         def speechkit_run_eval(self, run: Run, metrics: dict[str, float]) -> None:
-            told.append(("eval", metrics["n"]))
+            calls.append(("eval", metrics["n"]))
 
         @hookimpl
         def speechkit_run_end(self) -> None:
-            told.append(("end", (tmp_path / "out" / LAST).is_dir()))
+            calls.append(("end", (tmp_path / "out" / LAST).is_dir()))
 
     watcher = Watcher()
     registry().manager.register(watcher)
@@ -392,10 +392,10 @@ def test_hooks_are_told_in_order(plain: Run, tmp_path: Path) -> None:
     finally:
         registry().manager.unregister(watcher)
     steps: list[Any] = [("step", 1), ("step", 2), ("eval", 4), ("step", 3), ("eval", 4)]
-    assert [name for name, _ in told] == ["start", *(name for name, _ in steps), "end"]
-    assert told[0][1].steps == 3
-    assert told[1:-1] == steps
-    assert told[-1] == ("end", True)
+    assert [name for name, _ in calls] == ["start", *(name for name, _ in steps), "end"]
+    assert calls[0][1].steps == 3
+    assert calls[1:-1] == steps
+    assert calls[-1] == ("end", True)
 
 
 def test_workers_change_nothing(run: Run, tmp_path: Path) -> None:
@@ -419,7 +419,7 @@ def test_the_task_s_loss_is_the_default(plain: Run, tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def told(caplog: pytest.LogCaptureFixture) -> Callable[[], list[str]]:
+def logged(caplog: pytest.LogCaptureFixture) -> Callable[[], list[str]]:
     """The warnings so far, one line each."""
 
     def lines() -> list[str]:
@@ -470,11 +470,11 @@ def test_a_run_whose_texts_are_all_too_long_once_augmented_does_not_start(
 
 @pytest.mark.parametrize(("text", "possible"), [("hi" * 10, True), ("hil" + "hi" * 9, False)])
 def test_a_text_is_possible_down_to_the_frame(
-    spelled: Run, tmp_path: Path, told: Callable[[], list[str]], text: str, possible: bool
+    spelled: Run, tmp_path: Path, logged: Callable[[], list[str]], text: str, possible: bool
 ) -> None:
     (name,) = with_texts(spelled.data.train, [text])
     fit(spelled, tmp_path / "out", device="cpu")
-    assert told() == [] if possible else f"{name}: 21 labels in 20 frames" in told()[0]
+    assert logged() == [] if possible else f"{name}: 21 labels in 20 frames" in logged()[0]
 
 
 def test_utterances_without_an_alignment_do_not_count(spelled: Run, tmp_path: Path) -> None:
@@ -600,25 +600,25 @@ def test_a_damaged_state_of_a_run_is_one_line(
 
 
 def test_utterances_that_are_left_out_are_counted_with_their_hours(
-    plain: Run, tmp_path: Path, told: Callable[[], list[str]]
+    plain: Run, tmp_path: Path, logged: Callable[[], list[str]]
 ) -> None:
     # 0.4, 0.42, ... 0.54 s
     run = replace(plain, steps=1, data=replace(plain.data, max_duration_s=0.45))
     fit(run, tmp_path / "out", device="cpu")
-    assert told() == [
+    assert logged() == [
         "5 of 8 utterances, 0.00069 hours, are longer than max_duration_s=0.45 and left out"
     ]
 
 
 def test_a_run_goes_on_with_other_settings_of_its_optimizer(
-    plain: Run, tmp_path: Path, told: Callable[[], list[str]]
+    plain: Run, tmp_path: Path, logged: Callable[[], list[str]]
 ) -> None:
     plain = replace(plain, optimizer="adamw:lr=0.01,weight_decay=0.01", steps=1)
     later = replace(plain, optimizer="adamw:lr=0.01,weight_decay=5,beta1=0.5", steps=2)
     for name, again in (("same", replace(plain, steps=2)), ("other", later)):
         fit(plain, tmp_path / name, device="cpu")
         fit(again, tmp_path / name, resume=True, device="cpu")
-    assert told() == [
+    assert logged() == [
         "going on at step 1 with other steps",
         "going on at step 1 with other optimizer, steps",
     ]
@@ -637,7 +637,7 @@ CHANGES: dict[str, Any] = {
     "loss": "cross_entropy:smoothing=0.1",
     "augment": ("gain",),
     "method": ("flat_start",),
-    "init": Path("other"),
+    "start_from": Path("other"),
     "steps": 5,
     "accumulate": 2,
     "clip_norm": 0.1,
@@ -663,7 +663,7 @@ DATA_CHANGES: dict[str, Any] = {
     "workers": 1,
     "cache": True,
 }
-REFUSED = {"optimizer", "method", "init", "seed"}
+REFUSED = {"optimizer", "method", "start_from", "seed"}
 
 
 @pytest.mark.parametrize("name", [*CHANGES, *(f"data.{name}" for name in DATA_CHANGES)])
@@ -684,19 +684,34 @@ def test_each_setting_is_applied_or_refused_in_a_run_that_goes_on(
         assert changed_settings(tmp_path, plain, changed) == {name}
 
 
+def test_a_run_stored_under_the_former_name_of_start_from_resumes(
+    plain: Run, tmp_path: Path
+) -> None:
+    save(build(plain.model, seed=5), tmp_path / "first")
+    run = replace(plain, start_from=tmp_path / "first", steps=2)
+    fit(replace(run, steps=1), tmp_path / "out", device="cpu")
+    stored = tmp_path / "out" / "run.json"
+    stored.write_text(stored.read_text().replace('"start_from"', '"init"'))
+    assert "start_from" not in json.loads(stored.read_text())
+    fit(run, tmp_path / "out", resume=True, device="cpu")
+    assert json.loads(stored.read_text())["start_from"] == str(tmp_path / "first")
+    with pytest.raises(TrainingError, match="start_from was "):
+        fit(replace(run, start_from=None), tmp_path / "out", resume=True, device="cpu")
+
+
 def test_the_table_of_settings_names_every_field() -> None:
     assert {"model", "data", *CHANGES} == {field.name for field in fields(Run)}
     assert set(DATA_CHANGES) == {field.name for field in fields(Data)}
 
 
 def test_another_plan_of_batches_begins_the_epoch_anew(
-    plain: Run, corpus: Corpus, tmp_path: Path, told: Callable[[], list[str]]
+    plain: Run, corpus: Corpus, tmp_path: Path, logged: Callable[[], list[str]]
 ) -> None:
     fit(replace(plain, steps=1), tmp_path / "out", device="cpu")
     data = replace(plain.data, batch_size=4, dev=corpus(6, "other"))
     marks = fit(replace(plain, steps=2, data=data), tmp_path / "out", resume=True, device="cpu")
     assert marks["n"] == 6
-    assert told()[-1] == (
+    assert logged()[-1] == (
         "going on at step 1 with other data.batch_size, data.dev, steps; the epoch begins anew; "
         "the best model is chosen anew"
     )
@@ -715,15 +730,17 @@ def test_another_plan_of_batches_begins_the_epoch_anew(
 def test_what_differs_from_the_model_a_run_starts_from_is_named(
     plain: Run,
     tmp_path: Path,
-    told: Callable[[], list[str]],
+    logged: Callable[[], list[str]],
     change: dict[str, Any],
     says: str,
 ) -> None:
     save(build(plain.model), tmp_path / "first")
-    run = replace(plain, model=replace(plain.model, **change), init=tmp_path / "first", steps=1)
+    run = replace(
+        plain, model=replace(plain.model, **change), start_from=tmp_path / "first", steps=1
+    )
     fit(run, tmp_path / "out", device="cpu")
-    assert len(told()) == 1
-    assert f"first was trained with {says}" in told()[0]
+    assert len(logged()) == 1
+    assert f"first was trained with {says}" in logged()[0]
 
 
 def test_a_run_does_not_start_from_a_model_for_another_sample_rate(
@@ -731,7 +748,7 @@ def test_a_run_does_not_start_from_a_model_for_another_sample_rate(
 ) -> None:
     save(build(replace(plain.model, sample_rate=8000)), tmp_path / "first")
     with pytest.raises(TrainingError, match="is for 8000 Hz, this run's model for 16000 Hz"):
-        fit(replace(plain, init=tmp_path / "first"), tmp_path / "out", device="cpu")
+        fit(replace(plain, start_from=tmp_path / "first"), tmp_path / "out", device="cpu")
 
 
 @pytest.mark.parametrize("kind", ["ctc", "clip"])
@@ -746,7 +763,7 @@ def test_a_head_follows_its_labels(
     run = replace(
         plain,
         model=replace(net, labels=net.labels[::-1]),
-        init=tmp_path / "first",
+        start_from=tmp_path / "first",
         steps=1,
         optimizer="sgd:lr=0.0",
     )
@@ -756,11 +773,11 @@ def test_a_head_follows_its_labels(
     assert bias == [*range(count - 1, -1, -1), *range(count, len(bias))]
 
 
-def test_a_new_head_is_told(plain: Run, tmp_path: Path, told: Callable[[], list[str]]) -> None:
+def test_a_new_head_is_logged(plain: Run, tmp_path: Path, logged: Callable[[], list[str]]) -> None:
     save(build(replace(plain.model, labels=("high", "low", "silence"))), tmp_path / "first")
-    fit(replace(plain, init=tmp_path / "first", steps=1), tmp_path / "out", device="cpu")
+    fit(replace(plain, start_from=tmp_path / "first", steps=1), tmp_path / "out", device="cpu")
     assert (
-        "has 3 labels, others or in another order than this run's 2: the head is new" in told()[0]
+        "has 3 labels, others or in another order than this run's 2: the head is new" in logged()[0]
     )
 
 

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from speechkit.nn import Chunk, StreamLayer
-from speechkit.nn.collectives import gathered
+from speechkit.nn.collectives import gather
 
 TRANSPORT = ("loss", "subtract", "off")
 
@@ -176,7 +176,7 @@ class ReluOrPoly(StreamLayer):
         mean, variance = moments(c)
         # one polynomial for all processes of a run
         if torch.distributed.is_available() and torch.distributed.is_initialized():
-            means, variances = gathered(torch.stack([mean, variance])).unbind(1)
+            means, variances = gather(torch.stack([mean, variance])).unbind(1)
             mean, variance = means.mean(0), variances.mean(0) + means.var(0, correction=0)
         self.running_mean.lerp_(mean.to(self.running_mean.dtype), self.momentum)
         self.running_variance.lerp_(variance.to(self.running_variance.dtype), self.momentum)
