@@ -1,4 +1,4 @@
-"""Models as files that run elsewhere: written by an exporter, run, and kept only if they agree."""
+"""Exports models to files for other runtimes, and compares their output with the model's."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ from speechkit.plugins import registry
 __all__ = ["Exported", "example_of", "export"]
 
 EXAMPLE_S = (0.87, 1.95, 1.5)
-"""The durations of the sounds that an export is tried on."""
+"""The durations of the audio on which an exported file is tested."""
 
 
 @dataclass(frozen=True)
@@ -40,8 +40,8 @@ def export(
 ) -> Exported:
     """Writes the model with an exporter component such as `onnx:streaming=true`.
 
-    It is tried, and for int8 calibrated, on `audio`, else on noise. The file appears whole or not
-    at all; CheckpointError where it does not say what the model says.
+    The file is tested on `audio`, else on noise; int8 is calibrated on `audio`. It is written
+    atomically. Raises CheckpointError where its output differs from the model's.
     """
     model = as_model(model)
     refuse_prepared(model, "export")
@@ -59,7 +59,7 @@ def export(
 
 
 def example_of(model: Model, audio: Sequence[Utterance] = ()) -> Example:
-    """Sounds of several lengths: those given, or bursts of noise; `[B, N]`, and `[B]` samples."""
+    """Audio of several lengths, from `audio` or bursts of noise: `[B, N]`, and lengths `[B]`."""
     if audio:
         rows = [
             read_audio(u.audio, None, model.sample_rate, u.offset_s, u.duration_s) for u in audio

@@ -1,4 +1,4 @@
-"""Whether an artefact says what the model says."""
+"""Compares an exported file's output with the model's."""
 
 import math
 
@@ -16,7 +16,7 @@ def check(graph: Graph, run: Run, tolerance: float) -> float:
     """
     try:
         worst = max(_differences(graph, run))
-    # every runtime has exceptions of its own
+    # every runtime raises its own exceptions
     except Exception as error:
         reason = str(error).splitlines()[0]
         raise CheckpointError(f"the exported model does not run: {reason}") from error
@@ -51,7 +51,7 @@ def _differences(graph: Graph, run: Run) -> list[float]:
 
 
 def _valid(scores: Tensor, valid: Tensor) -> Tensor:
-    """True where scores `[B, n]` or `[B, T, n]` count; `valid` is `[B, T]`, or lengths `[B]`."""
+    """True where scores `[B, n]` or `[B, T, n]` are valid; `valid` is `[B, T]` or lengths `[B]`."""
     if scores.ndim == 2:
         return torch.ones(len(scores), dtype=torch.bool)
     if valid.ndim == 2:

@@ -1,4 +1,4 @@
-"""What is exported: a module over plain tensors, how to call it, and what a reader must know."""
+"""The graph to export: a module over plain tensors, its inputs and outputs, and metadata."""
 
 import copy
 import io
@@ -27,24 +27,24 @@ from speechkit.streaming.state import rebuilt, tensors_of
 from speechkit.tasks import task_of
 from speechkit.text.align import EARLY_S
 
-TALKERS = ("", "torch.onnx", "torch._export", "torch.fx.experimental.symbolic_shapes")
-"""The loggers whose warnings are nothing that a user can act on."""
+NOISY_LOGGERS = ("", "torch.onnx", "torch._export", "torch.fx.experimental.symbolic_shapes")
+"""The loggers with warnings that a user can do nothing about."""
 FORMAT = 1
-"""The number of the metadata's form."""
+"""The version of the metadata's format."""
 
 Example = tuple[Tensor, Tensor]
 """Audio `[B, N]` of B ≥ 2 rows, and their lengths `[B]`."""
 Run = Callable[[Sequence[Tensor]], Sequence[Tensor]]
-"""Inputs in order to outputs in order: the module, or the artefact made of it."""
+"""Maps inputs to outputs, both in order: the module, or the exported file."""
 
 
 @dataclass(frozen=True)
 class Graph:
-    """A module to export, and the `model` as it is in the same shape, to compare with.
+    """A module to export, and the `model` with the same inputs and outputs, to compare with.
 
-    `inputs` and `outputs` are names in order: x and what of it is valid, then the states.
-    `axes` names the free axes of each input. `trials` are calls in sequence, each `[x, valid]`,
-    every sequence beginning with `start(batch)`; the first call is the one to trace.
+    `inputs` and `outputs` are names in order: x, its valid frames, then the states. `axes` names
+    the dynamic axes of each input. `trials` are sequences of calls `[x, valid]`. Each sequence
+    starts with the states `start(batch)`. The first call is the one to trace.
     """
 
     module: nn.Module
@@ -63,17 +63,19 @@ class Graph:
         return (x, valid, *self.start(len(x)))
 
     def shapes(self, free: Callable[[str], Any]) -> tuple[Any, ...]:
-        """The free axes in the form that torch takes, with `free(name)` in place of each name."""
+        """The dynamic axes in torch's form, with `free(name)` in place of each name."""
         each = [{axis: free(name) for axis, name in axes.items()} for axes in self.axes]
         return (*each[:2], tuple(each[2:])) if len(each) > 2 else tuple(each)
 
 
 def graph_of(model: Model, example: Example, streaming: bool, features: bool) -> Graph:
-    """The whole utterance at once, or one block of a stream; over audio, or without `features`
-    in the graph over what the front end gives."""
+    """The graph of a whole utterance, or of one block of a stream.
+
+    It takes audio; without `features` it takes the output of the front end.
+    """
     if streaming and (reason := why_not_streamable(model)):
         raise StreamError(f"{reason}; or export without --streaming")
-    # a copy, so that nothing done to it is seen by others
+    # a copy, so that the model given does not change
     model = copy.deepcopy(model).cpu().float().eval().requires_grad_(False)
     c = Chunk.of(example[0].unsqueeze(1), example[1])
     if not features:
@@ -99,7 +101,7 @@ class Offline(nn.Module):
 class Step(nn.Module):
     """`StreamLayer.step` over plain tensors: x `[B, n]` or `[B, F, n]`, valid `[B, n]`, states.
 
-    States that hold nothing, such as the past of a kernel of 1, are not passed around.
+    Empty states, such as the past of a kernel of 1, are no inputs or outputs.
     """
 
     def __init__(self, layer: StreamLayer, channels: int, features: bool) -> None:
@@ -128,9 +130,9 @@ class Step(nn.Module):
 
 @contextmanager
 def tracing(form: str) -> Iterator[None]:
-    """Torch's exporters without their chatter, and their refusals in one line."""
-    levels = {name: logging.getLogger(name).level for name in TALKERS}
-    for name in TALKERS:
+    """Silences the warnings of torch's exporters, and turns their errors into one line."""
+    levels = {name: logging.getLogger(name).level for name in NOISY_LOGGERS}
+    for name in NOISY_LOGGERS:
         logging.getLogger(name).setLevel(logging.ERROR)
     try:
         with (
@@ -163,7 +165,7 @@ def _offline(model: Model, c: Chunk, features: bool) -> Graph:
         inputs=(name, "lengths"),
         outputs=("scores", "score_lengths"),
         axes=({0: "batch", time: "samples" if features else "frames"}, {0: "batch"}),
-        # the batch, one row alone, and half the time, so that no size is built in unnoticed
+        # the batch, a single row, and half the time, to find sizes that became constants
         trials=[
             [(x, lengths)],
             [(x[:1, ..., : int(lengths[0])], lengths[:1])],
@@ -214,7 +216,7 @@ def _stream(model: Model, c: Chunk, features: bool) -> Graph:
 
 
 def _state(name: str, start: Tensor) -> dict[str, Any]:
-    """What a reader must know to begin: zeros, or the numbers in `start`, row by row."""
+    """The metadata of a state: its initial value, zeros or the numbers of `start` in order."""
     row = {"name": name, "shape": list(start.shape), "bool": start.dtype == torch.bool}
     return {**row, "start": start.flatten().tolist()} if start.any() else row
 

@@ -1,4 +1,4 @@
-"""Static int8: weights and activations of the net, not those of the front end or the head."""
+"""Static int8 quantization of the net, without the front end and the head."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,10 +15,10 @@ TOLERANCE = 0.1
 
 
 def quantize(graph: Graph, nodes: list[str], path: Path) -> None:
-    """Makes the named nodes of an ONNX file int8, in place.
+    """Quantizes the named nodes of an ONNX file to int8, in place.
 
-    Activations are unsigned, with the range they have on the graph's first trial; weights are
-    signed, with a scale per channel: the pair that CPUs multiply fastest.
+    Activations are unsigned, with their range on the graph's first trial. Weights are signed, with
+    a scale per channel. CPUs multiply this combination fastest.
     """
     try:
         from onnxruntime import quantization as q
@@ -38,7 +38,7 @@ def quantize(graph: Graph, nodes: list[str], path: Path) -> None:
 
 
 def _reader(graph: Graph) -> Any:
-    """What onnxruntime takes calibration data from."""
+    """The calibration data in the form that onnxruntime needs."""
     from onnxruntime.quantization import CalibrationDataReader
 
     class Reader(CalibrationDataReader):  # type: ignore[misc]

@@ -1,4 +1,4 @@
-"""ONNX files by torch's dynamo exporter, run with onnxruntime."""
+"""Writes ONNX files with torch's dynamo exporter, and runs them with onnxruntime."""
 
 import json
 from collections.abc import Sequence
@@ -38,9 +38,9 @@ class Onnx:
 
 
 def write(graph: Graph, path: Path) -> list[str]:
-    """Writes the graph as a file of its own, without a word about the machine that made it.
+    """Writes the graph as one file, without paths or names of the machine.
 
-    Returns the names of the nodes that multiply by weights, but for the head's, which come last.
+    Returns the names of the nodes that multiply by weights, except the last ones, of the head.
     """
     import_package("onnx")
     import_package("onnxscript")
@@ -71,7 +71,7 @@ def write(graph: Graph, path: Path) -> list[str]:
 
 
 def _is_heavy(node: Any) -> bool:
-    """Whether a node is a convolution or a linear layer, not one of the front end's tables."""
+    """True for a convolution or a linear layer of the net, not for a table of the front end."""
     made_of = node.metadata_props.get("pkg.torch.onnx.fx_node", "")
     return node.op_type == "Conv" or (node.op_type == "MatMul" and "aten.linear" in made_of)
 
@@ -81,7 +81,7 @@ def runner(path: Path) -> Run:
     onnxruntime = import_package("onnxruntime")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
-    # what goes wrong is raised too
+    # errors are raised too, so they need not be logged
     options.log_severity_level = 4
     session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     names = [given.name for given in session.get_inputs()]
@@ -95,7 +95,7 @@ def runner(path: Path) -> Run:
 
 
 def import_package(name: str) -> Any:
-    """A package of the extra `export`."""
+    """Imports a package of the extra `export`."""
     try:
         return __import__(name)
     except ImportError as error:

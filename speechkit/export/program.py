@@ -1,4 +1,4 @@
-"""torch.export programs, `.pt2` files that torch runs without speechkit."""
+"""torch.export programs: `.pt2` files that torch runs without speechkit."""
 
 import json
 from pathlib import Path
@@ -12,12 +12,12 @@ from speechkit.frontend.scanned import Scanned
 from speechkit.models import Model
 
 METADATA = "speechkit.json"
-"""The extra file inside that holds the metadata."""
+"""The extra file in the program that holds the metadata."""
 TOLERANCE = 1e-5
 
 
 class TorchExport:
-    """Writes a `torch.export` program with free batch and time, its metadata beside it."""
+    """Writes a `torch.export` program with dynamic batch and time, and its metadata."""
 
     suffix = ".pt2"
 

@@ -1,4 +1,4 @@
-"""The forms of layers that every runtime computes alike, in place of those made for speed."""
+"""Replaces fast forms of layers by simple ones that every runtime computes equally."""
 
 import copy
 from typing import TypeVar
@@ -12,7 +12,7 @@ M = TypeVar("M", bound=nn.Module)
 
 
 def simplified(model: M) -> M:
-    """A copy of layers as their `exportable()` gives them, norms folded into the weights before."""
+    """A copy with each layer's `exportable()` form, and with norms folded into the weights."""
     simple: M = _simplified(copy.deepcopy(model), {})  # type: ignore[assignment]
     return simple
 

@@ -1,1 +1,1 @@
-"""Models in NVIDIA NeMo's files."""
+"""Imports models from NVIDIA NeMo's files."""

@@ -1,4 +1,4 @@
-"""Named members of a tar archive, plain or gzip, read into memory; nothing is written."""
+"""Reads members of a tar archive, plain or gzip, into memory; no file is written."""
 
 import gzip
 import posixpath
@@ -21,9 +21,9 @@ UNREADABLE = (
 
 
 def read_members(path: Path, limits: Mapping[str, int]) -> dict[str, bytes]:
-    """The contents of the members named in `limits`, each of at most so many bytes.
+    """The contents of the members in `limits`, which maps names to the most bytes allowed.
 
-    All members must be folders or plain files inside the archive's own folder.
+    All members must be folders or plain files inside the archive's folder.
     """
     with path.open("rb") as file:
         zipped = file.read(2) == b"\x1f\x8b"
@@ -43,7 +43,7 @@ def read_members(path: Path, limits: Mapping[str, int]) -> dict[str, bytes]:
 def _checked_members(
     path: Path, tar: tarfile.TarFile, limits: Mapping[str, int]
 ) -> dict[str, tarfile.TarInfo]:
-    """The members named in `limits`; each header is checked before the next one is looked for."""
+    """The members in `limits`; each header is checked before the next one is read."""
     found: dict[str, tarfile.TarInfo] = {}
     total = 0
     for count, member in enumerate(tar, start=1):

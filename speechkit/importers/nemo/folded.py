@@ -1,4 +1,4 @@
-"""A QuartzNet whose batch norms are folded into its weights, in one safetensors file.
+"""Imports a QuartzNet with folded batch norms from one safetensors file.
 
 The layout: `blocks.{b}.sub.{r}.depthwise.weight` `[C, 1, k]` (absent in a dense 1×1 block),
 `blocks.{b}.sub.{r}.pointwise.{weight,bias}` `[C', C, 1]`, `blocks.{b}.residual.pointwise.*` beside
@@ -22,12 +22,12 @@ from speechkit.models import Block, Model, QuartzNet
 from speechkit.text import ENGLISH_LABELS
 
 FRONTENDS = {"64 log-mel per_feature, v1 rule (reflect)": Spec("log_mel", {"compat": "nemo1"})}
-"""The front ends that the metadata may name."""
+"""The front ends that the metadata may give."""
 NAME = re.compile(r"blocks\.(\d{1,3})\.sub\.(\d{1,3})\.pointwise\.weight")
 
 
 def read_folded(path: Path, frames: Frames | None = None) -> Model:
-    """The model in a file, in float32; `frames` instead of the rule that its metadata names."""
+    """The model in a file, in float32; `frames` overrides the rule in its metadata."""
     if (size := path.stat().st_size) > MAX_ARCHIVE_BYTES:
         raise CheckpointError(f"{path} has {size:,} bytes; at most {MAX_ARCHIVE_BYTES:,} are read")
     labels, frontend = _metadata(path)
@@ -79,8 +79,8 @@ def _metadata(path: Path) -> tuple[tuple[str, ...], Spec]:
 
 
 def _blocks(weights: Tensors) -> tuple[Block, ...]:
-    """The table that the shapes tell. Shapes say nothing of stride and dilation; these are
-    QuartzNet's: stride 2 in the first block, dilation 2 in the last one before the dense block."""
+    """The table of blocks, from the shapes of the weights. Strides and dilations are QuartzNet's:
+    stride 2 in the first block, dilation 2 in the last one before the dense block."""
     repeats: dict[int, int] = {}
     for name in weights.left:
         if match := NAME.fullmatch(name):

@@ -1,4 +1,4 @@
-"""NeMo's preprocessors as front ends, with the tables that an archive holds."""
+"""Imports NeMo's preprocessors as front ends, with the tables of an archive."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -15,17 +15,17 @@ from speechkit.plugins import registry
 MOST_FFT = 1 << 14
 MOST_BANDS = 1 << 10
 SAME = 1e-6
-"""Tables this near to the computed ones, as a part of their largest value, are not stored."""
+"""Tables that differ less from the computed ones, relative to the maximum, are not stored."""
 GUARD = 2**-24
 
 
 @dataclass(frozen=True, kw_only=True)
 class Conventions:
-    """What an archive's version, encoder and decoder ask of the frames.
+    """How an archive's version, encoder and decoder treat frames.
 
-    `invariant`: they do not depend on padding, as in NeMo from 2.5 on. `mfcc_invariant`: nor do
-    those of MFCC, which version 2.5 left as they were. `masked`: the encoder masks what is after
-    the end. `reads_padding`: scores depend on how many frames are there all the same.
+    `invariant`: log-mel frames do not depend on padding, as in NeMo from 2.5 on. `mfcc_invariant`:
+    MFCC frames do not either, which version 2.5 did not change. `masked`: the encoder masks frames
+    after the end. `reads_padding`: scores still depend on the number of padded frames.
     """
 
     invariant: bool
@@ -37,7 +37,7 @@ class Conventions:
 
 @dataclass(frozen=True)
 class FrontEnd:
-    """A front end by name, and what it reads and gives."""
+    """A front end by name, with the sizes of its input and output."""
 
     spec: Spec
     sample_rate: int
@@ -79,7 +79,7 @@ def _log_mel(
         section.refuse("log_zero_guard_value", guard, f"speechkit adds {GUARD}")
     preemphasis = 0.0 if section.is_null("preemph") else section.number("preemph", 0.97)
     normalize = "none" if section.is_null("normalize") else section.get("normalize", "per_feature")
-    # NeMo takes any word that it does not know for none; these are the ones in use
+    # NeMo treats any unknown word as none; these are the ones in use
     if normalize in ("None", "NA", "", False):
         normalize = "none"
     if normalize not in ("none", "per_feature"):
@@ -120,7 +120,7 @@ READERS = {"AudioToMelSpectrogramPreprocessor": _log_mel, "AudioToMFCCPreprocess
 
 
 def _samples(section: Section, key: str, rate: int, default_s: float) -> int:
-    """A duration in samples, given in seconds or, with `n_` before the key, in samples."""
+    """A duration in samples; the key is in seconds, or in samples with the prefix `n_`."""
     if section.is_null(f"n_{key}") or f"n_{key}" not in section.values:
         section.ignore(f"n_{key}")
         samples = int(section.number(key, default_s) * rate)
@@ -132,13 +132,13 @@ def _samples(section: Section, key: str, rate: int, default_s: float) -> int:
 
 
 def _stored(weights: Tensors, name: str, shape: tuple[int, ...]) -> Tensor | None:
-    """A buffer of the preprocessor; an archive may hold weights only."""
+    """A buffer of the preprocessor, None in an archive without it."""
     name = f"preprocessor.featurizer.{name}"
     return weights.pop(name, shape) if name in weights.left else None
 
 
 def _check_formulas(section: Section, rate: int, tables: list[Tensor | None]) -> None:
-    """Refuses a window or filterbank that is neither stored nor one that speechkit computes."""
+    """Raises CheckpointError for a window or filterbank that is not stored and not supported."""
     window, bank = tables[:2]
     if window is None:
         if section.is_null("window"):
@@ -152,7 +152,7 @@ def _check_formulas(section: Section, rate: int, tables: list[Tensor | None]) ->
 def _with_tables(
     spec: Spec, rate: int, tables: list[Tensor | None], weights: Tensors, where: str
 ) -> Spec:
-    """The spec, with the file's tables among the weights where they differ from the computed."""
+    """The spec; the file's tables are added to the weights if they differ from computed ones."""
     try:
         frontend = registry().build("frontend", spec, rate)
     except ComponentError as error:

@@ -1,4 +1,4 @@
-"""How blocks are named in a model's state dict, and tensors on their way there."""
+"""Names of blocks in a model's state dict, and the tensors to store under them."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -14,22 +14,22 @@ AnyNet = TypeVar("AnyNet", bound=Net)
 
 
 class Tensors:
-    """The tensors of a file, taken one by one under the names that a model has for them."""
+    """The tensors of a file, renamed one by one to the names in a model's state dict."""
 
     def __init__(self, given: Mapping[str, Tensor], where: str) -> None:
         self.left, self.where = dict(given), where
         self.taken: dict[str, Tensor] = {}
 
     def take(self, name: str, target: str, shape: tuple[int, ...]) -> None:
-        """Moves one tensor of that shape."""
+        """Moves one tensor and checks its shape."""
         self.taken[target] = self.pop(name, shape)
 
     def take_pointwise(self, name: str, target: str, shape: tuple[int, int]) -> None:
-        """Moves the weight of a 1×1 convolution, `[C', C, 1]` there and `[C', C]` here."""
+        """Moves the weight of a 1×1 convolution, from `[C', C, 1]` to `[C', C]`."""
         self.taken[target] = self.pop(name, (*shape, 1)).squeeze(2)
 
     def take_count(self, name: str, target: str) -> None:
-        """Moves a whole number, 0 where the file has none."""
+        """Moves an integer, 0 if the file has none."""
         value = self.left.pop(name, torch.tensor(0))
         if value.numel() != 1 or value.is_complex():
             raise CheckpointError(f"{self.where}: {name!r} is not one number")
@@ -53,32 +53,32 @@ class Tensors:
         return value
 
     def done(self) -> None:
-        """Refuses tensors that nobody took."""
+        """Raises CheckpointError if a tensor was not used."""
         for name in self.left:
             raise CheckpointError(f"{self.where} hold {name[:80]!r}, unknown to their config")
 
     def model(self, config: Net) -> Model:
-        """The model that the taken tensors make."""
+        """The model with the tensors that were taken."""
         model = build(config)
         own = model.state_dict()
-        # what the front end stores is its own where the file brings no table
+        # the front end keeps its computed tables where the file has none
         missing = {name: value for name, value in own.items() if name.startswith("frontend.")}
         model.load_state_dict({**missing, **self.taken})
         return model.eval()
 
 
 def block_name(index: int) -> str:
-    """Where block `index` of a table is in a model: the first one is the stem."""
+    """The module name of block `index` of a table; the first one is the stem."""
     return f"encoder.{index - 1}" if index else "stem"
 
 
 def body_name(index: int, block: Block, repeat: int) -> str:
-    """Where sub-block `repeat` of a block is: activations lie between the sub-blocks."""
+    """The module name of sub-block `repeat` of a block; activations are between sub-blocks."""
     return f"{block_name(index)}.{'sum.body' if block.residual else 'body'}.{2 * repeat}"
 
 
 def with_size(config: AnyNet) -> AnyNet:
-    """The config under the paper's name for its blocks, where they are a paper's."""
+    """The config with the paper's name for its blocks, if they are those of a paper."""
     inner = [block for block in config.blocks if block.residual] or list(config.blocks)
     name = f"{len(inner)}x{inner[0].repeat}"
     if config.kind != "quartznet":

@@ -1,4 +1,4 @@
-"""NeMo archives: QuartzNet, MatchboxNet and MarbleNet with the conventions they were trained in."""
+"""Imports QuartzNet, MatchboxNet and MarbleNet from NeMo archives, with their conventions."""
 
 import re
 from collections.abc import Mapping
@@ -22,7 +22,7 @@ from speechkit.text import ENGLISH_LABELS
 CONFIG, WEIGHTS = "model_config.yaml", "model_weights.ckpt"
 MOST_CONFIG_BYTES = 1 << 20
 INVARIANT_SINCE = (2, 5)
-"""The NeMo version whose log-mels first do not depend on a batch's padding."""
+"""The first NeMo version with log-mels that do not depend on the padding of a batch."""
 
 TASKS = {
     "ConvASRDecoder": "ctc",
@@ -41,11 +41,11 @@ UNUSED = (
     *("loss.", "spec_augmentation.", "crop_or_pad.", "_accuracy.", "encoder.seq_range"),
     "preprocessor.dtype_sentinel_tensor",
 )
-"""Tensors that only training reads, or that hold no number of the model's."""
+"""Tensors that only training needs, or that hold no weights."""
 
 
 def read_nemo(path: Path, frames: Frames | None = None) -> Model:
-    """The model in an archive; `frames` instead of the rule that its `nemo_version` goes by.
+    """The model in an archive; `frames` overrides the rule of its `nemo_version`.
 
     Source: NeMo `JasperBlock`, `ConvASREncoder` and `save_to`, versions 1.0 to 2.5.
     """
@@ -84,7 +84,7 @@ def read_nemo(path: Path, frames: Frames | None = None) -> Model:
 
 
 class Encoder:
-    """What the config says of the blocks."""
+    """The blocks as the config describes them."""
 
     def __init__(self, section: Section) -> None:
         name = section.target
@@ -116,7 +116,7 @@ class Encoder:
         stride, dilation = row.integer("stride", 1), row.integer("dilation", 1)
         residual = row.flag("residual", True)
         merge = row.get("residual_mode", residual_mode)
-        # NeMo gives the shortcut the stride in the second of these; with stride 1 they are one
+        # in the second mode NeMo's shortcut has the stride; with stride 1 both are equal
         if residual and merge not in ("add", "stride_add"):
             row.refuse("residual_mode", merge, "speechkit has residual_mode=add only")
         ahead = row.integer("future_context", -1, least=-1)
@@ -192,7 +192,7 @@ def _take_decoder(task: str, channels: int, labels: int, weights: Tensors) -> No
 
 
 def _labels(decoder: Section, root: Mapping[str, Any], task: str) -> tuple[str, ...]:
-    """The labels in the order of the scores; numbers where a classifier's config has none."""
+    """The labels in the order of the scores; numbers if a classifier's config has none."""
     count = decoder.integer("num_classes", -1, least=-1)
     labels = decoder.get("vocabulary") if task == "ctc" else None
     for part in (root, *(root.get(f"{use}_ds") for use in ("train", "validation", "test"))):
@@ -228,7 +228,7 @@ def _config(
         "frontend": frontend.spec,
         "activation": encoder.activation,
         "lookahead": "same" if symmetric else tuple(encoder.lookahead),
-        # one for the whole net, and only training reads it
+        # the net has one value for all blocks, and only training uses it
         "dropout": mode(encoder.dropouts),
     }
     clip = Spec("clip", {"pool": "average:nemo_compat=true"})
@@ -254,7 +254,7 @@ def _check_class(path: Path, root: Mapping[str, Any]) -> None:
 
 
 def _clip_frames(root: Mapping[str, Any], path: Path) -> int:
-    """The frames that NeMo crops or pads each clip to, 0 for none."""
+    """The number of frames to which NeMo crops or pads each clip, 0 if it does not."""
     if root.get("crop_or_pad_augment") is None:
         return 0
     section = Section.of(root, "crop_or_pad_augment", str(path))
@@ -267,7 +267,7 @@ def _clip_frames(root: Mapping[str, Any], path: Path) -> int:
 
 
 def _rule(*configs: Mapping[str, Any]) -> Frames:
-    """The rule of the NeMo version that wrote the archive, the older one where it does not say."""
+    """The rule of the NeMo version that wrote the archive, the older one if it is not given."""
     for config in configs:
         if match := re.match(r"(\d{1,4})\.(\d{1,4})", str(config.get("nemo_version"))[:20]):
             version = int(match[1]), int(match[2])

@@ -1,7 +1,7 @@
-"""A state dict that `torch.save` wrote, read as tensors only.
+"""Reads a state dict that `torch.save` wrote, as tensors only.
 
-Before torch sees it, what it declares is held against what it brings: torch makes room for a
-storage of the older format, and for a record of the newer one, before it reads either.
+The sizes that the file declares are compared with its real size before torch reads it. Otherwise
+torch would allocate the declared sizes first.
 """
 
 import io
@@ -26,7 +26,7 @@ ITEM_BYTES = {
     }.items()
     for name in names
 }
-"""The size of one number of each storage type, named as a pickle does."""
+"""The bytes of one element of each storage type, by its name in a pickle."""
 GLOBALS = {
     "collections OrderedDict",
     "torch._utils _rebuild_tensor_v2",
@@ -37,13 +37,13 @@ PUTS = {"BINPUT", "LONG_BINPUT"}
 GETS = {"BINGET", "LONG_BINGET"}
 PUSHES = {"BINUNICODE", "BININT", "BININT1", "BININT2", "LONG1", "GLOBAL", "NONE"}
 LEGACY_HEADERS = 3
-"""Pickles before the state dict in the format that torch wrote until 1.5."""
+"""The number of pickles before the state dict in the format that torch wrote until 1.5."""
 
 
 def read_weights(data: bytes, where: str) -> dict[str, Tensor]:
-    """The tensors of a file's bytes by name, on the CPU; CheckpointError for anything else."""
+    """The tensors in a file's bytes by name, on the CPU; CheckpointError for other contents."""
     try:
-        # torch's own test: a file may be a pickle in front and a zip behind
+        # the same test as torch's, since a file may start as a pickle and end as a zip
         if data.startswith(b"PK\x03\x04"):
             _check_zip(data, where)
         else:
@@ -60,7 +60,7 @@ def read_weights(data: bytes, where: str) -> dict[str, Tensor]:
 
 
 def _check_zip(data: bytes, where: str) -> None:
-    """Raises CheckpointError unless every record is stored plainly and storages fit theirs."""
+    """Raises CheckpointError unless all records are uncompressed and as large as declared."""
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
         given = archive.infolist()
         records = {record.filename: record for record in given}
@@ -95,10 +95,10 @@ def _check_legacy(data: bytes, where: str) -> None:
 
 
 def _storages(pickled: io.BytesIO, where: str) -> Iterator[tuple[str, int]]:
-    """The key and bytes of every storage that a pickle asks for, without unpickling it.
+    """The key and bytes of every storage that a pickle refers to, without unpickling it.
 
-    `pushed` is what plain operations have pushed since the last mark; any other leaves None in it,
-    so that a storage described in another way than torch.save's is refused.
+    `pushed` are the values that simple operations pushed since the last mark. Other operations push
+    None, so that a storage that is not described as torch.save does is refused.
     """
     pushed: list[Any] = []
     memo: dict[int, Any] = {}
@@ -106,7 +106,7 @@ def _storages(pickled: io.BytesIO, where: str) -> Iterator[tuple[str, int]]:
     argument: Any
     for operation, argument, _ in pickletools.genops(pickled):
         name = operation.name
-        # torch has its turn after this, and is as slow
+        # torch reads it again afterwards, and is as slow
         if pickled.tell() > MAX_PICKLE_BYTES:
             raise CheckpointError(
                 f"{where} has more than {MAX_PICKLE_BYTES:,} bytes beside its tensors; give what "
@@ -146,7 +146,7 @@ def _checked_tensors(weights: Any, size: int, where: str) -> dict[str, Tensor]:
     ):
         raise CheckpointError(f"{where} is not a table of tensors by name")
     held = {x.untyped_storage().data_ptr(): x.untyped_storage().nbytes() for x in weights.values()}
-    # a view may repeat one number, or a storage grow, without any bytes in the file
+    # a view with stride 0 can be larger than the bytes in the file
     if max(sum(held.values()), sum(x.nbytes for x in weights.values())) > size:
         raise CheckpointError(f"{where} declares tensors of more than its {size:,} bytes")
     return dict(weights)

@@ -1,4 +1,4 @@
-"""Parts of a NeMo config: values by key, with the class's defaults, and refusals by name."""
+"""Parts of a NeMo config: values by key with defaults, and errors for unsupported values."""
 
 import json
 import re
@@ -8,14 +8,14 @@ from typing import Any, NoReturn
 from speechkit.errors import CheckpointError
 
 MOST = 1 << 16
-"""No size in a config is above this: a table's length, a number of channels or labels."""
+"""The largest size in a config: the length of a table, or a number of channels or labels."""
 MOST_LINKS = 16
 
 
 class Section:
-    """One mapping of a config. A key may be read once; `done` refuses those that nobody read.
+    """One mapping of a config. A key may be read once; `done` raises for keys that were not read.
 
-    `around` are the mappings and lists it lies in, the whole config first. A key that is null
+    `around` are the mappings and lists that contain it, the whole config first. A key that is null
     counts as absent.
     """
 
@@ -24,7 +24,7 @@ class Section:
 
     @classmethod
     def of(cls, root: Mapping[str, Any], name: str, file: str) -> "Section":
-        """The part called `name`, in the dialect of `cls` and `params` or of `_target_`."""
+        """The part `name`, written with `cls` and `params` or with `_target_`."""
         values = root.get(name)
         params = values.get("params") if isinstance(values, Mapping) else None
         if not isinstance(values, Mapping) or not isinstance(params or {}, Mapping):
@@ -36,7 +36,7 @@ class Section:
 
     @property
     def target(self) -> str:
-        """The class that the part names, without its module."""
+        """The name of the part's class, without its module."""
         target = self.values.pop("cls", None)
         target = self.values.pop("_target_", target)
         if not isinstance(target, str):
@@ -44,18 +44,18 @@ class Section:
         return target.rpartition(".")[2]
 
     def get(self, key: str, default: Any = None) -> Any:
-        """The value with its `${...}` followed; `default` where it is absent."""
+        """The value with `${...}` resolved; `default` if it is absent."""
         value = _resolved(self.around, self.values.pop(key, None))
         return default if value is None else value
 
     def is_null(self, key: str) -> bool:
-        """Whether the key is there and null."""
+        """True if the key is present and null."""
         return key in self.values and self.values[key] is None
 
     def integer(
         self, key: str, default: int | None = None, least: int = 1, most: int = MOST
     ) -> int:
-        """A number from `least` to `most`; a list of one is that one."""
+        """An integer from `least` to `most`; a list of one element counts as that element."""
         value = self.get(key, default)
         value = value[0] if isinstance(value, list) and len(value) == 1 else value
         if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
@@ -76,14 +76,14 @@ class Section:
         return value
 
     def only(self, **known: Any) -> None:
-        """Refuses each key that is set to another value than the one given here, or to null."""
+        """Raises CheckpointError for keys with other values than those given here or null."""
         for key, neutral in known.items():
             value = self.get(key)
             if value is not None and value != neutral:
                 self.refuse(key, value, f"speechkit has {key}={_text(neutral)} only")
 
     def ignore(self, *keys: str) -> None:
-        """Leaves out what only training reads."""
+        """Marks keys as read that only training needs."""
         for key in keys:
             self.values.pop(key, None)
 
@@ -98,7 +98,7 @@ class Section:
 
 
 def _resolved(around: tuple[Any, ...], value: Any) -> Any:
-    """What a value such as `${model.labels}` or, with a path from where it is, `${..x}` means."""
+    """Resolves a value such as `${model.labels}` or, relative to its place, `${..x}`."""
     for _ in range(MOST_LINKS):
         link = re.fullmatch(r"\$\{(\.*)(?:model\.)?([\w.]+)\}", str(value)[:200])
         if not isinstance(value, str) or link is None or len(link[1]) > len(around):
@@ -110,7 +110,7 @@ def _resolved(around: tuple[Any, ...], value: Any) -> Any:
 
 
 def _text(value: Any) -> str:
-    """A value as a config shows it, in a few words whatever it holds."""
+    """A short text for a value, as a config would show it."""
     if isinstance(value, list | dict):
         return "a list" if isinstance(value, list) else "a mapping"
     if isinstance(value, int) and not isinstance(value, bool) and abs(value) > 10**18:
