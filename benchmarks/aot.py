@@ -133,8 +133,8 @@ class _Compiled:
 
 def resources(cubin: bytes) -> tuple[int, int, int]:
     """The registers of a binary, its bytes on the stack, and the instructions on those in loops."""
-    said = _asked("cuobjdump", "--dump-resource-usage", cubin)
-    figures = {name: int(n) for name, n in re.findall(r"(REG|STACK|LOCAL):(\d+)", said)}
+    usage = _asked("cuobjdump", "--dump-resource-usage", cubin)
+    figures = {name: int(n) for name, n in re.findall(r"(REG|STACK|LOCAL):(\d+)", usage)}
     stack = figures["STACK"] + figures["LOCAL"]
     return figures["REG"], stack, in_loops(_asked("nvdisasm", "-c", cubin)) if stack else 0
 

@@ -1,10 +1,10 @@
-"""Text where nobody speaks: what a recogniser writes with the vad in front of it, and without.
+"""Text in audio without speech: what a recogniser writes there with and without the vad.
 
     .venv/bin/python -m benchmarks.gate [--speech MANIFEST ...] [--sounds PATH ...] [--most N]
 
 PATH is a manifest or a folder of recordings without speech, of which the first 10 s count. Noise,
 dither, hum, clicks and tones that it generates come first. Speech has a second of noise on either
-side, and is judged at its own level and at -30 dB of full scale, in three bands. Prints a table.
+side, and is measured at its own level and at -30 dB of full scale, in three bands. Prints a table.
 """
 
 import argparse
@@ -51,14 +51,14 @@ def main() -> None:
     for path in options.speech:
         rows = read_manifest(path)
         rows = rows[:: -(-len(rows) // options.most)]
-        said = [row.text or row.label or "" for row in rows]
+        references = [row.text or row.label or "" for row in rows]
         for band, (low, high) in BANDS.items():
             for level in (None, QUIET_DB):
                 sounds = [
                     surrounded(filtered(read(row.audio), low, high), level, seed)
                     for seed, row in enumerate(rows)
                 ]
-                rates = [metrics.wer(said, texts(sounds, vad)) for vad in (None, "vad")]
+                rates = [metrics.wer(references, texts(sounds, vad)) for vad in (None, "vad")]
                 name = f"WER of {len(rows)} of {path}, {band}, {level or 'own'} dB"
                 print(f"| {name} | {rates[0]:.3f} | {rates[1]:.3f} |", flush=True)
 

@@ -18,8 +18,8 @@ text { font: 12px sans-serif; fill: #222 }
 
 def svg(result: dict[str, Any]) -> str:
     """The picture of a whole run."""
-    said = f"{result['processor']}, 1 thread, commit {result['commit']}, {result['date']}"
-    parts, y = [_text(10, ROW, said, "note")], ROW
+    note = f"{result['processor']}, 1 thread, commit {result['commit']}, {result['date']}"
+    parts, y = [_text(10, ROW, note, "note")], ROW
     for name, benchmark in result["benchmarks"].items():
         y += GAP
         parts.append(_text(10, y, f"{name}: {benchmark['work']}", "title"))
@@ -50,5 +50,5 @@ def _beside(figure: dict[str, Any], unit: str) -> tuple[str, str]:
     return f"{ratio}{short(figure['median'])} {unit}", ""
 
 
-def _text(x: float, y: int, said: str, kind: str = "") -> str:
-    return f'<text class="{kind}" x="{x:.1f}" y="{y}">{escape(said)}</text>'
+def _text(x: float, y: int, text: str, kind: str = "") -> str:
+    return f'<text class="{kind}" x="{x:.1f}" y="{y}">{escape(text)}</text>'

@@ -1,4 +1,4 @@
-"""What is said of a run: the machine, tables on the terminal, and JSON."""
+"""Reports a run of benchmarks: the machine, tables on the terminal, and JSON."""
 
 import datetime
 import importlib.metadata
@@ -23,7 +23,7 @@ PACKAGES = (
 
 
 def circumstances(rounds: int) -> dict[str, Any]:
-    """Where and when figures were taken, and of what."""
+    """The machine, time and versions of a measurement."""
     return {
         "date": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
         "commit": _commit(),

@@ -54,8 +54,8 @@ def clip(duration_s: float) -> Path:
     return path
 
 
-def said(*command: str | Path) -> Any:
-    """What a command prints, which is JSON."""
+def printed(*command: str | Path) -> Any:
+    """The JSON that a command prints."""
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         raise Absent(f"{command[0]} failed: {done.stderr.strip().splitlines()[-1]}")
@@ -65,12 +65,12 @@ def said(*command: str | Path) -> Any:
 def silero() -> Run:
     net = silero_folder() / "silero_vad.onnx"
     command = (sys.executable, HERE / "silero.py", net, clip(CLIP_S))
-    return lambda: torch.tensor(said(*command))
+    return lambda: torch.tensor(printed(*command))
 
 
 def speechkit() -> Run:
     command = (BIN / "speechkit", "vad", "--json", clip(CLIP_S))
-    return lambda: torch.tensor(said(*command)["segments"])
+    return lambda: torch.tensor(printed(*command)["segments"])
 
 
 def runtime() -> Run:
@@ -81,11 +81,11 @@ def runtime() -> Run:
     weights = (value.numpy().tobytes() for value in model.state_dict().values())
     path = ort.cached(*weights, write=partial(export, model))
     command = (program, "vad", "--json", "--model", path, clip(CLIP_S))
-    return lambda: torch.tensor(said(*command)["segments"])
+    return lambda: torch.tensor(printed(*command)["segments"])
 
 
 def segments() -> Tensor:
-    """What there is to say."""
+    """The expected output."""
     found = sk.detect(sk.load("vad"), clip(CLIP_S))
     return torch.tensor([[round(s.start_s, 6), round(s.end_s, 6)] for s in found])
 
@@ -94,4 +94,4 @@ def an_hour(options: Options) -> Run:
     if not options.long:
         raise Absent("it takes a minute; give --long")
     command = (sys.executable, HERE / "peak.py", BIN / "speechkit", "vad", clip(HOUR_S))
-    return lambda: torch.tensor(said(*command))
+    return lambda: torch.tensor(printed(*command))

@@ -37,9 +37,9 @@ CHECKED_SCENES = 10
 
 @dataclass(frozen=True)
 class Detector:
-    """Probabilities `[T]` of a recording `[N]`, and what its own defaults make of them.
+    """A speech detector: probabilities `[T]` of a recording `[N]`, and its default rule.
 
-    Frame t is known once (t + 1 + delay_frames) · frame_s seconds have been heard.
+    Frame t is known after (t + 1 + delay_frames) · frame_s seconds of audio.
     """
 
     probabilities: Callable[[Tensor], Tensor]
@@ -97,7 +97,7 @@ def webrtc() -> Detector:
 
 @dataclass
 class Tally:
-    """What a detector said of the scenes of one condition."""
+    """A detector's results on the scenes of one condition."""
 
     labels: list[Tensor]
     scores: list[Tensor]
@@ -194,13 +194,13 @@ def check_stream(name: str, detector: Detector, scenes: list[Utterance]) -> None
         stream = sk.stream(model)
         events = [event for part in x.split(160) for event in stream.feed(part)]
         events += stream.finish()
-        said = [event.decided_s for event in events if isinstance(event, SpeechStart)]
+        streamed = [event.decided_s for event in events if isinstance(event, SpeechStart)]
         with torch.inference_mode():
             found = vad.segments(
                 detector.probabilities(x).tolist(), detector.frame_s, detector.post
             )
         computed = [start + late * detector.frame_s for start, _ in found]
-        np.testing.assert_allclose(said, np.minimum(computed, scene.duration_s), atol=1e-6)
+        np.testing.assert_allclose(streamed, np.minimum(computed, scene.duration_s), atol=1e-6)
 
 
 def main(manifest: str = "data/vad/dev.jsonl", *models: str) -> None:

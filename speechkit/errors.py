@@ -20,7 +20,7 @@ from speechkit.limits import MAX_MESSAGE_CHARACTERS
 def one_line(text: object) -> str:
     """A message in one printable line: other characters escaped, the middle of a long one cut.
 
-    What was given may be a name that speaks to the terminal, or a file's whole content.
+    The value given may hold control characters of the terminal, or the whole content of a file.
     """
     line = " ".join(str(text).split())
     shown = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in line)

@@ -194,7 +194,7 @@ class Registry:
     ) -> Any:
         """Calls the factory of `spec` with `args`, `kw` and the spec's own parameters.
 
-        A module without weights whose component has a `pointwise` is told it as `expression`, with
+        A module without weights whose component has a `pointwise` gets it as `expression`, with
         numbers for its parameters.
         """
         spec = Spec.parse(spec)

@@ -143,8 +143,8 @@ def test_results_are_written_and_drawn(bench, fakes, tmp_path):
     absent = bench.registry.Contestant("<gone>", refusing(bench.registry.Absent("not here")))
     benchmark = fakes.benchmark(fakes.saying("ours", 1.0, 2.0), absent, audio_s=1.0)
     path, threads = tmp_path / "runs" / "bench.json", torch.get_num_threads()
-    with open(tmp_path / "said", "w", encoding="utf-8") as said:
-        bench.run.run([benchmark], 2, Console(file=said, width=200), path)
+    with open(tmp_path / "log", "w", encoding="utf-8") as log:
+        bench.run.run([benchmark], 2, Console(file=log, width=200), path)
     torch.set_num_threads(threads)
     result = json.loads(path.read_text(encoding="utf-8"))
     assert {"date", "commit", "processor", "cores", "load", "versions"} <= set(result)
@@ -152,7 +152,7 @@ def test_results_are_written_and_drawn(bench, fakes, tmp_path):
     assert one["baseline"] == "baseline"
     assert set(one["contestants"]["ours"]) == {"median", "p10", "ratio", "rtf"}
     assert one["contestants"]["<gone>"] == {"refused": "absent: not here"}
-    assert "<gone>: absent: not here" in (tmp_path / "said").read_text(encoding="utf-8")
+    assert "<gone>: absent: not here" in (tmp_path / "log").read_text(encoding="utf-8")
     picture = ElementTree.parse(path.with_suffix(".svg")).getroot()
     texts = [element.text for element in picture.iter() if element.tag.endswith("text")]
     assert "<gone>" in texts

@@ -26,13 +26,13 @@ SPOKEN = read_manifest(BUNDLED / "clips" / "spoken.jsonl")
 MOST_BYTES = {"an4": 4_000_000}
 
 
-def test_digits_are_heard() -> None:
+def test_digits_are_recognised() -> None:
     model = sk.load("digits")
-    heard = [sk.classify(model, clip.audio).label for clip in CLIPS]
-    assert sum(word == clip.label for word, clip in zip(heard, CLIPS, strict=True)) >= 9
+    found = [sk.classify(model, clip.audio).label for clip in CLIPS]
+    assert sum(word == clip.label for word, clip in zip(found, CLIPS, strict=True)) >= 9
 
 
-def test_the_stream_hears_the_same() -> None:
+def test_the_stream_recognises_the_same() -> None:
     model = sk.load("digits")
     for clip in CLIPS[:3]:
         audio = read_audio(clip.audio, target_rate=model.sample_rate)
@@ -70,9 +70,9 @@ def test_words_are_read_whole_and_as_a_stream(clip: Utterance, decoder: str) -> 
     events += session.finish()
     finals = [event for event in events if isinstance(event, Final)]
     assert [final.text for final in finals] == [clip.text]
-    for heard, word in zip(finals[0].words, whole.words, strict=True):
-        assert replace(heard, score=word.score) == word
-        assert abs(heard.score - word.score) < 1e-4
+    for found, word in zip(finals[0].words, whole.words, strict=True):
+        assert replace(found, score=word.score) == word
+        assert abs(found.score - word.score) < 1e-4
 
 
 FOLDERS = [pytest.param(f, id=f.name) for f in bundled_folders()]

@@ -432,7 +432,7 @@ def verbs() -> dict[str, Callable[[ModelSource], Any]]:
     """Each verb that asks for a model, given one, under the task that it is for."""
     sound = np.random.default_rng(0).uniform(-0.1, 0.1, 16000).astype(np.float32)
     clip = next((Path(sk.__file__).parent / "bundled" / "clips").glob("0_*.flac"))
-    said = [Utterance(audio=clip, duration_s=audio_duration_s(clip), text="hi", label="low")]
+    utterances = [Utterance(audio=clip, duration_s=audio_duration_s(clip), text="hi", label="low")]
     return {
         "ctc transcribe": lambda model: sk.transcribe(model, sound, 16000),
         "ctc align_text": lambda model: infer.align_text(model, sound, "hi", 16000),
@@ -444,7 +444,7 @@ def verbs() -> dict[str, Callable[[ModelSource], Any]]:
         "frame stream_scores": lambda model: [
             part.tolist() for part in infer.stream_scores(model, torch.from_numpy(sound))
         ],
-        "ctc evaluate": lambda model: sk.evaluate(model, said),
+        "ctc evaluate": lambda model: sk.evaluate(model, utterances),
         "frame stream": lambda model: sk.stream(model).feed(sound),
         "ctc window": lambda model: sk.stream(model, window_s=0.4).feed(sound),
         "clip StreamBatch": lambda model: sk.StreamBatch(model, 1).feed(sound[None]),

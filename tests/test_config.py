@@ -69,7 +69,7 @@ def test_components_are_stored_in_their_canonical_form(run: Run) -> None:
     assert stored["data"]["train"] == "train.jsonl"
 
 
-def test_kind_tells_the_families_apart() -> None:
+def test_kind_distinguishes_the_families() -> None:
     assert isinstance(from_dict(AnyNet, {"kind": "marblenet"}), MarbleNet)
     with pytest.raises(ConfigError, match="quartzne"):
         from_dict(AnyNet, {"kind": "quartzne"})

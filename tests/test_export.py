@@ -88,7 +88,7 @@ def test_onnx_is_one_file_that_names_no_place(digits: Exported) -> None:
     assert str(Path(sk.__file__).parent).encode() not in digits.path.read_bytes()
 
 
-def test_int8_is_smaller_and_hears_the_same(
+def test_int8_is_smaller_and_predicts_the_same(
     digits: Exported, clips: list[Utterance], tmp_path: Path
 ) -> None:
     done = export(sk.load("digits"), tmp_path / "int8.onnx", spec("onnx", int8=True), clips)
@@ -201,7 +201,7 @@ def broken(scores: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         (too_loud, "off by 1.0e-02 of the largest, more than 1e-04"),
         (not_a_number, "off by inf"),
@@ -209,8 +209,8 @@ def broken(scores: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         (broken, "does not run: no kernel$"),
     ],
 )
-def test_what_differs_is_refused(graph: Graph, change: Any, said: str) -> None:
-    with pytest.raises(CheckpointError, match=said):
+def test_an_output_that_differs_is_refused(graph: Graph, change: Any, message: str) -> None:
+    with pytest.raises(CheckpointError, match=message):
         check(graph, lambda inputs: change(*graph.model(*inputs)), 1e-4)
 
 

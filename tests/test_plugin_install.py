@@ -117,14 +117,14 @@ def test_a_plugin_of_twenty_lines_installed_by_pip_names_an_activation(
 def test_a_new_plugin_installs_is_listed_and_passes_its_tests(
     python: Path, tmp_path: Path, run: Run, install: Callable[[Path], None]
 ) -> None:
-    said = run(python, *speechkit("plugins", "new", "speechkit-winged-layers"))
-    assert "plugin winged_layers in speechkit-winged-layers" in said
+    printed = run(python, *speechkit("plugins", "new", "speechkit-winged-layers"))
+    assert "plugin winged_layers in speechkit-winged-layers" in printed
     plugin = tmp_path / "speechkit-winged-layers"
     install(plugin)
     listed = run(python, *speechkit("plugins", "list", "--json"))
     rows = map(json.loads, listed.splitlines())
     ours = {(r["kind"], r["name"]) for r in rows if r["plugin"] == "winged_layers"}
     assert ours == {("activation", "squareplus"), ("norm", "mean_abs")}
-    said = run(python, "-m", "pytest", "-q", "-p", "no:cacheprovider", plugin)
-    assert re.search(r"^\d\d passed in", said, re.MULTILINE), said
+    printed = run(python, "-m", "pytest", "-q", "-p", "no:cacheprovider", plugin)
+    assert re.search(r"^\d\d passed in", printed, re.MULTILINE), printed
     assert not any("acme" in f.read_text() for f in plugin.rglob("*.*") if f.suffix != ".pyc")

@@ -313,7 +313,7 @@ def test_a_parameter_the_core_gives_cannot_be_given_again() -> None:
         registry.build("activation", "swish:channels=2", 8)
 
 
-def test_what_a_factory_refuses_is_told_with_the_component() -> None:
+def test_what_a_factory_refuses_is_reported_with_the_component() -> None:
     def picky(channels: int, beta: float = 1.0) -> nn.Module:
         raise ValueError("beta is not positive")
 

@@ -181,7 +181,7 @@ def test_no_speaker_is_in_training_and_dev(name: str, tmp_path: Path) -> None:
             continue
         judged = [p for p in written if p.parent == train.parent and not p.name.startswith("train")]
         assert judged
-        # a scene names several speakers, or none where nobody speaks
+        # a scene names several speakers, or none where there is no speech
         speakers = [
             {name for u in read_manifest(p) if u.speaker for name in u.speaker.split("+")}
             for p in (train, *judged)

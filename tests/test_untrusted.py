@@ -74,8 +74,8 @@ def complaint(parse: Callable[[bytes], Any], data: bytes) -> str | None:
 @given(st.text(st.characters(codec="utf-8")) | st.binary())
 def test_any_text_is_data_or_refused(text: str | bytes) -> None:
     for parse in (parse_json, parse_yaml):
-        said = complaint(parse, text.encode() if isinstance(text, str) else text)
-        assert said is None or "\n" not in said
+        message = complaint(parse, text.encode() if isinstance(text, str) else text)
+        assert message is None or "\n" not in message
 
 
 def test_a_key_twice_is_named() -> None:

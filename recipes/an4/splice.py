@@ -2,9 +2,9 @@
 
     python recipes/an4/splice.py data/an4 data/english runs/an4/phones/best
 
-818 utterances are soon known by heart, word orders included. The phone model finds where words
-meet; they are cut where it is quietest there. Speakers of data/english give the words of AN4's that
-they say, but no letters, except where a letter is all that is said: "a" in a sentence is no letter.
+A model soon overfits 818 utterances, word orders included. The phone model finds the boundaries of
+words; the audio is cut at the quietest place there. Speakers of data/english add words of AN4. They
+add letters only from utterances of a single letter, since "a" in a sentence is no letter.
 Writes `spliced.jsonl`, with text and phones, and its sound in `spliced/`.
 """
 
@@ -110,7 +110,7 @@ def spliced(
 
 
 def loud(piece: Sound, sample_rate: int) -> Sound:
-    """A word without most of the silence around it, as who speaks fast joins it to others."""
+    """A word without most of the silence around it, as in fast speech."""
     step, kept = (sample_rate * ms // 1000 for ms in (STEP_MS, KEPT_MS))
     levels = np.square(piece[: len(piece) // step * step].reshape(-1, step)).mean(1)
     found = np.flatnonzero(levels > levels.max(initial=0) * 10 ** (LOUD_DB / 10))

@@ -39,20 +39,20 @@ def cut(model_folder: Path, manifests: Path) -> Path:
 
 def digits(model: Model, utterance: Utterance) -> Iterator[Utterance]:
     """The digits of one utterance."""
-    said = text.normalize(utterance.text or "").split()
-    if not set(said) & set(DIGITS):
+    words = text.normalize(utterance.text or "").split()
+    if not set(words) & set(DIGITS):
         return
     with torch.inference_mode():
         scores, lengths = model(read_audio(utterance.audio)[None])
-    labels = align(scores[0, : lengths[0]], text.encode(" ".join(said)))
+    labels = align(scores[0, : lengths[0]], text.encode(" ".join(words)))
     starts, ends, at = [], [], 0
-    for word in said:
+    for word in words:
         starts.append(labels[at][0] * model.frame_s)
         ends.append((labels[at + len(word) - 1][1] + 1) * model.frame_s)
         at += len(word) + 1
     middles = [0.0, *((a + b) / 2 for a, b in zip(ends, starts[1:], strict=False))]
     middles.append(utterance.duration_s)
-    for index, word in enumerate(said):
+    for index, word in enumerate(words):
         start_s = max(middles[index], starts[index] - MARGIN_S)
         end_s = min(middles[index + 1], ends[index] + MARGIN_S)
         if word in DIGITS and SHORTEST_S <= end_s - start_s <= LONGEST_S:

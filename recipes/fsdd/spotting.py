@@ -1,9 +1,9 @@
-"""How a stream hears digits: the official test clips with pauses between them, and noise alone.
+"""Measures digit spotting in a stream: the official test clips with pauses, and noise alone.
 
     python recipes/fsdd/spotting.py digits data/fsdd/all/dev.jsonl [NOISE_FOLDER]
 
-Clips come in random order, each at its own level, 0.4 to 1.2 s apart over faint noise; one is heard
-if its digit is said between its beginning and 0.6 s after its end.
+Clips come in random order, each at its own level, 0.4 to 1.2 s apart over faint noise. A clip is
+detected if the model returns its digit between the clip's beginning and 0.6 s after its end.
 """
 
 import random
@@ -20,28 +20,28 @@ from speechkit.models import Model
 
 LATE_S = 0.6
 NOISE_S = 20
-"""What is heard of each recording of noise."""
+"""The seconds of each recording of noise that are used."""
 
-Said = list[tuple[float, float, str]]
+Spoken = list[tuple[float, float, str]]
 
 
-def conversation(manifest: Path, rate: int) -> tuple[Tensor, Said]:
+def conversation(manifest: Path, rate: int) -> tuple[Tensor, Spoken]:
     """The sound `[N]`, and the start, end and label of each clip in it."""
     chance, generator = random.Random(0), torch.Generator().manual_seed(0)
     clips = read_manifest(manifest)
     chance.shuffle(clips)
-    parts, said, at = [], [], 0
+    parts, spoken, at = [], [], 0
     for clip in clips:
         pause = torch.randn(int(rate * chance.uniform(0.4, 1.2)), generator=generator)
         parts.append(pause * 10 ** (chance.uniform(-70, -45) / 20))
         parts.append(read_audio(clip.audio, target_rate=rate) * 10 ** chance.uniform(-0.6, 0.15))
         start = at + len(parts[-2])
         at = start + len(parts[-1])
-        said.append((start / rate, at / rate, clip.label or ""))
-    return torch.cat(parts).clamp(-1, 1), said
+        spoken.append((start / rate, at / rate, clip.label or ""))
+    return torch.cat(parts).clamp(-1, 1), spoken
 
 
-def heard(model: Model, x: Tensor) -> list[Keyword]:
+def detect(model: Model, x: Tensor) -> list[Keyword]:
     """The keywords of a stream."""
     stream = sk.stream(model)
     return [event for event in stream.feed(x) + stream.finish() if isinstance(event, Keyword)]
@@ -49,18 +49,18 @@ def heard(model: Model, x: Tensor) -> list[Keyword]:
 
 def main(name: str, manifest: Path, noise: Path | None) -> None:
     model = sk.load(name)
-    x, said = conversation(manifest, model.sample_rate)
-    events = heard(model, x)
+    x, spoken = conversation(manifest, model.sample_rate)
+    events = detect(model, x)
     hits = sum(
         any(e.label == label and start < e.at_s <= end + LATE_S for e in events)
-        for start, end, label in said
+        for start, end, label in spoken
     )
-    print(f"{hits} of {len(said)} heard, {len(events) - hits} other events in {len(events)}")
+    print(f"{hits} of {len(spoken)} detected, {len(events) - hits} other events in {len(events)}")
     if noise:
         sounds = [read_audio(path, target_rate=model.sample_rate) for path in find_audio([noise])]
         x = torch.cat([sound[: NOISE_S * model.sample_rate] for sound in sounds])
         minutes = len(x) / model.sample_rate / 60
-        print(f"{len(heard(model, x)) / minutes:.1f} events per minute of {minutes:.1f} of noise")
+        print(f"{len(detect(model, x)) / minutes:.1f} events per minute of {minutes:.1f} of noise")
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
     python recipes/vad/limits.py vad FOLDER data/vad/dev.jsonl
 
-FOLDER is that of prepare.py. Only recordings kept out of training are heard.
+FOLDER is that of prepare.py. Only recordings that training did not use are tested.
 """
 
 import sys

@@ -42,12 +42,12 @@ def prepare(source: Path | None, out: Path, seed: int = 0) -> list[Path]:
     if source is None or not source.is_dir():
         raise ManifestError(f"{source} is no folder; give the one that holds the corpora")
     speech: dict[bool, list[Piece]] = {False: [], True: []}
-    told: Counter[str] = Counter()
+    counts: Counter[str] = Counter()
     for corpus, speaker, path, is_dev in recordings(source):
         found = pieces(read_audio(path).numpy(), corpus, speaker)
         speech[is_dev] += found
-        told[f"{corpus} {'dev' if is_dev else 'train'} {'kept' if found else 'left out'}"] += 1
-    print(dict(told))
+        counts[f"{corpus} {'dev' if is_dev else 'train'} {'kept' if found else 'left out'}"] += 1
+    print(dict(counts))
     written = []
     for index, part in enumerate(("train", "dev")):
         is_dev = part == "dev"

@@ -36,9 +36,9 @@ class Studio:
         """6 to 12 s; one in five has no speech, and the share `noisy` of the others has noise."""
         samples = round(chance.uniform(6, 12) * RATE)
         silent = chance.random() < 0.2
-        said = self.conversation(chance, 0 if silent else samples)
-        segments, contents = said.segments, said.contents
-        y = np.pad(said.audio, (0, samples - len(said.audio)))
+        speech = self.conversation(chance, 0 if silent else samples)
+        segments, contents = speech.segments, speech.contents
+        y = np.pad(speech.audio, (0, samples - len(speech.audio)))
         if segments:
             y *= 10 ** ((LEVEL_DB - rms_db(spoken(y, segments))) / 20)
         floor_db = chance.uniform(*FLOOR_DB)
@@ -49,7 +49,7 @@ class Studio:
         for _ in range(chance.integers(0, 4) if chance.random() < 0.4 else 0):
             self.add_event(chance, y)
         y += coloured(chance, samples) * 10 ** ((LEVEL_DB + floor_db) / 20)
-        return replace(said, audio=y)
+        return replace(speech, audio=y)
 
     def conversation(self, chance: np.random.Generator, samples: int) -> Scene:
         """Utterances with pauses of 0 to 5 s, each at its own level and distance in one room."""

@@ -53,7 +53,7 @@ def speechkit_augmentations() -> list[Component]:
         Component(
             name="tempo",
             factory="speechkit.data.augment:Tempo",
-            summary="Speaks faster or slower at the same pitch, by stretching the features",
+            summary="Changes the speed at the same pitch, by stretching the features",
             formula="x[:, t * f], f ~ U(min, max)",
             time="utterance",
             example={"min": 0.8, "max": 1.25},

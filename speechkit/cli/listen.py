@@ -226,13 +226,13 @@ class Meter:
             if not isinstance(event, Partial):
                 self.live.console.print(inert(in_words(event)))
         if samples is not None and len(samples):
-            said = next((e.text for e in reversed(events) if isinstance(e, Partial)), "")
-            self.live.update(self._line(samples, dropped, said))
+            text = next((e.text for e in reversed(events) if isinstance(e, Partial)), "")
+            self.live.update(self._line(samples, dropped, text))
 
     def end(self, heard_s: float, dropped: int) -> None:
         self.live.update(Text(f"heard {heard_s:.1f} s, dropped {dropped} samples"))
 
-    def _line(self, samples: "NDArray[np.float32]", dropped: int, said: str) -> Text:
+    def _line(self, samples: "NDArray[np.float32]", dropped: int, text: str) -> Text:
         level = float((samples.astype("float64") ** 2).mean()) ** 0.5
         level_db = max(QUIETEST_DB, 20 * math.log10(level)) if level else QUIETEST_DB
         cells = round((1 - level_db / QUIETEST_DB) * METER_CELLS)
@@ -242,7 +242,7 @@ class Meter:
             late += ", approximate"
         scores = self.session.scores
         caption = "" if scores is None else self.task.caption(scores)
-        line = f"{bar} {level_db:4.0f} dB  {caption}  {late}  dropped {dropped}  {said}"
+        line = f"{bar} {level_db:4.0f} dB  {caption}  {late}  dropped {dropped}  {text}"
         return Text(inert(line))
 
 
@@ -263,13 +263,13 @@ def in_words(event: "Event") -> str:
 
     match event:
         case SpeechStart():
-            said = "speech starts"
+            text = "speech starts"
         case SpeechEnd():
-            said = "speech ends"
+            text = "speech ends"
         case Keyword():
-            said = f"{event.label} ({event.score:.0%})"
+            text = f"{event.label} ({event.score:.0%})"
         case Partial() | Final():
-            said = event.text
+            text = event.text
         case Gap():
-            said = f"{event.duration_s:.2f} s of sound lost"
-    return f"{event.at_s:9.2f} s  {said}"
+            text = f"{event.duration_s:.2f} s of sound lost"
+    return f"{event.at_s:9.2f} s  {text}"

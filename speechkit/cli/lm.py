@@ -59,8 +59,8 @@ def sentences(path: Path, normalization: Normalization) -> Iterator[str]:
     from speechkit.text import lines_of, normalize
 
     if path.suffix in MANIFEST_SUFFIXES:
-        told = read_manifest(path, check_files=False)
-        lines: Iterable[tuple[str, str]] = ((u.where, u.text or "") for u in told)
+        utterances = read_manifest(path, check_files=False)
+        lines: Iterable[tuple[str, str]] = ((u.where, u.text or "") for u in utterances)
     else:
         lines = ((f"{path}:{n}", line) for n, line in enumerate(lines_of(path), start=1))
     for where, line in lines:
@@ -68,8 +68,8 @@ def sentences(path: Path, normalization: Normalization) -> Iterator[str]:
             continue
         try:
             # other labels than English ones are not known here
-            said = line if normalization == Normalization.none else normalize(line)
+            text = line if normalization == Normalization.none else normalize(line)
         except SpeechkitError as error:
             raise SpeechkitError(f"{where}: {error}") from error
-        if said.strip():
-            yield said
+        if text.strip():
+            yield text

@@ -79,8 +79,8 @@ def manifest(
             hours = sum(u.duration_s for u in utterances) / 3600
             labels = sorted({u.label for u in utterances if u.label is not None})
             row = {"out": str(file), "utterances": len(utterances), "hours": hours}
-            said = f"{file}: {len(utterances):,} utterances, {hours:.2f} h, {len(labels)} labels"
-            show({**row, "labels": labels}, said, as_json)
+            line = f"{file}: {len(utterances):,} utterances, {hours:.2f} h, {len(labels)} labels"
+            show({**row, "labels": labels}, line, as_json)
     if failed:
         raise typer.Exit(1)
 

@@ -24,5 +24,5 @@ def shards(
     paths = write_shards(utterances, out, hours_per_shard)
     hours = sum(u.duration_s for u in utterances) / 3600
     row = {"out": str(out), "shards": len(paths), "utterances": len(utterances), "hours": hours}
-    said = f"{out}: {len(utterances)} utterances, {hours:.2f} h, in {len(paths)} shards"
-    show(row, said, as_json)
+    line = f"{out}: {len(utterances)} utterances, {hours:.2f} h, in {len(paths)} shards"
+    show(row, line, as_json)

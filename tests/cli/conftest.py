@@ -20,7 +20,7 @@ BLOCKS = (
 
 
 class Ended(NamedTuple):
-    """How a command ended and what it said."""
+    """The exit code and the output of a command."""
 
     code: int
     out: str

@@ -58,9 +58,9 @@ def test_formats_are_those_of_transcribe(
 @pytest.mark.parametrize(
     ("model", "text", "says"),
     [
-        ("letters", ("--text-file", "said.txt"), "said.txt"),
+        ("letters", ("--text-file", "text.txt"), "text.txt"),
         ("letters", (), "give one recording and its text"),
-        ("letters", ("--text", "hi", "--text-file", "said.txt"), "give one recording and its text"),
+        ("letters", ("--text", "hi", "--text-file", "text.txt"), "give one recording and its text"),
         ("letters", ("--text", "hi 5"), "'5', which is no label"),
         ("letters", ("--text", "hi " * 30), "labels do not fit into"),
         ("words", ("--text", "hi"), "this matchboxnet cannot transcribe"),
@@ -75,7 +75,7 @@ def test_what_cannot_be_aligned_is_one_error(
     assert ended.err.count("\n") == 1
 
 
-def test_words_that_name_a_file_are_words_and_a_note_tells_so(
+def test_words_that_name_a_file_are_words_with_a_note(
     cli: Cli, models: Path, sounds: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -96,17 +96,17 @@ def test_a_file_that_is_no_text_is_one_error(cli: Cli, sounds: Path, tmp_path: P
 def test_what_a_file_has_that_is_no_label_is_named_with_its_line(
     cli: Cli, models: Path, sounds: Path, tmp_path: Path
 ) -> None:
-    (tmp_path / "said.txt").write_text("hi\n\nhi 5\n")
+    (tmp_path / "text.txt").write_text("hi\n\nhi 5\n")
     ended = cli(
         "align",
         sounds / "low.wav",
         "--text-file",
-        tmp_path / "said.txt",
+        tmp_path / "text.txt",
         "--model",
         models / "letters",
     )
     assert (ended.code, ended.out, ended.err.count("\n")) == (1, "", 1)
-    assert "said.txt:3: text 'hi 5' has '5'" in ended.err
+    assert "text.txt:3: text 'hi 5' has '5'" in ended.err
 
 
 def test_a_text_longer_than_a_name_of_a_file_is_a_text(

@@ -29,8 +29,8 @@ def test_each_op_says_what_runs_it(cli: Cli) -> None:
     assert list(ops) == ["depthwise_conv", "linear", "batch_norm", "separable_conv"]
     assert all(text.startswith(f"{op}: by ") for op, text in ops.items())
     with use_impl("torch"):
-        assert "op linear" in (said := cli("doctor").out)
-    assert "by torch" in said
+        assert "op linear" in (printed := cli("doctor").out)
+    assert "by torch" in printed
 
 
 def test_the_namesake_is_warned_of(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -41,7 +41,7 @@ def test_the_namesake_is_warned_of(cli: Cli, monkeypatch: pytest.MonkeyPatch) ->
     assert "pip uninstall pytest && pip install --force-reinstall speechkit-core" in ended.err
 
 
-def test_what_is_missing_is_said(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_missing_is_reported(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor, "PACKAGES", ("no-such-distribution",))
     assert "not installed" in cli("doctor").out
 

@@ -23,7 +23,7 @@ def test_it_names_the_file_after_the_model_and_says_how_close_it_is(
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (["speech", "--format", "tflite"], "no exporter named 'tflite'"),
         (["letters", "--format", "torch.export"], "use --format onnx"),
@@ -37,12 +37,12 @@ def test_what_cannot_be_done_is_one_line(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     arguments: list[str],
-    said: str,
+    message: str,
 ) -> None:
     monkeypatch.chdir(tmp_path)
     ended = cli("export", models / arguments[0], *arguments[1:])
     assert ended.code == 1
-    assert said in ended.err
+    assert message in ended.err
     assert ended.err.count("\n") == 1
     assert not list(tmp_path.iterdir())
 

@@ -28,24 +28,24 @@ def test_json_holds_every_figure(cli: Cli, models: Path, name: str) -> None:
 
 
 def test_it_reads_well(cli: Cli, models: Path) -> None:
-    said = cli("info", models / "speech").out
-    assert "background speech" in said
-    assert "16,000 Hz" in said
+    printed = cli("info", models / "speech").out
+    assert "background speech" in printed
+    assert "16,000 Hz" in printed
 
 
 def test_a_bundled_model_shows_its_card(cli: Cli) -> None:
     card = json.loads(cli("info", "an4", "--json").out)["card"]
     assert card["licence"].startswith("CC BY-SA 4.0")
-    said = cli("info", "an4").out
+    printed = cli("info", "an4").out
     for text in ("American English", "WER, greedy: 0.087", "It knows the hundred words"):
-        assert text in said
+        assert text in printed
 
 
 @pytest.mark.parametrize(
     ("model", "rule"),
     [("vad", "onset 0.7"), ("digits", "hold_ms "), ("an4", "silence_after_s ")],
 )
-def test_the_thresholds_that_options_change_are_told(cli: Cli, model: str, rule: str) -> None:
+def test_the_thresholds_that_options_change_are_shown(cli: Cli, model: str, rule: str) -> None:
     assert rule in cli("info", model).out
     (rules,) = json.loads(cli("info", model, "--json").out)["rules"].values()
     assert rule.split()[0] in rules

@@ -198,7 +198,7 @@ def test_the_meter_line_says_level_score_latency_and_drops(eager: Path) -> None:
     assert line.endswith("dropped 7  hello")
 
 
-def test_a_model_that_cannot_stream_says_how_to_hear_it(
+def test_a_model_that_cannot_stream_names_the_command_that_works(
     cli: Cli, tmp_path: Path, sounds: Path
 ) -> None:
     whole = tmp_path / "whole"
@@ -264,7 +264,7 @@ def blocks_of(rate: int, seconds: float = 0.5) -> Iterator[np.ndarray]:
 
 
 @pytest.mark.parametrize("rate", [16000, 44100])
-def test_a_microphone_is_heard_at_its_own_rate(
+def test_a_microphone_is_read_at_its_own_rate(
     cli: Cli, eager: Path, microphone: Callable[..., Any], rate: int
 ) -> None:
     microphone(rate, list(blocks_of(rate)))

@@ -133,7 +133,7 @@ def test_a_wrong_option_is_answered_in_one_line(
     assert ended.err.count("\n") == 1
 
 
-def test_a_folder_without_sound_is_said(cli: Cli, tmp_path: Path) -> None:
+def test_a_folder_without_sound_is_refused(cli: Cli, tmp_path: Path) -> None:
     ended = cli("manifest", tmp_path)
     assert ended.code == 1
     assert f"no recordings in {tmp_path}; give a folder of" in ended.err

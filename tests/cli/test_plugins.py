@@ -24,29 +24,29 @@ def test_one_json_line_for_each_component(cli: Cli) -> None:
 def test_kind_filters(cli: Cli) -> None:
     rows = cli("plugins", "list", "--kind", "pool", "--json").out.splitlines()
     assert [json.loads(row)["name"] for row in rows] == ["average", "running"]
-    said = cli("plugins", "list", "--kind", "pool").out
-    assert "Mean over the valid frames so far" in said
-    assert "relu" not in said
+    printed = cli("plugins", "list", "--kind", "pool").out
+    assert "Mean over the valid frames so far" in printed
+    assert "relu" not in printed
 
 
 def test_failed_plugins_are_listed_with_the_reason(
     cli: Cli, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(registry().failures, "acme", "No module named 'wings'")
-    said = cli("plugins", "list").out
-    assert "acme" in said
-    assert "No module named 'wings'" in said
+    printed = cli("plugins", "list").out
+    assert "acme" in printed
+    assert "No module named 'wings'" in printed
     assert json.loads(cli("doctor", "--json").out)["failures"] == registry().failures
 
 
-def test_show_tells_everything(cli: Cli) -> None:
+def test_show_prints_everything(cli: Cli) -> None:
     row = json.loads(cli("plugins", "show", "gelu", "--json").out)
     assert row["formula"] == "x * (1 + erf(x / sqrt(2))) / 2"
     assert row["paper"] == "arXiv:1606.08415"
     assert row["parameters"] == ["channels: int", "approx: str = 'none'"]
     assert row["factory"].endswith(":gelu")
-    said = cli("plugins", "show", "core/gelu").out
-    assert "approx: str = 'none'" in said
+    printed = cli("plugins", "show", "core/gelu").out
+    assert "approx: str = 'none'" in printed
 
 
 def test_a_name_of_several_kinds_is_shown_for_each(cli: Cli) -> None:
@@ -183,7 +183,7 @@ def test_a_plugin_may_implement_a_hook_of_a_later_speechkit(
     assert (ended.code, ended.err) == (0, "")
 
 
-def test_new_names_the_plugin_as_it_is_told(cli: Cli, tmp_path: Path) -> None:
+def test_new_uses_the_name_given(cli: Cli, tmp_path: Path) -> None:
     ended = cli("plugins", "new", tmp_path / "here", "--name", "fast_norms")
     assert ended.code == 0
     assert ended.out.startswith(f"plugin fast_norms in {tmp_path / 'here'}")

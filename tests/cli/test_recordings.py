@@ -78,7 +78,7 @@ def test_a_folder_without_sound_is_one_error(cli: Cli, tmp_path: Path) -> None:
         (["a b.wav", "a_b.wav"], ["a b-1", "a_b-2"]),
     ],
 )
-def test_names_tell_recordings_apart(paths: list[str], names: list[str]) -> None:
+def test_names_distinguish_recordings(paths: list[str], names: list[str]) -> None:
     given = [Path(path) for path in paths]
     found = names_of(given)
     assert [found[path] for path in given] == names

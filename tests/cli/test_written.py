@@ -1,4 +1,4 @@
-"""What a command reads stays what it is, whatever it is told to write."""
+"""Commands never overwrite the files that they read."""
 
 from pathlib import Path
 

@@ -18,14 +18,14 @@ from speechkit.errors import ManifestError
 words = st.lists(st.text("ABC'Z", min_size=1, max_size=5), min_size=1, max_size=4)
 
 
-def write_chapter(folder: Path, said: dict[str, str], suffix: str = ".flac") -> Path:
+def write_chapter(folder: Path, texts: dict[str, str], suffix: str = ".flac") -> Path:
     """A chapter with a recording of 0.1 s for each name, and its transcript."""
     folder.mkdir(parents=True, exist_ok=True)
     kind = {"format": "OGG", "subtype": "OPUS"} if suffix == ".opus" else {}
-    for name in said:
+    for name in texts:
         soundfile.write(folder / f"{name}{suffix}", np.zeros(1600), 16000, **kind)
-    transcript = folder / "{}-{}.trans.txt".format(*next(iter(said)).split("-"))
-    transcript.write_text("".join(f"{name} {text}\n" for name, text in said.items()))
+    transcript = folder / "{}-{}.trans.txt".format(*next(iter(texts)).split("-"))
+    transcript.write_text("".join(f"{name} {text}\n" for name, text in texts.items()))
     return transcript
 
 
@@ -37,9 +37,9 @@ def test_each_line_is_an_utterance(
     source = tmp_path_factory.mktemp("source")
     expected = {}
     for speaker, lines in {1000: [["AS"]], **chapters}.items():
-        said = {f"{speaker}-7-{i:04}": " ".join(line) for i, line in enumerate(lines)}
-        write_chapter(source / "dev-clean" / str(speaker) / "7", said)
-        expected |= said
+        texts = {f"{speaker}-7-{i:04}": " ".join(line) for i, line in enumerate(lines)}
+        write_chapter(source / "dev-clean" / str(speaker) / "7", texts)
+        expected |= texts
     found = librispeech("dev-clean", 12, source, source)
     assert {u.audio.stem: u.text for u in found} == {k: v.lower() for k, v in expected.items()}
     assert [u.speaker for u in found] == [u.audio.parts[-3] for u in found]
@@ -94,7 +94,7 @@ def test_without_a_folder_the_official_archive_is_unpacked(
 
 
 @pytest.mark.skipif("SPEECHKIT_DATA" not in os.environ, reason="SPEECHKIT_DATA names no folder")
-def test_real_transcripts_say_what_their_manifests_say() -> None:
+def test_real_transcripts_equal_their_manifests() -> None:
     source = Path(os.environ["SPEECHKIT_DATA"]) / "mini_librispeech"
     expected = [u for part in ("train", "dev") for u in read_manifest(source / f"{part}.jsonl")]
     found = librispeech("train-clean-5", 31, source, source)

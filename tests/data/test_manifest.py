@@ -142,10 +142,10 @@ def test_another_key_that_is_misspelt_is_one_warning(
 ) -> None:
     row = {"audio_filepath": "a.wav", "duration": 1, given: "b"}
     (tmp_path / "m.jsonl").write_text("\n" + f"{json.dumps(row)}\n" * 3)
-    with pytest.warns(ManifestWarning) as told:
+    with pytest.warns(ManifestWarning) as warned:
         rows = read_manifest(tmp_path / "m.jsonl", check_files=False)
     assert len(rows) == 3
-    assert [str(one.message) for one in told] == [
+    assert [str(one.message) for one in warned] == [
         f"m.jsonl:2: {given}: no such key, it is ignored; did you mean {meant!r}?"
     ]
 
@@ -187,8 +187,8 @@ def test_any_line_is_an_utterance_or_a_complaint_with_its_number(
 ) -> None:
     path = tmp_path_factory.getbasetemp() / "any.jsonl"
     path.write_text(line, encoding="utf-8")
-    said = complaint(path)
-    assert said is None or said.startswith("any.jsonl:1: ") or "has no utterances" in said
+    message = complaint(path)
+    assert message is None or message.startswith("any.jsonl:1: ") or "has no utterances" in message
 
 
 def complaint(path: Path) -> str | None:

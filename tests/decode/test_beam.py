@@ -76,7 +76,7 @@ def toy(tmp_path_factory: pytest.TempPathFactory) -> tuple[NGram, Path]:
 def worth(
     model: NGram, words: list[str], alpha: float, bonus: float, unk: float, boosts: dict[str, float]
 ) -> float:
-    """What a text's words add, said once more as plainly as possible."""
+    """The scores of a text's words, computed again in the simplest way."""
     total = bonus * len(words)
     for i, word in enumerate([*words, END]):
         total += alpha * math.log(10) * model.score((BEGIN, *words[:i]), word)
@@ -184,27 +184,27 @@ def spoken(text: str, *, doubt: dict[int, dict[str, float]], sure: float = 0.97)
     return torch.stack(rows).log()
 
 
-def said(decoder: BeamCTC, log_probs: torch.Tensor) -> str:
+def text_of(decoder: BeamCTC, log_probs: torch.Tensor) -> str:
     return decoder.finish(read(decoder, log_probs)[-1])
 
 
 def test_a_language_model_turns_a_close_call(tmp_path: Path) -> None:
     write_arpa(estimate(["THE CAT SAT", "THE CAT RAN", "A CAT SAT"]), tmp_path / "lm.arpa.gz")
     log_probs = spoken("the cet sat", doubt={5: {"a": 0.4}})
-    assert said(BeamCTC(ENGLISH_LABELS), log_probs) == "the cet sat"
+    assert text_of(BeamCTC(ENGLISH_LABELS), log_probs) == "the cet sat"
     # the model's capitals are the labels' letters
-    assert said(BeamCTC(ENGLISH_LABELS, lm=tmp_path / "lm.arpa.gz"), log_probs) == "the cat sat"
+    assert text_of(BeamCTC(ENGLISH_LABELS, lm=tmp_path / "lm.arpa.gz"), log_probs) == "the cat sat"
 
 
 def test_hotwords_bring_back_what_is_less_likely(tmp_path: Path) -> None:
     log_probs = spoken("call jon doe now", doubt={7: {"h": 0.05}, 10: {"a": 0.3}})
-    assert said(BeamCTC(ENGLISH_LABELS), log_probs) == "call jon doe now"
+    assert text_of(BeamCTC(ENGLISH_LABELS), log_probs) == "call jon doe now"
     path = tmp_path / "names.txt"
     path.write_text("Jon Dae\t6\nzebra\n")
-    assert said(BeamCTC(ENGLISH_LABELS, hotwords=str(path)), log_probs) == "call jon dae now"
+    assert text_of(BeamCTC(ENGLISH_LABELS, hotwords=str(path)), log_probs) == "call jon dae now"
     # a boost that the word's end takes back
-    assert said(BeamCTC(ENGLISH_LABELS, hotwords=["jon da"]), log_probs) == "call jon doe now"
-    assert said(BeamCTC(ENGLISH_LABELS, hotwords=["jon dae"], hotword_boost=0), log_probs) == (
+    assert text_of(BeamCTC(ENGLISH_LABELS, hotwords=["jon da"]), log_probs) == "call jon doe now"
+    assert text_of(BeamCTC(ENGLISH_LABELS, hotwords=["jon dae"], hotword_boost=0), log_probs) == (
         "call jon doe now"
     )
 
@@ -213,10 +213,10 @@ def test_unknown_words_cost_unless_they_are_hotwords(tmp_path: Path) -> None:
     write_arpa(estimate(["call jon", "call ann"]), tmp_path / "lm.arpa")
     log_probs = spoken("call jin", doubt={6: {"o": 0.02}})
     known = {"lm": tmp_path / "lm.arpa", "unk_score": -10.0}
-    assert said(BeamCTC(ENGLISH_LABELS, **known), log_probs) == "call jon"
-    assert said(BeamCTC(ENGLISH_LABELS, **known, hotwords=["jin"]), log_probs) == "call jin"
+    assert text_of(BeamCTC(ENGLISH_LABELS, **known), log_probs) == "call jon"
+    assert text_of(BeamCTC(ENGLISH_LABELS, **known, hotwords=["jin"]), log_probs) == "call jin"
     known["unk_score"] = 0.0
-    assert said(BeamCTC(ENGLISH_LABELS, **known), log_probs) == "call jin"
+    assert text_of(BeamCTC(ENGLISH_LABELS, **known), log_probs) == "call jin"
 
 
 def test_a_long_stream_does_not_grow_its_hypotheses() -> None:
@@ -296,13 +296,13 @@ def test_a_language_model_of_the_other_case_reads_the_same(
     words = decoder.fusion.lm.words if decoder.fusion.lm else ()
     assert {word.lower() for word in words} == {"the", "cat", "sat", "ran", "a"}
     log_probs = spoken("the cet sat", doubt={5: {"a": 0.4}})
-    assert said(decoder, log_probs).lower() == "the cat sat"
+    assert text_of(decoder, log_probs).lower() == "the cat sat"
     # the marks of a sentence are no words
     assert decoder.fusion.lm is not None
     assert decoder.fusion.lm.score(("<s>",), words and min(words)) > -2
 
 
-def test_words_that_cannot_be_spelled_are_told(tmp_path: Path) -> None:
+def test_a_warning_names_words_that_cannot_be_spelled(tmp_path: Path) -> None:
     path = tmp_path / "lm.arpa"
     write_arpa(estimate(["привет мир"]), path)
     with pytest.raises(ConfigError, match=r"lm.arpa: the labels spell none of its 2 words") as none:
@@ -311,7 +311,7 @@ def test_words_that_cannot_be_spelled_are_told(tmp_path: Path) -> None:
     write_arpa(estimate(["hello мир one two"]), path)
     with pytest.warns(LanguageModelWarning, match=r"spell 75% of its 4 words, and not 'мир'"):
         BeamCTC(ENGLISH_LABELS, lm=path)
-    # told where the file is read
+    # the warning names the place that reads the file
     BeamCTC(ENGLISH_LABELS, lm=path)
 
 
@@ -373,7 +373,7 @@ def test_sure_frames_read_as_the_greedy_decoder_reads_them(seed: int, T: int, V:
     labels = tuple("ab c"[:V])
     greedy = GreedyCTC(labels)
     state, _ = greedy.step(greedy.init(), log_probs.log())
-    assert said(BeamCTC(labels, alpha=0.0), log_probs.log()) == greedy.finish(state)
+    assert text_of(BeamCTC(labels, alpha=0.0), log_probs.log()) == greedy.finish(state)
 
 
 @settings(max_examples=25)
@@ -383,7 +383,7 @@ def test_a_language_model_of_weight_zero_changes_nothing(
 ) -> None:
     labels, log_probs = tuple("ab "), random_scores(seed, 20, 4)
     plain, fused = BeamCTC(labels), BeamCTC(labels, lm=toy[1], alpha=0.0)
-    assert said(fused, log_probs) == said(plain, log_probs)
+    assert text_of(fused, log_probs) == text_of(plain, log_probs)
 
 
 @given(st.floats() | st.integers() | st.text(max_size=5) | st.none())

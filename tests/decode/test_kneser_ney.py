@@ -28,8 +28,10 @@ def test_all_words_sum_to_one_after_every_history(
     model = read_arpa(path)
     histories = {(), ("never", "seen")}
     for line in lines:
-        said = (BEGIN, *line.split())
-        histories |= {said[max(0, end - n) : end] for end in range(len(said) + 1) for n in range(4)}
+        words = (BEGIN, *line.split())
+        histories |= {
+            words[max(0, end - n) : end] for end in range(len(words) + 1) for n in range(4)
+        }
     for history in histories:
         assert sum_after(model, history) == pytest.approx(1, abs=1e-6)
 
@@ -57,7 +59,7 @@ def test_a_bigram_model_by_hand() -> None:
     assert 10 ** model.score(("a",), END) == pytest.approx(2 * 0.5 / 2 * p_end)
 
 
-def test_what_was_said_often_is_likelier() -> None:
+def test_frequent_words_are_likelier() -> None:
     model = estimate(["call jon now"] * 5 + ["call ann"], order=3)
     assert model.score((BEGIN, "call"), "jon") > model.score((BEGIN, "call"), "ann")
     assert model.score(("call", "jon"), "now") > model.score(("call", "ann"), "now")

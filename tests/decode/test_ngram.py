@@ -106,8 +106,8 @@ def test_any_damage_is_one_line_or_a_model(
 ) -> None:
     path = tmp_path_factory.getbasetemp() / "damaged.arpa"
     path.write_text(ARPA[:at] + new + ARPA[at + length :], encoding="utf-8")
-    said = complaint(path)
-    assert said is None or ("damaged.arpa" in said and "\n" not in said)
+    message = complaint(path)
+    assert message is None or ("damaged.arpa" in message and "\n" not in message)
 
 
 def test_files_that_are_no_text(tmp_path: Path) -> None:

@@ -39,7 +39,7 @@ def noisy(text: str, seed: int) -> torch.Tensor:
     return (sharp + 1.5 * noise).log_softmax(-1)
 
 
-def said(decoder: Any, log_probs: torch.Tensor) -> str:
+def text_of(decoder: Any, log_probs: torch.Tensor) -> str:
     state, _ = decoder.step(decoder.init(), log_probs)
     return decoder.finish(state)
 
@@ -88,7 +88,7 @@ def test_kenlm_is_asked_for_words_in_its_own_case(monkeypatch: pytest.MonkeyPatc
     assert binary.model.scored == ["THE", "CAT", "dog", END]
 
 
-def test_pyctcdecode_says_that_it_reads_words_as_they_are(
+def test_pyctcdecode_warns_that_it_reads_words_as_they_are(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("kenlm", "pyctcdecode"):
@@ -105,7 +105,7 @@ def test_steps_give_the_text_of_the_whole_and_states_stay() -> None:
     first, _ = decoder.step(decoder.init(), log_probs[:6])
     second, text = decoder.step(first, log_probs[6:])
     assert len(first.scores) == 6
-    assert text == decoder.finish(second) == said(decoder, log_probs)
+    assert text == decoder.finish(second) == text_of(decoder, log_probs)
     assert decoder.restore(json.loads(json.dumps(second))) == second
     assert decoder.finish(decoder.init()) == decoder.stable(second) == ""
 
@@ -139,7 +139,9 @@ def worth(text: str, model: NGram) -> float:
 def test_without_words_ours_finds_a_text_as_likely_or_likelier(seed: int) -> None:
     log_probs = noisy("the cat sat on the mat", seed)
     options = {**SAME, "length_bonus": 0.0}
-    ours, theirs = (said(d(ENGLISH_LABELS, **options), log_probs) for d in (BeamCTC, PyCTCDecode))
+    ours, theirs = (
+        text_of(d(ENGLISH_LABELS, **options), log_probs) for d in (BeamCTC, PyCTCDecode)
+    )
     # it does not sum over all paths
     assert spoken(ours, log_probs) >= spoken(theirs, log_probs) - 1e-6
 
@@ -152,7 +154,7 @@ def test_with_a_language_model_ours_is_as_good_or_better(tmp_path: Path, seed: i
     write_arpa(model, tmp_path / "lm.arpa")
     options = {**SAME, "lm": str(tmp_path / "lm.arpa")}
     log_probs = noisy("the cat sat on a mat", seed)
-    ours = said(BeamCTC(ENGLISH_LABELS, **options), log_probs)
+    ours = text_of(BeamCTC(ENGLISH_LABELS, **options), log_probs)
     theirs = PyCTCDecode(ENGLISH_LABELS, **options)
     text, *_, score = theirs.decoder.decode_beams(log_probs.numpy(), **theirs.options)[0]
     # the scale is the same, though its sum is over other paths

@@ -177,14 +177,14 @@ def base() -> sk.Run:
 def command(run: Callable[[list[str]], int], *words: object, **paths: Path) -> None:
     """Runs a command line; Fault unless it ends with 0, 1 or 2 and says why in short lines."""
     arguments = [str(paths.get(word, word) if isinstance(word, str) else word) for word in words]
-    said, complained = io.StringIO(), io.StringIO()
-    with contextlib.redirect_stdout(said), contextlib.redirect_stderr(complained):
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         code = run(arguments)
-    lines = complained.getvalue().splitlines()
+    lines = err.getvalue().splitlines()
     for line in lines:
         check_line(line)
     if code not in (0, 1, 2) or (code and not lines):
-        raise Fault(f"{arguments[0]} ended with {code} and said {lines}")
+        raise Fault(f"{arguments[0]} ended with {code} and printed {lines}")
 
 
 def _do(read: Callable[[Path], object], path: Path) -> None:

@@ -29,18 +29,18 @@ def model() -> Model:
 
 def test_an4_speakers_are_read(model: Model) -> None:
     chosen = read_manifest(DATA / "an4" / "train" / "manifest.jsonl")[::4]
-    heard = [sk.transcribe(model, utterance.audio, vad=None).text for utterance in chosen]
-    wer = metrics.wer([text.normalize(utterance.text) for utterance in chosen], heard)
+    texts = [sk.transcribe(model, utterance.audio, vad=None).text for utterance in chosen]
+    wer = metrics.wer([text.normalize(utterance.text) for utterance in chosen], texts)
     print(f"AN4: WER {wer:.4f} on {len(chosen)} utterances of 74 speakers")
     assert wer <= 0.18
 
 
-def test_a_window_hears_nearly_as_much_as_the_whole(model: Model) -> None:
+def test_a_window_is_nearly_as_accurate_as_the_whole(model: Model) -> None:
     dev = read_manifest(DATA / "mini_librispeech" / "dev.jsonl")
     chosen = [utterance for utterance in dev if utterance.duration_s > 10][::5]
-    said = [text.normalize(utterance.text) for utterance in chosen]
-    whole = metrics.wer(said, [sk.transcribe(model, u.audio, vad=None).text for u in chosen])
-    windowed = metrics.wer(said, [streamed(model, utterance) for utterance in chosen])
+    references = [text.normalize(utterance.text) for utterance in chosen]
+    whole = metrics.wer(references, [sk.transcribe(model, u.audio, vad=None).text for u in chosen])
+    windowed = metrics.wer(references, [streamed(model, utterance) for utterance in chosen])
     print(f"mini_librispeech dev: WER {whole:.4f}, windowed {windowed:.4f} on {len(chosen)}")
     assert windowed <= whole + 0.015
 

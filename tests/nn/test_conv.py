@@ -30,7 +30,7 @@ def test_look_ahead_decides_delay_and_state() -> None:
     assert shapes == {"same": (2, 2, 1, 4), 0: (4, 0, 0, 4), 1: (3, 1, 0, 3), 4: (0, 4, 2, 4)}
 
 
-def test_output_reads_no_further_than_it_says() -> None:
+def test_output_reads_no_further_than_declared() -> None:
     layer = DepthwiseConv(2, 5, dilation=2, lookahead=3)
     x = torch.randn(1, 2, 30, requires_grad=True)
     layer(Chunk.of(x)).x[0, 0, 15].backward()

@@ -116,7 +116,7 @@ def test_rates_compose_with_strides() -> None:
     check_stream(net, noise(2, 3, 24), torch.tensor([24, 24]), chunks=(1, 2, 5))
 
 
-def test_a_chunk_that_does_not_fit_the_stride_says_what_does() -> None:
+def test_a_chunk_that_does_not_fit_the_stride_names_what_does() -> None:
     layer = DepthwiseConv(3, 5, stride=2)
     state = layer.init_state(1, 3)
     with pytest.raises(StreamError, match="81 frames is not a multiple of stride 2; feed 80 or 82"):

@@ -62,8 +62,8 @@ def test_every_source_of_the_package_builds(path: Path) -> None:
 
 def test_what_does_not_build_is_one_line(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     assert "does not build" in native.load(source(tmp_path, "int answer( {"))
-    told, record = caplog.records
-    assert told.getMessage().startswith("compiling the C++ kernels once")
+    first, record = caplog.records
+    assert first.getMessage().startswith("compiling the C++ kernels once")
     assert "\n" not in record.getMessage()
     assert list((tmp_path / "cache").iterdir()) == []
 

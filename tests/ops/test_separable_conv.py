@@ -171,7 +171,7 @@ def test_a_precision_that_is_not_there_is_refused() -> None:
         packed(Shape(2, 2, precision="int8"), "torch")
 
 
-def test_modules_say_what_they_are() -> None:
+def test_modules_print_what_they_are() -> None:
     class Own(nn.Module):
         native = BENT
 

@@ -194,7 +194,7 @@ EXPRESSIONS = {
 
 
 @pytest.mark.parametrize("text", EXPRESSIONS)
-def test_expressions_mean_what_they_say(text: str) -> None:
+def test_kernels_of_expressions_equal_torch(text: str) -> None:
     shape = Shape(1, 1, activation=Activation("expression", text=text))
     ones = torch.ones(1, 1, device=DEVICE), torch.zeros(1, device=DEVICE)
     x = torch.linspace(-6, 6, 99, device=DEVICE)

@@ -80,7 +80,7 @@ def test_the_nets_are_those_of_the_results(recipe: ModuleType, name: str, parame
     assert sum(p.numel() for p in model.parameters()) == parameters
 
 
-def test_words_are_said_as_a_dictionary_says(lexicon: ModuleType, tmp_path: Path) -> None:
+def test_words_have_the_phones_of_a_dictionary(lexicon: ModuleType, tmp_path: Path) -> None:
     (tmp_path / "an4.dic").write_text(DICTIONARY)
     own = lexicon.read_dictionary(tmp_path)
     assert own["enter"] == ["EH", "N", "T", "ER"]

@@ -1,4 +1,4 @@
-"""The keyword recipe: what lies where becomes which label, and what is missing is said."""
+"""The keyword recipe: folders become labels, and missing folders are reported."""
 
 import importlib
 import shutil
@@ -59,7 +59,7 @@ def test_each_folder_gives_its_label(prepare: ModuleType, source: Path, tmp_path
         ("lamp/ann_1.wav", "train would have no clip of 'lamp'"),
     ],
 )
-def test_what_is_missing_is_said_and_nothing_written(
+def test_what_is_missing_is_reported_and_nothing_written(
     prepare: ModuleType, source: Path, tmp_path: Path, drop: str, says: str
 ) -> None:
     path = source / drop

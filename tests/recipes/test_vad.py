@@ -64,7 +64,9 @@ def test_short_pauses_are_speech_and_clicks_are_not(labels: ModuleType) -> None:
 
 
 @pytest.mark.parametrize("floor_db", [-26, -100])
-def test_what_energy_cannot_tell_has_no_labels(labels: ModuleType, floor_db: float) -> None:
+def test_frames_that_energy_cannot_classify_have_no_labels(
+    labels: ModuleType, floor_db: float
+) -> None:
     spans = [(0.5, 1.2)] if floor_db > -100 else []
     assert labels.speech_segments(bursts(spans, 3, floor_db)) is None
 
@@ -98,7 +100,7 @@ def test_a_room_keeps_the_time_of_the_direct_sound(sounds: ModuleType) -> None:
     assert 10 * np.log10(1 / np.square(h[1:]).sum()) == pytest.approx(3)
 
 
-def test_scenes_hold_speech_where_they_say(scenes: ModuleType, labels: ModuleType) -> None:
+def test_scenes_have_speech_where_their_labels_are(scenes: ModuleType, labels: ModuleType) -> None:
     tone = bursts([(0.3, 1.3)], 1.6).astype(np.float32)
     speech = [labels.Piece(tone, [(0.3, 1.3)], "tones", "a")]
     noise = [np.random.default_rng(1).standard_normal(RATE)]

@@ -25,7 +25,7 @@ def test_a_report_keeps_the_manifest_s_order(
 
 
 @pytest.mark.parametrize("decoder", ["greedy", "beam:beam=4"])
-def test_sessions_hear_the_same_words(
+def test_sessions_return_the_same_words(
     nets: dict[str, Net], corpus: Callable[..., Path], decoder: str
 ) -> None:
     model, manifest = build(nets["ctc"]).eval(), corpus(5)

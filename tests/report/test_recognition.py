@@ -63,7 +63,7 @@ def test_the_worst_utterances_show_references_and_texts() -> None:
     assert "<i>" not in page("t", judged.figures, judged.sections())
 
 
-def test_delays_are_from_the_words_to_what_was_said_of_them() -> None:
+def test_delays_are_from_words_to_their_events() -> None:
     words = Word("hi", 1.0, 1.5, 1), Word("lo", 1.5, 2.0, 1)
     events = [
         Partial("h", "", 1.1, 1.3),

@@ -90,13 +90,13 @@ def test_a_frame_is_known_to_be_speech_or_not_so_many_frames_later(
         assert all(now - rule.late <= edge.frame for edge in edges)
 
 
-def test_a_start_is_said_once_the_stretch_has_lasted() -> None:
+def test_a_start_is_returned_once_the_segment_has_lasted() -> None:
     rule, state = PostProcessing(min_speech_ms=30).rule(FRAME_S), Listening()
-    said = []
+    edges_of_frames = []
     for _ in range(5):
         state, edges = advance(rule, state, 0.9)
-        said.append([edge.frame for edge in edges])
-    assert said == [[], [], [0], [], []]
+        edges_of_frames.append([edge.frame for edge in edges])
+    assert edges_of_frames == [[], [], [0], [], []]
 
 
 def test_stretches_that_meet_after_padding_are_one() -> None:

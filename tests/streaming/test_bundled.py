@@ -124,7 +124,7 @@ def test_any_chunking_and_a_restored_state_give_the_same_events(
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_batch_hears_what_each_session_would(name: str) -> None:
+def test_a_batch_returns_the_events_of_each_session(name: str) -> None:
     model, x = MODELS[name], SOUNDS[name]
     length = 3 * model.sample_rate
     rows = torch.stack([x[start : start + length] for start in (0, 5000, 9000)])

@@ -166,7 +166,7 @@ def test_a_row_starts_anew_alone() -> None:
     assert [sum(isinstance(e, SpeechStart) for e in row) for row in native] == [1, 2, 1]
 
 
-def test_what_has_no_native_form_is_heard_by_its_listener(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_has_no_native_form_uses_its_listener(monkeypatch: pytest.MonkeyPatch) -> None:
     speech = SpeechListener(PostProcessing(), FRAME_S)
     keywords = KeywordListener(Spotting(), ("yes", "no"), FRAME_S)
     assert isinstance(hearing(keywords, 1, native=True, classes=2), Hearing)

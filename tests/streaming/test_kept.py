@@ -99,7 +99,7 @@ def test_only_what_was_asked_for_is_brought() -> None:
         assert "samples" not in to_row(end)
 
 
-def test_memory_is_bounded_and_what_does_not_fit_is_told(
+def test_memory_is_bounded_and_what_does_not_fit_is_reported(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(kept, "MAX_KEPT_S", 1.0)

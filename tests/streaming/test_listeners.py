@@ -30,7 +30,7 @@ def heard(path: list[int], p: float = 0.9, labels: int = 3) -> Tensor:
     return scores
 
 
-def test_speech_is_said_where_it_is_and_when_it_is_sure() -> None:
+def test_speech_is_reported_with_its_time_and_the_time_of_decision() -> None:
     listener = SpeechListener(PostProcessing(min_speech_ms=2000, min_silence_ms=3000), frame_s=1.0)
     logits = heard([0, 1, 1, 1, 0, 1, 1, 0, 0, 0, 0, 1, 1], labels=2)
     state, events = listener.init(), []
@@ -46,12 +46,12 @@ def test_speech_is_said_where_it_is_and_when_it_is_sure() -> None:
     ]
 
 
-def test_a_windows_score_speaks_for_its_middle() -> None:
+def test_a_windows_score_is_that_of_its_middle() -> None:
     listener = SpeechListener(PostProcessing(min_speech_ms=1000), frame_s=1.0, lag_s=0.25)
     assert listen(listener, heard([0, 1, 1], labels=2), [])[0].at_s == 0.75
 
 
-def test_a_keyword_is_said_once_it_has_held_and_again_after_a_pause() -> None:
+def test_a_keyword_is_detected_once_it_has_held_and_again_after_a_pause() -> None:
     rule = Spotting(threshold=0.8, hold_ms=2000, pause_ms=3000)
     listener = KeywordListener(rule, ("a", "b", "c"), frame_s=1.0)
     path = [-1, 1, 1, 1, -1, 1, 1, 1, -1, -1, -1, 1, 1, 2, 2, 0, -1]

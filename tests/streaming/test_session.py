@@ -125,7 +125,7 @@ def test_a_state_goes_through_a_file_and_on(net: Net, recorded: None, tmp_path: 
     assert torch.equal(torch.stack(whole), torch.stack(begun + rest))
 
 
-def test_interleaved_sessions_do_not_hear_each_other(model: Model, recorded: None) -> None:
+def test_interleaved_sessions_do_not_affect_each_other(model: Model, recorded: None) -> None:
     sounds = [sound(2000, seed) for seed in range(20)]
     alone = [fed(sk.stream(model), x, []) for x in sounds]
     streams = [sk.stream(model) for _ in sounds]
@@ -268,7 +268,7 @@ def test_what_has_no_rows_is_one_line(model: Model, given: object) -> None:
         sk.StreamBatch(model, 2).feed(given)
 
 
-def test_a_state_tells_nothing_of_how_the_sound_was_cut(model: Model, recorded: None) -> None:
+def test_a_state_does_not_depend_on_how_the_sound_was_cut(model: Model, recorded: None) -> None:
     x, later = sound(20_077).numpy(), sound(3000, seed=1).numpy()
     whole = sk.stream(model)
     whole.feed(x)

@@ -105,7 +105,7 @@ def heard(
         ([1.0, 1.05, 1.01], [0, 0, 0], [0, 0, 0]),
     ],
 )
-def test_a_gap_is_as_long_as_the_clock_tells(
+def test_a_gap_has_the_duration_on_the_clock(
     plug: Callable[[Begin], Microphone],
     times_s: list[float],
     overflow: list[int],
@@ -139,7 +139,7 @@ def test_what_finds_no_room_is_lost_where_it_was(plug: Callable[[Begin], Microph
     assert found == [(0, BLOCK)] * room + [(7 * BLOCK, BLOCK), (BLOCK, 0)]
 
 
-def test_a_microphone_without_sound_is_told_once_and_may_come_back(
+def test_a_microphone_without_sound_is_reported_once_and_may_come_back(
     plug: Callable[[Begin], Microphone],
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
@@ -195,7 +195,7 @@ def test_its_blocks_joined_are_the_file(tmp_path: Path) -> None:
     assert np.array_equal(np.concatenate(blocks), expected.numpy())
 
 
-def test_a_pipe_is_heard_before_it_ends() -> None:
+def test_a_pipe_is_read_before_it_ends() -> None:
     reading, writing = os.pipe()
     samples = (NOISE[:960, 0] * 32768).astype("<i2")
     with open(reading, "rb") as stream, open(writing, "wb", buffering=0) as pipe:

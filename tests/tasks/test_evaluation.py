@@ -34,7 +34,7 @@ def test_accuracy_is_the_share_of_right_labels(nets: dict[str, Net], corpus: Cor
 
 
 def test_error_rates_count_words_and_characters(nets: dict[str, Net], corpus: Corpus) -> None:
-    # "hi" every time, where "hi" is said twice and "lo" once
+    # the prediction is always "hi", where the references are "hi" twice and "lo" once
     scores = torch.nn.functional.one_hot(torch.tensor([1, 5, 2]), 6).float()
     marks = evaluate(always(nets["ctc"], scores), corpus(3))
     assert marks == pytest.approx({"n": 3, "wer": 1 / 3, "cer": 1 / 3})

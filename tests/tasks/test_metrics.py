@@ -88,11 +88,11 @@ def test_an_alignment_holds_all_words_with_the_fewest_edits(r: list[str], h: lis
     assert kinds.items() <= named.items()
 
 
-@pytest.mark.parametrize(("said", "heard"), [("", "a b"), ("a b", ""), ("", "")])
-def test_an_alignment_with_nothing_is_all_of_the_other(said: str, heard: str) -> None:
-    steps = alignment(said, heard)
-    assert [word for step in steps for word in step.reference] == said.split()
-    assert [word for step in steps for word in step.hypothesis] == heard.split()
+@pytest.mark.parametrize(("reference", "hypothesis"), [("", "a b"), ("a b", ""), ("", "")])
+def test_an_alignment_with_nothing_is_all_of_the_other(reference: str, hypothesis: str) -> None:
+    steps = alignment(reference, hypothesis)
+    assert [word for step in steps for word in step.reference] == reference.split()
+    assert [word for step in steps for word in step.hypothesis] == hypothesis.split()
 
 
 def test_accuracy_by_hand() -> None:
@@ -166,7 +166,7 @@ def test_roc_keeps_its_ends_with_few_points() -> None:
     assert (points[0].tolist(), points[-1].tolist()) == ([0, 0], [1, 1])
 
 
-def test_confusion_has_what_was_said_in_rows() -> None:
+def test_confusion_has_references_in_rows() -> None:
     assert confusion([0, 0, 1, 2], [0, 2, 1, 1], 3).tolist() == [[1, 0, 1], [0, 1, 0], [0, 1, 0]]
 
 

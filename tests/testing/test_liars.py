@@ -128,8 +128,8 @@ def test_honest_components_pass() -> None:
 
 def test_a_time_leak() -> None:
     found = errors("norm", activation(lambda x: x - x.mean(2, keepdim=True)))
-    said = "declares time='frame', but Made: frame t reads frames t-199..t+199"
-    assert found["check_time_field_is_true"] == said
+    message = "declares time='frame', but Made: frame t reads frames t-199..t+199"
+    assert found["check_time_field_is_true"] == message
     assert "check_padding_is_inert" in found
     assert "check_stream_equals_offline" in found
 
@@ -218,8 +218,8 @@ def test_foldable_without_fuse() -> None:
 )
 def test_nan_at_extremes(function: Callable[[Tensor], Tensor]) -> None:
     found = errors("activation", activation(function))
-    said = found.get("check_shape_and_dtype", "") + found.get("check_gradients", "")
-    assert "not finite at" in said
+    message = found.get("check_shape_and_dtype", "") + found.get("check_gradients", "")
+    assert "not finite at" in message
 
 
 def test_a_dtype_that_is_lost() -> None:

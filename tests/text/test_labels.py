@@ -191,8 +191,8 @@ def test_a_normalised_text_is_of_labels_or_refused(text: str, name: str) -> None
 
 
 def test_a_text_that_cannot_be_spelled_is_named_with_its_line(tmp_path: Path) -> None:
-    (tmp_path / "said.txt").write_text("\ufeffOne,\r\n\r\n Two\r\n", encoding="utf-8")
-    assert normalized(tmp_path / "said.txt", "english", ENGLISH_LABELS) == "one two"
-    (tmp_path / "said.txt").write_text("one\n\nroute 66\n")
-    with pytest.raises(ManifestError, match=r"said\.txt:3: text 'route 66' has '6'"):
-        normalized(tmp_path / "said.txt", "english", ENGLISH_LABELS)
+    (tmp_path / "text.txt").write_text("\ufeffOne,\r\n\r\n Two\r\n", encoding="utf-8")
+    assert normalized(tmp_path / "text.txt", "english", ENGLISH_LABELS) == "one two"
+    (tmp_path / "text.txt").write_text("one\n\nroute 66\n")
+    with pytest.raises(ManifestError, match=r"text\.txt:3: text 'route 66' has '6'"):
+        normalized(tmp_path / "text.txt", "english", ENGLISH_LABELS)

@@ -10,7 +10,7 @@ from speechkit.text.timeline import Recording, audacity, clock, textgrid
 
 
 @pytest.mark.parametrize(
-    ("time_s", "said"),
+    ("time_s", "shown"),
     [
         (0, "00:00:00,000"),
         (59.9996, "00:01:00,000"),
@@ -19,8 +19,8 @@ from speechkit.text.timeline import Recording, audacity, clock, textgrid
         (360000, "100:00:00,000"),
     ],
 )
-def test_a_clock_rounds_to_milliseconds_and_carries(time_s: float, said: str) -> None:
-    assert clock(time_s) == said
+def test_a_clock_rounds_to_milliseconds_and_carries(time_s: float, shown: str) -> None:
+    assert clock(time_s) == shown
 
 
 @given(st.floats(0, 1e6))

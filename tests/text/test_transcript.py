@@ -32,8 +32,8 @@ def transcript(words: tuple[Word, ...]) -> Transcript:
     return Transcript(" ".join(w.text for w in words), words, (), words[-1].end_s if words else 1)
 
 
-def ms(said: str) -> int:
-    hours, minutes, seconds, rest = map(int, re.split("[:,.]", said))
+def ms(clock: str) -> int:
+    hours, minutes, seconds, rest = map(int, re.split("[:,.]", clock))
     assert minutes < 60
     assert seconds < 60
     return ((hours * 60 + minutes) * 60 + seconds) * 1000 + rest

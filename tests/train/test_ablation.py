@@ -49,14 +49,15 @@ def test_each_cell_is_trained_with_each_seed(run: Run, tmp_path: Path, jobs: int
 
 def test_the_prediction_difference_is_that_of_the_probabilities(run: Run, tmp_path: Path) -> None:
     (trial,) = ablate(run, RELU, 2, tmp_path / "out", "cpu")
-    said: list[list[Any]] = [[], []]
-    for seed, rows in enumerate(said):
+    predictions: list[list[Any]] = [[], []]
+    for seed, rows in enumerate(predictions):
         model = sk.load(tmp_path / "out" / "model.activation=relu" / str(seed) / "best").eval()
         for utterance in read_manifest(run.data.dev):
             scores = model(read_audio(utterance.audio)[None]).scores
             rows += scores.softmax(-1).flatten(0, -2).tolist()
     differences = [
-        sum(abs(a - b) for a, b in zip(p, q, strict=True)) / 2 for p, q in zip(*said, strict=True)
+        sum(abs(a - b) for a, b in zip(p, q, strict=True)) / 2
+        for p, q in zip(*predictions, strict=True)
     ]
     assert trial.prediction_difference == pytest.approx(mean(differences), abs=1e-4)
     assert 0 < mean(differences) < 1

@@ -364,7 +364,7 @@ def test_audio_and_features_are_augmented_in_training(
     assert not torch.equal(one["head.linear.weight"], other["head.linear.weight"])
 
 
-def test_hooks_are_told_in_order(plain: Run, tmp_path: Path) -> None:
+def test_hooks_are_called_in_order(plain: Run, tmp_path: Path) -> None:
     calls: list[Any] = []
 
     class Watcher:

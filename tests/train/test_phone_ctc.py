@@ -24,8 +24,8 @@ Change = Callable[[Utterance], Utterance]
 
 def in_phones(utterance: Utterance) -> Utterance:
     """As a corpus has it that was written down in phones alone."""
-    said = {"hi": "HH AY", "lo": "L OW"}[utterance.text or ""]
-    return replace(utterance, text=None, label=None, segments=None, phones=said)
+    spoken = {"hi": "HH AY", "lo": "L OW"}[utterance.text or ""]
+    return replace(utterance, text=None, label=None, segments=None, phones=spoken)
 
 
 def in_both(utterance: Utterance) -> Utterance:
@@ -43,8 +43,8 @@ def manifest(corpus: Any) -> Callable[..., Path]:
     def write(*changes: Change) -> Path:
         path: Path = corpus(2 * len(changes), "spoken")
         rows = read_manifest(path)
-        told = [changes[index % len(changes)](row) for index, row in enumerate(rows)]
-        write_manifest(path, told)
+        changed = [changes[index % len(changes)](row) for index, row in enumerate(rows)]
+        write_manifest(path, changed)
         return path
 
     return write
@@ -78,15 +78,15 @@ def test_the_loss_is_that_of_the_phones_from_the_block(
     model(batch.audio, batch.lengths)
     scores = method.head(seen[0].x.transpose(1, 2)).log_softmax(2)
     phones = ["AY", "HH", "L", "OW"]
-    for row, said in enumerate(["HH AY", "L OW", "", "HH AY"]):
-        ids = torch.tensor([[phones.index(phone) for phone in said.split()]])
+    for row, spoken in enumerate(["HH AY", "L OW", "", "HH AY"]):
+        ids = torch.tensor([[phones.index(phone) for phone in spoken.split()]])
         frames = seen[0].lengths[row]
         expected = F.ctc_loss(
             scores[row, :frames, None], ids, frames[None], torch.tensor([ids.shape[1]]), blank=4
         )
         # torch divides by the target's length
         expected = 0.5 * expected * ids.shape[1]
-        torch.testing.assert_close(losses[row], expected if said else torch.tensor(0.0))
+        torch.testing.assert_close(losses[row], expected if spoken else torch.tensor(0.0))
 
 
 def test_it_teaches_the_blocks_below(model: Model, manifest: Callable[..., Path]) -> None:
@@ -174,7 +174,7 @@ def test_its_weights_go_on_where_a_run_was(
         (-1, in_both, "after=-1; give one of the 2 blocks"),
     ],
 )
-def test_what_it_cannot_do_is_said(
+def test_unusable_data_and_settings_are_refused(
     model: Model, manifest: Callable[..., Path], after: int, change: Change, message: str
 ) -> None:
     with pytest.raises(TrainingError, match=message):

@@ -36,7 +36,7 @@ def started(out: Path) -> None:
     (out / LAST / "config.json").write_text("{}")
 
 
-def test_a_second_process_is_told_that_a_folder_is_in_use(out: Path) -> None:
+def test_a_second_process_fails_while_a_folder_is_in_use(out: Path) -> None:
     started(out)
     with open_folder(out, True, ALONE) as goes_on, whole_folder(out / LAST, ["config.json"]) as new:
         assert goes_on

@@ -91,7 +91,7 @@ def in_two(run: Run, **changes: Any) -> Run:
 def test_two_processes_are_as_one_with_twice_the_batch(
     run: Run, corpus: Corpus, tmp_path: Path
 ) -> None:
-    # a row in each process even in the last batch, for what is said of running variances below
+    # a row in each process even in the last batch, for the check of running variances below
     even = replace(run.data, train=corpus(14, "even"))
     batch = replace(run, model=replace(run.model, norm="batch"), data=even)
     twice = replace(run, accumulate=2)
@@ -200,9 +200,9 @@ def test_a_process_that_fails_says_why_in_one_line(run: Run, tmp_path: Path) -> 
     rows[3].audio.write_bytes(b"RIFF")
     done = fit_in_two(tmp_path, (in_two(run), "out", False))
     assert done.returncode
-    said = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
-    assert any(str(rows[3].audio) in line for line in said)
-    assert all("lost another one" in line for line in said if str(rows[3].audio) not in line)
+    lines = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert any(str(rows[3].audio) in line for line in lines)
+    assert all("lost another one" in line for line in lines if str(rows[3].audio) not in line)
     assert f'Traceback (most recent call last):\n  File "{tmp_path}' not in done.stderr
 
 

@@ -43,7 +43,7 @@ def test_exponential_halves_after_warm_up_and_hold() -> None:
     assert factor(99) == 0.1
 
 
-def test_a_half_life_says_a_decay_per_epoch() -> None:
+def test_a_half_life_expresses_a_decay_per_epoch() -> None:
     epoch, gamma = 1000, 0.981
     factor = exponential(100_000, halflife=epoch * math.log(0.5) / math.log(gamma))
     assert factor(10 * epoch) == pytest.approx(gamma**10, rel=1e-3)

@@ -48,7 +48,7 @@ def test_paper_064_weights_have_few_levels(twins: Twins) -> None:
     assert_close("step", one.masked, other.masked, 1e-6)
 
 
-def test_paper_064_noise_of_weights_leaks_what_it_is_said_to() -> None:
+def test_paper_064_noise_of_weights_has_the_given_leakage() -> None:
     layer = AnalogLinear(400, 400, bits=4, leakage=0.2)
     given = Chunk.of(torch.eye(400)[None])
     with torch.no_grad():

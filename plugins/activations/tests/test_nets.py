@@ -151,7 +151,7 @@ def test_a_feed_forward_layer_in_place_of_each_product() -> None:
     assert torch.isfinite(model(audio).scores).all()
 
 
-def test_without_the_package_the_line_to_type_is_said(tmp_path: Path) -> None:
+def test_without_the_package_the_message_has_the_line_to_type(tmp_path: Path) -> None:
     sk.save(sk.build(net("smelu")), tmp_path / "model")
     without = using(Registry({"SPEECHKIT_PLUGINS": ""}))
     with without, pytest.raises(SpeechkitError, match="pip install speechkit-activations"):

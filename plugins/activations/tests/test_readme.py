@@ -27,8 +27,8 @@ def test_it_lists_every_component_and_parameter() -> None:
         if entry.kind != "activation" or entry.component.in_factor > 1:
             continue
         for parameter in list(inspect.signature(entry.factory()).parameters.values())[1:]:
-            said = f"{parameter.name}={_text(parameter.default)}"
-            assert said in row[0].replace("−", "-"), f"{name}: {said} is not in its row"
+            default = f"{parameter.name}={_text(parameter.default)}"
+            assert default in row[0].replace("−", "-"), f"{name}: {default} is not in its row"
 
 
 def _text(default: object) -> str:

@@ -273,7 +273,7 @@ def test_paper_098_tmaf_finds_planted_levels() -> None:
     assert loss() < 1e-6
 
 
-def test_knots_move_where_they_are_told_to() -> None:
+def test_knots_are_trained_only_if_asked() -> None:
     fixed, moving = Tmaf(2, knots=3), Tmaf(2, knots=3, train_knots=True)
     x = torch.randn(1, 2, 50, generator=torch.Generator().manual_seed(0), requires_grad=True)
     assert torch.equal(fixed(x), moving(x))

@@ -204,7 +204,7 @@ def test_paper_064_gradient_is_the_formula() -> None:
 @pytest.mark.parametrize(
     ("bits", "leakage", "sigma"), [(4, 0.5, 0.0494), (2, 0.8, 0.658), (6, 0.2, 0.00619)]
 )
-def test_paper_064_noise_leaks_what_it_is_said_to(bits: int, leakage: float, sigma: float) -> None:
+def test_paper_064_noise_has_the_given_leakage(bits: int, leakage: float, sigma: float) -> None:
     assert noise_sigma(bits, leakage) == pytest.approx(sigma, rel=2e-3)
     chance = torch.Generator().manual_seed(0)
     noise = torch.randn(200_000, generator=chance) * noise_sigma(bits, leakage)

@@ -211,6 +211,6 @@ def test_paper_033_the_mlp_of_its_widths() -> None:
         (lambda: Chebyshev(4, degree=0), "degree=0: give at least 1"),
     ],
 )
-def test_a_wrong_parameter_is_said(make: type, message: str) -> None:
+def test_a_wrong_parameter_is_named(make: type, message: str) -> None:
     with pytest.raises(ComponentError, match=message):
         make()

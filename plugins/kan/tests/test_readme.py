@@ -37,8 +37,8 @@ def test_it_lists_every_component_and_parameter() -> None:
         assert entry.component.paper.removeprefix("arXiv:") in row[0]
         own = list(inspect.signature(entry.factory()).parameters.values())[TAKEN[entry.kind] :]
         for parameter in own:
-            said = f"{parameter.name}={str(parameter.default).lower()}"
-            assert said in row[0].lower(), f"{name}: {said} is not in its row"
+            default = f"{parameter.name}={str(parameter.default).lower()}"
+            assert default in row[0].lower(), f"{name}: {default} is not in its row"
 
 
 def test_its_numbers_of_parameters() -> None:

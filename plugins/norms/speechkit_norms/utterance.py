@@ -1,7 +1,7 @@
 """Norms whose statistics are a whole utterance's.
 
 They cannot be streamed: the first frame's output depends on the last frame. `layer_cum` and
-`running` take the statistics of what was heard so far instead.
+`running` take the statistics of the frames so far instead.
 """
 
 import math

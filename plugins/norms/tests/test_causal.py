@@ -20,9 +20,9 @@ def test_paper_110_cumulative_statistics_are_those_of_the_frames_so_far(ragged: 
     y = norm(c)
     for row, length in enumerate(c.lengths.tolist()):
         for end in range(1, length + 1):
-            heard = c.x[row, :, :end]
-            deviation = (heard.var(unbiased=False) + norm.eps).sqrt()
-            expected = (heard[:, -1] - heard.mean()) / deviation
+            before = c.x[row, :, :end]
+            deviation = (before.var(unbiased=False) + norm.eps).sqrt()
+            expected = (before[:, -1] - before.mean()) / deviation
             assert_close(f"row {row}, frame {end}", expected, y.x[row, :, end - 1], 1e-11)
 
 

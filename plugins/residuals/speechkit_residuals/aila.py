@@ -62,10 +62,10 @@ class AttentionStack(Linked):
         x = history[-1].x
         if index not in self.sources:
             return x
-        attended: Tensor = self.attentions[str(index)](self.heard(index, history))
+        attended: Tensor = self.attentions[str(index)](self.attended_states(index, history))
         return x + attended
 
-    def heard(self, index: int, history: list[Chunk]) -> list[Tensor]:
+    def attended_states(self, index: int, history: list[Chunk]) -> list[Tensor]:
         """The outputs that block `index` chooses from, the latest last."""
         return [history[level].x for level in self.sources[index]]
 

@@ -115,8 +115,8 @@ def test_paper_080_receptive_field_of_each_group(identity: str, spans: list[int]
         nn.init.ones_(layer.weight)  # type: ignore[arg-type]
     x = torch.zeros(1, 8, 81, dtype=torch.float64)
     x[:, :, 40] = 1
-    heard = (run(scales, x) != 0).sum(2)[0]
-    assert heard[::2].tolist() == spans
+    reached = (run(scales, x) != 0).sum(2)[0]
+    assert reached[::2].tolist() == spans
 
 
 def test_paper_080_one_group_passes_as_it_is(maker: Maker, frames: Frames) -> None:
@@ -186,7 +186,7 @@ def test_paper_040_parameters_of_the_links(maker: Maker) -> None:
     assert size(stack.links) == 3 * (8 * 2 + 2 * 8 + 2 * 8)
 
 
-def test_paper_040_a_frame_behind_a_stride_hears_both_frames_before_it() -> None:
+def test_paper_040_a_frame_after_a_stride_depends_on_both_frames_before_it() -> None:
     x = torch.arange(5.0)[None, None]
     y = StrideMean(2)(Chunk.of(x))
     assert y.x.flatten().tolist() == [0.5, 2.5, 4.0]

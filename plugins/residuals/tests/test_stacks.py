@@ -81,7 +81,7 @@ def test_paper_020_weights_of_layers_sum_to_one(maker: Maker, frames: Frames) ->
     stack = aila_attn(plain_blocks(maker), heads=2).double()
     history = [Chunk.of(frames(seed=seed)) for seed in range(3)]
     attention = stack.attentions["3"]
-    weights = attention.weights(stack.heard(3, history))  # type: ignore[operator]
+    weights = attention.weights(stack.attended_states(3, history))  # type: ignore[operator]
     assert weights.shape == (2, 12, 3, 2)
     assert (weights >= 0).all()
     torch.testing.assert_close(weights.sum(2), torch.ones(2, 12, 2, dtype=torch.float64))

@@ -28,7 +28,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def run(arguments: list[str]) -> int:
-    """The exit code of one command; what the user can fix is said in one line on stderr."""
+    """Runs one command; returns its exit code. Errors that the user can fix take one line."""
     asked = parser().parse_args(arguments)
     try:
         with warnings.catch_warnings():
@@ -90,13 +90,13 @@ def _each(
             raise RuntimeFailure("give recordings: AUDIO... --model FILE.onnx")
         for path in map(Path, asked.audio):
             try:
-                row, said = answer(model, path)
+                row, text = answer(model, path)
             except RuntimeFailure as error:
                 complain(error)
                 code = 1
             else:
                 row = {"audio_filepath": str(path), "channel": "mix", **row}
-                lines = [f"{path}: {line}" for line in said.split("\n")]
+                lines = [f"{path}: {line}" for line in text.split("\n")]
                 print(json.dumps(row, ensure_ascii=False) if asked.json else "\n".join(lines))
         return code
 
@@ -105,8 +105,8 @@ def _each(
 
 def _vad(model: Model, path: Path) -> Answer:
     found = model.vad(path)
-    said = "\n".join(f"{start_s:.2f}-{end_s:.2f} s" for start_s, end_s in found)
-    return {"segments": _rounded(found)}, said or "no speech"
+    text = "\n".join(f"{start_s:.2f}-{end_s:.2f} s" for start_s, end_s in found)
+    return {"segments": _rounded(found)}, text or "no speech"
 
 
 def _classify(model: Model, path: Path) -> Answer:

@@ -13,7 +13,7 @@ class RuntimeFailure(Exception):  # noqa: N818  RuntimeError is taken
     """What the caller can fix, in one line: what was given, what was expected, what to type."""
 
     def __str__(self) -> str:
-        # what was given may be a name that speaks to the terminal
+        # the value given may hold control characters of the terminal
         line = " ".join(super().__str__().split())
         shown = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in line)
         half = MAX_MESSAGE_CHARACTERS // 2 - 2

@@ -153,7 +153,7 @@ class Model:
 
     @answers
     def transcribe(self, audio: Audio) -> str:
-        """What is said."""
+        """The transcript of the audio."""
         self._require("ctc")
         letters = Letters(self.labels)
         for row in self._scores(self._samples(audio)):

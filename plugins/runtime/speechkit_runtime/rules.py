@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Event = dict[str, Any]
-"""What was heard: `event`, `at_s`, `decided_s`, and what belongs to that kind of event."""
+"""An event: `event`, `at_s`, `decided_s`, and the fields of that kind of event."""
 Metadata = dict[str, Any]
 
 SURE = 1e-6
@@ -114,7 +114,7 @@ class Speech:
 class Keywords:
     """A classifier's labels in a stream. The rule of `speechkit.rules.spotting`.
 
-    `label` has been the best and above the threshold for `held` frames; `said` is the label heard
+    `label` has been the best and above the threshold for `held` frames; `spoken` is that detected
     last, and `silent` counts the frames since it was above the threshold.
     """
 
@@ -122,11 +122,11 @@ class Keywords:
         rule, self.frame_s = metadata["spotting"], metadata["frame_s"]
         self.labels, self.threshold = metadata["labels"], rule["threshold"]
         # files of before have no silent labels
-        self.unheard = set(rule.get("silent", ()))
+        self.silent_labels = set(rule.get("silent", ()))
         self.hold, self.pause = (
             max(1, round(rule[name] / 1000 / self.frame_s)) for name in ("hold_ms", "pause_ms")
         )
-        self.frames, self.label, self.held, self.said, self.silent = 0, -1, 0, -1, 0
+        self.frames, self.label, self.held, self.spoken, self.silent = 0, -1, 0, -1, 0
 
     def step(self, scores: NDArray[np.float32], decided_s: float) -> list[Event]:
         """The events of logits `[T, n]`."""
@@ -134,22 +134,22 @@ class Keywords:
         for row in softmax(scores):
             best = int(row.argmax())
             score = float(row[best])
-            heard = score >= self.threshold and self.labels[best] not in self.unheard
-            above = best if heard else -1
+            possible = score >= self.threshold and self.labels[best] not in self.silent_labels
+            above = best if possible else -1
             self.held = self.held + 1 if above >= 0 and above == self.label else int(above >= 0)
-            self.silent = 0 if above == self.said else self.silent + 1
+            self.silent = 0 if above == self.spoken else self.silent + 1
             if self.silent >= self.pause:
-                self.said = -1
+                self.spoken = -1
             self.frames, self.label = self.frames + 1, above
-            if self.held >= self.hold and above != self.said:
-                self.said, self.silent = above, 0
+            if self.held >= self.hold and above != self.spoken:
+                self.spoken, self.silent = above, 0
                 at_s = min(self.frames * self.frame_s, decided_s)
                 named = {"event": "keyword", "label": self.labels[above], "score": score}
                 events.append({**named, "at_s": at_s, "decided_s": decided_s})
         return events
 
     def finish(self, decided_s: float) -> list[Event]:
-        """Nothing: a label is said as soon as it is heard."""
+        """No events: a label is returned as soon as it is detected."""
         return []
 
 
@@ -232,34 +232,34 @@ class Text:
         self.frame_s, self.early_s = metadata["frame_s"], metadata["early_s"]
         self.confidence = metadata["confidence"]
         self.endpoint = Endpoint.of(metadata)
-        self.begun, self.letters, self.said = 0, Letters(metadata["labels"]), ""
+        self.begun, self.letters, self.spoken = 0, Letters(metadata["labels"]), ""
 
     def step(self, scores: NDArray[np.float32], decided_s: float) -> list[Event]:
         """The events of log-probabilities `[T, V + 1]`."""
         events: list[Event] = []
-        before = self.said
+        before = self.spoken
         labels = [*self.letters.labels, " "]
         for row in scores:
             self.letters.read(row)
-            self.said = self.letters.text
+            self.spoken = self.letters.text
             if self.endpoint.advance(silent=labels[self.letters.last] == " "):
                 events += self.finish(decided_s)
                 self.begun = self.letters.frames
                 self.letters = Letters(self.letters.labels, self.begun)
-                self.said = before = ""
-        if self.said != before:
+                self.spoken = before = ""
+        if self.spoken != before:
             at_s = min(self.letters.frames * self.frame_s, decided_s)
             # what is read greedily stays
-            named = {"event": "partial", "text": self.said, "stable": self.said}
+            named = {"event": "partial", "text": self.spoken, "stable": self.spoken}
             events.append({**named, "at_s": at_s, "decided_s": decided_s})
         return events
 
     def finish(self, decided_s: float) -> list[Event]:
         """The text of the segment that ends here."""
-        if not self.said:
+        if not self.spoken:
             return []
         words = self._words(min(self.letters.frames * self.frame_s, decided_s))
-        named = {"event": "final", "text": self.said, "words": words}
+        named = {"event": "final", "text": self.spoken, "words": words}
         return [{**named, "at_s": words[-1]["end_s"], "decided_s": decided_s}]
 
     def _words(self, end_s: float) -> list[dict[str, Any]]:

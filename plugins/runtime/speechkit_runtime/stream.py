@@ -72,7 +72,7 @@ class Stream:
 def rule_of(metadata: Metadata) -> Speech | Keywords | Text:
     """What turns the model's scores into events."""
     if "postprocess" in metadata:
-        # a window's score speaks for its middle
+        # a window's score is that of its middle
         lag_s = metadata["window_s"] / 2 if metadata["window_s"] else 0.0
         return Speech(metadata, metadata["frame_s"], lag_s)
     return Keywords(metadata) if "spotting" in metadata else Text(metadata)

@@ -109,16 +109,16 @@ def test_a_warning_of_the_command_line_is_one_line(
 ) -> None:
     (tmp_path / "a.flac").write_bytes(stored(form="FLAC")[:-9000])
 
-    class Heard:
+    class Model:
         def vad(self, path: Path) -> list[tuple[float, float]]:
             return [(0.0, len(skr.read_audio(path, 16000)) / 16000)]
 
-    monkeypatch.setattr("speechkit_runtime.cli.load", lambda path: Heard())
+    monkeypatch.setattr("speechkit_runtime.cli.load", lambda path: Model())
     monkeypatch.setattr("warnings.filters", [])
     assert run(["vad", str(tmp_path / "a.flac"), "--model", "m.onnx"]) == 0
-    said = capsys.readouterr().err
-    assert said.startswith(f"warning: {tmp_path}/a.flac is cut short: ")
-    assert said.count("\n") == 1
+    message = capsys.readouterr().err
+    assert message.startswith(f"warning: {tmp_path}/a.flac is cut short: ")
+    assert message.count("\n") == 1
 
 
 def test_both_packages_correct_headers_alike() -> None:

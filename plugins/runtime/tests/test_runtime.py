@@ -59,7 +59,9 @@ def test_another_sample_rate_is_resampled_the_same(folder: Path, tmp_path: Path)
 
 
 @pytest.mark.parametrize("piece", [37, 4000])
-def test_a_stream_hears_the_same_in_any_pieces(folder: Path, assert_heard: Any, piece: int) -> None:
+def test_a_stream_returns_the_same_events_in_any_pieces(
+    folder: Path, assert_heard: Any, piece: int
+) -> None:
     model = skr.load(folder / "stream.onnx")
     stream, session = model.stream(), sk.stream(sk.load("digits"))
     assert stream.latency_s == pytest.approx(session.latency_s)
@@ -67,13 +69,13 @@ def test_a_stream_hears_the_same_in_any_pieces(folder: Path, assert_heard: Any, 
     quiet = np.zeros(8000, np.float32)
     parts = [p for c in CLIPS[:5] for p in (read_audio(c.audio, target_rate=8000).numpy(), quiet)]
     sound = np.concatenate(parts)
-    heard = []
+    streamed = []
     for at in range(0, len(sound), piece):
-        heard += stream.feed(sound[at : at + piece])
-    heard += stream.finish()
+        streamed += stream.feed(sound[at : at + piece])
+    streamed += stream.finish()
     events = session.feed(sound) + session.finish()
     assert len(events) >= 3
-    assert_heard(events, heard)
+    assert_heard(events, streamed)
 
 
 def test_integers_are_samples_too(folder: Path) -> None:
@@ -142,12 +144,12 @@ def test_the_command_line_gives_the_same_rows(
     row = json.loads(capsys.readouterr().out)
     assert (row["audio_filepath"], row["label"]) == (path, "seven")
     assert run(["listen", "--model", str(folder / "stream.onnx"), "--file", path]) == 0
-    heard = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    assert [row["event"] for row in heard] == ["keyword", "end"]
+    streamed = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [row["event"] for row in streamed] == ["keyword", "end"]
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (["classify", "a.wav", "--model", "none.onnx"], "no file none.onnx; write one with"),
         (["classify", "a.wav", "--model", __file__], "is not an ONNX file"),
@@ -164,13 +166,13 @@ def test_what_cannot_be_done_is_one_line(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
     arguments: list[str],
-    said: str,
+    message: str,
 ) -> None:
     monkeypatch.chdir(folder)
     assert run(arguments) == 1
     ended = capsys.readouterr()
     assert ended.err.startswith("error: ")
-    assert said in ended.err
+    assert message in ended.err
     assert ended.err.count("\n") == 1
     assert ended.out == ""
 
