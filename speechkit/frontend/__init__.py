@@ -1,4 +1,4 @@
-"""From audio to features: every layer here streams, or says what to use instead."""
+"""From audio to features. A layer that cannot stream raises an error that names an alternative."""
 
 from speechkit.frontend.base import Offline
 from speechkit.frontend.mel import MFCC, LogMel

@@ -1,4 +1,4 @@
-"""What the layers of a front end share: exact tables, full precision, and a refusal to stream."""
+"""Parts shared by front ends: exact tables, full precision, and layers that cannot stream."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Table(nn.Module):
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Table:
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        # cast from float64 anew, so that .double() does not keep float32's rounding
+        # cast from float64 again, so that .double() does not keep float32's rounding
         dtype = torch.promote_types(self.value.dtype, torch.float32)
         self.value = self._exact.to(self.value.device, dtype)
         return self
@@ -66,7 +66,7 @@ class Project(StreamLayer):
 
 
 class Offline(StreamLayer):
-    """A layer that reads the whole utterance; its step refuses and says what streams instead."""
+    """A layer that reads the whole utterance; its step raises StreamError with an alternative."""
 
     instead: str
 
@@ -78,5 +78,5 @@ class Offline(StreamLayer):
 
 
 def full_precision(x: Tensor) -> Any:
-    """A context without autocast: half precision overflows on power spectra."""
+    """A context without autocast, because power spectra overflow in half precision."""
     return torch.autocast(x.device.type, enabled=False)

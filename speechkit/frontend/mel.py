@@ -1,4 +1,4 @@
-"""Log-mel energies and cepstra: the features the networks read."""
+"""Log-mel energies and cepstra: the input features of the networks."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 Compat = Literal["nemo1"] | None
 Tables = Literal["computed", "stored"]
-"""Where window, filterbank and cosines come from: their formulas, or the weights."""
+"""The source of window, filterbank and cosines: their formulas, or the weights."""
 
 
 class Log(nn.Module):
@@ -138,7 +138,7 @@ class MFCC(Serial):
 
 
 class StoredTable(Table):
-    """A table that is one of the model's weights; `load_state_dict` replaces the values given."""
+    """A table that is stored with the weights; `load_state_dict` replaces its values."""
 
     def __init__(self, exact: Tensor) -> None:
         super().__init__(exact)
@@ -150,7 +150,7 @@ class StoredTable(Table):
 
 
 def choose_tables(frontend: Serial, tables: str) -> None:
-    """Makes the tables of a front end's layers weights of the model where they are "stored"."""
+    """Makes the tables of a front end part of the model's weights if `tables` is "stored"."""
     if tables not in ("computed", "stored"):
         raise ComponentError(f"tables {tables!r} is not known; use 'computed' or 'stored'")
     if tables == "stored":
@@ -161,7 +161,7 @@ def choose_tables(frontend: Serial, tables: str) -> None:
 
 
 def clip_layers(clip_frames: int, unmasked: bool) -> list[StreamLayer]:
-    """What NeMo's classifiers, and nets without masks, do to the frames at the end."""
+    """The layers with which NeMo's classifiers, and nets without masks, change the last frames."""
     crop: list[StreamLayer] = [CropOrPad(clip_frames)] if clip_frames else []
     return [*crop, *([Unmasked()] if unmasked else [])]
 

@@ -1,8 +1,8 @@
-"""The frames that NeMo counts, for checkpoints trained on them.
+"""NeMo's rules for frames, for checkpoints trained with them.
 
-The spectra of NeMo 1.0 to 2.4 reflect the batch tensor at both ends, so the last frames of a row
-depend on what the row was batched with, and there is no end to reflect at while a stream runs.
-Its classifiers read the frames after the end too, in every version.
+The spectra of NeMo 1.0 to 2.4 reflect the batch tensor at both ends. So the last frames of a row
+depend on the other rows of the batch, and a stream cannot have them, since its end is not known.
+The classifiers of all versions also read the frames after the end.
 """
 
 from typing import Literal

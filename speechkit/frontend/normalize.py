@@ -1,4 +1,4 @@
-"""Features freed of level and colour, over an utterance or along a stream."""
+"""Normalization of features, over an utterance or along a stream."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class Fixed(StreamLayer):
             x = c.x.transpose(1, 2)[c.valid].cpu().double()
             if not len(x):
                 continue
-            # merged part by part around each part's own mean: no large squares to cancel
+            # parts are merged around their own means, to avoid differences of large squares
             offset = x.mean(0) - mean
             total = frames + len(x)
             scatter += (x - x.mean(0)).square().sum(0) + offset.square() * frames * len(x) / total
@@ -88,7 +88,7 @@ class Fixed(StreamLayer):
 
 
 class Running(Recurrent, Fixed):
-    """y_t = (x_t − m_t) / √(v_t + 1e-5) with statistics that forget, over the valid frames so far.
+    """y_t = (x_t − m_t) / √(v_t + 1e-5) with decaying statistics of the valid frames so far.
 
         a   = exp(−1 / time_constant_frames)
         n_t = a n_{t−1} + 1                         m_t = s_t / n_t,  s_t = a s_{t−1} + x_t
@@ -150,7 +150,7 @@ class Running(Recurrent, Fixed):
 
 
 class PCEN(Recurrent):
-    """y = (E_t / (ε + m_t)^gain + bias)^power − bias^power, E = exp(x): each band against its past.
+    """y = (E_t / (ε + m_t)^gain + bias)^power − bias^power, E = exp(x), m_t the decaying mean.
 
         a   = exp(−1 / time_constant_frames)
         m_t = s_t / n_t,  n_t = a n_{t−1} + 1,  s_t = a s_{t−1} + E_t,  n_0 = s_0 = 0
@@ -254,7 +254,7 @@ def fit_statistics(frontend: nn.Module, audio: Iterable[Tensor]) -> None:
 
 
 def _in_a_row(layer: nn.Module) -> Iterator[StreamLayer]:
-    """The layers of a Serial, and of those in it."""
+    """The layers of a Serial and of the Serials in it, in order."""
     if isinstance(layer, Serial):
         for part in layer:
             yield from _in_a_row(part)

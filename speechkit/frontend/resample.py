@@ -1,4 +1,4 @@
-"""Audio from one sample rate to another, exactly the same whole or in pieces."""
+"""Resamples audio to another rate; whole recordings and streams give equal results."""
 
 from __future__ import annotations
 

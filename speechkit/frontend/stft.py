@@ -45,9 +45,9 @@ class PowerSpectrum(Windowed):
     """|DFT|² of a Hann window that slides by `hop_samples`, over zeros outside the utterance.
 
     Frame o is centred on sample o·hop and valid where sample o·hop + hop − 1 is, so a row of n
-    samples has n // hop valid frames whatever it is batched with. The window reaches `left`
-    samples back and `right` ahead; delay = right // hop. It is shorter than the n_fft samples of
-    the DFT, and the zeros around it are not waited for.
+    samples has n // hop valid frames in any batch. The window reaches `left` samples back and
+    `right` ahead; delay = right // hop. It is shorter than the n_fft samples of the DFT, and the
+    zeros around it add no delay.
     Shape: x `[B, 1, N]`, y `[B, n_fft // 2 + 1, N // hop]`.
     """
 
@@ -76,7 +76,7 @@ class PowerSpectrum(Windowed):
         return frames // self.stride
 
     def compute(self, x: Tensor, frames: int) -> Tensor:
-        # of nothing there is no Fourier transform; len(x) would fix the batch size of an export
+        # torch has no Fourier transform of zero samples; len(x) would fix an export's batch size
         if not frames or not x.shape[0]:
             return x.new_empty(x.shape[0], frames, self.channels_out(1)).transpose(1, 2)
         windows = x[:, 0].unfold(1, self.window_samples, self.stride)[:, :frames]

@@ -1,4 +1,4 @@
-"""Functions on tensors, no modules: the arithmetic that deserves more than one implementation."""
+"""Functions on tensors that have more than one implementation."""
 
 from speechkit.ops._dispatch import use_impl
 from speechkit.ops.activation import Activation

@@ -1,4 +1,4 @@
-"""Which implementation of an op runs: the one asked for, or the fastest that can."""
+"""Chooses the implementation of an op: the requested one, or the fastest that is possible."""
 
 import os
 from collections.abc import Iterator, Mapping
@@ -14,14 +14,14 @@ from speechkit.errors import ConfigError
 
 AUTO = "auto"
 NAMES = ("cpu", "numba", "triton", "torch", "reference")
-"""Implementations, the fastest first; no op need have all of them."""
+"""Implementations, the fastest first; an op may lack some of them."""
 FROM_ENVIRONMENT = os.environ.get("SPEECHKIT_IMPL", AUTO)
 _asked: ContextVar[str | None] = ContextVar("impl", default=None)
 
 
 @contextmanager
 def use_impl(name: str) -> Iterator[None]:
-    """Within the block, ops run their implementation `name`, or say why they cannot."""
+    """Within the block, ops run their implementation `name`, or raise ConfigError."""
     token = _asked.set(name)
     try:
         yield
@@ -30,12 +30,12 @@ def use_impl(name: str) -> Iterator[None]:
 
 
 def asked(impl: str | None = None) -> str:
-    """The name asked for: `impl`, else that of `use_impl`, else SPEECHKIT_IMPL, else "auto"."""
+    """The requested name: `impl`, else that of `use_impl`, else SPEECHKIT_IMPL, else "auto"."""
     return impl or _asked.get() or FROM_ENVIRONMENT
 
 
 class Choice(NamedTuple):
-    """Which implementation an op runs, and why not those that would be faster."""
+    """The implementation that an op runs, and why not a faster one."""
 
     op: str
     impl: str
@@ -57,11 +57,11 @@ def choose(implementations: Mapping[str, ModuleType], impl: str | None, *operand
 def decide(
     op: str, implementations: Mapping[str, ModuleType], impl: str | None, *operands: Any
 ) -> Choice:
-    """What to use for these operands (tensors or shapes): the implementation asked for.
+    """The implementation to use for operands (tensors or shapes).
 
-    "auto", or one that this op does not have but another does, takes the first of
-    `implementations` that supports the operands. Raises ConfigError where the one asked for does
-    not exist or does not support them, or none does.
+    "auto", or a name that only other ops have, takes the first of `implementations` that supports
+    the operands. Raises ConfigError where the requested one does not exist or does not support
+    them, or none does.
     """
     name = asked(impl)
     if name not in (AUTO, *NAMES):

@@ -1,7 +1,7 @@
-"""Activations that a fused op can apply: a kind with a few numbers, or polynomials by pieces.
+"""Activations that a fused op can apply: a kind with a few numbers, or piecewise polynomials.
 
-A module of a plugin joins in by an attribute `native` that holds an Activation, or in kernels that
-are compiled for it by an attribute `expression`; any other module runs by itself after the op.
+A plugin's module can be fused if its attribute `native` is an Activation. With an attribute
+`expression`, kernels are compiled for it. Any other module runs after the op.
 """
 
 import math
@@ -43,7 +43,7 @@ class Activation:
 
     @property
     def numbers(self) -> list[float]:
-        """Its parameters as C++ reads them."""
+        """Its parameters in the form for C++."""
         if self.kind != "pieces":
             return [*self.parameters, 0.0, 0.0][: max(2, len(self.parameters))]
         degrees = [max((n for n in (1, 2) if c[n]), default=0) for c in self.pieces]
@@ -91,7 +91,7 @@ def activation_of(module: nn.Module) -> Activation | None:
 
 
 def expressed(module: nn.Module) -> Activation | None:
-    """A module that says by `expression` what it computes of x, with numbers for parameters."""
+    """The Activation of a module with an `expression`, None if it has none or has parameters."""
     text = getattr(module, "expression", None) if describes(module, "expression") else None
     return Activation("expression", text=text, module=module) if text else None
 

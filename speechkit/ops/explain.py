@@ -1,4 +1,4 @@
-"""Which implementation each layer of a model runs, and why not a faster one."""
+"""Lists the implementation that each layer of a model runs, and why not a faster one."""
 
 import torch
 from torch import nn
@@ -15,9 +15,10 @@ __all__ = ["Choice", "explain", "implementations"]
 
 
 def explain(model: nn.Module) -> list[Choice]:
-    """A line for each layer that runs an op or stands beside one: `print(*explain(m), sep="\\n")`.
+    """A line for each layer with an op or next to one: `print(*explain(m), sep="\\n")`.
 
-    In a model from `sk.prepare` a sub-block is one layer; what could not join it stands by itself.
+    In a model from `sk.prepare` a sub-block is one layer; modules that could not be fused are
+    listed separately.
     """
     found = []
     for name, module in model.named_modules():
@@ -31,7 +32,7 @@ def explain(model: nn.Module) -> list[Choice]:
 
 
 def implementations() -> list[Choice]:
-    """What each op runs on this machine, in float32."""
+    """The implementation of each op on this machine, in float32."""
     one = torch.empty(1, 1)
     return [
         depthwise_conv(one[None]),

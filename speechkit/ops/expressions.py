@@ -1,4 +1,4 @@
-"""Activations as expressions, and expressions as Triton functions for the kernels to call.
+"""Converts activations to expressions, and expressions to Triton functions for the kernels.
 
 An expression is arithmetic over `x` and numbers, with comparisons inside `where` and the functions
 of FUNCTIONS: "x * sigmoid(1.5 * x)". It is the language of a component's `pointwise`.
@@ -26,7 +26,7 @@ FUNCTIONS = {
     "tanh": "(2.0 * tl.sigmoid(2.0 * a) - 1.0)",
     "where": "tl.where(a, b, c)",
 }
-"""What each is in Triton, of arguments a, b and c."""
+"""Each function in Triton, with arguments a, b and c."""
 _ALLOWED = (ast.Add, ast.Sub, ast.Mult, ast.Div, ast.USub, ast.UAdd, ast.Load)
 _COMPARISONS = (ast.Lt, ast.LtE, ast.Gt, ast.GtE, ast.Eq, ast.NotEq)
 
@@ -53,18 +53,18 @@ _KINDS = {
 
 
 def _pieces(activation: Activation) -> str:
-    """The last piece whose bound lies below x; NaN, below none, stays what it is."""
+    """Selects the last piece whose bound is below x; NaN stays NaN."""
     text = "x"
     bounds = ("x == x", *(f"x >= {bound!r}" for bound in activation.parameters))
     for condition, (c0, c1, c2) in zip(bounds, activation.pieces, strict=True):
-        # no zero times x, which infinity would make NaN
+        # terms with coefficient 0 are left out, since 0 · infinity is NaN
         terms = [f"{c0!r}", f"{c1!r} * x" if c1 or c2 else "", f"{c2!r} * x * x" if c2 else ""]
         text = f"where({condition}, {' + '.join(filter(None, terms))}, {text})"
     return text
 
 
 def translated(text: str) -> str:
-    """An expression in Triton; ComponentError where it is not one."""
+    """An expression in Triton; raises ComponentError for an invalid one."""
     try:
         return ast.unparse(_Translator().visit(ast.parse(text, mode="eval")))
     except SyntaxError as error:
@@ -72,7 +72,7 @@ def translated(text: str) -> str:
 
 
 class _Translator(ast.NodeTransformer):
-    """Checks each node and puts Triton's functions in."""
+    """Checks each node and replaces functions by Triton's."""
 
     def visit_Name(self, node: ast.Name) -> ast.expr:
         if node.id != "x":
@@ -104,7 +104,7 @@ class _Translator(ast.NodeTransformer):
 
 
 class _Filled(ast.NodeTransformer):
-    """Puts arguments in the place of names."""
+    """Replaces names by arguments."""
 
     def __init__(self, given: dict[str, ast.expr]) -> None:
         self.given = given
@@ -120,7 +120,7 @@ def compiled(text: str) -> Any:
     import triton.language as tl
 
     source = f"def f(x):\n    return {translated(text)}\n"
-    # triton reads the source of what it compiles, and looks for it where tracebacks do
+    # triton reads the source of a function from linecache, like tracebacks do
     name = f"<expression {text}>"
     linecache.cache[name] = len(source), None, source.splitlines(keepends=True), name
     scope: dict[str, Any] = {"tl": tl, "__name__": __name__}

@@ -1,4 +1,4 @@
-"""C++ sources built on first use with the system's compiler, and kept for this processor."""
+"""Builds C++ sources on first use with the system's compiler, and caches them per processor."""
 
 import ctypes
 import functools
@@ -22,16 +22,16 @@ from speechkit.files import locked, whole_file
 log = logging.getLogger(__name__)
 
 COMPILERS = ("c++", "g++", "clang++")
-# no -ffast-math: NaN and infinity must stay what they are
+# no -ffast-math, which may change NaN and infinity
 FLAGS = ("-O3", "-march=native", "-std=c++17", "-fno-math-errno", "-fPIC", "-shared")
 PARALLEL = "-fopenmp"
 LONGEST_BUILD_S = 120
 HEADERS = Path(__file__).parent
-"""What the sources include."""
+"""The headers that the sources include."""
 
 # torch.library.custom_op would import the compiler, more than a second, on the first call
 LIBRARY = torch.library.Library("speechkit", "DEF")
-"""Where the ops are registered with torch, so that compile, export and autograd know them."""
+"""The torch library of the ops, so that compile, export and autograd support them."""
 
 
 def call(function: Any, *arguments: Tensor | int | None) -> None:
@@ -46,11 +46,11 @@ def call(function: Any, *arguments: Tensor | int | None) -> None:
 
 
 SUFFIXES = {torch.float32: "f32", torch.float64: "f64", torch.bfloat16: "bf16"}
-"""The types of which a source may have a function each, named by them."""
+"""The suffix of a C++ function for each type."""
 
 
 def why_not(x: Tensor, source: Path) -> str | None:
-    """Why a source that has these functions cannot take a tensor, or None."""
+    """Why the functions of a source cannot take a tensor, or None."""
     if x.device.type != "cpu":
         return f"it runs on the CPU, not on {x.device.type}"
     if x.dtype not in SUFFIXES:
@@ -67,19 +67,19 @@ def function(source: Path, name: str, x: Tensor) -> Any:
 
 
 def sum_type(dtype: torch.dtype) -> torch.dtype:
-    """The type that sums of products are made in."""
+    """The type of sums of products."""
     return torch.promote_types(dtype, torch.float32)
 
 
 class UnbuiltError(Exception):
-    """Why there is no library, in a line."""
+    """A library could not be built; the message is the reason in one line."""
 
 
 @functools.cache
 def load(source: Path) -> ctypes.CDLL | str:
-    """The library made of one C++ file, or in a line why there is none."""
+    """The library of one C++ file, or the reason in one line why there is none."""
     compiler = next(filter(None, map(shutil.which, COMPILERS)), None)
-    # a machine without a compiler is nothing that its user must mend
+    # a missing compiler is no problem that the user must solve
     level = logging.WARNING if compiler else logging.INFO
     try:
         if compiler is None:
@@ -92,7 +92,7 @@ def load(source: Path) -> ctypes.CDLL | str:
 
 
 def _built(source: Path, compiler: str) -> Path:
-    """The shared library in the cache, built if a whole one of this user's is not there."""
+    """The shared library in the cache; it is built if no complete one of this user exists."""
     text = b"".join(path.read_bytes() for path in (source, *sorted(HEADERS.glob("*.h"))))
     version = _run(compiler, "--version").partition("\n")[0]
     if not version:
@@ -130,9 +130,9 @@ def _build(source: Path, compiler: str, target: Path) -> None:
             try:
                 _run(compiler, *flags, PARALLEL, str(source), "-o", str(part))
             except UnbuiltError:
-                # some compilers come without OpenMP; one thread does as well
+                # some compilers have no OpenMP; then one thread is used
                 _run(compiler, *flags, str(source), "-o", str(part))
-            # a library that is none may end the process that loads it
+            # a broken library may crash the process that loads it
             if not getattr(sys, "frozen", False):
                 _run(sys.executable, "-I", "-c", TRIAL, str(part))
         except (UnbuiltError, OSError) as error:
@@ -149,7 +149,7 @@ TRIAL = "import ctypes, sys; ctypes.CDLL(sys.argv[1])"
 
 
 def _is_whole(library: Path) -> bool:
-    """Whether a library is this user's and has the size and hash that are stored beside it."""
+    """True if a library belongs to this user and has the size and hash stored next to it."""
     stored = library.with_suffix(".sum")
     if not (library.is_file() and stored.is_file()):
         return False
@@ -162,9 +162,9 @@ def _sum(library: Path) -> bytes:
 
 
 def _is_private(path: Path) -> bool:
-    """Whether this user or root alone can write a file or folder."""
+    """True if only this user or root can write a file or folder."""
     found = path.stat()
-    # Windows has no owners here, and keeps each user's folders from the others
+    # Windows has no such owners, and protects each user's folders
     return not hasattr(os, "geteuid") or (
         found.st_uid in (0, os.geteuid()) and not found.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
     )
@@ -172,7 +172,7 @@ def _is_private(path: Path) -> bool:
 
 @functools.cache
 def _tell_once(level: int, message: str, kind: str) -> None:
-    """Logs what would be the same for every source."""
+    """Logs a message once, since it is the same for every source."""
     log.log(level, message, extra={"kind": kind})
 
 
@@ -189,7 +189,7 @@ def cache_folder() -> Path:
 
 
 def processor() -> str:
-    """What tells processors with other instructions apart."""
+    """A name that differs for processors with different instructions."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
@@ -199,7 +199,7 @@ def processor() -> str:
 
 
 def _run(*command: str) -> str:
-    """What a command prints; UnbuiltError with its first complaint."""
+    """The output of a command; raises UnbuiltError with its first error line."""
     try:
         done = subprocess.run(
             command,

@@ -1,4 +1,4 @@
-"""Checks that plugin authors and our own tests run."""
+"""Checks of components, for plugin authors and for speechkit's own tests."""
 
 from speechkit.testing.conformance import (
     Check,

@@ -1,4 +1,4 @@
-"""Holds every component of a plugin to its contract, from pytest or from a script."""
+"""Runs the checks of every component of a plugin, from pytest or from a script."""
 
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -19,8 +19,8 @@ from speechkit.testing.checks.command import commands_of
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of a check: `error` is what is wrong, in a line, and `skipped` why it was not run;
-    both are empty where the component passed, or failed for the reason `expected`."""
+    """The result of a check: `error` is the fault in one line, and `skipped` the reason why it was
+    not run. Both are empty if the component passed, or failed for the reason `expected`."""
 
     id: str
     expected: str = ""
@@ -30,21 +30,21 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Check:
-    """One check of one component; calling it raises AssertionError where it does not hold."""
+    """One check of one component; calling it raises AssertionError if it fails."""
 
     entry: Entry
     function: Function
     registry: Registry | None = None
-    """The process's registry while it runs, where that is another one."""
+    """The registry to use while the check runs, if it is not the global one."""
 
     @property
     def id(self) -> str:
-        """Such as `norm:norms/rms::check_time_field_is_true`."""
+        """Its id, such as `norm:norms/rms::check_time_field_is_true`."""
         return f"{self.entry.kind}:{self.entry.qualified_name}::{self.function.__name__}"
 
     @property
     def expected(self) -> str:
-        """The reason why it is known to fail, if it is."""
+        """The reason why it is expected to fail, empty if it is not."""
         return self.entry.component.exempt.get(self.function.__name__, "")
 
     def __call__(self) -> None:
@@ -56,12 +56,12 @@ class Check:
             raise SkipTest(str(error)) from error
 
     def outcome(self) -> Outcome:
-        """Runs it; a failure that is expected is an error where it does not come."""
+        """Runs the check; an expected failure that does not occur is an error."""
         try:
             self()
         except SkipTest as error:
             return Outcome(self.id, self.expected, skipped=str(error))
-        # a component may fail with whatever its code raises
+        # a component may raise any exception
         except Exception as error:
             reason = " ".join(str(error).split()) or repr(error)
             name = "" if isinstance(error, AssertionError) else f"{type(error).__name__}: "
@@ -71,11 +71,11 @@ class Check:
 
 
 def checks_of(plugin: str, only: Iterable[str] = ()) -> list[Check]:
-    """The checks of every component of a plugin: an installed one's name, "core" for the built-in
-    ones, or the path of a plugin that is a single file.
+    """The checks of every component of a plugin.
 
-    `only` names components or checks. PluginError where the plugin does not load, where it is
-    exempt from no check of its own, or where `only` names nothing.
+    `plugin` is the name of an installed one, "core" for the built-in components, or the path of a
+    plugin in one file. `only` names components or checks. Raises PluginError where the plugin does
+    not load, or where it or `only` names a check that does not exist.
     """
     registry, name = _load(plugin)
     entries = [entry for entry in registry.components() if entry.plugin == name]
@@ -92,8 +92,8 @@ def checks_of(plugin: str, only: Iterable[str] = ()) -> list[Check]:
 
 
 def run_checks(plugin: str, only: Iterable[str] = (), jobs: int = 1) -> Iterator[Outcome]:
-    """What comes of each check of a plugin, arguments as of `checks_of`; `jobs` processes share
-    the components."""
+    """The outcome of each check of a plugin, with the arguments of `checks_of`; `jobs` processes
+    share the components."""
     only = tuple(only)
     checks = checks_of(plugin, only)
     if jobs == 1:
@@ -107,7 +107,7 @@ def run_checks(plugin: str, only: Iterable[str] = (), jobs: int = 1) -> Iterator
 
 
 def check_plugin(plugin: str) -> dict[str, str]:
-    """Runs every check of a plugin; what is wrong with it, by check id."""
+    """Runs every check of a plugin; returns the errors by check id."""
     return {outcome.id: outcome.error for outcome in run_checks(plugin) if outcome.error}
 
 
@@ -141,7 +141,7 @@ def _one_thread() -> None:
 
 
 def _outcomes(plugin: str, only: tuple[str, ...], component: str) -> list[Outcome]:
-    """Those of one component, in a process of its own."""
+    """The outcomes of one component, computed in another process."""
     checks = [c for c in _checks_here(plugin, only) if _component(c) == component]
     return [check.outcome() for check in checks]
 
@@ -151,7 +151,7 @@ _checks_here = cache(checks_of)
 
 
 def _named(checks: list[Check], only: list[str]) -> list[Check]:
-    """The checks whose component, or which themselves, are named."""
+    """The checks in `only`, by their own names or those of their components."""
     if not only:
         return checks
     names = {
@@ -173,7 +173,7 @@ def _named(checks: list[Check], only: list[str]) -> list[Check]:
 
 
 def _load(plugin: str) -> tuple[Registry, str]:
-    """A registry with that plugin and the core alone, and the plugin's name."""
+    """A registry with only that plugin and the core, and the plugin's name."""
     if plugin.endswith(".py"):
         registry = Registry({"SPEECHKIT_PLUGINS": ""})
         registry.load_file(plugin)

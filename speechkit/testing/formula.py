@@ -20,15 +20,15 @@ FUNCTIONS: dict[str, Callable[..., Tensor]] = {
     "tanh": torch.tanh,
     "where": torch.where,
 }
-"""What each of `speechkit.ops.expressions.FUNCTIONS` is in torch."""
+"""The torch function for each of `speechkit.ops.expressions.FUNCTIONS`."""
 
 
 def evaluate(expression: str, x: Tensor) -> Tensor:
     """Such as `x * sigmoid(1.5 * x)` at every element.
 
-    ComponentError where it is not in the language that the kernels compile.
+    Raises ComponentError where it is not in the language that the kernels compile.
     """
-    # refuses all but arithmetic, comparisons and its functions, which makes eval safe
+    # only arithmetic, comparisons and known functions pass, which makes eval safe
     translated(expression)
     functions = {name: _of_tensors(function, x) for name, function in FUNCTIONS.items()}
     y = eval(expression, {"__builtins__": {}}, {**functions, "x": x})

@@ -1,4 +1,4 @@
-"""Components built as the core builds them, so that one check serves every kind of layer."""
+"""Builds components like the core does, so that one check works for every kind of layer."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -30,7 +30,7 @@ class Specimen:
     """A layer that reads `c_in` channels and returns `c_out`, where that is fixed.
 
     A frame of a check is `unit` frames of its input (samples for a front end). `stride` and
-    `lookahead`, in input frames, are those it was asked for; `what` is how it was built.
+    `lookahead`, in input frames, are the requested ones; `what` describes how it was built.
     """
 
     layer: StreamLayer
@@ -43,7 +43,7 @@ class Specimen:
 
     @property
     def frames(self) -> int:
-        """Input frames that are enough to see it work."""
+        """A sufficient number of input frames for checks."""
         return FRAMES * self.unit
 
     def input(
@@ -59,7 +59,7 @@ class Specimen:
         return torch.randn(shape, generator=chance, dtype=torch.float64).to(dtype).transpose(1, 2)
 
     def train(self) -> "Specimen":
-        """In training, but for the parts that the kit put in: their statistics are the batch's."""
+        """Sets training mode, except for norms added by the kit, which use batch statistics."""
         self.layer.train()
         for module in self.layer.modules():
             if type(module) is KitNorm:
@@ -68,7 +68,7 @@ class Specimen:
 
     @property
     def made(self) -> nn.Module:
-        """What the plugin made: the layer, or the module that is wrapped in it."""
+        """The plugin's own module: the layer, or the module wrapped in it."""
         module = self.layer.module if type(self.layer) is FrameWise else self.layer
         return module.merge if isinstance(module, Halves) else module
 
@@ -93,13 +93,13 @@ class Halves(nn.Module):
 
 
 class KitNorm(BatchNorm):
-    """The norm of the parts that a block, a stack or a stem is given here."""
+    """The norm in the parts that the kit gives to a block, a stack or a stem."""
 
 
 def specimens(entry: Entry, seed: int = 0, channels: int = CHANNELS) -> list[Specimen]:
     """The component with its example's parameters, freshly made, once for each shape of its kind.
 
-    The same seed gives the same weights; torch's own generator is left as it was.
+    The same seed gives the same weights; torch's global generator is not changed.
     """
     make = partial(entry.factory(), **entry.component.example)
     with torch.random.fork_rng(devices=[]):
@@ -110,7 +110,7 @@ def specimens(entry: Entry, seed: int = 0, channels: int = CHANNELS) -> list[Spe
 def used(
     entry: Entry, dtype: torch.dtype = torch.float64, seed: int = 0, channels: int = CHANNELS
 ) -> list[Specimen]:
-    """The same in evaluation after some training: nothing has its initial value any more."""
+    """The specimens in evaluation after some training, so that no weight has its initial value."""
     made = specimens(entry, seed, channels)
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(seed + 100)
@@ -215,7 +215,7 @@ LAYERS = frozenset(_BUILD)
 
 
 def _body_maker(stride: int = 1, repeat: int = 2, residual: bool = True) -> BodyMaker:
-    """Small plain parts; their norms have a bias, so that a frame of zeros does not stay one."""
+    """Small plain parts; their norms have a bias, so that a frame of zeros becomes nonzero."""
     return BodyMaker(
         kernel=3,
         stride=stride,

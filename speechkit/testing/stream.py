@@ -1,4 +1,4 @@
-"""Helpers that hold a layer to the streaming contract."""
+"""Helpers to check that a layer streams correctly."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import cycle
@@ -10,10 +10,10 @@ from speechkit.nn import Chunk, State, StreamLayer, cat_time
 
 
 def stream(layer: StreamLayer, c: Chunk, chunks: Iterable[int]) -> Chunk:
-    """What `layer` gives for `c` in steps, aligned with what `layer(c)` gives.
+    """The output of `layer` for `c` in steps, aligned with that of `layer(c)`.
 
-    `chunks` are numbers of strides per step, repeated for ever. Flush frames, and all others that
-    are not valid, hold NaN, so that a layer which looks at them is found out.
+    `chunks` are numbers of strides per step, repeated without end. All invalid frames, flush frames
+    included, hold NaN, so that a layer which reads them is detected.
     """
     x, valid = c.x.masked_fill(~c.valid[:, None], torch.nan), c.valid
     frames = x.shape[2]
@@ -87,7 +87,7 @@ def dyadic_(module: nn.Module, seed: int = 0) -> nn.Module:
     for name, value in [*module.named_parameters(), *module.named_buffers()]:
         with torch.no_grad():
             if name.endswith("running_var"):
-                # with eps it is exactly one, so that rsqrt is too
+                # variance + eps is exactly 1, and so is its rsqrt
                 owner = module.get_submodule(name.rpartition(".")[0])
                 value.fill_(1.0 - getattr(owner, "eps", 0.0))
             elif value.ndim >= 2 and value.is_floating_point():

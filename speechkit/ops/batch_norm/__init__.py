@@ -1,4 +1,4 @@
-"""Batch normalisation over the real rows of a matrix, as training wants it."""
+"""Batch normalisation over the valid rows of a matrix, for training."""
 
 from torch import Tensor
 

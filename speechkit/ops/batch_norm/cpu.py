@@ -116,7 +116,7 @@ def _remember(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> 
     x, valid, weight, bias, eps, relu, residual = inputs
     y, mean, variance = output
     ctx.how = eps, relu, residual is not None
-    # without a residual computing y again is faster than reading it
+    # without a residual, computing y again is faster than reading it
     kept = y if relu and residual is not None else None
     ctx.save_for_backward(x, kept, valid, weight, bias, mean, variance)
 

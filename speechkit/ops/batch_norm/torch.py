@@ -1,4 +1,4 @@
-"""In torch, with the gradient in closed form: half the passes over memory of autograd's."""
+"""In torch, with a gradient in closed form that needs half of autograd's memory accesses."""
 
 from typing import Any
 

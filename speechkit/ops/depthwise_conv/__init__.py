@@ -38,5 +38,5 @@ def depthwise_conv(
 
 
 def implementation(weight: Tensor) -> Choice:
-    """What a layer with this weight runs."""
+    """The implementation that a layer with this weight runs."""
     return decide("depthwise_conv", IMPLEMENTATIONS, None, weight.transpose(0, 1), weight)

@@ -1,7 +1,7 @@
 """The same compiled by numba, for machines without a C++ compiler.
 
-Rows of frames are copied to panels of LANES channels, as in depthwise.h; a dilated convolution is a
-plain one of every dilation-th frame, for each frame that they can begin with.
+Rows of frames are copied to panels of LANES channels, as in depthwise.h. A dilated convolution is
+computed as `dilation` plain ones, each over every dilation-th frame.
 """
 
 import functools
@@ -22,9 +22,9 @@ Array = NDArray[Any]
 INSTALLED = importlib.util.find_spec("numba") is not None
 DTYPES = (torch.float32, torch.float64, torch.bfloat16)
 LANES = 32
-"""Channels of a panel: whole registers of any processor."""
+"""Channels of a panel: a multiple of the register width of all processors."""
 TILE = 4
-"""Sums made at once, of as many products each."""
+"""The number of sums computed at once."""
 
 
 def unsupported(x: Tensor, weight: Tensor) -> str | None:
@@ -46,7 +46,7 @@ def depthwise_conv(
 ) -> Tensor:
     """Shapes as the public function."""
     y: Tensor = DepthwiseConv.apply(x, weight, valid, dilation, padding)  # type: ignore[no-untyped-call]
-    # few layers have a stride: not worth a loop that leaves the other frames out
+    # few layers have a stride, so a loop that skips the other frames is not worthwhile
     return y[:, :, ::stride]
 
 
@@ -91,7 +91,7 @@ def _convolve(
     frames_out: int,
 ) -> Tensor:
     """Output o reads from frame o − left on, zeros beyond the ends."""
-    fill, correlate, pour = map(_compiled, (_fill, _correlate, _pour))
+    fill, correlate, unpack = map(_compiled, (_fill, _correlate, _unpack))
     batch, channels, frames = x.shape
     given, (taps,) = _rows(x, x.dtype), _rows(weight.transpose(0, 1), x.dtype)
     marks_in, marks_out = _marks(valid_in, batch, frames), _marks(valid_out, batch, frames_out)
@@ -107,14 +107,14 @@ def _convolve(
             fill(given[n], marks_in[n], phase - left, dilation, b)
             sums.fill(0)
             correlate(a, b, sums)
-            pour(sums, marks_out[n], phase, dilation, made[n])
+            unpack(sums, marks_out[n], phase, dilation, made[n])
     return y.to(x.dtype).transpose(1, 2)
 
 
 def _weight_gradient(
     x: Tensor, valid: Tensor | None, dy: Tensor, weight: Tensor, dilation: int, left: int
 ) -> Tensor:
-    fill, correlate, pour = map(_compiled, (_fill, _correlate, _pour))
+    fill, correlate, unpack = map(_compiled, (_fill, _correlate, _unpack))
     batch, channels, frames_out = dy.shape
     taps = weight.shape[2]
     given, given_dy = _rows(x, x.dtype), _rows(dy, x.dtype)
@@ -130,20 +130,20 @@ def _weight_gradient(
             fill(given_dy[n], marks_out[n], phase, dilation, a)
             fill(given[n], marks[n], phase - left, dilation, b)
             correlate(a, b, sums)
-    pour(sums, np.ones(taps, bool), 0, 1, dw.numpy())
+    unpack(sums, np.ones(taps, bool), 0, 1, dw.numpy())
     return dw.to(weight.dtype).T.unsqueeze(1).contiguous()
 
 
 @functools.cache
 def _compiled(function: Any) -> Any:
-    """The function in machine code, kept beside this file or in the user's cache."""
+    """The compiled function, cached next to this file or in the user's cache."""
     from numba import njit
 
     options: dict[str, Any] = {"nogil": True, "fastmath": {"contract"}}
     try:
         return njit(cache=True, **options)(function)
     except RuntimeError:
-        # no folder that can be written
+        # no writable folder
         return njit(**options)(function)
 
 
@@ -162,8 +162,8 @@ def _fill(x: Array, valid: Array, first: int, step: int, panels: Array) -> None:
             row[width:] = 0
 
 
-def _pour(panels: Array, valid: Array, first: int, step: int, y: Array) -> None:
-    """The opposite of `_fill`: rows of the panels become frames of y, zero if not valid."""
+def _unpack(panels: Array, valid: Array, first: int, step: int, y: Array) -> None:
+    """The inverse of `_fill`: rows of the panels become frames of y, zero if not valid."""
     for r, frame in enumerate(range(first, len(y), step)):
         for p in range(len(panels)):
             c = p * LANES
@@ -176,7 +176,7 @@ def _correlate(a: Array, b: Array, sums: Array) -> None:
     """sums[n] += Σ_i a[i] b[n + i] in each lane, n up to a multiple of TILE."""
     terms = a.shape[1]
     for p in range(len(a)):
-        # flat, the rows LANES apart: a distance that the compiler knows
+        # flat, with rows LANES apart, a distance known at compile time
         a_p, b_p, sums_p = a[p].reshape(-1), b[p].reshape(-1), sums[p].reshape(-1)
         for n in range(0, sums.shape[1], TILE):
             s = sums_p[n * LANES :]
@@ -209,12 +209,12 @@ def _marks(valid: Tensor | None, batch: int, frames: int) -> Array:
 
 
 def _phases(frames: int, dilation: int) -> list[int]:
-    """Of `frames`, how many lie at each phase of the dilation."""
+    """The number of frames at each phase of the dilation."""
     return [len(range(phase, frames, dilation)) for phase in range(min(dilation, frames))]
 
 
 def _panels(channels: int, rows: int, dtype: torch.dtype) -> Array:
-    # torch's memory begins on a cache line: where numpy's does, each load touches two of them
+    # torch's memory is aligned to cache lines, unlike numpy's, where each load may touch two
     return torch.empty(math.ceil(channels / LANES), rows, LANES, dtype=dtype).numpy()
 
 

@@ -29,7 +29,7 @@ def depthwise_conv(
     """Shapes as the public function."""
     rows = x.transpose(1, 2)
     if valid is not None:
-        # on rows, whose memory is in order, this is twice as fast
+        # with contiguous rows this is twice as fast
         rows = torch.where(valid[:, :, None], rows, 0)
     x = F.pad(rows, (0, 0, *padding)).transpose(1, 2)
     y: Tensor = DepthwiseConv.apply(x, weight.to(x.dtype), stride, dilation)  # type: ignore[no-untyped-call]
@@ -65,8 +65,8 @@ def _convolve(x: Tensor, weight: Tensor, stride: int, dilation: int) -> Tensor:
             x.unsqueeze(2), weight.unsqueeze(2), None, (1, stride), 0, (1, dilation), channels
         )
         return y.squeeze(2)
-    # torch is slow at dilation: each of the phases t mod dilation is a plain convolution, and the
-    # phases lie side by side as the columns of an image of T / dilation rows
+    # torch is slow at dilation, so each phase t mod dilation is a plain convolution; the phases are
+    # the columns of an image of T / dilation rows
     frames = x.shape[2] - dilation * (weight.shape[2] - 1)
     rows = _pad_time(x, 0, -x.shape[2] % dilation).transpose(1, 2)
     image = rows.unflatten(1, (-1, dilation)).permute(0, 3, 1, 2)
@@ -83,7 +83,7 @@ def _weight_gradient(x: Tensor, dy: Tensor, taps: int, dilation: int) -> Tensor:
     batch, channels, frames = x.shape
     rows = x.reshape(1, batch * channels, 1, frames)
     kernels = dy.reshape(batch * channels, 1, 1, -1)
-    # tap k pairs dy[t] with x[t + k·dilation]: stepping by the dilation picks those alone
+    # tap k pairs dy[t] with x[t + k·dilation], so the convolution steps by the dilation
     dw = F.conv2d(rows, kernels, stride=(1, dilation), groups=batch * channels)
     return dw.reshape(batch, channels, -1)[:, :, :taps].sum(0).unsqueeze(1)
 

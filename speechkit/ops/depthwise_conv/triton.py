@@ -139,7 +139,7 @@ def _correlated(
         BT=bt,
         BC=bc,
     )
-    # the rows of a batch are summed here: in the same order every time, unlike atomic additions
+    # rows of a batch are summed here, always in the same order, unlike atomic additions
     return dw.sum(0).T.unsqueeze(1).to(weight.dtype)
 
 

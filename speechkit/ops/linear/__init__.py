@@ -20,5 +20,5 @@ def linear(
 
 
 def implementation(weight: Tensor) -> Choice:
-    """What a layer with this weight runs."""
+    """The implementation that a layer with this weight runs."""
     return decide("linear", IMPLEMENTATIONS, None, weight, weight)

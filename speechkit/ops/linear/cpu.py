@@ -1,7 +1,7 @@
 """The same in C++ for this processor, in float32, as a torch custom op.
 
-The matrix library that torch calls is made for another vendor's processors: on an AMD one it left
-a fifth of the speed. The gradient of the weight, a sum over all frames, stays torch's.
+The matrix library that torch calls is optimised for Intel processors: on an AMD one it had a fifth
+of the speed. The gradient of the weight, a sum over all frames, is computed by torch.
 """
 
 import ctypes
@@ -16,7 +16,7 @@ from speechkit.ops.native import LIBRARY, call, load
 
 SOURCE = Path(__file__).with_name("cpu.cpp")
 FEWEST_ROWS = 64
-"""Below so many rows it takes longer to pack the weight than to multiply by it."""
+"""With fewer rows, packing the weight takes longer than the product."""
 
 
 def unsupported(x: Tensor, weight: Tensor) -> str | None:
@@ -34,7 +34,7 @@ LIBRARY.define("linear(Tensor x, Tensor weight, Tensor? bias) -> Tensor")
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """Shapes as the public function; a few rows, and autocast's choice, are torch's."""
+    """Shapes as the public function; torch computes few rows and everything under autocast."""
     few = x.shape[:-1].numel() < FEWEST_ROWS
     if few or x.ndim != 3 or torch.is_autocast_enabled("cpu"):
         return F.linear(x, weight, bias)

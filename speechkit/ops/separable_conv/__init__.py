@@ -2,8 +2,8 @@
 
     y = f(W (w * x) + b + residual)
 
-Its weights are packed once and used often: `pack(...)` chooses the implementation and gives an
-object to call; `separable_conv` does both at once.
+Its weights are packed once and used often: `pack(...)` chooses the implementation and returns an
+object to call. `separable_conv` does both in one call.
 """
 
 from dataclasses import dataclass
@@ -37,7 +37,7 @@ IMPLEMENTATIONS = {"cpu": cpu, "triton": triton, "torch": torch_, "reference": r
 
 @dataclass(frozen=True)
 class Packed:
-    """A separable convolution with its weights, laid out as the implementation wants them."""
+    """A separable convolution with its weights in the layout of the implementation."""
 
     shape: Shape
     choice: Choice
@@ -64,7 +64,7 @@ class Packed:
     ) -> None:
         """The next frames of many sessions, from the ring of x, `wait` frames late, to that of y.
 
-        Nothing of it waits for the device. A frame whose own frame of x is not valid is zero.
+        It does not synchronise with the device. A frame is zero if its own frame of x is invalid.
         """
         left, right = self.shape.padding
         back = right // self.shape.stride * self.shape.stride + left + wait
@@ -93,7 +93,7 @@ def pack(
 
 
 def implementation(shape: Shape, pointwise: Tensor, impl: str | None = None) -> Choice:
-    """What a layer with this matrix runs."""
+    """The implementation that a layer with this matrix runs."""
     return decide("separable_conv", IMPLEMENTATIONS, impl, shape, pointwise)
 
 

@@ -1,6 +1,6 @@
 """The same in C++ for this processor, in float32, bfloat16 and int8, as a torch custom op.
 
-Where a gradient is wanted the parts run one after the other, each with its own.
+Where a gradient is needed, the parts run one after the other, each with its own gradient.
 """
 
 import ctypes
@@ -11,11 +11,11 @@ from torch import Tensor
 
 from speechkit.ops.native import LIBRARY, call, load
 from speechkit.ops.separable_conv.shape import PRECISIONS, Shape
-from speechkit.ops.separable_conv.unfused import learns, unfused
+from speechkit.ops.separable_conv.unfused import needs_gradient, unfused
 
 SOURCE = Path(__file__).with_name("cpu.cpp")
 COLUMNS = 16
-"""What matmul.h pads columns to."""
+"""The multiple to which matmul.h pads columns."""
 GROUPS = {"float32": 1, "bfloat16": 2, "int8": 4}
 STORED = {"float32": torch.float32, "bfloat16": torch.bfloat16, "int8": torch.int8}
 
@@ -56,7 +56,7 @@ def run(
 ) -> Tensor:
     """Shapes as Packed."""
     *packed, depthwise, pointwise, bias = weights
-    if learns(x, residual, depthwise, pointwise, bias):
+    if needs_gradient(x, residual, depthwise, pointwise, bias):
         return unfused(shape, depthwise, pointwise, bias, x, valid, residual, "cpu")
     y: Tensor = torch.ops.speechkit.separable_conv(
         x,

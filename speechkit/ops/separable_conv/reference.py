@@ -1,4 +1,4 @@
-"""The definition: obvious, slow, differentiable."""
+"""The reference implementation: simple, slow and differentiable."""
 
 import torch
 from torch import Tensor

@@ -1,4 +1,4 @@
-"""The state of streams for many sessions: rings of frames that ops read and write in place."""
+"""The state of many sessions: ring buffers of frames that ops read and write in place."""
 
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -14,10 +14,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ActiveRows:
-    """Which sessions take a step, and where each of them is.
+    """The sessions that take part in a step, and their positions.
 
-    Shape: slots `[N]` int64, the sessions' rows in the state, −1 for nobody; counts `[S]` int64,
-    how many strides of the net each row has made before. The last row is nobody's.
+    Shape: slots `[N]` int64, the sessions' rows in the state, −1 for an unused entry; counts `[S]`
+    int64, the number of strides of the net that each row has made. The last row is never used.
     """
 
     slots: Tensor
@@ -56,9 +56,9 @@ class Ring:
 
 
 class Shortcut(NamedTuple):
-    """A residual out of a ring, `wait` frames late, and the 1×1 part that it goes through first.
+    """A residual from a ring, `wait` frames late, and the 1×1 convolution that is applied first.
 
-    That part has neither bias nor activation.
+    That convolution has neither bias nor activation.
     """
 
     ring: Ring
@@ -76,7 +76,7 @@ def step(
     back: int,
     shortcut: Shortcut | None,
 ) -> None:
-    """A step by an implementation that knows no rings: what it reads is gathered first."""
+    """A step by an implementation without rings: its input is gathered first."""
     frames = active.strides * target.rate
     span = shape.dilation * (max(shape.taps, 1) - 1) + 1
     window, valid = source.read(active, back, (frames - 1) * shape.stride + span)

@@ -1,4 +1,4 @@
-"""What a fused separable convolution computes, apart from its numbers."""
+"""The shape of a fused separable convolution, without its weights."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -12,7 +12,7 @@ PRECISIONS: tuple[Precision, ...] = ("float32", "bfloat16", "int8")
 
 @dataclass(frozen=True)
 class Shape:
-    """`taps` is 0 where no depthwise part comes first; `padding` is (left, right) in frames.
+    """`taps` is 0 without a depthwise part; `padding` is (left, right) in frames.
 
     `precision` is that of the 1×1 part's weights and inputs; sums are float32 (int32 for int8).
     """
@@ -27,6 +27,6 @@ class Shape:
     precision: Precision = "float32"
 
     def frames_out(self, frames: int) -> int:
-        """The number of output frames for so many input frames."""
+        """The number of output frames for `frames` input frames."""
         span = self.dilation * (max(self.taps, 1) - 1) + 1
         return (sum(self.padding) + frames - span) // self.stride + 1

@@ -1,7 +1,7 @@
 """The same in Triton for CUDA, offline and as a step of many sessions.
 
-`kernels.py`, which imports Triton, is imported by the first call. Where a gradient is wanted the
-parts run one after the other, each with its own.
+`kernels.py`, which imports Triton, is imported by the first call. Where a gradient is needed, the
+parts run one after the other, each with its own gradient.
 """
 
 from typing import Any, NamedTuple
@@ -13,7 +13,7 @@ from speechkit.ops.expressions import compiled, expression
 from speechkit.ops.gpu import interpreted, launch, tile, tiles, why_not
 from speechkit.ops.separable_conv.ring import ActiveRows, Ring, Shortcut
 from speechkit.ops.separable_conv.shape import Shape
-from speechkit.ops.separable_conv.unfused import learns, unfused
+from speechkit.ops.separable_conv.unfused import needs_gradient, unfused
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
@@ -43,7 +43,7 @@ def run(
 ) -> Tensor:
     """Shapes as Packed."""
     *_, depthwise, pointwise, bias = weights
-    if learns(x, residual, depthwise, pointwise, bias):
+    if needs_gradient(x, residual, depthwise, pointwise, bias):
         return unfused(shape, depthwise, pointwise, bias, x, valid, residual, "triton")
     rows = x.transpose(1, 2).contiguous()
     batch, frames, _ = rows.shape
@@ -136,9 +136,9 @@ def _filtered(
 
 
 class Tiling(NamedTuple):
-    """What a program makes: BM frames of BCO channels, BCI input channels at a time.
+    """The tile of a program: BM frames of BCO channels, BCI input channels at a time.
 
-    `split` puts the depthwise part in a launch of its own.
+    With `split` the depthwise part is a separate launch.
     """
 
     bm: int
@@ -149,15 +149,14 @@ class Tiling(NamedTuple):
 
 
 FILTER = 16, 64
-"""The frames and channels that a program of the depthwise part makes."""
+"""The frames and channels of a program of the depthwise part."""
 FEW, MANY = 16, 256
-"""Up to FEW frames, small tiles spread the matrix over the card. From MANY on, filtering them once
-for each column of tiles costs more than a second launch."""
+"""Up to FEW frames, small tiles use more of the GPU's cores. From MANY on, filtering them again for
+each column of tiles takes longer than a second launch."""
 
 
 def tiling(rows: int, shape: Shape, ring: bool, dtype: torch.dtype) -> Tiling:
-    """How `rows` frames are made by a matrix of `dtype`."""
-    # a product of float32 is three of tensor cores, and takes as many registers
+    """The tiling for `rows` frames and a matrix of `dtype`."""
     bci, bco = (32, 64) if dtype == torch.float32 else (64, 128)
     if not ring:
         return Tiling(64, tile(shape.c_in, 32), tile(shape.c_out, bco), 8)
@@ -174,11 +173,11 @@ ABSENT: dict[str, Any] = {
     "RING": False,
     "FILTERED": False,
 }
-"""What an offline launch does not say."""
+"""Default values of the arguments that an offline launch does not use."""
 
 
 def _constants(shape: Shape, t: Tiling, dtype: torch.dtype) -> dict[str, Any]:
-    """What `separable` is compiled for, apart from what the caller has; matrices are of `dtype`."""
+    """The compile-time constants of `separable` except the caller's; matrices are of `dtype`."""
     fast = torch.get_float32_matmul_precision() != "highest"
     return {
         "C_IN": shape.c_in,
@@ -222,7 +221,7 @@ def _dtype(weights: tuple[Tensor | None, ...]) -> torch.dtype:
 
 
 def _memory(name: str, x: Tensor | None) -> dict[str, Any]:
-    """Where `[N, T, C]` or `[N, T]` lies, as a kernel's operands."""
+    """The address and strides of `[N, T, C]` or `[N, T]` as operands of a kernel."""
     step, rows = (0, 1) if x is None else (x.stride(0), x.shape[1])
     made = {f"{name}_ptr": x, f"{name}_step": step}
     return made if name.endswith("flags") else {**made, f"{name}_rows": rows}

@@ -8,8 +8,8 @@ from speechkit.ops.linear import linear
 from speechkit.ops.separable_conv.shape import Shape
 
 
-def learns(*tensors: Tensor | None) -> bool:
-    """Whether a gradient of any of them is wanted, which a fused implementation does not have."""
+def needs_gradient(*tensors: Tensor | None) -> bool:
+    """True if any tensor needs a gradient, which fused implementations do not compute."""
     return torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
 
 
@@ -23,7 +23,7 @@ def unfused(
     residual: Tensor | None,
     impl: str,
 ) -> Tensor:
-    """The op of plain weights, its depthwise part by `impl`. Shapes as Packed."""
+    """The op with plain weights; `impl` computes its depthwise part. Shapes as Packed."""
     assert pointwise is not None
     if depthwise is None:
         x = x[:, :, :: shape.stride]

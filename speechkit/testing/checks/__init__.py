@@ -1,4 +1,4 @@
-"""The checks: plain functions of an entry that raise AssertionError, and which go with a kind."""
+"""The checks, functions of an entry that raise AssertionError, and the checks of each kind."""
 
 from collections.abc import Callable
 
@@ -99,7 +99,7 @@ OF_LAYERS: tuple[Function, ...] = (
 LONG: frozenset[Function] = frozenset(
     {check_export_equals, check_half_precision, check_long_inputs, check_memory_grows_with_frames}
 )
-"""Those that take longest."""
+"""The checks that take longest."""
 
 OF_OTHERS: dict[str, tuple[Function, ...]] = {
     "augmentation": (check_generator_decides,),
@@ -118,7 +118,7 @@ OF_OTHERS: dict[str, tuple[Function, ...]] = {
 
 
 def functions_for(entry: Entry) -> list[Function]:
-    """The checks that its kind and what it declares call for."""
+    """The checks for an entry, by its kind and its declarations."""
     if entry.kind == COMMAND:
         return [check_command_explains_itself]
     found: list[Function] = [check_metadata]
@@ -128,7 +128,7 @@ def functions_for(entry: Entry) -> list[Function]:
     # a front end has one channel
     if entry.kind in LAYERS - {"frontend"}:
         found += [check_channels_are_free, check_fuse_equals]
-    # sound and what is made of it is float32
+    # audio and features are float32
     if entry.kind in LAYERS - {"frontend", "normalizer"}:
         found.append(check_half_precision)
     if entry.kind in ("mixer", "stem"):

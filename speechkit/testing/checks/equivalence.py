@@ -37,14 +37,14 @@ EXPORTS: dict[str, tuple[ModuleType, str]] = {
     "torch.export": (program, ".pt2"),
     "onnx": (onnx, ".onnx"),
 }
-"""What a component may declare in `exports`, beside "torch": what writes and runs it, a suffix."""
+"""The forms in `exports` besides "torch": the functions that write and run it, and its suffix."""
 BLOCK_STRIDES = 4
 """The strides in a block of an exported step."""
 
 
 def check_fuse_equals(entry: Entry) -> None:
-    """`fuse()` is there if `foldable` says so and gives an equal module; in a net that is
-    prepared it gives the same too."""
+    """`fuse()` exists if `foldable` is declared, and returns an equal module, also in a prepared
+    net."""
     foldable = entry.component.foldable
     for specimen in used(entry):
         module = specimen.made
@@ -57,7 +57,7 @@ def check_fuse_equals(entry: Entry) -> None:
             assert_close(name, _run(specimen.layer, x), _run(as_layer(simpler), x), rtol=1e-9)
     for specimen in used(entry, torch.float32):
         before = Pointwise(specimen.c_in, specimen.c_in).eval()
-        # sums of two inputs round alike in both nets, so that only the specimen can differ
+        # sums of two inputs round equally in both nets, so that only the specimen can differ
         dyadic_(before)
         net, x = Serial(before, specimen.layer), specimen.input(dtype=torch.float32)
         prepared = fuse(net)
@@ -65,7 +65,7 @@ def check_fuse_equals(entry: Entry) -> None:
 
 
 def check_native_equals(entry: Entry) -> None:
-    """The attribute `native`, which a fused op runs instead, is the same function."""
+    """The attribute `native`, which fused ops use instead, is the same function."""
     for specimen in used(entry):
         native = activation_of(specimen.made)
         if native is not None:
@@ -75,14 +75,14 @@ def check_native_equals(entry: Entry) -> None:
 
 
 def check_lowered_equals(entry: Entry) -> None:
-    """In a net whose step runs natively, `lower` gives what the layer gives."""
+    """In a net with native steps, `lower` returns the same as the layer."""
     for specimen in used(entry, torch.float32):
         made, c_in = specimen.made, specimen.c_in
         if not describes(made, "lower") or entry.component.time == "utterance":
             continue
         merges = entry.kind == "residual"
         layer = Residual(StreamLayer(), StreamLayer(), made) if merges else specimen.layer
-        # sound has one channel, of which there is no native matrix
+        # audio has one channel, and native matrices need more
         net = Serial(Pointwise(c_in, c_in), layer).eval() if c_in > 1 else Serial(layer)
         block = BLOCK_STRIDES * net.stride
         try:
@@ -98,7 +98,7 @@ def check_lowered_equals(entry: Entry) -> None:
 
 
 def check_macs_grow_with_frames(entry: Entry) -> None:
-    """`macs(frames)` is a whole number from 0 up that more frames do not lower."""
+    """`macs(frames)` is an integer from 0 up that does not decrease with more frames."""
     for specimen in used(entry):
         if describes(specimen.made, "macs"):
             found = [specimen.made.macs(n * specimen.unit) for n in (1, 25, 100)]  # type: ignore[operator]
@@ -107,7 +107,7 @@ def check_macs_grow_with_frames(entry: Entry) -> None:
 
 
 def check_pointwise_equals(entry: Entry) -> None:
-    """The formula in `pointwise` gives what a new component gives."""
+    """The formula in `pointwise` returns the same as a new component."""
     formula = entry.component.pointwise
     signature = inspect.signature(entry.factory()).parameters
     values = {**{n: p.default for n, p in signature.items()}, **entry.component.example}
@@ -122,7 +122,7 @@ def check_pointwise_equals(entry: Entry) -> None:
 
 
 def check_export_equals(entry: Entry) -> None:
-    """In each form that `exports` declares, whole utterances and steps give the same."""
+    """Each form in `exports` returns the same, for whole utterances and for steps."""
     for form in sorted(entry.component.exports - {"torch"}):
         assert form in EXPORTS, f"exports has {form!r}; it knows torch, {', '.join(EXPORTS)}"
         first, *others = made = used(entry, torch.float32)

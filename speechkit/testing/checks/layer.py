@@ -1,4 +1,4 @@
-"""What a layer computes: shapes, dtypes, gradients, and that its weights are all of it."""
+"""Checks of what a layer computes: shapes, dtypes, gradients, and a complete state dict."""
 
 import copy
 
@@ -13,12 +13,12 @@ from speechkit.testing.specimen import Specimen, specimens, used
 from speechkit.testing.stream import assert_close
 
 TRAINING_STEPS = 12
-"""So many that what is left out at times is left out in one of them."""
+"""Enough steps that a part which is sometimes skipped is skipped in one of them."""
 EXTREMES = (0.0, 1e-6, -1e-6, 30.0, -30.0, 1e3, -1e3)
 
 
 def check_shape_and_dtype(entry: Entry) -> None:
-    """Channels and frames as its kind says, in three dtypes, also of one frame; never NaN."""
+    """Channels and frames are those of its kind, in three dtypes, also for one frame; no NaN."""
     for dtype in _dtypes(entry):
         for specimen in used(entry, dtype):
             x = specimen.input(2, dtype)
@@ -30,7 +30,7 @@ def check_shape_and_dtype(entry: Entry) -> None:
 
 
 def check_gradients(entry: Entry) -> None:
-    """They are those of the function, finite everywhere, and reach every parameter."""
+    """Gradients are correct and finite, and reach every parameter."""
     for specimen in used(entry):
         _check_reach(specimen)
         _check_finite(specimen)
@@ -38,8 +38,10 @@ def check_gradients(entry: Entry) -> None:
 
 
 def check_every_step_trains(entry: Entry) -> None:
-    """In each of several training steps a gradient reaches every parameter, zero at times: where
-    processes share a batch, each waits for all of them."""
+    """In each of several training steps a gradient, which may be zero, reaches every parameter.
+
+    Processes that share a batch wait for the gradients of all parameters.
+    """
     for specimen in used(entry):
         layer = specimen.train().layer
         trained = {n: p for n, p in layer.named_parameters() if p.requires_grad}
@@ -62,7 +64,7 @@ def check_every_step_trains(entry: Entry) -> None:
 
 
 def check_state_dict_round_trip(entry: Entry) -> None:
-    """Its state dict holds all that it has learnt: loaded into a new one, it is the same."""
+    """A new layer that loads its state dict returns the same."""
     for specimen, other in zip(used(entry), specimens(entry, seed=1), strict=True):
         other.layer.double().load_state_dict(specimen.layer.state_dict())
         for training in (False, True):
@@ -81,7 +83,7 @@ def _check_output(entry: Entry, specimen: Specimen, x: Tensor) -> None:
     assert specimen.c_out in (None, channels), (
         f"{specimen}: channels_out({specimen.c_in}) is {channels}, not {specimen.c_out}"
     )
-    # a clip has one frame, whatever is in it
+    # a clip has one frame, whatever its length
     per_clip = entry.component.time == "utterance" and y.x.shape[2] == 1
     frames = 1 if per_clip else -(-x.shape[2] * layer.rate // layer.stride)
     shape = x.shape[0], channels, frames
@@ -123,7 +125,7 @@ def _check_finite(specimen: Specimen) -> None:
 
 
 def _check_derivative(specimen: Specimen) -> None:
-    """By x, and by one step of unit length that every parameter takes in a direction of its own."""
+    """Checks derivatives by x, and along one random direction of unit length for all parameters."""
     parameters = {n: p for n, p in specimen.layer.named_parameters() if p.requires_grad}
     chance = torch.Generator().manual_seed(0)
     directions = {
@@ -136,7 +138,7 @@ def _check_derivative(specimen: Specimen) -> None:
         mode = "training" if training else "evaluation"
 
         def function(x: Tensor, at: Tensor, training: bool = training) -> Tensor:
-            # a call in training may change the layer, and draws
+            # a call in training may change the layer and draw random numbers
             layer = copy.deepcopy(specimen.layer).train(training)
             given = {name: p + at * directions[name] for name, p in parameters.items()}
             with torch.random.fork_rng(devices=[]):
@@ -174,6 +176,6 @@ def _unit(x: Tensor) -> Tensor:
 
 
 def _dtypes(entry: Entry) -> tuple[torch.dtype, ...]:
-    # sound is float32, and there is no Fourier transform in bfloat16
+    # audio is float32, and there is no Fourier transform in bfloat16
     narrow = () if entry.kind == "frontend" else (torch.bfloat16,)
     return (torch.float64, torch.float32, *narrow)

@@ -1,4 +1,4 @@
-"""What a component says of itself."""
+"""Checks of a component's metadata."""
 
 import inspect
 import re

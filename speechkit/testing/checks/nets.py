@@ -1,4 +1,4 @@
-"""What works on whole nets: training methods, exporters, probes and transforms."""
+"""Checks of components for whole nets: training methods, exporters, probes and transforms."""
 
 import inspect
 import tempfile
@@ -40,7 +40,7 @@ UTTERANCES, STEPS = 4, 2
 
 
 def check_method_resumes(entry: Entry) -> None:
-    """A run of two steps on noise ends in the same bits where it is stopped between them."""
+    """A run of two steps on noise has bitwise equal results if it is stopped between them."""
     with tempfile.TemporaryDirectory() as folder, torch.random.fork_rng(devices=[]):
         run = _run(entry, Path(folder))
         at_once, halted = Path(folder) / "at_once", Path(folder) / "halted"
@@ -69,12 +69,12 @@ def check_export_is_written(entry: Entry) -> None:
     suffix = getattr(factory, "suffix", "")
     assert suffix.startswith("."), f"suffix is {suffix!r}; give one such as '.onnx'"
     with suppress(SpeechkitError):
-        # which may be refused, but in a line
+        # it may be refused, but with an error of one line
         factory(**{**entry.component.example, "streaming": True, "features": True})
     model = _model(entry)
     example = example_of(model)
     before = [given.clone() for given in example]
-    # a front end in the file takes an exporter most of its time
+    # exporting the front end takes most of the time
     write = factory(**{"streaming": False, "features": False, **entry.component.example})
     with tempfile.TemporaryDirectory() as folder, _left_alone(model):
         path = Path(folder) / f"model{suffix}"
@@ -87,7 +87,7 @@ def check_export_is_written(entry: Entry) -> None:
 
 
 def check_probe_finds_the_same(entry: Entry) -> None:
-    """Tensors by name, the same twice, and however far and with whatever rows are padded."""
+    """A probe returns equal tensors the second time, and with any padding of the rows."""
     model = _model(entry)
     with tempfile.TemporaryDirectory() as folder:
         manifest = noise(Path(folder))
@@ -103,7 +103,7 @@ def check_probe_finds_the_same(entry: Entry) -> None:
 
 
 def check_transform_makes_a_model(entry: Entry) -> None:
-    """The model given stays as it is; the new one saves, loads and streams; the report is JSON."""
+    """The given model does not change; the new one saves, loads and streams; the report is JSON."""
     model = _model(entry)
     with tempfile.TemporaryDirectory() as folder:
         with _left_alone(model):
@@ -117,7 +117,7 @@ def check_transform_makes_a_model(entry: Entry) -> None:
 
 
 class _PaddedExamples(Examples):
-    """The same examples with half a second of a loud level behind each batch's rows."""
+    """The same examples, padded with half a second of loud noise after each row."""
 
     @property
     def batches(self) -> Iterator[Batch]:
@@ -185,7 +185,7 @@ class _StopError(Exception):
 
 @contextmanager
 def _stopped_before_saving(at: int) -> Iterator[None]:
-    """Ends a run in the hook behind a step, which comes before that step is saved."""
+    """Ends a run in the hook after a step, before that step is saved."""
 
     @hookimpl
     def speechkit_run_step(run: Run, step: int, loss: float) -> None:
@@ -204,7 +204,7 @@ def _stopped_before_saving(at: int) -> Iterator[None]:
 
 
 def _tensors(folder: Path) -> dict[str, Tensor]:
-    """All that a run saved."""
+    """All tensors that a run saved."""
     return {
         f"{path.relative_to(folder)}: {name}": value
         for path in sorted(folder.rglob("*.safetensors"))

@@ -1,4 +1,4 @@
-"""A layer's forward only computes: it changes nothing, draws nothing and remembers nothing."""
+"""Checks that forward has no side effects: it changes, draws and stores nothing."""
 
 import random
 import sys
@@ -17,16 +17,16 @@ from speechkit.nn import Chunk, StreamLayer
 from speechkit.plugins import Entry
 from speechkit.testing.specimen import Specimen, used
 
-# what nn.Module keeps for itself; parameters and buffers are compared by value
+# nn.Module's own attributes; parameters and buffers are compared by value
 MODULES_OWN = frozenset(vars(StreamLayer())) | {"training"}
 NOT_THE_PLUGINS = frozenset({"builtins", "numpy", "speechkit", "torch"})
-"""Packages whose own state is no business of a plugin's."""
+"""Packages whose state does not belong to a plugin."""
 KEPT = (bool, bytearray, deque, dict, float, int, list, np.ndarray, set, str, tuple, Tensor)
-"""What a global or a class attribute can remember an input in."""
+"""Types of globals and class attributes that can store an input."""
 
 
 def check_input_not_modified(entry: Entry) -> None:
-    """Its input and, in evaluation, its parameters and buffers are as they were."""
+    """It does not change its input, nor in evaluation its parameters and buffers."""
     for specimen in used(entry):
         layer = specimen.layer
         for training in (True, False):
@@ -44,7 +44,7 @@ def check_input_not_modified(entry: Entry) -> None:
 
 
 def check_no_global_rng(entry: Entry) -> None:
-    """In evaluation it draws nothing; in training from torch's generator, which a run seeds."""
+    """It draws no random numbers in evaluation, and in training only from torch's generator."""
     for specimen in used(entry):
         for training in (True, False):
             specimen.layer.train(training)
@@ -61,7 +61,7 @@ def check_no_global_rng(entry: Entry) -> None:
 
 
 def check_modes_change_no_weights(entry: Entry) -> None:
-    """`train()` and `eval()` leave parameters and buffers as they are, whatever those are."""
+    """`train()` and `eval()` change no parameters and buffers."""
     for specimen in used(entry):
         layer, chance = specimen.layer, torch.Generator().manual_seed(0)
         for training in (True, False, True):
@@ -77,7 +77,7 @@ def check_modes_change_no_weights(entry: Entry) -> None:
 
 
 def check_thread_safe(entry: Entry) -> None:
-    """In evaluation it keeps nothing of one input, so threads may share it."""
+    """In evaluation it stores nothing of an input, so threads can share it."""
     for specimen in used(entry):
         layer, inputs = specimen.layer, [specimen.input(1, seed=seed) for seed in range(4)]
         expected = [_run(layer, x) for x in inputs]
@@ -101,7 +101,7 @@ def _run(layer: StreamLayer, x: Tensor) -> Tensor:
 
 
 def generators() -> dict[str, Any]:
-    """The state of each generator that a process has one of."""
+    """The state of each global random generator of the process."""
     words: Any = np.random.get_state()
     return {
         "torch": torch.get_rng_state(),
@@ -117,14 +117,14 @@ def _first_step(specimen: Specimen) -> None:
 
 
 def _weights(layer: StreamLayer) -> dict[str, Tensor]:
-    """Copies of its parameters and buffers, also of those that a state dict leaves out."""
+    """Copies of its parameters and buffers, including those that are not in the state dict."""
     named = [*layer.named_parameters(), *layer.named_buffers()]
     return {name: value.detach().clone() for name, value in named}
 
 
 def _kept(layer: StreamLayer) -> dict[str, Any]:
-    """Copies of what could remember an input: each attribute of each submodule that nn.Module does
-    not keep for itself, and the globals, closures and class attributes of the plugin's code."""
+    """Copies of everything that could store an input: the attributes of each submodule, except
+    nn.Module's own, and the globals, closures and class attributes of the plugin's code."""
     found: dict[str, Any] = {}
     functions: list[FunctionType] = []
     for path, module in layer.named_modules():
@@ -148,7 +148,7 @@ def _kept(layer: StreamLayer) -> dict[str, Any]:
 
 
 def _called(functions: list[FunctionType]) -> Iterator[FunctionType]:
-    """The plugin's functions, and those of its own that they name."""
+    """The plugin's functions, and the functions of the plugin that they refer to."""
     seen: set[FunctionType] = set()
     while functions:
         function = functions.pop()
@@ -160,16 +160,16 @@ def _called(functions: list[FunctionType]) -> Iterator[FunctionType]:
 
 
 def _names_of(function: FunctionType) -> dict[str, Any]:
-    """The globals and the closure that a function names."""
+    """The globals and closure variables that a function uses."""
     cells = zip(function.__code__.co_freevars, function.__closure__ or (), strict=True)
-    # a cell is empty until the enclosing function has gone on
+    # a cell is empty until the enclosing function assigns the variable
     closed = {name: cell.cell_contents for name, cell in cells if cell != CellType()}
     names = function.__code__.co_names
     return {n: function.__globals__[n] for n in names if n in function.__globals__} | closed
 
 
 def _copied(value: Any) -> Any:
-    """A copy that goes as deep as containers do; anything else is itself."""
+    """A deep copy of containers and tensors; other values are returned unchanged."""
     if isinstance(value, Tensor):
         return value.detach().clone()
     if isinstance(value, dict):
@@ -180,7 +180,7 @@ def _copied(value: Any) -> Any:
 
 
 def same(one: Any, other: Any) -> bool:
-    """Whether two values are equal, tensors bit by bit."""
+    """True if two values are equal; tensors are compared bit by bit."""
     if isinstance(one, Tensor) and isinstance(other, Tensor):
         return torch.equal(one, other)
     if isinstance(one, dict) and isinstance(other, dict):
@@ -192,7 +192,7 @@ def same(one: Any, other: Any) -> bool:
 
 @contextmanager
 def _restless_threads() -> Iterator[None]:
-    """Threads take turns as often as can be."""
+    """Makes Python switch between threads as often as possible."""
     before = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)
     try:

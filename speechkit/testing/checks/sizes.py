@@ -1,4 +1,4 @@
-"""That a layer holds whatever its channels, rows, frames and precision are."""
+"""Checks of a layer with other numbers of channels, rows and frames, and other precisions."""
 
 import copy
 import math
@@ -17,20 +17,20 @@ from speechkit.testing.specimen import Specimen, used
 from speechkit.testing.stream import assert_close, check_stream, stream
 
 CHANNELS = 12
-"""A number of channels that is no power of two."""
+"""A number of channels that is not a power of two."""
 ROWS = 5
 LONG, CHUNK = 2000, 50
 """Frames of a long input, and strides in each of its steps."""
 HALVES, HALF_RTOL = (torch.bfloat16, torch.float16), 5e-2
 FEW, MANY = 100, 600
-"""Frames in half precision, and for what remembers all of them: a count in bfloat16 ends at 256."""
+"""Frames in half precision; more for layers that count them: bfloat16 counts only up to 256."""
 SHORTER, LONGER, MOST_GROWTH = 200, 800, 8.0
-"""Four times the frames may take so many times the memory: 4 where it grows with them, 5 where it
-grows with T log T, 16 where with the square."""
+"""The largest growth of memory for four times the frames: it is 4 if memory grows with T, 5 with
+T log T and 16 with T²."""
 
 
 def check_channels_are_free(entry: Entry) -> None:
-    """It is made for 12 channels as for 8."""
+    """It works with 12 channels as well as with 8."""
     for specimen in used(entry, channels=CHANNELS):
         y = _run(specimen.layer, specimen.input())
         channels = specimen.layer.channels_out(specimen.c_in)
@@ -40,7 +40,7 @@ def check_channels_are_free(entry: Entry) -> None:
 
 
 def check_rows_are_free(entry: Entry) -> None:
-    """Five rows give what each gives alone, and no row gives none, in a stream too."""
+    """Five rows give the same as each row alone, and zero rows give zero, also in a stream."""
     for specimen in used(entry):
         layer, x = specimen.layer, specimen.input(ROWS)
         together = _run(layer, x)
@@ -59,7 +59,7 @@ def check_rows_are_free(entry: Entry) -> None:
 
 
 def check_short_inputs(entry: Entry) -> None:
-    """No frames give none, and one frame gives what it gives at the front of a padded row."""
+    """Zero frames give zero frames, and one frame gives the same alone and in a padded row."""
     for specimen in used(entry):
         layer, x = specimen.layer, specimen.input()
         whole = _run(layer, x)
@@ -84,7 +84,7 @@ def check_short_inputs(entry: Entry) -> None:
 
 
 def check_long_inputs(entry: Entry) -> None:
-    """2000 frames are finite in float32, left as they are, and the same in steps."""
+    """2000 frames in float32 give finite output, equal in steps; the input does not change."""
     specimen = used(entry)[0]
     layer, x = specimen.layer, specimen.input(1, frames=LONG)
     kept = x.clone()
@@ -95,7 +95,7 @@ def check_long_inputs(entry: Entry) -> None:
         finite = torch.isfinite(got.masked).all()
         assert finite, f"{specimen}: not finite in {name} after {LONG} frames"
     if _streams(entry):
-        # sums over so many frames are rounded more often than the few of other checks
+        # sums over many frames have more rounding than in other checks
         check_stream(layer, x, chunks=(CHUNK,), rtol=1e-9)
 
 
@@ -112,7 +112,7 @@ def check_half_precision(entry: Entry) -> None:
             whole = _run(half, rounded)
             outputs = {"": whole}
             if _streams(entry):
-                # a count grows by little where a step has one stride
+                # with one stride per step, a count grows in small steps, which bfloat16 loses
                 with torch.no_grad():
                     steps = stream(half, Chunk.of(rounded), [1 if remembers else CHUNK])
                 outputs[" in steps"] = Chunk(steps.x[:, :, : whole.x.shape[2]], whole.valid)
@@ -135,7 +135,7 @@ def check_memory_grows_with_frames(entry: Entry) -> None:
 
 
 def check_stride_and_lookahead(entry: Entry) -> None:
-    """A mixer or stem has the stride that it was asked for, a mixer no more look-ahead."""
+    """A mixer or stem has the stride requested, and a mixer no more look-ahead than requested."""
     for specimen in used(entry):
         layer = specimen.layer
         stride = Fraction(layer.stride, layer.rate)
@@ -145,7 +145,7 @@ def check_stride_and_lookahead(entry: Entry) -> None:
 
 
 class _Traffic(TorchDispatchMode):
-    """Counts the bytes of all new tensors; views of old ones are none."""
+    """Counts the bytes of all new tensors; views need no memory."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -167,7 +167,7 @@ def _storage(x: Tensor) -> int:
 
 
 def _memory(layer: StreamLayer, x: Tensor) -> int:
-    """The bytes of all tensors made on the way."""
+    """The bytes of all tensors made in a forward pass."""
     traffic = _Traffic()
     with traffic:
         _run(layer, x)
@@ -175,7 +175,7 @@ def _memory(layer: StreamLayer, x: Tensor) -> int:
 
 
 def _check_empty(specimen: Specimen, y: Chunk, like: Chunk, what: str) -> None:
-    # what pools over time gives one frame for none
+    # a layer that pools over time gives one frame for zero frames
     most = y.x.shape[0] * y.x.shape[2] if like.x.shape[2] > 1 else 0
     assert most == 0, f"{specimen}: {what} give {list(y.x.shape)}"
     assert y.x.shape[1] == like.x.shape[1], (

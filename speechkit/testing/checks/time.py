@@ -1,4 +1,4 @@
-"""What a layer reads, and that it gives the same in a batch, alone and in a stream."""
+"""Checks of the frames that a layer reads, and of equal results in a batch, alone and streamed."""
 
 import copy
 import math
@@ -21,19 +21,19 @@ ALLOWED = {
     "lookahead": (math.inf, math.inf),
     "utterance": (math.inf, math.inf),
 }
-"""How many frames before and after its own an output frame may read, by `time`."""
+"""The number of frames before and after its own that an output frame may read, by `time`."""
 CHUNKS: tuple[int | list[int], ...] = (1, 2, 8, 50, [1, 3, 2])
 """Strides per step of a short input."""
 LARGE: tuple[int | list[int], ...] = ([3, 30], 64)
 """Strides per step of a longer one."""
 MANY, PLACES = 200, 7
-"""The frames of a longer input, and the places at which it is changed."""
+"""The frames of a longer input, and the positions at which it is changed."""
 AHEAD = 100
 """The frames of an input in training."""
 
 
 def check_batch_rows_independent(entry: Entry) -> None:
-    """In evaluation a row does not change with what is in another."""
+    """In evaluation a row does not depend on the other rows."""
     for specimen in used(entry):
         x = specimen.input()
         expected = _run(specimen.layer, Chunk.of(x))
@@ -51,7 +51,7 @@ def check_batch_rows_independent(entry: Entry) -> None:
 
 
 def check_padding_is_inert(entry: Entry) -> None:
-    """Frames that are not valid are as if they were not there, whatever they hold."""
+    """Invalid frames have no effect, whatever they hold."""
     for specimen in used(entry):
         x = specimen.input(3)
         lengths = torch.tensor([x.shape[2], x.shape[2] // 2, x.shape[2] // 3])
@@ -78,8 +78,11 @@ def check_padding_is_inert(entry: Entry) -> None:
 
 
 def check_time_field_is_true(entry: Entry) -> None:
-    """An output frame reads no more than `time`, `left` and `right` say: everything before or
-    behind a place is changed, and the outputs that move are looked at."""
+    """An output frame reads no more than `time`, `left` and `right` declare.
+
+    The input before or after a position is changed, and the outputs that change show what they
+    read.
+    """
     for specimen in used(entry):
         before, after = 0, 0
         for frames, step in ((FRAMES, 1), (MANY, MANY // PLACES + 1)):
@@ -111,9 +114,9 @@ def check_time_field_in_training(entry: Entry) -> None:
 
 
 def check_stream_equals_offline(entry: Entry) -> None:
-    """Steps of any size give what forward gives; a layer that reads everything says what does.
+    """Steps of any size give the same as forward; a layer that cannot stream raises StreamError.
 
-    Float64 to 1e-12, and the same bits on dyadic weights where the answers are dyadic too.
+    Results agree to 1e-12 in float64. With dyadic weights and outputs they are bitwise equal.
     """
     if entry.component.time == "utterance":
         _check_refusal(entry)
@@ -134,8 +137,8 @@ def check_stream_equals_offline(entry: Entry) -> None:
 
 
 def check_invalid_frames_are_skipped(entry: Entry) -> None:
-    """A stream that begins with invalid frames gives what it gives without them; a `Recurrent`
-    layer does where they lie in between, too."""
+    """Invalid frames at the start of a stream change nothing; for a `Recurrent` layer neither do
+    those in between."""
     if entry.component.time == "utterance":
         return
     for specimen in used(entry):
@@ -158,7 +161,7 @@ def check_invalid_frames_are_skipped(entry: Entry) -> None:
 
 
 def check_memory_may_be_reused(entry: Entry) -> None:
-    """Between steps the caller may overwrite the chunk it gave and the frames it was given."""
+    """Between steps the caller may overwrite the chunk it passed and the frames it received."""
     if entry.component.time == "utterance":
         return
     for specimen in used(entry):
@@ -176,7 +179,8 @@ def check_memory_may_be_reused(entry: Entry) -> None:
 
 
 def check_state_is_a_fixed_tree(entry: Entry) -> None:
-    """A step leaves the state that it is given, returns one like it, and rows are reset alone."""
+    """A step does not change its input state and returns one of the same structure; a single row
+    can be reset."""
     if entry.component.time == "utterance":
         return
     for specimen in used(entry):
@@ -193,7 +197,7 @@ def check_state_is_a_fixed_tree(entry: Entry) -> None:
             assert all(same), f"{specimen}: step writes into the state that it is given"
             _check_tree(specimen, first, after)
             state = after
-        # row 1 begins anew, row 0 goes on
+        # row 1 is reset, row 0 goes on
         mixed = tree_map(lambda old, new: torch.cat([old[:1], new[1:]]), state, first)
         went_on, began, both = state, first, mixed
         for block in blocks:
@@ -213,7 +217,7 @@ def check_state_is_a_fixed_tree(entry: Entry) -> None:
 
 
 def check_state_follows_the_device(entry: Entry) -> None:
-    """`init_state` makes its tensors on the device that it is given."""
+    """`init_state` makes its tensors on the given device."""
     if entry.component.time == "utterance":
         return
     for specimen in used(entry):
@@ -236,7 +240,7 @@ def _step(layer: StreamLayer, x: Tensor, state: State) -> tuple[Chunk, State]:
 
 
 def _with_gap(x: Tensor, place: int, frames: int) -> Chunk:
-    """With invalid frames of NaN before a place."""
+    """The input with invalid frames of NaN inserted at a position."""
     gap = x.new_full((*x.shape[:2], frames), torch.nan)
     parts = [x[:, :, :place], gap, x[:, :, place:]]
     valid = [torch.full_like(part[:, 0], part is not gap, dtype=torch.bool) for part in parts]
@@ -244,13 +248,13 @@ def _with_gap(x: Tensor, place: int, frames: int) -> Chunk:
 
 
 def _cut(c: Chunk, place: int, frames: int) -> Chunk:
-    """Without the frames from a place on."""
+    """The chunk without `frames` frames from a position on."""
     x = cat_time([c.x[:, :, :place], c.x[:, :, place + frames :]])
     return Chunk(x, torch.cat([c.valid[:, :place], c.valid[:, place + frames :]], dim=1))
 
 
 def _steps(specimen: Specimen, blocks: list[Tensor], reuse: bool, overwrite: bool) -> list[Tensor]:
-    """The outputs of steps; with one buffer for all chunks, or outputs that are overwritten."""
+    """The outputs of steps, with one buffer for all chunks or with overwritten outputs."""
     layer, outputs = specimen.layer, []
     state = layer.init_state(len(blocks[0]), specimen.c_in, blocks[0].dtype)
     buffer = Chunk.of(_owned(blocks[0]))
@@ -277,7 +281,7 @@ def _owned(x: Tensor) -> Tensor:
 
 
 def _overwrite(x: Tensor, value: float) -> None:
-    # an expanded tensor has one element in several places
+    # an expanded tensor cannot be written to in place
     x[tuple(slice(None) if stride else slice(1) for stride in x.stride())].fill_(value)
 
 
@@ -296,8 +300,8 @@ def _check_padding_in_training(specimen: Specimen, poisoned: Chunk) -> None:
 def _changed(
     specimen: Specimen, frames: int, places: Sequence[int]
 ) -> Iterator[tuple[int, bool, Tensor]]:
-    """The input with another beginning or another end, at each place: a place is that of the first
-    frame of the end, and True stands for the end."""
+    """The input with a changed beginning or end, for each position of the first frame of the end;
+    True if the end is changed."""
     x, other = (specimen.input(1, seed=seed, frames=frames) for seed in (0, 1))
     behind = torch.arange(x.shape[2])
     for place in places:
@@ -306,7 +310,7 @@ def _changed(
 
 
 def _reach(specimen: Specimen, base: Tensor, y: Tensor, place: int, later: bool) -> tuple[int, int]:
-    """How many frames before and after its own an output that moved has read at most."""
+    """The largest numbers of frames before and after its own that a changed output has read."""
     layer = specimen.layer
     noise = 1e-9 * float(base.abs().max()) if base.numel() else 0.0
     moved = ((y - base).abs().amax((0, 1)) > noise).nonzero().flatten()
@@ -329,7 +333,7 @@ def _check_reads(entry: Entry, specimen: Specimen, before: int, after: int, mode
 
 
 def _seeded(specimen: Specimen, x: Tensor) -> Tensor:
-    """What the layer gives as it is now, drawing the same numbers each time."""
+    """The layer's output, with the same random numbers each time."""
     # a call in training may change the layer
     layer = copy.deepcopy(specimen.layer)
     with torch.random.fork_rng(devices=[]):
@@ -351,7 +355,7 @@ def _check_refusal(entry: Entry) -> None:
 
 
 def _is_dyadic(y: Tensor) -> bool:
-    """Whether all of it are multiples of 2^-10 small enough for sums of them to be exact."""
+    """True if all values are multiples of 2^-10 and so small that their sums are exact."""
     scaled = y * 1024
     return bool((scaled == scaled.round()).all() and (y.abs() < 2**12).all())
 

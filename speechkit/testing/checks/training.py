@@ -1,4 +1,4 @@
-"""What takes part in training and decoding: losses, optimisers, schedules, chance, decoders."""
+"""Checks of losses, optimisers, schedules, augmentations, inits and decoders."""
 
 import copy
 import json
@@ -18,8 +18,8 @@ STEPS = 200
 
 
 def check_losses_are_finite(entry: Entry) -> None:
-    """One finite loss per utterance with a finite gradient, for targets of at least one task, and
-    scores behind an utterance's length change nothing."""
+    """Each utterance has a finite loss and gradient, for targets of at least one task; scores after
+    an utterance's length have no effect."""
     loss = entry.factory()(**entry.component.example)
     taken = [batch for batch in _loss_batches() if _takes(loss, batch)]
     assert taken, "it takes the targets of no task: text, one label per clip or one per frame"
@@ -38,7 +38,7 @@ def check_losses_are_finite(entry: Entry) -> None:
 
 
 def check_step_lowers_a_loss(entry: Entry) -> None:
-    """Steps down a quadratic bowl end lower than they began, with finite numbers."""
+    """Steps on a quadratic loss lower it, with finite numbers."""
     weight = nn.Parameter(torch.ones(4, 3))
     optimizer = entry.factory()([weight], **entry.component.example)
     values = []
@@ -53,7 +53,7 @@ def check_step_lowers_a_loss(entry: Entry) -> None:
 
 
 def check_factors_are_finite(entry: Entry) -> None:
-    """Each step of a run has a finite factor from 0 up, some are more, and asking changes none."""
+    """The factor of each step is finite and from 0 up, not always 0, and equal if asked again."""
     schedule = entry.factory()(STEPS, **entry.component.example)
     factors = [schedule(step) for step in range(STEPS)]
     for step, factor in enumerate(factors):
@@ -64,7 +64,7 @@ def check_factors_are_finite(entry: Entry) -> None:
 
 
 def check_generator_decides(entry: Entry) -> None:
-    """The generator that it is given decides all of it, and no other is drawn from."""
+    """All random numbers come from the given generator."""
     before = generators()
     run = {"augmentation": _augmented, "init": _initialised}[entry.kind]
     first, second = run(entry), run(entry)
@@ -76,7 +76,7 @@ def check_generator_decides(entry: Entry) -> None:
 
 
 def check_chunks_change_nothing(entry: Entry) -> None:
-    """The text does not depend on how many frames come at a time; a state is plain and kept."""
+    """The text does not depend on the size of chunks; a state is plain data and not changed."""
     decoder = entry.factory()(tuple(" abc"), **entry.component.example)
     chance = torch.Generator().manual_seed(0)
     log_probs = (3 * torch.randn(30, 5, generator=chance)).log_softmax(1)
@@ -96,7 +96,7 @@ def check_chunks_change_nothing(entry: Entry) -> None:
 
 
 def _loss_batches() -> list[tuple[Tensor, ...]]:
-    """Scores, their lengths, targets and theirs: of text, of clips, of frames."""
+    """Scores, lengths, targets and target lengths: for text, for clips and for frames."""
     chance = torch.Generator().manual_seed(0)
     frames, labels = torch.tensor([12, 7]), LABELS
     scores = torch.randn(2, 12, labels, generator=chance).log_softmax(2)
@@ -112,7 +112,7 @@ def _loss_batches() -> list[tuple[Tensor, ...]]:
 def _takes(loss: Any, batch: tuple[Tensor, ...]) -> bool:
     try:
         loss(*batch)
-    # how a loss refuses the targets of another task is its own affair
+    # a loss may raise any error for the targets of another task
     except Exception:
         return False
     return True
