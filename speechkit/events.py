@@ -1,7 +1,6 @@
-"""What a stream says while it listens; every time is in seconds from the stream's first sample.
+"""Events of a stream; all times are in seconds from the stream's first sample.
 
-`at_s` is where something happened in the sound, `decided_s` how much sound had been consumed when
-it was said.
+`at_s` is the time of the event in the audio, `decided_s` the audio consumed when it was returned.
 """
 
 from dataclasses import asdict, dataclass, field
@@ -14,7 +13,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Word:
-    """A word, or a character of one: where it was said, and how sure the model is, 0 to 1."""
+    """A word, or a character of one, with its times and the model's score from 0 to 1."""
 
     text: str
     start_s: float
@@ -50,7 +49,7 @@ class SpeechEnd:
 
 @dataclass(frozen=True)
 class Keyword:
-    """One of a classifier's labels was heard, with this probability."""
+    """A label of a classifier was detected, with this probability."""
 
     label: str
     score: float

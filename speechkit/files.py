@@ -2,7 +2,7 @@
 
 What is being written lies in a folder `.speechkit-part.TOKEN`, beside a file or a new folder and
 inside a folder that is there already. Its writer holds a lock on it, so that what a killed process
-left is told from what another one is writing now.
+left is distinguished from what another one is writing now.
 
 A folder that is there stays: in a part, `new` is what is written; its name becomes `placing` once
 the files it replaces have moved to `old`, and then its files move into the folder.

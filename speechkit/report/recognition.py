@@ -1,4 +1,4 @@
-"""How a recogniser did: error rates with counts, speakers, confidence, speed and latency."""
+"""The report of a recogniser: error rates with counts, speakers, confidence, speed and latency."""
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -20,7 +20,7 @@ from speechkit.streaming import stream
 from speechkit.tasks import metrics, outputs, task_of
 
 FED_S = 0.08
-"""How much sound a session is fed at a time."""
+"""The duration of the blocks that a session is fed."""
 WORST = 20
 """The utterances with the most wrong words that are shown."""
 
@@ -29,9 +29,9 @@ WORST = 20
 class Delays:
     """How much sound was read after something was spoken until it was reported, in seconds.
 
-    `first` is from the beginning of a text's first word to the first letter of it, `word` from the
-    end of each word to the text that holds it whole, `final` from the end of the last word to the
-    final text.
+    `first` is from the beginning of a text's first word to its first letter, `word` from the end of
+    each word to the first text that contains it, `final` from the end of the last word to the final
+    text.
     """
 
     first: tuple[float, ...] = ()
@@ -51,7 +51,7 @@ class Result:
 
     @property
     def steps(self) -> list[metrics.Step]:
-        """The alignment of the two."""
+        """The alignment of reference and text."""
         return metrics.alignment(self.reference, self.text)
 
     @property
@@ -61,7 +61,7 @@ class Result:
 
     @property
     def errors(self) -> int:
-        """The words that are wrong, missing or too many."""
+        """The number of substitutions, deletions and insertions."""
         wrong = (step for step in self.steps if step.kind != "equal")
         return sum(max(len(step.reference), len(step.hypothesis)) for step in wrong)
 
@@ -150,7 +150,7 @@ def recognition(
     decoder: Name = "greedy",
     streaming: bool = False,
 ) -> Recognized:
-    """How the model does on utterances with a `text`."""
+    """Evaluates a recogniser on utterances with a `text`."""
     begun_s = perf_counter()
     reader = reader_of(model, decoder)
     recognize = _streamed if streaming else _whole
@@ -202,7 +202,7 @@ def _streamed(
 
 
 def delays(events: Sequence[Event]) -> Delays:
-    """How late each text of a session was."""
+    """The latencies of a session's events."""
     first: list[float] = []
     word: list[float] = []
     final: list[float] = []

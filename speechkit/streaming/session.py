@@ -138,7 +138,7 @@ class StreamBatch(Resumable):
         scored = self._engine.feed(samples)
         if self._gate:
             scored = self._gate.feed(samples, scored)
-        return self._heard(scored, self.block_samples)
+        return self._events(scored, self.block_samples)
 
     def finish(self) -> list[list[Event]]:
         """The events that were still to come; the batch then takes no more samples."""
@@ -148,7 +148,7 @@ class StreamBatch(Resumable):
         scored = self._engine.flush()
         if self._gate:
             scored = self._gate.finish(scored)
-        events = self._heard(scored, 0)
+        events = self._events(scored, 0)
         self._finished = True
         for row, found in enumerate(events):
             found += self._hearing.finish(row, self._time_s(row))
@@ -245,7 +245,7 @@ class StreamBatch(Resumable):
         detector = self._gate.detector if self._gate else None
         return settings_of(self.model, self.sample_rate, detector)
 
-    def _heard(self, scored: Scored | None, samples_each: int) -> list[list[Event]]:
+    def _events(self, scored: Scored | None, samples_each: int) -> list[list[Event]]:
         """The events of blocks of scores, each of which took so many samples."""
         if scored is None:
             return [[] for _ in range(self.size)]
@@ -254,8 +254,8 @@ class StreamBatch(Resumable):
         self.latest = scored.scores
 
         def decided_s(row: int, block: int) -> float:
-            heard = before + (block + 1) * samples_each
-            return (heard - self._started[row]) / self.sample_rate
+            consumed = before + (block + 1) * samples_each
+            return (consumed - self._started[row]) / self.sample_rate
 
         return self._hearing.hear(scored, decided_s)
 

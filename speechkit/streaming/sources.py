@@ -24,7 +24,7 @@ WAITING_S = 5.0
 """How much sound may wait for a listener that falls behind, before more of it is dropped."""
 POLL_S = 0.1
 QUIET_S = 2.0
-"""How long a microphone may give no sound before that is told."""
+"""A warning is given if a microphone gives no sound for so long."""
 STALLED_S = 0.5
 """How much later than due a block must begin to count as one after a gap of which the driver says
 nothing."""
@@ -34,7 +34,7 @@ _log = logging.getLogger(__name__)
 
 class FileSource:
     """The samples of a file or an open stream in blocks, at `sample_rate` hertz, `channel` and
-    `raw` as in `read_audio`; `realtime` gives them no faster than they would be heard. It drops
+    `raw` as in `read_audio`; `realtime` gives them no faster than in real time. It drops
     nothing, and a pipe's blocks come as their sound arrives."""
 
     dropped_samples = lost_samples = 0

@@ -118,7 +118,7 @@ class WindowedStream(Session):
             scored = self._run(until_s) if due else None
             if self._gate:
                 scored = self._gate.feed([part], scored)
-            events += self._heard(scored)
+            events += self._events(scored)
         return events
 
     def _finish(self) -> list[Event]:
@@ -130,7 +130,7 @@ class WindowedStream(Session):
         if self._gate:
             scored = self._gate.finish(scored)
         self._finished = True
-        return self._heard(scored) + self._listener.finish(self._listening, end_s)
+        return self._events(scored) + self._listener.finish(self._listening, end_s)
 
     @property
     def state(self) -> dict[str, Tensor]:
@@ -196,7 +196,7 @@ class WindowedStream(Session):
         self._given_frames += len(scores)
         return Scored(scores[None, None], torch.ones(1, 1, len(scores), dtype=torch.bool))
 
-    def _heard(self, scored: Scored | None) -> list[Event]:
+    def _events(self, scored: Scored | None) -> list[Event]:
         """The events of a block of scores."""
         if scored is None:
             return []

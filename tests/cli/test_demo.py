@@ -33,9 +33,9 @@ def test_streamed_and_offline_scores_agree(cli: Cli, bundle: Path) -> None:
 
 
 def test_it_reads_well(cli: Cli, bundle: Path) -> None:
-    said = cli("demo").out
-    assert "of 2 labelled rightly" in said
-    assert "low.wav" in said
+    printed = cli("demo").out
+    assert "of 2 labelled rightly" in printed
+    assert "low.wav" in printed
 
 
 def test_nothing_bundled_is_one_line(

@@ -1,4 +1,4 @@
-"""What a report says of a recogniser."""
+"""The report of a recogniser."""
 
 from pathlib import Path
 

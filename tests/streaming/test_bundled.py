@@ -38,25 +38,25 @@ MODELS = {name: sk.load(name) for name in NAMES}
 SOUNDS = {name: recording(model) for name, model in MODELS.items()}
 
 
-def heard(stream: Stream, parts: Iterable[Tensor]) -> list[Event]:
+def events_of(stream: Stream, parts: Iterable[Tensor]) -> list[Event]:
     return [event for part in parts for event in stream.feed(part)] + stream.finish()
 
 
 def place(event: Event) -> tuple:
     """What an event says, without when it was decided."""
-    said = getattr(event, "label", getattr(event, "text", ""))
-    return type(event), said, round(event.at_s, 6)
+    content = getattr(event, "label", getattr(event, "text", ""))
+    return type(event), content, round(event.at_s, 6)
 
 
 def settled(events: Iterable[Event]) -> list[tuple]:
-    """What was said for good: how partial texts grow depends on how many frames come at a time."""
+    """The events except partial texts, which depend on the size of chunks."""
     return [place(event) for event in events if not isinstance(event, Partial)]
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_events_are_those_of_the_offline_scores(name: str) -> None:
     model, x = MODELS[name], SOUNDS[name]
-    events = heard(sk.stream(model), [x])
+    events = events_of(sk.stream(model), [x])
     assert events
     with torch.inference_mode():
         c = model.stream_layer(task_of(model).window_s)(Chunk.of(x[None, None]))
@@ -70,7 +70,7 @@ def test_events_are_those_of_the_offline_scores(name: str) -> None:
 @pytest.mark.parametrize("name", [n for n in NAMES if MODELS[n].config.task == "frame"])
 def test_a_detector_streams_what_detect_finds(name: str) -> None:
     model, x = MODELS[name], SOUNDS[name]
-    events = heard(sk.stream(model), [x])
+    events = events_of(sk.stream(model), [x])
     starts = [event.at_s for event in events if isinstance(event, SpeechStart)]
     ends = [event.at_s for event in events if isinstance(event, SpeechEnd)]
     found = sk.detect(model, x, model.sample_rate)
@@ -114,13 +114,13 @@ def test_any_chunking_and_a_restored_state_give_the_same_events(
     model, x = MODELS[name], SOUNDS[name][: 4 * MODELS[name].sample_rate]
     cuts = data.draw(st.lists(st.integers(0, len(x)), max_size=30).map(sorted))
     parts = [x[a:b] for a, b in itertools.pairwise([0, *cuts, len(x)])]
-    expected = heard(sk.stream(model), [x])
-    assert heard(sk.stream(model), parts) == expected
+    expected = events_of(sk.stream(model), [x])
+    assert events_of(sk.stream(model), parts) == expected
     first, second = sk.stream(model), sk.stream(model)
     half = len(parts) // 2
     begun = [event for part in parts[:half] for event in first.feed(part)]
     second.state = first.state
-    assert begun + heard(second, parts[half:]) == expected
+    assert begun + events_of(second, parts[half:]) == expected
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -130,7 +130,7 @@ def test_a_batch_returns_the_events_of_each_session(name: str) -> None:
     rows = torch.stack([x[start : start + length] for start in (0, 5000, 9000)])
     batch = sk.StreamBatch(model, len(rows))
     together = [a + b for a, b in zip(batch.feed(rows), batch.finish(), strict=True)]
-    alone = [heard(sk.stream(model), [row]) for row in rows]
+    alone = [events_of(sk.stream(model), [row]) for row in rows]
     assert [list(map(place, events)) for events in together] == [
         list(map(place, events)) for events in alone
     ]

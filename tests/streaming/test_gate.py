@@ -1,4 +1,4 @@
-"""No words where nobody speaks, live as offline, and all that are spoken."""
+"""The vad in front of a recogniser: no words without speech, live and offline."""
 
 import itertools
 from collections.abc import Callable, Iterable
@@ -75,7 +75,7 @@ DETECTOR = centred(
 )
 
 
-def heard(session: sk.streaming.Stream, parts: Iterable[Tensor]) -> list[Event]:
+def events_of(session: sk.streaming.Stream, parts: Iterable[Tensor]) -> list[Event]:
     return [event for part in parts for event in session.feed(part)] + session.finish()
 
 
@@ -106,13 +106,13 @@ def test_noise_gives_no_text(kind: str) -> None:
     x = noise(kind)
     found = sk.transcribe(AN4, x, RATE)
     assert (found.text, found.words) == ("", ())
-    assert heard(sk.stream(AN4), [torch.from_numpy(x)]) == []
+    assert events_of(sk.stream(AN4), [torch.from_numpy(x)]) == []
 
 
 def test_without_the_gate_noise_is_words() -> None:
     x = noise("white", 10)
     assert sk.transcribe(AN4, x, RATE, vad=None).text != ""
-    assert texts(heard(sk.stream(AN4, vad=None), [torch.from_numpy(x)])) != ""
+    assert texts(events_of(sk.stream(AN4, vad=None), [torch.from_numpy(x)])) != ""
 
 
 @pytest.mark.parametrize("decoder", ["greedy", "beam"])
@@ -125,7 +125,7 @@ def test_speech_amid_noise_is_read_alone_live_as_offline(decoder: str, level: fl
     whole = sk.transcribe(AN4, x, RATE, decoder)
     assert len(whole.words) > 1
     assert all(3 <= word.start_s < word.end_s < 3 + len(clip) / RATE for word in whole.words)
-    events = heard(sk.stream(AN4, decoder=decoder), x.split(1000))
+    events = events_of(sk.stream(AN4, decoder=decoder), x.split(1000))
     finals = [event for event in events if isinstance(event, Final)]
     assert texts(finals) == whole.text
     for one, other in zip(finals[0].words, whole.words, strict=True):
@@ -151,7 +151,7 @@ def test_words_are_those_of_the_detectors_stretches_live_as_offline(rate: int) -
     session = sk.stream(READER, rate, vad=DETECTOR)
     assert session._batch._gate is not None
     assert session._batch._gate.held > 0
-    (final,) = [e for e in heard(session, x.split(777)) if isinstance(e, Final)]
+    (final,) = [e for e in events_of(session, x.split(777)) if isinstance(e, Final)]
     if rate == RATE:
         found = sk.transcribe(READER, x, rate, vad=DETECTOR)
         assert final.text == found.text
@@ -161,7 +161,7 @@ def test_words_are_those_of_the_detectors_stretches_live_as_offline(rate: int) -
         assert len(spans) > 2
         for word in found.words:
             assert any(s.start_s - pad_s < word.end_s <= s.end_s + pad_s + 0.01 for s in spans)
-    assert final.text != texts(heard(sk.stream(READER, rate, vad=None), [x]))
+    assert final.text != texts(events_of(sk.stream(READER, rate, vad=None), [x]))
 
 
 @settings(max_examples=6)
@@ -176,13 +176,13 @@ def test_any_chunking_and_a_restored_state_give_the_same_events(cuts: list[int],
     def session() -> sk.streaming.Stream:
         return sk.stream(READER, rate, vad=DETECTOR)
 
-    expected = heard(session(), [x])
+    expected = events_of(session(), [x])
     assert texts(expected)
-    assert heard(session(), parts) == expected
+    assert events_of(session(), parts) == expected
     first, second, half = session(), session(), len(parts) // 2
     begun = [event for part in parts[:half] for event in first.feed(part)]
     second.state = load(save(first.state))
-    assert begun + heard(second, parts[half:]) == expected
+    assert begun + events_of(second, parts[half:]) == expected
 
 
 def test_rows_of_a_batch_are_each_as_if_alone_and_begin_anew() -> None:
@@ -193,8 +193,8 @@ def test_rows_of_a_batch_are_each_as_if_alone_and_begin_anew() -> None:
     batch.reset(1)
     ended = batch.feed(rows[[0, 2], cut:])
     last = batch.finish()
-    assert begun[0] + ended[0] + last[0] == heard(sk.stream(READER, vad=DETECTOR), [rows[0]])
-    assert ended[1] + last[1] == heard(sk.stream(READER, vad=DETECTOR), [rows[2, cut:]])
+    assert begun[0] + ended[0] + last[0] == events_of(sk.stream(READER, vad=DETECTOR), [rows[0]])
+    assert ended[1] + last[1] == events_of(sk.stream(READER, vad=DETECTOR), [rows[2, cut:]])
     waiting = sk.StreamBatch(READER, 1)
     waiting.feed(rows[:1, :320])
     with pytest.raises(StreamError, match="reset a row after a multiple of 1280 samples"):
@@ -210,15 +210,15 @@ def test_an_approximate_session_has_the_gate_too(cuts: list[int]) -> None:
     def session(vad: Model | None = DETECTOR) -> sk.streaming.WindowedStream:
         return sk.stream(READER, window_s=0.8, right_s=0.1, hop_s=0.2, vad=vad)
 
-    expected = heard(session(), [x])
+    expected = events_of(session(), [x])
     assert session().latency_s > session(None).latency_s
-    assert texts(expected) != texts(heard(session(None), [x]))
+    assert texts(expected) != texts(events_of(session(None), [x]))
     first, second, half = session(), session(), len(parts) // 2
     begun = [event for part in parts[:half] for event in first.feed(part)]
     second.state = first.state
-    assert begun + heard(second, parts[half:]) == expected
+    assert begun + events_of(second, parts[half:]) == expected
     silent = sk.stream(AN4, window_s=2)
-    assert heard(silent, [torch.from_numpy(noise("white"))]) == []
+    assert events_of(silent, [torch.from_numpy(noise("white"))]) == []
 
 
 def test_a_gate_that_finds_speech_everywhere_changes_nothing() -> None:

@@ -143,8 +143,8 @@ def test_infinite_logits_are_certain() -> None:
     logits = torch.tensor([[-inf, inf], [-inf, 0], [inf, -inf], [0, -inf], [inf, inf], [1e30, 0]])
     piece = Scored(logits.view(1, 1, 6, 2), torch.ones(1, 1, 6, dtype=torch.bool))
     python, native = (make() for make in both(PostProcessing(min_speech_ms=10), size=1))
-    said = [each.hear(piece, lambda row, block: 1.0) for each in (python, native)]
-    assert said[0] == said[1]
+    events = [each.hear(piece, lambda row, block: 1.0) for each in (python, native)]
+    assert events[0] == events[1]
     assert python.states == native.states
 
 

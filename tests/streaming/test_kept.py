@@ -31,7 +31,7 @@ def detector(post: str) -> tuple[Model, np.ndarray]:
     return model, SOUNDS["vad"][: 5 * model.sample_rate].numpy()
 
 
-def heard(session: Session, parts: Iterable[np.ndarray]) -> list[Event]:
+def events_of(session: Session, parts: Iterable[np.ndarray]) -> list[Event]:
     return [event for part in parts for event in session.feed(part)] + session.finish()
 
 
@@ -61,8 +61,8 @@ def test_events_bring_their_samples_for_any_chunking(post: str, data: st.DataObj
     # what the session gave later must not matter to its copy
     again = pickle.loads(pickle.dumps(session))
     session.finish()
-    events += heard(again, parts[half:])
-    assert events == heard(sk.stream(model), [x])
+    events += events_of(again, parts[half:])
+    assert events == events_of(sk.stream(model), [x])
     assert len(events) > 2
     check(events, x, model.sample_rate, PRE_ROLL_MS)
 
@@ -73,7 +73,9 @@ def test_samples_are_those_fed_at_their_own_rate(rate: int) -> None:
     sound = np.random.default_rng(0).uniform(-0.5, 0.5, 2 * rate).astype(np.float32)
     sound[: rate // 2] = 0
     eager = model.with_(postprocess={"onset": 0.01, "offset": 0.01})
-    events = heard(sk.stream(eager, rate, pre_roll_ms=100, keep_segments=True), np.split(sound, 50))
+    events = events_of(
+        sk.stream(eager, rate, pre_roll_ms=100, keep_segments=True), np.split(sound, 50)
+    )
     assert events
     check(events, sound, rate, 100)
 
@@ -81,7 +83,7 @@ def test_samples_are_those_fed_at_their_own_rate(rate: int) -> None:
 def test_a_window_brings_samples_too(nets: dict[str, Net]) -> None:
     model = sk.build(nets["frame"]).eval().with_(postprocess={"onset": 0, "offset": 0})
     x = np.random.default_rng(0).uniform(-1, 1, 16000).astype(np.float32)
-    events = heard(sk.stream(model, window_s=0.4, keep_segments=True), np.array_split(x, 7))
+    events = events_of(sk.stream(model, window_s=0.4, keep_segments=True), np.array_split(x, 7))
     start, end = events
     assert isinstance(start, SpeechStart)
     np.testing.assert_array_equal(end.samples, x)
@@ -94,7 +96,7 @@ def test_only_what_was_asked_for_is_brought() -> None:
         ({"pre_roll_ms": 0}, (True, False)),
         ({"keep_segments": True}, (True, True)),
     ):
-        start, end, *_ = heard(sk.stream(model, **options), [x])
+        start, end, *_ = events_of(sk.stream(model, **options), [x])
         assert (start.samples is not None, end.samples is not None) == brings
         assert "samples" not in to_row(end)
 

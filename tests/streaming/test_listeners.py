@@ -21,7 +21,7 @@ def listen(listener: Listener, scores: Tensor, cuts: list[int]) -> list[Event]:
     return events + listener.finish(state, float(len(scores)))
 
 
-def heard(path: list[int], p: float = 0.9, labels: int = 3) -> Tensor:
+def logits_of(path: list[int], p: float = 0.9, labels: int = 3) -> Tensor:
     """Logits whose best label has probability `p`; −1 is a frame that knows nothing."""
     scores = torch.zeros(len(path), labels)
     for frame, label in enumerate(path):
@@ -32,7 +32,7 @@ def heard(path: list[int], p: float = 0.9, labels: int = 3) -> Tensor:
 
 def test_speech_is_reported_with_its_time_and_the_time_of_decision() -> None:
     listener = SpeechListener(PostProcessing(min_speech_ms=2000, min_silence_ms=3000), frame_s=1.0)
-    logits = heard([0, 1, 1, 1, 0, 1, 1, 0, 0, 0, 0, 1, 1], labels=2)
+    logits = logits_of([0, 1, 1, 1, 0, 1, 1, 0, 0, 0, 0, 1, 1], labels=2)
     state, events = listener.init(), []
     for frame, row in enumerate(logits.split(1)):
         state, new = listener.step(state, row, frame + 1.0)
@@ -48,27 +48,27 @@ def test_speech_is_reported_with_its_time_and_the_time_of_decision() -> None:
 
 def test_a_windows_score_is_that_of_its_middle() -> None:
     listener = SpeechListener(PostProcessing(min_speech_ms=1000), frame_s=1.0, lag_s=0.25)
-    assert listen(listener, heard([0, 1, 1], labels=2), [])[0].at_s == 0.75
+    assert listen(listener, logits_of([0, 1, 1], labels=2), [])[0].at_s == 0.75
 
 
 def test_a_keyword_is_detected_once_it_has_held_and_again_after_a_pause() -> None:
     rule = Spotting(threshold=0.8, hold_ms=2000, pause_ms=3000)
     listener = KeywordListener(rule, ("a", "b", "c"), frame_s=1.0)
     path = [-1, 1, 1, 1, -1, 1, 1, 1, -1, -1, -1, 1, 1, 2, 2, 0, -1]
-    said = [(event.label, event.at_s) for event in listen(listener, heard(path), [])]
-    assert said == [("b", 3), ("b", 13), ("c", 15)]
-    assert listen(listener, heard(path, p=0.7), []) == []
+    found = [(event.label, event.at_s) for event in listen(listener, logits_of(path), [])]
+    assert found == [("b", 3), ("b", 13), ("c", 15)]
+    assert listen(listener, logits_of(path, p=0.7), []) == []
 
 
 def test_labels_that_stand_for_everything_else_are_no_event() -> None:
     path = [0, 0, 0, 1, 1, 1, 2, 2, 2, 1, 1, 0, 0, 0]
     labels = ("yes", "unknown", "background")
     rule = Spotting(threshold=0.8, hold_ms=2000, pause_ms=3000)
-    said = listen(KeywordListener(rule, labels, frame_s=1.0), heard(path), [])
-    assert [(event.label, event.at_s) for event in said] == [("yes", 2), ("yes", 13)]
+    found = listen(KeywordListener(rule, labels, frame_s=1.0), logits_of(path), [])
+    assert [(event.label, event.at_s) for event in found] == [("yes", 2), ("yes", 13)]
     every = replace(rule, silent=())
-    said = listen(KeywordListener(every, labels, frame_s=1.0), heard(path), [])
-    assert [event.label for event in said] == ["yes", "unknown", "background", "unknown", "yes"]
+    found = listen(KeywordListener(every, labels, frame_s=1.0), logits_of(path), [])
+    assert [event.label for event in found] == ["yes", "unknown", "background", "unknown", "yes"]
 
 
 def test_an_event_is_one_json_object() -> None:

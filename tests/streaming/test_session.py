@@ -27,7 +27,7 @@ RATE = 16000
 
 
 @dataclass(frozen=True)
-class Heard:
+class Counted:
     """The count of frames so far: the state of a `Recorder`."""
 
     frames: int = 0
@@ -36,17 +36,19 @@ class Heard:
 class Recorder:
     """A listener whose events are the scores themselves."""
 
-    def init(self) -> Heard:
-        return Heard()
+    def init(self) -> Counted:
+        return Counted()
 
-    def step(self, state: Heard, scores: Tensor, decided_s: float) -> tuple[Heard, list[Tensor]]:
-        return Heard(state.frames + len(scores)), list(scores)
+    def step(
+        self, state: Counted, scores: Tensor, decided_s: float
+    ) -> tuple[Counted, list[Tensor]]:
+        return Counted(state.frames + len(scores)), list(scores)
 
-    def finish(self, state: Heard, decided_s: float) -> list[Tensor]:
+    def finish(self, state: Counted, decided_s: float) -> list[Tensor]:
         return []
 
-    def restore(self, values: dict[str, int]) -> Heard:
-        return Heard(**values)
+    def restore(self, values: dict[str, int]) -> Counted:
+        return Counted(**values)
 
 
 @pytest.fixture

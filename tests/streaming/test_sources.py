@@ -71,7 +71,7 @@ def call(
     back(np.full((BLOCK, 1), value, np.float32), BLOCK, at, status)
 
 
-def heard(
+def blocks_of(
     microphone: Microphone, during: Callable[[], None] = lambda: None
 ) -> list[tuple[int, int]]:
     """Of each block until the device stops, how much was lost before it and its length; `during`
@@ -117,7 +117,7 @@ def test_a_gap_has_the_duration_on_the_clock(
         stream.active = False
 
     microphone = plug(begin)
-    assert heard(microphone) == [(gap, BLOCK) for gap in lost]
+    assert blocks_of(microphone) == [(gap, BLOCK) for gap in lost]
     assert microphone.dropped_samples == sum(lost)
 
 
@@ -135,7 +135,7 @@ def test_what_finds_no_room_is_lost_where_it_was(plug: Callable[[Begin], Microph
         call(callback[0], 0.2)  # there is room for one more
         call(callback[0], 0.2)
 
-    found = heard(plug(begin), during)
+    found = blocks_of(plug(begin), during)
     assert found == [(0, BLOCK)] * room + [(7 * BLOCK, BLOCK), (BLOCK, 0)]
 
 
@@ -156,7 +156,7 @@ def test_a_microphone_without_sound_is_reported_once_and_may_come_back(
         threads[0].start()
 
     with caplog.at_level(logging.WARNING):
-        assert heard(plug(begin)) == [(0, BLOCK)]
+        assert blocks_of(plug(begin)) == [(0, BLOCK)]
     (record,) = caplog.records
     assert record.getMessage() == (
         "the default input device has given no sound for 0.05 s; check that it is plugged in and "

@@ -225,10 +225,10 @@ def test_a_session_without_ends_says_what_transcribe_does(net: Net, decoder: str
     (final,) = finals(
         [event for part in x.split(999) for event in stream.feed(part)] + stream.finish()
     )
-    said = sk.transcribe(model, x, 16000, decoder)
-    assert len(said.words) > 1
-    assert final.text == said.text
-    for one, other in zip(final.words, said.words, strict=True):
+    whole = sk.transcribe(model, x, 16000, decoder)
+    assert len(whole.words) > 1
+    assert final.text == whole.text
+    for one, other in zip(final.words, whole.words, strict=True):
         assert (one.text, one.start_s, one.end_s) == (other.text, other.start_s, other.end_s)
         assert one.score == pytest.approx(other.score, abs=1e-4)
 
