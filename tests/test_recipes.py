@@ -167,8 +167,8 @@ def test_prepares_and_trains(name: str, tmp_path: Path, monkeypatch: pytest.Monk
     recipe = load(RECIPES / name / "run.py")
     run = recipe.tiny()
     assert run.data.train in [path.relative_to(tmp_path) for path in written]
-    marks = sk.fit(replace(run, steps=1, eval_every=1), tmp_path / "out", device="cpu")
-    assert marks["n"] == len(read_manifest(run.data.dev))
+    metrics = sk.fit(replace(run, steps=1, eval_every=1), tmp_path / "out", device="cpu")
+    assert metrics["n"] == len(read_manifest(run.data.dev))
     assert sk.load(tmp_path / "out" / "best").config == run.model
 
 

@@ -32,6 +32,7 @@ BLOCKS = (
 )
 LOOKAHEAD = (3, 1, 1, 1, 1, 1, 2, 0)
 """0.36 s in all: the stem's frames are 10 ms, those behind it 20 ms."""
+NET = sk.QuartzNet(blocks=BLOCKS, lookahead=LOOKAHEAD, frontend="log_mel:normalize=running")
 GROW = "grow:after=4,kernel=23"
 """One more block, before the dilated one."""
 WORDS = """
@@ -115,10 +116,9 @@ def flat() -> Run:
 def phones(runs: Path = RUNS) -> Run:
     """Phones of AN4 and of other English, from the flat start."""
     run, own = base(runs), DATA / "phones.jsonl"
-    assert isinstance(run.model, sk.QuartzNet)
     return replace(
         run,
-        model=replace(run.model, labels=tuple(SYMBOLS.values()), normalization="none"),
+        model=replace(NET, labels=tuple(SYMBOLS.values()), normalization="none"),
         data=replace(
             run.data,
             train=(own, own, own, DATA / "other_phones.jsonl"),
@@ -137,9 +137,7 @@ def base(runs: Path = RUNS) -> Run:
     """Letters, after the phones: AN4's own utterances and spliced ones."""
     own = DATA / "train.jsonl"
     return Run(
-        model=sk.QuartzNet(
-            blocks=BLOCKS, lookahead=LOOKAHEAD, frontend="log_mel:normalize=running"
-        ),
+        model=NET,
         data=Data(
             train=(own, own, own, DATA / "spliced.jsonl"),
             dev=DATA / "dev.jsonl",

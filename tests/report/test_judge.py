@@ -13,8 +13,8 @@ from speechkit.tasks.evaluation import evaluate
 
 def test_a_report_s_figures_are_those_of_evaluate(net: Net, corpus: Callable[..., Path]) -> None:
     model, manifest = build(net).eval(), corpus(5)
-    marks, figures = evaluate(model, manifest), judge(model, manifest).figures
-    assert {key: figures[key] for key in marks} == pytest.approx(marks)
+    metrics, figures = evaluate(model, manifest), judge(model, manifest).figures
+    assert {key: figures[key] for key in metrics} == pytest.approx(metrics)
 
 
 def test_a_report_keeps_the_manifest_s_order(

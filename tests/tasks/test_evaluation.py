@@ -36,8 +36,8 @@ def test_accuracy_is_the_share_of_right_labels(nets: dict[str, Net], corpus: Cor
 def test_error_rates_count_words_and_characters(nets: dict[str, Net], corpus: Corpus) -> None:
     # the prediction is always "hi", where the references are "hi" twice and "lo" once
     scores = torch.nn.functional.one_hot(torch.tensor([1, 5, 2]), 6).float()
-    marks = evaluate(always(nets["ctc"], scores), corpus(3))
-    assert marks == pytest.approx({"n": 3, "wer": 1 / 3, "cer": 1 / 3})
+    metrics = evaluate(always(nets["ctc"], scores), corpus(3))
+    assert metrics == pytest.approx({"n": 3, "wer": 1 / 3, "cer": 1 / 3})
 
 
 def test_area_under_the_curve_ranks_frames(nets: dict[str, Net], corpus: Corpus) -> None:
@@ -50,14 +50,14 @@ def test_area_under_the_curve_ranks_frames(nets: dict[str, Net], corpus: Corpus)
 def test_a_manifest_may_be_a_path_or_utterances(nets: dict[str, Net], corpus: Corpus) -> None:
     model = build(nets["clip"])
     manifest = corpus(3)
-    marks = evaluate(model, manifest)
-    assert marks == evaluate(model, str(manifest)) == evaluate(model, read_manifest(manifest))
+    metrics = evaluate(model, manifest)
+    assert metrics == evaluate(model, str(manifest)) == evaluate(model, read_manifest(manifest))
 
 
 def test_batching_changes_nothing(net: Net, corpus: Corpus) -> None:
     model, manifest = build(net), corpus(5)
-    marks = evaluate(model, manifest, batch_size=1)
-    assert evaluate(model, manifest, batch_size=5) == pytest.approx(marks, abs=1e-6)
+    metrics = evaluate(model, manifest, batch_size=1)
+    assert evaluate(model, manifest, batch_size=5) == pytest.approx(metrics, abs=1e-6)
 
 
 @pytest.mark.parametrize("training", [True, False])

@@ -103,10 +103,10 @@ def test_each_task_trains_and_leaves_a_model_that_loads(
     net: Any, data: Data, tmp_path: Path
 ) -> None:
     run = Run(model=net, data=data, steps=3, optimizer="adamw:lr=0.01", log_every=1)
-    marks = fit(run, tmp_path / "out", device="cpu")
+    metrics = fit(run, tmp_path / "out", device="cpu")
     best = load(tmp_path / "out" / BEST)
-    assert marks == evaluate(best, data.dev)
-    assert marks["n"] == 4
+    assert metrics == evaluate(best, data.dev)
+    assert metrics["n"] == 4
     before, after = build(net, run.seed).state_dict(), weights(tmp_path / "out")
     assert all(torch.isfinite(value).all() for value in after.values())
     assert not torch.equal(before["head.linear.weight"], after["head.linear.weight"])
@@ -144,14 +144,14 @@ fit(from_dict(Run, json.load(open(sys.argv[1]))), sys.argv[2], device="cpu")
 def test_a_killed_run_goes_on_bit_by_bit(run: Run, tmp_path: Path) -> None:
     run = replace(run, steps=20, eval_every=10, save_every=10)
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    marks = fit(run, whole, device="cpu")
+    metrics = fit(run, whole, device="cpu")
 
     write_json(tmp_path / "run.json", to_dict(run))
     code = [sys.executable, "-c", KILLED_AT_13, str(tmp_path / "run.json"), str(killed)]
     died = subprocess.run(code, capture_output=True)
     assert died.returncode == -signal.SIGKILL, died.stderr.decode()
     assert figures(killed)[-1]["step"] == 12
-    assert fit(run, killed, resume=True, device="cpu") == marks
+    assert fit(run, killed, resume=True, device="cpu") == metrics
 
     files = [path.relative_to(whole) for path in (whole / LAST).rglob("*") if path.is_file()]
     assert len(files) >= 6
@@ -547,7 +547,7 @@ class Breaking:
 def test_a_run_that_ends_while_it_is_judged_goes_on_bit_by_bit(run: Run, tmp_path: Path) -> None:
     run = replace(run, steps=5, eval_every=2, save_every=5)
     whole, broken = tmp_path / "whole", tmp_path / "broken"
-    marks = fit(run, whole, device="cpu")
+    metrics = fit(run, whole, device="cpu")
     breaking = Breaking(2)
     registry().manager.register(breaking)
     try:
@@ -556,7 +556,7 @@ def test_a_run_that_ends_while_it_is_judged_goes_on_bit_by_bit(run: Run, tmp_pat
     finally:
         registry().manager.unregister(breaking)
     assert json.loads((broken / LAST / "training" / "loop.json").read_text())["step"] == 4
-    assert fit(run, broken, resume=True, device="cpu") == marks
+    assert fit(run, broken, resume=True, device="cpu") == metrics
     for file in ("last/training/loop.json", "last/model.safetensors", "best/model.safetensors"):
         assert (whole / file).read_bytes() == (broken / file).read_bytes(), file
     assert figures(whole) == figures(broken)
@@ -709,8 +709,8 @@ def test_another_plan_of_batches_begins_the_epoch_anew(
 ) -> None:
     fit(replace(plain, steps=1), tmp_path / "out", device="cpu")
     data = replace(plain.data, batch_size=4, dev=corpus(6, "other"))
-    marks = fit(replace(plain, steps=2, data=data), tmp_path / "out", resume=True, device="cpu")
-    assert marks["n"] == 6
+    metrics = fit(replace(plain, steps=2, data=data), tmp_path / "out", resume=True, device="cpu")
+    assert metrics["n"] == 6
     assert logged()[-1] == (
         "going on at step 1 with other data.batch_size, data.dev, steps; the epoch begins anew; "
         "the best model is chosen anew"
