@@ -32,7 +32,6 @@ BLOCKS = (
 )
 LOOKAHEAD = (3, 1, 1, 1, 1, 1, 2, 0)
 """0.36 s in all: the stem's frames are 10 ms, those behind it 20 ms."""
-NET = sk.QuartzNet(blocks=BLOCKS, lookahead=LOOKAHEAD, frontend="log_mel:normalize=running")
 GROW = "grow:after=4,kernel=23"
 """One more block, before the dilated one."""
 WORDS = """
@@ -95,6 +94,10 @@ def in_float16(model: Path, out: Path) -> None:
     sk.save(sk.load(model).half(), out)
 
 
+def _net() -> sk.QuartzNet:
+    return sk.QuartzNet(blocks=BLOCKS, lookahead=LOOKAHEAD, frontend="log_mel:normalize=running")
+
+
 def flat() -> Run:
     """Short utterances in phones, each phone with an equal share of the speech beside CTC."""
     run = phones()
@@ -118,7 +121,7 @@ def phones(runs: Path = RUNS) -> Run:
     run, own = base(runs), DATA / "phones.jsonl"
     return replace(
         run,
-        model=replace(NET, labels=tuple(SYMBOLS.values()), normalization="none"),
+        model=replace(_net(), labels=tuple(SYMBOLS.values()), normalization="none"),
         data=replace(
             run.data,
             train=(own, own, own, DATA / "other_phones.jsonl"),
@@ -137,7 +140,7 @@ def base(runs: Path = RUNS) -> Run:
     """Letters, after the phones: AN4's own utterances and spliced ones."""
     own = DATA / "train.jsonl"
     return Run(
-        model=NET,
+        model=_net(),
         data=Data(
             train=(own, own, own, DATA / "spliced.jsonl"),
             dev=DATA / "dev.jsonl",

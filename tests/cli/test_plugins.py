@@ -129,7 +129,7 @@ def test_check_is_content_with_a_new_plugin(
         ("", "nothing of '{}' was checked: it offers no component"),
         (MIXED_UP.replace("@hookimpl\n", ""), "speechkit_norms is not marked as a hook; write @"),
         (MIXED_UP.replace("_norms", "_norm"), "no hook 'speechkit_norm'. Did you mean 'speechkit_"),
-        (MIXED_UP.replace("_norms", "_tasks"), "wants a newer speechkit; try: pip install -U sp"),
+        (MIXED_UP.replace("_norms", "_wonders"), "wants a newer speechkit; try: pip install -U sp"),
     ],
 )
 def test_a_plugin_of_which_nothing_can_be_checked(
@@ -177,7 +177,7 @@ def test_a_plugin_may_implement_a_hook_of_a_later_speechkit(
     cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "modules", sys.modules.copy())
-    later = "@hookimpl(optionalhook=True)\ndef speechkit_tasks():\n    return []\n"
+    later = "@hookimpl(optionalhook=True)\ndef speechkit_wonders():\n    return []\n"
     (tmp_path / "early.py").write_text(MIXED_UP + later)
     ended = cli("plugins", "check", tmp_path / "early.py", "--only", "check_metadata")
     assert (ended.code, ended.err) == (0, "")
