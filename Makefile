@@ -16,8 +16,8 @@ BIN := .venv/bin
 PLUGINS := $(wildcard plugins/*/pyproject.toml)
 STAMP := .venv/.installed
 # tests that start processes, run the docs or train: left out by `make fast`
-SLOWER := tests/test_docs.py tests/test_plugin_install.py tests/test_recipes.py tests/train \
-	tests/cli tests/ops/test_triton.py
+SLOWER := tests/test_docs.py tests/test_plugin_install.py tests/test_recipes.py \
+	tests/recipes/test_an4.py tests/train tests/cli tests/ops/test_triton.py
 
 .PHONY: install demo test fast slow soak drawn coverage lowest lint types docs peers measure bench bench-vad triton-aot bench-cuda \
 	hashes sbom fuzz sanitize ci
