@@ -16,7 +16,7 @@ from itertools import pairwise
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from speechkit.nn.frame import Affine, Bias
 from speechkit.nn.fused_serial import FusedSerial
@@ -166,7 +166,7 @@ def _flat(layer: StreamLayer) -> list[StreamLayer]:
             # what comes before a row of layers with a stride waits for the whole of it: it stays
             for part in ([child] if index and _strides(child) else _flat(child))
         ]
-    simpler = layer.fuse() if describes(layer, "fuse") else layer
+    simpler: nn.Module = layer.fuse() if describes(layer, "fuse") else layer  # type: ignore[operator]
     if simpler is layer:
         return [layer]
     # nothing is left of what does nothing in evaluation

@@ -73,9 +73,10 @@ class StreamLayer(nn.Module):
     `undecayed` and `self_initialized` name parameters, or modules, of its own that weight decay and
     the model's init leave alone.
 
-    `fuse`, `lower`, `lower_to_rings`, `macs` and `exportable` tell other parts of the system about
-    a layer. The base's describe the identity: a subclass that computes something is described
-    (`speechkit.nn.describes`) by those alone that it gives itself, and may give any or none.
+    `lower`, `lower_to_rings`, `macs` and `exportable` tell other parts of the system about a layer.
+    The base's describe the identity: a subclass that computes something is described
+    (`speechkit.nn.describes`) by those alone that it gives itself, and may give any or none. So it
+    is with `fuse()`, which the base lacks: layers inside of others have long had that name.
     """
 
     stride: int = 1
@@ -103,10 +104,6 @@ class StreamLayer(nn.Module):
     def step(self, c: Chunk, state: State) -> tuple[Chunk, State]:
         """The next chunk; pure, so the caller keeps the state."""
         return self.forward(c), state
-
-    def fuse(self) -> nn.Module:
-        """A simpler module that is equal in evaluation, for `speechkit.nn.fuse` to join."""
-        return self
 
     def lower(self, program: Lowering, x: Buffer) -> Buffer:
         """Adds its step to a native program; returns the buffer that it fills."""
@@ -280,6 +277,7 @@ class FrameWise(StreamLayer):
         return Chunk(self.module(c.x), c.valid)
 
     def fuse(self) -> nn.Module:
+        """A simpler layer that is equal in evaluation, for `speechkit.nn.fuse` to join."""
         if type(self.module) is nn.Dropout:
             return StreamLayer()
         if not describes(self.module, "fuse"):

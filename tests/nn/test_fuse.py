@@ -332,6 +332,12 @@ def test_what_is_fused(name: str, expected: list[str]) -> None:
     assert kinds(fuse(lively(LAYERS[name]()), impl="torch")) == expected
 
 
+def test_a_layer_inside_may_be_called_fuse() -> None:
+    row = Serial(fuse=Pointwise(C, C), norm=BatchNorm(C))
+    assert isinstance(row.fuse, Pointwise)
+    assert kinds(fuse(lively(row), impl="torch")) == ["SeparableConv"]
+
+
 def test_the_branches_of_an_unknown_merge_are_fused() -> None:
     fused = only(LAYERS["unknown merge"])
     assert isinstance(fused, Residual)
