@@ -19,7 +19,7 @@ from speechkit.card import CARD, TRANSFORMS, AppliedTransform, ModelCard, bundle
 from speechkit.component import Spec, did_you_mean
 from speechkit.config import from_dict, to_dict, write_json
 from speechkit.errors import CheckpointError, ComponentError, PluginError
-from speechkit.files import mend, whole_folder
+from speechkit.files import atomic_folder, recover
 from speechkit.limits import MAX_TENSORS_HEADER_BYTES
 from speechkit.models import Model, Net, build
 from speechkit.models.model import refuse_prepared
@@ -242,12 +242,12 @@ def model_folder(path: Path) -> Iterator[Path]:
     CheckpointError where `path` is something else than a model folder or an empty one.
     """
     _check_ours(path)
-    with whole_folder(path, own=(CONFIG, WEIGHTS, TRANSFORMS, *STATE)) as folder:
+    with atomic_folder(path, own=(CONFIG, WEIGHTS, TRANSFORMS, *STATE)) as folder:
         yield folder
 
 
 def _check_ours(path: Path) -> None:
-    mend(path)
+    recover(path)
     if path.exists() and not (path.is_dir() and (_is_ours(path) or not any(path.iterdir()))):
         raise CheckpointError(f"{path} exists and is not a model folder; choose another path")
 

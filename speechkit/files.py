@@ -29,7 +29,7 @@ _held: set[int] = set()
 """The descriptors of this process's locks."""
 
 
-def _let_go() -> None:
+def _close_locks() -> None:
     """Closes a forked process's copies of its parent's locks, which would outlive the parent."""
     for descriptor in _held:
         os.close(descriptor)
@@ -37,11 +37,11 @@ def _let_go() -> None:
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_let_go)
+    os.register_at_fork(after_in_child=_close_locks)
 
 
 @contextmanager
-def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
+def atomic_file(path: str | os.PathLike[str]) -> Iterator[Path]:
     """A temporary path with the same file name, which replaces `path` once the block succeeds.
 
     It is deleted where the block fails. The folder is created; a symbolic link at `path` stays a
@@ -65,7 +65,7 @@ def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 @contextmanager
-def whole_folder(path: str | os.PathLike[str], own: Iterable[str] = ()) -> Iterator[Path]:
+def atomic_folder(path: str | os.PathLike[str], own: Iterable[str] = ()) -> Iterator[Path]:
     """An empty folder whose files are in `path` in the end, all of them or none.
 
     A folder that is there must be empty, or the caller's, who names in `own` the files in it that
@@ -93,17 +93,17 @@ def whole_folder(path: str | os.PathLike[str], own: Iterable[str] = ()) -> Itera
                     raise
                 return
             with locked(target, "commit", wait=True):
-                _mend(target)
+                _recover(target)
                 if not own:
                     _check_empty(target)
                 _commit(part, own)
 
 
-def mend(folder: Path) -> None:
+def recover(folder: Path) -> None:
     """Ends what killed processes were writing in the folder: whole or not at all."""
     if folder.is_dir() and _parts(folder):
         with locked(folder, "commit", wait=True):
-            _mend(folder)
+            _recover(folder)
 
 
 @contextmanager
@@ -132,7 +132,7 @@ def locked(folder: Path, name: str, wait: bool = False) -> Iterator[bool]:
 
 @contextmanager
 def _part(folder: Path) -> Iterator[Path]:
-    _mend_once(folder)
+    _recover_once(folder)
     while True:
         part = folder / f"{PART}{secrets.token_hex(8)}"
         part.mkdir()
@@ -147,9 +147,9 @@ def _part(folder: Path) -> Iterator[Path]:
 
 
 @functools.cache
-def _mend_once(folder: Path) -> None:
+def _recover_once(folder: Path) -> None:
     """Once in a process: looking through a large folder for each of its files would take long."""
-    mend(folder)
+    recover(folder)
 
 
 def _parts(folder: Path) -> list[Path]:
@@ -168,7 +168,7 @@ def _is_part(entry: "os.DirEntry[str]") -> bool:
         return False
 
 
-def _mend(folder: Path) -> None:
+def _recover(folder: Path) -> None:
     for part in _parts(folder):
         with _holding(part, unlockable=False) as mine:
             if mine:

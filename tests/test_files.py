@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from speechkit import files
-from speechkit.files import LOCK, PART, locked, mend, whole_file, whole_folder
+from speechkit.files import LOCK, PART, atomic_file, atomic_folder, locked, recover
 
 OWN = ("config.json", "model.bin", "training/state.bin")
 
@@ -37,7 +37,7 @@ def kill_me() -> None:
 
 
 def write(folder: Path, text: str, *more: str) -> None:
-    with whole_folder(folder, OWN) as part:
+    with atomic_folder(folder, OWN) as part:
         (part / "training").mkdir()
         for name in (*OWN, *more):
             (part / name).write_text(text)
@@ -62,12 +62,12 @@ THEIRS = dict.fromkeys((".git/HEAD", "src/a.py", "training/notes.txt"), "theirs"
 
 def test_a_file_appears_whole_or_not_at_all(tmp_path: Path) -> None:
     path = tmp_path / "new" / "lm.arpa.gz"
-    with whole_file(path) as part:
+    with atomic_file(path) as part:
         assert part.name == path.name
         part.write_text("one")
         assert not path.exists()
     assert path.read_text() == "one"
-    with pytest.raises(UnicodeEncodeError), whole_file(path) as part:
+    with pytest.raises(UnicodeEncodeError), atomic_file(path) as part:
         part.write_text("half \ud800", encoding="utf-8")
     assert path.read_text() == "one"
     assert list(path.parent.iterdir()) == [path]
@@ -78,7 +78,7 @@ def test_a_file_keeps_its_mode_and_a_link_its_target(tmp_path: Path) -> None:
     secret.write_text("1")
     secret.chmod(0o600)
     link.symlink_to(secret)
-    with whole_file(link) as part:
+    with atomic_file(link) as part:
         part.write_text("2")
     assert link.is_symlink()
     assert secret.read_text() == "2"
@@ -87,17 +87,17 @@ def test_a_file_keeps_its_mode_and_a_link_its_target(tmp_path: Path) -> None:
 
 def test_a_device_is_not_replaced(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(FileExistsError, match="it is not a file"), whole_file(tmp_path / "pipe"):
+    with pytest.raises(FileExistsError, match="it is not a file"), atomic_file(tmp_path / "pipe"):
         pass
     assert stat.S_ISFIFO((tmp_path / "pipe").stat().st_mode)
 
 
 def test_a_folder_appears_whole_or_not_at_all(tmp_path: Path) -> None:
     path = tmp_path / "a" / "model [x] *?"
-    with pytest.raises(UnicodeEncodeError), whole_folder(path) as part:
+    with pytest.raises(UnicodeEncodeError), atomic_folder(path) as part:
         (part / "a").write_text("half \ud800", encoding="utf-8")
     assert list(path.parent.iterdir()) == []
-    with whole_folder(path) as part:
+    with atomic_folder(path) as part:
         (part / "a").write_text("whole")
         assert not path.exists()
     assert texts(path) == {"a": "whole"}
@@ -105,10 +105,10 @@ def test_a_folder_appears_whole_or_not_at_all(tmp_path: Path) -> None:
 
 
 def test_an_empty_folder_is_filled_and_another_is_not(tmp_path: Path) -> None:
-    with whole_folder(tmp_path) as part:
+    with atomic_folder(tmp_path) as part:
         (part / "a").write_text("1")
     assert texts(tmp_path) == {"a": "1"}
-    with pytest.raises(FileExistsError, match="there already"), whole_folder(tmp_path) as part:
+    with pytest.raises(FileExistsError, match="there already"), atomic_folder(tmp_path) as part:
         pass
     assert texts(tmp_path) == {"a": "1"}
 
@@ -118,7 +118,7 @@ def test_what_others_have_in_a_folder_stays(folder: Path) -> None:
     write(folder, "new", "card.json")
     expected = dict.fromkeys((*OWN, "card.json"), "new")
     assert texts(folder) == expected | THEIRS
-    with whole_folder(folder, OWN) as part:
+    with atomic_folder(folder, OWN) as part:
         (part / "config.json").write_text("3")
     assert texts(folder) == {"config.json": "3", "card.json": "new"} | THEIRS
     assert (folder / "src" / "a.py").stat().st_ino == inode
@@ -160,7 +160,7 @@ def test_a_process_killed_at_any_rename_leaves_all_old_or_all_new(folder: Path, 
         write(folder, "new")
 
     killed(run)
-    mend(folder)
+    recover(folder)
     # three files step aside, then `placing` begins
     assert texts(folder) == dict.fromkeys(OWN, "old" if nth <= 3 else "new") | THEIRS
     assert not [p for p in folder.iterdir() if p.name.startswith(PART)]
@@ -168,17 +168,17 @@ def test_a_process_killed_at_any_rename_leaves_all_old_or_all_new(folder: Path, 
 
 def test_what_a_killed_process_left_goes_and_what_is_being_written_stays(tmp_path: Path) -> None:
     def run() -> None:
-        with whole_file(tmp_path / "a.txt") as part:
+        with atomic_file(tmp_path / "a.txt") as part:
             part.write_text("half")
             kill_me()
 
     (tmp_path / ".a.txt.backup").mkdir()
     killed(run)
     assert len(list(tmp_path.iterdir())) == 2
-    with whole_file(tmp_path / "b.txt") as part:
+    with atomic_file(tmp_path / "b.txt") as part:
         part.write_text("b")
-        mend(tmp_path)
-        assert in_another(lambda: mend(tmp_path)) == 0
+        recover(tmp_path)
+        assert in_another(lambda: recover(tmp_path)) == 0
         assert part.exists()
     assert sorted(p.name for p in tmp_path.iterdir()) == [".a.txt.backup", "b.txt"]
 
@@ -187,7 +187,7 @@ def test_a_part_of_a_process_that_forked_and_died_is_free(tmp_path: Path) -> Non
     read, written = os.pipe()
 
     def run() -> None:
-        with whole_file(tmp_path / "a.txt"):
+        with atomic_file(tmp_path / "a.txt"):
             if os.fork():
                 kill_me()
             # until the test is over
@@ -196,7 +196,7 @@ def test_a_part_of_a_process_that_forked_and_died_is_free(tmp_path: Path) -> Non
             os._exit(0)
 
     killed(run)
-    mend(tmp_path)
+    recover(tmp_path)
     os.close(written)
     os.close(read)
     assert list(tmp_path.iterdir()) == []
@@ -216,7 +216,7 @@ def test_a_part_from_elsewhere_leads_nowhere_else(tmp_path: Path, source: str, l
         (part / source / "x" / "mine.txt").write_text("evil")
     else:
         (part / source).symlink_to(home)
-    with whole_file(corpus / "a.txt") as file:
+    with atomic_file(corpus / "a.txt") as file:
         file.write_text("a")
     assert texts(home) == {"mine.txt": "mine"}
     assert not (corpus / "mine.txt").exists()
@@ -225,7 +225,7 @@ def test_a_part_from_elsewhere_leads_nowhere_else(tmp_path: Path, source: str, l
 def test_own_files_behind_a_link_stay(folder: Path, tmp_path: Path) -> None:
     shutil.move(folder / "training", tmp_path / "elsewhere")
     (folder / "training").symlink_to(tmp_path / "elsewhere")
-    with whole_folder(folder, OWN) as part:
+    with atomic_folder(folder, OWN) as part:
         (part / "config.json").write_text("new")
     assert texts(tmp_path / "elsewhere") == {"state.bin": "old", "notes.txt": "theirs"}
     with pytest.raises(FileExistsError, match="it is a link"):
@@ -238,10 +238,10 @@ def test_the_part_of_another_user_stays(tmp_path: Path, monkeypatch: pytest.Monk
     (tmp_path / f"{PART}0").mkdir()
     (tmp_path / f"{PART}1").symlink_to(tmp_path)
     monkeypatch.setattr(files.os, "geteuid", lambda: 12345)
-    mend(tmp_path)
+    recover(tmp_path)
     assert len(list(tmp_path.iterdir())) == 2
     monkeypatch.undo()
-    mend(tmp_path)
+    recover(tmp_path)
     assert [p.name for p in tmp_path.iterdir()] == [f"{PART}1"]
 
 
@@ -291,12 +291,12 @@ def test_where_files_cannot_be_locked_all_may_write_and_nothing_is_removed(
     monkeypatch.setattr(files, "fcntl", None)
     with locked(tmp_path, "run") as mine:
         assert mine
-    with whole_file(tmp_path / "a") as part:
+    with atomic_file(tmp_path / "a") as part:
         part.write_text("1")
     assert sorted(p.name for p in tmp_path.iterdir()) == [f"{PART}0", "a"]
 
 
-@pytest.mark.parametrize("kind", [whole_file, whole_folder])
+@pytest.mark.parametrize("kind", [atomic_file, atomic_folder])
 def test_a_folder_that_cannot_be_written_is_named_by_the_path_given(
     kind: Callable[[Path], AbstractContextManager[Path]],
 ) -> None:

@@ -30,7 +30,7 @@ def prepare(main: Callable[..., Iterable[Path]]) -> None:
     """Runs `main` with a script's arguments as text, and prints the paths it returns.
 
     Put `sk.cli.prepare(main)` under `if __name__ == "__main__":` of a recipe's prepare.py.
-    `--name=value` is a keyword argument. What the user can mend is one line, as for the command
+    `--name=value` is a keyword argument. What the user can correct is one line, as for the command
     line; other arguments than those of `main` show the script's docstring.
     """
     _call(main, sys.argv[1:], inspect.getdoc(sys.modules["__main__"]))

@@ -12,7 +12,7 @@ import typer
 from speechkit.cli.options import Json
 from speechkit.cli.output import say, show
 from speechkit.cli.train import load_run
-from speechkit.files import whole_file
+from speechkit.files import atomic_file
 
 if TYPE_CHECKING:
     from speechkit.train.ablation import Trial
@@ -59,7 +59,7 @@ def ablate(
         row = {**asdict(trial), "error": trial.error, "deviation": trial.deviation}
         values = [f"`{value}`" for value in trial.settings.values()]
         show(row, line([*values, *cells(trial)[len(values) :]]), as_json)
-        with whole_file(out / PAGE) as part:
+        with atomic_file(out / PAGE) as part:
             part.write_text(ablation_page(f"Ablation of {recipe}", trials), encoding="utf-8")
 
 

@@ -9,7 +9,7 @@ from speechkit.cli.models import decoder_spec, load_model
 from speechkit.cli.options import DecoderOption, Device, HotwordsOption, Json, Lm, ModelName
 from speechkit.cli.output import complain, in_words, pairs, show
 from speechkit.cli.transcript_files import refuse_input, refuse_other_kind
-from speechkit.files import whole_file
+from speechkit.files import atomic_file
 
 Manifest = Annotated[Path, typer.Option(metavar="M", help="JSON lines: what to judge it on.")]
 
@@ -43,7 +43,7 @@ def evaluate(
     )
     if report is not None:
         title = f"{model} on {manifest}"
-        with whole_file(report) as part:
+        with atomic_file(report) as part:
             part.write_text(
                 page(title, judged.figures, judged.sections()), encoding="utf-8", newline="\n"
             )

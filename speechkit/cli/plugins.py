@@ -16,7 +16,7 @@ from speechkit.cli.options import Json, complete_component, complete_kind
 from speechkit.cli.output import pairs, say, show
 from speechkit.component import did_you_mean
 from speechkit.errors import ComponentError, PluginError
-from speechkit.files import whole_folder
+from speechkit.files import atomic_folder
 from speechkit.limits import MAX_PROCESSES
 from speechkit.plugins import CORE
 
@@ -136,7 +136,7 @@ def new_plugin(
         raise PluginError(f"{CORE!r} is the built-in plugin; add --name with another name")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise PluginError(f"{folder} is there already; give the name of a new folder")
-    with whole_folder(folder) as part:
+    with atomic_folder(folder) as part:
         for source in sorted(TEMPLATE.rglob("*")):
             if source.is_file() and source.suffix != ".pyc":
                 target = part / str(source.relative_to(TEMPLATE)).replace(ACME, name)

@@ -35,7 +35,7 @@ def probe(
     """Look into a model: print the numbers that probes find, and draw the rest on a page."""
     from speechkit.checkpoint import write_tensors
     from speechkit.config import write_json
-    from speechkit.files import whole_folder
+    from speechkit.files import atomic_folder
     from speechkit.probes import Examples
     from speechkit.probes import probe as look
     from speechkit.report.page import number
@@ -55,7 +55,7 @@ def probe(
         "seed": seed,
         "probes": numbers,
     }
-    with whole_folder(out, own=files) as folder:
+    with atomic_folder(out, own=files) as folder:
         write_json(folder / NUMBERS, row)
         write_tensors(folder / TENSORS, by_name(found))
         page = probe_page(f"{model} on {manifest}", len(examples.utterances), found)

@@ -7,7 +7,7 @@ from pathlib import Path
 from speechkit.cli.output import say
 from speechkit.cli.recordings import Recordings
 from speechkit.errors import ConfigError
-from speechkit.files import whole_file
+from speechkit.files import atomic_file
 from speechkit.text.timeline import Recording
 
 ONE_FILE = ("srt", "vtt", "audacity", "textgrid")
@@ -40,7 +40,7 @@ class Output:
     def write(self, recording: Recording, content: str, shown: str) -> None:
         """Writes one answer into the folder, or to stdout, where text is what is `shown`."""
         if file := self._file(recording):
-            with whole_file(file) as part:
+            with atomic_file(file) as part:
                 # a name may be no UTF-8; these are the escapes of JSON too
                 part.write_text(content, "utf-8", errors="backslashreplace", newline="\n")
         elif self.form == "text":

@@ -33,7 +33,7 @@ from speechkit.cli.options import (
 )
 from speechkit.cli.recordings import Recordings, in_order
 from speechkit.cli.transcript_files import Output, new_file
-from speechkit.files import whole_file
+from speechkit.files import atomic_file
 from speechkit.text.timeline import Recording, Stretch, audacity, srt, textgrid, vtt
 
 if TYPE_CHECKING:
@@ -155,7 +155,7 @@ def _cut(
             sound = io.BytesIO()
             soundfile.write(sound, samples.short().numpy(), rate, "PCM_16", format="WAV")
             # libsndfile's errors do not say that the disk is full
-            with whole_file(file) as part:
+            with atomic_file(file) as part:
                 part.write_bytes(sound.getbuffer())
 
 

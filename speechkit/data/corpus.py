@@ -6,7 +6,7 @@ import urllib.request
 from pathlib import Path
 
 from speechkit.errors import AudioError
-from speechkit.files import whole_folder
+from speechkit.files import atomic_folder
 
 
 def download(url: str, folder: Path) -> Path:
@@ -16,7 +16,7 @@ def download(url: str, folder: Path) -> Path:
         return target
     try:
         with (
-            whole_folder(target) as unpacked,
+            atomic_folder(target) as unpacked,
             urllib.request.urlopen(url) as response,
             tarfile.open(fileobj=response, mode="r|*") as tar,
         ):

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from speechkit.errors import ManifestError
-from speechkit.files import whole_file
+from speechkit.files import atomic_file
 from speechkit.text import is_unicode, lines_of
 from speechkit.untrusted import UntrustedError, parse_json
 
@@ -82,7 +82,7 @@ def write_manifest(path: str | os.PathLike[str], utterances: Iterable[Utterance]
     lines = [json.dumps(row_of(u, path.parent), ensure_ascii=False) + "\n" for u in utterances]
     if not lines:
         raise ManifestError(f"no utterances to write to {path}; give at least one")
-    with whole_file(path) as part:
+    with atomic_file(path) as part:
         # bytes of a file name that are not UTF-8 are written as JSON escapes
         part.write_text("".join(lines), "utf-8", errors="backslashreplace", newline="\n")
 

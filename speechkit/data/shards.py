@@ -20,7 +20,7 @@ import soundfile
 from speechkit.data.audio import audio_duration_s, read_audio, sample_rate_of
 from speechkit.data.manifest import Utterance, parse_row, row_of
 from speechkit.errors import AudioError, ManifestError
-from speechkit.files import whole_folder
+from speechkit.files import atomic_folder
 from speechkit.limits import MAX_JSON_BYTES, MAX_MEMBER_BYTES
 from speechkit.untrusted import Limited
 
@@ -70,7 +70,7 @@ def write_shards(utterances: Sequence[Utterance], out: Path, hours_per_shard: fl
     rows = random.Random(0).sample(utterances, len(utterances))
     count = math.ceil(sum(u.duration_s for u in rows) / 3600 / hours_per_shard)
     count = min(max(count, 1), len(rows))
-    with whole_folder(out) as part:
+    with atomic_folder(out) as part:
         for number in range(count):
             with tarfile.open(part / f"shard-{number:05}.tar", "w") as tar:
                 for index in range(number, len(rows), count):

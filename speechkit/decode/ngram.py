@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Protocol
 
 from speechkit.errors import SpeechkitError
-from speechkit.files import whole_file
+from speechkit.files import atomic_file
 from speechkit.limits import MAX_ORDER
 from speechkit.text import Spelling, lines_of
 
@@ -183,7 +183,7 @@ def write_arpa(model: NGram, path: str | os.PathLike[str]) -> None:
     """Writes an ARPA file atomically, compressed where the name ends in `.gz`."""
     opener = gzip.open if Path(path).suffix == ".gz" else open
     with (
-        whole_file(path) as part,
+        atomic_file(path) as part,
         opener(part, "wt", encoding="utf-8", newline="\n") as file,
     ):
         file.writelines(f"{line}\n" for line in _arpa_lines(model))

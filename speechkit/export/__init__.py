@@ -11,7 +11,7 @@ from speechkit.component import Spec
 from speechkit.data import Utterance, read_audio
 from speechkit.errors import CheckpointError, ConfigError
 from speechkit.export.graph import Example
-from speechkit.files import whole_file
+from speechkit.files import atomic_file
 from speechkit.models import Model
 from speechkit.models.model import refuse_prepared
 from speechkit.plugins import registry
@@ -53,7 +53,7 @@ def export(
     path = Path(path)
     if path.is_dir():
         raise CheckpointError(f"{path} is a folder; give the name of a file to write")
-    with whole_file(path) as part:
+    with atomic_file(path) as part:
         difference = write(model, example_of(model, audio), part)
     return Exported(path, path.stat().st_size, None if difference is None else float(difference))
 

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from speechkit.errors import one_line
-from speechkit.files import locked, whole_file
+from speechkit.files import atomic_file, locked
 
 log = logging.getLogger(__name__)
 
@@ -125,7 +125,7 @@ def _build(source: Path, compiler: str, target: Path) -> None:
     stored = target.with_suffix(".sum")
     for bad in (target, stored):
         bad.unlink(missing_ok=True)
-    with whole_file(target) as part:
+    with atomic_file(target) as part:
         try:
             try:
                 _run(compiler, *flags, PARALLEL, str(source), "-o", str(part))
@@ -140,7 +140,7 @@ def _build(source: Path, compiler: str, target: Path) -> None:
             raise UnbuiltError(f"{name} does not build: {error}") from error
         part.chmod(0o755)
         made = _sum(part)
-    with whole_file(stored) as part:
+    with atomic_file(stored) as part:
         part.write_bytes(made)
         part.chmod(0o644)
 

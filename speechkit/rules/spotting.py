@@ -34,7 +34,7 @@ class Spotting(Config):
 
 
 @dataclass(frozen=True)
-class Hearing:
+class State:
     """The rule's state after the frames so far; −1 stands for none.
 
     `label` has been the best and above the threshold for `held` frames. `said` is the keyword
@@ -49,8 +49,8 @@ class Hearing:
 
 
 def advance(
-    rule: Spotting, frame_s: float, state: Hearing, label: int, probability: float
-) -> tuple[Hearing, bool]:
+    rule: Spotting, frame_s: float, state: State, label: int, probability: float
+) -> tuple[State, bool]:
     """The state after a frame whose best label is `label` (−1 for a silent one), and whether it is
     detected in this frame."""
     hold, pause = (max(1, round(ms / 1000 / frame_s)) for ms in (rule.hold_ms, rule.pause_ms))
@@ -61,4 +61,4 @@ def advance(
     detected = held >= hold and above != said
     if detected:
         said, silent = above, 0
-    return Hearing(state.frames + 1, above, held, said, silent), detected
+    return State(state.frames + 1, above, held, said, silent), detected

@@ -104,7 +104,7 @@ class Rule:
 
 
 @dataclass(frozen=True)
-class Listening:
+class State:
     """The rule's state after the frames so far; −1 stands for none.
 
     `began` is where the probability last reached the onset, `ended` where the last long enough
@@ -130,7 +130,7 @@ class Edge:
     starts: bool
 
 
-def advance(rule: Rule, state: Listening, probability: float) -> tuple[Listening, list[Edge]]:
+def advance(rule: Rule, state: State, probability: float) -> tuple[State, list[Edge]]:
     """The state after one more frame, and the edges it decides: two where a segment is split."""
     now, began, ended = state.frames, state.began, state.ended
     speaking, edge, pause, level = state.speaking, state.edge, state.pause, state.level
@@ -163,10 +163,10 @@ def advance(rule: Rule, state: Listening, probability: float) -> tuple[Listening
         if speaking:
             edges.append(Edge(edge, starts=True))
         pause = -1
-    return Listening(now + 1, began, ended, speaking, edge, pause, level), edges
+    return State(now + 1, began, ended, speaking, edge, pause, level), edges
 
 
-def finish(rule: Rule, state: Listening) -> Edge | None:
+def finish(rule: Rule, state: State) -> Edge | None:
     """The end of a segment that is still open after the last frame, else None."""
     if not state.speaking:
         return None
@@ -183,7 +183,7 @@ def segments(
 ) -> list[tuple[float, float]]:
     """The (start_s, end_s) of speech from one probability per frame `[T]`; times are cut at
     `duration_s`, since the last frame may reach beyond the sound."""
-    rule, state = post.rule(frame_s), Listening()
+    rule, state = post.rule(frame_s), State()
     edges: list[Edge] = []
     for probability in probabilities:
         state, new = advance(rule, state, probability)

@@ -1,4 +1,4 @@
-"""Listening: sessions that take samples as they come and say what they hear."""
+"""Streaming: sessions that take samples as they come and return events."""
 
 from speechkit.streaming.pool import SessionPool
 from speechkit.streaming.session import Stream, StreamBatch, stream

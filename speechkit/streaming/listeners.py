@@ -32,24 +32,24 @@ class SpeechListener:
     def __init__(self, post: vad.PostProcessing, frame_s: float, lag_s: float = 0.0) -> None:
         self.rule, self.frame_s, self.lag_s = post.rule(frame_s), frame_s, lag_s
 
-    def init(self) -> vad.Listening:
-        return vad.Listening()
+    def init(self) -> vad.State:
+        return vad.State()
 
     def step(
-        self, state: vad.Listening, scores: Tensor, decided_s: float
-    ) -> tuple[vad.Listening, list[Event]]:
+        self, state: vad.State, scores: Tensor, decided_s: float
+    ) -> tuple[vad.State, list[Event]]:
         events: list[Event] = []
         for logits in scores.tolist():
             state, edges = vad.advance(self.rule, state, speech_probability(logits))
             events += [self.event(edge, decided_s) for edge in edges]
         return state, events
 
-    def finish(self, state: vad.Listening, decided_s: float) -> list[Event]:
+    def finish(self, state: vad.State, decided_s: float) -> list[Event]:
         edge = vad.finish(self.rule, state)
         return [self.event(edge, decided_s)] if edge else []
 
-    def restore(self, values: dict[str, Any]) -> vad.Listening:
-        state = remembered(vad.Listening, values)
+    def restore(self, values: dict[str, Any]) -> vad.State:
+        state = remembered(vad.State, values)
         now, last = state.frames, state.frames - 1
         if not (
             max(state.began, state.ended, state.pause) <= last
@@ -83,12 +83,12 @@ class KeywordListener:
         # the index of each label, −1 for those that are never reported
         self._reported = [-1 if name in rule.silent else i for i, name in enumerate(labels)]
 
-    def init(self) -> spotting.Hearing:
-        return spotting.Hearing()
+    def init(self) -> spotting.State:
+        return spotting.State()
 
     def step(
-        self, state: spotting.Hearing, scores: Tensor, decided_s: float
-    ) -> tuple[spotting.Hearing, list[Event]]:
+        self, state: spotting.State, scores: Tensor, decided_s: float
+    ) -> tuple[spotting.State, list[Event]]:
         events: list[Event] = []
         best = scores.softmax(1).max(1)
         for score, index in zip(best.values.tolist(), best.indices.tolist(), strict=True):
@@ -99,11 +99,11 @@ class KeywordListener:
                 events.append(Keyword(self.labels[index], score, at_s, decided_s))
         return state, events
 
-    def finish(self, state: spotting.Hearing, decided_s: float) -> list[Event]:
+    def finish(self, state: spotting.State, decided_s: float) -> list[Event]:
         return []
 
-    def restore(self, values: dict[str, Any]) -> spotting.Hearing:
-        return remembered(spotting.Hearing, values)
+    def restore(self, values: dict[str, Any]) -> spotting.State:
+        return remembered(spotting.State, values)
 
 
 @dataclass(frozen=True)

@@ -19,10 +19,10 @@ from speechkit.models.net import Name
 from speechkit.models.profile import why_not_streamable
 from speechkit.nn import Serial, StreamLayer
 from speechkit.streaming.base import Session
+from speechkit.streaming.batch_listeners import batch_listeners
 from speechkit.streaming.engine import NativeEngine, Scored, TorchEngine
 from speechkit.streaming.engines.native.layer import NativeLayer, native_layer
 from speechkit.streaming.gate import DETECTOR, Detector, gate_of
-from speechkit.streaming.hearing import hearing
 from speechkit.streaming.listeners import listener_of
 from speechkit.streaming.state import AGAIN, Resumable, checked, pack, settings_of, unpack
 from speechkit.streaming.windowed import WindowedStream, suggested_window_s
@@ -122,7 +122,7 @@ class StreamBatch(Resumable):
             self._engine = TorchEngine(model, self._layer, size, self.block_samples)
         else:
             self._engine = NativeEngine(native, size)
-        self._hearing = hearing(
+        self._listeners = batch_listeners(
             listener_of(model, decoder), size, self.backend == "native", len(model.labels)
         )
         self._started = [0] * size
@@ -151,7 +151,7 @@ class StreamBatch(Resumable):
         events = self._events(scored, 0)
         self._finished = True
         for row, found in enumerate(events):
-            found += self._hearing.finish(row, self._time_s(row))
+            found += self._listeners.finish(row, self._time_s(row))
         return events
 
     def reset(self, row: int) -> None:
@@ -168,12 +168,12 @@ class StreamBatch(Resumable):
             self._gate.reset(row)
         self._engine.reset(row)
         self._started[row] = self._consumed
-        self._hearing.reset(row)
+        self._listeners.reset(row)
 
     @property
     def listener(self) -> Listener:
         """What makes events of the scores of each session."""
-        return self._hearing.listener
+        return self._listeners.listener
 
     @property
     def fed(self) -> int:
@@ -206,7 +206,7 @@ class StreamBatch(Resumable):
                 "consumed": self._consumed,
                 "finished": self._finished,
                 "started": self._started,
-                "listening": self._hearing.states,
+                "listening": self._listeners.states,
                 "kept": kept,
                 "gate": self._gate and self._gate.state,
             },
@@ -228,13 +228,13 @@ class StreamBatch(Resumable):
         ):
             raise StreamError(f"the state is damaged: it counts wrongly; {AGAIN}")
         # what may refuse comes first, and is taken back where the next refuses
-        kept, was = kept_of(values["kept"]), self._hearing.states
-        self._hearing.states = listening
+        kept, was = kept_of(values["kept"]), self._listeners.states
+        self._listeners.states = listening
         if self._gate:
             try:
                 self._gate.state = values["gate"]
             except StreamError:
-                self._hearing.states = was
+                self._listeners.states = was
                 raise
         self._engine.restore(tensors, filled)
         self._consumed, self._finished, self._started = consumed, values["finished"], started
@@ -257,7 +257,7 @@ class StreamBatch(Resumable):
             consumed = before + (block + 1) * samples_each
             return (consumed - self._started[row]) / self.sample_rate
 
-        return self._hearing.hear(scored, decided_s)
+        return self._listeners.step(scored, decided_s)
 
     def _time_s(self, row: int) -> float:
         """How much sound a row's session has consumed."""

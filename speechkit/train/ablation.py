@@ -19,7 +19,7 @@ from speechkit.checkpoint import load
 from speechkit.config import check_processes, from_dict, override, write_json
 from speechkit.data import read_manifest
 from speechkit.errors import ConfigError
-from speechkit.files import whole_file
+from speechkit.files import atomic_file
 from speechkit.models import Model, build
 from speechkit.models.profile import profile
 from speechkit.plugins import registry
@@ -138,7 +138,7 @@ def _train(run: Run, out: Path, device: str) -> Path:
     at_s = perf_counter()
     fit(run, out, resume=begun, device=device)
     if not begun:
-        with whole_file(out / TIME) as part:
+        with atomic_file(out / TIME) as part:
             write_json(part, perf_counter() - at_s)
     return out
 

@@ -14,7 +14,7 @@ from torch.nn.utils.rnn import pad_sequence
 from speechkit.checkpoint import load, write_tensors
 from speechkit.data import Batch, UtteranceDataset
 from speechkit.errors import TrainingError
-from speechkit.files import whole_file
+from speechkit.files import atomic_file
 from speechkit.models import Model, Output, prepare
 from speechkit.train.method import Method
 
@@ -59,7 +59,7 @@ class Distillation(Method):
         log.info("the teacher reads %d utterances once", len(dataset))
         self.scores = _teacher_scores(load(self.teacher), dataset)
         tensors = {str(index): x for index, x in enumerate(self.scores)}
-        with whole_file(Path(self.cache)) as part:
+        with atomic_file(Path(self.cache)) as part:
             write_tensors(part, tensors, {"about": _fingerprint(self.teacher, dataset)})
 
     def extra_loss(self, batch: Batch, output: Output) -> Tensor:

@@ -8,7 +8,7 @@ from typing import Any
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from speechkit.errors import MissingExtraError, TrainingError
-from speechkit.files import whole_file
+from speechkit.files import atomic_file
 from speechkit.untrusted import UntrustedError, parse_json
 
 FILE = "metrics.jsonl"
@@ -100,5 +100,5 @@ def _forget_after(path: Path, step: int, judged: int) -> None:
             raise TrainingError(
                 f"{path} is not a run's figures: {error}; move it elsewhere to go on"
             ) from error
-        with whole_file(path) as part:
+        with atomic_file(path) as part:
             part.write_text("".join(kept), "utf-8")

@@ -15,7 +15,7 @@ from speechkit.checkpoint import load, save
 from speechkit.component import Spec, did_you_mean
 from speechkit.config import from_dict, to_dict, write_json
 from speechkit.errors import ConfigError
-from speechkit.files import whole_file
+from speechkit.files import atomic_file
 from speechkit.probes import Examples
 from speechkit.train.loop import fit
 from speechkit.train.resume import RUN
@@ -149,7 +149,7 @@ class Pipeline:
         return steps
 
     def _write(self) -> None:
-        with whole_file(self.folder / FILE) as part:
+        with atomic_file(self.folder / FILE) as part:
             write_json(part, [asdict(step) for step in self._steps])
 
 

@@ -23,7 +23,7 @@ from speechkit.checkpoint import (
 from speechkit.component import Spec
 from speechkit.config import from_dict, to_dict, write_json
 from speechkit.errors import SpeechkitError, TrainingError, one_line
-from speechkit.files import locked, mend, whole_file
+from speechkit.files import atomic_file, locked, recover
 from speechkit.models import Model
 from speechkit.nn.collectives import full_tensor, gather, spread_as
 from speechkit.train.journal import FILE
@@ -85,7 +85,7 @@ def _taken(out: Path, resume: bool) -> Iterator[None]:
                 )
             _check_files(out, resume)
             for folder in (out, out / LAST, out / LAST / TRAINING, out / BEST):
-                mend(folder)
+                recover(folder)
             yield
     finally:
         if not there:
@@ -177,7 +177,7 @@ def _shown(value: Any) -> str:
 
 def write_run(out: Path, run: Any) -> None:
     """Writes `run.json` atomically."""
-    with whole_file(out / RUN) as part:
+    with atomic_file(out / RUN) as part:
         write_json(part, to_dict(run))
 
 
@@ -233,7 +233,7 @@ def read_weights(path: Path, model: Model, average: Model, stateful_methods: nn.
 
 def write_loop(path: Path, loop: Loop) -> None:
     """Writes the position of the run again, after an evaluation."""
-    with whole_file(path / TRAINING / "loop.json") as part:
+    with atomic_file(path / TRAINING / "loop.json") as part:
         write_json(part, asdict(loop))
 
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from speechkit.errors import ConfigError
-from speechkit.rules.vad import Listening, PostProcessing, advance, finish, overlap_smooth, segments
+from speechkit.rules.vad import PostProcessing, State, advance, finish, overlap_smooth, segments
 
 FRAME_S = 0.01
 
@@ -69,7 +69,7 @@ def test_the_rule_is_its_definition(values: list[float], post: PostProcessing) -
 def test_edges_alternate_and_are_decided_after_they_happen(
     values: list[float], post: PostProcessing
 ) -> None:
-    rule, state, edges = post.rule(FRAME_S), Listening(), []
+    rule, state, edges = post.rule(FRAME_S), State(), []
     for value in values:
         state, new = advance(rule, state, value)
         assert all(edge.frame <= state.frames for edge in new)
@@ -84,14 +84,14 @@ def test_edges_alternate_and_are_decided_after_they_happen(
 def test_a_frame_is_known_to_be_speech_or_not_so_many_frames_later(
     values: list[float], post: PostProcessing
 ) -> None:
-    rule, state = post.rule(FRAME_S), Listening()
+    rule, state = post.rule(FRAME_S), State()
     for now, p in enumerate(values):
         state, edges = advance(rule, state, p)
         assert all(now - rule.late <= edge.frame for edge in edges)
 
 
 def test_a_start_is_returned_once_the_segment_has_lasted() -> None:
-    rule, state = PostProcessing(min_speech_ms=30).rule(FRAME_S), Listening()
+    rule, state = PostProcessing(min_speech_ms=30).rule(FRAME_S), State()
     edges_of_frames = []
     for _ in range(5):
         state, edges = advance(rule, state, 0.9)

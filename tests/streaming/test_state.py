@@ -19,8 +19,12 @@ from speechkit.events import Event
 from speechkit.models import Model, Net
 from speechkit.rules import vad
 from speechkit.streaming import StreamBatch
+from speechkit.streaming.batch_listeners import (
+    EDGES_PER_FRAME,
+    NativeSpeechListeners,
+    batch_listeners,
+)
 from speechkit.streaming.engine import Scored
-from speechkit.streaming.hearing import EDGES_PER_FRAME, SpeechHearing, hearing
 from speechkit.streaming.listeners import SpeechListener
 from speechkit.streaming.state import DIGEST_BYTES, SESSION, seal
 
@@ -236,14 +240,14 @@ def test_no_state_makes_the_native_rule_write_beyond_its_buffer(frames: int) -> 
     detector = sk.load("vad").with_(postprocess={"max_speech_s": 1.0})
     assert isinstance(detector.config, sk.MarbleNet)
     listener = SpeechListener(detector.config.postprocess, detector.frame_s)
-    rule = hearing(listener, 1, native=True, classes=2)
-    if not isinstance(rule, SpeechHearing):
+    rule = batch_listeners(listener, 1, native=True, classes=2)
+    if not isinstance(rule, NativeSpeechListeners):
         pytest.skip("no C++ compiler")
     # a start a thousand frames ago, which is split at once
-    far = vad.Listening(frames=1000, began=0)
+    far = vad.State(frames=1000, began=0)
     rule.states = [asdict(far)]
     scores = torch.tensor([-9.0, 9.0]).expand(1, 1, frames, 2).contiguous()
-    events = rule.hear(Scored(scores, torch.ones(1, 1, frames, dtype=torch.bool)), lambda *_: 99.0)
+    events = rule.step(Scored(scores, torch.ones(1, 1, frames, dtype=torch.bool)), lambda *_: 99.0)
     assert len(events[0]) <= EDGES_PER_FRAME * frames == len(rule._found)
 
 

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 
 from speechkit.errors import TrainingError
-from speechkit.files import PART, whole_folder
+from speechkit.files import PART, atomic_folder
 from speechkit.train.resume import BEST, LAST, RUN, open_folder
 
 ALONE = SimpleNamespace(is_global_zero=True, rank_zero_first=nullcontext)
@@ -38,7 +38,10 @@ def started(out: Path) -> None:
 
 def test_a_second_process_fails_while_a_folder_is_in_use(out: Path) -> None:
     started(out)
-    with open_folder(out, True, ALONE) as goes_on, whole_folder(out / LAST, ["config.json"]) as new:
+    with (
+        open_folder(out, True, ALONE) as goes_on,
+        atomic_folder(out / LAST, ["config.json"]) as new,
+    ):
         assert goes_on
         (new / "config.json").write_text("half")
         before = contents(out)
@@ -55,7 +58,7 @@ def test_a_second_process_fails_while_a_folder_is_in_use(out: Path) -> None:
 
 def test_what_a_killed_run_was_writing_is_ended_and_nothing_else_is_touched(out: Path) -> None:
     def run() -> None:
-        with open_folder(out, False, ALONE), whole_folder(out / BEST) as part:
+        with open_folder(out, False, ALONE), atomic_folder(out / BEST) as part:
             (part / "config.json").write_text("half")
             (out / RUN).write_text("{}")
             os.kill(os.getpid(), signal.SIGKILL)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from speechkit.component import Spec
 from speechkit.config import from_dict, write_json
 from speechkit.errors import ConfigError, SpeechkitError
-from speechkit.files import whole_file
+from speechkit.files import atomic_file
 from speechkit.untrusted import UntrustedError, read_json
 from speechkit_activations.compose import BINARY, UNARY
 
@@ -61,7 +61,7 @@ class Leaderboard:
                 self._note(formula, self.judge(formula), "")
             except SpeechkitError as error:
                 self._note(formula, None, str(error))
-            with whole_file(self.path) as part:
+            with atomic_file(self.path) as part:
                 write_json(part, self.rows())
         return self.errors[formula]
 

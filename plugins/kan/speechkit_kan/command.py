@@ -7,7 +7,7 @@ import typer
 
 from speechkit.cli.options import Json, ModelName
 from speechkit.cli.output import show
-from speechkit.files import whole_file
+from speechkit.files import atomic_file
 
 
 def kan_plot(
@@ -25,7 +25,7 @@ def kan_plot(
 
     layers = edge_layers(load(model))
     edges = [edge for name, layer in layers.items() for edge in strongest(name, layer, count)]
-    with whole_file(out) as part:
+    with atomic_file(out) as part:
         part.write_text(svg(edges), encoding="utf-8")
     for edge in edges:
         row = {

@@ -21,14 +21,14 @@ DecidedAt = Callable[[int, int], float]
 """When a block of a session was decided, in seconds: (session, block of these)."""
 
 
-class Hearing:
-    """`size` sessions that hear by a listener, one after the other."""
+class Listeners:
+    """The listeners of `size` sessions, one call for each session and block."""
 
     def __init__(self, listener: Listener, size: int) -> None:
         self.listener = listener
         self._states = [listener.init() for _ in range(size)]
 
-    def hear(self, scored: Scored, decided_s: DecidedAt) -> list[list[Event]]:
+    def step(self, scored: Scored, decided_s: DecidedAt) -> list[list[Event]]:
         """The events of each session in the next blocks."""
         events: list[list[Event]] = [[] for _ in self._states]
         for row, found in enumerate(events):
@@ -58,8 +58,8 @@ class Hearing:
         self._states = [self.listener.restore(state) for state in plain]
 
 
-class SpeechHearing:
-    """The same for starts and ends of speech between two classes, in one native call."""
+class NativeSpeechListeners:
+    """The same for starts and ends of speech between two classes, in one native call for all."""
 
     def __init__(self, listener: SpeechListener, size: int, library: ctypes.CDLL) -> None:
         self.listener, self.size = listener, size
@@ -67,7 +67,7 @@ class SpeechHearing:
         self._thresholds = torch.tensor([rule.onset, rule.offset], dtype=torch.float64)
         lengths = rule.shortest, rule.gap, rule.before, rule.after, rule.longest, vad.LEVELS
         self._lengths = torch.tensor(lengths)
-        self._states = torch.zeros(size, len(fields(vad.Listening)), dtype=torch.int64)
+        self._states = torch.zeros(size, len(fields(vad.State)), dtype=torch.int64)
         for row in range(size):
             self.reset(row)
         self._edges = library.speech_edges
@@ -78,7 +78,7 @@ class SpeechHearing:
         self._rule = tuple(x.data_ptr() for x in kept)
         self._found = torch.empty(0, 4, dtype=torch.int64)
 
-    def hear(self, scored: Scored, decided_s: DecidedAt) -> list[list[Event]]:
+    def step(self, scored: Scored, decided_s: DecidedAt) -> list[list[Event]]:
         """The events of each session in the next blocks."""
         events: list[list[Event]] = [[] for _ in range(self.size)]
         _, blocks, frames_each, _ = scored.scores.shape
@@ -115,18 +115,20 @@ class SpeechHearing:
         for row, state in enumerate([self.listener.restore(state) for state in plain]):
             self._remember(row, state)
 
-    def _listening(self, row: int) -> vad.Listening:
+    def _listening(self, row: int) -> vad.State:
         frames, began, ended, speaking, *split = self._states[row].tolist()
-        return vad.Listening(frames, began, ended, bool(speaking), *split)
+        return vad.State(frames, began, ended, bool(speaking), *split)
 
-    def _remember(self, row: int, state: vad.Listening) -> None:
+    def _remember(self, row: int, state: vad.State) -> None:
         self._states[row] = torch.tensor(astuple(state))
 
 
-def hearing(listener: Listener, size: int, native: bool, classes: int) -> Hearing | SpeechHearing:
+def batch_listeners(
+    listener: Listener, size: int, native: bool, classes: int
+) -> Listeners | NativeSpeechListeners:
     """The listeners of `size` sessions; `native` where their scores come from native calls."""
     library = load(SOURCE) if native and classes == 2 else None
     # by exact type: a subclass may decide otherwise
     if type(listener) is SpeechListener and isinstance(library, ctypes.CDLL):
-        return SpeechHearing(listener, size, library)
-    return Hearing(listener, size)
+        return NativeSpeechListeners(listener, size, library)
+    return Listeners(listener, size)

@@ -14,29 +14,34 @@ from torch import Tensor
 from speechkit.events import Event, SpeechEnd, SpeechStart
 from speechkit.ops.native import load
 from speechkit.rules.spotting import Spotting
-from speechkit.rules.vad import Listening, PostProcessing
-from speechkit.streaming import hearing as module
+from speechkit.rules.vad import PostProcessing, State
+from speechkit.streaming import batch_listeners as module
+from speechkit.streaming.batch_listeners import (
+    DecidedAt,
+    Listeners,
+    NativeSpeechListeners,
+    batch_listeners,
+)
 from speechkit.streaming.engine import Scored
 from speechkit.streaming.engines.native.layer import SOURCE
-from speechkit.streaming.hearing import DecidedAt, Hearing, SpeechHearing, hearing
 from speechkit.streaming.listeners import KeywordListener, SpeechListener
 
 pytestmark = pytest.mark.skipif(isinstance(load(SOURCE), str), reason="there is no C++ compiler")
 FRAME_S = 0.01
 BLOCKS, FRAMES_EACH, SIZE = 40, 2, 3
-Make = Callable[[], Hearing | SpeechHearing]
+Make = Callable[[], Listeners | NativeSpeechListeners]
 
 
 def both(post: PostProcessing, size: int = SIZE) -> tuple[Make, Make]:
     """What makes the listener in Python, and in C++."""
     listener = SpeechListener(post, FRAME_S, lag_s=0.003)
 
-    def native() -> SpeechHearing:
-        made = hearing(listener, size, native=True, classes=2)
-        assert isinstance(made, SpeechHearing)
+    def native() -> NativeSpeechListeners:
+        made = batch_listeners(listener, size, native=True, classes=2)
+        assert isinstance(made, NativeSpeechListeners)
         return made
 
-    return lambda: Hearing(listener, size), native
+    return lambda: Listeners(listener, size), native
 
 
 def random_scores(seed: int, stay: float, ties: bool) -> Scored:
@@ -66,7 +71,7 @@ def hear_in_pieces(makes: Sequence[Make], scored: Scored, cuts: Sequence[int]) -
             # as plain data, which goes through a file
             current.states = json.loads(json.dumps(states))
         piece = Scored(*(part[:, start:end].contiguous() for part in scored))
-        for row, new in enumerate(current.hear(piece, clock(start))):
+        for row, new in enumerate(current.step(piece, clock(start))):
             events[row] += new
         states = current.states
     for row, found in enumerate(events):
@@ -133,8 +138,8 @@ def test_a_feed_may_be_longer_or_shorter_than_the_one_before() -> None:
     python, native = (make() for make in both(PostProcessing(min_silence_ms=20)))
     for count in (1, BLOCKS, 0, 3):
         piece = Scored(*(part[:, :count].contiguous() for part in scored))
-        expected = python.hear(piece, lambda row, block: float(block))
-        assert native.hear(piece, lambda row, block: float(block)) == expected
+        expected = python.step(piece, lambda row, block: float(block))
+        assert native.step(piece, lambda row, block: float(block)) == expected
     assert native.states == python.states
 
 
@@ -143,7 +148,7 @@ def test_infinite_logits_are_certain() -> None:
     logits = torch.tensor([[-inf, inf], [-inf, 0], [inf, -inf], [0, -inf], [inf, inf], [1e30, 0]])
     piece = Scored(logits.view(1, 1, 6, 2), torch.ones(1, 1, 6, dtype=torch.bool))
     python, native = (make() for make in both(PostProcessing(min_speech_ms=10), size=1))
-    events = [each.hear(piece, lambda row, block: 1.0) for each in (python, native)]
+    events = [each.step(piece, lambda row, block: 1.0) for each in (python, native)]
     assert events[0] == events[1]
     assert python.states == native.states
 
@@ -154,11 +159,11 @@ def test_a_row_starts_anew_alone() -> None:
         torch.ones(SIZE, 10, FRAMES_EACH, dtype=torch.bool),
     )
 
-    def events(hearing: Hearing | SpeechHearing) -> list[list[Event]]:
-        first = hearing.hear(speech, lambda row, block: 1.0)
-        hearing.reset(1)
-        second = hearing.hear(speech, lambda row, block: 2.0)
-        last = [hearing.finish(row, 3.0) for row in range(SIZE)]
+    def events(listeners: Listeners | NativeSpeechListeners) -> list[list[Event]]:
+        first = listeners.step(speech, lambda row, block: 1.0)
+        listeners.reset(1)
+        second = listeners.step(speech, lambda row, block: 2.0)
+        last = [listeners.finish(row, 3.0) for row in range(SIZE)]
         return [a + b + c for a, b, c in zip(first, second, last, strict=True)]
 
     python, native = (events(make()) for make in both(PostProcessing()))
@@ -169,22 +174,20 @@ def test_a_row_starts_anew_alone() -> None:
 def test_what_has_no_native_form_uses_its_listener(monkeypatch: pytest.MonkeyPatch) -> None:
     speech = SpeechListener(PostProcessing(), FRAME_S)
     keywords = KeywordListener(Spotting(), ("yes", "no"), FRAME_S)
-    assert isinstance(hearing(keywords, 1, native=True, classes=2), Hearing)
-    assert isinstance(hearing(speech, 1, native=False, classes=2), Hearing)
-    assert isinstance(hearing(speech, 1, native=True, classes=3), Hearing)
+    assert isinstance(batch_listeners(keywords, 1, native=True, classes=2), Listeners)
+    assert isinstance(batch_listeners(speech, 1, native=False, classes=2), Listeners)
+    assert isinstance(batch_listeners(speech, 1, native=True, classes=3), Listeners)
     monkeypatch.setattr(module, "load", lambda source: "no C++ compiler")
-    assert isinstance(hearing(speech, 1, native=True, classes=2), Hearing)
+    assert isinstance(batch_listeners(speech, 1, native=True, classes=2), Listeners)
 
 
 class Certain(SpeechListener):
     """A listener of one's own, which hears speech everywhere."""
 
-    def step(
-        self, state: Listening, scores: Tensor, decided_s: float
-    ) -> tuple[Listening, list[Event]]:
+    def step(self, state: State, scores: Tensor, decided_s: float) -> tuple[State, list[Event]]:
         return super().step(state, torch.tensor([-9.0, 9.0]).expand_as(scores), decided_s)
 
 
 def test_a_subclass_is_not_taken_for_the_listener() -> None:
     listener = Certain(PostProcessing(), FRAME_S)
-    assert isinstance(hearing(listener, 1, native=True, classes=2), Hearing)
+    assert isinstance(batch_listeners(listener, 1, native=True, classes=2), Listeners)
