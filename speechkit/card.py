@@ -1,6 +1,6 @@
 """Model cards: what a model is for, what it was made from, how good it is and where it fails.
 
-Beside a card lies what the transforms that made the model reported.
+A second file holds the reports of the transforms that made the model.
 """
 
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ from speechkit.untrusted import UntrustedError, read_json
 CARD = "card.json"
 """The card's file in a model folder."""
 TRANSFORMS = "transform.json"
-"""The file of transforms there."""
+"""The file with the reports of transforms in a model folder."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,11 +37,11 @@ class Score:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelCard:
-    """The facts of a model that its config does not hold; only `purpose` must be given.
+    """The facts of a model that its config does not hold; only `purpose` is required.
 
-    `purpose` goes on from the model's name, in one line: "reads ...". `licence` is that of
-    the weights, `data` names each source with its licence, `commands` made the weights, and
-    `measured` is the date of the scores.
+    `purpose` is one line that continues a sentence after the model's name: "reads ...". `licence`
+    is that of the weights, `data` names each source with its licence, `commands` are those that
+    made the weights, and `measured` is the date of the scores.
     """
 
     purpose: str

@@ -25,7 +25,7 @@ class Word:
 class SpeechStart:
     """Speech begins.
 
-    Where `sk.stream` keeps sound, `samples [N]` are those from `pre_roll_ms` before `at_s` to
+    With `pre_roll_ms` of `sk.stream`, `samples [N]` are those from that long before `at_s` up to
     `decided_s`, mono float32 at the stream's rate.
     """
 
@@ -38,8 +38,8 @@ class SpeechStart:
 class SpeechEnd:
     """Speech ends.
 
-    Where `sk.stream` was given `keep_segments`, `samples [N]` are those of the segment, from the
-    first of its `SpeechStart` to `at_s`.
+    With `keep_segments` of `sk.stream`, `samples [N]` are those of the segment, from the first
+    sample of its `SpeechStart` to `at_s`.
     """
 
     at_s: float
@@ -59,7 +59,7 @@ class Keyword:
 
 @dataclass(frozen=True)
 class Partial:
-    """The text since the last `Final`; what is `stable` of it, its beginning, stays as it is."""
+    """The text since the last `Final`; its beginning `stable` does not change any more."""
 
     text: str
     stable: str
@@ -79,7 +79,7 @@ class Final:
 
 @dataclass(frozen=True)
 class Gap:
-    """Sound of `duration_s` was lost from `at_s` on; silence takes its place."""
+    """Audio of `duration_s` was lost from `at_s` on and is replaced by silence."""
 
     duration_s: float
     at_s: float
@@ -96,7 +96,7 @@ NAMES = {
     Final: "final",
     Gap: "gap",
 }
-"""What each event is called in JSON."""
+"""The name of each event in JSON."""
 
 
 def to_row(event: Event) -> dict[str, Any]:

@@ -1,11 +1,11 @@
-"""The one writer: files and folders that appear whole or not at all, and locks on folders.
+"""Atomic writing of files and folders, and locks on folders.
 
-What is being written lies in a folder `.speechkit-part.TOKEN`, beside a file or a new folder and
-inside a folder that is there already. Its writer holds a lock on it, so that what a killed process
-left is distinguished from what another one is writing now.
+Data is first written to a folder `.speechkit-part.TOKEN`, next to a file or a new folder, or inside
+an existing folder. Its writer holds a lock on it. So the part of a killed process can be
+distinguished from one that is being written.
 
-A folder that is there stays: in a part, `new` is what is written; its name becomes `placing` once
-the files it replaces have moved to `old`, and then its files move into the folder.
+An existing folder is updated in three steps: files are written to `new` in the part; the files that
+they replace move to `old`, and `new` is renamed to `placing`; then its files move into the folder.
 """
 
 import errno
@@ -50,7 +50,7 @@ def atomic_file(path: str | os.PathLike[str]) -> Iterator[Path]:
     target = Path(os.path.realpath(path))
     with _naming(path):
         if target.exists() and not target.is_file():
-            # a device would be replaced by a file
+            # a device must not be replaced by a file
             raise FileExistsError(
                 errno.EEXIST, "it is not a file; give a new name", os.fspath(path)
             )
@@ -66,10 +66,10 @@ def atomic_file(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 @contextmanager
 def atomic_folder(path: str | os.PathLike[str], own: Iterable[str] = ()) -> Iterator[Path]:
-    """An empty folder whose files are in `path` in the end, all of them or none.
+    """A temporary folder whose files all move to `path` at the end, or none if the block fails.
 
-    A folder that is there must be empty, or the caller's, who names in `own` the files in it that
-    are gone or replaced in the end; all others stay. OSError names `path`.
+    An existing folder must be empty, or `own` names the files in it that are removed or replaced at
+    the end; all others stay. An OSError names `path`.
     """
     target = Path(os.path.realpath(path))
     with _naming(path):
@@ -87,7 +87,7 @@ def atomic_folder(path: str | os.PathLike[str], own: Iterable[str] = ()) -> Iter
                 try:
                     new.rename(target)
                 except OSError:
-                    # another process was quicker
+                    # another process was faster
                     if target.is_dir():
                         _check_empty(target)
                     raise
@@ -100,7 +100,7 @@ def atomic_folder(path: str | os.PathLike[str], own: Iterable[str] = ()) -> Iter
 
 
 def recover(folder: Path) -> None:
-    """Ends what killed processes were writing in the folder: whole or not at all."""
+    """Completes or removes what killed processes were writing in the folder."""
     if folder.is_dir() and _parts(folder):
         with locked(folder, "commit", wait=True):
             _recover(folder)
@@ -108,9 +108,9 @@ def recover(folder: Path) -> None:
 
 @contextmanager
 def locked(folder: Path, name: str, wait: bool = False) -> Iterator[bool]:
-    """Whether this process alone has a folder's lock of that name, until the block ends or it dies.
+    """Yields True if this process got a folder's lock of that name, until the end of the block.
 
-    Where the file system has no locks, everybody has it.
+    On a file system without locks every process gets it.
     """
     mark = folder / f"{LOCK}{name}"
     while True:
@@ -118,13 +118,13 @@ def locked(folder: Path, name: str, wait: bool = False) -> Iterator[bool]:
             mark.mkdir()
         with _holding(mark, wait, unlockable=True) as mine:
             if not mine and (wait or not mark.exists()):
-                # whoever had it took the mark away
+                # the previous holder removed the lock file
                 continue
             try:
                 yield mine
             finally:
                 if mine:
-                    # before the lock goes, or it would be the mark of another
+                    # removed before unlocking, or it could be the file of another holder
                     with suppress(OSError):
                         mark.rmdir()
             return
@@ -148,12 +148,12 @@ def _part(folder: Path) -> Iterator[Path]:
 
 @functools.cache
 def _recover_once(folder: Path) -> None:
-    """Once in a process: looking through a large folder for each of its files would take long."""
+    """Mends a folder once per process, since searching a large folder for each file is slow."""
     recover(folder)
 
 
 def _parts(folder: Path) -> list[Path]:
-    """The parts in a folder that are this user's."""
+    """The parts in a folder that belong to this user."""
     with os.scandir(folder) as entries:
         return [Path(entry.path) for entry in entries if _is_part(entry)]
 
@@ -164,7 +164,7 @@ def _is_part(entry: "os.DirEntry[str]") -> bool:
     try:
         return fcntl is None or entry.stat(follow_symlinks=False).st_uid == os.geteuid()
     except FileNotFoundError:
-        # its writer has just ended
+        # its writer has just removed it
         return False
 
 
@@ -176,7 +176,7 @@ def _recover(folder: Path) -> None:
 
 
 def _commit(part: Path, own: Iterable[str]) -> None:
-    """Puts the files of a part into its folder, and those that are `own` away; all or none."""
+    """Moves the files of a part into its folder and removes those in `own`, all or none."""
     folder = part.parent
     names = _files(part / NEW)
     for name in names:
@@ -206,9 +206,9 @@ def _commit(part: Path, own: Iterable[str]) -> None:
 
 
 def _settle(part: Path) -> None:
-    """Removes a part, after a commit that was cut off: on to its end, or back before `placing`.
+    """Completes an interrupted commit, or undoes it before `placing`, and removes the part.
 
-    A part may have come with a folder from elsewhere: one with links on the way stays as it is.
+    A part may have come with a folder from elsewhere; one with links in its paths is not touched.
     """
     source = part / (PLACING if (part / PLACING).is_dir() else OLD)
     names = _files(source)
@@ -216,11 +216,11 @@ def _settle(part: Path) -> None:
         _within(part, source.relative_to(part) / n) and _within(part.parent, n) for n in names
     ):
         return
-    # what cannot be moved stays for another time
+    # files that cannot be moved stay for the next time
     with suppress(OSError):
         for name in names:
             _move(source / name, part.parent / name)
-        # first, for without `placing` these would be moved back
+        # removed first, since without `placing` these files would be moved back
         if (part / OLD).is_dir():
             shutil.rmtree(part / OLD)
         shutil.rmtree(part)
@@ -237,7 +237,7 @@ def _files(folder: Path) -> list[Path]:
 
 
 def _within(folder: Path, name: Path) -> bool:
-    """Whether no folder on the way from a folder to a name in it is a link, to anywhere else."""
+    """True if no folder in the path from a folder to a name in it is a link."""
     return not any((folder / parent).is_symlink() for parent in [*name.parents][:-1])
 
 
@@ -251,9 +251,9 @@ def _check_empty(folder: Path) -> None:
 
 
 def _sync(files: Iterable[Path]) -> None:
-    """Has the bytes on the disk before a name leads to them."""
+    """Writes files to the disk before they get their final names."""
     for file in files:
-        # Windows syncs what is open for writing alone
+        # Windows syncs only files open for writing
         descriptor = os.open(file, os.O_RDWR if os.name == "nt" else os.O_RDONLY)
         try:
             os.fsync(descriptor)
@@ -263,7 +263,7 @@ def _sync(files: Iterable[Path]) -> None:
 
 @contextmanager
 def _naming(path: str | os.PathLike[str]) -> Iterator[None]:
-    """Has errors name the path that the user knows, not where it is being written."""
+    """Makes errors name the path that the user gave, not the temporary one."""
     try:
         yield
     except OSError as error:
@@ -274,7 +274,7 @@ def _naming(path: str | os.PathLike[str]) -> Iterator[None]:
 
 @contextmanager
 def _holding(path: Path, wait: bool = False, *, unlockable: bool) -> Iterator[bool]:
-    """Whether this process got the lock on a folder, `unlockable` where there are no locks."""
+    """Yields True if this process got the lock on a folder, `unlockable` if there are no locks."""
     if fcntl is None:
         yield unlockable
         return
@@ -298,5 +298,5 @@ def _flock(path: Path, descriptor: int, wait: bool, unlockable: bool) -> bool:
         return False
     except OSError:
         return unlockable
-    # whoever had it before may have removed the folder
+    # the previous holder may have removed the folder
     return path.exists() and os.path.samestat(os.stat(path), os.fstat(descriptor))

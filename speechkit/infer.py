@@ -1,4 +1,4 @@
-"""The verbs of `sk`: a recording in, a prediction out, and the same scores chunk by chunk."""
+"""The functions `sk.transcribe`, `sk.classify` and `sk.detect`, and scores chunk by chunk."""
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
@@ -27,14 +27,14 @@ from speechkit.text.align import characters_of, joined
 from speechkit.text.transcript import Transcript
 
 LONG_S = 60.0
-"""Sound longer than this is read and run in pieces where the model streams."""
+"""Longer recordings are read and computed in pieces if the model streams."""
 STEP_S = 1.0
-"""How much of it the net takes at a time: more leaves the cache, less is more calls."""
+"""The duration of a piece: longer ones do not fit the cache, shorter ones need more calls."""
 
 
 @dataclass(frozen=True)
 class Label:
-    """The label a clip was given, its probability, and that of every label."""
+    """The label of a clip, its probability, and those of all labels."""
 
     label: str
     score: float
@@ -43,7 +43,7 @@ class Label:
 
 @dataclass(frozen=True)
 class Segment:
-    """A stretch of speech, in seconds."""
+    """A segment of speech, in seconds."""
 
     start_s: float
     end_s: float
@@ -61,9 +61,9 @@ def transcribe(
 ) -> Transcript:
     """The text of a path, bytes, array or tensor; arrays need their `sample_rate` in hertz.
 
-    `decoder` names a component, or is one of `reader_of` for many recordings. No text is read where
-    `vad`, a detector of speech, finds none; None reads all. Long sound is read and run in pieces
-    where the model streams.
+    `decoder` names a component, or is a decoder from `reader_of` for many recordings. Text is
+    returned only where `vad` detects speech; None disables it. Long recordings are computed in
+    pieces if the model streams.
     """
     model = as_model(model)
     reader = reader_of(model, decoder)
@@ -74,7 +74,7 @@ def transcribe(
 
 
 def reader_of(model: Model, decoder: Decoder | Name = "greedy") -> Decoder:
-    """What reads a recogniser's scores as text: a component by its name, or one made already."""
+    """The decoder of a recogniser: from a component's name, or a decoder that is checked."""
     require(model, "transcribe")
     return decoder_of(decoder, model.labels, model.normalization)
 
@@ -88,7 +88,7 @@ def align_text(
     channel: Channel = "mix",
     raw: RawFormat | None = None,
 ) -> Transcript:
-    """When each word of a known `text` is spoken in a path, bytes, array or tensor.
+    """The times of each word of a known `text` in a path, bytes, array or tensor.
 
     Raises ManifestError for text that the model's labels cannot spell, and SpeechkitError where it
     is too long for the sound.
@@ -137,7 +137,7 @@ def detect(
     channel: Channel = "mix",
     raw: RawFormat | None = None,
 ) -> list[Segment]:
-    """The stretches of speech in a path, bytes, array or tensor, by the model's `postprocess`."""
+    """The segments of speech in a path, bytes, array or tensor, by the model's `postprocess`."""
     model = as_model(model)
     return segments_of(
         model, *speech_probabilities(model, audio, sample_rate, channel=channel, raw=raw)
@@ -152,9 +152,9 @@ def speech_probabilities(
     channel: Channel = "mix",
     raw: RawFormat | None = None,
 ) -> tuple[Tensor, float, float]:
-    """The probability of speech of each frame `[T]`, a frame's duration and the sound's in seconds.
+    """The probability of speech of each frame `[T]`, and the durations of a frame and the audio.
 
-    A detector of clips is slid over the sound in windows that overlap by 7/8.
+    A clip classifier runs on windows that overlap by 7/8.
     """
     model = as_model(model)
     require_detector(model)
@@ -162,8 +162,7 @@ def speech_probabilities(
         samples = read_audio(audio, sample_rate, model.sample_rate, channel=channel, raw=raw)
         return *_windows(model, samples), len(samples) / model.sample_rate
     sound = _sound(model, audio, sample_rate, channel, raw)
-    # as floats, because small tensors that stay between large ones that go leave holes too small
-    # to use again
+    # as floats, because small tensors kept between large temporary ones fragment the memory
     speech = torch.tensor([p for s in _parts(model, sound) for p in _speech(s).tolist()])
     return speech, model.frame_s, sound.samples / model.sample_rate
 
@@ -171,22 +170,22 @@ def speech_probabilities(
 def segments_of(
     model: Model, speech: Tensor, frame_s: float, duration_s: float = math.inf
 ) -> list[Segment]:
-    """The stretches of speech in probabilities `[T]` by the model's `postprocess`, none of which
-    ends after `duration_s`."""
+    """The segments of speech in probabilities `[T]` by the model's `postprocess`, cut at
+    `duration_s`."""
     post = model.config.rule(vad.PostProcessing)
     found = vad.segments(speech.tolist(), frame_s, post, duration_s)
     return [Segment(*pair) for pair in found]
 
 
 def require_detector(model: Model) -> None:
-    """Raises ConfigError unless the model detects speech: by frames, or, with `postprocess` in its
+    """Raises ConfigError unless the model detects speech, by frames or, with `postprocess` in its
     config, by clips."""
     if not hasattr(model.config, "postprocess"):
         require(model, "detect")
 
 
 def label_of(model: Model, logits: Tensor) -> Label:
-    """The label that clip logits `[n]` speak for."""
+    """The most probable label for clip logits `[n]`."""
     scores = dict(zip(model.labels, logits.softmax(0).tolist(), strict=True))
     best = max(scores, key=scores.__getitem__)
     return Label(best, scores[best], scores)
@@ -198,8 +197,8 @@ def stream_scores(
 ) -> Iterator[Tensor]:
     """The scores of audio `[N]` as it arrives in chunks, `[T', n]` for each, valid frames only.
 
-    Audio may also come as tensors `[N]` of any length, one after the other. Joined the scores equal
-    the offline ones frame by frame; a clip classifier's last row is the clip's.
+    Audio may also be a sequence of tensors `[N]` of any length. Together the scores equal the
+    offline ones frame by frame; the last row of a clip classifier is that of the clip.
     """
     model = as_model(model)
     net = model.stream_layer()
@@ -220,7 +219,7 @@ def stream_scores(
 def _chunks(
     model: Model, pieces: Iterable[Tensor], chunk: int, flush: int
 ) -> Iterator[tuple[Tensor, int]]:
-    """One sound in tensors `[chunk]`, `flush` zeros after it, and how many samples are its own."""
+    """One recording in tensors `[chunk]`, padded with `flush` zeros, and the samples of each."""
     rest = next(model.parameters()).new_zeros(0)
     samples = 0
     for piece in pieces:
@@ -236,9 +235,9 @@ def _chunks(
 
 
 def _parts(model: Model, blocks: Iterator[Tensor]) -> Iterator[Tensor]:
-    """The scores `[T, n]` of sound in blocks, in pieces where it is long and the model streams.
+    """The scores `[T, n]` of audio in blocks, piece by piece if it is long and the model streams.
 
-    The numbers are the same, and hours of sound fit into memory.
+    The scores are the same, and hours of audio fit into memory.
     """
     begun = list(islice(blocks, 2))
     if len(begun) > 1 and why_not_streamable(model) is None:
@@ -278,7 +277,7 @@ def _sound(
 
 
 class Counted:
-    """Blocks of sound, and how many samples of them have been read."""
+    """Iterates over blocks of audio and counts their samples."""
 
     def __init__(self, blocks: Iterable[Tensor]) -> None:
         self._blocks, self.samples = iter(blocks), 0
@@ -299,7 +298,7 @@ def _speech(scores: Tensor) -> Tensor:
 
 @torch.inference_mode()
 def _windows(model: Model, samples: Tensor) -> tuple[Tensor, float]:
-    """The smoothed probabilities of a detector of clips in steps of an eighth of its window."""
+    """The smoothed probabilities of a clip classifier in steps of an eighth of its window."""
     check_length(model, len(samples))
     step = round(SEGMENT_S / 8 * model.sample_rate)
     around = F.pad(samples.to(next(model.parameters()).device), (4 * step, 4 * step))
@@ -308,5 +307,5 @@ def _windows(model: Model, samples: Tensor) -> tuple[Tensor, float]:
         logits = [finite(model(part.contiguous()).scores) for part in windows.split(64)]
     speech = _speech(torch.cat(logits)).cpu().numpy()
     smooth = torch.from_numpy(vad.overlap_smooth(speech, window_frames=8, hop_frames=1))
-    # half a window of silence was put before and after
+    # half a window of silence was added before and after
     return smooth[4:-4], step / model.sample_rate

@@ -1,4 +1,4 @@
-"""Names for the units of time, so that signatures say which one they mean."""
+"""Types for units of time, to show the unit in signatures."""
 
 from typing import NewType
 
@@ -12,5 +12,5 @@ def to_samples(duration: Seconds, sample_rate: int) -> Samples:
 
 
 def rounded_s(time_s: float) -> Seconds:
-    """A time to the microsecond, which is less than a sample: 0.22 for 0.21999999999999997."""
+    """A time rounded to a microsecond, less than a sample: 0.22 for 0.21999999999999997."""
     return Seconds(round(time_s, 6))

@@ -1,4 +1,4 @@
-"""One reader for JSON and YAML from outside, bounded in size and depth; tar files as well."""
+"""Reads JSON, YAML and tar files from outside, with limits on size and depth."""
 
 import json
 import tarfile
@@ -18,13 +18,13 @@ from speechkit.limits import (
 
 
 class UntrustedError(ValueError):
-    """Data that does not parse or is beyond the limits, in one line without the source's name."""
+    """Data does not parse or exceeds the limits; a one-line message without the source's name."""
 
 
 class Limited:
     """A tar file that is read in pieces of at most `most` bytes.
 
-    A header may declare a longer one to follow it, which tarfile would read at once.
+    A header may declare a very long one after it, which tarfile would read at once.
     """
 
     def __init__(self, file: Any, most: int) -> None:
@@ -32,7 +32,7 @@ class Limited:
         self.seek, self.tell = file.seek, file.tell
 
     def read(self, size: int) -> bytes:
-        """The next bytes; tarfile.ReadError where they are too many."""
+        """The next bytes; raises tarfile.ReadError if `size` is too large."""
         if size > self.most:
             raise tarfile.ReadError(f"a header of {size:,} bytes")
         data: bytes = self.file.read(size)
@@ -40,13 +40,13 @@ class Limited:
 
 
 def parse_json(text: str | bytes, *, any_number: bool = False, most: int = MAX_JSON_BYTES) -> Any:
-    """The data in a JSON text; UntrustedError where it is damaged or beyond `speechkit.limits`.
+    """The data in a JSON text; raises UntrustedError if it is damaged or exceeds the limits.
 
-    A key that an object has twice is refused. `any_number` takes infinities, NaN and integers of up
-    to 4300 digits as well, which speechkit's own states hold. `most` bytes are read.
+    Duplicate keys are refused. `any_number` also allows infinities, NaN and integers of up to 4300
+    digits, which speechkit's own states contain. The text has at most `most` bytes.
     """
     _check_size(text, most)
-    # before they are made: an empty list takes 20 times as much memory as its text
+    # counted before parsing, since an empty list takes 20 times the memory of its text
     signs: Any = (b",", b"[", b"{") if isinstance(text, bytes) else (",", "[", "{")
     if sum(map(text.count, signs)) > MAX_JSON_VALUES:
         raise UntrustedError(f"it holds more than {MAX_JSON_VALUES:,} values")
@@ -64,21 +64,21 @@ def parse_json(text: str | bytes, *, any_number: bool = False, most: int = MAX_J
 
 
 def read_json(path: Path, *, any_number: bool = False, most: int = MAX_JSON_BYTES) -> Any:
-    """The data in a JSON file; UntrustedError as `parse_json`, OSError where it cannot be read."""
+    """The data in a JSON file; raises UntrustedError like `parse_json`, or OSError."""
     with path.open("rb") as file:
         return parse_json(file.read(most + 1), any_number=any_number, most=most)
 
 
 def parse_yaml(data: bytes) -> Any:
-    """The data in a YAML document, numbers of any size; UntrustedError as in `parse_json`.
+    """The data in a YAML document with numbers of any size; UntrustedError as in `parse_json`.
 
-    Aliases count as what they stand for.
+    Aliases count as their contents.
     """
     # only archives of other toolkits hold YAML
     import yaml
 
     class Loader(yaml.SafeLoader):
-        """Stops where a document is too deep or too long, before it is held whole."""
+        """Stops reading if a document is too deep or too long."""
 
         depth = values = 0
 
@@ -89,7 +89,7 @@ def parse_yaml(data: bytes) -> Any:
                 _refuse_size(self.depth)
             node = super().compose_node(parent, index)
             self.depth -= 1
-            # such as 1:30:00, whose time grows with the square of its length
+            # parsing numbers such as 1:30:00 takes time with the square of their length
             if (
                 isinstance(node, yaml.ScalarNode)
                 and node.tag != "tag:yaml.org,2002:str"
@@ -103,7 +103,7 @@ def parse_yaml(data: bytes) -> Any:
 
     _check_size(data, MAX_JSON_BYTES)
     try:
-        # the loader decodes the first bytes as it is made
+        # the loader's constructor decodes the first bytes
         loader = Loader(data)
         root = loader.get_single_node()
         if root is None:
@@ -113,7 +113,7 @@ def parse_yaml(data: bytes) -> Any:
         parsed = loader.construct_document(root)
     except UntrustedError:
         raise
-    # yaml lets errors of many types through where a tag does not fit its value
+    # yaml raises errors of many types if a tag does not fit its value
     except Exception as error:
         reason = " ".join(str(error).split())[:200]
         raise UntrustedError(f"it is not plain YAML: {reason}") from error
@@ -158,7 +158,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _check_keys(keys: Iterable[tuple[Hashable, str]]) -> None:
-    """Raises UntrustedError for a key that a mapping has twice, of which one would be lost."""
+    """Raises UntrustedError for a duplicate key, since one of its values would be lost."""
     for (_, key), times in Counter(keys).items():
         if times > 1:
             raise UntrustedError(f"it has the key {key[:80]!r} twice; leave one")
@@ -171,7 +171,7 @@ def _refuse_size(depth: int) -> None:
 
 
 def _values(node: Any, seen: dict[int, float]) -> float:
-    """The number of values below a YAML node with aliases written out; infinite for a cycle."""
+    """The number of values in a YAML node with aliases expanded; infinite for a cycle."""
     if id(node) not in seen:
         seen[id(node)] = float("inf")
         parts = node.value if isinstance(node.value, list) else []

@@ -1,4 +1,4 @@
-"""What exact and approximate sessions of one sound share: gaps, kept sound, copies."""
+"""The base class of exact and approximate sessions: gaps, kept audio and copies."""
 
 from abc import abstractmethod
 from dataclasses import asdict
@@ -15,7 +15,7 @@ from speechkit.tasks import Listener
 
 
 class Session(Resumable):
-    """One sound; `feed` any number of samples at a time, then `finish`."""
+    """A session for one recording; `feed` any number of samples at a time, then `finish`."""
 
     sample_rate: int
     latency_s: float
@@ -26,7 +26,7 @@ class Session(Resumable):
         if self._kept is None:
             return self._feed(samples)
         x, events = as_samples(samples), []
-        # a second at a time, so that no more is kept than is needed
+        # a second at a time, to limit memory
         for start in range(0, max(1, len(x)), self.sample_rate):
             part = x[start : start + self.sample_rate]
             events += self._kept.feed(part, self._feed(part))
@@ -35,7 +35,7 @@ class Session(Resumable):
     def skip(self, samples: int) -> list[Event]:
         """The events after `samples` samples that were lost, the first one a `Gap`.
 
-        Silence takes their place, so that later times are right.
+        Silence replaces them, so that later times are right.
         """
         if samples < 0:
             raise StreamError(f"a gap of {samples} samples; give a number from 0 up")
@@ -46,14 +46,14 @@ class Session(Resumable):
         return [Gap(samples / self.sample_rate, at_s, at_s), *events] if samples else []
 
     def finish(self) -> list[Event]:
-        """The events that were still to come; the session then takes no more samples."""
+        """The remaining events; afterwards the session takes no more samples."""
         events = self._finish()
         return events if self._kept is None else self._kept.feed(np.zeros(0, np.float32), events)
 
     def _keep_sound(
         self, listener: Listener, pre_roll_ms: float | None, keep_segments: bool
     ) -> None:
-        """Has events bring samples, if that is asked for."""
+        """Adds samples to events if an option asks for them."""
         self._settings: dict[str, Any] = {
             "pre_roll_ms": pre_roll_ms,
             "keep_segments": keep_segments,
@@ -67,7 +67,7 @@ class Session(Resumable):
         return None if self._kept is None else asdict(self._kept.state)
 
     def _kept_of(self, values: Any) -> Kept | None:
-        """The sound in a state; StreamError where it is no such."""
+        """The kept audio in a state; raises StreamError if it is damaged."""
         return None if self._kept is None else self._kept.restored(values)
 
     def _go_on(self, kept: Kept | None) -> None:
@@ -77,7 +77,7 @@ class Session(Resumable):
     @property
     @abstractmethod
     def _fed(self) -> int:
-        """How many samples were fed."""
+        """The number of samples fed so far."""
 
     @abstractmethod
     def _feed(self, samples: Samples) -> list[Event]: ...

@@ -1,4 +1,4 @@
-"""The listeners of a batch's sessions: from scores for all to events for each."""
+"""Runs the listeners of a batch of sessions: from scores to events."""
 
 import ctypes
 from collections.abc import Callable
@@ -16,9 +16,9 @@ from speechkit.streaming.listeners import SpeechListener
 from speechkit.tasks import Listener
 
 EDGES_PER_FRAME = 3
-"""What `speech_edges` may write for a frame from any state: one edge, and two where it splits."""
+"""The most edges that `speech_edges` writes for a frame: one, and two for a split."""
 DecidedAt = Callable[[int, int], float]
-"""When a block of a session was decided, in seconds: (session, block of these)."""
+"""(session, block) → the time at which that block was decided, in seconds."""
 
 
 class Listeners:
@@ -41,7 +41,7 @@ class Listeners:
         return events
 
     def finish(self, row: int, decided_s: float) -> list[Event]:
-        """The events that the end brings."""
+        """The events at the end of a session."""
         return self.listener.finish(self._states[row], decided_s)
 
     def reset(self, row: int) -> None:
@@ -50,7 +50,7 @@ class Listeners:
 
     @property
     def states(self) -> list[dict[str, Any]]:
-        """What each session remembers, as plain data and tensors."""
+        """The state of each session as plain data and tensors."""
         return [asdict(state) for state in self._states]
 
     @states.setter
@@ -97,7 +97,7 @@ class NativeSpeechListeners:
         return events
 
     def finish(self, row: int, decided_s: float) -> list[Event]:
-        """The events that the end brings."""
+        """The events at the end of a session."""
         return self.listener.finish(self._listening(row), decided_s)
 
     def reset(self, row: int) -> None:
@@ -106,12 +106,12 @@ class NativeSpeechListeners:
 
     @property
     def states(self) -> list[dict[str, Any]]:
-        """What each session remembers, as plain data."""
+        """The state of each session as plain data."""
         return [asdict(self._listening(row)) for row in range(self.size)]
 
     @states.setter
     def states(self, plain: list[dict[str, Any]]) -> None:
-        # all of them first: one may be refused
+        # all are checked first, since one may be invalid
         for row, state in enumerate([self.listener.restore(state) for state in plain]):
             self._remember(row, state)
 
@@ -126,9 +126,9 @@ class NativeSpeechListeners:
 def batch_listeners(
     listener: Listener, size: int, native: bool, classes: int
 ) -> Listeners | NativeSpeechListeners:
-    """The listeners of `size` sessions; `native` where their scores come from native calls."""
+    """The listeners of `size` sessions; `native` if a native engine computes the scores."""
     library = load(SOURCE) if native and classes == 2 else None
-    # by exact type: a subclass may decide otherwise
+    # by exact type, since a subclass may have another rule
     if type(listener) is SpeechListener and isinstance(library, ctypes.CDLL):
         return NativeSpeechListeners(listener, size, library)
     return Listeners(listener, size)

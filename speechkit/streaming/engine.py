@@ -1,4 +1,4 @@
-"""What computes the scores of a batch of sessions, block by block: torch, or one native call."""
+"""Engines that compute the scores of a batch of sessions block by block: torch or native."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -16,7 +16,7 @@ from speechkit.streaming.engines.native.layer import Call, NativeLayer
 from speechkit.streaming.state import rebuilt, tensors_of
 
 MOST_KEPT = 16
-"""Calls over more blocks than this are made anew each time: their memory is not small."""
+"""Buffers for more blocks than this are not kept between calls, since they are large."""
 
 
 class Scored(NamedTuple):
@@ -29,7 +29,7 @@ class Scored(NamedTuple):
     valid: Tensor
 
     def row(self, row: int) -> tuple[Tensor, Tensor]:
-        """Those of one session."""
+        """The scores and validity of one session."""
         return self.scores[row], self.valid[row]
 
 
@@ -40,7 +40,7 @@ class TorchEngine:
         self.model, self.layer, self.size, self.block_samples = model, layer, size, block_samples
         weight = next(model.parameters())
         self._device = weight.device
-        # filled in place, so that a session needs the same memory however long it runs
+        # filled in place, so that memory does not grow with time
         self._pending = torch.zeros(size, 1, block_samples, dtype=weight.dtype)
         self.filled = 0
         self._state = layer.init_state(size, 1, weight.dtype, weight.device)
@@ -60,7 +60,7 @@ class TorchEngine:
         return _concat(blocks)
 
     def flush(self) -> Scored | None:
-        """The blocks that wait for sound to come, as after its end."""
+        """The scores of the remaining blocks, once the audio has ended."""
         waiting = self.layer.delay * self.layer.stride // self.layer.rate
         self._pending[:, :, self.filled :] = 0
         blocks = []
@@ -82,12 +82,12 @@ class TorchEngine:
         self._state = rebuilt(self._state, iter(mixed))
 
     def tensors(self) -> dict[str, Tensor]:
-        """All that the next block depends on, `filled` apart."""
+        """All tensors that the next block depends on; `filled` is separate."""
         layers = {f"layers.{i}": x for i, x in enumerate(tensors_of(self._state))}
         return {**layers, "pending": self._pending}
 
     def restore(self, tensors: dict[str, Tensor], filled: int) -> None:
-        """Goes on from what `tensors` gave."""
+        """Restores the state that `tensors` returned."""
         self._pending = tensors.pop("pending")
         self._state = rebuilt(self._state, iter(tensors.values()))
         self.filled = filled
@@ -116,18 +116,18 @@ class NativeEngine:
         (self._state,) = layer.init_state(size, 1)
         self._scratch = layer.scratch(layer.group)
         self._calls: dict[int, Call] = {}
-        # what waits for its block to be full lies from start to end
+        # samples of the incomplete block are from start to end
         self._sound = np.empty((size, 0), dtype=np.float32)
         self._address = self._start = self._end = 0
 
     @property
     def filled(self) -> int:
-        """How many samples of a block are waiting."""
+        """The number of samples in the incomplete block."""
         return self._end - self._start
 
     def feed(self, samples: Samples | Sequence[Samples]) -> Scored | None:
         """The blocks that the next samples `[size, N]` complete, if any."""
-        # most of a live stream's are as they should be, which C++ sees at once
+        # most live samples need no conversion, which C++ checks quickly
         if not (
             type(samples) is np.ndarray
             and samples.dtype == np.float32
@@ -141,7 +141,7 @@ class NativeEngine:
         return self._run(count, count * block) if count else None
 
     def flush(self) -> Scored | None:
-        """The blocks that wait for sound to come, as after its end."""
+        """The scores of the remaining blocks, once the audio has ended."""
         waiting = self.layer.delay * self.layer.stride // self.layer.rate
         real, block = self.filled, self.layer.block_samples
         count = -(-(real + waiting) // block)
@@ -155,19 +155,19 @@ class NativeEngine:
         self._state[row] = 0
 
     def tensors(self) -> dict[str, Tensor]:
-        """All that the next block depends on, `filled` apart."""
+        """All tensors that the next block depends on; `filled` is separate."""
         pending = np.zeros((self.size, self.layer.block_samples), dtype=np.float32)
         pending[:, : self.filled] = self._sound[:, self._start : self._end]
         return {"layers.0": self._state, "pending": torch.from_numpy(pending)}
 
     def restore(self, tensors: dict[str, Tensor], filled: int) -> None:
-        """Goes on from what `tensors` gave."""
+        """Restores the state that `tensors` returned."""
         self._state[:] = tensors["layers.0"]
         self._end = self._start
         self._append(tensors["pending"][:, :filled].numpy())
 
     def _take(self, samples: NDArray[np.float32]) -> bool:
-        """Appends samples and says so, unless one is not within [-1, 1]."""
+        """Appends samples and returns True, or False if one is not within [-1, 1]."""
         self._append(samples)
         count = samples.shape[1]
         address = self._address + 4 * (self._end - count)
@@ -177,7 +177,7 @@ class NativeEngine:
         return sound
 
     def _append(self, samples: NDArray[np.float32]) -> None:
-        """Puts samples behind those that wait."""
+        """Appends samples to the incomplete block."""
         end = self._end + samples.shape[1]
         if end > self._sound.shape[1]:
             self._make_room(samples.shape[1])
@@ -186,18 +186,18 @@ class NativeEngine:
         self._end = end
 
     def _make_room(self, count: int) -> None:
-        """Moves what waits to the beginning, and finds other memory if `count` more do not fit."""
+        """Moves waiting samples to the beginning, and allocates if `count` more do not fit."""
         waiting = self._sound[:, self._start : self._end]
         self._start, self._end = 0, self.filled
         room = max(self._end + count, MOST_KEPT * self.layer.block_samples)
-        # what a long feed took is given back by the next
+        # the memory of a long feed is released by the next one
         if room != self._sound.shape[1]:
             self._sound = np.empty((self.size, room), dtype=np.float32)
             self._address = self._sound.ctypes.data
         self._sound[:, : self._end] = waiting
 
     def _run(self, blocks: int, real: int) -> Scored:
-        """Steps over the first blocks that wait, whose first `real` samples are valid."""
+        """Steps over the first waiting blocks, of which the first `real` samples are valid."""
         call = self._calls.get(blocks)
         if call is None:
             call = Call(self.layer, self.size, blocks, self._state, self._scratch)

@@ -1,4 +1,4 @@
-"""A speech detector in front of a recogniser: where it finds no speech, no label is read."""
+"""A speech detector before a recogniser: text is returned only where it finds speech."""
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
@@ -22,19 +22,19 @@ from speechkit.streaming.state import AGAIN, check_tensor, checked
 from speechkit.tasks import require, task_of
 
 Detector = ModelSource | None
-"""A model that detects speech frame by frame, its folder or its name; None for none."""
+"""A model that detects speech frame by frame, its folder or its name; None for no detector."""
 DETECTOR = "vad"
-"""The bundled model that stands in front of recognition unless another is given."""
+"""The bundled model that is the default detector for recognition."""
 PAD_MS = 100
-"""How far beyond the detector's stretches text is read (docs/transcribing.md)."""
+"""Segments of the detector are extended by this much on both sides (docs/transcribing.md)."""
 NEVER = -1000.0
-"""The log-probability of a label outside speech: its exponential is 0, and it is a number."""
+"""The log-probability of a label outside speech: finite, with an exponential of 0."""
 
 
 def speech_of(model: Model, sample_rate: int, vad: Detector, size: int = 1) -> "Speech | None":
-    """Where `size` sessions in front of a recogniser have speech; None without a detector.
+    """The speech of `size` sessions before a recogniser; None without a detector.
 
-    Raises ConfigError for a detector where the model gives no text, and for one that cannot be.
+    Raises ConfigError for an unusable detector, and if the model is no recogniser.
     """
     if not task_of(model).decodes:
         if vad not in (None, DETECTOR):
@@ -50,7 +50,7 @@ def speech_of(model: Model, sample_rate: int, vad: Detector, size: int = 1) -> "
 def gate_of(
     model: Model, sample_rate: int, vad: Detector, size: int, lead_s: float
 ) -> "Gate | None":
-    """The gate before what reads the scores of `size` sessions; None where all is read."""
+    """The gate for the scores of `size` sessions; None without a detector."""
     speech = speech_of(model, sample_rate, vad, size)
     if speech is None:
         return None
@@ -63,7 +63,7 @@ def _bundled() -> Model:
 
 
 def _widened(detector: Model) -> Model:
-    """The detector with stretches that are `PAD_MS` longer each way and never split."""
+    """The detector with segments that are `PAD_MS` longer on both sides and never split."""
     require(detector, "detect")
     if reason := why_not_streamable(detector):
         raise ConfigError(f"vad: {reason}; give a detector that streams, or None for none")
@@ -77,16 +77,16 @@ def _widened(detector: Model) -> Model:
 
 
 class Speech:
-    """Where there is speech in the sound of `size` sessions; known `late_s` seconds afterwards."""
+    """The segments of speech in `size` sessions; they are known `late_s` seconds afterwards."""
 
     def __init__(self, detector: Model, sample_rate: int, size: int) -> None:
-        # a recogniser's batch has one of these, which has a detector's batch
+        # imported here, since session.py imports this module
         from speechkit.streaming.session import StreamBatch
 
         self.batch = StreamBatch(detector, size, sample_rate, math.inf)
         rule = detector.config.rule(PostProcessing).rule(detector.frame_s)
         self.late_s = self.batch.latency_s + rule.late * detector.frame_s
-        # of each session: a start, its end, the next start, …
+        # for each session: a start, its end, the next start, …
         self._edges: list[list[float]] = [[] for _ in range(size)]
 
     def feed(self, samples: Samples | Sequence[Samples]) -> None:
@@ -94,33 +94,35 @@ class Speech:
         self._remember(self.batch.feed(samples))
 
     def listening(self, blocks: Iterable[Tensor]) -> Iterator[Tensor]:
-        """The blocks `[N]` of a recording, each of which is taken on its way."""
+        """Yields the blocks `[N]` of a recording, after feeding each to the detector."""
         for block in blocks:
             self.feed([block])
             yield block
         self.finish()
 
     def finish(self) -> None:
-        """Everything is known from here on."""
+        """Ends the audio; all segments are known afterwards."""
         self._remember(self.batch.finish())
 
     def reset(self, row: int) -> None:
-        """Starts a session anew."""
+        """Starts a new session in a row."""
         self.batch.reset(row)
         self._edges[row] = []
 
     def at(self, row: int, times_s: Tensor) -> Tensor:
-        """Whether a session's times `[T]` lie in speech, `[T]`. They are in order, and later calls
-        have later ones."""
+        """True for those of a session's times `[T]` that are in speech.
+
+        Times must be in ascending order, within a call and between calls.
+        """
         edges = self._edges[row]
         before = torch.searchsorted(torch.tensor(edges, dtype=times_s.dtype), times_s, right=True)
-        # pairs that are past
+        # segments before these times are no longer needed
         del edges[: before[-1:].sum() // 2 * 2]
         return before % 2 == 1
 
     @property
     def state(self) -> dict[str, Any]:
-        """All that is remembered, as plain data and tensors."""
+        """The state as plain data and tensors."""
         return {"batch": self.batch.state, "edges": self._edges}
 
     @state.setter
@@ -140,11 +142,10 @@ class Speech:
 
 
 class Gate:
-    """Lets through the scores of `size` sessions, log-probabilities `[T, V + 1]` of CTC, with the
-    blank certain outside speech.
+    """Sets the CTC log-probabilities `[T, V + 1]` of `size` sessions to the blank outside speech.
 
     The last `held` frames are delayed until the detector has decided on them. The scores of a frame
-    come `lead_s` seconds after its middle, or later.
+    arrive at least `lead_s` seconds after its middle.
     """
 
     def __init__(
@@ -157,7 +158,7 @@ class Gate:
         self._passed = [0] * size
 
     def feed(self, samples: Samples | Sequence[Samples], scored: Scored | None) -> Scored | None:
-        """As many frames as `scored` holds, which the latest samples `[size, N]` have completed."""
+        """As many frames as in `scored`, the scores after the latest samples `[size, N]`."""
         self.speech.feed(samples)
         if scored is None:
             return None
@@ -168,20 +169,20 @@ class Gate:
         return Scored(passed.view_as(scored.scores), valid[:, :count].view_as(scored.valid))
 
     def finish(self, scored: Scored | None) -> Scored:
-        """All frames that are left, in one block: those held and the last, `scored`."""
+        """All remaining frames in one block: those held and the last ones, `scored`."""
         self.speech.finish()
         scores, valid = self._with_held(scored) if scored else (self._scores, self._valid)
         return Scored(self._blanked(scores, valid)[:, None], valid[:, None])
 
     def reset(self, row: int) -> None:
-        """Starts a session anew."""
+        """Starts a new session in a row."""
         self.speech.reset(row)
         self._valid[row] = False
         self._passed[row] = 0
 
     @property
     def state(self) -> dict[str, Any]:
-        """All that is remembered, as plain data and tensors."""
+        """The state as plain data and tensors."""
         held = {"scores": self._scores, "valid": self._valid}
         return {"speech": self.speech.state, "passed": self._passed, **held}
 
@@ -200,7 +201,7 @@ class Gate:
         self._passed, self._scores, self._valid = passed, values["scores"], values["valid"]
 
     def _with_held(self, scored: Scored) -> tuple[Tensor, Tensor]:
-        """The frames held and then those in blocks, `[size, T, V + 1]`, and their validity."""
+        """The held frames followed by the new ones, `[size, T, V + 1]`, and their validity."""
         scores, valid = scored.scores.flatten(1, 2).float(), scored.valid.flatten(1, 2)
         return torch.cat([self._scores, scores], 1), torch.cat([self._valid, valid], 1)
 
@@ -215,12 +216,12 @@ class Gate:
 
 
 def _are(kind: type[int | float], values: list[Any]) -> bool:
-    """Whether all values are numbers of a kind, from 0 up to `MAX_NUMBER`."""
+    """True if all values are numbers of a kind from 0 to `MAX_NUMBER`."""
     return all(type(value) is kind and 0 <= value <= MAX_NUMBER for value in values)
 
 
 def middles_s(frames: Tensor, frame_s: float) -> Tensor:
-    """When the middle of each frame is, in seconds: edges lie between frames, not on them."""
+    """The time of each frame's middle in seconds; edges of speech are never at the middle."""
     return (frames.double() + 0.5) * frame_s
 
 

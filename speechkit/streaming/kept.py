@@ -1,4 +1,4 @@
-"""The sound that events bring: from before the start of speech, and of whole segments."""
+"""The samples in events: from before the start of speech, and of complete segments."""
 
 import logging
 from collections.abc import Iterable
@@ -25,7 +25,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Kept:
-    """The samples `[N]` from number `first` on, and where the segment under way begins, or −1."""
+    """The samples `[N]` from number `first` on, and the start of the open segment, −1 if none."""
 
     first: int
     begin: int
@@ -33,11 +33,11 @@ class Kept:
 
 
 class KeptSound:
-    """The latest sound of a session, for the events that bring samples.
+    """The latest audio of a session, for events with samples.
 
-    It reaches back as far as a start may lie before its decision, and `pre_roll_ms` more; with
-    `segments` to the beginning of the segment under way, at most `MAX_KEPT_S`. ConfigError where
-    the listener is not a speech detector.
+    It reaches back from a decision to the earliest possible start, and `pre_roll_ms` further. With
+    `segments` it reaches back to the start of the open segment, at most `MAX_KEPT_S`. Raises
+    ConfigError if the listener is not a speech detector.
     """
 
     def __init__(
@@ -55,14 +55,14 @@ class KeptSound:
         check_range("pre_roll_ms", pre_roll_ms, 0, 1000 * MAX_KEPT_S)
         rule, frame_s = listener.rule, listener.frame_s
         late_s = latency_s + listener.lag_s + (rule.shortest + rule.before + 1) * frame_s
-        # a stretch is split where it was least probable, which may lie half of it back
+        # a segment is split at its least probable frame, which may be half a segment back
         if rule.longest < UNBOUNDED:
             late_s += min(rule.longest * frame_s, MAX_KEPT_S)
         self._rate, self._segments = sample_rate, segments
         self._pre_roll = self._samples(pre_roll_ms / 1000)
         self._behind = self._samples(late_s) + self._pre_roll
         self._longest = self._samples(MAX_KEPT_S)
-        # what is kept lies from `start` to `end`; the sample at `start` is number `first`
+        # kept samples are from `start` to `end`; the sample at `start` is number `first`
         self._sound = np.empty(0, np.float32)
         self._start = self._end = self._first = 0
         self._begin = -1
@@ -82,7 +82,7 @@ class KeptSound:
 
     @property
     def state(self) -> Kept:
-        """All that is remembered."""
+        """The state."""
         sound = self._sound[self._start : self._end].copy()
         return Kept(self._first, self._begin, torch.from_numpy(sound))
 
@@ -93,7 +93,7 @@ class KeptSound:
         self._start, self._end = 0, len(self._sound)
 
     def restored(self, values: Any) -> Kept:
-        """What `asdict` made of a state; StreamError where it is no such."""
+        """A state from its `asdict` form; raises StreamError for other data."""
         kept = Kept(**checked(values, {"first": int, "begin": int, "sound": Tensor}))
         check_tensor("sound", kept.sound, torch.empty(kept.sound.numel()))
         if kept.first < 0 or kept.begin > kept.first + len(kept.sound):
@@ -125,7 +125,7 @@ class KeptSound:
         return self._sound[self._start : self._end][start:end].copy()
 
     def _forget(self) -> None:
-        """Lets go of what no event can bring any more."""
+        """Drops samples that no later event can contain."""
         now = self._first + self._end - self._start
         needed = now - self._behind
         if self._segments and self._begin >= 0:

@@ -1,4 +1,4 @@
-"""From frames of scores to events, one listener for each task; pure, with a state of plain data."""
+"""Listeners: pure functions from scores to events, one for each task, with a plain state."""
 
 import math
 from collections.abc import Sequence
@@ -61,7 +61,7 @@ class SpeechListener:
         return state
 
     def event(self, edge: vad.Edge, decided_s: float) -> Event:
-        """What an edge is called, and when it was."""
+        """The event of an edge."""
         kind = SpeechStart if edge.starts else SpeechEnd
         # the last frame may reach beyond the sound's end
         at_s = min(max(0.0, rounded_s(edge.frame * self.frame_s - self.lag_s)), decided_s)
@@ -69,7 +69,7 @@ class SpeechListener:
 
 
 def speech_probability(logits: Sequence[float]) -> float:
-    """The share of class 1 in a softmax; in Python, which for one frame is quicker than torch."""
+    """The softmax probability of class 1; in Python, which is faster than torch for one frame."""
     top = max(logits)
     shares = [math.exp(x - top) for x in logits]
     return shares[1] / sum(shares)
@@ -108,10 +108,10 @@ class KeywordListener:
 
 @dataclass(frozen=True)
 class Reading:
-    """What a `TextListener` remembers of a segment.
+    """The state of a `TextListener` for one segment.
 
-    Its first frame, what the endpointing rule and the decoder know of it, the text so far, and its
-    log-probabilities `[T, V + 1]`, of which its words will be made.
+    It holds the first frame, the states of the endpointing rule and the decoder, the text so far,
+    and the log-probabilities `[T, V + 1]` for the times and scores of words.
     """
 
     begun: int
@@ -147,7 +147,7 @@ class TextListener:
     def step(self, state: Reading, scores: Tensor, decided_s: float) -> tuple[Reading, list[Event]]:
         events: list[Event] = []
         scores, shown, start = scores.float().cpu(), state.said, 0
-        # what ends a segment is looked for first, so that a decoder is given many frames at a time
+        # segment ends are found first, so that the decoder gets many frames at a time
         segment = state.segment
         for frame, label in enumerate(scores.argmax(1).tolist(), start=1):
             segment, end = advance(self.rule, segment, label in self.silent)
@@ -181,7 +181,7 @@ class TextListener:
         return Reading(**{**reading, "segment": segment, "decoded": decoded})
 
     def _begin(self, frame: int) -> Reading:
-        """The state before the segment that begins with a frame."""
+        """The state at the beginning of the segment that starts with a frame."""
         nothing = torch.empty(0, self.blank + 1)
         return Reading(frame, Segment(), self.decoder.init(), "", nothing)
 

@@ -1,7 +1,7 @@
-"""Many sessions on one device, each at its own pace: a step serves all that have sound waiting.
+"""Many sessions on one device, each at its own pace: a step serves all with waiting audio.
 
-On CUDA a step is one replay of a graph that was captured for so many rows and blocks; the copies of
-one step overlap the computing of the next. On the CPU the same runs without graphs.
+On CUDA a step replays a graph that was captured for the number of rows and blocks. Copies of one
+step overlap with the computation of the next. On the CPU the same code runs without graphs.
 """
 
 from collections import deque
@@ -30,18 +30,18 @@ from speechkit.streaming.session import block_strides, session_layer
 from speechkit.tasks import Listener
 
 BLOCKS = 1, 2, 4
-"""How many blocks of each session a step computes: more than one where all sessions lag."""
+"""The numbers of blocks per session that a step can compute; more than one if all sessions lag."""
 MOST_BLOCKS = BLOCKS[-1]
 MOST_FLYING = 2
-"""How many steps may be under way before their scores are fetched."""
+"""The largest number of steps in progress whose scores were not fetched."""
 
 
 class SessionPool:
-    """Up to `capacity` sessions of a model on its device, which come and go as they like.
+    """Up to `capacity` sessions of a model on its device, which can join and leave at any time.
 
-    `precision` "bfloat16" halves what a session takes, `bytes_each`. A session waits with at most
-    `room_s` seconds of sound. Text is read by `decoder`, as in `sk.stream`, but with no vad in
-    front. A pool belongs to one thread; the model may be shared.
+    `precision` "bfloat16" halves the memory of a session, `bytes_each`. At most `room_s` seconds of
+    a session's audio can wait. `decoder` is as in `sk.stream`, but there is no vad. A pool belongs
+    to one thread; the model may be shared.
     """
 
     def __init__(
@@ -69,11 +69,11 @@ class SessionPool:
         self._memory = Memory(self.net, capacity, MOST_BLOCKS * self._strides, weight.device)
         self._queue: Queue = CudaQueue(weight.device) if weight.is_cuda else CpuQueue()
         self.bytes_each = self._memory.bytes_each
-        # what waits of row n lies from start[n] to end[n]
+        # waiting samples of row n are from start[n] to end[n]
         room = max(round(room_s * self.sample_rate), 2 * MOST_BLOCKS * self.block_samples)
         self._sound = np.zeros((capacity, room), np.float32)
         self._start, self._end = np.zeros((2, capacity), np.int64)
-        # how many blocks are still to come of a session that has ended, −1 for one that has not
+        # the number of remaining blocks of a finished session, −1 for one that is not finished
         self._owed = np.full(capacity, -1)
         self._free = list(range(capacity))[::-1]
         self._sessions: dict[int, Session] = {}
@@ -90,9 +90,9 @@ class SessionPool:
         )
 
     def make_ready(self, rows: int | None = None) -> None:
-        """Compiles and captures what steps of up to `rows` sessions need, all if None.
+        """Compiles and captures the graphs for steps of up to `rows` sessions, all if None.
 
-        Without it the first step of each size does, which takes seconds.
+        Otherwise the first step of each size does this, which takes seconds.
         """
         sizes = (2**n for n in range((rows or self.capacity).bit_length() + 1))
         most = 2 * (rows or self.capacity) - 1
@@ -101,7 +101,7 @@ class SessionPool:
                 self._capture(size, blocks, side)
 
     def join(self) -> int:
-        """A new session; StreamError where all rows are taken."""
+        """Starts a new session and returns its number; raises StreamError if the pool is full."""
         if not self._free:
             raise StreamError(
                 f"all {self.capacity} rows of the pool are taken; let a session leave, or give a "
@@ -116,13 +116,16 @@ class SessionPool:
         return self._joined
 
     def leave(self, session: int) -> None:
-        """Ends a session at once; what was waiting is dropped."""
+        """Ends a session at once and drops its waiting audio."""
         self._free.append(self._row(session))
         del self._sessions[session]
 
     def feed(self, session: int, samples: Samples) -> int:
-        """Takes a session's next samples and says how many: fewer than given where its room is
-        full, which calls for a step before the rest is given again."""
+        """Takes a session's next samples and returns their number.
+
+        It is smaller than the number given if the buffer is full; then make a step and feed the
+        rest.
+        """
         row, x = self._row(session), as_samples(samples)
         if self._owed[row] >= 0:
             raise StreamError(f"session {session} is finished; join anew")
@@ -136,21 +139,21 @@ class SessionPool:
         return int(taken)
 
     def finish(self, session: int) -> None:
-        """Says that a session's sound has ended; what is still to come follows in steps."""
+        """Ends a session's audio; its remaining events are returned by later steps."""
         row = self._row(session)
         waiting = self.net.delay * self.net.stride // self.net.rate
         blocks = -(-(self._end[row] - self._start[row] + waiting) // self.block_samples)
-        # the last step has the events that the end brings
+        # the last step returns the events of the end
         self._owed[row] = max(1, blocks)
 
     def is_done(self, session: int) -> bool:
-        """Whether all of a session that was finished is out, or in a step under way."""
+        """True if all blocks of a finished session were computed or are in a step in progress."""
         return bool(self._owed[self._row(session)] == 0)
 
     def step(self) -> "Step | None":
-        """Computes the next blocks of every session that has some waiting, if any has.
+        """Computes the next blocks of all sessions with waiting audio; None if there are none.
 
-        It waits for the device only where MOST_FLYING steps are under way.
+        It waits for the device only if MOST_FLYING steps are in progress.
         """
         sessions = list(self._sessions.values())
         rows = np.array([session.row for session in sessions], np.int64)
@@ -178,7 +181,7 @@ class SessionPool:
         self._steps += 1
         captured = self._capture(_power_of_two(2 * len(rows) - 1), blocks, self._steps % 2)
         places = self._start[rows][:, None] + np.arange(count)
-        # what lies behind a session's last samples may be anything
+        # values after a session's last samples may be anything
         x = self._sound[rows[:, None], places % self._sound.shape[1]]
         self._start[rows] += real
         ending = self._owed[rows] > 0
@@ -190,11 +193,11 @@ class SessionPool:
             return Step(block_events, parts, captured, captured.run(rows, x, real), self._land)
 
     def _land(self) -> None:
-        """Fetches what the oldest step under way has made."""
+        """Fetches the results of the oldest step in progress."""
         self._flying.popleft().fetch()
 
     def _capture(self, rows: int, blocks: int, side: int) -> "CapturedStep":
-        """What computes so many rows and blocks; two sides alternate, so that copies overlap."""
+        """The captured step for these numbers; two alternate, so that copies overlap."""
         key = rows, blocks, side
         if key not in self._captured:
             with evaluating(self.model):
@@ -212,7 +215,7 @@ class SessionPool:
 
 @dataclass
 class Session:
-    """One of the pool's: its row, and what its listener remembers after so many samples."""
+    """A session of the pool: its row, its listener's state, and the samples consumed."""
 
     number: int
     row: int
@@ -222,7 +225,7 @@ class Session:
 
 @dataclass(frozen=True)
 class BlockEvents:
-    """How the scores of some blocks become events."""
+    """Turns the scores of blocks into events."""
 
     listener: Listener
     block_samples: int
@@ -232,7 +235,7 @@ class BlockEvents:
     def events(
         self, session: Session, scores: Tensor, valid: Tensor, real: int, ended: bool
     ) -> list[Event]:
-        """Those of `scores [T, n]` and `valid [T]`, made of `real` more samples of a session."""
+        """The events of `scores [T, n]` and `valid [T]` after `real` more samples of a session."""
         events = []
         parts = zip(scores.chunk(self.blocks), valid.chunk(self.blocks), strict=True)
         for block, (some, marks) in enumerate(parts, start=1):
@@ -247,7 +250,7 @@ class BlockEvents:
 
 
 class CapturedStep:
-    """A step of at most `rows` sessions over `strides` strides, made ready once."""
+    """A step of at most `rows` sessions over `strides` strides, prepared once."""
 
     def __init__(self, net: RingNet, memory: Memory, queue: Queue, rows: int, strides: int) -> None:
         device, frames = memory.counts.device, strides * net.rate
@@ -280,7 +283,7 @@ class CapturedStep:
     def run(
         self, rows: NDArray[np.int64], x: NDArray[np.float32], real: NDArray[np.int64]
     ) -> Callable[[], None]:
-        """Begins a step of `rows` over x `[n, N]`; what it gives waits for its end."""
+        """Starts a step of `rows` over x `[n, N]`; the result is a wait for its end."""
         here, n = self._here, len(rows)
         here["x"][:n] = torch.from_numpy(x)
         for name, values, nobody in (("real", real, 0), ("slots", rows, -1)):
@@ -294,7 +297,7 @@ class CapturedStep:
 
 
 class Step:
-    """A step under way; what it made can be had for as long as it is kept."""
+    """A step in progress; its results stay available."""
 
     def __init__(
         self,
@@ -311,19 +314,19 @@ class Step:
         self._events: dict[int, list[Event]] = {}
 
     def scores(self) -> dict[int, Tensor]:
-        """The new scores `[T, n]` of each session in the step; waits until they are there."""
+        """The new scores `[T, n]` of each session in the step; waits until they are ready."""
         # in the order of the steps, as listeners need it
         while self._scores is None:
             self._land()
         return self._scores
 
     def events(self) -> dict[int, list[Event]]:
-        """The events of each session in the step; waits until they are known."""
+        """The events of each session in the step; waits until they are ready."""
         self.scores()
         return self._events
 
     def fetch(self) -> None:
-        """Waits, and takes what the captured step made."""
+        """Waits for the captured step and copies its results."""
         self._wait()
         self._scores = {}
         made = zip(self._parts, *self._captured.made(len(self._parts)), strict=True)
@@ -335,5 +338,5 @@ class Step:
 
 
 def _power_of_two(at_most: int) -> int:
-    """The largest power of two that is not above a number."""
+    """The largest power of two up to a number."""
     return 1 << (at_most.bit_length() - 1)

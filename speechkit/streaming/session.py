@@ -1,4 +1,4 @@
-"""Sessions: samples in as they come, events out, the same for every way of cutting the sound."""
+"""Sessions: they take samples as they arrive and return events, the same for all chunk sizes."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -31,7 +31,8 @@ from speechkit.tasks import Listener, task_of
 T = TypeVar("T")
 
 LONGEST_PERIOD = 2000
-"""Samples after which an input rate must meet the model's again: 44.1 kHz meets 16 kHz in 441."""
+"""The most input samples that make a whole number of samples at the model's rate: 441 for 44.1 to
+16 kHz."""
 PLACE = {
     "filled": int,
     "consumed": int,
@@ -41,7 +42,7 @@ PLACE = {
     "kept": object,
     "gate": object,
 }
-"""What a state holds beside the engine's tensors."""
+"""The values in a state besides the engine's tensors."""
 
 
 def stream(
@@ -57,19 +58,20 @@ def stream(
     pre_roll_ms: float | None = None,
     keep_segments: bool = False,
 ) -> "Stream | WindowedStream":
-    """A session that listens with `model` to samples at `sample_rate` hertz (the model's if None).
+    """A streaming session of `model` for samples at `sample_rate` hertz (the model's if None).
 
-    The scores are exactly those of the whole recording. Raises StreamError where the model reads
-    whole utterances or looks further ahead than `max_latency_s`. With `window_s` the session is
-    approximate instead, for models that cannot stream: every `hop_s` it runs the last `window_s`
-    seconds anew and keeps all but `right_s` seconds at their end (a quarter of the window each).
-    Text is read by `decoder`, a component's name or one that was made for the model's labels, which
-    sessions may share; greedily if None. No text is read where `vad`, a detector of speech, finds
-    none; None reads all. ConfigError for a decoder or a vad where the model gives no text.
+    The scores are exactly those of the whole recording. Raises StreamError if the model reads whole
+    utterances or its latency is above `max_latency_s`. With `window_s` the session is approximate,
+    for models that cannot stream: every `hop_s` it runs the last `window_s` seconds again and keeps
+    all frames except the last `right_s` seconds (both a quarter of the window by default).
+    `decoder` is a component's name or a decoder for the model's labels, which sessions may share;
+    None is greedy. Text is returned only where `vad` detects speech; None disables it. Raises
+    ConfigError for a decoder or a vad if the model is no recogniser.
 
-    With `pre_roll_ms` a `SpeechStart` brings the samples from so long before it to its decision,
-    and with `keep_segments` a `SpeechEnd` those of its segment, the pre-roll included, or the last
-    `limits.MAX_KEPT_S` seconds of them. ConfigError where the model does not detect speech.
+    With `pre_roll_ms` a `SpeechStart` has the samples from that long before the start up to its
+    decision. With `keep_segments` a `SpeechEnd` has the samples of its segment, pre-roll included,
+    at most the last `limits.MAX_KEPT_S` seconds. Raises ConfigError for either if the model does
+    not detect speech.
     """
     model, kept = as_model(model), (pre_roll_ms, keep_segments)
     if window_s is not None:
@@ -78,10 +80,10 @@ def stream(
 
 
 class StreamBatch(Resumable):
-    """`size` sessions in step: they share the model and each step of it, and nothing else.
+    """`size` independent sessions that are computed together, a block of each at a time.
 
-    `latency_s` is how much sound must follow the beginning of a frame before its score is out, and
-    known to be of speech. `scores` are those of the latest frame, `[size, n]`, for a meter. A batch
+    `latency_s` is the audio needed after the beginning of a frame until its score is returned and
+    the vad has decided. `scores` are those of the latest frame, `[size, n]`, for a meter. A batch
     belongs to one thread; the model, the `decoder` and the `vad` may be shared.
     """
 
@@ -128,7 +130,7 @@ class StreamBatch(Resumable):
         self._started = [0] * size
         self._consumed = 0
         self._finished = False
-        # of the blocks of the latest feed, `[size, blocks, T, n]`; the next overwrites them
+        # scores of the latest feed, `[size, blocks, T, n]`; the next feed overwrites them
         self.latest: Tensor | None = None
 
     def feed(self, samples: Samples | Sequence[Samples]) -> list[list[Event]]:
@@ -141,7 +143,7 @@ class StreamBatch(Resumable):
         return self._events(scored, self.block_samples)
 
     def finish(self) -> list[list[Event]]:
-        """The events that were still to come; the batch then takes no more samples."""
+        """The remaining events; afterwards the batch takes no more samples."""
         if self._finished:
             raise StreamError("this stream is finished; make a new one")
         self._consumed += self._engine.filled
@@ -172,17 +174,17 @@ class StreamBatch(Resumable):
 
     @property
     def listener(self) -> Listener:
-        """What makes events of the scores of each session."""
+        """The listener that makes events from the scores of each session."""
         return self._listeners.listener
 
     @property
     def fed(self) -> int:
-        """How many samples each session was fed."""
+        """The number of samples that each session was fed."""
         return self._consumed + (0 if self._finished else self._engine.filled)
 
     @property
     def scores(self) -> Tensor | None:
-        """Those of the latest frame, `[size, n]`; None before the first."""
+        """The scores of the latest frame, `[size, n]`; None before the first."""
         return None if self.latest is None else self.latest[:, -1, -1].clone()
 
     @property
@@ -198,7 +200,7 @@ class StreamBatch(Resumable):
         self.go_on(stored, {}, lambda _: None)
 
     def packed(self, settings: dict[str, Any], kept: Any) -> dict[str, Tensor]:
-        """The state, with the settings of a session around it and the sound that it keeps."""
+        """The state, with the settings of the session and its kept audio."""
         return pack(
             self._engine.tensors(),
             {
@@ -216,7 +218,7 @@ class StreamBatch(Resumable):
     def go_on(
         self, stored: dict[str, Tensor], settings: dict[str, Any], kept_of: Callable[[Any], T]
     ) -> T:
-        """Goes on from what `packed` gave; what `kept_of`, which may refuse it, makes of `kept`."""
+        """Restores a state from `packed`; returns its kept audio, which `kept_of` checks."""
         own = {**self._settings, **settings}
         tensors, plain = unpack(stored, self._engine.tensors(), own)
         values = checked(plain, PLACE)
@@ -227,7 +229,7 @@ class StreamBatch(Resumable):
             isinstance(at, int) and 0 <= at <= consumed for at in started
         ):
             raise StreamError(f"the state is damaged: it counts wrongly; {AGAIN}")
-        # what may refuse comes first, and is taken back where the next refuses
+        # parts that may raise are restored first, and undone if a later one raises
         kept, was = kept_of(values["kept"]), self._listeners.states
         self._listeners.states = listening
         if self._gate:
@@ -246,7 +248,7 @@ class StreamBatch(Resumable):
         return settings_of(self.model, self.sample_rate, detector)
 
     def _events(self, scored: Scored | None, samples_each: int) -> list[list[Event]]:
-        """The events of blocks of scores, each of which took so many samples."""
+        """The events of blocks of scores, each from `samples_each` samples."""
         if scored is None:
             return [[] for _ in range(self.size)]
         before, blocks = self._consumed, scored.scores.shape[1]
@@ -260,16 +262,16 @@ class StreamBatch(Resumable):
         return self._listeners.step(scored, decided_s)
 
     def _time_s(self, row: int) -> float:
-        """How much sound a row's session has consumed."""
+        """The seconds of audio that a row's session has consumed."""
         return (self._consumed - self._started[row]) / self.sample_rate
 
 
 class Stream(Session):
     """One session; `feed` any number of samples at a time, then `finish`.
 
-    `latency_s` is how much sound must follow the beginning of a frame before its score is out, and
-    known to be of speech. A stream belongs to one thread; the model, the `decoder` and the `vad`
-    may be shared.
+    `latency_s` is the audio needed after the beginning of a frame until its score is returned and
+    the vad has decided. A stream belongs to one thread; the model, the `decoder` and the `vad` may
+    be shared.
     """
 
     approximate = False
@@ -293,14 +295,14 @@ class Stream(Session):
 
     @property
     def backend(self) -> str:
-        """ "native", or "torch: " and why."""
+        """ "native", or "torch: " and the reason."""
         return self._batch.backend
 
     @property
     def scores(self) -> Tensor | None:
         """The scores of the latest frame `[n]`, for a meter; None before the first."""
         latest = self._batch.latest
-        # numpy takes so small a part out in half the time
+        # for so small a slice numpy takes half the time of torch
         return None if latest is None else torch.from_numpy(latest.numpy()[0, -1, -1].copy())
 
     @property
@@ -327,12 +329,12 @@ class Stream(Session):
 
 
 def block_strides(model: Model, layer: StreamLayer, sample_rate: int) -> int:
-    """How many strides of a net over audio at `sample_rate` are computed at a time."""
+    """The number of strides per block for a net over audio at `sample_rate`."""
     return max(1, round(task_of(model).block_s * sample_rate / layer.stride))
 
 
 def session_layer(model: Model, sample_rate: int) -> Serial:
-    """The net over audio at `sample_rate`, once it is sure that every part of it streams."""
+    """The net over audio at `sample_rate`; raises StreamError if a part of it cannot stream."""
     if not isinstance(sample_rate, int):
         raise StreamError(f"sample_rate={sample_rate!r:.40} is no whole number; give one in hertz")
     if reason := why_not_streamable(model):

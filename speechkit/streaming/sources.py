@@ -1,4 +1,4 @@
-"""Where live samples come from: a microphone, or a file played as if it were one."""
+"""Sources of live samples: a microphone, or a file that is read like one."""
 
 import logging
 import os
@@ -17,25 +17,27 @@ from speechkit.data import Channel, RawFormat, Source, read_blocks
 from speechkit.errors import AudioError, MissingExtraError
 
 BLOCK_S = 0.02
-"""How much sound a source gives at a time."""
+"""The duration of a source's blocks."""
 READ_S = 60.0
-"""How much of a file is read at a time."""
+"""The duration that is read from a file at a time."""
 WAITING_S = 5.0
-"""How much sound may wait for a listener that falls behind, before more of it is dropped."""
+"""The audio that may wait for a slow reader; more is dropped."""
 POLL_S = 0.1
 QUIET_S = 2.0
 """A warning is given if a microphone gives no sound for so long."""
 STALLED_S = 0.5
-"""How much later than due a block must begin to count as one after a gap of which the driver says
-nothing."""
+"""A block that begins so much later than expected counts as one after a gap, even if the driver
+does not report it."""
 
 _log = logging.getLogger(__name__)
 
 
 class FileSource:
-    """The samples of a file or an open stream in blocks, at `sample_rate` hertz, `channel` and
-    `raw` as in `read_audio`; `realtime` gives them no faster than in real time. It drops
-    nothing, and a pipe's blocks come as their sound arrives."""
+    """The samples of a file or an open stream in blocks, at `sample_rate` hertz.
+
+    `channel` and `raw` are as in `read_audio`. `realtime` limits the speed to real time. No samples
+    are dropped, and blocks of a pipe are given as they arrive.
+    """
 
     dropped_samples = lost_samples = 0
 
@@ -57,7 +59,7 @@ class FileSource:
             raw=raw,
         )
         if is_file:
-            # what cannot be read is refused here; a pipe may have nothing to read yet
+            # an unreadable file is refused here; a pipe may have no data yet
             self._blocks = chain([next(self._blocks)], self._blocks)
 
     def __enter__(self) -> "FileSource":
@@ -78,12 +80,12 @@ class FileSource:
 
 
 class Microphone:
-    """An input device as blocks of mono float32, for as long as the `with` block lasts.
+    """Blocks of mono float32 from an input device, for the duration of a `with` block.
 
-    It runs at `wanted_rate` hertz where the device can, else at the device's own rate:
-    `sample_rate` says which. `lost_samples` were lost before the latest block, `dropped_samples`
-    in all: they came faster than they were taken, or the driver could not keep up. AudioError where
-    the device cannot be opened, or stops. After `QUIET_S` without any sound a warning is logged.
+    It runs at `wanted_rate` hertz if the device can, else at the device's own rate; `sample_rate`
+    is the rate used. `lost_samples` were lost before the latest block, and `dropped_samples` in
+    total, because the reader or the driver was too slow. Raises AudioError if the device cannot be
+    opened or stops. After `QUIET_S` without samples a warning is logged.
     """
 
     def __init__(self, wanted_rate: int, device: int | None = None) -> None:
@@ -92,7 +94,7 @@ class Microphone:
         self._name = "the default input device" if device is None else f"input device {device}"
         self.sample_rate = self._rate(wanted_rate)
         self.lost_samples = self.dropped_samples = 0
-        # lost since the last block that found room, and when the next sample is due
+        # samples lost since the last queued block, and the time of the next sample
         self._lost, self._due_s = 0, 0.0
         self._given = 0
         block = round(BLOCK_S * self.sample_rate)
@@ -106,7 +108,7 @@ class Microphone:
                 device=device,
                 channels=1,
                 dtype="float32",
-                callback=self._hear,
+                callback=self._receive,
             )
 
     def __enter__(self) -> "Microphone":
@@ -129,7 +131,7 @@ class Microphone:
             try:
                 samples, self.lost_samples = self._blocks.get(timeout=POLL_S)
             except queue.Empty:
-                # in this order: the last block is there before the stream ends
+                # in this order, because the last block is queued before the stream ends
                 if not self._stream.active and self._blocks.empty():
                     break
                 quiet_s += POLL_S
@@ -152,8 +154,8 @@ class Microphone:
             "plugged in, and start again"
         )
 
-    def _hear(self, samples: NDArray[np.float32], frames: int, at: Any, status: Any) -> None:
-        """Called by the sound card's thread, which must not wait."""
+    def _receive(self, samples: NDArray[np.float32], frames: int, at: Any, status: Any) -> None:
+        """Called from the sound card's thread, which must not wait."""
         self._lose(self._missing(at.inputBufferAdcTime, frames, status.input_overflow))
         try:
             self._blocks.put_nowait((samples[:, 0].copy(), self._lost))
@@ -162,14 +164,16 @@ class Microphone:
             self._lose(frames)
 
     def _missing(self, begins_s: float, frames: int, overflow: bool) -> int:
-        """How many samples are missing before a block that begins at a time of the device's clock,
-        which is 0 where the driver has none."""
+        """The number of samples missing before a block that begins at `begins_s`.
+
+        The time is that of the device's clock, 0 if the driver has none.
+        """
         late = round((begins_s - self._due_s) * self.sample_rate) if self._due_s else 0
         self._due_s = begins_s + frames / self.sample_rate if begins_s else 0.0
         if overflow:
-            # where the clock does not tell it was a block at least
+            # without a clock, at least one block is missing
             return late if late > 0 else frames
-        # a clock is not quite regular
+        # clocks are not exactly regular
         return late if late > STALLED_S * self.sample_rate else 0
 
     def _lose(self, samples: int) -> None:
@@ -210,7 +214,7 @@ def input_devices() -> dict[int, str]:
 
 
 def import_sounddevice() -> Any:
-    """The optional package that reads microphones; MissingExtraError or AudioError without it."""
+    """The optional package for microphones; raises MissingExtraError or AudioError without it."""
     try:
         import sounddevice
     except ImportError as error:

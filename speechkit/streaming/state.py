@@ -1,4 +1,4 @@
-"""A session's memory as named tensors, the form that safetensors stores, and its way back."""
+"""Converts a session's state to named tensors, as safetensors stores them, and back."""
 
 import hashlib
 import json
@@ -21,12 +21,12 @@ from speechkit.untrusted import UntrustedError, parse_json
 T = TypeVar("T")
 
 SESSION = "session"
-"""The tensor that holds what is not a tensor: a digest of all, and JSON as bytes."""
+"""The tensor with a digest of everything and, as JSON bytes, all values that are no tensors."""
 ASIDE = "tensor"
-"""The key under which that JSON names a tensor beside it."""
+"""The key in that JSON that refers to a tensor by name."""
 DIGEST_BYTES = 16
 RULES = {"postprocess", "spotting", "endpointing", "confidence"}
-"""What may change while a session waits: `Model.with_` gives other decisions on the same scores."""
+"""Settings that may differ when a state is restored: `Model.with_` changes only decisions."""
 AGAIN = "begin the session anew"
 
 
@@ -40,7 +40,7 @@ def tensors_of(state: State) -> Iterator[Tensor]:
 
 
 def rebuilt(state: State, tensors: Iterator[Tensor]) -> State:
-    """The nesting of `state` with other tensors in it."""
+    """The nested structure of `state` with other tensors."""
     if isinstance(state, Tensor):
         return next(tensors)
     return tuple(rebuilt(part, tensors) for part in state)
@@ -49,7 +49,7 @@ def rebuilt(state: State, tensors: Iterator[Tensor]) -> State:
 class Resumable:
     """A session that is copied and pickled through its `state`.
 
-    A copy shares the model and the decoder with the session that it was made of.
+    A copy shares the model and the decoder with the original.
     """
 
     _made_with: tuple[Any, ...]
@@ -70,7 +70,7 @@ def _resumed(kind: Any, made_with: tuple[Any, ...], state: dict[str, Tensor]) ->
 
 
 def settings_of(model: Model, sample_rate: int, vad: Model | None) -> dict[str, Any]:
-    """What a session must have in common with the one whose state it takes."""
+    """The settings that must be equal to restore a state."""
     detector = None if vad is None else _fingerprint(vad)
     return {"model": _fingerprint(model), "sample_rate": sample_rate, "vad": detector}
 
@@ -79,7 +79,7 @@ _known: weakref.WeakKeyDictionary[Model, tuple[Any, str]] = weakref.WeakKeyDicti
 
 
 def _fingerprint(model: Model) -> str:
-    """A digest of a model's weights and of how it was made; computed once until they change."""
+    """A digest of a model's weights and config; cached until they change."""
     tensors = model.state_dict()
     version = weights_version(tensors)
     if model not in _known or _known[model][0] != version:
@@ -91,7 +91,8 @@ def _fingerprint(model: Model) -> str:
 
 
 def weights_version(tensors: Mapping[str, Tensor]) -> Any:
-    """What differs once a tensor was replaced or changed in place, but in inference mode."""
+    """A value that changes when a tensor is replaced or changed in place, except in inference
+    mode."""
     return tuple((x.data_ptr(), 0 if x.is_inference() else x._version) for x in tensors.values())
 
 
@@ -107,7 +108,7 @@ def _digest(tensors: Mapping[str, Tensor], text: bytes) -> bytes:
 def pack(
     tensors: dict[str, Tensor], plain: dict[str, Any], settings: dict[str, Any]
 ) -> dict[str, Tensor]:
-    """Copies of tensors, and beside them plain data, in which there may be tensors too.
+    """Copies of tensors, together with plain data that may contain tensors.
 
     `settings` are those of the session, by `settings_of`.
     """
@@ -124,7 +125,7 @@ def pack(
 
 
 def seal(tensors: dict[str, Tensor], text: bytes) -> dict[str, Tensor]:
-    """The tensors and the JSON that belongs to them, with a digest of all."""
+    """The tensors and their JSON, with a digest of everything."""
     content = _digest(tensors, text) + text
     return {**tensors, SESSION: torch.from_numpy(np.frombuffer(content, np.uint8).copy())}
 
@@ -132,11 +133,14 @@ def seal(tensors: dict[str, Tensor], text: bytes) -> dict[str, Tensor]:
 def unpack(
     stored: Mapping[str, Tensor], like: dict[str, Tensor], settings: dict[str, Any]
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """What `pack` was given; StreamError unless all of it is there and as it was, a session of the
-    same settings made it, and its tensors are finite, with the shapes and types of `like`."""
+    """The arguments of `pack`.
+
+    Raises StreamError if the state is incomplete or changed, if its session had other settings, or
+    if its tensors are not finite or differ from `like` in shape or type.
+    """
     text, rest = _opened(stored)
     try:
-        # -Infinity is a score, and keys have 64 bits
+        # scores may be -Infinity, and keys have 64 bits
         data = parse_json(text, any_number=True)
     except UntrustedError as error:
         raise StreamError(f"the state is damaged: {error}; {AGAIN}") from error
@@ -166,7 +170,7 @@ def unpack(
 
 
 def _opened(stored: Mapping[str, Tensor]) -> tuple[bytes, dict[str, Tensor]]:
-    """The JSON of a state and the tensors beside it, once the digest is right."""
+    """The JSON and the tensors of a state; raises StreamError if the digest is wrong."""
     whole = "assign all that `stream.state` gave, as safetensors.torch loads it"
     if not isinstance(stored, Mapping) or not all(isinstance(x, Tensor) for x in stored.values()):
         raise StreamError(f"a state is a dict of names and tensors; {whole}")
@@ -177,7 +181,7 @@ def _opened(stored: Mapping[str, Tensor]) -> tuple[bytes, dict[str, Tensor]]:
         content = stored[SESSION].cpu().numpy().tobytes()
         digest, text = content[:DIGEST_BYTES], content[DIGEST_BYTES:]
         right = digest == _digest(rest, text)
-    # tensors without memory or of no plain layout
+    # fails for tensors without memory or with a special layout
     except (RuntimeError, TypeError) as error:
         raise StreamError(f"the state cannot be read: {error}; {whole}") from error
     if not right and content.startswith(b"{"):
@@ -188,7 +192,7 @@ def _opened(stored: Mapping[str, Tensor]) -> tuple[bytes, dict[str, Tensor]]:
 
 
 def check_tensor(name: str, given: Tensor | None, like: Tensor) -> None:
-    """StreamError unless a tensor has the shape and type of another, and no NaN or +infinity."""
+    """Raises StreamError unless `given` is like `like`, without NaN and +infinity."""
     found = "missing" if given is None else f"{given.dtype} {list(given.shape)}"
     wanted = f"{like.dtype} {list(like.shape)}"
     if found != wanted:
@@ -202,14 +206,14 @@ def check_tensor(name: str, given: Tensor | None, like: Tensor) -> None:
 
 
 def checked(values: Any, kinds: Mapping[str, Any]) -> dict[str, Any]:
-    """Plain data with these keys and types of values, `object` for any; whole numbers from −1 up.
+    """Checks plain data for its keys and types of values; `object` is any type.
 
-    Raises StreamError for other data.
+    Integers must be −1 or more. Raises StreamError for other data.
     """
     if not isinstance(values, dict) or values.keys() != kinds.keys():
         raise StreamError(f"the state is damaged: it lacks {', '.join(kinds)}; {AGAIN}")
     for name, value in values.items():
-        # by exact type: True is no number
+        # by exact type, so that True is no number
         if kinds[name] not in (object, type(value)) or (
             type(value) is int and not -1 <= value <= MAX_NUMBER
         ):
@@ -218,5 +222,5 @@ def checked(values: Any, kinds: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def remembered(kind: type[T], values: Any) -> T:
-    """A dataclass of plain data from its fields; StreamError unless each has its type."""
+    """A dataclass from plain data; raises StreamError unless each field has its type."""
     return kind(**checked(values, {field.name: field.type for field in fields(kind)}))  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""The approximate stream for models that read whole utterances: a window run again and again."""
+"""Approximate streaming for models that read whole utterances: runs on overlapping windows."""
 
 from dataclasses import asdict
 from typing import Any
@@ -33,24 +33,23 @@ PLACE = {
     "kept": object,
     "gate": object,
 }
-"""What a state holds beside the window."""
+"""The values in a state besides the window."""
 
 
 def suggested_window_s(model: Model) -> float:
-    """A window that suits a model which cannot stream."""
+    """A suitable window for a model that cannot stream."""
     return task_of(model).window_s or 8.0
 
 
 class WindowedStream(Session):
-    """An approximate session: every `hop_s` the last `window_s` seconds are run anew.
+    """An approximate session: every `hop_s` the model runs on the last `window_s` seconds.
 
-    Each run gives the frames that follow those already given and end `right_s` before the window's
-    end, so `latency_s` is hop_s + right_s, or more where the `vad` decides later; each is a quarter
-    of the window unless given, and for a clip classifier an eighth and nothing. Normalisation is
-    that of the window, and scores are not those of the whole recording: judge it by its word error
-    rate. A clip classifier gives one row of scores for each window. `scores` are those of the
-    latest frame given, for a meter. A stream belongs to one thread; the model, the `decoder` and
-    the `vad` may be shared.
+    Each run gives the new frames up to `right_s` before the end of the window. So `latency_s` is
+    hop_s + right_s, or more if the `vad` decides later. Both default to a quarter of the window,
+    for a clip classifier to an eighth and 0. Features are normalised over the window, so scores
+    differ from those of the whole recording: evaluate it by its word error rate. A clip classifier
+    gives one row of scores for each window. `scores` are those of the latest frame, for a meter. A
+    stream belongs to one thread; the model, the `decoder` and the `vad` may be shared.
     """
 
     approximate = True
@@ -82,7 +81,7 @@ class WindowedStream(Session):
         self.sample_rate = model.sample_rate if sample_rate is None else sample_rate
         if self.sample_rate < 1:
             raise StreamError(f"sample_rate={sample_rate}; give one in hertz, such as 16000")
-        # whole frames, so that every window begins where a frame of the recording does
+        # a whole number of frames, so that every window begins at a frame of the recording
         self.window_s, self.right_s, self.hop_s = (
             round(seconds / model.frame_s) * model.frame_s for seconds in (window_s, right_s, hop_s)
         )
@@ -124,7 +123,7 @@ class WindowedStream(Session):
     def _finish(self) -> list[Event]:
         self._check_open()
         end_s = self._consumed / self.sample_rate
-        # a clip classifier has answered already where the sound ends with a hop
+        # a clip classifier has no new window if the audio ends with a hop
         answered = self.model.per_clip and self._consumed % self._hop == 0
         scored = self._run(end_s) if end_s >= self.model.frame_s and not answered else None
         if self._gate:
@@ -159,7 +158,7 @@ class WindowedStream(Session):
         values = checked(plain, PLACE)
         if not 0 <= values["held"] <= min(len(self._window), values["consumed"]):
             raise StreamError(f"the state is damaged: it counts wrongly; {AGAIN}")
-        # first what may refuse
+        # parts that may raise are checked first
         kept = self._kept_of(values["kept"])
         if self._gate:
             self._gate.state = values["gate"]
@@ -179,7 +178,7 @@ class WindowedStream(Session):
             raise StreamError("this stream is finished; make a new one")
 
     def _keep(self, part: NDArray[np.float32]) -> None:
-        """Puts samples behind those held, and lets go of the oldest."""
+        """Appends samples to the window and drops the oldest."""
         over = max(0, self._held + len(part) - len(self._window))
         self._window[: self._held - over] = self._window[over : self._held]
         self._held += len(part) - over
@@ -187,7 +186,7 @@ class WindowedStream(Session):
         self._consumed += len(part)
 
     def _run(self, until_s: float) -> Scored:
-        """The scores of the frames not yet given that end by `until_s`, as one block."""
+        """The scores of the new frames that end by `until_s`, as one block."""
         scores = self._scores()
         start = round((self._consumed - self._held) / self.sample_rate / self._frame_s)
         if not self.model.per_clip:
@@ -209,7 +208,7 @@ class WindowedStream(Session):
 
     @torch.inference_mode()
     def _scores(self) -> Tensor:
-        """The model's scores of what is held, `[T, n]`."""
+        """The model's scores of the window, `[T, n]`."""
         audio = read_audio(self._window[: self._held], self.sample_rate, self.model.sample_rate)
         device = next(self.model.parameters()).device
         with evaluating(self.model):
