@@ -56,7 +56,8 @@ class NemoPowerSpectrum(Offline, PowerSpectrum):
         n = c.lengths[:, None]
         valid_frames = n // hop + 1 if self.count == "floor" else (n + hop - 1) // hop
         valid = torch.arange(frames, device=c.x.device) < valid_frames
-        return Chunk(self.compute(F.pad(c.x, pad, mode="reflect"), frames), valid)
+        x, known = F.pad(c.x, pad, mode="reflect"), F.pad(c.valid, pad)
+        return Chunk(self.compute(x, frames, known), valid)
 
 
 class PadTo(Offline):

@@ -57,7 +57,7 @@ class Resample(Windowed):
         frames = valid.shape[1] // self.stride * self.rate
         return valid[:, torch.arange(frames, device=valid.device) * self.stride // self.rate]
 
-    def compute(self, x: Tensor, frames: int) -> Tensor:
+    def compute(self, x: Tensor, frames: int, valid: Tensor) -> Tensor:
         if not frames:
             return x[:, :, :0]
         y = F.conv1d(x, self.filters(x)[:, None], stride=self.stride)

@@ -28,7 +28,7 @@ class PreEmphasis(Windowed):
         super().__init__(left=1, right=0, stride=1)
         self.coefficient = coefficient
 
-    def compute(self, x: Tensor, frames: int) -> Tensor:
+    def compute(self, x: Tensor, frames: int, valid: Tensor) -> Tensor:
         return x[:, :, 1 : frames + 1] - self.coefficient * x[:, :, :frames]
 
     def lower(self, program: Lowering, x: Buffer) -> Buffer:
@@ -75,7 +75,7 @@ class PowerSpectrum(Windowed):
     def frames_out(self, frames: int) -> int:
         return frames // self.stride
 
-    def compute(self, x: Tensor, frames: int) -> Tensor:
+    def compute(self, x: Tensor, frames: int, valid: Tensor) -> Tensor:
         # torch has no Fourier transform of zero samples; len(x) would fix an export's batch size
         if not frames or not x.shape[0]:
             return x.new_empty(x.shape[0], frames, self.channels_out(1)).transpose(1, 2)

@@ -1,10 +1,11 @@
 """Layers that give the same numbers whole and chunk by chunk; start with `stream.py`."""
 
 from speechkit.nn.block import BodyMaker, plain_block, skip_block
-from speechkit.nn.conv import Conv, DenseConv, DepthwiseConv, LookAhead
+from speechkit.nn.conv import Conv, DenseConv, DepthwiseConv, LookAhead, reach
 from speechkit.nn.frame import Add, Affine, BatchNorm, Bias, Dropout, LogSoftmax, Pointwise
 from speechkit.nn.fuse import fuse
 from speechkit.nn.pool import AveragePool, ClipHead, PooledHead, RunningAverage, SlidingAverage
+from speechkit.nn.scan import scan
 from speechkit.nn.separable import SeparableConv, SeparableResidual
 from speechkit.nn.still import still
 from speechkit.nn.stream import (
@@ -64,6 +65,8 @@ __all__ = [
     "empty_past",
     "fuse",
     "plain_block",
+    "reach",
+    "scan",
     "skip_block",
     "still",
     "sync_batch_norms",

@@ -21,6 +21,16 @@ if TYPE_CHECKING:
 LookAhead = int | Literal["same"]
 
 
+def reach(kernel: int, dilation: int, lookahead: LookAhead) -> tuple[int, int]:
+    """How many frames before its own, and after it, a kernel reads that may look `lookahead` ahead.
+
+    It reads dilation · (kernel − 1) frames beside its own, of which "same" puts half after it.
+    """
+    others = dilation * (kernel - 1)
+    right = min(others // 2 if lookahead == "same" else lookahead, others)
+    return others - right, right
+
+
 class Conv(Windowed):
     """A convolution over time; subclasses say how one window of frames is convolved.
 
@@ -38,16 +48,15 @@ class Conv(Windowed):
             )
         if lookahead != "same" and lookahead < 0:
             raise ValueError(f"lookahead {lookahead}: give 'same' or a number of frames from 0 up")
-        span = dilation * (kernel - 1) + 1
-        right = min((span - 1) // 2 if lookahead == "same" else lookahead, span - 1)
-        super().__init__(span - 1 - right, right, stride)
-        self.kernel, self.dilation, self.span = kernel, dilation, span
+        left, right = reach(kernel, dilation, lookahead)
+        super().__init__(left, right, stride)
+        self.kernel, self.dilation, self.span = kernel, dilation, left + 1 + right
 
     def convolve(self, window: Tensor) -> Tensor:
         """The unpadded convolution of `window [B, C, T']` in channels-last."""
         raise AssertionError("a Conv is one of its subclasses")
 
-    def compute(self, x: Tensor, frames: int) -> Tensor:
+    def compute(self, x: Tensor, frames: int, valid: Tensor) -> Tensor:
         if not frames:
             return x.new_empty(x.shape[0], 0, self.weight.shape[0]).transpose(1, 2)
         return self.convolve(x[:, :, : (frames - 1) * self.stride + self.span])

@@ -88,22 +88,12 @@ class SlidingAverage(Windowed):
         super().__init__(left=frames - 1, right=0, stride=1)
         self.frames = frames
 
-    def forward(self, c: Chunk) -> Chunk:
-        return super().forward(_counted(c))
-
-    def init_state(
-        self, batch: int, c_in: int, dtype: torch.dtype = torch.float32, device: Any = None
-    ) -> State:
-        return super().init_state(batch, c_in + 1, dtype, device)
-
-    def step(self, c: Chunk, state: State) -> tuple[Chunk, State]:
-        return super().step(_counted(c), state)
-
-    def compute(self, x: Tensor, frames: int) -> Tensor:
+    def compute(self, x: Tensor, frames: int, valid: Tensor) -> Tensor:
         if not frames:
-            return x[:, :-1, :0]
+            return x[:, :, :0]
         sums = x.transpose(1, 2).unfold(1, self.frames, 1)[:, :frames].sum(3)
-        return (sums[:, :, :-1] / sums[:, :, -1:].clamp(min=1)).transpose(1, 2)
+        count = valid.unfold(1, self.frames, 1)[:, :frames].sum(2).clamp(min=1)
+        return (sums / count[:, :, None]).transpose(1, 2)
 
     def lower(self, program: Lowering, x: Buffer) -> Buffer:
         more = program.slide(x, self.keep)
@@ -112,12 +102,6 @@ class SlidingAverage(Windowed):
 
     def extra_repr(self) -> str:
         return f"frames={self.frames}"
-
-
-def _counted(c: Chunk) -> Chunk:
-    """The chunk with a channel of ones behind, whose sum is the number of valid frames."""
-    x = c.x.transpose(1, 2)
-    return Chunk(torch.cat([x, torch.ones_like(x[:, :, :1])], dim=2).transpose(1, 2), c.valid)
 
 
 class ClipHead(StreamLayer):

@@ -43,10 +43,12 @@ class SeparableConv(Windowed):
         return Chunk(self.packed(c.x, c.valid, residual), self.own(c.valid))
 
     def step(self, c: Chunk, state: State, residual: Tensor | None = None) -> tuple[Chunk, State]:
-        x, own, state = self.slide(c, state)
-        return Chunk(self.compute(x, c.x.shape[2] // self.stride, residual), own), state
+        (x, valid), own, state = self.slide(c, state)
+        return Chunk(self.compute(x, c.x.shape[2] // self.stride, valid, residual), own), state
 
-    def compute(self, x: Tensor, frames: int, residual: Tensor | None = None) -> Tensor:
+    def compute(
+        self, x: Tensor, frames: int, valid: Tensor, residual: Tensor | None = None
+    ) -> Tensor:
         if not frames:
             return x.new_empty(x.shape[0], 0, self.packed.shape.c_out).transpose(1, 2)
         return self._within(x[:, :, : (frames - 1) * self.stride + self._span], None, residual)

@@ -166,8 +166,11 @@ class Windowed(StreamLayer):
         self.delay = right // stride * rate
         self.keep = right // stride * stride + left
 
-    def compute(self, x: Tensor, frames: int) -> Tensor:
-        """The first `frames` output frames, when the first window begins where `x` does."""
+    def compute(self, x: Tensor, frames: int, valid: Tensor) -> Tensor:
+        """The first `frames` output frames, when the first window begins where `x` does.
+
+        `x [B, C, T]` is 0 in the frames that are not `valid [B, T]`.
+        """
         raise AssertionError("a Windowed layer is one of its subclasses")
 
     def own(self, valid: Tensor) -> Tensor:
@@ -182,8 +185,9 @@ class Windowed(StreamLayer):
     def forward(self, c: Chunk) -> Chunk:
         frames, missing = self.frames_out(c.x.shape[2]), -c.x.shape[2] % self.stride
         x = F.pad(c.masked.transpose(1, 2), (0, 0, self.left, self.right + missing))
+        valid = F.pad(c.valid, (self.left, self.right + missing))
         own = self.own(F.pad(c.valid, (0, missing)))
-        return Chunk(self.compute(x.transpose(1, 2), frames), own[:, :frames])
+        return Chunk(self.compute(x.transpose(1, 2), frames, valid), own[:, :frames])
 
     def init_state(
         self, batch: int, c_in: int, dtype: torch.dtype = torch.float32, device: Any = None
@@ -191,16 +195,17 @@ class Windowed(StreamLayer):
         return empty_past(batch, c_in, self.keep, dtype, device)
 
     def step(self, c: Chunk, state: State) -> tuple[Chunk, State]:
-        x, own, state = self.slide(c, state)
-        return Chunk(self.compute(x, c.x.shape[2] // self.stride * self.rate), own), state
+        (x, valid), own, state = self.slide(c, state)
+        return Chunk(self.compute(x, c.x.shape[2] // self.stride * self.rate, valid), own), state
 
-    def slide(self, c: Chunk, state: State) -> tuple[Tensor, Tensor, State]:
+    def slide(self, c: Chunk, state: State) -> tuple[Chunk, Tensor, State]:
         """The kept frames and the new ones, the validity of what they make, the next state."""
         self.check_chunk(c)
         given = c.x.shape[2]
         x, valid = cat_time([state[0], c.masked]), torch.cat([state[1], c.valid], dim=1)
-        own = self.own(valid[:, self.left : self.left + given])
-        return x, own, (x[:, :, given:], valid[:, given:])
+        # a copy: what the caller writes into an output's validity must not reach the state's
+        own = self.own(valid[:, self.left : self.left + given]).clone()
+        return Chunk(x, valid), own, (x[:, :, given:], valid[:, given:])
 
 
 class Recurrent(StreamLayer):

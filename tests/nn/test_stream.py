@@ -1,5 +1,7 @@
 """The contract itself: whole and chunked are equal, delays meet, and a liar is found out."""
 
+from typing import Any
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -13,9 +15,12 @@ from speechkit.nn import (
     DepthwiseConv,
     FrameWise,
     Pointwise,
+    Recurrent,
     Residual,
     Serial,
+    State,
     StreamLayer,
+    Windowed,
 )
 from speechkit.testing import check_stream, stream
 
@@ -35,6 +40,35 @@ class Upsample(StreamLayer):
             c.x.transpose(1, 2).repeat_interleave(2, 1).transpose(1, 2),
             c.valid.repeat_interleave(2, 1),
         )
+
+
+class Count(Windowed):
+    """How many of the frames of a window are valid."""
+
+    def compute(self, x: Tensor, frames: int, valid: Tensor) -> Tensor:
+        assert valid.shape == (len(x), x.shape[2])
+        assert not x.masked_select(~valid[:, None]).any()
+        span = self.left + 1 + self.right
+        if not frames:
+            return x[:, :, :0]
+        count = valid.to(x.dtype).unfold(1, span, self.stride)[:, :frames].sum(2)
+        return count[:, :, None].expand(-1, -1, x.shape[1]).transpose(1, 2)
+
+
+class EverySecondSum(Recurrent):
+    """The sum of the valid frames so far, at every second frame."""
+
+    stride = 2
+
+    def init_state(
+        self, batch: int, c_in: int, dtype: torch.dtype = torch.float32, device: Any = None
+    ) -> State:
+        return (torch.zeros(batch, c_in, dtype=dtype, device=device),)
+
+    def step(self, c: Chunk, state: State) -> tuple[Chunk, State]:
+        self.check_chunk(c)
+        total = torch.cat([state[0][:, None], c.masked.transpose(1, 2)], dim=1).cumsum(1)
+        return Chunk(total[:, 1::2].transpose(1, 2), c.valid[:, ::2]), (total[:, -1],)
 
 
 def noise(*shape: int, seed: int = 0) -> Tensor:
@@ -121,6 +155,41 @@ def test_a_chunk_that_does_not_fit_the_stride_names_what_does() -> None:
     state = layer.init_state(1, 3)
     with pytest.raises(StreamError, match="81 frames is not a multiple of stride 2; feed 80 or 82"):
         layer.step(Chunk.of(torch.zeros(1, 3, 81)), state)
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_a_window_knows_which_of_its_frames_are_valid(stride: int) -> None:
+    layer = Count(left=2, right=3, stride=stride)
+    check_stream(layer, noise(2, 3, 25), torch.tensor([25, 7]))
+    counts = layer(Chunk.of(noise(2, 3, 25), torch.tensor([25, 7]))).x[:, 0]
+    assert counts[0, :3].tolist() == ([4, 5, 6] if stride == 1 else [4, 6, 6])
+    # in the shorter row frames 4 to 6 are left before its end, and then fewer
+    assert counts[1, 6 // stride].item() == 3
+    assert layer(Chunk.of(noise(2, 3, 0))).x.shape == (2, 3, 0)
+
+
+def test_an_output_that_is_overwritten_changes_no_later_window() -> None:
+    layer = Count(left=4, right=1, stride=1)
+    outputs = []
+    for overwritten in (False, True):
+        state = layer.init_state(2, 3, torch.float64)
+        for part in noise(2, 3, 24).split(4, dim=2):
+            y, state = layer.step(Chunk.of(part), state)
+            outputs.append(y.x.clone())
+            if overwritten:
+                y.valid.fill_(False)
+    assert all(map(torch.equal, outputs[:6], outputs[6:]))
+
+
+@pytest.mark.parametrize("frames", [0, 1, 24, 25])
+def test_a_recurrent_layer_takes_utterances_of_any_length(frames: int) -> None:
+    x = noise(2, 3, frames)
+    y = EverySecondSum()(Chunk.of(x))
+    assert y.x.shape == (2, 3, (frames + 1) // 2)
+    assert y.valid.all()
+    torch.testing.assert_close(y.x, x.cumsum(2)[:, :, ::2])
+    if frames == 25:
+        check_stream(EverySecondSum(), x, torch.tensor([25, 12]))
 
 
 def test_branches_of_different_stride_are_refused() -> None:

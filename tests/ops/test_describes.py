@@ -31,12 +31,12 @@ class Mean(Windowed):
     def macs(self, frames: int) -> int:
         return frames
 
-    def compute(self, x: Tensor, frames: int) -> Tensor:
+    def compute(self, x: Tensor, frames: int, valid: Tensor) -> Tensor:
         return x[:, :, :frames]
 
 
 class Median(Mean):
-    def compute(self, x: Tensor, frames: int) -> Tensor:
+    def compute(self, x: Tensor, frames: int, valid: Tensor) -> Tensor:
         return x[:, :, :frames] * 2
 
 

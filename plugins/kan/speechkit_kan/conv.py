@@ -47,9 +47,9 @@ class KANConv(Conv):
         """What its convolution runs."""
         return Choice("conv2d", "torch", {})
 
-    def compute(self, x: Tensor, frames: int) -> Tensor:
+    def compute(self, x: Tensor, frames: int, valid: Tensor) -> Tensor:
         # no frames have as many channels as any others, also where a kernel is shared
-        return super().compute(x, frames) if frames else x[:, :, :0]
+        return super().compute(x, frames, valid) if frames else x[:, :, :0]
 
     def convolve(self, window: Tensor) -> Tensor:
         x = window.transpose(1, 2)

@@ -100,7 +100,6 @@ def speechkit_blocks() -> list[Component]:
             paper="arXiv:2104.09648",
             example={"expand": 2},
         ),
-        # what follows runs loops or picks frames by their values, which a trace cannot write
         _BLOCK(
             name="rglru",
             factory="speechkit_residuals.rglru:rglru",
@@ -108,9 +107,9 @@ def speechkit_blocks() -> list[Component]:
             formula="x + W_o(gelu(W_y n) * rg_lru(conv(W_x n))), n = norm(x)",
             paper="arXiv:2412.14294",
             time="causal",
-            exports=_TORCH,
             example={"heads": 4},
         ),
+        # what follows packs rows by their lengths or picks frames by their values: no trace can
         _BLOCK(
             name="dense_rnn",
             factory="speechkit_residuals.dense_rnn:dense_rnn",

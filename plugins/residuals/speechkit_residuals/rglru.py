@@ -19,6 +19,7 @@ from speechkit.nn import (
     Serial,
     State,
     StreamLayer,
+    scan,
 )
 from speechkit_residuals.parts import Multiply, matched, narrow_only
 
@@ -72,7 +73,7 @@ class RGLRU(Recurrent):
         seen = (begun | (c.valid.cumsum(1) > 1))[:, :, None]
         given = torch.where(seen, scale, 1.0) * (i * x)
         a = torch.where(real, log_a.exp(), 1.0)
-        hs = _scan(a, torch.where(real, given, 0.0), h)
+        hs = scan(a, torch.where(real, given, 0.0), h)
         y = Chunk(hs.to(c.x.dtype).transpose(1, 2), c.valid)
         return y, (hs[:, -1], begun | c.valid.any(1, keepdim=True))
 
@@ -85,17 +86,6 @@ class RGLRU(Recurrent):
         heads = x.unflatten(2, (self.gates.shape[1], -1))
         maps = torch.einsum("bthc,ghcd->gbthd", heads, self.gates)
         return (maps + self.gate_bias[:, None, None]).sigmoid().flatten(3)
-
-
-def _scan(a: Tensor, u: Tensor, h: Tensor) -> Tensor:
-    """h_t = a_t h_{t−1} + u_t for all t at once, by doubling; a, u `[B, T, C]`, h `[B, C]`."""
-    frames, reach = a.shape[1], 1
-    u = torch.cat([u[:, :1] + a[:, :1] * h[:, None], u[:, 1:]], dim=1)
-    while reach < frames:
-        u = torch.cat([u[:, :reach], u[:, reach:] + a[:, reach:] * u[:, :-reach]], dim=1)
-        a = torch.cat([a[:, :reach], a[:, reach:] * a[:, :-reach]], dim=1)
-        reach *= 2
-    return u
 
 
 def rglru(

@@ -17,7 +17,7 @@ class SpaceToDepth(Windowed):
     def channels_out(self, c_in: int) -> int:
         return c_in * self.stride
 
-    def compute(self, x: Tensor, frames: int) -> Tensor:
+    def compute(self, x: Tensor, frames: int, valid: Tensor) -> Tensor:
         rows = x.transpose(1, 2)[:, : frames * self.stride]
         y: Tensor = rows.unflatten(1, (frames, self.stride)).flatten(2).transpose(1, 2)
         return y
