@@ -1,4 +1,4 @@
-"""A model as a folder: `model.safetensors` and `config.json`, never a pickle."""
+"""Saves and loads model folders: `model.safetensors` and `config.json`, never a pickle."""
 
 import logging
 import os
@@ -42,19 +42,19 @@ STATE = tuple(
         "weights.safetensors",
     )
 )
-"""What resuming a run needs, beside the averaged model."""
+"""The folder with the state for resuming a run, besides the averaged model."""
 
 ModelSource = Model | str | os.PathLike[str]
 """A model, its folder, or the name of a bundled one."""
 WORD = re.compile(r"[\w.+!-]{0,80}", re.ASCII)
-"""What a version or a distribution may be."""
+"""Valid names of versions and distributions."""
 
 NUMBERS = re.compile(r"\d{1,9}(\.\d{1,9}){1,3}")
 """A version that can be compared."""
 
 
 class _OfAnyKind:
-    """Has a config read as the class that its `kind` names, a component of kind net."""
+    """Reads a config as the class for its `kind`, a component of kind net."""
 
     @staticmethod
     def __get_pydantic_core_schema__(source: Any, handler: Any) -> Any:
@@ -75,10 +75,9 @@ def save(
     card: ModelCard | None = None,
     transforms: Sequence[AppliedTransform] = (),
 ) -> None:
-    """Writes the model, its card and what its transforms reported to a folder, which appears whole
-    or not at all.
+    """Writes the model, its card and the reports of its transforms to a folder, atomically.
 
-    Of a model folder that is there, what speechkit wrote is replaced and all else stays.
+    In an existing model folder the files of speechkit are replaced, and other files stay.
     """
     refuse_prepared(model, "save")
     check_place(Path(path))
@@ -91,7 +90,7 @@ def save(
 
 
 def check_place(path: Path) -> None:
-    """CheckpointError where `save` would not write to `path`."""
+    """Raises CheckpointError if `save` cannot write to `path`."""
     if Path(path, TRAINING).is_dir():
         raise CheckpointError(f"{path} is what a run goes on from; choose another path")
     _check_ours(path)
@@ -122,7 +121,7 @@ def write_model(model: Model, folder: Path) -> None:
 def load(path: str | os.PathLike[str], *, allow_nonfinite: bool = False) -> Model:
     """The model in a folder, or a bundled one by name (`digits`), ready for evaluation.
 
-    Weights that are NaN or infinite are refused, unless `allow_nonfinite` is there to look at them.
+    Weights that are NaN or infinite are refused, unless `allow_nonfinite` is set, for inspection.
     """
     folder = find(path)
     stored = read_config(folder)
@@ -150,9 +149,9 @@ def load(path: str | os.PathLike[str], *, allow_nonfinite: bool = False) -> Mode
 
 
 def as_model(source: ModelSource) -> Model:
-    """The model given, or the one that `load` reads from a folder or by a bundled name.
+    """The given model, or the one that `load` reads from a folder or by a bundled name.
 
-    It is read each time: for many recordings load it once. Raises CheckpointError as `load`.
+    It is read each time, so load it once for many recordings. Raises CheckpointError like `load`.
     """
     if isinstance(source, Model):
         return source
@@ -191,10 +190,10 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 
 def read_tensors(path: Path, allow_nonfinite: bool = False) -> dict[str, Tensor]:
-    """The tensors of a safetensors file; CheckpointError where it is missing or damaged, or holds
-    NaN or infinity."""
+    """The tensors of a safetensors file; raises CheckpointError if it is missing or damaged, or
+    holds NaN or infinity."""
     try:
-        # safetensors takes every file that it cannot open for a missing one
+        # safetensors reports every file that it cannot open as missing
         with path.open("rb") as file:
             header_bytes = int.from_bytes(file.read(8), "little")
         if MAX_TENSORS_HEADER_BYTES < header_bytes <= path.stat().st_size:
@@ -216,7 +215,7 @@ def read_tensors(path: Path, allow_nonfinite: bool = False) -> dict[str, Tensor]
 
 
 def nonfinite(tensors: Mapping[str, Tensor]) -> list[str]:
-    """The names of those that hold NaN or infinity."""
+    """The names of tensors with NaN or infinity."""
     # of eight bits torch tells it in float32 alone
     return [
         name
@@ -229,17 +228,17 @@ def nonfinite(tensors: Mapping[str, Tensor]) -> list[str]:
 def write_tensors(
     path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str] | None = None
 ) -> None:
-    """Writes a safetensors file; OSError says why it cannot, as of any other file."""
+    """Writes a safetensors file; raises OSError like for any other file."""
     tensors = {name: value.contiguous() for name, value in tensors.items()}
-    # save_file has errors of its own, and closes the file to other users
+    # save_file raises its own errors, and makes the file unreadable for other users
     path.write_bytes(safetensors.torch.save(tensors, metadata))
 
 
 @contextmanager
 def model_folder(path: Path) -> Iterator[Path]:
-    """An empty folder, whose files become those of the model folder `path` in the end.
+    """A temporary folder, whose files move to the model folder `path` at the end.
 
-    CheckpointError where `path` is something else than a model folder or an empty one.
+    Raises CheckpointError if `path` is neither a model folder nor empty.
     """
     _check_ours(path)
     with atomic_folder(path, own=(CONFIG, WEIGHTS, TRANSFORMS, *STATE)) as folder:
@@ -253,7 +252,7 @@ def _check_ours(path: Path) -> None:
 
 
 def _is_ours(folder: Path) -> bool:
-    """Whether a folder holds what `write_model` writes; others have a config.json too."""
+    """True if a folder has the files of `write_model`; other folders may have a config.json too."""
     try:
         stored = read_json(folder / CONFIG)
     except (OSError, UntrustedError):
@@ -262,8 +261,8 @@ def _is_ours(folder: Path) -> bool:
 
 
 def _origins(stored: Any) -> dict[str, dict[str, str]]:
-    """Where each plugin is from; TypeError or ValueError for what would be advice of its own."""
-    # earlier models have the version alone
+    """The origin of each plugin; raises TypeError or ValueError for unsafe text."""
+    # earlier models have only the version
     found = {
         name: {"version": value} if isinstance(value, str) else dict(value)
         for name, value in dict(stored).items()
@@ -276,7 +275,7 @@ def _origins(stored: Any) -> dict[str, dict[str, str]]:
 
 
 def _warn_of_older(folder: Path, stored: dict[str, Any]) -> None:
-    """Warns of packages that are older than those the model was made with."""
+    """Warns of packages that are older than those used to make the model."""
     made = {name: origin.get("version", "") for name, origin in stored["plugins"].items()}
     installed = registry().plugins()
     for plugin, version in {CORE: str(stored.get("speechkit", "")), **made}.items():

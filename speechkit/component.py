@@ -20,15 +20,15 @@ class Component:
     """One thing a plugin offers under a name; listing it imports nothing but the plugin module.
 
     `name` is snake_case and unique within plugin and kind. `factory` is a callable, or
-    `"package.module:attribute"`, imported on first use. `time` says what an output frame may read:
-    its own frame, the past, a bounded future, or the whole utterance. `foldable` says that it has a
-    `fuse()`. `parts` maps the parameters that name components to their kinds, such as `{"pool":
-    "pool"}`. `pointwise` is an elementwise expression of `speechkit.ops.expressions` in which
-    parameters stand by name. `exports` are the forms it has outside torch: "torch.export", "onnx".
-    `example` holds the parameters a check builds it with, and `needs` what the config of a net must
-    have for a method, exporter, probe or transform to work on it, such as `{"activation": "velu"}`.
-    `exempt` maps the names of checks that it is known to fail to the reasons. `task` is what the
-    scores of a head are for: a component of kind task, such as "ctc" or "acme/angle:unit=deg".
+    `"package.module:attribute"`, imported on first use. `time` is what an output frame may read:
+    its own frame, the past, a bounded future, or the whole utterance. `foldable` is True if it has
+    a `fuse()`. `parts` maps the parameters that name components to their kinds, such as `{"pool":
+    "pool"}`. `pointwise` is an elementwise expression of `speechkit.ops.expressions` with the names
+    of parameters. `exports` are its forms outside torch: "torch.export", "onnx". `example` are the
+    parameters with which checks build it. `needs` are values that the config of a net must have for
+    a method, exporter, probe or transform, such as `{"activation": "velu"}`. `exempt` maps checks
+    that it is expected to fail to the reasons. `task` is the task of a head: a component of kind
+    task, such as "ctc" or "acme/angle:unit=deg".
     """
 
     name: str
@@ -48,9 +48,9 @@ class Component:
     task: str = ""
 
     def expression(self, values: Mapping[str, Any]) -> str:
-        """`pointwise` with numbers in the place of parameters; "" where one is no number.
+        """`pointwise` with numbers instead of parameters; "" if one is no number.
 
-        ComponentError where it is not written as in Python.
+        Raises ComponentError if its syntax is not Python's.
         """
         try:
             tree = ast.parse(self.pointwise, mode="eval")
@@ -65,7 +65,7 @@ class Component:
 
 
 class _Filled(ast.NodeTransformer):
-    """Puts numbers in the place of names."""
+    """Replaces names by numbers."""
 
     def __init__(self, given: Mapping[str, Any]) -> None:
         self.given = given
@@ -76,7 +76,7 @@ class _Filled(ast.NodeTransformer):
 
 @dataclass(frozen=True)
 class Spec:
-    """A component's name and parameters as a config states them.
+    """A component's name and parameters in a config.
 
     Three equal spellings: `"swish:beta=1.5,learn=true"`,
     `{"name": "swish", "params": {"beta": 1.5, "learn": true}}` and `Spec("swish", {...})`.
@@ -157,7 +157,7 @@ def _items(text: str, whole: str) -> Iterator[str]:
 
 
 def _behind_braces(text: str, start: int, whole: str) -> int:
-    """Where the component ends whose brace is at `start`; ComponentError where it does not."""
+    """The end of the component whose brace is at `start`; ComponentError if it is not closed."""
     depth = 0
     for brace in BRACES.finditer(text, start):
         depth += 1 if brace[0] == "{" else -1
@@ -171,13 +171,13 @@ def _behind_braces(text: str, start: int, whole: str) -> int:
 
 
 def _nested(value: Any) -> Any:
-    """A mapping that names a component as a spec, and all else as it is."""
+    """A mapping with a component's name as a Spec; other values are returned unchanged."""
     is_spec = isinstance(value, Mapping) and {"name"} <= set(value) <= {"name", "params"}
     return Spec.parse(value) if is_spec else value
 
 
 def _scalar(text: str) -> Any:
-    # lists stay text, however deep
+    # lists stay text at any depth
     if text.startswith("["):
         return text
     try:
@@ -194,12 +194,12 @@ def _text(value: Any) -> str:
     plain = not set(",{}") & set(value) and _scalar(value.strip()) == value
     if plain:
         return value
-    # quoted where it would read as something else, with nothing to split at
+    # quoted if it would be parsed as something else, so that it is not split
     return re.sub("[,{}]", lambda found: f"\\u{ord(found[0]):04x}", json.dumps(value))
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """A sentence naming the closest known word, then the known ones."""
+    """A sentence with the closest known word, and then all known ones."""
     known = sorted(known)
     close = difflib.get_close_matches(name, known, n=1)
     hint = f"Did you mean {close[0]!r}? " if close else ""

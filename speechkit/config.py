@@ -1,4 +1,4 @@
-"""Config dataclasses to plain data and back, validated at this edge only."""
+"""Converts config dataclasses to plain data and back, and validates them."""
 
 import json
 import os
@@ -19,10 +19,10 @@ T = TypeVar("T")
 
 
 class Config:
-    """The base of config dataclasses: no key but its fields, and no number that is not finite.
+    """Base class of config dataclasses: unknown keys and numbers that are not finite are refused.
 
-    Times, which their names end in `_s` or `_ms`, are at most `MAX_TIME_S`. ConfigError names the
-    field. A subclass with a `__post_init__` calls this one first.
+    Times, whose names end in `_s` or `_ms`, are at most `MAX_TIME_S`. A ConfigError names the
+    field. A `__post_init__` of a subclass must call this one first.
     """
 
     __pydantic_config__: ClassVar[Any] = {"extra": "forbid"}
@@ -44,12 +44,12 @@ def check_range(name: str, value: float, low: float, high: float) -> None:
 
 
 def check_processes(name: str, count: int, least: int = 1) -> None:
-    """Raises ConfigError for more processes than this machine can be expected to bear."""
+    """Raises ConfigError for too many processes for this machine."""
     check_range(name, count, least, MAX_PROCESSES_PER_CPU * (os.cpu_count() or 1))
 
 
 def check_component(kind: str, spec: Spec) -> None:
-    """Raises ConfigError where a parameter is a time or a whole number beyond the limits."""
+    """Raises ConfigError for a parameter that is a time or an integer beyond the limits."""
     _check_values(spec.params, f"{kind} {spec.name}: ")
     for name, value in spec.params.items():
         if isinstance(value, int):
@@ -89,9 +89,9 @@ def to_dict(config: Any, *, complete: bool = False) -> Any:
 
 
 def from_dict(kind: Any, data: Any, where: str = "config", *, any_number: bool = False) -> Any:
-    """A config of type `kind`, a dataclass or a union; ConfigError names path and reason.
+    """A config of type `kind`, a dataclass or a union; a ConfigError has the path and the reason.
 
-    `any_number` takes infinities, NaN and large integers as well.
+    `any_number` also allows infinities, NaN and large integers.
     """
     try:
         check_plain(data, any_number=any_number)
@@ -108,7 +108,7 @@ def from_dict(kind: Any, data: Any, where: str = "config", *, any_number: bool =
 def override(config: T, assignments: Iterable[str]) -> T:
     """A copy of a config dataclass with `path=value` assignments applied and validated.
 
-    Values are JSON where they parse as JSON and text otherwise: `steps=100`,
+    Values are JSON if they parse as JSON and text otherwise: `steps=100`,
     `model.activation=silu`, `model.lookahead=[3,0]`.
     """
     data = to_dict(config, complete=True)
@@ -127,9 +127,9 @@ def override(config: T, assignments: Iterable[str]) -> T:
 
 
 def write_json(path: Path, data: Any) -> None:
-    """Writes JSON that a person can read."""
+    """Writes indented JSON."""
     text = json.dumps(data, indent=2, ensure_ascii=False) + "\n"
-    # of a path that is no UTF-8, JSON's own escapes
+    # bytes of a path that are not UTF-8 are written as JSON escapes
     path.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 

@@ -1,8 +1,8 @@
-"""The whole extension contract: one hook per kind of component, and five that watch a run.
+"""The plugin interface: one hook per kind of component, one for commands, and four for runs.
 
 A plugin is a module with functions of these names, marked `@speechkit.hookimpl`, that return a
-list of `Component`. Declarative hooks have no side effects. `factory(...)` below is what
-`Component.factory` must accept; every tensor is `[B, C, T]`, physically channels-last.
+list of `Component`. Hooks that list components have no side effects. `factory(...)` below shows the
+arguments of `Component.factory`; every tensor is `[B, C, T]` in channels-last layout.
 """
 
 # mypy: disable-error-code="empty-body"
@@ -27,7 +27,7 @@ def speechkit_activations() -> list[Component]:
 
 @hookspec
 def speechkit_norms() -> list[Component]:
-    """`factory(channels, **p)` → Module per frame, or StreamLayer where statistics run in time."""
+    """`factory(channels, **p)` → Module per frame, or StreamLayer if statistics depend on time."""
 
 
 @hookspec
@@ -135,7 +135,7 @@ def speechkit_methods() -> list[Component]:
 @hookspec
 def speechkit_tasks() -> list[Component]:
     """`factory(model, **p)` → a `speechkit.tasks.Task`: the targets, loss, metrics, verb, events
-    and report of models whose head serves it; docs/tasks.md."""
+    and report of models with a head for it; docs/tasks.md."""
 
 
 @hookspec
@@ -163,13 +163,13 @@ def speechkit_exporters() -> list[Component]:
 
 @hookspec
 def speechkit_probes() -> list[Component]:
-    """`factory(**p)` → `f(model, examples)` → `dict[str, Tensor]`: what a trained model does, as
-    numbers; docs/probes.md."""
+    """`factory(**p)` → `f(model, examples)` → `dict[str, Tensor]`: measurements of a trained model;
+    docs/probes.md."""
 
 
 @hookspec
 def speechkit_transforms() -> list[Component]:
-    """`factory(**p)` → `f(model, examples)` → (model, report): another model made of a trained one;
+    """`factory(**p)` → `f(model, examples)` → (model, report): a new model from a trained one;
     docs/transforms.md."""
 
 

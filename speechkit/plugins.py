@@ -1,4 +1,4 @@
-"""Loading plugins and finding the components they offer."""
+"""Loads plugins and finds their components."""
 
 import difflib
 import importlib
@@ -31,7 +31,7 @@ CORE = "core"
 ENTRY_POINT_GROUP = "speechkit"
 DISTRIBUTION = "speechkit-core"
 PREFIX = "speechkit_"
-"""How the name of every hook begins."""
+"""The prefix of all hook names."""
 BUILTIN_MODULES = (
     "speechkit.builtin.layers",
     "speechkit.builtin.frontends",
@@ -43,16 +43,16 @@ BUILTIN_MODULES = (
 
 
 NAME = re.compile("[a-z0-9_]+")
-"""What a plugin may be called."""
+"""Valid names of plugins."""
 OF_COMMANDS = frozenset({"exporter", "probe", "task", "transform"})
-"""Kinds that are not named by a setting of their own."""
+"""Kinds without a setting of the same name."""
 OURS = ("activations", "kan", "methods", "norms", "residuals")
-"""The plugins of speechkit's own, each in the distribution `speechkit-NAME`."""
+"""The plugins of this repository, each in the distribution `speechkit-NAME`."""
 
 
 @dataclass(frozen=True)
 class Origin:
-    """Where a plugin is from: a version of a distribution, or a Python file."""
+    """The origin of a plugin: a version of a distribution, or a Python file."""
 
     version: str = ""
     distribution: str = ""
@@ -116,11 +116,11 @@ class Registry:
 
     @property
     def hook(self) -> Any:
-        """The hooks themselves, to call the behavioural ones."""
+        """The hooks, to call those of runs and commands."""
         return self.manager.hook
 
     def load_file(self, path: Path | str) -> None:
-        """Loads a plugin written as one Python file, under the file's name, if it is not there."""
+        """Loads a plugin in one Python file under the file's name, unless it is loaded."""
         if not Path(path).is_file():
             raise PluginError(f"no plugin file {path}; give the path of a Python file")
         path = Path(path).absolute()
@@ -168,7 +168,7 @@ class Registry:
         return self._entries[kind]
 
     def find(self, kind: str, name: str) -> Entry:
-        """The one entry of that kind and name; a short name of the core's is the core's."""
+        """The entry of that kind and name; a short name in the core is that of the core."""
         entries = self.components(kind)
         matches = [e for e in entries if name in (e.component.name, e.qualified_name)]
         if len(matches) > 1:
@@ -211,7 +211,7 @@ class Registry:
         return made
 
     def named(self, specs: Iterable[tuple[str, Spec]]) -> Iterator[Entry]:
-        """The components that `(kind, spec)` pairs name, with those that are their parameters."""
+        """The components of `(kind, spec)` pairs, and those in their parameters."""
         for kind, spec in specs:
             entry = self.find(kind, spec.name)
             yield entry
@@ -223,7 +223,7 @@ class Registry:
             )
 
     def used_by(self, specs: Iterable[tuple[str, Spec]]) -> dict[str, Origin]:
-        """The plugins outside the core that `(kind, spec)` pairs need, and where they are from."""
+        """The plugins outside the core that `(kind, spec)` pairs need, with their origins."""
         plugins = {entry.plugin for entry in self.named(specs)}
         return {name: self._origins[name] for name in sorted(plugins - {CORE})}
 

@@ -1,4 +1,4 @@
-"""The command line `speechkit`, and `recipe`, which gives a recipe file the same flags."""
+"""The command line `speechkit`, and `recipe`, which runs a recipe file with the same flags."""
 
 import inspect
 import sys
@@ -8,11 +8,11 @@ from typing import Any
 
 
 def recipe(namespace: dict[str, Any], *scripts: Callable[..., Iterable[Path]]) -> None:
-    """Lets a recipe run as a script: `python run.py [function] --set steps=100 --out DIR`.
+    """Runs a recipe as a script: `python run.py [function] --set steps=100 --out DIR`.
 
     Put `sk.cli.recipe(globals())` under `if __name__ == "__main__":`; it is
     `speechkit train run.py[:function]` with the same flags. A function among `scripts` is called
-    with the arguments behind its name, as `prepare` calls `main`.
+    with the arguments after its name, like `main` in `prepare`.
     """
     from speechkit.cli.main import main
 

@@ -1,4 +1,4 @@
-"""`speechkit ablate`: a recipe over a grid of settings, as a table of what each cell reached."""
+"""`speechkit ablate`: trains a recipe over a grid of settings and prints a table of results."""
 
 import sys
 from collections.abc import Iterator
@@ -64,7 +64,7 @@ def ablate(
 
 
 def _quietly(trials: Iterator["Trial"]) -> Iterator["Trial"]:
-    """The same; the progress bars, which are for people, must not come between the rows."""
+    """The trials, without progress bars, which would mix with the rows of the table."""
     while True:
         with redirect_stdout(sys.stderr):
             trial = next(trials, None)

@@ -1,4 +1,4 @@
-"""`speechkit align`: when each word of a known text is spoken."""
+"""`speechkit align`: the times of each word of a known text."""
 
 import os
 from functools import partial
@@ -58,14 +58,14 @@ def align(
 
     rest = ""
     if text is None and text_file is None and len(audio) == 3:
-        # what MODEL AUDIO TEXT once was
+        # the former arguments MODEL AUDIO TEXT
         *audio, last = audio
         text, text_file = (None, last) if os.path.isfile(last) else (str(last), None)
         rest = f" --text{'-file' if text_file else ''} {quote(str(last))}"
     audio, model = in_order("align", audio, model, "an4", rest)
     if len(audio) != 1 or (text is None) == (text_file is None):
         raise ConfigError(f"give one recording and its text: {USAGE}")
-    # a text may be too long for the name of a file
+    # a text may be too long for a file name
     if text is not None and os.path.isfile(text):
         complain("note", f"--text takes the words; for what is in {text} type --text-file")
     form = Format.json if as_json else form

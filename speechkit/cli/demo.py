@@ -1,4 +1,4 @@
-"""`speechkit demo`: the bundled model listens to real recordings, at once and as a stream."""
+"""`speechkit demo`: runs a bundled model on real recordings, whole and as a stream."""
 
 from importlib import resources
 from pathlib import Path

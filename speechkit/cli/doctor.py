@@ -1,4 +1,4 @@
-"""`speechkit doctor`: what is installed here and whether it fits together."""
+"""`speechkit doctor`: prints what is installed and problems with it."""
 
 import importlib.metadata
 import platform
@@ -26,7 +26,7 @@ PACKAGES = (
     "numba",
 )
 NAMESAKE = "speechkit"
-"""The distribution of an unrelated vendor, which installs a package of the same name."""
+"""An unrelated distribution, which installs a package of the same name."""
 
 
 def doctor(as_json: Json = False) -> None:

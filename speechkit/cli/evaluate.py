@@ -1,4 +1,4 @@
-"""`speechkit evaluate` and `calibrate`: how well a model does on a manifest, and how sure it is."""
+"""`speechkit evaluate` and `calibrate`: metrics on a manifest, and calibrated word scores."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -84,7 +84,7 @@ def calibrate(
         "calibration_error_before": metrics.calibration_error(metrics.reliability(scores, right)),
         "calibration_error": metrics.calibration_error(metrics.reliability(after, right)),
     }
-    # the weights are the same, and so is what they read
+    # the weights are the same, and so are the texts
     save(net, out, card, read_transforms(folder))
     if (all_are := confidence.one_sided(right)) is not None:
         complain(

@@ -1,4 +1,4 @@
-"""`speechkit export`: a model becomes a file that runs without speechkit."""
+"""`speechkit export`: writes a model as a file that runs without speechkit."""
 
 from pathlib import Path
 from typing import Annotated
@@ -10,7 +10,7 @@ from speechkit.cli.output import show
 from speechkit.cli.transcript_files import refuse_input, refuse_other_kind
 
 SOUNDS = 16
-"""How many sounds of a manifest an export is tried on."""
+"""The number of recordings of a manifest on which an exported file is tested."""
 
 
 def export(

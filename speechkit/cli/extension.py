@@ -1,4 +1,4 @@
-"""The command line with plugins: files that any command may name, and commands that they add."""
+"""Plugins on the command line: the option --plugin of all commands, and commands of plugins."""
 
 from typing import Any
 
@@ -39,9 +39,9 @@ def _verbs() -> list[str]:
 
 
 class Commands(TyperGroup):
-    """A group with its own commands first, then those of plugins, which never replace its own.
+    """A group with its own commands, followed by those of plugins, which cannot replace them.
 
-    `--plugin FILE.py` may stand before a command or behind it.
+    `--plugin FILE.py` may come before or after a command.
     """
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:

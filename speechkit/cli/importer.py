@@ -1,4 +1,4 @@
-"""`speechkit import`: another toolkit's weights become a model folder."""
+"""`speechkit import`: makes a model folder from another toolkit's weights."""
 
 from enum import StrEnum
 from pathlib import Path

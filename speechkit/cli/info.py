@@ -1,4 +1,4 @@
-"""`speechkit info` and `models`: what a model is for, what it costs and how far it looks."""
+"""`speechkit info` and `models`: a model's card, size, work and latency."""
 
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from speechkit.card import ModelCard
 
 RULES = ("postprocess", "spotting", "endpointing")
-"""The parts of a config that decide, and that options such as --onset change."""
+"""The rules in a config, which options such as --onset change."""
 
 
 def info(
@@ -60,7 +60,7 @@ def models(as_json: Json = False) -> None:
 
 
 def card_in_words(card: "ModelCard | None") -> dict[str, str]:
-    """A card for a person, without the fields that are empty."""
+    """A card as text, without empty fields."""
     if card is None:
         return {"card": "none"}
     row = {
@@ -78,7 +78,7 @@ def card_in_words(card: "ModelCard | None") -> dict[str, str]:
 
 
 def _in_words(row: dict[str, Any]) -> dict[str, str]:
-    """The row for a person: seconds, hertz and millions instead of bare numbers."""
+    """The row as text with units."""
 
     def seconds(name: str, otherwise: str) -> str:
         return otherwise if row[name] is None else f"{row[name]:.4g} s"

@@ -1,4 +1,4 @@
-"""`speechkit listen`: prints the events of a microphone, or of a file as if it were one."""
+"""`speechkit listen`: prints the events of a microphone, or of a file that is read like one."""
 
 import json
 import math
@@ -146,10 +146,10 @@ def listen(
                 heard_samples += source.lost_samples + len(samples)
                 screen.show(events, samples, source.dropped_samples)
         except KeyboardInterrupt:
-            # how a person ends it
+            # the user ends it
             pass
         except AudioError as error:
-            # the microphone is gone: what was in the sound until then is printed first
+            # the microphone failed; the events until then are printed first
             fault = error
         screen.show(session.finish(), None, source.dropped_samples)
         screen.end(heard_samples / source.sample_rate, source.dropped_samples)
@@ -158,7 +158,7 @@ def listen(
 
 
 def _as_before(argument: str, model: str) -> str:
-    """The model, which came without `--model` once."""
+    """The model of the former argument without `--model`."""
     if model != "vad" or not is_model(Path(argument)):
         raise ConfigError(
             f"{argument}: listen takes options alone; type: speechkit listen --model MODEL, or "
@@ -172,7 +172,7 @@ class Screen(Protocol):
     """Where events go."""
 
     def ready(self, session: "Stream | WindowedStream") -> None:
-        """Says that sound is taken from now on."""
+        """Shows that samples are read from now on."""
         ...
 
     def show(
@@ -182,7 +182,7 @@ class Screen(Protocol):
         ...
 
     def end(self, heard_s: float, dropped: int) -> None:
-        """Says that it is over."""
+        """Shows the end."""
         ...
 
 
@@ -207,7 +207,7 @@ class Lines:
 
 
 class Meter:
-    """A line that moves with the sound, and above it the events."""
+    """A line with a level meter, and the events above it."""
 
     def __init__(self, live: Live, session: "Stream | WindowedStream") -> None:
         from speechkit.tasks import task_of
@@ -258,7 +258,7 @@ def _meter(session: "Stream | WindowedStream") -> Iterator[Screen]:
 
 
 def in_words(event: "Event") -> str:
-    """An event for a person."""
+    """An event as text."""
     from speechkit.events import Final, Gap, Keyword, Partial, SpeechEnd, SpeechStart
 
     match event:

@@ -1,4 +1,4 @@
-"""`speechkit lm`: a language model from text."""
+"""`speechkit lm`: estimates a language model from text."""
 
 from collections.abc import Iterable, Iterator
 from enum import StrEnum
@@ -67,7 +67,7 @@ def sentences(path: Path, normalization: Normalization) -> Iterator[str]:
         if not line.strip():
             continue
         try:
-            # other labels than English ones are not known here
+            # only the English labels are known here
             text = line if normalization == Normalization.none else normalize(line)
         except SpeechkitError as error:
             raise SpeechkitError(f"{where}: {error}") from error

@@ -1,4 +1,4 @@
-"""`speechkit`: the commands, and how each of them ends."""
+"""`speechkit`: the commands, and their exit codes and error messages."""
 
 import importlib.metadata
 import logging
@@ -110,7 +110,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def run(arguments: list[str]) -> int:
-    """The exit code of one command; whatever ends it early is one line on stderr.
+    """Runs one command and returns its exit code; an error is one line on stderr.
 
     With SPEECHKIT_TRACEBACK=1 a traceback comes before that line.
     """
@@ -132,9 +132,9 @@ def run(arguments: list[str]) -> int:
 
 @contextmanager
 def _terminated_as_by_ctrl_c() -> Iterator[list[int]]:
-    """SIGTERM is a KeyboardInterrupt: parts of files are removed and the last events printed.
+    """Turns SIGTERM into KeyboardInterrupt: temporary files are removed, last events printed.
 
-    The last number in the list is that of the signal.
+    The list gets the number of the signal.
     """
     received, owner = [int(signal.SIGINT)], os.getpid()
 
@@ -158,7 +158,7 @@ def _terminated_as_by_ctrl_c() -> Iterator[list[int]]:
 
 
 def reason(error: Exception) -> str:
-    """What to tell the user of an exception: what can be mended, or that it is a bug."""
+    """The message for an exception: how to fix it, or that it is a bug."""
     if isinstance(error, UsageError):
         command = error.ctx.command_path if error.ctx else "speechkit"
         message = NOT_PLAIN.sub("", error.format_message()).replace("Input should", "it should")
@@ -167,12 +167,12 @@ def reason(error: Exception) -> str:
         return str(error)
     if isinstance(error, OSError):
         return f"{error.strerror}: {error.filename}" if error.filename else str(error)
-    # torch has an error of its own for cards, and a RuntimeError for the processor's memory
+    # torch has its own error for GPU memory, and a RuntimeError for CPU memory
     if isinstance(error, MemoryError) or re.search("out of memory|t allocate memory", str(error)):
         return "there is not enough memory; give shorter recordings, fewer jobs or a smaller batch"
     kind = type(error).__name__
     text = one_line(f"{kind}: {error}" if str(error) else kind)
-    # the advice must stay whole beside a long message
+    # a long message is cut, so that the advice is complete
     return (
         f"{text[: MAX_MESSAGE_CHARACTERS // 2]}; this is a bug in speechkit or a plugin; run it "
         "again with the environment variable SPEECHKIT_TRACEBACK=1 and report what it prints"

@@ -1,4 +1,4 @@
-"""`speechkit manifest`: a folder of recordings as JSON lines, with labels from names or a table."""
+"""`speechkit manifest`: lists a folder of recordings, with labels from names or a table."""
 
 import csv
 import hashlib
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from speechkit.data import Utterance
 
 COLUMNS = ("text", "phones", "label", "speaker")
-"""What a table may hold beside `audio_filepath`."""
+"""The columns of a table besides `audio_filepath`."""
 DEV_SHARE = 10
 """One speaker, or recording where none is known, in this many is for development."""
 
@@ -86,7 +86,7 @@ def manifest(
 
 
 def reader_of(labels_from: str | None, folder: Path) -> Callable[[Path], Facts]:
-    """What says of a path in `folder` what its recording holds."""
+    """A function from a path in `folder` to the label and other facts of its recording."""
     if labels_from is None:
         return lambda path: {}
     if labels_from == "folder":
@@ -129,7 +129,7 @@ def read_table(file: Path, folder: Path) -> dict[Path, Facts]:
 
 
 def utterance_of(path: Path, facts: Facts) -> "Utterance":
-    """A whole recording and what is known of it."""
+    """The utterance of a whole recording, with its facts."""
     from speechkit.data import Utterance, audio_duration_s
 
     duration_s = audio_duration_s(path)

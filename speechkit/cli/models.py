@@ -1,4 +1,4 @@
-"""Loading a model for a command that only asks it, and what the model is for."""
+"""Loads a model for inference commands, and prints its purpose."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,9 +11,9 @@ if TYPE_CHECKING:
     from speechkit.models import Model
 
 SMALL = 1_000_000
-"""Below this many parameters a second thread costs more than it gives, on a busy machine much."""
+"""Models with fewer parameters use one thread, since a second one makes them slower."""
 LONGEST_S = 10.0
-"""More than speech, gaps and pads are asked to have by anybody who does not mean milliseconds."""
+"""The largest plausible time in seconds; larger values are probably milliseconds."""
 FLAGS = {
     "postprocess": "--onset, --offset, --min-speech, --min-silence, --pad and --max-speech are for "
     "models that detect speech",
@@ -34,7 +34,7 @@ def load_model(name: str, device: str = "cpu") -> "Model":
 
 
 def load_on(name: str, device: str) -> "Model":
-    """The model of a command as it was saved, on its device."""
+    """The model of a command on its device, not prepared."""
     from speechkit.checkpoint import load
 
     place = _device(device)
@@ -42,7 +42,7 @@ def load_on(name: str, device: str) -> "Model":
 
 
 def _device(name: str) -> Any:
-    """The torch device of `--device`; ConfigError where it is not there."""
+    """The torch device of `--device`; raises ConfigError if it is not available."""
     import torch
 
     if name.isdecimal():
@@ -61,7 +61,7 @@ def _device(name: str) -> Any:
 
 
 def with_rules(model: "Model", **rules: dict[str, float | None]) -> "Model":
-    """The model with what of its rules was given: `postprocess={"onset": 0.4}`, `endpointing`."""
+    """The model with changed rules: `postprocess={"onset": 0.4}`, `endpointing={...}`."""
     given = {
         rule: {name: value for name, value in fields.items() if value is not None}
         for rule, fields in rules.items()
@@ -109,7 +109,7 @@ def decoder_spec(decoder: str, lm: Path | None, hotwords: Path | None) -> Spec:
 
 
 def tell_purpose(name: str) -> None:
-    """Prints on stderr, in one line, what the model is for, where its folder has a card."""
+    """Prints the purpose of the model on stderr in one line, if it has a card."""
     from speechkit.card import read_card
     from speechkit.checkpoint import find
 

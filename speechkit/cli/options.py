@@ -1,4 +1,4 @@
-"""Arguments that several commands take, and what a shell completes them to."""
+"""Arguments of several commands, and their completion in shells."""
 
 import glob
 from collections.abc import Callable
@@ -15,11 +15,11 @@ if TYPE_CHECKING:
     from speechkit.data import RawFormat
 
 Channels = Literal["mix", "each"] | int
-"""The mean of all channels, each of them by itself, or one counted from 1."""
+"""The mean of all channels, each channel separately, or one by its number from 1 on."""
 
 
 def complete_model(incomplete: str) -> list[str]:
-    """The bundled models and the folders that begin so; imports no torch, for a quick answer."""
+    """The bundled models and the folders with this beginning; imports no torch, to be fast."""
     from speechkit.card import bundled_folders
 
     names = [folder.name for folder in bundled_folders() if folder.name.startswith(incomplete)]
@@ -45,7 +45,7 @@ def complete_kind(incomplete: str) -> list[str]:
 
 
 def channels_of(text: str) -> Channels:
-    """What `--channel` names; a usage error where it names nothing."""
+    """The channels of `--channel`; raises a usage error for other text."""
     if text in ("mix", "each"):
         return text  # type: ignore[return-value]
     text = {"left": "1", "right": "2"}.get(text, text)
@@ -67,7 +67,7 @@ class Encoding(StrEnum):
 
 
 def raw_format(raw: Encoding | None, rate: int | None, channels: int | None) -> "RawFormat | None":
-    """What `--raw`, `--rate` and `--channels` describe."""
+    """The format of `--raw`, `--rate` and `--channels`."""
     from speechkit.data import RawFormat
 
     if raw is not None:

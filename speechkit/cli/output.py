@@ -1,4 +1,4 @@
-"""Where answers and complaints go: stdout as JSON lines or for people, stderr in single lines."""
+"""Prints results on stdout, as JSON lines or text, and errors on stderr, one line each."""
 
 import codecs
 import io
@@ -15,9 +15,9 @@ from rich.table import Table
 from speechkit.errors import one_line
 
 STEERING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
-"""Characters that speak to a terminal, or turn the order of its text round."""
+"""Characters that control a terminal or reverse the direction of text."""
 ESCAPED = "speechkit.escaped"
-"""The error handler that writes what an encoding lacks as JSON does, and so keeps JSON valid."""
+"""The error handler that writes unsupported characters as JSON escapes, which keeps JSON valid."""
 
 
 def _encode(error: UnicodeError) -> tuple[str, int]:
@@ -29,19 +29,19 @@ codecs.register_error(ESCAPED, _encode)
 
 
 def escape_what_cannot_be_encoded() -> None:
-    """Lets file names that are no text, or not in the terminal's encoding, be printed escaped."""
+    """Makes output escape file names that the terminal's encoding does not support."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors=ESCAPED)
 
 
 def inert(text: str) -> str:
-    """Text whose characters that would steer a terminal are escaped."""
+    """Text with the control characters of terminals escaped."""
     return STEERING.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
 
 
 def console() -> Console:
-    """Where people read; square brackets and `:x:` in names are what they are."""
+    """The console for text; square brackets and `:x:` in names are printed unchanged."""
     return Console(markup=False, emoji=False, highlight=False)
 
 
@@ -53,7 +53,7 @@ class Complaints(logging.Handler):
 
 
 def show(row: Mapping[str, Any], human: RenderableType, as_json: bool) -> None:
-    """Prints one answer: `row` as a JSON line, or `human` for a person."""
+    """Prints one result: `row` as a JSON line, or `human` as text."""
     if as_json:
         print(json.dumps(row, ensure_ascii=False), flush=True)
     else:
@@ -61,7 +61,7 @@ def show(row: Mapping[str, Any], human: RenderableType, as_json: bool) -> None:
 
 
 def say(human: RenderableType) -> None:
-    """Prints for a person; lines of text are not wrapped, so that they can be searched."""
+    """Prints text; lines are not wrapped, so that they can be searched."""
     if isinstance(human, str):
         console().print(inert(human), soft_wrap=True)
     else:
@@ -79,7 +79,7 @@ def in_words(metrics: Mapping[str, Any]) -> str:
 
 
 def complain(kind: str, reason: object) -> None:
-    """Prints `kind: reason` (error, warning, note) on stderr, in one line whatever it holds."""
+    """Prints `kind: reason` (error, warning, note) on stderr, always in one line."""
     print(one_line(f"{kind}: {reason}"), file=sys.stderr)
 
 

@@ -1,4 +1,4 @@
-"""`speechkit plugins`: which components there are, all about one, whether they hold, a new one."""
+"""`speechkit plugins`: lists, shows and checks components, and makes a new plugin."""
 
 import inspect
 import re
@@ -33,7 +33,7 @@ Kind = Annotated[
 ]
 
 TEMPLATE = Path(__file__).with_name("template")
-"""A whole distribution, of the plugin ACME, that `new` copies under another name."""
+"""The distribution of the plugin ACME, which `new` copies under another name."""
 ACME = "acme"
 
 app = typer.Typer(help="List, show and check what plugins offer, or begin a plugin.")
@@ -160,7 +160,7 @@ def _details(entry: "Entry") -> dict[str, Any]:
     factory = entry.factory()
     component = {
         **asdict(entry.component),
-        # a factory such as functools.partial has no name of its own
+        # a factory such as functools.partial has no name
         "factory": f"{factory.__module__}:{getattr(factory, '__qualname__', factory)}",
         "exports": sorted(entry.component.exports),
     }

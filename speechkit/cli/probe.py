@@ -1,4 +1,4 @@
-"""`speechkit probe`: what a model does with recordings, as numbers and on a page."""
+"""`speechkit probe`: measures a model on recordings, as numbers and on a page."""
 
 from pathlib import Path
 from typing import Annotated

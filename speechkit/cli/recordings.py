@@ -1,4 +1,4 @@
-"""What every command that takes AUDIO... does over recordings: names, channels, answers, errors."""
+"""Runs a command over recordings: names, channels, results and errors."""
 
 import io
 import os
@@ -28,8 +28,10 @@ T = TypeVar("T")
 def in_order(
     command: str, audio: list[Path], model: str, default: str, rest: str = ""
 ) -> tuple[list[Path], str]:
-    """The recordings and the model, where MODEL may come first as it once did; a note says how it
-    is typed, `rest` being what follows."""
+    """The recordings and the model, which formerly came first.
+
+    Then a note shows the current form of the command; `rest` is its end.
+    """
     first, *others = audio
     if model != default or not is_model(first):
         return audio, model
@@ -47,7 +49,7 @@ def in_order(
 
 
 def is_model(path: Path) -> bool:
-    """Whether a path that stands where recordings do is a model folder or a bundled model."""
+    """True if a path given as a recording is a model folder or the name of a bundled model."""
     from speechkit.card import bundled_folders
     from speechkit.checkpoint import CONFIG, WEIGHTS
 
@@ -57,9 +59,9 @@ def is_model(path: Path) -> bool:
 
 
 class Recordings:
-    """The recordings that a command was given, in folders too, each with a unique name.
+    """The recordings of a command, also those in folders, each with a unique name.
 
-    Standard input is read as it arrives, or kept where it is read `again` or for each channel.
+    Standard input is read as it arrives, or kept if it is read `again` or for each channel.
     """
 
     def __init__(
@@ -76,8 +78,8 @@ class Recordings:
         self._keeps, self._kept = again or channels == "each", Kept()
 
     def each(self, answer: Callable[..., T]) -> Iterator[tuple[Recording, T]]:
-        """What `read` returns for each that can be read; then the errors of the others are printed,
-        and the exit code is 1."""
+        """Yields the result of `read` for each readable recording; then prints the errors of the
+        others, and the exit code is 1."""
         errors: list[AudioError] = []
         try:
             for path in self.names:
@@ -98,12 +100,12 @@ class Recordings:
         return answer(self._source(recording.path), channel=recording.channel, raw=self.raw)
 
     def file_name(self, recording: Recording) -> str:
-        """What a recording's files are called, without suffix."""
+        """The name of a recording's output files, without suffix."""
         each = self.channels == "each"
         return f"{recording.name}.{recording.channel}" if each else recording.name
 
     def label(self, recording: Recording) -> str:
-        """What a recording is called for a person."""
+        """The name of a recording in text output."""
         each = self.channels == "each"
         return f"{recording.path} channel {recording.channel}" if each else str(recording.path)
 
@@ -133,22 +135,22 @@ class Recordings:
 
 
 def standard_input() -> "BinaryIO":
-    """The bytes of standard input; AudioError where the shell has closed it."""
+    """The bytes of standard input; raises AudioError if it is closed."""
     if sys.stdin is None:
         raise AudioError("standard input is closed; pipe sound into it or give a file")
     return sys.stdin.buffer
 
 
 class Kept(io.BytesIO):
-    """All that came from standard input, whose name it has."""
+    """The content of standard input, with its name."""
 
     name = "<stdin>"
 
 
 def names_of(paths: Sequence[Path]) -> dict[Path, str]:
-    """A name for each recording: its stem, with its suffix or its folders where others have it.
+    """A name for each recording: its stem, plus its suffix or folders if others have the same.
 
-    Names differ in more than capitals and white space, so that they differ as files and as words.
+    Names differ not only in case and white space, so that they are different files and words.
     """
     given = {os.path.abspath(path): path for path in reversed(paths)}
     waiting = list(reversed(given.values()))

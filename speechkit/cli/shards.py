@@ -1,4 +1,4 @@
-"""`speechkit shards`: a manifest's utterances as a few large files."""
+"""`speechkit shards`: packs a manifest's utterances into a few large files."""
 
 from pathlib import Path
 from typing import Annotated

@@ -1,4 +1,4 @@
-"""`speechkit train`: a recipe's function says what to run, five flags say how."""
+"""`speechkit train`: trains the run of a recipe's function; five flags control how."""
 
 import importlib.util
 import inspect
@@ -57,7 +57,7 @@ def train(
         show(figures, ", ".join(f"{key} {value:,}" for key, value in figures.items()), as_json)
         return
     out = out or Path("runs") / name
-    # the progress bar is for people: it must not come between JSON lines
+    # the progress bar must not mix with JSON lines
     with redirect_stdout(sys.stderr) if as_json else nullcontext():
         metrics = fit(run, out, resume, device)
     if is_first():
@@ -115,7 +115,7 @@ def _load(path: Path) -> ModuleType:
 
 
 def _functions(module: ModuleType) -> dict[str, Callable[[], Any]]:
-    """The module's own public functions that can be called without an argument."""
+    """The module's public functions that can be called without arguments."""
     return {
         name: function
         for name, function in vars(module).items()

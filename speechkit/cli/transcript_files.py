@@ -1,4 +1,4 @@
-"""Where the answers of a command go: in one of the formats, to stdout or into a folder."""
+"""Writes results in one of the formats to stdout or into a folder."""
 
 import os
 from dataclasses import dataclass
@@ -11,16 +11,16 @@ from speechkit.files import atomic_file
 from speechkit.text.timeline import Recording
 
 ONE_FILE = ("srt", "vtt", "audacity", "textgrid")
-"""Formats that have no place for the name of a recording."""
+"""Formats that cannot hold the name of a recording."""
 SUFFIXES = {"text": "txt", "audacity": "txt", "textgrid": "TextGrid"}
-"""Those of the formats that are not called after them."""
+"""Suffixes that differ from the name of the format."""
 
 
 @dataclass(frozen=True)
 class Output:
-    """A format, and the folder that gets a file for each recording; None stands for stdout.
+    """A format, and the folder that gets a file for each recording; None for stdout.
 
-    ConfigError where answers would run into each other, or into files that exist.
+    Raises ConfigError if results would mix on stdout or overwrite files.
     """
 
     form: str
@@ -38,10 +38,10 @@ class Output:
             self._file(Recording(path, name, 1))
 
     def write(self, recording: Recording, content: str, shown: str) -> None:
-        """Writes one answer into the folder, or to stdout, where text is what is `shown`."""
+        """Writes one result into the folder, or to stdout; there, text is printed as `shown`."""
         if file := self._file(recording):
             with atomic_file(file) as part:
-                # a name may be no UTF-8; these are the escapes of JSON too
+                # a name may not be UTF-8; it is written with the escapes of JSON
                 part.write_text(content, "utf-8", errors="backslashreplace", newline="\n")
         elif self.form == "text":
             say(shown)
@@ -56,7 +56,7 @@ class Output:
 
 
 def new_file(folder: Path, name: str) -> Path:
-    """A file that is not there yet; ConfigError where it is."""
+    """The path of a new file; raises ConfigError if it exists."""
     file = folder / name
     # what a person wrote down often lies beside a recording
     # nor may a link that leads to nothing yet name a file elsewhere
@@ -66,16 +66,16 @@ def new_file(folder: Path, name: str) -> Path:
 
 
 def refuse_input(out: Path, *inputs: Path | None) -> None:
-    """Raises ConfigError where a file to write is one that is read."""
+    """Raises ConfigError if a file to write is one of the inputs."""
     for path in inputs if out.exists() else ():
         if path is not None and path.exists() and out.samefile(path):
             raise ConfigError(f"{out} is an input; choose another file to write")
 
 
 def refuse_other_kind(out: Path, *suffixes: str) -> None:
-    """Raises ConfigError where a file to write is there and has none of the suffixes of its kind.
+    """Raises ConfigError if a file to write exists and has none of the suffixes of its kind.
 
-    Then it is not what an earlier run of the command wrote.
+    Then an earlier run of the command did not write it.
     """
     if out.is_file() and not out.name.endswith(suffixes):
         raise ConfigError(

@@ -1,4 +1,4 @@
-"""`speechkit transform`: a model becomes another one."""
+"""`speechkit transform`: makes a new model from a trained one."""
 
 import json
 import shlex
@@ -50,7 +50,7 @@ def transform(
     examples = Examples(net, manifest, seed=seed) if manifest is not None else None
     made, applied = apply(net, names, examples)
     if card is not None:
-        # its scores are those of the model before
+        # the card's scores belong to the original model
         line = ["speechkit", "transform", model, str(out)]
         line += [word for name in names for word in ("--with", name)]
         line += ["--manifest", str(manifest), "--seed", str(seed)] if manifest is not None else []
@@ -62,7 +62,7 @@ def transform(
 
 
 def transforms_in_words(applied: "Sequence[AppliedTransform]") -> str:
-    """Each transform, and below it what it reported."""
+    """Each transform, followed by its report."""
     lines = []
     for one in applied:
         lines.append(one.name)

@@ -1,4 +1,4 @@
-"""`speechkit vad`: where in recordings there is speech, in the formats that other tools read."""
+"""`speechkit vad`: finds segments of speech, in the formats that other tools read."""
 
 import io
 import json
@@ -42,12 +42,12 @@ if TYPE_CHECKING:
     from speechkit.data import Channel, RawFormat
 
 CUT_BLOCK_S = 10.0
-"""How much sound is read at a time where stretches are cut."""
+"""The duration that is read at a time to cut segments."""
 CSV_HEADER = "audio_filepath,start_s,end_s,channel\n"
 
 
 class Format(StrEnum):
-    """What `speechkit vad` can write."""
+    """The output formats of `speechkit vad`."""
 
     text = "text"
     json = "json"
@@ -133,7 +133,7 @@ def _cut(
     stretches: Sequence[Stretch],
     files: Sequence[Path],
 ) -> None:
-    """Writes each stretch to a file, 16-bit WAV at the sound's own rate."""
+    """Writes each segment to a 16-bit WAV file at the recording's own rate."""
     import soundfile
     import torch
 
@@ -154,7 +154,7 @@ def _cut(
             samples = (held[start - at : end - at] * 32768).round().clamp(-32768, 32767)
             sound = io.BytesIO()
             soundfile.write(sound, samples.short().numpy(), rate, "PCM_16", format="WAV")
-            # libsndfile's errors do not say that the disk is full
+            # libsndfile's errors do not tell that the disk is full
             with atomic_file(file) as part:
                 part.write_bytes(sound.getbuffer())
 
@@ -224,4 +224,4 @@ WRITERS: dict[Format, Callable[[Sequence[Stretch], Recording, float], str]] = {
     Format.textgrid: _textgrid,
     Format.audacity: _audacity,
 }
-"""Each format: `f(stretches, recording, its duration in seconds)` → what a file of it holds."""
+"""Each format: `f(segments, recording, its duration in seconds)` → the content of a file."""

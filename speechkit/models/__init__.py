@@ -1,4 +1,4 @@
-"""The three families: a config says what, `build` makes it."""
+"""The three families of models: configs, and `build`, which makes models from them."""
 
 import torch
 
@@ -31,7 +31,7 @@ __all__ = [
 def build(config: Net, seed: int = 0) -> Model:
     """The model a config describes, with initial weights drawn from `seed`."""
     components = registry()
-    # layers draw from the global generator what the init leaves alone, such as a head's bias
+    # layers draw parameters that the init skips, such as a head's bias, from the global generator
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         frontend = components.build("frontend", config.frontend, config.sample_rate)

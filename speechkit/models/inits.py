@@ -1,8 +1,8 @@
-"""Initial weights: each factory gives `f(model, generator)`, which draws them in place.
+"""Initial weights: each factory returns `f(model, generator)`, which draws them in place.
 
-Only parameters called `weight` with two dimensions or more are drawn, those of convolutions and
-linear layers; biases, norms and whatever else a layer holds keep the values it was built with, and
-so do the weights that a layer names in `self_initialized`.
+Only parameters called `weight` with two dimensions or more are drawn: those of convolutions and
+linear layers. Biases, norms and other parameters keep the values they were built with, and so do
+the weights that a layer names in `self_initialized`.
 """
 
 from collections.abc import Callable, Iterator

@@ -17,7 +17,7 @@ class MarbleNet(Net):
     """Speech or not; the speech class is index 1. `size` is BxRxC such as 3x2x64.
 
     Scores are logits of the clip, or, with `frame_level`, of every 20 ms: the first block then has
-    stride 2 and reads 80 log-mels instead of MFCC. `postprocess` makes stretches of probabilities.
+    stride 2 and reads 80 log-mels instead of MFCC. `postprocess` is the rule for segments.
     """
 
     kind: Literal["marblenet"] = "marblenet"

@@ -1,4 +1,4 @@
-"""From sound to scores: a front end, a stem, an encoder and a head in a row."""
+"""A model from audio to scores: front end, stem, encoder and head."""
 
 import copy
 from collections.abc import Iterator
@@ -22,14 +22,14 @@ from speechkit.text.confidence import Confidence
 
 @dataclass(frozen=True)
 class Prepared:
-    """How `prepare` made a model: the precision of its products, the implementation asked for."""
+    """The arguments of `prepare`: the precision of products and the requested implementation."""
 
     dtype: Precision
     impl: str
 
 
 def refuse_prepared(model: "Model", what: str) -> None:
-    """Raises ConfigError where only the model that `prepare` was given can be used."""
+    """Raises ConfigError for a prepared model, where the original is needed."""
     if model.prepared is not None:
         raise ConfigError(
             f"this model is prepared already, in {model.prepared.dtype}; {what} the one it was "
@@ -38,7 +38,7 @@ def refuse_prepared(model: "Model", what: str) -> None:
 
 
 class Output(NamedTuple):
-    """What a model says: CTC log-probabilities `[B, T', V + 1]` (blank last), frame logits
+    """A model's scores: CTC log-probabilities `[B, T', V + 1]` (blank last), frame logits
     `[B, T', n]` or clip logits `[B, n]`, and each row's number of valid frames `[B]`."""
 
     scores: Tensor
@@ -72,7 +72,7 @@ class Model(nn.Module):
         self.stem = stem
         self.encoder = encoder
         self.head = head
-        # scores carry no label beyond these; a CTC head adds the blank after them
+        # the labels of the scores; a CTC head adds the blank after them
         self.labels = config.labels
         self.sample_rate = config.sample_rate
         self.prepared: Prepared | None = None
@@ -84,10 +84,10 @@ class Model(nn.Module):
         spotting: Spotting | dict[str, Any] | None = None,
         endpointing: Endpointing | dict[str, Any] | None = None,
     ) -> "Model":
-        """A model of the same weights that decides by other rules; this one stays as it is.
+        """A model with the same weights and other rules; this one does not change.
 
-        A dict changes the fields it names. An onset that it lowers lowers the offset in proportion,
-        unless it names that too. Raises ConfigError for a rule that this family does not have.
+        A dict changes the fields that it names. A lower onset also lowers the offset in proportion,
+        unless that is given too. Raises ConfigError for a rule that this family does not have.
         """
         asked = {"postprocess": postprocess, "spotting": spotting, "endpointing": endpointing}
         rules: dict[str, Any] = {name: rule for name, rule in asked.items() if rule is not None}
@@ -115,7 +115,7 @@ class Model(nn.Module):
         return c
 
     def score(self, features: Chunk) -> Output:
-        """Scores of features from `features()`, perhaps augmented on the way."""
+        """Scores of features from `features()`, which may be augmented."""
         c = self.head(self.encoder(self.stem(features)))
         if self.per_clip:
             return Output(c.x.squeeze(2), c.lengths)
@@ -123,17 +123,17 @@ class Model(nn.Module):
 
     @property
     def normalization(self) -> str:
-        """How a text becomes labels (`speechkit.text`); "none" where the config does not say."""
+        """The text normalisation (`speechkit.text`); "none" if the config has none."""
         return getattr(self.config, "normalization", "none")
 
     @property
     def confidence(self) -> Confidence:
-        """The scale and bias of a word's score; (1, 0) where the config has none."""
+        """The scale and bias of a word's score; (1, 0) if the config has none."""
         return getattr(self.config, "confidence", (1.0, 0.0))
 
     @property
     def per_clip(self) -> bool:
-        """Whether the head gives one score vector per utterance."""
+        """True if the head returns one score vector per utterance."""
         return isinstance(self.head, ClipHead)
 
     @property
@@ -145,7 +145,7 @@ class Model(nn.Module):
     def stream_layer(self, window_s: float | None = None) -> Serial:
         """The whole net as one StreamLayer over audio `[B, 1, N]`, sharing the weights.
 
-        A clip classifier answers at every frame for the utterance so far, or for its last
+        A clip classifier returns scores at every frame, for the utterance so far or for its last
         `window_s` seconds.
         """
         body = {"frontend": self.frontend, "stem": self.stem, "encoder": self.encoder}
@@ -157,7 +157,7 @@ class Model(nn.Module):
 
     @property
     def latency_s(self) -> float:
-        """The audio that must follow a frame before its score is out, in seconds."""
+        """The audio that must follow a frame before its score is returned, in seconds."""
         return self.stream_layer().delay * self.frame_s
 
     def extra_repr(self) -> str:
@@ -166,9 +166,9 @@ class Model(nn.Module):
 
 @contextmanager
 def evaluating(model: Model) -> Iterator[None]:
-    """The model in evaluation, and afterwards in the mode it was in."""
+    """Sets the model to evaluation in the block, and restores its mode afterwards."""
     if not model.training:
-        # nothing to change, so that threads can share the model
+        # nothing is changed, so that threads can share the model
         yield
         return
     model.eval()
@@ -180,7 +180,7 @@ def evaluating(model: Model) -> Iterator[None]:
 
 @torch.inference_mode()
 def scores_of(model: Model, samples: Tensor) -> Output:
-    """The output for one recording `[N]` in evaluation; AudioError for less than a frame of it."""
+    """The output for one recording `[N]` in evaluation; AudioError if shorter than a frame."""
     check_length(model, len(samples))
     with evaluating(model):
         output: Output = model(samples[None].to(next(model.parameters()).device))
@@ -189,7 +189,7 @@ def scores_of(model: Model, samples: Tensor) -> Output:
 
 
 def check_length(model: Model, samples: int) -> None:
-    """Raises AudioError for less sound than a frame."""
+    """Raises AudioError for audio shorter than a frame."""
     frame = model.frontend.stride
     if samples < frame:
         raise AudioError(
@@ -199,7 +199,7 @@ def check_length(model: Model, samples: int) -> None:
 
 
 def finite(scores: Tensor) -> Tensor:
-    """The scores; CheckpointError where weights that are finite gave some that are not."""
+    """The scores; raises CheckpointError if some are NaN or infinite."""
     # a NaN makes the comparison false; minus infinity is a probability of 0
     if not (scores < torch.inf).all():
         raise CheckpointError(

@@ -1,4 +1,4 @@
-"""What the three families share: the config's fields and the way from a config to layers."""
+"""The base class of configs: common fields, and how layers are made from them."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
@@ -21,10 +21,10 @@ Name = Spec | str
 class Block(Config):
     """One row of a paper's table: `copies` equal blocks of `repeat` sub-blocks each.
 
-    `block`, `activation`, `norm`, `channel`, `mixer` and `merge` are the row's own parts, in place
-    of the net's; `merge` is in that of the net's `residual`. `kernel`, `activation` and `channel`
-    may have an entry for each sub-block: then the shortcut has the first one's channel layer, and
-    the last one's activation is behind the sum.
+    `block`, `activation`, `norm`, `channel`, `mixer` and `merge` override the net's parts; `merge`
+    overrides the net's `residual`. `kernel`, `activation` and `channel` may have an entry for each
+    sub-block. Then the shortcut has the channel layer of the first one, and the activation after
+    the sum is that of the last one.
     """
 
     stores_none: ClassVar[bool] = False
@@ -81,7 +81,7 @@ class Block(Config):
         return self.kernel if isinstance(self.kernel, tuple) else (self.kernel,) * self.repeat
 
     def components(self) -> list[tuple[str, Spec]]:
-        """Every (kind, spec) the row itself names."""
+        """Every (kind, spec) of the row itself."""
         given = [(PARTS[part], getattr(self, part)) for part in PARTS]
         return [
             (kind, spec)
@@ -91,7 +91,7 @@ class Block(Config):
         ]
 
     def each(self) -> "list[Block]":
-        """The row as rows of one sub-block each, with the entries of that one."""
+        """The row split into rows of one sub-block each, with that one's entries."""
         entries = {name: value for name in EACH if isinstance(value := getattr(self, name), tuple)}
         return [
             replace(self, repeat=1, **{name: value[index] for name, value in entries.items()})
@@ -107,17 +107,17 @@ PARTS = {
     "mixer": "mixer",
     "merge": "residual",
 }
-"""The parts that a row may name, and of which kind they are."""
+"""The parts that a row may override, and their kinds."""
 EACH = "kernel", "activation", "channel"
-"""What may differ from one sub-block to the next."""
+"""The parts that may differ between sub-blocks."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Net(Config):
     """The fields of every family's config.
 
-    `lookahead` is what each convolution over time may read ahead: "same" for half its span, a
-    number of its input frames, or one of these for each block, the stem included.
+    `lookahead` is the look-ahead of each convolution over time: "same" for half its span, a number
+    of its input frames, or one of these for each block, the stem included.
     """
 
     kind: str
@@ -169,7 +169,7 @@ class Net(Config):
             raise ConfigError(f"behaviour={self.behaviour}: this version knows behaviour 1")
 
     def _check_size(self) -> None:
-        """Raises ConfigError for blocks that are too many or too large together."""
+        """Raises ConfigError if the blocks are too many or too large in total."""
         layers, weights, channels, stride = 0, 0, 0, 1
         for block in self.blocks:
             layers += block.copies * block.repeat
@@ -195,22 +195,22 @@ class Net(Config):
         return task
 
     def rule(self, kind: type[T]) -> T:
-        """The config's own rule of a kind such as `PostProcessing`, or the kind's defaults.
+        """The config's rule of a kind such as `PostProcessing`, or the kind's defaults.
 
-        Whether a config has one of its own is to be seen by the field, such as `postprocess`.
+        A config with its own rule has a field for it, such as `postprocess`.
         """
         own = (value for value in vars(self).values() if isinstance(value, kind))
         return next(own, None) or kind()
 
     def rows(self) -> list[tuple[Block, LookAhead]]:
-        """Each block with its look-ahead, copies written out, the stem first."""
+        """Each block with its look-ahead, with copies expanded, the stem first."""
         blocks = [replace(b, copies=1) for b in self.blocks for _ in range(b.copies)]
         ahead = self.lookahead
         each = list(ahead) if isinstance(ahead, tuple) else [ahead] * len(blocks)
         return list(zip(blocks, each, strict=True))
 
     def components(self) -> list[tuple[str, Spec]]:
-        """Every (kind, spec) the config names, those of its rows after its own."""
+        """Every (kind, spec) of the config, followed by those of its rows."""
         own = [(kind, getattr(self, kind)) for kind in COMPONENTS]
         return own + [named for block in self.blocks for named in block.components()]
 
@@ -239,7 +239,7 @@ def choose_blocks(
 def encoder_layers(
     config: Net, c_in: int, registry: Registry
 ) -> tuple[StreamLayer, StreamLayer, int]:
-    """The stem and the stack of blocks for `c_in` features, and the channels they give."""
+    """The stem and the stack of blocks for `c_in` features, and their output channels."""
     (first, first_ahead), *rest = config.rows()
     if first.block is not None:
         raise ConfigError(
@@ -278,7 +278,7 @@ def _body_maker(config: Net, registry: Registry, row: Block, lookahead: LookAhea
         )
 
     last = replace(makers[-1], repeat=row.repeat, each=makers)
-    # a design that calls these makes its sub-blocks by itself
+    # a block design that calls these makes its own sub-blocks
     return replace(last, mixer=refuse, channel=refuse, activation=refuse)
 
 

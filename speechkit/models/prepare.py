@@ -1,4 +1,4 @@
-"""A model made ready for use: norms folded, layers joined, implementations chosen, once."""
+"""Prepares a model for inference: folds norms, fuses layers and chooses implementations."""
 
 import copy
 
@@ -17,7 +17,7 @@ def prepare(
     dtype: Precision = "float32",
     threads: int | None = None,
 ) -> Model:
-    """A new model for inference that gives the same scores faster; `model` stays as it is.
+    """A new model for inference with the same scores, but faster; `model` does not change.
 
     `dtype` is the precision of the 1×1 products of stem and encoder: "bfloat16" and "int8" change
     the scores a little. `threads` sets torch's number of threads for the process. The new model

@@ -1,4 +1,4 @@
-"""What a model costs, how far it looks, and whether it can listen."""
+"""The size, work, look-ahead and latency of a model, and whether it can stream."""
 
 import math
 from collections.abc import Iterator
@@ -19,11 +19,10 @@ from speechkit.plugins import registry
 class Profile:
     """Figures of one model.
 
-    `macs_per_s` are the multiply-adds per second of audio, the front end not counted: what layers
-    give as `macs(frames)`, and torch's own linear layers and convolutions; `not_counted` names the
+    `macs_per_s` are the multiply-adds per second of audio, without the front end: those of layers
+    with `macs(frames)`, and of torch's linear layers and convolutions. `not_counted` names the
     types of other layers that hold matrices. `lookahead_s` and `receptive_field_s` include the
-    front end and are None where they have no bound; `latency_s` is None where the model does not
-    stream.
+    front end and are None if unbounded; `latency_s` is None if the model does not stream.
     """
 
     parameters: int
@@ -39,7 +38,7 @@ class Profile:
 
 @torch.inference_mode()
 def profile(model: Model) -> Profile:
-    """Measures a model, which is left in the mode it was in."""
+    """Measures a model; its mode does not change."""
     refuse_prepared(model, "profile")
     layer = model.stream_layer()
     with _evaluation(model):
@@ -90,7 +89,7 @@ def _macs_per_s(model: Model) -> tuple[int, tuple[str, ...]]:
 
 
 def _with_work(module: nn.Module) -> Iterator[nn.Module]:
-    """The modules inside whose multiply-adds are known, and others that hold a matrix."""
+    """The submodules with known multiply-adds, and others that hold a matrix."""
     if _counts(module):
         yield module
         return
@@ -115,14 +114,14 @@ def _macs(layer: nn.Module, given: Chunk | Tensor, output: Chunk | Tensor) -> in
         x = given.x if isinstance(given, Chunk) else given
         work: int = layer.macs(x.shape[2])  # type: ignore[operator]
         return len(x) * work
-    # torch's own: each weight for each frame, or row, that it gives
+    # torch's layers: one multiply-add per weight and output frame or row
     assert isinstance(output, Tensor)
     weight = layer.get_parameter("weight")
     return weight.numel() * (output.numel() // len(weight))
 
 
 def _refusal(layer: StreamLayer, weight: Tensor) -> str | None:
-    """What the layer says to the smallest possible step, if it refuses."""
+    """The error of the layer in the smallest possible step, None if it streams."""
     state = layer.init_state(1, 1, weight.dtype, weight.device)
     try:
         layer.step(Chunk.of(weight.new_zeros(1, 1, layer.stride)), state)

@@ -31,8 +31,8 @@ class QuartzNet(Net):
     """Characters from speech; `size` is one of 5x5, 10x5, 15x5, or give `blocks`.
 
     Scores are log-probabilities of `labels` and blank, one per 20 ms at stride 2. `normalization`
-    names how text becomes labels (`speechkit.text`), `confidence` is the scale and bias of a word's
-    score (`speechkit.text.confidence`), `endpointing` says when a text is final in a stream.
+    names the text normalisation (`speechkit.text`), `confidence` is the scale and bias of a word's
+    score (`speechkit.text.confidence`), `endpointing` is the rule that ends a text in a stream.
     """
 
     kind: Literal["quartznet"] = "quartznet"

@@ -1,4 +1,4 @@
-"""Layers that give the same numbers whole and chunk by chunk; start with `stream.py`."""
+"""Layers that compute the same for whole utterances and chunk by chunk; see `stream.py` first."""
 
 from speechkit.nn.block import BodyMaker, plain_block, skip_block
 from speechkit.nn.conv import Conv, DenseConv, DepthwiseConv, LookAhead, reach

@@ -1,4 +1,4 @@
-"""What a block of a time-channel-separable net is made of."""
+"""The blocks of a time-channel-separable net."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,12 +13,12 @@ from speechkit.nn.stream import FrameWise, Residual, Serial, StreamLayer
 
 @dataclass(frozen=True, kw_only=True)
 class BodyMaker:
-    """Makes a block's body, and the parts a block design may want beside it.
+    """Makes a block's body, and other parts that a block design may need.
 
     The body is `repeat` × [mixer over time, channel layer, norm] with activation and dropout
-    between them, and ends with a norm: the block merges and activates. Where `separable` is off,
-    one dense convolution takes the place of mixer and channel layer. `activation` reads
-    `widening` times the channels it gives (2 for the GLU family), so norms are that much wider.
+    between them, and ends with a norm: the block merges and activates. Without `separable`, one
+    dense convolution replaces mixer and channel layer. `activation` has `widening` times more input
+    than output channels (2 for the GLU family), so norms are that much wider.
     The callables take numbers of channels and give layers. Where sub-blocks differ, `each` has a
     maker for every one of them, and `mixer`, `channel` and `activation` raise ConfigError.
     """
@@ -65,7 +65,7 @@ class BodyMaker:
         return Serial(activation=maker.activation(c_out), **drop)
 
     def shortcut(self, c_in: int, c_out: int) -> Serial:
-        """The projection beside the body: channel layer, that of the first sub-block, and norm."""
+        """The projection of the shortcut: the first sub-block's channel layer, and a norm."""
         wide = c_out * self.widening
         maker = self.each[0] if self.each else self
         return Serial(channel=maker.channel(c_in, wide), norm=self.norm(wide))
@@ -89,5 +89,5 @@ def plain_block(
 def skip_block(
     c_in: int, c_out: int, make_body: BodyMaker, index: int = 0, depth: int = 1
 ) -> StreamLayer:
-    """y = activation(shortcut(x)): what `plain` is without its body. Shape: as `plain_block`."""
+    """y = activation(shortcut(x)): `plain` without its body. Shape: as `plain_block`."""
     return Serial(shortcut=make_body.shortcut(c_in, c_out), after=make_body.after(c_out))

@@ -22,9 +22,9 @@ LookAhead = int | Literal["same"]
 
 
 def reach(kernel: int, dilation: int, lookahead: LookAhead) -> tuple[int, int]:
-    """How many frames before its own, and after it, a kernel reads that may look `lookahead` ahead.
+    """The numbers of frames before and after its own that a kernel with `lookahead` reads.
 
-    It reads dilation · (kernel − 1) frames beside its own, of which "same" puts half after it.
+    It reads dilation · (kernel − 1) other frames; with "same" half of them are after its own.
     """
     others = dilation * (kernel - 1)
     right = min(others // 2 if lookahead == "same" else lookahead, others)
@@ -32,7 +32,7 @@ def reach(kernel: int, dilation: int, lookahead: LookAhead) -> tuple[int, int]:
 
 
 class Conv(Windowed):
-    """A convolution over time; subclasses say how one window of frames is convolved.
+    """A convolution over time; subclasses define the convolution of one window of frames.
 
     span = dilation·(kernel − 1) + 1; right = `lookahead` frames (0 causal, "same" (span − 1) // 2,
     never more than span − 1); left = span − 1 − right. Output frame o reads input frames
@@ -70,7 +70,7 @@ class Conv(Windowed):
 
 
 class DepthwiseConv(Conv):
-    """Each channel filtered over time by itself, without bias.
+    """Filters each channel over time separately, without bias.
 
     Shape: x `[B, C, T]`, weight `[C, 1, kernel]`, y `[B, C, ceil(T / stride)]`.
     """
@@ -88,7 +88,7 @@ class DepthwiseConv(Conv):
         nn.init.xavier_uniform_(self.weight)
 
     def implementation(self) -> Choice:
-        """What its convolution runs."""
+        """The implementation of its convolution."""
         return implementation(self.weight)
 
     def forward(self, c: Chunk) -> Chunk:
@@ -97,7 +97,7 @@ class DepthwiseConv(Conv):
         return Chunk(y, self.own(c.valid))
 
     depthwise = True
-    """A 1×1 layer behind it may be computed in the same op."""
+    """A 1×1 layer after it may be computed in the same op."""
 
     def convolve(self, window: Tensor) -> Tensor:
         return ops.depthwise_conv(window, self.weight, self.stride, self.dilation)
@@ -157,7 +157,7 @@ class DenseConv(Conv):
         return _conv2d(self, window)
 
     def matrix(self) -> tuple[Tensor, None, int] | None:
-        """Its weight `[C', C]`, no bias, and its stride, where it reads one frame alone."""
+        """Its weight `[C', C]`, no bias, and its stride, if its kernel is 1."""
         return (self.weight.squeeze(2), None, self.stride) if self.kernel == 1 else None
 
     def lower(self, program: Lowering, x: Buffer) -> Buffer:
@@ -169,7 +169,7 @@ class DenseConv(Conv):
         return self.weight.numel() * self.frames_out(frames)
 
     def scale_outputs(self, scale: Tensor) -> None:
-        """Multiplies the weights so that what it gives is multiplied by `scale [C']`."""
+        """Multiplies the weights so that the output is multiplied by `scale [C']`."""
         self.weight.mul_(scale[:, None, None])
 
     def exportable(self) -> nn.Module:
@@ -177,14 +177,14 @@ class DenseConv(Conv):
 
 
 class _Plain(Conv):
-    """A convolution in the one form that every runtime knows, whatever the length."""
+    """A convolution in the form that every runtime supports, for any length."""
 
     def __init__(self, conv: Conv, groups: int = 1) -> None:
         super().__init__(conv.kernel, conv.stride, conv.dilation, conv.right)
         self.groups = groups
         self.weight = conv.weight
         if conv.kernel == 1 and groups == 1:
-            # a matrix as a table, which int8 looks for
+            # the weight as a constant matrix, which int8 quantizes
             self.register_buffer("matrix", conv.weight.squeeze(2))
 
     def channels_out(self, c_in: int) -> int:

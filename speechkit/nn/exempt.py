@@ -1,4 +1,4 @@
-"""What layers keep away from decay and from the model's initial weights."""
+"""Parameters that layers exempt from weight decay or from the model's init."""
 
 from typing import Literal
 
@@ -8,7 +8,7 @@ from torch import nn
 def exempt(model: nn.Module, what: Literal["undecayed", "self_initialized"]) -> set[int]:
     """The `id` of each parameter that a layer of the model names in its attribute `what`.
 
-    A layer names its parameters, or modules of its own: then all of their parameters are meant.
+    A layer names its parameters, or submodules, which stand for all of their parameters.
     """
     found: set[int] = set()
     for layer in model.modules():

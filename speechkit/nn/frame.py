@@ -1,4 +1,4 @@
-"""Layers that treat each frame alone."""
+"""Layers that process each frame separately."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from speechkit.streaming.engines.native.program import Buffer
 
 LEVELS = 2**16
-"""What 16 bits can say."""
+"""The number of values of 16 bits."""
 
 
 class Pointwise(StreamLayer):
@@ -39,7 +39,7 @@ class Pointwise(StreamLayer):
         return self.weight.shape[0]
 
     def implementation(self) -> Choice:
-        """What its product runs."""
+        """The implementation of its product."""
         return implementation(self.weight)
 
     def forward(self, c: Chunk) -> Chunk:
@@ -57,7 +57,7 @@ class Pointwise(StreamLayer):
         return self.weight.numel() * frames
 
     def scale_outputs(self, scale: Tensor) -> None:
-        """Multiplies the weights so that what it gives is multiplied by `scale [C']`."""
+        """Multiplies the weights so that the output is multiplied by `scale [C']`."""
         self.weight.mul_(scale[:, None])
         if self.bias is not None:
             self.bias.mul_(scale)
@@ -67,7 +67,7 @@ class Pointwise(StreamLayer):
 
 
 class LogSoftmax(StreamLayer):
-    """y = x − log Σ_c exp x[c], in float32 at least. Shape: `[B, C, T]` → the same."""
+    """y = x − log Σ_c exp x[c], in float32 or float64. Shape: `[B, C, T]` → the same."""
 
     def forward(self, c: Chunk) -> Chunk:
         dtype = torch.promote_types(c.x.dtype, torch.float32)
@@ -80,8 +80,8 @@ class LogSoftmax(StreamLayer):
 class Dropout(nn.Dropout):
     """In training y = 0 with probability p, else x / (1 − p); p is rounded to 1/65,536.
 
-    torch's own draws a number for every element one by one, which on a processor takes a quarter
-    of a small net's training step; here one number decides for four. Source: Srivastava et al.,
+    torch's dropout draws a random number for every element, which on a CPU takes a quarter of a
+    small net's training step; here one number decides for four. Source: Srivastava et al.,
     JMLR 15, 2014.
     """
 
@@ -94,17 +94,17 @@ class Dropout(nn.Dropout):
         lowest = torch.iinfo(torch.int64).min
         drawn = torch.empty(-(-x.numel() // 4), dtype=torch.int64).random_(lowest, None)
         kept = drawn.view(torch.int16)[: x.numel()] >= dropped - LEVELS // 2
-        # in the order in which x lies in memory, where it has no gaps
+        # in the memory order of x, if it has no gaps
         dense = torch.empty_like(x, device="meta")
         kept = kept.as_strided(dense.shape, dense.stride())
         return torch.where(kept, x * (LEVELS / (LEVELS - dropped)), 0)
 
     def fuse(self) -> StreamLayer:
-        """Nothing, in evaluation."""
+        """The identity, in evaluation."""
         return StreamLayer()
 
     def lower(self, program: Lowering, x: Buffer) -> Buffer:
-        """Nothing, in evaluation."""
+        """The identity, in evaluation."""
         return x
 
 
@@ -124,7 +124,7 @@ class Add(nn.Module):
 
 
 class Affine(nn.Module):
-    """y = x · scale + shift per channel: what `fuse()` of a norm gives.
+    """y = x · scale + shift per channel: the result of a norm's `fuse()`.
 
     Shape: x and y `[B, C, T]`, scale and shift `[C]`.
     """
@@ -146,7 +146,7 @@ class Affine(nn.Module):
 
 
 class Bias(nn.Module):
-    """y = x + b per channel: what is left of a norm once its scale is folded into the weights.
+    """y = x + b per channel: the rest of a norm whose scale is folded into the weights.
 
     Shape: `[B, C, T]` → the same.
     """
@@ -163,15 +163,15 @@ class Bias(nn.Module):
         return Affine(torch.ones_like(self.bias), self.bias.detach())
 
     def lower(self, program: Lowering, x: Buffer) -> Buffer:
-        """As what it is equal to."""
+        """The equal `Affine`."""
         return program.add(self.fuse(), x)
 
 
 class BatchNorm(StreamLayer):
     """y = (x − μ) / sqrt(σ² + eps) · weight + bias per channel, over valid frames only.
 
-    In training μ and σ² are those of the batch's valid frames, so padding changes nothing; running
-    means of them (momentum as in torch) serve in evaluation, where each frame stands alone.
+    In training μ and σ² are those of the batch's valid frames, so padding has no effect. Evaluation
+    uses running means of them (momentum as in torch), so that frames are independent.
     Shape: `[B, C, T]` → the same. Ioffe & Szegedy, arXiv:1502.03167.
     """
 
@@ -195,7 +195,7 @@ class BatchNorm(StreamLayer):
         return Chunk(torch.addcmul(shift[:, None], c.x, scale[:, None]), c.valid)
 
     def fuse(self) -> Affine:
-        """What it does in evaluation, for `fuse` to fold into the layer before."""
+        """Its function in evaluation, for `fuse` to fold into the layer before."""
         return Affine(*(value.detach() for value in self._in_evaluation()))
 
     def lower(self, program: Lowering, x: Buffer) -> Buffer:
@@ -204,7 +204,7 @@ class BatchNorm(StreamLayer):
     def normalize_batch(
         self, c: Chunk, relu: bool = False, residual: Tensor | None = None
     ) -> Chunk:
-        """What it does in training, with `[B, C, T]` to add and a ReLU behind it in the same op."""
+        """Its function in training, with a sum with `[B, C, T]` and a ReLU in the same op."""
         valid = c.valid.flatten()
         added = None if residual is None else _frames(residual)
         y, mean, variance = ops.batch_norm(

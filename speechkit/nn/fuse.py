@@ -1,13 +1,13 @@
-"""Joins the layers of a net that one op computes at once, for inference.
+"""Replaces layers of a net by fused ones that a single op computes, for inference.
 
     depthwise, 1×1, norm, activation          →  SeparableConv
     1×1, norm, activation                     →  SeparableConv without taps
     a body that ends in one of these, shortcut →  SeparableResidual
 
-A layer declares by `matrix()` that it is a 1×1 layer, by `depthwise` that it may come before one,
-and a merge rule by `adds` that it is a sum. A module with `fuse()` is replaced by what that gives:
-an `Affine`, as of a norm, joins the layer before, and a `Serial` or a layer above is joined on.
-Everything else stays the layer it is.
+A 1×1 layer has a method `matrix()`. A layer that may be fused with a 1×1 layer after it has
+`depthwise`, and a merge rule that is a sum has `adds`. A module with `fuse()` is replaced by the
+result: an `Affine`, such as that of a norm, is folded into the layer before, and a `Serial` or a
+layer above is fused further. All other layers stay unchanged.
 """
 
 from collections.abc import Sequence
@@ -32,23 +32,23 @@ from speechkit.ops.describes import describes
 from speechkit.ops.separable_conv import Precision, Shape, implementation, pack
 
 ROWS = Serial, FusedSerial
-"""What it takes apart; another subclass of Serial may compute something else."""
+"""The types that are taken apart; another subclass of Serial may compute something else."""
 
 
 def fuse(
     layer: StreamLayer, precision: Precision = "float32", impl: str | None = None
 ) -> StreamLayer:
-    """An equal layer in evaluation with fewer parts; `layer` stays as it is.
+    """A layer with fewer parts that is equal in evaluation; `layer` is not changed.
 
-    Its 1×1 products are in `precision`, and its ops run `impl` (the best there is if None). Raises
-    ConfigError where `impl` cannot.
+    Its 1×1 products are in `precision`, and its ops run `impl` (the fastest if None). Raises
+    ConfigError if `impl` is not possible.
     """
     return _Fuser(precision, impl).fuse(layer)
 
 
 @torch.no_grad()
 def fold_norms(row: Serial) -> None:
-    """Makes each norm of a row part of the weights before it, in place, and leaves its bias."""
+    """Folds the scale of each norm into the weights before it, in place, and keeps its bias."""
     for (_, before), (name, norm) in pairwise(list(row.named_children())):
         if not describes(before, "scale_outputs") or not describes(norm, "fuse"):
             continue
@@ -62,7 +62,7 @@ def fold_norms(row: Serial) -> None:
 
 @dataclass
 class _Open:
-    """A sub-block that may still take a norm or an activation; weights in float64."""
+    """A sub-block to which a norm or an activation may still be added; weights in float64."""
 
     mixer: Any
     stride: int
@@ -74,11 +74,11 @@ class _Open:
     shortcut: Sequence["_Part"] = field(default_factory=list)
 
     def can_add(self) -> bool:
-        """Whether a shortcut may join it: one that lies beside its frames, and is its first."""
+        """True if a shortcut with the same frames can be added, which must be the first."""
         return self.activation is NONE and not self.shortcut and self.stride == 1
 
     def take(self, part: StreamLayer, impl: str | None) -> bool:
-        """Whether it could take a norm or an activation in, to be run by `impl`."""
+        """True if `impl` can run it with a norm or an activation."""
         if type(part) is not FrameWise or self.activation is not NONE:
             return False
         if isinstance(part.module, Affine) and not self.shortcut:
@@ -92,7 +92,7 @@ class _Open:
         return found is not None
 
     def compiles(self, impl: str | None) -> bool:
-        """Whether its kernel is compiled for it, so that any expression can be in it."""
+        """True if its kernel is compiled for it, which allows any expression."""
         shape = Shape(self.weight.shape[1], self.weight.shape[0])
         return implementation(shape, self.weight.to(self.dtype), impl).impl == "triton"
 
@@ -109,7 +109,7 @@ class _Fuser:
         return self.close(self.parts(layer))
 
     def parts(self, layer: StreamLayer) -> list[_Part]:
-        """The layers of a tree in a row, joined where they can be."""
+        """The layers of a nested Serial in order, fused where possible."""
         done: list[_Part] = []
         for part in _flat(layer):
             last = done[-1] if done else None
@@ -163,13 +163,13 @@ def _flat(layer: StreamLayer) -> list[StreamLayer]:
         return [
             part
             for index, child in enumerate(layer)
-            # what comes before a row of layers with a stride waits for the whole of it: it stays
+            # a layer before a Serial with a stride waits for all of it, so that one is kept
             for part in ([child] if index and _strides(child) else _flat(child))
         ]
     simpler: nn.Module = layer.fuse() if describes(layer, "fuse") else layer  # type: ignore[operator]
     if simpler is layer:
         return [layer]
-    # nothing is left of what does nothing in evaluation
+    # an identity in evaluation is removed
     return [] if type(simpler) is StreamLayer else _flat(as_layer(simpler))
 
 
@@ -178,7 +178,7 @@ def _strides(layer: StreamLayer) -> bool:
 
 
 def _opened(part: StreamLayer, last: _Part | None) -> _Open | None:
-    """A sub-block begun with a 1×1 layer and the depthwise one before it, if there is one."""
+    """A new sub-block of a 1×1 layer and the depthwise one before it, if there is one."""
     found = part.matrix() if describes(part, "matrix") else None  # type: ignore[operator]
     if found is None:
         return None

@@ -1,4 +1,4 @@
-"""A row of layers in which one op computes what stands behind a norm, for training."""
+"""A Serial for training in which one op computes a norm and the layers after it."""
 
 from collections.abc import Callable
 from functools import partial
@@ -18,7 +18,7 @@ HOOKS = "_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backwar
 
 
 class BatchNormalizer(Protocol):
-    """A norm whose op can add a residual and apply a ReLU behind it."""
+    """A norm with an op that can also add a residual and apply a ReLU."""
 
     def normalize_batch(
         self, c: Chunk, relu: bool = False, residual: Tensor | None = None
@@ -26,12 +26,12 @@ class BatchNormalizer(Protocol):
 
 
 class FusedSerial(Serial):
-    """Layers one after the other, as Serial, with fewer passes over memory in training.
+    """A Serial with fewer memory accesses in training.
 
         BatchNorm, ReLU                          →  one op
         a body that ends in BatchNorm, Add, ReLU →  one op
 
-    What a hook watches, a subclass, or a norm that is in evaluation, stays the layer it is.
+    Layers with hooks, subclasses and norms in evaluation are not fused.
     """
 
     def forward(self, c: Chunk) -> Chunk:
@@ -50,12 +50,12 @@ def _through(runs: list[_Run], c: Chunk) -> Chunk:
 
 
 def _row(layer: Serial) -> list[StreamLayer]:
-    """The layers of a row, with those of the rows in it."""
+    """The layers of a Serial and of the Serials in it, in order."""
     return [part for child in layer for part in (_row(child) if _is_row(child) else [child])]
 
 
 def _runs(row: list[StreamLayer]) -> list[_Run]:
-    """What to call in turn."""
+    """The functions to call in order."""
     runs: list[_Run] = list(row[:1])
     for layer, after in pairwise(row):
         if _is_relu(after) and (fused := _with_relu(layer)):
@@ -66,7 +66,7 @@ def _runs(row: list[StreamLayer]) -> list[_Run]:
 
 
 def _with_relu(layer: StreamLayer) -> _Run | None:
-    """ReLU behind a layer in one op, if there is one that does both."""
+    """One op for a layer and a ReLU after it, if there is one."""
     if _is_norm(layer):
         return partial(layer.normalize_batch, relu=True)
     if _is_sum(layer) and _is_row(layer.body):
@@ -105,6 +105,6 @@ def _is_relu(layer: StreamLayer) -> bool:
 
 
 def _is_just(module: nn.Module, *kinds: type[nn.Module]) -> bool:
-    """Whether a module does what its class says, and nobody watches."""
+    """True if a module has no hooks and no `forward` other than its class's."""
     changed = "forward" in vars(module) or any(getattr(module, hooks) for hooks in HOOKS)
     return type(module) in kinds and not changed

@@ -1,4 +1,4 @@
-"""Pooling over time: the whole utterance at once, or at every frame the mean so far or lately."""
+"""Pooling over time: over the utterance, over the frames so far, or over the last frames."""
 
 from __future__ import annotations
 
@@ -72,14 +72,14 @@ class RunningAverage(Recurrent):
         return y, (total[:, :, -1:], count[:, :, -1:])
 
     def lower(self, program: Lowering, x: Buffer) -> Buffer:
-        # the sums, in whole registers, and the count
+        # the sums, padded to full registers, and the count
         state = program.state(program.row(x.channels) + 1)
         y = program.buffer(x.rows, x.channels)
         return program.emit("running_average", x, y, state=state)
 
 
 class SlidingAverage(Windowed):
-    """The mean of the valid ones among the last `frames` frames.
+    """The mean of the valid frames among the last `frames` frames.
 
     y[t] = Σ_s valid[s] x[s] / Σ_s valid[s] over t − frames < s ≤ t. Shape: `[B, C, T]` → the same.
     """
@@ -105,7 +105,7 @@ class SlidingAverage(Windowed):
 
 
 class ClipHead(StreamLayer):
-    """The base of heads that give one score vector per utterance, by a pool over time of their own.
+    """Base class of heads that pool over time and return one score vector per utterance.
 
     Shape: x `[B, C, T]`, y `[B, labels, 1]`. A subclass defines `channels_out` and `forward`, and,
     to stream, `running` and `sliding`, which share its weights.
@@ -121,7 +121,7 @@ class ClipHead(StreamLayer):
 
     def running(self) -> StreamLayer:
         """The same scores as a stream: at every frame, those of the utterance so far."""
-        # which does not stream
+        # by default a head does not stream
         return self
 
     def sliding(self, frames: int) -> StreamLayer:

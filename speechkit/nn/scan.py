@@ -5,15 +5,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 EXPORTED_LEVELS = 24
-"""The doublings of an exported scan, whose frames are not known: enough for 2²⁴ of them."""
+"""The doublings of an exported scan, whose length is unknown: enough for 2²⁴ frames."""
 
 
 def scan(a: Tensor, u: Tensor, h: Tensor) -> Tensor:
-    """h_t = a_t h_{t−1} + u_t for every frame t, where `h` is the one before the first.
+    """h_t = a_t h_{t−1} + u_t for every frame t, where `h` is the value before the first frame.
 
-    Real or complex. It is computed by doubling: log₂ T products of whole tensors and not T of
-    single frames (Hillis & Steele, Data parallel algorithms, 1986). Shape: a and u `[B, T, ...]`,
-    h `[B, ...]` → `[B, T, ...]`; where a says the same for several channels, it may be 1 there.
+    Real or complex. It is computed by doubling, with log₂ T products of whole tensors instead of T
+    products of frames (Hillis & Steele, Data parallel algorithms, 1986). Shape: a and u
+    `[B, T, ...]`, h `[B, ...]` → `[B, T, ...]`; dimensions in which a is constant may be 1.
     """
     frames = u.shape[1]
     y = torch.cat([u[:, :1] + a[:, :1] * h.unsqueeze(1), u[:, 1:]], dim=1)
@@ -25,7 +25,7 @@ def scan(a: Tensor, u: Tensor, h: Tensor) -> Tensor:
 
 
 def _later(x: Tensor, frames: int) -> Tensor:
-    """x so many frames later, behind zeros. Shape: `[B, T, ...]` → the same."""
+    """x shifted by a number of frames, after zeros. Shape: `[B, T, ...]` → the same."""
     return F.pad(x, (0, 0) * (x.ndim - 2) + (frames, 0))[:, : x.shape[1]]
 
 

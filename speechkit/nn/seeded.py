@@ -1,4 +1,4 @@
-"""Random numbers from a seed that leave the process's own as they were."""
+"""A context with seeded random numbers that does not change the global generators."""
 
 import random
 from collections.abc import Iterator
@@ -10,9 +10,9 @@ import torch
 
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Within it the global generators of torch, numpy and Python begin at `seed`.
+    """Within the block the global generators of torch, numpy and Python start at `seed`.
 
-    Afterwards they go on from where they were.
+    Afterwards they continue as before.
     """
     python, words = random.getstate(), np.random.get_state()
     # all named, or torch warns that there are several

@@ -1,4 +1,4 @@
-"""Layers whose weights are packed for one implementation: what `fuse` makes of the others."""
+"""Layers with weights packed for one implementation, which `fuse` makes from other layers."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class SeparableConv(Windowed):
-    """y = f(W (w * x) + b + residual): a whole sub-block as one op, for inference.
+    """y = f(W (w * x) + b + residual): a complete sub-block as one op, for inference.
 
     Shape: x `[B, C, T]`, y and residual `[B, C', ceil(T / stride)]`.
     """
@@ -28,7 +28,7 @@ class SeparableConv(Windowed):
         shape = packed.shape
         super().__init__(*shape.padding, shape.stride)
         self.packed = packed
-        # a step is padded by what came before
+        # a step is padded with earlier frames
         self._within = replace(packed, shape=replace(shape, padding=(0, 0)))
         self._span = shape.dilation * (max(shape.taps, 1) - 1) + 1
 
@@ -114,7 +114,7 @@ class SeparableResidual(StreamLayer):
         return net.residual(self, x)
 
     def projection(self) -> Packed | None:
-        """The shortcut, where it is a matrix and a bias and no more."""
+        """The shortcut, if it is only a matrix and a bias."""
         row = list(self.shortcut) if isinstance(self.shortcut, Serial) else [self.shortcut]
         only = row[0] if len(row) == 1 else None
         if type(only) is not SeparableConv:

@@ -1,4 +1,4 @@
-"""A net that computes without keeping anything of what it reads."""
+"""A context in which a net changes no buffers."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,12 +8,12 @@ from torch import nn
 
 @contextmanager
 def still(model: nn.Module) -> Iterator[None]:
-    """Within it the model computes as usual and its buffers stay as they are.
+    """Within the block the model computes as usual, but its buffers do not change.
 
     In training a norm normalises by its batch, and its running statistics and count of batches do
     not change.
     """
-    # copies take the changes, so that a graph from before the block may still hold the buffers
+    # changes go to copies, since a graph from before the block may still use the buffers
     own = [(module, dict(module._buffers)) for module in model.modules()]
     copies = {id(buffer): buffer.clone() for buffer in model.buffers()}
     for module, buffers in own:

@@ -1,13 +1,13 @@
-"""The streaming contract and the four layers that compose it. Read this file first.
+"""The streaming contract and the base classes of layers. Read this file first.
 
-A layer computes the same numbers in two ways. `forward` sees a whole utterance. `step` sees one
-chunk and a state, and returns one chunk and the next state; it trails `forward` by `delay` output
-frames, because it waits for the future that `forward` may read:
+A layer computes the same numbers in two ways. `forward` takes a whole utterance. `step` takes one
+chunk and a state, and returns one chunk and the next state. It is `delay` output frames later than
+`forward`, because it waits for the future frames that `forward` reads:
 
     cat(step outputs)[delay : delay + n] == forward(x)          for every chunking
 
-once `delay * stride` invalid frames have been fed to flush. Ragged batches, warm-up and flush are
-one thing: `valid`. A layer that reads sideways in time masks its input by it first.
+after `delay * stride` invalid frames are fed to flush. Padding of batches, warm-up and flush all
+use `valid`. A layer that reads other frames first masks its input with it.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ State = Any
 
 
 class Chunk(NamedTuple):
-    """Frames and which of them are real.
+    """Frames, and a mask of the valid ones.
 
     Shape: x `[B, C, T]` with the strides of a contiguous `[B, T, C]`; valid `[B, T]` bool, False
     before the first frame, after the last, and in batch padding, where x may hold anything.
@@ -47,15 +47,15 @@ class Chunk(NamedTuple):
 
     @classmethod
     def of(cls, x: Tensor, lengths: Tensor | None = None) -> Chunk:
-        """A chunk of `x [B, C, T]` whose row b is real for `lengths[b]` frames, or throughout."""
+        """A chunk of `x [B, C, T]` with `lengths[b]` valid frames in row b, or all if None."""
         frames = torch.arange(x.shape[2], device=x.device)
         end = torch.full((x.shape[0],), x.shape[2], device=x.device) if lengths is None else lengths
         return cls(x, frames < end[:, None])
 
     @property
     def masked(self) -> Tensor:
-        """`x` with zeros where it is not valid; unlike a product, this stops NaN."""
-        # on the [B, T, C] view, whose memory is in order, this is twice as fast
+        """`x` with zeros in invalid frames; unlike a product, this removes NaN."""
+        # twice as fast on the [B, T, C] view, which is contiguous
         return torch.where(self.valid[:, :, None], self.x.transpose(1, 2), 0).transpose(1, 2)
 
     @property
@@ -65,18 +65,18 @@ class Chunk(NamedTuple):
 
 
 class StreamLayer(nn.Module):
-    """The base of every layer that can be streamed; on its own it is the identity.
+    """Base class of all streaming layers; on its own it is the identity.
 
-    `stride` input frames make `rate` output frames (`rate` is 1 except where a layer upsamples),
-    and a step takes a multiple of `stride`. `delay` is in output frames. An output frame reads the
-    input from `left` frames before its own to `right` after (infinite where it reads everything).
-    `undecayed` and `self_initialized` name parameters, or modules, of its own that weight decay and
-    the model's init leave alone.
+    `stride` input frames make `rate` output frames (`rate` is 1 unless a layer upsamples), and a
+    step takes a multiple of `stride`. `delay` is in output frames. An output frame reads the input
+    from `left` frames before its own to `right` after (infinite if it reads everything).
+    `undecayed` and `self_initialized` name its parameters, or submodules, that are exempt from
+    weight decay and from the model's init.
 
-    `lower`, `lower_to_rings`, `macs` and `exportable` tell other parts of the system about a layer.
-    The base's describe the identity: a subclass that computes something is described
-    (`speechkit.nn.describes`) by those alone that it gives itself, and may give any or none. So it
-    is with `fuse()`, which the base lacks: layers inside of others have long had that name.
+    `lower`, `lower_to_rings`, `macs` and `exportable` describe a layer to other parts of the
+    system. Those of this class describe the identity. For a subclass only the methods count that it
+    defines itself (`speechkit.nn.describes`); all are optional. The same holds for `fuse()`, which
+    this class does not have, because layers inside others may have that name.
     """
 
     stride: int = 1
@@ -92,7 +92,7 @@ class StreamLayer(nn.Module):
         return c_in
 
     def forward(self, c: Chunk) -> Chunk:
-        """The whole utterance at once."""
+        """The output for a whole utterance."""
         return c
 
     def init_state(
@@ -102,15 +102,15 @@ class StreamLayer(nn.Module):
         return ()
 
     def step(self, c: Chunk, state: State) -> tuple[Chunk, State]:
-        """The next chunk; pure, so the caller keeps the state."""
+        """The output for the next chunk, and the next state; a pure function."""
         return self.forward(c), state
 
     def lower(self, program: Lowering, x: Buffer) -> Buffer:
-        """Adds its step to a native program; returns the buffer that it fills."""
+        """Adds its step to a native program; returns its output buffer."""
         return x
 
     def lower_to_rings(self, net: RingNet, x: Stream) -> Stream:
-        """Adds its step, on a GPU for many sessions, to a net; returns the stream that it makes."""
+        """Adds its step for many sessions on a GPU to a net; returns its output stream."""
         return x
 
     def macs(self, frames: int) -> int:
@@ -118,7 +118,7 @@ class StreamLayer(nn.Module):
         return 0
 
     def exportable(self) -> nn.Module:
-        """An equal module in evaluation, of operations that every runtime computes alike."""
+        """A module that is equal in evaluation, of operations that every runtime supports."""
         return self
 
     def check_chunk(self, c: Chunk) -> None:
@@ -133,7 +133,7 @@ class StreamLayer(nn.Module):
 
 
 def cat_time(parts: list[Tensor]) -> Tensor:
-    """Joins `[B, C, T]` tensors along time and keeps them channels-last."""
+    """Concatenates `[B, C, T]` tensors along time in channels-last layout."""
     return torch.cat([part.transpose(1, 2) for part in parts], dim=1).transpose(1, 2)
 
 
@@ -145,7 +145,7 @@ def zeros(batch: int, channels: int, frames: int, dtype: torch.dtype, device: An
 def empty_past(
     batch: int, channels: int, frames: int, dtype: torch.dtype, device: Any
 ) -> tuple[Tensor, Tensor]:
-    """The state of a layer that keeps `frames` input frames: none of them real yet."""
+    """The initial state of a layer that keeps `frames` input frames, all invalid."""
     valid = torch.zeros(batch, frames, dtype=torch.bool, device=device)
     return zeros(batch, channels, frames, dtype, device), valid
 
@@ -154,7 +154,7 @@ class Windowed(StreamLayer):
     """A layer whose output frame reads its input from `left` frames before to `right` after.
 
     It waits for whole strides: delay = right // stride · rate. Its state is the last
-    keep = right // stride · stride + left input frames. A subclass says what it makes of a window.
+    keep = right // stride · stride + left input frames. A subclass defines the output of a window.
     """
 
     left: int
@@ -167,14 +167,14 @@ class Windowed(StreamLayer):
         self.keep = right // stride * stride + left
 
     def compute(self, x: Tensor, frames: int, valid: Tensor) -> Tensor:
-        """The first `frames` output frames, when the first window begins where `x` does.
+        """The first `frames` output frames; the first window begins at the start of `x`.
 
         `x [B, C, T]` is 0 in the frames that are not `valid [B, T]`.
         """
         raise AssertionError("a Windowed layer is one of its subclasses")
 
     def own(self, valid: Tensor) -> Tensor:
-        """The validity of output frames from that of the input frames at their places."""
+        """The validity of output frames from that of the input frames at the same time."""
         return valid[:, :: self.stride]
 
     def frames_out(self, frames: int) -> int:
@@ -199,19 +199,19 @@ class Windowed(StreamLayer):
         return Chunk(self.compute(x, c.x.shape[2] // self.stride * self.rate, valid), own), state
 
     def slide(self, c: Chunk, state: State) -> tuple[Chunk, Tensor, State]:
-        """The kept frames and the new ones, the validity of what they make, the next state."""
+        """The kept and the new frames, the validity of the output, and the next state."""
         self.check_chunk(c)
         given = c.x.shape[2]
         x, valid = cat_time([state[0], c.masked]), torch.cat([state[1], c.valid], dim=1)
-        # a copy: what the caller writes into an output's validity must not reach the state's
+        # a copy, since the caller may overwrite the output's validity
         own = self.own(valid[:, self.left : self.left + given]).clone()
         return Chunk(x, valid), own, (x[:, :, given:], valid[:, given:])
 
 
 class Recurrent(StreamLayer):
-    """A layer that remembers all it has read: its `forward` is its `step` from the first state.
+    """A layer that depends on all earlier frames: `forward` is a `step` from the initial state.
 
-    Invalid frames fill up the last stride; they change neither its state nor what it gives later.
+    Invalid frames complete the last stride; they change neither its state nor later outputs.
     """
 
     left = math.inf
@@ -226,7 +226,7 @@ class Recurrent(StreamLayer):
 
 
 class Delay(StreamLayer):
-    """Holds frames back so that two branches of a net meet at the same time.
+    """Delays frames in a stream, so that two branches of a net are aligned.
 
     Offline it is the identity. Shape: `[B, C, T]` → the same.
     """
@@ -261,7 +261,7 @@ class Delay(StreamLayer):
 
 
 class FrameWise(StreamLayer):
-    """Any module that treats each frame alone, as a StreamLayer without state.
+    """Makes a module that processes each frame separately a StreamLayer without state.
 
     `module` maps `[B, C, T]` to `[B, C', T]`; `c_out` is C' where it differs from C.
     """
@@ -275,14 +275,14 @@ class FrameWise(StreamLayer):
         return c_in if self.c_out is None else self.c_out
 
     def implementation(self) -> Choice:
-        """What its module runs: whatever it calls."""
+        """The implementation that its module runs, unknown to the core."""
         return Choice(type(self.module).__name__, "itself", {})
 
     def forward(self, c: Chunk) -> Chunk:
         return Chunk(self.module(c.x), c.valid)
 
     def fuse(self) -> nn.Module:
-        """A simpler layer that is equal in evaluation, for `speechkit.nn.fuse` to join."""
+        """A simpler layer that is equal in evaluation, for `speechkit.nn.fuse`."""
         if type(self.module) is nn.Dropout:
             return StreamLayer()
         if not describes(self.module, "fuse"):
@@ -303,9 +303,9 @@ def as_layer(module: nn.Module, c_out: int | None = None) -> StreamLayer:
 
 
 class Serial(StreamLayer):
-    """Layers one after the other, numbered or named: `Serial(a, b)`, `Serial(mixer=a, norm=b)`.
+    """Applies layers in order, numbered or named: `Serial(a, b)`, `Serial(mixer=a, norm=b)`.
 
-    Where a delay does not divide the next layer's stride, a Delay is put before that layer.
+    If the next layer's stride does not divide the delay, a Delay is inserted before that layer.
     delay = Σ over layers of delay // stride · rate + layer.delay, in output frames.
     """
 
@@ -328,7 +328,7 @@ class Serial(StreamLayer):
             # the smallest number of input frames that gives this layer a multiple of its stride
             multiple *= Fraction(layer.stride, int(multiple * ratio)).numerator
             ratio *= Fraction(layer.rate, layer.stride)
-        # not registered: weights keep their names whatever the look-ahead is
+        # not registered, so that the names of weights do not depend on the look-ahead
         self.waits = tuple(waits)
         self.stride, self.rate, self.delay = multiple, int(multiple * ratio), delay
         self.left, self.right = left, right
@@ -388,7 +388,7 @@ class Serial(StreamLayer):
 
 
 class Residual(StreamLayer):
-    """y = merge(shortcut(x), body(x)), with the earlier branch delayed to meet the later one.
+    """y = merge(shortcut(x), body(x)); the branch with less delay is delayed to align both.
 
     `merge` is a module `(shortcut, body) -> y` on `[B, C, T]`; both branches have one stride.
     """

@@ -14,7 +14,7 @@ from speechkit.nn.stream import Chunk
 class SyncBatchNorm(BatchNorm):
     """BatchNorm whose μ and σ² in training are those of the valid frames of all processes.
 
-    Each process must call it equally often. Shape: `[B, C, T]` → the same.
+    All processes must call it the same number of times. Shape: `[B, C, T]` → the same.
     """
 
     def normalize_batch(
@@ -36,11 +36,11 @@ class SyncBatchNorm(BatchNorm):
 
 
 def sync_batch_norms(model: nn.Module) -> None:
-    """Puts a SyncBatchNorm, with the same parameters and statistics, in the place of each
-    BatchNorm of a model."""
+    """Replaces each BatchNorm of a model by a SyncBatchNorm with the same parameters and
+    statistics."""
     for module in model.modules():
         if type(module) is BatchNorm:
-            # the class alone differs: names, parameters and who else holds the layer stay
+            # only the class changes, so names, parameters and other references stay valid
             module.__class__ = SyncBatchNorm
 
 

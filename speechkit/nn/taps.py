@@ -1,4 +1,4 @@
-"""What layers read and return while a net runs, without a hook written by hand."""
+"""Records the inputs and outputs of layers while a net runs."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -16,7 +16,7 @@ class Call(NamedTuple):
 
 
 class Taps:
-    """Records the calls of layers, given by name, in the order in which they are made.
+    """Records the calls of named layers in order.
 
         with Taps(dict(model.encoder.named_children())) as taps:
             model(audio)
@@ -35,7 +35,7 @@ class Taps:
         ]
 
     def take(self) -> list[Call]:
-        """The calls since the last `take`, which are then forgotten."""
+        """Returns and removes the calls since the last `take`."""
         calls = self._calls.copy()
         self._calls.clear()
         return calls
@@ -61,7 +61,7 @@ class _Tap:
             self.calls.append(Call(self.name, layer, args, output))
 
     def __deepcopy__(self, memo: object) -> Callable[..., None]:
-        # hooks go along where a module is copied, such as the averaged model
+        # copies of a module, such as the averaged model, have the hooks too
         return _nothing
 
 
