@@ -1,9 +1,9 @@
-"""Audio files whose header is wrong about their length, as streams whose header is right.
+"""Corrects the length in the header of audio files that have a wrong one.
 
-libsndfile reads as much as a header promises. Recorders that write to a pipe or crash promise
-nothing or too much, MP3 files without a Xing header promise nothing, and joined Ogg files promise
-only their first part. Sources: RIFF WAVE; RFC 9639 (FLAC); RFC 3533 (Ogg); ISO 11172-3 and the Xing
-header (MP3).
+libsndfile reads the number of samples in the header. Recorders that write to a pipe or crash leave
+no length or one that is too large. MP3 files without a Xing header have none, and the header of
+joined Ogg files covers only the first part. Sources: RIFF WAVE; RFC 9639 (FLAC); RFC 3533 (Ogg);
+ISO 11172-3 and the Xing header (MP3).
 """
 
 import functools
@@ -15,11 +15,11 @@ from typing import BinaryIO
 from speechkit_runtime.limits import MAX_MP3_BYTES
 
 SCAN_BYTES = 1 << 20
-"""How much of a file is searched for a frame."""
+"""The number of bytes at the start of a file that are searched for a frame."""
 
 
 class Corrected(io.RawIOBase):
-    """The bytes from `start` to `end` of a stream with other bytes in place of its first ones."""
+    """The bytes from `start` to `end` of a stream, with its first bytes replaced by `head`."""
 
     def __init__(self, stream: BinaryIO, head: bytes, start: int, end: int) -> None:
         self._stream, self._head, self._start = stream, head, start
@@ -52,10 +52,10 @@ class Corrected(io.RawIOBase):
 
 @dataclass(frozen=True)
 class Contents:
-    """A recording's parts, each a stream that libsndfile reads whole, and what was wrong with it.
+    """The parts of a recording, each a stream that libsndfile reads to its end, and its fault.
 
-    `fault` says what, after the file's name; it is empty where the header was right or promised no
-    length.
+    `fault` continues a sentence that begins with the file name. It is empty where the header was
+    right or gave no length.
     """
 
     parts: tuple[BinaryIO, ...]
@@ -63,7 +63,7 @@ class Contents:
 
 
 def contents(stream: BinaryIO) -> Contents:
-    """The parts of a seekable file; a file of an unknown kind is its own only part."""
+    """The parts of a seekable file; a file of an unknown format is one part, unchanged."""
     size = stream.seek(0, io.SEEK_END)
     stream.seek(0)
     head = stream.read(4)
@@ -79,7 +79,7 @@ def contents(stream: BinaryIO) -> Contents:
     else:
         found = Contents((stream,))
     stream.seek(0)
-    # libsndfile seeks to before the beginning of damaged files, which only `Corrected` endures
+    # libsndfile seeks before the beginning of damaged files, which only `Corrected` accepts
     parts = (_corrected(part, b"", 0, size) if part is stream else part for part in found.parts)
     return replace(found, parts=tuple(parts))
 
@@ -88,13 +88,13 @@ def contents(stream: BinaryIO) -> Contents:
 
 
 def _wav(stream: BinaryIO, size: int) -> Contents:
-    """A data chunk of no bytes that is not the file's end reaches to the end of the file."""
+    """An empty data chunk that is followed by bytes is extended to the end of the file."""
     at, large = 12, 0
     while at + 8 <= size:
         stream.seek(at)
         name, length = stream.read(4), int.from_bytes(stream.read(4), "little")
         if name == b"ds64":
-            # the sizes of an RF64, of which the second is the data's
+            # the 64-bit sizes of an RF64; the second is that of the data
             large = at + 16
         elif name == b"data":
             stream.seek(0)
@@ -117,7 +117,7 @@ def _wav(stream: BinaryIO, size: int) -> Contents:
 
 
 def _flac(stream: BinaryIO, size: int) -> Contents:
-    """The number of samples in STREAMINFO is replaced by that of the last whole frame's end."""
+    """The number of samples in STREAMINFO is replaced by that at the end of the last full frame."""
     head = bytearray(stream.read(42))
     if len(head) < 42 or head[4] & 0x7F:
         return Contents((stream,))
@@ -129,14 +129,14 @@ def _flac(stream: BinaryIO, size: int) -> Contents:
     samples, end = found
     first = int.from_bytes(head[21:26], "big") >> 36
     head[21:26] = (first << 36 | samples).to_bytes(5, "big")
-    # the checksum of all samples is no longer that of these: zero says that it is not known
+    # the checksum over all samples is no longer valid; zero means unknown
     head[26:42] = bytes(16)
     fault = _differing(samples, promised, "samples") if promised else ""
     return Contents((_corrected(stream, bytes(head), 42, end),), fault)
 
 
 def _flac_end(stream: BinaryIO, size: int, block: int) -> tuple[int, int] | None:
-    """The samples up to the end of the last whole frame, and the byte after it."""
+    """The samples up to the end of the last full frame, and the byte after it."""
     start = max(42, size - SCAN_BYTES)
     stream.seek(start)
     tail = stream.read()
@@ -148,13 +148,13 @@ def _flac_end(stream: BinaryIO, size: int, block: int) -> tuple[int, int] | None
         first, samples = frame
         if _crc16(tail[at : end - 2]) == int.from_bytes(tail[end - 2 : end], "big"):
             return first + samples, start + end
-        # what follows this frame's beginning is cut short; the one before it ends here
+        # this frame is cut short; the one before it ends here
         end = at
     return None
 
 
 def _flac_frame(head: bytes, block: int) -> tuple[int, int] | None:
-    """The first sample and the number of samples of a frame whose header is whole."""
+    """The first sample and the number of samples of a frame, None for a broken header."""
     if len(head) < 6 or head[0] != 0xFF or head[1] & 0xFE != 0xF8:
         return None
     extra = 0
@@ -210,7 +210,7 @@ CRC8, CRC16 = _table(0x07, 8), _table(0x8005, 16)
 
 
 def _ogg(stream: BinaryIO, size: int) -> Contents:
-    """Each stream of a chain is a part; pages of several streams at a time are left alone."""
+    """Each stream of a chained file is a part; files with interleaved streams are not changed."""
     starts, last_ended, at = [], True, 0
     while at + 27 <= size:
         stream.seek(at)
@@ -233,7 +233,7 @@ def _ogg(stream: BinaryIO, size: int) -> Contents:
 
 @dataclass(frozen=True)
 class _MP3Header:
-    """What 4 bytes say of a frame of layer III: its kind, bytes and samples."""
+    """The 4-byte header of a frame of layer III: its kind, bytes and samples."""
 
     kind: int
     size: int
@@ -258,13 +258,13 @@ class _MP3Header:
 
 MPEG1_KBITS = (32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320)
 MP3_DELAY_SAMPLES = 576
-"""What every known encoder puts before the sound, at least."""
+"""The least number of samples that any known encoder adds before the audio."""
 MPEG2_KBITS = (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160)
 
 
 def _mp3(stream: BinaryIO, size: int) -> Contents:
-    """A Xing header that counts all frames is put in front of files without one that does; each of
-    files that were joined is a part."""
+    """Files without a Xing header, or with a wrong count in it, get a right one. Each of several
+    joined files is a part."""
     if size > MAX_MP3_BYTES:
         return Contents((stream,))
     stream.seek(0)
@@ -283,14 +283,14 @@ def _mp3(stream: BinaryIO, size: int) -> Contents:
 
 
 def _xing(data: bytes, at: int, header: _MP3Header) -> bytes:
-    """The header in a file's first frame that counts its other frames, if it is one."""
+    """The Xing header in a file's first frame, empty if there is none."""
     info = data[at + 4 + header.side_bytes : at + header.size]
     return info if info[:4] in (b"Xing", b"Info") and len(info) >= 16 and info[7] & 1 else b""
 
 
 @dataclass(frozen=True)
 class _MP3Part:
-    """One file of those that were joined: where it is, and a head in place of its first bytes."""
+    """One of several joined files: its position, and the bytes that replace its first ones."""
 
     start: int
     end: int
@@ -306,7 +306,7 @@ def _mp3_part(data: bytes, frames: list[tuple[int, _MP3Header]]) -> _MP3Part:
     counted, promised = len(frames) - 1, int.from_bytes(info[8:12], "big")
     if promised == counted:
         return _MP3Part(at, end)
-    # what else it says, such as the encoder's padding, still holds
+    # its other fields, such as the encoder's padding, are still right
     start, place = at + header.size, at + 12 + header.side_bytes
     head = data[at:place] + counted.to_bytes(4, "big") + data[place + 4 : start]
     if info[7] & 2:
@@ -316,7 +316,7 @@ def _mp3_part(data: bytes, frames: list[tuple[int, _MP3Header]]) -> _MP3Part:
 
 
 def _xing_frame(like: bytes, frames: int, size_bytes: int) -> bytes:
-    """A frame without sound that counts the frames and bytes after it."""
+    """A silent frame with a Xing header: the numbers of frames and bytes after it."""
     plain = int.from_bytes(like, "big") & 0xFFFF0DFF | 1 << 16
     made = [(plain | bitrate << 12).to_bytes(4, "big") for bitrate in range(1, 15)]
     kinds = [(empty, kind) for empty in made if (kind := _MP3Header.parse(empty))]
@@ -324,13 +324,13 @@ def _xing_frame(like: bytes, frames: int, size_bytes: int) -> bytes:
     empty, kind = next(pair for pair in kinds if pair[1].size >= pair[1].side_bytes + 56)
     counts = (3, frames, kind.size + size_bytes)
     xing = b"Xing" + b"".join(count.to_bytes(4, "big") for count in counts)
-    # bytes 21 to 23 of what the encoder says are the samples that it put before and behind
+    # bytes 21 to 23 of the encoder's tag are the samples added at the start and the end
     lame = b"LAME".ljust(21, b"\0") + (MP3_DELAY_SAMPLES << 12).to_bytes(3, "big")
     return (empty + bytes(kind.side_bytes) + xing + lame).ljust(kind.size, b"\0")
 
 
 def _mp3_frames(data: bytes) -> Iterator[tuple[int, _MP3Header]]:
-    """Where each frame begins; what lies between frames, such as tags, is left out."""
+    """The position and header of each frame; other bytes, such as tags, are skipped."""
     at = 0
     if data[:3] == b"ID3" and len(data) > 10:
         at = 10 + functools.reduce(lambda n, byte: n << 7 | byte & 0x7F, data[6:10], 0)
@@ -348,14 +348,17 @@ def _mp3_frames(data: bytes) -> Iterator[tuple[int, _MP3Header]]:
 
 
 def _followed(data: bytes, at: int, header: _MP3Header) -> bool:
-    """Whether the next frame, or the end, is where this one says; other bytes may look like one."""
+    """True where a frame of this length is followed by another or by the end of the data.
+
+    Other bytes may look like the header of a frame.
+    """
     after = at + header.size
     following = _MP3Header.parse(data[after : after + 4])
     return after == len(data) or (following is not None and following.kind == header.kind)
 
 
 def _differing(held: int, promised: int, what: str) -> str:
-    """The fault of a header that promises more, or less, than there is."""
+    """The fault of a header with a larger or smaller count than the file holds."""
     words = f"holds {held} {what}, and its header promises {promised}"
     return f"is cut short: it {words}" if held < promised else words
 
