@@ -1,4 +1,4 @@
-"""The forms in which a model leaves speechkit."""
+"""The exporters of the core."""
 
 from speechkit.component import Component
 from speechkit.hookspecs import hookimpl

@@ -1,4 +1,4 @@
-"""What makes the core's small layers, imported once a config names one of them."""
+"""Factories of the core's small layers, imported when a config names one of them."""
 
 from torch import nn
 

@@ -1,4 +1,4 @@
-"""The front ends of the three networks, and what their features are normalised by."""
+"""The front ends of the three networks, and their normalizers."""
 
 from speechkit.component import Component
 from speechkit.hookspecs import hookimpl

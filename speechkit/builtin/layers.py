@@ -1,4 +1,4 @@
-"""The layers that the three papers need, offered through the same hooks as anyone's."""
+"""The layers of the three papers, listed through the same hooks as those of plugins."""
 
 from functools import partial
 

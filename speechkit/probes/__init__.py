@@ -1,4 +1,4 @@
-"""Probes: what a trained model does, as numbers; `speechkit probe`.
+"""Probes: measurements of a trained model; `speechkit probe`.
 
 A probe is a component whose factory returns `f(model, examples)` → tensors by name.
 """
@@ -20,7 +20,7 @@ from speechkit.probes.examples import Examples as Examples
 
 
 class Probe(Protocol):
-    """Looks at a copy of a model in evaluation, which it may train, change or hook into."""
+    """Measures a copy of a model in evaluation, which it may train, change or add hooks to."""
 
     def __call__(self, model: Model, examples: Examples) -> dict[str, Tensor]:
         """Scalars, vectors, matrices and larger tensors by name, over valid frames."""
@@ -30,9 +30,9 @@ class Probe(Protocol):
 def probe(
     model: Model, specs: Iterable[Spec | str], examples: Examples
 ) -> dict[str, dict[str, Tensor]]:
-    """What each probe found, by the probe and then by name, on the CPU.
+    """The tensors of each probe, by the probe and then by name, on the CPU.
 
-    The model and the random generators are left as they were. ComponentError for an unknown probe,
+    The model and the random generators do not change. Raises ComponentError for an unknown probe,
     and for one that returns anything else than tensors.
     """
     refuse_prepared(model, "probe")

@@ -1,4 +1,4 @@
-"""The utterances that a probe or a transform looks at."""
+"""The utterances for a probe or a transform."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -27,8 +27,8 @@ class Examples:
         for batch, features in examples:
             losses = examples.loss(model.score(features), batch)
 
-    `utterances` are those of the manifest, `seed` is for random choices. ManifestError where there
-    are none. An utterance need not have a target, as long as nobody asks for `loss`.
+    `utterances` are those of the manifest, `seed` is for random choices. Raises ManifestError for
+    an empty manifest. Utterances need targets only for `loss`.
     """
 
     def __init__(
@@ -76,8 +76,8 @@ class Examples:
             yield batch, features
 
     def loss(self, output: Output, batch: Batch) -> Tensor:
-        """The loss of the model's task for each row, `[B]`; ManifestError where a row may have no
-        target."""
+        """The loss of the model's task for each row, `[B]`; raises ManifestError for a row without
+        a target."""
         if self._without_target is not None:
             raise self._without_target
         loss = registry().build("loss", self._task.loss)

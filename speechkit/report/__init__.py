@@ -1,4 +1,4 @@
-"""What `evaluate` leaves out: counts, speakers, calibration, latencies, and a page of it all."""
+"""Detailed reports: counts, speakers, calibration and latencies, and a page with all of them."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,11 +18,10 @@ def judge(
     decoder: Name = "greedy",
     streaming: bool = False,
 ) -> Report:
-    """How good a model is on a manifest, in detail, as its task reports it.
+    """The detailed report of a model on a manifest, by its task.
 
-    Recognition reads text with `decoder`; with `streaming` each utterance is fed as a session is,
-    which gives latencies. Raises ConfigError where either is asked of a model that is not for
-    recognition.
+    Recognition uses `decoder`. With `streaming` each utterance is fed to a session, which gives
+    latencies. Raises ConfigError for either if the model is no recogniser.
     """
     task = task_of(model)
     if not task.decodes and (streaming or Spec.parse(decoder) != Spec("greedy")):

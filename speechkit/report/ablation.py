@@ -1,4 +1,4 @@
-"""How the cells of an ablation compare: their rows, and a page with plots."""
+"""The report of an ablation: a row for each cell, and a page with plots."""
 
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -38,7 +38,7 @@ def cells(trial: Trial) -> list[str]:
 
 
 def ablation_page(title: str, trials: Sequence[Trial]) -> str:
-    """The page: the table, each seed's error, and what the cells cost."""
+    """The page: the table, the error of each seed, and the size and work of the cells."""
     names = [", ".join(trial.settings.values()) for trial in trials]
     errors = {name: trial.errors for name, trial in zip(names, trials, strict=True)}
     sections = [

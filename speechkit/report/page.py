@@ -1,4 +1,4 @@
-"""A page of HTML that needs nothing else, and the tables and plots on it."""
+"""A self-contained HTML page, and its tables and plots."""
 
 from collections.abc import Mapping, Sequence
 from html import escape
@@ -40,7 +40,7 @@ def page(title: str, figures: Mapping[str, Any], sections: Sequence[tuple[str, s
 
 
 def number(value: Any) -> str:
-    """A count as it is, anything else with four digits."""
+    """An integer unchanged, other numbers with four digits."""
     return f"{value:.4f}" if isinstance(value, float) else str(value)
 
 

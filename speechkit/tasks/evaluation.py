@@ -1,4 +1,4 @@
-"""How well a model does on a manifest."""
+"""Evaluates a model on a manifest."""
 
 from collections.abc import Sequence
 from pathlib import Path

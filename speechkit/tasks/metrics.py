@@ -1,4 +1,4 @@
-"""How good outputs are: error rates, accuracy, areas and calibration, all as fractions."""
+"""Metrics: error rates, accuracy, area under the ROC curve and calibration, as fractions."""
 
 from collections.abc import Sequence, Sized
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from speechkit.errors import SpeechkitError
 
 @dataclass(frozen=True)
 class Edits:
-    """What turns references into hypotheses, counted in words or characters."""
+    """The edits from references to hypotheses, counted in words or characters."""
 
     hits: int
     substitutions: int
@@ -33,8 +33,7 @@ class Edits:
 
 
 class Step(NamedTuple):
-    """Words that an alignment sets against each other: `kind` is equal, substitute, delete or
-    insert."""
+    """A step of an alignment with its words: `kind` is equal, substitute, delete or insert."""
 
     kind: str
     reference: tuple[str, ...]
@@ -123,14 +122,14 @@ def roc(labels: Sequence[int], scores: Sequence[float], points: int = 200) -> Te
 
 
 def confusion(targets: Sequence[int], predictions: Sequence[int], classes: int) -> Tensor:
-    """How often each class (row) was taken for each (column), `[classes, classes]`."""
+    """Counts of predictions (columns) for each class (rows), `[classes, classes]`."""
     _check_pairs(targets, predictions)
     pairs = torch.as_tensor(targets) * classes + torch.as_tensor(predictions)
     return torch.bincount(pairs, minlength=classes**2).reshape(classes, classes)
 
 
 class Bin(NamedTuple):
-    """Scores close to each other: how many, their mean, and the share that was right."""
+    """A bin of scores: their number, their mean, and the share of correct ones."""
 
     size: int
     score: float
@@ -165,7 +164,7 @@ def delays_s(
     early_s: float = 0.2,
     late_s: float = 1.0,
 ) -> list[float]:
-    """How long after each edge the first decision came, in seconds; edges without one are left out.
+    """The delay of the first decision after each edge, in seconds; edges without one are left out.
 
     A decision belongs to an edge from `early_s` before it, a negative delay, to `late_s` after.
     """

@@ -1,4 +1,4 @@
-"""The steps of a recipe one after the other, each done once."""
+"""Runs the steps of a recipe in order, each once."""
 
 import inspect
 import json
@@ -25,12 +25,12 @@ from speechkit.untrusted import UntrustedError, read_json
 
 FILE = "pipeline.json"
 NAME = re.compile(r"\w[\w.-]*")
-"""What a step may be called: a folder is."""
+"""Valid names of steps, which are also names of folders."""
 
 
 @dataclass
 class Step:
-    """A step that was begun: its name, its settings as plain data, and whether it has ended."""
+    """A step that was started: its name, its settings as plain data, and whether it is done."""
 
     name: str
     settings: dict[str, Any]
@@ -42,18 +42,17 @@ class Step:
 
 
 class Pipeline:
-    """Carries out steps in order, in one folder, and goes on where it was stopped.
+    """Runs steps in order, in one folder, and continues after an interruption.
 
         do = Pipeline(Path("runs/words"))
         do.call("prepare", prepare, Path("corpus"), Path("data/words"))
         do.train("base", base())
         do.transform("final", Path("runs/words/base/best"), "bias:by=-0.5")
 
-    `pipeline.json` in the folder holds the steps that were begun, with their settings. A step that
-    has ended is not done again, a run that was stopped goes on bit by bit, and any other step is
-    done from its beginning. ConfigError where a step that has ended, or one of its settings, was
-    another. `redo` names a step to do again with those behind it: what they wrote in the folder is
-    deleted.
+    `pipeline.json` in the folder holds the steps that were started, with their settings. A finished
+    step is not run again, an interrupted training run is resumed, and any other step starts from
+    its beginning. Raises ConfigError if a finished step or one of its settings has changed. `redo`
+    names a step to run again with all later ones: their files in the folder are deleted.
     """
 
     def __init__(self, folder: Path, redo: str = "", device: str = "auto") -> None:
@@ -74,7 +73,7 @@ class Pipeline:
         out = self.folder / name
 
         def work(begun: bool) -> None:
-            # a run that another pipeline left there is refused
+            # a run from another pipeline is refused
             fit(run, out, resume=begun and (out / RUN).is_file(), device=self.device)
 
         self._do(name, to_dict(run), work, Run)
@@ -110,7 +109,7 @@ class Pipeline:
             self._write()
 
     def _check(self, step: Step, name: str, settings: Any, kind: type) -> None:
-        """ConfigError unless the step that was begun in this place is this one."""
+        """Raises ConfigError unless the stored step at this position is this one."""
         record = self.folder / FILE
         again = f"give another folder, or do it and what follows again: --redo={step.name}"
         if step.name != name:
@@ -118,7 +117,7 @@ class Pipeline:
                 f"{record}: step {self._next + 1} was {step.name} and is {name} now; {again}"
             )
         if step.done:
-            # a later speechkit may know more settings
+            # a later version of speechkit may have more settings
             stored = to_dict(from_dict(kind, step.settings, f"{record}: {name}"))
             for path, old, new in _differences(stored, settings):
                 raise ConfigError(
@@ -154,7 +153,7 @@ class Pipeline:
 
 
 def _differences(old: Any, new: Any, path: str = "") -> Iterator[tuple[str, str, str]]:
-    """The paths of what differs between two trees of plain data, and both values in short."""
+    """The paths of differences between two trees of plain data, and both values in short."""
     if isinstance(old, Mapping) and isinstance(new, Mapping):
         for key in [*old, *(key for key in new if key not in old)]:
             inner = f"{path}.{key}" if path else key

@@ -1,6 +1,6 @@
-"""Transforms: a model made into another; `speechkit transform`.
+"""Transforms: a new model from a trained one; `speechkit transform`.
 
-A transform is a component whose factory returns `f(model, examples)` → another model and a report.
+A transform is a component whose factory returns `f(model, examples)` → a new model and a report.
 """
 
 import json
@@ -20,8 +20,8 @@ from speechkit.untrusted import parse_json
 
 
 class Transform(Protocol):
-    """Makes a new model, whose config and weights say all of it; `model`, in evaluation, stays as
-    it is."""
+    """Makes a new model, which its config and weights describe completely; `model`, in evaluation,
+    does not change."""
 
     def __call__(self, model: Model, examples: Examples | None) -> tuple[Model, dict[str, Any]]:
         """The new model and a report of what was done, in JSON."""
@@ -33,8 +33,9 @@ def transform(
 ) -> tuple[Model, list[AppliedTransform]]:
     """Applies transforms in order; returns the last model and each transform with its report.
 
-    The random generators begin at the seed of `examples`, or 0, for each and are left as they were.
-    ComponentError for an unknown transform, and for one whose result is no model that can be saved.
+    For each transform the random generators start at the seed of `examples`, or 0; they are
+    restored afterwards. Raises ComponentError for an unknown transform, and for a result that
+    cannot be saved as a model.
     """
     refuse_prepared(model, "transform")
     asked = [Spec.parse(spec) for spec in specs]
@@ -55,15 +56,14 @@ def transform(
 
 
 def required(examples: Examples | None, transform: str) -> Examples:
-    """The examples that a transform cannot do without; ConfigError where there are none."""
+    """The examples that a transform needs; raises ConfigError if there are none."""
     if examples is None:
         raise ConfigError(f"transform {transform} needs recordings; give --manifest M")
     return examples
 
 
 def check_components(transform: str, config: Net, takes: Mapping[str, tuple[str, ...]]) -> None:
-    """ConfigError unless the net's components, those of its rows too, are among those that `takes`
-    lists for their kind."""
+    """Raises ConfigError unless `takes` lists all components of the net and its rows."""
     for kind, spec in config.components():
         names = takes.get(kind)
         name = registry().find(kind, spec.name).qualified_name
@@ -74,7 +74,7 @@ def check_components(transform: str, config: Net, takes: Mapping[str, tuple[str,
 
 
 def _check(spec: Spec, model: Model) -> None:
-    """ComponentError where the model is not what its config says."""
+    """Raises ComponentError if the model differs from its config."""
     if not isinstance(model, Model) or model.prepared is not None:
         raise ComponentError(f"transform {spec} returns no model that can be saved")
     own, stated = (
@@ -88,7 +88,7 @@ def _check(spec: Spec, model: Model) -> None:
 
 
 def _plain(spec: Spec, report: Any) -> dict[str, Any]:
-    """The report as it will be read; ComponentError where it is no JSON object."""
+    """The report after a round trip through JSON; raises ComponentError if it is no object."""
     try:
         plain = parse_json(json.dumps(report), most=MAX_REPORT_BYTES)
     except (TypeError, ValueError) as error:

@@ -1,4 +1,4 @@
-"""The bias of a label: how readily a model predicts it."""
+"""Changes the bias of a label, to make the model predict it more or less often."""
 
 import copy
 import math
@@ -15,8 +15,8 @@ from speechkit.probes import Examples
 class Bias:
     """b_k ← b_k + by, for the label k or, without one, for the blank of CTC.
 
-    `by` is in nats, the unit of the logits. A net trained with masks leaves labels out sooner than
-    it inserts some; a less likely blank evens that out. ConfigError where the head has no bias, or
+    `by` is in nats, the unit of the logits. A net trained with masks makes more deletions than
+    insertions, which a less likely blank corrects. Raises ConfigError if the head has no bias, or
     none for that label.
     """
 

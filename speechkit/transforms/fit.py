@@ -1,4 +1,4 @@
-"""A net that looks less far ahead, fitted to one that is trained, layer by layer."""
+"""Fits a net with less look-ahead to a trained one, layer by layer."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager

@@ -1,4 +1,4 @@
-"""One more block in a trained net, which at first hands on what it is given."""
+"""Adds a block to a trained net, which is the identity at first."""
 
 import re
 from dataclasses import replace
