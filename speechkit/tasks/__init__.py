@@ -1,7 +1,6 @@
-"""Tasks: what a model is for. `Task` is the base class, and each module beside it holds one task.
+"""Tasks: the purposes of models. `Task` is the base class, and each other module has one task.
 
-Tasks come through the hook `speechkit_tasks`; the component of a model's head names the task that
-its scores serve.
+Tasks come through the hook `speechkit_tasks`; the component of a model's head names its task.
 """
 
 from speechkit.tasks.base import (

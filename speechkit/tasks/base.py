@@ -26,9 +26,9 @@ from speechkit.models.net import Name
 from speechkit.plugins import registry
 
 Targets = tuple[Tensor, Tensor]
-"""What a loss takes beside the output: targets, and their lengths."""
+"""The arguments of a loss besides the output: targets, and their lengths."""
 IGNORED = -100
-"""The target of a frame that does not count."""
+"""The target of frames that the loss ignores."""
 COMMANDS = {"transcribe": "transcribe", "classify": "classify", "detect": "vad"}
 """The verbs that are functions of `sk`, and their commands."""
 
@@ -46,7 +46,7 @@ class Listener(Protocol):
         ...
 
     def finish(self, state: Any, decided_s: float) -> list[Event]:
-        """The events that the end brings."""
+        """The events at the end."""
         ...
 
     def restore(self, values: dict[str, Any]) -> Any:
@@ -55,7 +55,7 @@ class Listener(Protocol):
 
 
 class Report(Protocol):
-    """How good a model is on a manifest, in detail."""
+    """The detailed report of a model on a manifest."""
 
     @property
     def figures(self) -> dict[str, Any]:
@@ -69,7 +69,7 @@ class Report(Protocol):
 
 @dataclass(frozen=True)
 class Summary:
-    """A report of metrics and parts of a page that are made already."""
+    """A report with given metrics and sections of a page."""
 
     figures: dict[str, Any]
     parts: list[tuple[str, str]]
@@ -80,24 +80,23 @@ class Summary:
 
 
 class Task:
-    """What a model is for: its targets, loss, metrics, verb, events in a stream, and report.
+    """The purpose of a model: its targets, loss, metrics, verb, events in a stream, and report.
 
     A component of kind `task` makes one for a model, `factory(model, **p)`. A subclass defines
-    `encode`, `predictions` and `metrics`; all else has a default. It holds no weights, since it is
-    sent to the processes that read training data.
+    `encode`, `predictions` and `metrics`; everything else has a default. It holds no weights, since
+    it is sent to the processes that read training data.
     """
 
     verb: str = "predict"
-    """What to ask of a model. A plugin's task adds a command of this name."""
+    """The verb for predictions. A plugin's task adds a command with this name."""
     loss: Name = "none"
-    """The loss of a run that names none."""
+    """The default loss of a run."""
     block_s: float = 0.08
-    """How much sound a stream computes at a time, in seconds."""
+    """The duration of a stream's blocks, in seconds."""
     decodes: bool = False
-    """True where scores are CTC log-probabilities, blank last, that a decoder turns into text and a
-    speech detector may blank."""
+    """True if scores are CTC log-probabilities, blank last, for a decoder and a speech detector."""
     placeholder: Tensor | None = None
-    """The target of a training utterance without one, for methods that need none; None where each
+    """The target of training utterances without one, for methods that need none; None if each
     utterance must have one."""
 
     def __init__(self, model: Model) -> None:
@@ -106,28 +105,28 @@ class Task:
 
     @property
     def usage(self) -> str:
-        """What to type for the verb."""
+        """The command to type for the verb."""
         if self.verb in COMMANDS:
             return f"sk.{self.verb} or `speechkit {COMMANDS[self.verb]}`"
         return f"`speechkit {self.verb}`"
 
     @property
     def window_s(self) -> float | None:
-        """How many seconds back the scores of a stream reach, where the head pools over a clip;
-        None for all of the sound so far."""
+        """The seconds of audio for the scores of a stream, if the head pools over a clip; None for
+        all audio so far."""
         return None
 
     def encode(self, utterance: Utterance) -> Tensor:
         """The target of one utterance: `[U]` numbers, a scalar, or `[S, 2]` segments.
 
-        ManifestError where it has none that fits.
+        Raises ManifestError if it has none that fits.
         """
         raise NotImplementedError
 
     def targets(self, batch: Batch, output: Output) -> Targets:
         """The batch's targets in the loss's shape, and their lengths `[B]`, on the output's device.
 
-        By default what `encode` returned: scalars as `[B]`, rows as `[B, U]`.
+        By default the results of `encode`: scalars as `[B]`, rows as `[B, U]`.
         """
         assert isinstance(batch.targets, Tensor)
         lengths = output.lengths if batch.target_lengths is None else batch.target_lengths
@@ -135,19 +134,19 @@ class Task:
         return batch.targets.to(device), lengths.to(device)
 
     def predictions(self, output: Output) -> Sequence[Any]:
-        """What the model predicts, one entry for each of `references`."""
+        """The model's predictions, one for each of `references`."""
         raise NotImplementedError
 
     def references(self, batch: Batch, output: Output) -> Sequence[Any]:
-        """What it should predict, by default the targets."""
+        """The expected predictions, by default the targets."""
         return self.targets(batch, output)[0].tolist()
 
     def metrics(self, references: Sequence[Any], predictions: Sequence[Any]) -> dict[str, float]:
-        """Named figures of a data set, finite numbers."""
+        """The metrics of a data set by name, finite numbers."""
         raise NotImplementedError
 
     def error(self, metrics: dict[str, float]) -> float:
-        """The figure that chooses the best model, smaller is better; the first metric by default.
+        """The number that selects the best model, smaller is better; by default the first metric.
 
         `metrics` may hold the number of utterances `n` too.
         """
@@ -162,8 +161,8 @@ class Task:
         channel: Channel = "mix",
         raw: RawFormat | None = None,
     ) -> Any:
-        """What the model predicts for one recording: the verb, by default `predictions`, or the
-        only one of them.
+        """The model's prediction for one recording: by default `predictions`, or the only one of
+        them.
 
         `audio` is a path, bytes, array or tensor; arrays need their `sample_rate` in hertz. A
         result for the command line holds plain data, tuples and dataclasses.
@@ -173,9 +172,9 @@ class Task:
         return found[0] if len(found) == 1 else found
 
     def listener(self, frame_s: float, decoder: Decoder | Name | None = None) -> Listener:
-        """What turns the scores of a stream, a frame each `frame_s` seconds, into events.
+        """The listener that turns the scores of a stream, one frame per `frame_s`, into events.
 
-        Only a task that `decodes` is given a `decoder`. ConfigError where there are no events.
+        Only a task that `decodes` gets a `decoder`. Raises ConfigError if there are no events.
         """
         raise ConfigError(f"a {self.config.kind} has no events in a stream; use {self.usage}")
 
@@ -190,9 +189,9 @@ class Task:
         decoder: Name = "greedy",
         streaming: bool = False,
     ) -> Report:
-        """How good the model is on utterances: its metrics and `sections`, by default.
+        """The model's report on utterances: by default its metrics and `sections`.
 
-        Only a task that `decodes` is given a `decoder` or `streaming`.
+        Only a task that `decodes` gets a `decoder` or `streaming`.
         """
         pairs = self.collect(model, utterances)
         figures = {"n": len(utterances), **self.metrics(*pairs)}
@@ -201,7 +200,7 @@ class Task:
     def sections(
         self, references: Sequence[Any], predictions: Sequence[Any]
     ) -> list[tuple[str, str]]:
-        """Titles and HTML of the parts of a report's page (`speechkit.report.page`)."""
+        """Titles and HTML of the sections of a report's page (`speechkit.report.page`)."""
         return []
 
     def collect(
@@ -256,7 +255,7 @@ def task_of(model: Model) -> Task:
 
 
 def require(model: Model, verb: str) -> Task:
-    """The model's task; ConfigError, which names the right verb, where its verb is another."""
+    """The model's task; raises ConfigError with the right verb if its verb is another."""
     task = task_of(model)
     if task.verb != verb:
         raise ConfigError(f"this {model.config.kind} cannot {verb}; use {task.usage}")

@@ -26,11 +26,11 @@ class GradientNoise(Method):
             raise ComponentError(f"method grad_noise: eta={self.eta}; give a number from 0 up")
 
     def gradients(self, again: Callable[[], float], model: Model, step: int) -> float:
-        """Computes them and adds the noise."""
+        """Computes the gradients and adds the noise."""
         loss = again()
         deviation = (self.eta / step**self.gamma) ** 0.5
         found = [p.grad for p in model.parameters() if p.grad is not None]
-        # a sum with 0 would turn -0.0 into 0.0
+        # adding 0 would turn -0.0 into 0.0
         if not found or not deviation:
             return loss
         generator = self.generator(step, found[0].device)

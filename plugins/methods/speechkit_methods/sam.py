@@ -13,11 +13,11 @@ from speechkit.train import Method
 
 @dataclass
 class SAM(Method):
-    """The step takes the gradient at w + rho · g / ‖g‖, where g is the gradient at w.
+    """The step uses the gradient at w + rho · g / ‖g‖, where g is the gradient at w.
 
-    Both are of the same batches with the same dropout; batch statistics are those at w, and so is
-    the loss that is reported. ‖g‖ is over all of the model's parameters. A step costs twice as
-    much. Source: Foret et al., arXiv:2010.01412.
+    Both are of the same batches with the same dropout. Running statistics and the reported loss are
+    those at w. ‖g‖ is over all of the model's parameters. A step takes twice the time.
+    Source: Foret et al., arXiv:2010.01412.
     """
 
     rho: float = 0.05
@@ -27,11 +27,11 @@ class SAM(Method):
             raise ComponentError(f"method sam: rho={self.rho}; give a number from 0 up")
 
     def gradients(self, again: Callable[[], float], model: Model, step: int) -> float:
-        """Computes them twice, and leaves the second ones."""
+        """Computes the gradients twice, and leaves the second ones."""
         loss = again()
         moved = [(p, p.grad) for p in model.parameters() if p.grad is not None]
         norm = torch.nn.utils.get_total_norm([gradient for _, gradient in moved])
-        # in fp16 a gradient may overflow, and the optimizer then leaves the step out
+        # in fp16 a gradient may overflow, and the optimizer then skips the step
         if not torch.isfinite(norm):
             return loss
         weights = [parameter.detach().clone() for parameter, _ in moved]

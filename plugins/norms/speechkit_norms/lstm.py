@@ -65,6 +65,6 @@ def ln_lstm(
     lookahead: LookAhead,
     eps: float = 1e-5,
 ) -> LayerNormLSTM:
-    """The LSTM as a mixer; it remembers everything and hears no future, so that `kernel`,
-    `dilation` and `lookahead` say nothing to it."""
+    """The LSTM as a mixer; it is causal with unlimited memory, so `kernel`, `dilation` and
+    `lookahead` have no effect."""
     return LayerNormLSTM(channels, channels, stride, eps)

@@ -1,4 +1,4 @@
-"""In what precision statistics are made."""
+"""The precision of statistics."""
 
 import torch
 from torch import Tensor

@@ -1,4 +1,4 @@
-"""Sound in: a file becomes mono float32 at one sample rate."""
+"""Reads a file as mono float32 audio at one sample rate."""
 
 import io
 import os
@@ -24,14 +24,14 @@ from speechkit_runtime.limits import (
 )
 
 BLOCK_FRAMES = 2**18
-"""How many samples are decoded at a time, so that a header's promise takes no memory."""
+"""The samples decoded at a time, so that a wrong length in a header needs no memory."""
 
 
 def read_audio(path: str | os.PathLike[str], sample_rate: int) -> NDArray[np.float32]:
-    """The sound of a file, or of standard input for `-`, in [-1, 1] at `sample_rate` hertz.
+    """The audio of a file, or of standard input for `-`, in [-1, 1] at `sample_rate` hertz.
 
-    Float32 `[N]`; two channels are averaged. It is read to its end whatever its header promises;
-    UserWarning where it promises more.
+    Float32 `[N]`; two channels are averaged. It is read to its end, even if its header gives
+    another length; a UserWarning is given if that is longer.
     """
     blocks: list[NDArray[np.float32]] = []
     rate = sample_rate
@@ -74,14 +74,14 @@ def _open(path: str | os.PathLike[str]) -> AbstractContextManager[BinaryIO]:
             )
         return io.BytesIO(data)
     mode = os.stat(path).st_mode
-    # a pipe or a device would wait for ever
+    # opening a pipe or a device could block for ever
     if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
         raise RuntimeFailure(f"{path} is not a regular file; give a sound file, or - and pipe it")
     return open(path, "rb")
 
 
 def _check(file: soundfile.SoundFile, path: str | os.PathLike[str], size_bytes: int) -> None:
-    """Refuses what no recording has, before anything is allocated for it."""
+    """Raises RuntimeFailure for impossible values in a header, before memory is allocated."""
     if not LOWEST_RATE <= file.samplerate <= HIGHEST_RATE:
         raise RuntimeFailure(
             f"{path} is at {file.samplerate} Hz, expected {LOWEST_RATE} to {HIGHEST_RATE}; check "

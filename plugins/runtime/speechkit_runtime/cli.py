@@ -16,7 +16,7 @@ from speechkit_runtime.errors import RuntimeFailure
 from speechkit_runtime.model import Model, load
 
 BLOCK_S = 0.02
-"""How much sound `listen` takes at a time."""
+"""The duration of the blocks that `listen` reads."""
 
 Answer = tuple[dict[str, Any], str]
 """An answer as JSON and in words."""
@@ -35,7 +35,7 @@ def run(arguments: list[str]) -> int:
             warnings.showwarning = lambda message, *_: complain(message, "warning")
             code: int = asked.run(asked)
         return code
-    # such as a pipe that nobody reads any more
+    # such as a pipe whose reader has ended
     except (RuntimeFailure, OSError) as error:
         complain(error)
         return 1
@@ -61,7 +61,7 @@ def parser() -> argparse.ArgumentParser:
         command.add_argument("audio", nargs="+", help="sound files, - for standard input")
         command.add_argument("--model", help="an exported model")
     hear = verb("listen", "Print what is in live sound as JSON lines.", _listen)
-    # where the model once was
+    # the former position of the model
     hear.add_argument("audio", nargs="*", help=argparse.SUPPRESS)
     hear.add_argument("--model", help="a file of `speechkit export --streaming`")
     hear.add_argument("--file", type=Path, help="a file instead of a microphone")
@@ -70,7 +70,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _model(asked: argparse.Namespace) -> Model:
-    """The model of `--model`, or the one that comes first, as it once did, with a note."""
+    """The model of `--model`, or of the former first argument, with a note."""
     if asked.model is None and asked.audio and asked.audio[0].endswith(".onnx"):
         asked.model = asked.audio.pop(0)
         print(f"note: recordings come first now; type: --model {asked.model}", file=sys.stderr)
@@ -82,7 +82,7 @@ def _model(asked: argparse.Namespace) -> Model:
 def _each(
     answer: Callable[[Model, Path], Answer],
 ) -> Callable[[argparse.Namespace], int]:
-    """The command that gives an answer for each file that can be read."""
+    """A command that prints a result for each readable file."""
 
     def command(asked: argparse.Namespace) -> int:
         model, code = _model(asked), 0
@@ -131,7 +131,7 @@ def _listen(asked: argparse.Namespace) -> int:
             heard_samples += len(samples)
             _say(stream.feed(samples))
     except KeyboardInterrupt:
-        # how a person ends it
+        # the user ends it
         pass
     _say(stream.finish())
     _say([{"event": "end", "heard_s": heard_samples / stream.sample_rate}])

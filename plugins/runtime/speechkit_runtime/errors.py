@@ -1,4 +1,4 @@
-"""What the package raises on purpose, and the boundary that makes it of a file's own faults."""
+"""The package's exception, and a decorator that raises it for errors of damaged files."""
 
 import functools
 from collections.abc import Callable
@@ -10,7 +10,7 @@ MAX_MESSAGE_CHARACTERS = 450
 
 
 class RuntimeFailure(Exception):  # noqa: N818  RuntimeError is taken
-    """What the caller can fix, in one line: what was given, what was expected, what to type."""
+    """An error that the caller can fix, in one line: what was given, expected, and to type."""
 
     def __str__(self) -> str:
         # the value given may hold control characters of the terminal
@@ -21,7 +21,7 @@ class RuntimeFailure(Exception):  # noqa: N818  RuntimeError is taken
 
 
 def answers(verb: Callable[P, T]) -> Callable[P, T]:
-    """A verb that raises RuntimeFailure for whatever a damaged file makes it run into."""
+    """Makes a function raise RuntimeFailure for any error that a damaged file causes."""
 
     @functools.wraps(verb)
     def guarded(*args: P.args, **kwargs: P.kwargs) -> T:

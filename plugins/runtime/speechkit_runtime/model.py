@@ -1,4 +1,4 @@
-"""An exported file, what it says about itself, and its answers for one recording."""
+"""An exported file, its metadata, and its predictions for one recording."""
 
 import functools
 import json
@@ -50,7 +50,7 @@ def load(path: str | os.PathLike[str]) -> "Model":
         raise RuntimeFailure(f"no file {path}; write one with: speechkit export MODEL --out {path}")
     _bound_memory()
     options = onnxruntime.SessionOptions()
-    # its lines about what fails come beside the exception
+    # its log lines about errors would come in addition to the exception
     options.log_severity_level = 4
     options.add_session_config_entry("session.use_env_allocators", "1")
     options.intra_op_num_threads = options.inter_op_num_threads = 1
@@ -75,7 +75,7 @@ def load(path: str | os.PathLike[str]) -> "Model":
 
 @functools.cache
 def _bound_memory() -> None:
-    """Gives the nets of this process one arena of bounded size: a damaged one may ask for any."""
+    """Gives the nets of this process one arena of bounded size, since damaged ones may need any."""
     gigabytes = float(os.environ.get("SPEECHKIT_NET_GB", MAX_NET_GB))
     arena, usual = onnxruntime.OrtAllocatorType.ORT_ARENA_ALLOCATOR, onnxruntime.OrtMemType.DEFAULT
     onnxruntime.create_and_register_allocator(
@@ -85,12 +85,12 @@ def _bound_memory() -> None:
 
 
 def read_metadata(text: str, path: str) -> dict[str, Any]:
-    """What a file says about itself; RuntimeFailure where a number would size endless work."""
+    """The metadata of a file; raises RuntimeFailure for numbers beyond the limits."""
     try:
         metadata: dict[str, Any] = json.loads(text)
         sizes = [v for key, v in metadata.items() if type(v) in (int, float) and key != "format"]
         sizes += [math.prod(state["shape"]) for state in metadata.get("states", ())]
-        # a bound that is not there is null
+        # an absent bound is null
         rules = [v for key in RULES for k, v in metadata.get(key, {}).items() if k != "silent"]
         sizes += [v for v in rules if v is not None]
         silent = metadata.get("spotting", {}).get("silent", [])
@@ -111,7 +111,7 @@ def read_metadata(text: str, path: str) -> dict[str, Any]:
 
 
 class Model:
-    """A loaded file; `metadata` is what it says about itself. It may be shared by threads."""
+    """A loaded file with its `metadata`. Threads may share it."""
 
     def __init__(self, session: onnxruntime.InferenceSession, metadata: dict[str, Any]) -> None:
         self.session, self.metadata = session, metadata
@@ -132,7 +132,7 @@ class Model:
         """The probability of speech of each frame `[T]`, a frame's duration and the sound's in
         seconds.
 
-        A clip-level MarbleNet is slid over the sound in windows that overlap by 7/8.
+        A clip-level MarbleNet runs on windows that overlap by 7/8.
         """
         if "postprocess" not in self.metadata:
             self._require("frame")
@@ -162,7 +162,7 @@ class Model:
 
     @answers
     def stream(self) -> Stream:
-        """A session that listens; the file must be one of `speechkit export --streaming`."""
+        """A streaming session; the file must be from `speechkit export --streaming`."""
         if not self.metadata["streaming"]:
             raise RuntimeFailure("this file reads whole recordings; export with --streaming")
         return Stream(self.session, self.metadata)

@@ -1,4 +1,4 @@
-"""From scores to answers: speech, keywords and text, decided frame by frame as speechkit does."""
+"""Rules from scores to speech, keywords and text, frame by frame, equal to those of speechkit."""
 
 import math
 from dataclasses import dataclass, field
@@ -13,9 +13,9 @@ Event = dict[str, Any]
 Metadata = dict[str, Any]
 
 SURE = 1e-6
-"""No score is nearer to 0 or 1."""
+"""Scores are kept this far from 0 and 1."""
 LEVELS = 1000
-"""Probabilities are compared for the least in thousandths."""
+"""The least probability is found in steps of a thousandth."""
 
 
 def softmax(scores: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -28,9 +28,9 @@ def softmax(scores: NDArray[np.float32]) -> NDArray[np.float32]:
 class Speech:
     """Starts and ends of speech; the class 1 is speech. The rule of `speechkit.rules.vad`.
 
-    `began` is where the probability last reached the onset, `ended` where the last stretch that
-    counts fell below the offset; −1 stands for none. `edge` is the frame of the last edge, and
-    `pause` the frame where the current stretch would be split, of probability `level`.
+    `began` is where the probability last reached the onset, `ended` where the last long enough
+    segment fell below the offset; −1 stands for none. `edge` is the frame of the last edge, and
+    `pause` the frame where the current segment would be split, of probability `level`.
     """
 
     def __init__(self, metadata: Metadata, frame_s: float, lag_s: float = 0.0) -> None:
@@ -44,7 +44,7 @@ class Speech:
         self.before, self.after = frames("pad_onset_ms"), frames("pad_offset_ms")
         self.shortest = max(1, frames("min_speech_ms"))
         self.gap = max(frames("min_silence_ms"), self.before + self.after + 1)
-        # files of before have no longest stretch
+        # earlier files have no longest segment
         longest_s = post.get("max_speech_s")
         self.longest = math.inf
         if longest_s is not None:
@@ -85,7 +85,7 @@ class Speech:
                 self.speaking, self.edge = False, self.ended + self.after
                 write("speech_end")
             if self.speaking and now + 1 - self.edge >= self.longest:
-                # within a pause the stretch ends where it would if the pause went on
+                # within a pause the segment ends where it would if the pause went on
                 self.speaking = self.ended < 0 or self.pause < self.ended
                 within = min(self.pause, self.ended + self.after)
                 self.edge = self.pause if self.speaking else within
@@ -97,10 +97,10 @@ class Speech:
         return events
 
     def finish(self, decided_s: float) -> list[Event]:
-        """The end of a stretch that the last frame left open."""
+        """The end of a segment that is still open after the last frame."""
         if not self.speaking:
             return []
-        # a stretch too short to count leaves the end before it
+        # a run too short to count does not move the end before it
         ended = self.ended if self.ended >= 0 else self.frames
         frame = min(ended + self.after, self.frames)
         return [self._event("speech_end", frame, decided_s)]
@@ -121,7 +121,7 @@ class Keywords:
     def __init__(self, metadata: Metadata) -> None:
         rule, self.frame_s = metadata["spotting"], metadata["frame_s"]
         self.labels, self.threshold = metadata["labels"], rule["threshold"]
-        # files of before have no silent labels
+        # earlier files have no silent labels
         self.silent_labels = set(rule.get("silent", ()))
         self.hold, self.pause = (
             max(1, round(rule[name] / 1000 / self.frame_s)) for name in ("hold_ms", "pause_ms")
@@ -165,7 +165,7 @@ class Token:
 
 @dataclass
 class Letters:
-    """The greedy reading of CTC scores: repeats collapsed, the blank, which is last, dropped."""
+    """Greedy CTC decoding: repeats are collapsed, and the blank, which is last, is dropped."""
 
     labels: list[str]
     frames: int = 0
@@ -193,10 +193,10 @@ class Letters:
 
 @dataclass
 class Endpoint:
-    """Where a segment of text ends. The rule of `speechkit.rules.endpointing`.
+    """Endpointing of text. The rule of `speechkit.rules.endpointing`.
 
-    `frames` counts those of the segment, `silent` its last ones without a letter, and `spoken` says
-    if there was one.
+    `frames` counts the frames of the segment, `silent` the last ones without a letter, and `spoken`
+    is True if there was a letter.
     """
 
     before: int
@@ -214,7 +214,7 @@ class Endpoint:
         return cls(*(max(1, round(rule[name] / frame_s)) for name in names))
 
     def advance(self, silent: bool) -> bool:
-        """Whether the segment ends with one more frame."""
+        """True if the segment ends with this frame."""
         self.frames += 1
         self.spoken = self.spoken or not silent
         self.silent = self.silent + 1 if silent else 0
@@ -226,7 +226,7 @@ class Endpoint:
 
 
 class Text:
-    """Text in a stream, read greedily: partial as it grows, final where a segment ends."""
+    """Greedy text in a stream: partial as it grows, final where a segment ends."""
 
     def __init__(self, metadata: Metadata) -> None:
         self.frame_s, self.early_s = metadata["frame_s"], metadata["early_s"]
@@ -249,7 +249,7 @@ class Text:
                 self.spoken = before = ""
         if self.spoken != before:
             at_s = min(self.letters.frames * self.frame_s, decided_s)
-            # what is read greedily stays
+            # greedy text does not change later
             named = {"event": "partial", "text": self.spoken, "stable": self.spoken}
             events.append({**named, "at_s": at_s, "decided_s": decided_s})
         return events
@@ -263,8 +263,8 @@ class Text:
         return [{**named, "at_s": words[-1]["end_s"], "decided_s": decided_s}]
 
     def _words(self, end_s: float) -> list[dict[str, Any]]:
-        """The words, none of which ends after `end_s`; as `speechkit.text.align` has them, because
-        the greedy reading is the best path through its text."""
+        """The words with times up to `end_s`, equal to those of `speechkit.text.align`, since the
+        greedy path is the best path of its text."""
         words, said_until_s = [], self.begun * self.frame_s
         for is_space, group in groupby(self.letters.tokens, lambda token: token.text == " "):
             if is_space:
@@ -284,7 +284,7 @@ class Text:
 
 
 def calibrated(p: float, confidence: tuple[float, float]) -> float:
-    """How often a word of score `p` is right, by the model's scale and bias of the logit."""
+    """The calibrated score for `p`, by the model's scale and bias of the logit."""
     scale, bias = confidence
     p = min(max(p, SURE), 1 - SURE)
     return (1 + math.tanh((scale * math.log(p / (1 - p)) + bias) / 2)) / 2

@@ -1,4 +1,4 @@
-"""A session: samples in as they come, events out, the same for every way of cutting the sound."""
+"""A session: it takes samples as they arrive and returns events, equal for all chunk sizes."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ from speechkit_runtime.rules import Event, Keywords, Metadata, Speech, Text
 class Stream:
     """One session; `feed` any number of samples at a time, then `finish`.
 
-    `latency_s` is how much sound must follow the beginning of a frame before its score is out.
+    `latency_s` is the audio needed after the beginning of a frame until its score is returned.
     A stream belongs to one thread; the model may be shared.
     """
 
@@ -44,7 +44,7 @@ class Stream:
 
     @answers
     def finish(self) -> list[Event]:
-        """The events that were still to come; the stream then takes no more samples."""
+        """The remaining events; afterwards the stream takes no more samples."""
         self._check_open()
         self._finished = True
         self._consumed += self._filled
@@ -70,7 +70,7 @@ class Stream:
 
 
 def rule_of(metadata: Metadata) -> Speech | Keywords | Text:
-    """What turns the model's scores into events."""
+    """The rule that turns the model's scores into events."""
     if "postprocess" in metadata:
         # a window's score is that of its middle
         lag_s = metadata["window_s"] / 2 if metadata["window_s"] else 0.0

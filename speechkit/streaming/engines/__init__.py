@@ -1,1 +1,1 @@
-"""What a net's step runs on: torch, one call of C++, or replayed CUDA graphs."""
+"""Engines for the step of a net: torch, one call of C++, or replayed CUDA graphs."""

@@ -1,1 +1,1 @@
-"""A net's step for many sessions at once, in place, as CUDA graphs replay it."""
+"""The step of a net for many sessions at once, in place, replayed as CUDA graphs."""

@@ -1,4 +1,4 @@
-"""How a step's work reaches its device: at once on the CPU, or by graphs and streams on CUDA."""
+"""Runs the work of a step on its device: at once on the CPU, or with graphs and streams on CUDA."""
 
 from collections.abc import Callable, Sequence
 from typing import Protocol
@@ -10,14 +10,14 @@ Work = Callable[[], object]
 Copies = Sequence[tuple[Tensor, Tensor]]
 """From and to."""
 WARM_UP = 3
-"""Runs before a capture: they compile kernels, and make what libraries make on first use."""
+"""The runs before a capture, which compile kernels and initialise libraries."""
 
 
 class Queue(Protocol):
     """Runs work in the order in which it is given."""
 
     def capture(self, work: Work) -> Work:
-        """The same work, made ready to be run often; it may be run a few times now."""
+        """The same work, prepared to be run often; it may be run a few times now."""
         ...
 
     def now(self, work: Work) -> None:
@@ -25,12 +25,12 @@ class Queue(Protocol):
         ...
 
     def run(self, given: Copies, work: Work, made: Copies) -> Callable[[], None]:
-        """Copies, works, and copies again; what it gives waits until all of that is done."""
+        """Copies inputs, runs the work and copies results; returns a wait for the end."""
         ...
 
 
 class CpuQueue:
-    """Everything is done when a call returns."""
+    """Runs everything before a call returns."""
 
     def capture(self, work: Work) -> Work:
         return work
@@ -46,9 +46,9 @@ class CpuQueue:
 
 
 class CudaQueue:
-    """Sound goes in, is computed, and scores come out, each in a stream of its own.
+    """Copies audio to the device, computes, and copies scores back, each in its own CUDA stream.
 
-    So a copy passes while other work is computed; the memory on this side must be pinned.
+    So copies and computation overlap; the memory on the host must be pinned.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -73,7 +73,7 @@ class CudaQueue:
             work()
 
     def _follow(self) -> None:
-        """Makes work wait for what the caller has done, such as weights and state made."""
+        """Makes work wait for earlier work of the caller, such as new weights and state."""
         self._compute.wait_stream(torch.cuda.current_stream(self._device))
 
     def run(self, given: Copies, work: Work, made: Copies) -> Callable[[], None]:

@@ -1,7 +1,7 @@
-"""A net's step for many sessions in place: a plan of ops between rings, and their state.
+"""The step of a net for many sessions in place: a plan of ops between rings, and their state.
 
-Each stream of frames between two ops is a ring that holds what its readers look back at, so that no
-step moves a frame. A layer that is no separable convolution runs as it is, with its own state.
+Frames between two ops are in a ring buffer that holds all frames that its readers need, so that no
+step moves a frame. Layers other than separable convolutions run unchanged, with their own state.
 """
 
 import math
@@ -27,11 +27,11 @@ from speechkit.ops.separable_conv import ActiveRows, Packed, Precision, Ring, Sh
 from speechkit.streaming.state import rebuilt, tensors_of
 
 ALIGNED = 16
-"""Rings begin at a multiple of so many elements, so that a card reads whole lines of them."""
+"""Rings begin at a multiple of this many elements, so that a GPU reads full memory lines."""
 
 
 class Stream(NamedTuple):
-    """What an op reads: a ring, and how many frames late."""
+    """The input of an op: a ring, and the delay in frames."""
 
     ring: int
     wait: int = 0
@@ -39,9 +39,9 @@ class Stream(NamedTuple):
 
 @dataclass
 class RingSpec:
-    """A ring as it is planned: `rate` frames per stride of the net, and `keep` before those.
+    """A planned ring: `rate` frames per stride of the net, and `keep` earlier frames.
 
-    What is `shared` has more readers than the op behind it.
+    A `shared` ring has more readers than the next op.
     """
 
     channels: int
@@ -52,7 +52,7 @@ class RingSpec:
 
 
 class RingConv(nn.Module):
-    """A separable convolution from ring to ring, with the residual that joins it."""
+    """A separable convolution from ring to ring, with an optional residual."""
 
     def __init__(
         self,
@@ -67,7 +67,7 @@ class RingConv(nn.Module):
         self.shortcut, self.projection = shortcut, projection
 
     def implementation(self) -> Choice:
-        """What it runs, and between which rings."""
+        """Its implementation and its rings."""
         choice = self.packed.choice
         return choice._replace(op=f"{choice.op} {self.extra_repr()}")
 
@@ -89,7 +89,7 @@ class RingConv(nn.Module):
 
 
 class RingLayer(nn.Module):
-    """Other layers in a row from ring to ring; their state is number `index` in the memory."""
+    """A sequence of other layers from ring to ring; their state is number `index` in the memory."""
 
     def __init__(
         self, source: Stream, target: int, layer: StreamLayer, c_in: int, index: int
@@ -99,12 +99,12 @@ class RingLayer(nn.Module):
         self.row = Serial(layer)
 
     def init_state(self, batch: int, dtype: torch.dtype, device: torch.device | str) -> State:
-        """The state before the first frame, in memory of its own."""
+        """The state before the first frame, in its own memory."""
         state = self.row.init_state(batch, self.c_in, dtype, device)
         return rebuilt(state, (tensor.clone() for tensor in tensors_of(state)))
 
     def implementation(self) -> Choice:
-        """What it runs, and between which rings."""
+        """Its implementation and its rings."""
         return Choice(f"{', '.join(map(_name, self.row))} {self.extra_repr()}", "torch", {})
 
     def forward(self, memory: "Memory", active: ActiveRows) -> None:
@@ -123,9 +123,9 @@ class RingLayer(nn.Module):
 class RingNet(nn.Module):
     """A net over audio whose step serves many sessions at once and changes their state in place.
 
-    It stands for `layer` in evaluation: the same stride, rate, delay and, up to rounding, scores.
-    `precision` is that of the 1×1 products and of the frames kept; sums are float32. Nothing in a
-    step waits for the device or depends on what it holds, so that a CUDA graph can replay it.
+    It replaces `layer` in evaluation: it has the same stride, rate, delay and, up to rounding,
+    scores. `precision` is that of the 1×1 products and of kept frames; sums are float32. A step
+    does not wait for the device or depend on values on it, so that a CUDA graph can replay it.
     """
 
     def __init__(
@@ -140,7 +140,7 @@ class RingNet(nn.Module):
         self.dtype = dtype
         self._kept_as = torch.bfloat16 if precision == "bfloat16" else dtype
         self.ops = nn.ModuleList()
-        # the first is the sound
+        # the first ring is the audio
         self.specs = [RingSpec(1, layer.stride, dtype)]
         self._impl = impl
         self.scores = self._keep(self.add(fuse(layer, precision, impl), Stream(0)), 0)
@@ -148,14 +148,14 @@ class RingNet(nn.Module):
         self.channels = self.specs[self.scores.ring].channels
 
     def layers(self) -> list[RingLayer]:
-        """The ops that have a state of their own."""
+        """The ops with their own state."""
         return [op for op in self.ops if isinstance(op, RingLayer)]
 
     @torch.inference_mode()
     def step(self, memory: "Memory", active: ActiveRows, x: Tensor, real: Tensor) -> Chunk:
-        """Scores `[N, n, T]` of the next `active.strides` strides of sound.
+        """Scores `[N, n, T]` of the next `active.strides` strides of audio.
 
-        Shape: x `[N, strides · stride]`, of which row n is sound for `real[n]` samples.
+        Shape: x `[N, strides · stride]`; the first `real[n]` samples of row n are valid.
         """
         valid = torch.arange(x.shape[1], device=x.device) < real[:, None]
         memory.rings[0].write(active, x[:, None], valid)
@@ -166,7 +166,7 @@ class RingNet(nn.Module):
         return y
 
     def add(self, layer: StreamLayer, x: Stream) -> Stream:
-        """Adds a layer: by its `lower_to_rings`, or as it is with its own state."""
+        """Adds a layer, by its `lower_to_rings` or unchanged with its own state."""
         if describes(layer, "lower_to_rings"):
             return layer.lower_to_rings(self, x)
         return self._plain(layer, x)
@@ -176,7 +176,7 @@ class RingNet(nn.Module):
         self.specs[x.ring].shared = True
         body, last, wait = self.add(layer.head, x), layer.last.packed, layer.shortcut_wait
         if (one := layer.projection()) is not None:
-            # one bias does for both
+            # one bias is the sum of both
             packed, projection = self._repacked(last, one), self._repacked(one)
             return self.conv(packed, body, self.add(wait, x), projection)
         return self.conv(last, body, self.add(wait, self.add(layer.shortcut, x)))
@@ -211,7 +211,7 @@ class RingNet(nn.Module):
         channels = layer.channels_out(spec.channels)
         rate = spec.rate // layer.stride * layer.rate
         if isinstance(op, RingLayer) and op.target == x.ring and not (x.wait or spec.shared):
-            # nobody else reads what it made before
+            # only this op reads its earlier output
             op.row = Serial(*op.row, layer)
             spec.channels, spec.rate = channels, rate
             return x
@@ -225,16 +225,16 @@ class RingNet(nn.Module):
         return Stream(len(self.specs) - 1)
 
     def _keep(self, x: Stream, frames: int) -> Stream:
-        """Makes room for one who reads so many frames before the newest."""
+        """Makes room for a reader of `frames` frames before the newest."""
         spec = self.specs[x.ring]
         spec.keep = max(spec.keep, frames + x.wait)
         return x
 
 
 class Memory:
-    """The state of a net for `rows` sessions, and for nobody in one row more.
+    """The state of a net for `rows` sessions, with one more row that is never used.
 
-    A step makes at most `most_strides` strides. `bytes_each` is what a session takes.
+    A step makes at most `most_strides` strides. `bytes_each` is the memory of a session.
     """
 
     def __init__(
@@ -260,7 +260,7 @@ class Memory:
 
     @torch.inference_mode()
     def reset(self, rows: Tensor) -> None:
-        """Starts rows `[n]` anew."""
+        """Resets rows `[n]`."""
         for tensor in (*self._frames, *self._valid, self.counts):
             tensor.index_fill_(0, rows, 0)
         for state, fresh in zip(self.states, self._fresh, strict=True):
@@ -279,9 +279,9 @@ def _parts(
     rows: int,
     device: torch.device | str,
 ) -> tuple[list[Tensor], list[Tensor]]:
-    """Tensors `[rows, *shape]` of zeros, and those that they are parts of, one of each dtype.
+    """Tensors `[rows, *shape]` of zeros, as views of one large tensor per dtype, and these.
 
-    So the state is few tensors however deep the net is, and a session starts in a few launches.
+    So the state has few tensors at any depth of the net, and a session starts with few launches.
     """
     sizes = [math.prod(shape) for shape in shapes]
     padded = [-(-size // ALIGNED) * ALIGNED for size in sizes]

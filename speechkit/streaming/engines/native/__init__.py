@@ -1,1 +1,1 @@
-"""A net's step as one call of C++."""
+"""The step of a net as one call of C++."""

@@ -1,7 +1,7 @@
-"""A net's step as one call of C++: the layer that runs it, and its calls.
+"""The step of a net as one call of C++: the layer that runs it, and its calls.
 
-The layer tree is fused first, so that a sub-block is one instruction, and then lowered. A net that
-holds a layer without `lower` runs in torch.
+The layers are fused first, so that a sub-block is one instruction, and then lowered. A net with a
+layer without `lower` runs in torch.
 """
 
 import ctypes
@@ -28,7 +28,7 @@ _P, _I = ctypes.c_void_p, ctypes.c_int64
 
 
 class Steps(ctypes.Structure):
-    """What `engine.cpp` computes time and again."""
+    """The fixed arguments of a call of `engine.cpp`."""
 
     _fields_ = (
         *(("program", _P), ("length", _I), ("weights", _P), ("state", _P), ("state_size", _I)),
@@ -40,10 +40,10 @@ class Steps(ctypes.Structure):
 class NativeLayer(StreamLayer):
     """A net over audio `[B, 1, N]` whose step is one native call for blocks of one size.
 
-    It takes the place of `layer` in a session: the same stride, rate and delay, and the same
-    scores up to float32 rounding, or that of `precision`. The state is one tensor `[B, S]`. `c_in`
-    is 1 for sound, or the number of features of a net without front end. Raises LoweringError
-    where the net holds a layer without a native form.
+    It replaces `layer` in a session: it has the same stride, rate and delay, and the same scores up
+    to the rounding of float32, or of `precision`. The state is one tensor `[B, S]`. `c_in` is 1 for
+    audio, or the number of features of a net without front end. Raises LoweringError if the net has
+    a layer without a native form.
     """
 
     def __init__(
@@ -90,26 +90,26 @@ class NativeLayer(StreamLayer):
         return (torch.zeros(batch, self.state_count),)
 
     def step(self, c: Chunk, state: State) -> tuple[Chunk, State]:
-        """The next block; unlike others it writes into the state it is given."""
+        """The next block; unlike other layers it writes into its input state."""
         x = c.x.transpose(1, 2).contiguous().numpy()
-        # made here, not kept: sessions in other threads share this layer
+        # allocated here, not stored, since sessions in other threads share this layer
         call = Call(self, len(x), 1, state[0], self.scratch(len(x)))
         call(x, int(c.valid[0].sum()))
         return Chunk(call.scores[:, 0].transpose(1, 2), call.valid[:, 0]), state
 
     def scratch(self, blocks: int) -> Tensor:
-        """Memory for a call, over so many blocks of all sessions, which nobody else may use.
+        """The memory of a call over `blocks` blocks of all sessions, for one caller only.
 
-        No more than `group` blocks go through the net together.
+        At most `group` blocks are computed together.
         """
         return torch.empty(min(blocks, self.group) * self.scratch_each)
 
 
 class Call:
-    """Steps of `batch` sessions over `blocks` blocks at a time, all but the sound made ready.
+    """Steps of `batch` sessions over `blocks` blocks at a time, with prepared arguments.
 
-    `scores [B, blocks, T, n]` and `valid [B, blocks, T]` hold what the latest call gave; the state
-    is written in place.
+    `scores [B, blocks, T, n]` and `valid [B, blocks, T]` are the results of the latest call; the
+    state is written in place.
     """
 
     def __init__(
@@ -123,12 +123,12 @@ class Call:
             *(self.scores.data_ptr(), self.valid.data_ptr()),
             *(scratch.data_ptr(), layer.scratch_each),
         )
-        # named, so that none is freed before the last call
+        # referenced here, so that none is freed before the last call
         self._memory = layer, state, scratch, steps
         self._step, self._steps = layer.function, ctypes.addressof(steps)
 
     def __call__(self, x: NDArray[np.float32], real: int) -> None:
-        """Steps over x `[B, N]` or `[B, N, C]` in C order, whose first `real` rows are valid."""
+        """Steps over x `[B, N]` or `[B, N, C]` in C order; the first `real` rows are valid."""
         self.at(x.ctypes.data, x.strides[0] // 4, real)
 
     def at(self, address: int, x_step: int, real: int) -> None:
@@ -141,9 +141,9 @@ _layers = weakref.WeakKeyDictionary()
 
 
 def native_layer(model: Model, layer: Serial, block_samples: int, key: Any) -> NativeLayer | str:
-    """The native form of one of a model's layers, or in a line why there is none.
+    """The native form of one of a model's layers, or the reason in one line why there is none.
 
-    It is kept under `key` and shared by all sessions, until a weight of the model changes.
+    It is cached under `key` and shared by all sessions, until a weight of the model changes.
     """
     weight = next(model.parameters())
     if asked() not in ("auto", "cpu"):

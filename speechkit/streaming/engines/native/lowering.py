@@ -1,4 +1,4 @@
-"""What a layer's `lower` writes a program with: what several layers have in common."""
+"""Helpers for a layer's `lower`: instructions that several layers use."""
 
 from dataclasses import replace
 
@@ -13,21 +13,21 @@ from speechkit.streaming.engines.native.program import Buffer, Program, ld
 
 
 class Lowering(Program):
-    """A program as layers write it, each by its `lower(program, x)`."""
+    """A program that layers write with their `lower(program, x)`."""
 
     def add(self, layer: nn.Module, x: Buffer) -> Buffer:
-        """A layer's instructions: the buffer that it reads in, the one that it fills out."""
+        """Adds a layer's instructions; returns its output buffer."""
         if not describes(layer, "lower"):
             self.refuse(f"no native {type(layer).__name__}")
         y: Buffer = layer.lower(self, x)  # type: ignore[operator]
         return y
 
     def shared(self, x: Buffer) -> Buffer:
-        """The same buffer for one who reads it again after others."""
+        """The same buffer for a second reader."""
         return replace(x, shared=True)
 
     def merge(self, module: nn.Module, shortcut: Buffer, body: Buffer) -> Buffer:
-        """What a module `(shortcut, body) -> y` makes of two buffers."""
+        """The output of a module `(shortcut, body) -> y` for two buffers."""
         if not describes(module, "lower"):
             self.refuse(f"no native {type(module).__name__}")
         y: Buffer = module.lower(self, shortcut, body)  # type: ignore[operator]
@@ -59,7 +59,7 @@ class Lowering(Program):
         if packed.choice.impl != "cpu":
             self.refuse("its weights are packed for another implementation")
         if packed.shape.c_out == 1:
-            # rows of one channel are sound's, without the room that a register is written to
+            # rows of one channel are audio, without room for a full register
             self.refuse("no native matrix of one channel")
         shape, (_, matrix, bias, scale, offset, _, depthwise, *_) = packed.shape, packed.weights
         assert matrix is not None
@@ -87,7 +87,7 @@ class Lowering(Program):
         return self.emit("separable", x, y, stride=shape.stride, **more)
 
     def act(self, activation: Activation) -> dict[str, int]:
-        """The fields that name an activation."""
+        """The instruction fields of an activation."""
         numbers = torch.tensor(activation.numbers)
         return {"activation": activation.code, "numbers": self.hold(numbers)}
 

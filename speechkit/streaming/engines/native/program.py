@@ -1,6 +1,6 @@
-"""The native step's program as it is written: instructions over buffers, weights and state.
+"""The program of a native step: instructions over buffers, weights and state.
 
-`engine.cpp` says what each instruction does; one session's state is a row of floats.
+`engine.cpp` defines each instruction; the state of a session is a row of floats.
 """
 
 from dataclasses import dataclass, field
@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 LANES = 16
-"""What the channels of a buffer are padded to."""
+"""The multiple to which channels of a buffer are padded."""
 LONGEST_CYCLE = 16
 CODES = (
     *("separable", "depthwise", "affine", "activate", "log", "delay", "add", "preemphasis"),
@@ -26,12 +26,12 @@ FIELDS = (
 
 
 class LoweringError(Exception):
-    """A layer that has no native form; its text names it."""
+    """A layer has no native form; the message names it."""
 
 
 @dataclass(frozen=True)
 class Buffer:
-    """Rows of channels in the scratch; a `shared` one is read again and must not be changed."""
+    """Rows of channels in the scratch memory; a `shared` one has several readers."""
 
     at: int
     valid: int
@@ -42,7 +42,7 @@ class Buffer:
 
 @dataclass
 class Program:
-    """Instructions and weights as they grow; `lanes` are the channels of a group in C++."""
+    """Collects instructions and weights; `lanes` are the channels of a group in C++."""
 
     lanes: int
     instructions: list[dict[str, int]] = field(default_factory=list)
@@ -53,21 +53,21 @@ class Program:
     scratch_count: int = 0
 
     def buffer(self, rows: int, channels: int) -> Buffer:
-        """A new buffer of so many rows a step."""
+        """A new buffer with a number of rows per step."""
         return Buffer(self.scratch(rows * ld(channels)), self.scratch(rows), rows, channels)
 
     def scratch(self, count: int) -> int:
-        """Room for `count` floats that a step may use; where it begins."""
+        """Reserves `count` floats of scratch memory; returns their offset."""
         at, self.scratch_count = self.scratch_count, self.scratch_count + padded(count)
         return at
 
     def state(self, count: int) -> int:
-        """Room for `count` floats of a session's state, 0 at first; where it begins."""
+        """Reserves `count` floats of a session's state, 0 at first; returns their offset."""
         at, self.state_count = self.state_count, self.state_count + padded(count)
         return at
 
     def hold(self, *values: Tensor) -> int:
-        """Puts tensors of any type among the weights, each from the beginning of a register."""
+        """Adds tensors of any type to the weights, aligned to registers."""
         at = self.weight_count
         for value in values:
             raw = value.detach().cpu().contiguous().flatten().view(torch.uint8)
@@ -97,7 +97,7 @@ class Program:
         return y
 
     def slide(self, x: Buffer, keep: int) -> dict[str, int]:
-        """The state of a layer that looks back `keep` rows, and room to move on in it."""
+        """The state of a layer with `keep` earlier rows, with room to advance."""
         cycle = 1
         while cycle < LONGEST_CYCLE and cycle * x.rows < keep:
             cycle *= 2
@@ -109,15 +109,15 @@ class Program:
         return ld(channels)
 
     def refuse(self, reason: str) -> NoReturn:
-        """Ends the lowering: the net runs in torch, and `reason` is shown."""
+        """Raises LoweringError: the net then runs in torch, and `reason` is shown."""
         raise LoweringError(reason)
 
 
 def padded(count: int) -> int:
-    """`count` rounded up to whole registers."""
+    """`count` rounded up to full registers."""
     return -(-count // LANES) * LANES
 
 
 def ld(channels: int) -> int:
-    """The floats of a row; a sound is a single channel, without padding."""
+    """The floats of a row; audio is a single channel, without padding."""
     return 1 if channels == 1 else padded(channels)
