@@ -99,7 +99,7 @@ def check_place(path: Path) -> None:
 def write_model(model: Model, folder: Path) -> None:
     """Writes weights and config into an existing folder."""
     config = model.config
-    needed = [("net", Spec(config.kind)), *config.components(), ("task", Spec.parse(config.task))]
+    needed = [("net", _net_of(config)), *config.components(), ("task", Spec.parse(config.task))]
     write_tensors(folder / WEIGHTS, model.state_dict())
     write_json(
         folder / CONFIG,
@@ -127,7 +127,7 @@ def load(path: str | os.PathLike[str], *, allow_nonfinite: bool = False) -> Mode
     stored = read_config(folder)
     _warn_of_older(folder, stored)
     _check_plugins(folder, stored)
-    config = from_dict(AnyNet, stored["config"], str(folder / CONFIG))
+    config = _read_net(folder, stored)
     _check_components(folder, config)
     model = build(config)
     tensors = read_tensors(folder / WEIGHTS, allow_nonfinite)
@@ -298,6 +298,25 @@ def _check_plugins(folder: Path, stored: dict[str, Any]) -> None:
     for plugin, origin in stored["plugins"].items():
         if plugin not in present:
             raise PluginError(f"{folder} was made with plugin {_missing(plugin, origin)}")
+
+
+def _net_of(config: Net) -> Spec:
+    """The component of a config's class; another plugin may have one of the same name."""
+    nets = registry().components("net")
+    own = (entry.qualified_name for entry in nets if entry.factory() is type(config))
+    return Spec(next(own, config.kind))
+
+
+def _read_net(folder: Path, stored: dict[str, Any]) -> Net:
+    """The config; short names that several plugins offer are those of the plugins that made it."""
+    plugins, data = stored["plugins"], stored["config"]
+    kind: Any = AnyNet
+    if isinstance(data, dict) and isinstance(data.get("kind"), str):
+        name = registry().qualified("net", Spec(data["kind"]), plugins).name
+        if name != data["kind"]:
+            kind = registry().find("net", name).factory()
+    config: Net = from_dict(kind, data, str(folder / CONFIG))
+    return config.qualified(plugins)
 
 
 def _check_components(folder: Path, config: Net) -> None:

@@ -189,6 +189,26 @@ class Registry:
             )
         raise ComponentError(self._unknown(kind, name, entries))
 
+    def qualified(self, kind: str, spec: Spec | str, plugins: Iterable[str]) -> Spec:
+        """The spec; a short name that several plugins offer is qualified by that of `plugins` which
+        offers it, and so are the names in its parameters."""
+        spec, first = Spec.parse(spec), set(plugins)
+        offers = [e for e in self.components(kind) if e.component.name == spec.name]
+        own = [entry for entry in offers if entry.plugin in first]
+        name = spec.name
+        contested = len(offers) > 1 or (kind, name) in self._contested
+        if contested and len(own) == 1 and all(entry.plugin != CORE for entry in offers):
+            name = own[0].qualified_name
+        found = [e for e in self.components(kind) if name in (e.component.name, e.qualified_name)]
+        parts = found[0].component.parts if found else {}
+        inner = {
+            key: self.qualified(parts[key], value, first)
+            if key in parts and isinstance(value, Spec)
+            else value
+            for key, value in spec.params.items()
+        }
+        return Spec(name, inner)
+
     def build(
         self, kind: str, spec: Spec | str | Mapping[str, Any], /, *args: Any, **kw: Any
     ) -> Any:

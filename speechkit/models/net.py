@@ -1,6 +1,6 @@
 """The base class of configs: common fields, and how layers are made from them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields, replace
 from functools import partial
 from typing import Any, ClassVar, TypeVar
@@ -13,6 +13,7 @@ from speechkit.nn import BodyMaker, LookAhead, StreamLayer, as_layer
 from speechkit.plugins import Registry, registry
 
 T = TypeVar("T")
+N = TypeVar("N", bound="Net")
 Name = Spec | str
 """A component by name, in any spelling of `Spec`; a config stores the Spec."""
 
@@ -188,11 +189,28 @@ class Net(Config):
     def task(self) -> str:
         """The name of the task that the head serves; ConfigError where its component has none."""
         head = Spec.parse(self.head)
-        if not (task := registry().find("head", head.name).component.task):
+        entry = registry().find("head", head.name)
+        if not entry.component.task:
             raise ConfigError(
                 f"head {head} serves no task; its Component must name one, such as task='frame'"
             )
-        return task
+        return str(registry().qualified("task", entry.component.task, [entry.plugin]))
+
+    def qualified(self: N, plugins: Iterable[str]) -> N:
+        """The config with each short name that several plugins offer qualified by that of `plugins`
+        which offers it."""
+
+        def own(kind: str, value: Any) -> Any:
+            if isinstance(value, tuple):
+                return tuple(own(kind, one) for one in value)
+            return registry().qualified(kind, value, plugins) if value is not None else None
+
+        blocks = tuple(
+            replace(row, **{part: own(kind, getattr(row, part)) for part, kind in PARTS.items()})
+            for row in self.blocks
+        )
+        components = {kind: own(kind, getattr(self, kind)) for kind in COMPONENTS}
+        return replace(self, blocks=blocks, **components)
 
     def rule(self, kind: type[T]) -> T:
         """The config's rule of a kind such as `PostProcessing`, or the kind's defaults.

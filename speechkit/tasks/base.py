@@ -7,6 +7,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from speechkit.component import Spec
 from speechkit.data import (
     Batch,
     Channel,
@@ -245,12 +246,17 @@ def outputs(
 
 def task_of(model: Model) -> Task:
     """The task that the model's head serves."""
-    made = registry().build("task", model.config.task, model)
+    spec = Spec.parse(model.config.task)
+    made = registry().build("task", spec, model)
     if not isinstance(made, Task):
         raise ComponentError(
             f"task {model.config.task} makes an object of type {type(made).__name__}, which is no "
             "speechkit.tasks.Task; derive its class from that, see docs/tasks.md"
         )
+    plugin = registry().find("task", spec.name).plugin
+    loss = registry().qualified("loss", made.loss, [plugin])
+    if loss != Spec.parse(made.loss):
+        made.loss = loss
     return made
 
 
