@@ -3,8 +3,8 @@
     python -m benchmarks.aot                          bfloat16, every layer shape
     python -m benchmarks.aot --net marblenet --dtype float32 --layer 'K1[35]'
 
-Layers run on tensors without memory, and what they launch is compiled and not started. A line tells
-of a kernel; it ends with 1 if one of them spills registers to memory within a loop.
+Layers run on tensors without memory, and their kernels are compiled and not started. It prints a
+line for each kernel, and ends with 1 if one of them spills registers to memory within a loop.
 """
 
 import argparse

@@ -48,7 +48,7 @@ def model_of() -> Model:
 
 
 def listening(step_ms: int, sessions: int) -> Run:
-    """Sessions that all hear the same; the output is the last one's."""
+    """Sessions with the same audio; the output is that of the last one."""
     step = step_ms * SAMPLE_RATE // 1000
     parts = speech(SOUND_S).reshape(-1, step)
     every = lcm(step, MEETING) // step

@@ -55,7 +55,7 @@ def milliseconds(run: Run) -> float:
 class Benchmark:
     """Contestants, the first of them the baseline; `work` says what one unit is.
 
-    `audio_s` is how much sound a unit hears. `measure` gives the figure of a round in `unit`; with
+    `audio_s` is a unit's audio in seconds. `measure` gives the figure of a round in `unit`; with
     `repeat` off one round is enough.
     """
 

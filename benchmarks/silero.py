@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 SAMPLE_RATE = 16000
 STEP, CONTEXT = 512, 64
-"""Samples of one step, and of the last one that it hears again."""
+"""Samples of one step, and of the end of the last step that it reads again."""
 
 
 class Silero:

@@ -37,7 +37,7 @@ def benchmarks(options: Options) -> list[Benchmark]:
         ),
         Benchmark(
             "start/memory",
-            "the most memory of a process that hears an hour",
+            "the most memory of a process for an hour of audio",
             (Contestant("speechkit vad", partial(an_hour, options), inf),),
             measure=lambda run: float(torch.as_tensor(run())),
             unit="MiB",

@@ -216,7 +216,7 @@ def read_tensors(path: Path, allow_nonfinite: bool = False) -> dict[str, Tensor]
 
 def nonfinite(tensors: Mapping[str, Tensor]) -> list[str]:
     """The names of tensors with NaN or infinity."""
-    # of eight bits torch tells it in float32 alone
+    # for 8-bit floats torch checks this only in float32
     return [
         name
         for name, x in tensors.items()

@@ -42,14 +42,14 @@ def refusing(reason):
 def fakes(bench):
     """A baseline that says 1, and others that say so nearly, not at all, or cannot be had."""
 
-    def saying(name, *values, **more):
+    def returning(name, *values, **more):
         return bench.registry.Contestant(name, lambda: lambda: torch.tensor(values), **more)
 
     def benchmark(*contestants, **more):
-        first = saying("baseline", 1.0, 2.0)
+        first = returning("baseline", 1.0, 2.0)
         return bench.registry.Benchmark("fake/one", "nothing", (first, *contestants), **more)
 
-    return SimpleNamespace(saying=saying, benchmark=benchmark)
+    return SimpleNamespace(returning=returning, benchmark=benchmark)
 
 
 def test_contestants_take_turns_and_another_one_begins_each_round(bench):
@@ -61,7 +61,7 @@ def test_contestants_take_turns_and_another_one_begins_each_round(bench):
 
 
 def test_ratio_is_how_many_times_as_fast_as_the_baseline(bench, fakes):
-    benchmark = fakes.benchmark(fakes.saying("ours", 1.0, 2.0, units=10), audio_s=2.0)
+    benchmark = fakes.benchmark(fakes.returning("ours", 1.0, 2.0, units=10), audio_s=2.0)
     samples = {"baseline": [30.0, 10.0, 20.0], "ours": [40.0, 50.0, 60.0]}
     found = bench.timing.figures(benchmark, samples, {})
     assert found["baseline"].median == 20
@@ -75,10 +75,10 @@ def test_ratio_is_how_many_times_as_fast_as_the_baseline(bench, fakes):
 def test_one_that_is_wrong_is_not_timed(bench, fakes):
     runs, refused = bench.verify.admitted(
         fakes.benchmark(
-            fakes.saying("near", 1.0, 2.0001),
-            fakes.saying("far", 1.0, 2.1),
-            fakes.saying("nan", 1.0, float("nan")),
-            fakes.saying("short", 1.0),
+            fakes.returning("near", 1.0, 2.0001),
+            fakes.returning("far", 1.0, 2.1),
+            fakes.returning("nan", 1.0, float("nan")),
+            fakes.returning("short", 1.0),
         )
     )
     assert list(runs) == ["baseline", "near"]
@@ -103,9 +103,9 @@ def test_each_tensor_may_have_a_tolerance_of_its_own(bench):
 def test_a_contestant_may_have_a_reference_of_its_own(bench, fakes):
     runs, refused = bench.verify.admitted(
         fakes.benchmark(
-            fakes.saying("other", 5.0, reference=lambda: torch.tensor([5.0])),
-            fakes.saying("off", 6.0, reference=lambda: torch.tensor([5.0])),
-            fakes.saying("alone", 7.0, tolerance=inf),
+            fakes.returning("other", 5.0, reference=lambda: torch.tensor([5.0])),
+            fakes.returning("off", 6.0, reference=lambda: torch.tensor([5.0])),
+            fakes.returning("alone", 7.0, tolerance=inf),
         )
     )
     assert list(runs) == ["baseline", "other", "alone"]
@@ -125,7 +125,11 @@ def test_an_absent_one_says_why(bench, fakes):
 
 def test_nothing_is_compared_with_a_baseline_that_is_absent(bench, fakes):
     first = bench.registry.Contestant("baseline", refusing(bench.registry.Absent("gone")))
-    contestants = (first, fakes.saying("ours", 1.0), fakes.saying("alone", 1.0, tolerance=inf))
+    contestants = (
+        first,
+        fakes.returning("ours", 1.0),
+        fakes.returning("alone", 1.0, tolerance=inf),
+    )
     found = bench.timing.timed(bench.registry.Benchmark("fake", "nothing", contestants), 1)
     assert found["ours"].refused == "wrong: there is no baseline to compare it with"
     assert found["alone"].median is not None
@@ -141,7 +145,7 @@ def test_one_round_is_enough_where_nothing_is_timed(bench, fakes):
 
 def test_results_are_written_and_drawn(bench, fakes, tmp_path):
     absent = bench.registry.Contestant("<gone>", refusing(bench.registry.Absent("not here")))
-    benchmark = fakes.benchmark(fakes.saying("ours", 1.0, 2.0), absent, audio_s=1.0)
+    benchmark = fakes.benchmark(fakes.returning("ours", 1.0, 2.0), absent, audio_s=1.0)
     path, threads = tmp_path / "runs" / "bench.json", torch.get_num_threads()
     with open(tmp_path / "log", "w", encoding="utf-8") as log:
         bench.run.run([benchmark], 2, Console(file=log, width=200), path)

@@ -168,7 +168,7 @@ def base(runs: Path = RUNS) -> Run:
 
 
 def hard(runs: Path = RUNS) -> Run:
-    """Letters again, from what `base` learnt, in sound that is harder to hear."""
+    """Letters again, starting from `base`, with stronger augmentation of the audio."""
     run = base(runs)
     return replace(
         run,
@@ -187,7 +187,7 @@ def hard(runs: Path = RUNS) -> Run:
 
 
 def again(runs: Path = RUNS) -> Run:
-    """Once more, with more left out."""
+    """Once more, with stronger masking and dropout."""
     run = hard(runs)
     return replace(
         run,

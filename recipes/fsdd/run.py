@@ -19,7 +19,7 @@ DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight"
 
 
 def base() -> Run:
-    """All speakers; the net hears 8 kHz, as the clips are, so that wider audio sounds the same.
+    """All speakers; the net reads 8 kHz like the clips, so that audio at other rates is equal.
 
     Clips are cut close to the word, microphones are not: half of them get silence around.
     """
@@ -59,7 +59,7 @@ def base() -> Run:
 
 
 def left_out(speaker: str) -> Run:
-    """A run that never hears `speaker`, who is its dev set."""
+    """A run without `speaker` in training, who is its dev set."""
     run = base()
     folder = DATA / speaker
     return replace(

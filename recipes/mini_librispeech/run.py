@@ -56,7 +56,7 @@ def base() -> Run:
 
 
 def offline() -> Run:
-    """The paper's QuartzNet 5x5, which hears whole recordings, with the paper's optimiser."""
+    """The paper's QuartzNet 5x5, which reads whole recordings, with the paper's optimiser."""
     return replace(
         base(),
         model=sk.QuartzNet(size="5x5"),

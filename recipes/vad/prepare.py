@@ -125,7 +125,7 @@ def made_noise(chance: np.random.Generator, count: int) -> Iterator[Sound]:
 
 
 def record(scene: Scene, path: Path, gain_db: float) -> Utterance:
-    """Writes a scene and returns its line; `label` tells what is in it."""
+    """Writes a scene and returns its line; `label` lists its contents."""
     save(path, scene.audio * 10 ** (gain_db / 20))
     duration_s = len(scene.audio) / RATE
     contents = {**scene.contents, "level": f"{LEVEL_DB + gain_db:.0f}"}

@@ -1,4 +1,4 @@
-"""What `info` tells, and models that cannot be loaded."""
+"""The output of `info`, and models that cannot be loaded."""
 
 import json
 import shutil

@@ -217,7 +217,7 @@ class PortAudioError(Exception):
 
 @pytest.fixture
 def microphone(monkeypatch: pytest.MonkeyPatch) -> Callable[..., types.SimpleNamespace]:
-    """`microphone(rate, blocks)` is a device at `rate` that hears `blocks` and is unplugged."""
+    """`microphone(rate, blocks)` is a device at `rate` that gives `blocks` and is unplugged."""
 
     def plug(
         rate: int, blocks: list[np.ndarray], overflow: bool = False, begins_s: float = 0.0

@@ -182,7 +182,7 @@ def test_what_has_no_native_form_uses_its_listener(monkeypatch: pytest.MonkeyPat
 
 
 class Certain(SpeechListener):
-    """A listener of one's own, which hears speech everywhere."""
+    """A custom listener that returns speech everywhere."""
 
     def step(self, state: State, scores: Tensor, decided_s: float) -> tuple[State, list[Event]]:
         return super().step(state, torch.tensor([-9.0, 9.0]).expand_as(scores), decided_s)

@@ -1,4 +1,4 @@
-"""Sessions hear what the whole recording holds, however it is cut, resumed, mixed or batched."""
+"""Sessions return the events of the whole recording, for any chunks, resumed, mixed or batched."""
 
 import itertools
 from collections.abc import Callable, Iterator

@@ -94,7 +94,7 @@ def blocks_of(
     ("times_s", "overflow", "lost"),
     [
         ([1.0, 1.02, 1.04], [0, 0, 0], [0, 0, 0]),
-        # the clock tells how much an overflow lost
+        # the clock gives the duration that an overflow lost
         ([1.0, 1.02, 5.34], [0, 0, 1], [0, 0, round(4.3 * RATE)]),
         # a block where it does not
         ([0.0, 0.0, 0.0], [0, 1, 0], [0, BLOCK, 0]),

@@ -181,7 +181,7 @@ def net(nets: dict[str, Net]) -> Net:
 
 
 def talkative(net: Net) -> Model:
-    """An untrained model that hears each of its labels now and then."""
+    """An untrained model that predicts each of its labels now and then."""
     model = sk.build(net).eval()
     weight, bias = model.head.parameters()
     with torch.no_grad():

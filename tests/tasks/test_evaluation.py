@@ -16,7 +16,7 @@ Corpus = Callable[..., Path]
 
 
 def always(net: Net, scores: Tensor) -> Model:
-    """A model that answers with the same scores whatever it hears."""
+    """A model with the same scores for all audio."""
     model = build(net)
 
     def forward(audio: Tensor, lengths: Tensor) -> Output:

@@ -146,7 +146,7 @@ def speechkit_stacks() -> list[Component]:
         _STACK(
             name="hires",
             factory="speechkit_residuals.hires:hires",
-            summary="Every block hears all lower levels through small projections",
+            summary="Every block reads all lower levels through small projections",
             formula="block_l(h_{l-1}) + sum_{k<l-1} norm(V_kl U_kl h_k)",
             paper="arXiv:2502.16003",
             exempt=_OF_THE_BATCH,
@@ -161,7 +161,7 @@ def speechkit_stacks() -> list[Component]:
         _STACK(
             name="revcol",
             factory="speechkit_residuals.revcol:revcol",
-            summary="Columns of blocks that hear the column before, trained without stored columns",
+            summary="Columns of blocks that read the column before, trained without stored columns",
             formula="c_j^i = alpha_j c_j^{i-1} + block(c_{j-1}^i + U c_{j+1}^{i-1})",
             paper="arXiv:2212.11696",
         ),

@@ -9,7 +9,7 @@ from speechkit_residuals.parts import chosen, widths
 
 
 class HierarchicalStack(Linked):
-    """h_l = block_l(h_{l−1}) + Σ_{k<l−1} P_kl h_k: every block hears all lower levels.
+    """h_l = block_l(h_{l−1}) + Σ_{k<l−1} P_kl h_k: every block reads all lower levels.
 
     P_kl is C_k → C_l / rank_div → C_l and a batch norm that is 0 at first, so the stack begins as
     the plain one. `side="input"` adds to what a block reads instead. What a stride passes by is

@@ -1,4 +1,4 @@
-"""Layers in a row that hear all that came before them, aligned in time."""
+"""Layers in order that read all earlier outputs, aligned in time."""
 
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -52,7 +52,7 @@ class Linked(StreamLayer):
         return y.x
 
     def forgets(self, index: int) -> bool:
-        """Whether the layers behind layer `index` hear nothing from before its output."""
+        """True if the layers after layer `index` read nothing from before its output."""
         return False
 
     def width_into(self, index: int, widths: list[int]) -> int:

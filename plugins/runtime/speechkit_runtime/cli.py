@@ -60,12 +60,12 @@ def parser() -> argparse.ArgumentParser:
     for command in (detect, classify, transcribe):
         command.add_argument("audio", nargs="+", help="sound files, - for standard input")
         command.add_argument("--model", help="an exported model")
-    hear = verb("listen", "Print what is in live sound as JSON lines.", _listen)
+    listen = verb("listen", "Print what is in live sound as JSON lines.", _listen)
     # the former position of the model
-    hear.add_argument("audio", nargs="*", help=argparse.SUPPRESS)
-    hear.add_argument("--model", help="a file of `speechkit export --streaming`")
-    hear.add_argument("--file", type=Path, help="a file instead of a microphone")
-    hear.add_argument("--microphone", type=int, help="the number of an input device")
+    listen.add_argument("audio", nargs="*", help=argparse.SUPPRESS)
+    listen.add_argument("--model", help="a file of `speechkit export --streaming`")
+    listen.add_argument("--file", type=Path, help="a file instead of a microphone")
+    listen.add_argument("--microphone", type=int, help="the number of an input device")
     return top
 
 

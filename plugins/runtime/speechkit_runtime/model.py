@@ -176,7 +176,7 @@ class Model:
 
     def _samples(self, audio: Audio) -> NDArray[np.float32]:
         if self.metadata["streaming"]:
-            raise RuntimeFailure("this file hears a stream; use listen, or export without it")
+            raise RuntimeFailure("this file is for a stream; use listen, or export without it")
         if isinstance(audio, np.ndarray):
             return np.clip(audio, -1, 1).astype(np.float32)
         return read_audio(audio, self.sample_rate)

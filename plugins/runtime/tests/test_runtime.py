@@ -156,7 +156,7 @@ def test_the_command_line_gives_the_same_rows(
         (["classify", "none.wav", "--model", "digits.onnx"], "cannot read none.wav"),
         (["vad", "a.wav", "--model", "digits.onnx"], "cannot vad; use classify"),
         (["listen", "--model", "digits.onnx", "--file", "a.wav"], "export with --streaming"),
-        (["classify", "a.wav", "--model", "stream.onnx"], "hears a stream"),
+        (["classify", "a.wav", "--model", "stream.onnx"], "is for a stream"),
         (["classify", "a.wav"], "give a model that was exported: --model FILE.onnx"),
         (["listen", "a.wav", "--model", "stream.onnx"], "a file to listen to is --file AUDIO"),
     ],
