@@ -17,7 +17,7 @@ from itertools import groupby
 from operator import attrgetter
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeVar
 
 import pluggy
 
@@ -26,6 +26,7 @@ from speechkit.component import Component, Spec, did_you_mean
 from speechkit.errors import ComponentError, PluginError
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 CORE = "core"
 ENTRY_POINT_GROUP = "speechkit"
@@ -46,6 +47,8 @@ NAME = re.compile("[a-z0-9_]+")
 """Valid names of plugins."""
 OF_COMMANDS = frozenset({"exporter", "probe", "task", "transform"})
 """Kinds without a setting of the same name."""
+CLOSE = 0.83
+"""How alike, from 0 to 1, the names of two members of a class are where one is a misspelt other."""
 OURS = ("activations", "kan", "methods", "norms", "residuals")
 """The plugins of this repository, each in the distribution `speechkit-NAME`."""
 
@@ -230,6 +233,29 @@ class Registry:
             made.expression = entry.component.expression({**own, **kw, **spec.params})
         return made
 
+    def derived(self, kind: str, spec: Spec | str, base: type[T], /, *args: Any) -> T:
+        """Builds a component whose class must be derived from `base`, whose `component` it sets.
+
+        Raises ComponentError for an object of another class, and for a misspelt member.
+        """
+        spec = Spec.parse(spec)
+        made = self.build(kind, spec, *args)
+        named = self.title(kind, spec)
+        if not isinstance(made, base):
+            raise ComponentError(
+                f"{named} makes an object of type {type(made).__name__}, which is no "
+                f"{_public_name(base)}; derive its class from that, see docs/{kind}s.md"
+            )
+        _check_members(made, base, named)
+        made.component = named  # type: ignore[attr-defined]
+        return made
+
+    def title(self, kind: str, spec: Spec | str) -> str:
+        """The kind, plugin, name and parameters of a component, for messages."""
+        spec = Spec.parse(spec)
+        entry = self.find(kind, spec.name)
+        return f"{kind} {spec if entry.plugin == CORE else Spec(entry.qualified_name, spec.params)}"
+
     def named(self, specs: Iterable[tuple[str, Spec]]) -> Iterator[Entry]:
         """The components of `(kind, spec)` pairs, and those in their parameters."""
         for kind, spec in specs:
@@ -389,6 +415,37 @@ def _check_parameters(
                 f"{entry.kind} {spec}: got an unexpected keyword argument {given!r}; it takes "
                 f"{own}{''.join(hints)}"
             )
+
+
+def _check_members(made: object, base: type, named: str) -> None:
+    """Raises ComponentError for a member that is spelt almost like one of `base`.
+
+    Where the class defines that one too, the other is a helper of its own.
+    """
+    classes = type(made).__mro__
+    own = {name: x for c in reversed(classes) if issubclass(c, base) for name, x in vars(c).items()}
+    others = {name for c in classes if not issubclass(c, base) for name in dir(c)} | {*dir(base)}
+    for name in own.keys() - others:
+        if name.startswith("_"):
+            continue
+        like = inspect.isfunction(own[name])
+        known = [
+            member
+            for member, value in vars(base).items()
+            if not member.startswith("_")
+            and inspect.isfunction(value) == like
+            and own[member] is value
+        ]
+        if near := difflib.get_close_matches(name, known, n=1, cutoff=CLOSE):
+            raise ComponentError(
+                f"{named} has {name}, which nothing calls; did you mean {near[0]}? If it is a "
+                f"helper, name it _{name}"
+            )
+
+
+def _public_name(of: type) -> str:
+    """The name by which a class is imported, such as `speechkit.train.Method`."""
+    return f"{of.__module__.rpartition('.')[0]}.{of.__name__}"
 
 
 def _named_plugins(value: str | None) -> tuple[set[str] | None, list[str]]:

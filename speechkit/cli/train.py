@@ -54,7 +54,8 @@ def train(
     if dry_run:
         show({"config": to_dict(run)}, "\n".join(settings(run)), as_json)
         figures = check(run)
-        show(figures, ", ".join(f"{key} {value:,}" for key, value in figures.items()), as_json)
+        words = (f"{k} {v if isinstance(v, str) else f'{v:,}'}" for k, v in figures.items())
+        show(figures, ", ".join(words), as_json)
         return
     out = out or Path("runs") / name
     # the progress bar must not mix with JSON lines

@@ -96,6 +96,8 @@ class Task:
     """The duration of a stream's blocks, in seconds."""
     decodes: bool = False
     """True if scores are CTC log-probabilities, blank last, for a decoder and a speech detector."""
+    component: str = "task"
+    """The kind, plugin and name of its component, for messages; `task_of` sets it."""
     placeholder: Tensor | None = None
     """The target of training utterances without one, for methods that need none; None if each
     utterance must have one."""
@@ -247,12 +249,10 @@ def outputs(
 def task_of(model: Model) -> Task:
     """The task that the model's head serves."""
     spec = Spec.parse(model.config.task)
-    made = registry().build("task", spec, model)
-    if not isinstance(made, Task):
-        raise ComponentError(
-            f"task {model.config.task} makes an object of type {type(made).__name__}, which is no "
-            "speechkit.tasks.Task; derive its class from that, see docs/tasks.md"
-        )
+    made = registry().derived("task", spec, Task, model)
+    for call in ("encode", "predictions", "metrics"):
+        if getattr(type(made), call) is getattr(Task, call):
+            raise ComponentError(f"{made.component} has no {call}; define it, see docs/tasks.md")
     plugin = registry().find("task", spec.name).plugin
     loss = registry().qualified("loss", made.loss, [plugin])
     if loss != Spec.parse(made.loss):

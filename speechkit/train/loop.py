@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from speechkit.checkpoint import save
+from speechkit.component import Spec
 from speechkit.config import check_processes
 from speechkit.data import Utterance, UtteranceDataset, read_manifest
 from speechkit.frontend import fit_statistics
@@ -38,6 +39,7 @@ from speechkit.train.preflight import (
     built,
     built_methods,
     check_augmented,
+    check_learns,
     check_loss,
     check_schedule,
     check_targets,
@@ -200,8 +202,8 @@ def _fit(run: Run, out: Path, resume: bool, fabric: Any) -> dict[str, float]:
     return loop.metrics
 
 
-def dry_run(run: Run) -> dict[str, int]:
-    """Does everything before the first step without writing files; returns numbers and sizes."""
+def dry_run(run: Run) -> dict[str, Any]:
+    """Does everything before the first step without writing files; returns the loss and sizes."""
     parts = _parts(run)
     model = parts.model
     _begin(model, run, parts.dataset)
@@ -210,7 +212,13 @@ def dry_run(run: Run) -> dict[str, int]:
     built("optimizer", run.optimizer, _parameter_groups(model, parts.methods))
     evaluate(model, parts.dev, workers=run.data.workers)
     parameters = sum(parameter.numel() for parameter in model.parameters())
-    return {"parameters": parameters, "train": len(parts.train), "dev": len(parts.dev)}
+    loss = str(Spec.parse(run.loss or parts.task.loss))
+    return {
+        "loss": loss,
+        "parameters": parameters,
+        "train": len(parts.train),
+        "dev": len(parts.dev),
+    }
 
 
 @dataclass(frozen=True)
@@ -244,6 +252,7 @@ def _parts(run: Run) -> _Parts:
         cache=run.data.cache,
     )
     loss = built("loss", run.loss or task.loss)
+    check_learns(loss, run.loss or task.loss, task, methods)
     check_loss(loss, run.loss or task.loss, task, model, dataset)
     check_targets(train, dev, task, target, loss, model)
     check_augmented(dataset, loss, model)

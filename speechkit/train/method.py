@@ -38,6 +38,8 @@ class Method:
     """True if training utterances may lack a text; only methods then use them."""
     wants_features: bool = False
     """True if `extra_loss` takes the model's input features as a third argument."""
+    component: str = "method"
+    """The kind, plugin and name of its component, for messages; the loop sets it."""
     run_seed: int = 0
     """The seed of the run; the loop sets it before `start`."""
 

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
+from speechkit.component import Spec
 from speechkit.data import Utterance, UtteranceDataset, collate
 from speechkit.errors import ComponentError, TrainingError
 from speechkit.models import Model, Output, evaluating
@@ -16,6 +17,7 @@ from speechkit.models.net import Name
 from speechkit.plugins import registry
 from speechkit.tasks import Task
 from speechkit.train.distributed import FSDP, warn
+from speechkit.train.losses import Nothing
 from speechkit.train.method import Method, overrides
 from speechkit.train.run import Run
 
@@ -28,6 +30,8 @@ NEEDED = {
     "augmentation": ("__call__", "domain"),
 }
 """The attributes that training uses of a component of each kind."""
+TEACH = ("extra_loss", "gradients", "before_step", "after_step")
+"""The calls of a method by which a model may learn without a loss."""
 WHOLE_WEIGHTS = ("gradients", "before_step", "after_step")
 """The calls of a method that read or change weights and gradients."""
 
@@ -47,12 +51,7 @@ def built_methods(run: Run) -> list[Method]:
     """The run's methods; raises TrainingError if one needs full weights and FSDP shards them."""
     methods = []
     for spec in run.method:
-        method = registry().build("method", spec)
-        if not isinstance(method, Method):
-            raise ComponentError(
-                f"method {spec} makes an object of type {type(method).__name__}, which is no "
-                "speechkit.train.Method; derive its class from that, see docs/methods.md"
-            )
+        method = registry().derived("method", spec, Method)
         needs = [call for call in WHOLE_WEIGHTS if overrides(method, call)]
         if needs and run.strategy == FSDP and run.devices * run.nodes > 1:
             raise TrainingError(
@@ -62,6 +61,19 @@ def built_methods(run: Run) -> list[Method]:
         method.run_seed = run.seed
         methods.append(method)
     return methods
+
+
+def check_learns(loss_of: Any, spec: Name, task: Task, methods: Sequence[Method]) -> None:
+    """Raises TrainingError where there is neither a loss nor a method to learn from."""
+    teach = any(overrides(method, call) for method in methods for call in TEACH)
+    if isinstance(loss_of, Nothing) and not teach:
+        origin = (
+            f"; {task.component} names no other" if Spec.parse(task.loss).name == "none" else ""
+        )
+        raise TrainingError(
+            f"nothing to learn from: the loss is {spec}{origin}; set loss to a component, or give "
+            "a method with a loss"
+        )
 
 
 def check_schedule(schedule: Any, spec: Name) -> None:

@@ -80,6 +80,7 @@ def test_dry_run_prints_and_checks_and_writes_nothing(cli: Cli, recipe: Path) ->
     assert ended.code == 0
     assert "model.activation=silu" in ended.out.splitlines()
     assert "optimizer=sgd:lr=0.5" in ended.out.splitlines()
+    assert "loss cross_entropy, parameters" in ended.out
     assert "train 2, dev 2" in ended.out
     assert [p for p in sorted(recipe.parent.iterdir()) if p.name != "__pycache__"] == before
 

@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -15,7 +16,7 @@ from speechkit.checkpoint import load, save
 from speechkit.component import Component
 from speechkit.config import override
 from speechkit.data import Utterance, read_audio
-from speechkit.errors import ComponentError, ConfigError, PluginError
+from speechkit.errors import ComponentError, ConfigError, PluginError, TrainingError
 from speechkit.hookspecs import hookimpl
 from speechkit.infer import transcribe
 from speechkit.models import MatchboxNet, Net, Output, build
@@ -31,7 +32,7 @@ from speechkit.tasks.clip import Classification
 from speechkit.tasks.ctc import Recognition
 from speechkit.tasks.evaluation import evaluate
 from speechkit.tasks.frame import Detection
-from speechkit.train import Data, Method, Run, fit
+from speechkit.train import Data, Method, Run, dry_run, fit
 
 
 class Duration(Task):
@@ -171,7 +172,7 @@ def test_a_head_is_given_the_labels_where_it_asks(nets: dict[str, Net], plugin: 
         (
             "wrong",
             ComponentError,
-            "task no_task makes an object of type str, which is no speechkit",
+            "task acme/no_task makes an object of type str, which is no speechkit",
         ),
     ],
 )
@@ -212,9 +213,8 @@ class Towards(Method):
         return (output.scores - 1).square().flatten(1).mean(1)
 
 
-@pytest.mark.parametrize("methods", [(), ("towards",)])
 def test_without_a_loss_methods_alone_train(
-    nets: dict[str, Net], corpus: Callable[..., Path], tmp_path: Path, methods: tuple[str, ...]
+    nets: dict[str, Net], corpus: Callable[..., Path], tmp_path: Path
 ) -> None:
     with using(Registry({"SPEECHKIT_PLUGINS": ""})):
         own = SimpleNamespace(speechkit_methods=hookimpl(lambda: [component("towards", Towards)]))
@@ -224,12 +224,39 @@ def test_without_a_loss_methods_alone_train(
             model=nets["clip"],
             data=Data(train=manifest, dev=manifest, batch_size=2),
             loss="none",
-            method=methods,
+            method=("towards",),
             optimizer="sgd:lr=0.1",
             steps=2,
         )
         fit(run, tmp_path / "out", device="cpu")
+        with pytest.raises(TrainingError, match=r"^nothing to learn from: the loss is none; set"):
+            dry_run(replace(run, method=()))
         before, after = build(run.model, run.seed), load(tmp_path / "out/last")
     for name, value in before.named_parameters():
-        moved = not torch.equal(value, after.get_parameter(name))
-        assert moved == bool(methods), name
+        assert not torch.equal(value, after.get_parameter(name)), name
+
+
+@pytest.mark.parametrize(
+    ("members", "message"),
+    [
+        (
+            {"metricss": Duration.metrics},
+            "has metricss, which nothing calls; did you mean metrics?",
+        ),
+        ({"los": "mse"}, "has los, which nothing calls; did you mean loss?"),
+        ({}, "has no metrics; define it"),
+    ],
+)
+def test_a_misspelt_or_missing_member_of_a_task_is_named(
+    nets: dict[str, Net], members: dict[str, Any], message: str
+) -> None:
+    calls = {"encode": Duration.encode, "predictions": Duration.predictions}
+    other = type("Other", (Task,), {**calls, **members})
+    with using(Registry({"SPEECHKIT_PLUGINS": ""})):
+        plugin = SimpleNamespace(
+            speechkit_tasks=hookimpl(lambda: [component("other", other)]),
+            speechkit_heads=hookimpl(lambda: [component("first", First, task="other")]),
+        )
+        registry().add(plugin, "acme")
+        with pytest.raises(ComponentError, match=rf"^task acme/other {re.escape(message)}"):
+            task_of(build(replace(nets["clip"], head="first")))

@@ -386,6 +386,32 @@ def test_what_is_no_method_is_named(run: Run, tmp_path: Path) -> None:
                 go()
 
 
+class Misspelt(Method):
+    """A call that is nearly one of a method's."""
+
+    def gradient(self, again: Callable[[], float], model: Model, step: int) -> float:
+        return again()
+
+
+class Helped(Method):
+    """Helpers of its own: one with a name of its own, one beside the call that it helps."""
+
+    def after_step(self, model: Model, step: int, optimizer: torch.optim.Optimizer) -> None:
+        self.after_steps(model)
+
+    def after_steps(self, model: Model) -> None: ...
+
+    def weights(self, model: Model) -> None: ...
+
+
+def test_a_misspelt_call_is_named_and_a_helper_is_none(run: Run) -> None:
+    message = r"^method acme/acme has gradient, which nothing calls; did you mean gradients\?"
+    with offered(Misspelt), pytest.raises(ComponentError, match=message):
+        dry_run(run)
+    with offered(Helped):
+        dry_run(run)
+
+
 @pytest.mark.parametrize("method", [Repeating, Pruning])
 def test_fsdp_does_not_take_methods_that_work_on_whole_weights(
     run: Run, method: type[Method]
