@@ -197,8 +197,9 @@ def stream_scores(
 ) -> Iterator[Tensor]:
     """The scores of audio `[N]` as it arrives in chunks, `[T', n]` for each, valid frames only.
 
-    Audio may also be a sequence of tensors `[N]` of any length. Together the scores equal the
-    offline ones frame by frame; the last row of a clip classifier is that of the clip.
+    T' may be 0, at the end too. Audio may also be a sequence of tensors `[N]` of any length.
+    Together the scores equal the offline ones frame by frame; the last row of a clip classifier is
+    that of the clip.
     """
     model = as_model(model)
     net = model.stream_layer()

@@ -49,6 +49,15 @@ OF_COMMANDS = frozenset({"exporter", "probe", "task", "transform"})
 """Kinds without a setting of the same name."""
 CLOSE = 0.83
 """How alike, from 0 to 1, the names of two members of a class are where one is a misspelt other."""
+STREAM_LAYER = "speechkit.nn.StreamLayer"
+MODULE = "torch.nn.Module"
+MAKES = {
+    **dict.fromkeys(("activation", "channel", "norm", "residual"), MODULE),
+    **dict.fromkeys(
+        ("block", "frontend", "head", "mixer", "normalizer", "pool", "stack", "stem"), STREAM_LAYER
+    ),
+}
+"""The base class of what a factory of each kind of layer returns."""
 OURS = ("activations", "kan", "methods", "norms", "residuals")
 """The plugins of this repository, each in the distribution `speechkit-NAME`."""
 
@@ -89,6 +98,25 @@ class Entry:
                 f"{_reason(error)}"
             ) from error
         return loaded
+
+    def make(self, *args: Any, **kw: Any) -> Any:
+        """Calls the factory; raises ComponentError where it returns no layer of its kind."""
+        made = self.factory()(*args, **kw)
+        base = MAKES.get(self.kind)
+        # by name, since those classes are in layers above this one
+        names = {c.__name__ for c in type(made).__mro__}
+        if base is None or base.rpartition(".")[2] in names:
+            return made
+        hint = (
+            "derive it from speechkit.nn.Windowed or Recurrent, or return "
+            "speechkit.nn.FrameWise(module) if it processes each frame separately"
+            if base == STREAM_LAYER
+            else "return an instance of such a class"
+        )
+        raise ComponentError(
+            f"{self.kind} {self.qualified_name}: its factory returned an object of type "
+            f"{type(made).__name__}, expected a {base}; {hint}"
+        )
 
 
 class Registry:
@@ -225,8 +253,8 @@ class Registry:
         factory = entry.factory()
         _check_parameters(spec, entry, factory, args, kw)
         try:
-            made = factory(*args, **kw, **spec.params)
-        except (TypeError, ValueError) as error:
+            made = entry.make(*args, **kw, **spec.params)
+        except (KeyError, TypeError, ValueError) as error:
             raise ComponentError(f"{kind} {spec}: {error}") from error
         if entry.component.pointwise and not list(made.parameters()):
             own = {n: p.default for n, p in inspect.signature(factory).parameters.items()}

@@ -6,18 +6,22 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 from torch import nn
 
 from speechkit import hookspecs
 from speechkit.component import Component, Spec
 from speechkit.errors import ComponentError, PluginError
 from speechkit.hookspecs import KINDS, hookimpl
-from speechkit.plugins import CORE, Entry, Origin, Registry
+from speechkit.models import QuartzNet, build
+from speechkit.nn import LookAhead, StreamLayer
+from speechkit.plugins import CORE, Entry, Origin, Registry, using
 
 NONE = {"SPEECHKIT_PLUGINS": ""}
 # fmt: off
@@ -328,6 +332,58 @@ def test_build_hands_over_arguments_and_parameters() -> None:
     registry.add(activations("swish"), "acme")
     built = registry.build("activation", "swish:beta=2,learn=true", 8)
     assert (built.channels, built.beta, built.learn) == (8, 2, True)
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [
+        ("activation", "torch.nn.Module"),
+        ("residual", "torch.nn.Module"),
+        ("mixer", "speechkit.nn.StreamLayer"),
+        ("block", "speechkit.nn.StreamLayer"),
+        ("stack", "speechkit.nn.StreamLayer"),
+        ("stem", "speechkit.nn.StreamLayer"),
+        ("head", "speechkit.nn.StreamLayer"),
+        ("pool", "speechkit.nn.StreamLayer"),
+        ("frontend", "speechkit.nn.StreamLayer"),
+        ("normalizer", "speechkit.nn.StreamLayer"),
+    ],
+)
+def test_a_factory_that_returns_no_layer_of_its_kind_is_named(kind: str, expected: str) -> None:
+    returned = len if expected == "torch.nn.Module" else nn.Conv1d(4, 4, 3)
+    one = Component(name="bare", factory=lambda *args: returned, summary="-")
+    registry = Registry(NONE)
+    registry.add(SimpleNamespace(**{KINDS[kind]: hookimpl(lambda: [one])}), "acme")
+    with pytest.raises(ComponentError) as caught:
+        registry.build(kind, "bare")
+    assert f"{kind} acme/bare: its factory returned an object of type" in str(caught.value)
+    assert f"{type(returned).__name__}, expected a {expected};" in str(caught.value)
+
+
+def test_a_mixer_that_sets_a_reserved_attribute_is_named() -> None:
+    class Rated(StreamLayer):
+        def __init__(
+            self,
+            channels: int,
+            kernel: int,
+            stride: int,
+            dilation: int,
+            lookahead: LookAhead,
+            buffer: bool = False,
+        ) -> None:
+            super().__init__()
+            if buffer:
+                self.register_buffer("rate", torch.ones(channels))
+            self.rate = 0.5  # type: ignore[assignment]
+
+    one = Component(name="rated", factory=Rated, summary="-")
+    registry = Registry(NONE)
+    registry.add(SimpleNamespace(speechkit_mixers=hookimpl(lambda: [one])), "acme")
+    config = QuartzNet(size="5x5", mixer="depthwise")
+    with using(registry):
+        for spec, said in (("rated", "Rated.rate is 0.5"), ("rated:buffer=true", "'rate' already")):
+            with pytest.raises(ComponentError, match=rf"^mixer {spec}: .*{said}"):
+                build(replace(config, mixer=spec))
 
 
 @pytest.mark.parametrize("factory", ["no_such_module:Swish", "speechkit.nn:NoSuchLayer"])

@@ -9,7 +9,6 @@ from speechkit.models.model import Model, Output, Prepared, evaluating, scores_o
 from speechkit.models.net import Block, Net, encoder_layers
 from speechkit.models.prepare import prepare
 from speechkit.models.quartznet import QuartzNet
-from speechkit.nn import as_layer
 from speechkit.plugins import offered, registry
 
 __all__ = [
@@ -39,6 +38,6 @@ def build(config: Net, seed: int = 0) -> Model:
         make_head = components.find("head", Spec.parse(config.head).name).factory()
         names = offered(make_head, names=config.labels)
         head = components.build("head", config.head, channels, len(config.labels), **names)
-        model = Model(config, frontend, stem, encoder, as_layer(head))
+        model = Model(config, frontend, stem, encoder, head)
         components.build("init", config.init)(model, torch.Generator().manual_seed(seed))
     return model

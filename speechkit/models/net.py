@@ -320,7 +320,7 @@ def _uniform_body_maker(
         residual=row.residual,
         dropout=config.dropout,
         widening=registry.find("activation", chosen("activation").name).component.in_factor,
-        mixer=layer("mixer"),
+        mixer=partial(registry.build, "mixer", chosen("mixer")),
         channel=layer("channel", lambda c_in, c_out: c_out),
         norm=layer("norm"),
         activation=layer("activation", lambda channels: channels),

@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from fractions import Fraction
+from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -64,12 +65,23 @@ class Chunk(NamedTuple):
         return self.valid.sum(1)
 
 
+RESERVED: dict[str, tuple[type, str]] = {
+    "stride": (Integral, "the whole number of input frames that make `rate` output frames"),
+    "rate": (Integral, "the whole number of output frames that `stride` input frames make"),
+    "delay": (Integral, "the whole number of output frames by which a stream is later"),
+    "left": (Real, "the number of input frames before its own that an output frame reads"),
+    "right": (Real, "the number of input frames after its own that an output frame reads"),
+}
+"""The attributes of every StreamLayer that nets compute with."""
+
+
 class StreamLayer(nn.Module):
     """Base class of all streaming layers; on its own it is the identity.
 
     `stride` input frames make `rate` output frames (`rate` is 1 unless a layer upsamples), and a
     step takes a multiple of `stride`. `delay` is in output frames. An output frame reads the input
-    from `left` frames before its own to `right` after (infinite if it reads everything).
+    from `left` frames before its own to `right` after (infinite if it reads everything). Setting
+    one of these five to anything but a number is a TypeError.
     `undecayed` and `self_initialized` name its parameters, or submodules, that are exempt from
     weight decay and from the model's init.
 
@@ -86,6 +98,17 @@ class StreamLayer(nn.Module):
     right: Fraction | float = Fraction(0)
     undecayed: tuple[str, ...] = ()
     self_initialized: tuple[str, ...] = ()
+
+    def __init_subclass__(cls, **kw: Any) -> None:
+        super().__init_subclass__(**kw)
+        for name in RESERVED.keys() & vars(cls).keys():
+            if not isinstance(vars(cls)[name], property):
+                _check_reserved(cls, name, vars(cls)[name])
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in RESERVED:
+            _check_reserved(type(self), name, value)
+        super().__setattr__(name, value)
 
     def channels_out(self, c_in: int) -> int:
         """The number of output channels for `c_in` input channels."""
@@ -130,6 +153,16 @@ class StreamLayer(nn.Module):
                 f"chunk of {frames} frames is not a multiple of stride {self.stride}; "
                 f"feed {' or '.join(map(str, fits))}"
             )
+
+
+def _check_reserved(layer: type, name: str, value: Any) -> None:
+    kind, meaning = RESERVED[name]
+    if not isinstance(value, kind):
+        given = repr(value) if isinstance(value, Real) else f"of type {type(value).__name__}"
+        raise TypeError(
+            f"{layer.__name__}.{name} is {given}; in a StreamLayer {name} is {meaning}: give your "
+            f"own attribute another name, such as {name}_"
+        )
 
 
 def cat_time(parts: list[Tensor]) -> Tensor:

@@ -101,7 +101,9 @@ def specimens(entry: Entry, seed: int = 0, channels: int = CHANNELS) -> list[Spe
 
     The same seed gives the same weights; torch's global generator is not changed.
     """
-    make = partial(entry.factory(), **entry.component.example)
+    names = tuple("abcdefgh"[:LABELS])
+    given = offered(entry.factory(), names=names) if entry.kind == "head" else {}
+    make = partial(entry.make, **given, **entry.component.example)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return list(_BUILD[entry.kind](make, channels, entry.component.in_factor))
@@ -145,7 +147,7 @@ def _mixer(make: _Make, channels: int, in_factor: int) -> Iterator[Specimen]:
     for shape in ((5, 1, 1, "same"), (3, 2, 1, 1), (3, 1, 2, 0)):
         kernel, stride, dilation, lookahead = shape
         yield Specimen(
-            as_layer(make(channels, *shape)),
+            make(channels, *shape),
             channels,
             channels,
             stride=stride,
@@ -180,8 +182,7 @@ def _stem(make: _Make, channels: int, in_factor: int) -> Iterator[Specimen]:
 
 
 def _head(make: _Make, channels: int, in_factor: int) -> Iterator[Specimen]:
-    names = offered(make, names=tuple("abcdefgh"[:LABELS]))
-    yield Specimen(make(channels, LABELS, **names), channels)
+    yield Specimen(make(channels, LABELS), channels)
 
 
 def _pool(make: _Make, channels: int, in_factor: int) -> Iterator[Specimen]:

@@ -1,7 +1,10 @@
 """The contract itself: whole and chunked are equal, delays meet, and a liar is found out."""
 
+import math
+from fractions import Fraction
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -200,6 +203,38 @@ def test_branches_of_different_stride_are_refused() -> None:
 def test_serial_refuses_a_bare_module() -> None:
     with pytest.raises(TypeError, match="as_layer"):
         Serial(nn.ReLU())  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", ["stride", "rate", "delay", "left", "right"])
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        (nn.Linear(2, 2), "of type Linear"),
+        (nn.Parameter(torch.ones(2)), "of type Parameter"),
+        (torch.tensor(2), "of type Tensor"),
+        ("same", "of type str"),
+        (None, "of type NoneType"),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_a_reserved_attribute_takes_only_a_number(name: str, value: Any, shown: str) -> None:
+    layer = StreamLayer()
+    with pytest.raises(TypeError, match=rf"StreamLayer\.{name} is {shown}.*such as {name}_"):
+        setattr(layer, name, value)
+    with pytest.raises(TypeError, match=rf"^Mine\.{name} is {shown}"):
+        type("Mine", (StreamLayer,), {name: value})
+
+
+def test_whole_numbers_of_frames_are_whole() -> None:
+    layer = StreamLayer()
+    for name in ("stride", "rate", "delay"):
+        with pytest.raises(TypeError, match=rf"{name} is 0\.5"):
+            setattr(layer, name, 0.5)
+    with pytest.raises(TypeError, match="left is of type function"):
+        type("Mine", (StreamLayer,), {"left": lambda self: 2})
+    layer.stride, layer.left, layer.right = np.int64(2), Fraction(1, 2), math.inf
+    halves = type("Halves", (StreamLayer,), {"right": property(lambda self: 3)})
+    assert (layer.stride, layer.left, layer.right, halves().right) == (2, 0.5, math.inf, 3)
 
 
 def test_mask_stops_nan() -> None:
