@@ -14,6 +14,8 @@
 Each message is one line: what was given, what was expected, what to type.
 """
 
+import re
+
 from speechkit.limits import MAX_MESSAGE_CHARACTERS
 
 
@@ -28,6 +30,14 @@ def one_line(text: object) -> str:
         return shown
     half = MAX_MESSAGE_CHARACTERS // 2 - 2
     return f"{shown[:half]} … {shown[-half:]}"
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether an error is that memory is used up."""
+    # torch has its own error for GPU memory, and a RuntimeError for CPU memory
+    return isinstance(error, MemoryError) or bool(
+        re.search("out of memory|t allocate memory", str(error))
+    )
 
 
 class SpeechkitError(Exception):

@@ -16,6 +16,7 @@ from functools import cache
 from itertools import groupby
 from operator import attrgetter
 from pathlib import Path
+from textwrap import shorten
 from types import ModuleType
 from typing import Any, TypeVar
 
@@ -23,7 +24,7 @@ import pluggy
 
 from speechkit import hookspecs
 from speechkit.component import Component, Spec, did_you_mean
-from speechkit.errors import ComponentError, PluginError
+from speechkit.errors import ComponentError, PluginError, SpeechkitError, is_out_of_memory
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -58,6 +59,8 @@ MAKES = {
     ),
 }
 """The base class of what a factory of each kind of layer returns."""
+LONGEST_REASON = 200
+"""The most characters of another's error in a message."""
 OURS = ("activations", "kan", "methods", "norms", "residuals")
 """The plugins of this repository, each in the distribution `speechkit-NAME`."""
 
@@ -541,6 +544,28 @@ def core_version() -> str:
         return importlib.metadata.version(DISTRIBUTION)
     except importlib.metadata.PackageNotFoundError:
         return "0+unknown"
+
+
+@contextmanager
+def calling(component: str, call: str = "") -> Iterator[None]:
+    """The boundary around a call into a component: what it raises becomes a ComponentError in one
+    line that names both, and whose cause has the traceback.
+
+    Errors of speechkit, of files and of memory pass unchanged.
+    """
+    try:
+        yield
+    except (SpeechkitError, OSError):
+        raise
+    # a component may raise any exception
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise
+        reason = shorten((str(error).splitlines() or [""])[0], LONGEST_REASON)
+        raise ComponentError(
+            f"{component}{call and f', {call}'}: {type(error).__name__}: {reason}; "
+            "SPEECHKIT_TRACEBACK=1 shows where"
+        ) from error
 
 
 def registry() -> Registry:

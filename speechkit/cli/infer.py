@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from enum import StrEnum
 from functools import partial
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -92,13 +92,19 @@ def predict_command(verb: str) -> Callable[..., None]:
         as_json: Json = False,
     ) -> None:
         from speechkit.config import to_dict
+        from speechkit.plugins import calling
         from speechkit.tasks import require
 
         recordings = Recordings(audio, channels_of(channel), raw_format(raw, rate, raw_channels))
         net = load_model(model, device)
         task = require(net, verb)
         tell_purpose(model)
-        for recording, found in recordings.each(partial(task.predict, net)):
+
+        def answer(*args: Any, **kw: Any) -> Any:
+            with calling(task.component, "predict"):
+                return task.predict(net, *args, **kw)
+
+        for recording, found in recordings.each(answer):
             row = {"audio_filepath": str(recording.path), "channel": recording.channel}
             shown = f"{recordings.label(recording)}: {found}"
             show({**row, verb: to_dict(found)}, shown, as_json)

@@ -38,7 +38,7 @@ from speechkit.cli import (
 )
 from speechkit.cli.extension import Commands
 from speechkit.cli.output import Complaints, complain, escape_what_cannot_be_encoded
-from speechkit.errors import SpeechkitError, one_line
+from speechkit.errors import SpeechkitError, is_out_of_memory, one_line
 from speechkit.limits import MAX_MESSAGE_CHARACTERS
 from speechkit.plugins import DISTRIBUTION, registry
 
@@ -167,8 +167,7 @@ def reason(error: Exception) -> str:
         return str(error)
     if isinstance(error, OSError):
         return f"{error.strerror}: {error.filename}" if error.filename else str(error)
-    # torch has its own error for GPU memory, and a RuntimeError for CPU memory
-    if isinstance(error, MemoryError) or re.search("out of memory|t allocate memory", str(error)):
+    if is_out_of_memory(error):
         return "there is not enough memory; give shorter recordings, fewer jobs or a smaller batch"
     kind = type(error).__name__
     text = one_line(f"{kind}: {error}" if str(error) else kind)

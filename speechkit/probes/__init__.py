@@ -5,7 +5,7 @@ A probe is a component whose factory returns `f(model, examples)` → tensors by
 
 import copy
 from collections.abc import Iterable
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -15,7 +15,7 @@ from speechkit.errors import ComponentError
 from speechkit.models import Model
 from speechkit.models.model import refuse_prepared
 from speechkit.nn.seeded import seeded
-from speechkit.plugins import registry
+from speechkit.plugins import calling, registry
 from speechkit.probes.examples import Examples as Examples
 
 
@@ -41,17 +41,26 @@ def probe(
     found = {}
     for name, look in looks:
         own = copy.deepcopy(model).eval()
-        with seeded(examples.seed):
-            found[name] = _tensors(name, look(own, examples.of(own)))
+        given, named = examples.of(own), registry().title("probe", name)
+        with seeded(examples.seed), calling(named):
+            tensors = look(own, given)
+        found[name] = _tensors(named, tensors)
     return found
 
 
-def _tensors(name: str, found: dict[str, Tensor]) -> dict[str, Tensor]:
+def _tensors(named: str, found: Any) -> dict[str, Tensor]:
+    if not isinstance(found, dict):
+        raise ComponentError(
+            f"{named} returns an object of type {type(found).__name__}; return tensors by name, "
+            "such as {'share': x}"
+        )
     for key, value in found.items():
         if not isinstance(value, Tensor) or value.is_complex() or value.layout != torch.strided:
+            what = value.dtype if isinstance(value, Tensor) else type(value).__name__
+            sparse = isinstance(value, Tensor) and value.layout != torch.strided
             raise ComponentError(
-                f"probe {name}: {key!r} is a {type(value).__name__}; a probe returns dense tensors "
-                "of real numbers"
+                f"{named}: {key!r} is {value.layout if sparse else what}; a probe returns dense "
+                "tensors of real numbers"
             )
     # copies, or views of one tensor could not be saved
     return {key: value.detach().cpu().clone() for key, value in found.items()}

@@ -17,7 +17,7 @@ from speechkit.data import (
 from speechkit.errors import ManifestError
 from speechkit.models import Model, Output, evaluating
 from speechkit.nn import Chunk
-from speechkit.plugins import registry
+from speechkit.plugins import calling, registry
 from speechkit.tasks import task_of
 
 
@@ -81,7 +81,9 @@ class Examples:
         if self._without_target is not None:
             raise self._without_target
         loss = registry().build("loss", self._task.loss)
-        losses: Tensor = loss(output.scores, output.lengths, *self._task.targets(batch, output))
+        with calling(self._task.component, "targets"):
+            targets = self._task.targets(batch, output)
+        losses: Tensor = loss(output.scores, output.lengths, *targets)
         return losses
 
     def clips(self, count: int) -> list[Tensor]:
@@ -101,7 +103,8 @@ class Examples:
     def _first_without_target(self) -> ManifestError | None:
         for utterance in self.utterances:
             try:
-                self._task.encode(utterance)
+                with calling(self._task.component, "encode"):
+                    self._task.encode(utterance)
             except ManifestError as error:
                 return error
         return None

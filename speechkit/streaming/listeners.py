@@ -13,6 +13,7 @@ from speechkit.errors import ConfigError, SpeechkitError, StreamError
 from speechkit.events import Event, Final, Keyword, Partial, SpeechEnd, SpeechStart
 from speechkit.models import Model
 from speechkit.models.net import Name
+from speechkit.plugins import calling
 from speechkit.rules import spotting, vad
 from speechkit.rules.endpointing import Endpointing, Segment, advance
 from speechkit.streaming.state import AGAIN, check_tensor, checked, remembered
@@ -216,4 +217,5 @@ def listener_of(
     task = task_of(model)
     if decoder is not None and not task.decodes:
         raise ConfigError(f"a decoder is for recognition; leave it out for a {model.config.kind}")
-    return task.listener(frame_s or model.frame_s, decoder)
+    with calling(task.component, "listener"):
+        return task.listener(frame_s or model.frame_s, decoder)

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from textwrap import shorten
 from typing import Any, Protocol
 
 import torch
@@ -24,7 +25,7 @@ from speechkit.errors import ComponentError, ConfigError
 from speechkit.events import Event
 from speechkit.models import Model, Output, evaluating, scores_of
 from speechkit.models.net import Name
-from speechkit.plugins import registry
+from speechkit.plugins import calling, registry
 
 Targets = tuple[Tensor, Tensor]
 """The arguments of a loss besides the output: targets, and their lengths."""
@@ -171,7 +172,9 @@ class Task:
         result for the command line holds plain data, tuples and dataclasses.
         """
         samples = read_audio(audio, sample_rate, model.sample_rate, channel=channel, raw=raw)
-        found = self.predictions(scores_of(model, samples))
+        output = scores_of(model, samples)
+        with calling(self.component, "predictions"):
+            found = self.predictions(output)
         return found[0] if len(found) == 1 else found
 
     def listener(self, frame_s: float, decoder: Decoder | Name | None = None) -> Listener:
@@ -197,8 +200,9 @@ class Task:
         Only a task that `decodes` gets a `decoder` or `streaming`.
         """
         pairs = self.collect(model, utterances)
-        figures = {"n": len(utterances), **self.metrics(*pairs)}
-        return Summary(figures, self.sections(*pairs))
+        figures = {"n": len(utterances), **metrics_of(self, *pairs)}
+        with calling(self.component, "sections"):
+            return Summary(figures, self.sections(*pairs))
 
     def sections(
         self, references: Sequence[Any], predictions: Sequence[Any]
@@ -217,8 +221,15 @@ class Task:
         references: list[Any] = []
         predictions: list[Any] = []
         for batch, output in outputs(model, self, utterances, batch_size, workers):
-            references += self.references(batch, output)
-            predictions += self.predictions(output)
+            with calling(self.component, "references"):
+                references += self.references(batch, output)
+            with calling(self.component, "predictions"):
+                predictions += self.predictions(output)
+        if len(references) != len(predictions):
+            raise ComponentError(
+                f"{self.component} has {len(references)} references and {len(predictions)} "
+                "predictions; return one prediction for each reference"
+            )
         return references, predictions
 
 
@@ -244,6 +255,26 @@ def outputs(
         with evaluating(model), torch.inference_mode():
             output = model(batch.audio.to(device), batch.lengths.to(device))
         yield batch, output
+
+
+def metrics_of(
+    task: Task, references: Sequence[Any], predictions: Sequence[Any]
+) -> dict[str, float]:
+    """The task's metrics; ComponentError where it has none."""
+    with calling(task.component, "metrics"):
+        found = task.metrics(references, predictions)
+    if not isinstance(found, dict) or not found:
+        raise ComponentError(
+            f"{task.component}: metrics returns {shorten(repr(found), 60)}; return numbers by "
+            "name, such as {'accuracy': 0.9}"
+        )
+    return found
+
+
+def error_of(task: Task, metrics: dict[str, float]) -> float:
+    """The figure of the metrics that chooses the best model."""
+    with calling(task.component, "error"):
+        return float(task.error(metrics))
 
 
 def task_of(model: Model) -> Task:

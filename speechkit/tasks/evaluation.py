@@ -6,7 +6,7 @@ from typing import Any
 
 from speechkit.checkpoint import ModelSource, as_model
 from speechkit.data import Utterance, utterances_of
-from speechkit.tasks.base import task_of
+from speechkit.tasks.base import metrics_of, task_of
 
 
 def evaluate(
@@ -21,4 +21,4 @@ def evaluate(
     utterances = utterances_of(manifest)
     task = task_of(model)
     pairs = task.collect(model, utterances, batch_size, workers)
-    return {"n": len(utterances), **task.metrics(*pairs)}
+    return {"n": len(utterances), **metrics_of(task, *pairs)}

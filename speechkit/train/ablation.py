@@ -22,8 +22,8 @@ from speechkit.errors import ConfigError
 from speechkit.files import atomic_file
 from speechkit.models import Model, build
 from speechkit.models.profile import profile
-from speechkit.plugins import registry
-from speechkit.tasks import outputs, task_of
+from speechkit.plugins import calling, registry
+from speechkit.tasks import error_of, metrics_of, outputs, task_of
 from speechkit.train import Run, fit
 from speechkit.train.resume import BEST, RUN
 from speechkit.untrusted import UntrustedError, read_json
@@ -179,11 +179,13 @@ def error_and_probabilities(model: Model, dev: Path) -> tuple[float, Tensor]:
     predictions: list[Any] = []
     every: list[Tensor] = []
     for batch, output in outputs(model, task, read_manifest(dev)):
-        references += task.references(batch, output)
-        predictions += task.predictions(output)
+        with calling(task.component, "references"):
+            references += task.references(batch, output)
+        with calling(task.component, "predictions"):
+            predictions += task.predictions(output)
         probabilities = output.scores.softmax(-1)
         if output.scores.dim() == 2:
             every.append(probabilities)
         else:
             every += [row[:n] for row, n in zip(probabilities, output.lengths, strict=True)]
-    return task.error(task.metrics(references, predictions)), torch.cat(every)
+    return error_of(task, metrics_of(task, references, predictions)), torch.cat(every)

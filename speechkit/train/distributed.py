@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from speechkit.errors import MissingExtraError, TrainingError
+from speechkit.errors import ComponentError, MissingExtraError, TrainingError
 
 log = logging.getLogger(__name__)
 
@@ -79,8 +79,10 @@ def one_line_failures(fabric: Any) -> Iterator[None]:
     """Turns a lost connection into a TrainingError; the process that failed reports the cause."""
     try:
         yield
-    except RuntimeError as error:
-        if fabric.world_size == 1 or not _is_of_the_connection(error):
+    except (RuntimeError, ComponentError) as error:
+        # a method that waits for other processes may be where it is noticed
+        cause = error.__cause__ if isinstance(error, ComponentError) else error
+        if fabric.world_size == 1 or not _is_of_the_connection(cause):
             raise
         raise TrainingError(
             f"process {fabric.global_rank} of {fabric.world_size} lost another one; "
@@ -108,5 +110,5 @@ def _spread(model: nn.Module, mesh: Any) -> nn.Module:
     return model
 
 
-def _is_of_the_connection(error: RuntimeError) -> bool:
+def _is_of_the_connection(error: BaseException | None) -> bool:
     return isinstance(error, torch.distributed.DistError) or "gloo" in str(error).lower()

@@ -20,8 +20,8 @@ from speechkit.frontend import fit_statistics
 from speechkit.models import Model, build
 from speechkit.nn import sync_batch_norms
 from speechkit.nn.collectives import full_tensor, mean
-from speechkit.plugins import registry
-from speechkit.tasks import Task, task_of
+from speechkit.plugins import calling, registry
+from speechkit.tasks import Task, error_of, task_of
 from speechkit.tasks.evaluation import evaluate
 from speechkit.train.batches import (
     batch_features,
@@ -94,8 +94,10 @@ def _fit(run: Run, out: Path, resume: bool, fabric: Any) -> dict[str, float]:
         _begin(model, run, dataset)
     with fabric.rank_zero_first():
         for method in methods:
-            method.start(model, dataset)
-            method.prepare(model, dataset)
+            with calling(method.component, "start"):
+                method.start(model, dataset)
+            with calling(method.component, "prepare"):
+                method.prepare(model, dataset)
     stateful_methods = nn.ModuleList(m for m in methods if isinstance(m, nn.Module))
 
     # averaged weights; with FSDP they also serve as the full copy of the sharded weights
@@ -147,8 +149,9 @@ def _fit(run: Run, out: Path, resume: bool, fabric: Any) -> dict[str, float]:
             metrics = evaluate(average, parts.dev, workers=run.data.workers)
             journal.log(loop.step, **metrics)
             hook.speechkit_run_eval(run=run, metrics=metrics)
-            if task.error(metrics) <= loop.best:
-                loop.best, loop.metrics = task.error(metrics), metrics
+            error = error_of(task, metrics)
+            if error <= loop.best:
+                loop.best, loop.metrics = error, metrics
                 save(average, out / BEST)
             loop.judged = loop.step
             write_loop(out / LAST, loop)
@@ -174,15 +177,18 @@ def _fit(run: Run, out: Path, resume: bool, fabric: Any) -> dict[str, float]:
             elif methods:
                 fabric.strategy.precision.unscale_gradients(optimizer)
             for method in methods:
-                method.before_step(model, step)
+                with calling(method.component, "before_step"):
+                    method.before_step(model, step)
             stepping.step()
             loop.step = step
             for method in methods:
-                method.after_step(model, step, optimizer)
+                with calling(method.component, "after_step"):
+                    method.after_step(model, step, optimizer)
             if has_average:
                 _average(average, model, run.ema, step)
                 for method in methods:
-                    method.after_average(average, step)
+                    with calling(method.component, "after_average"):
+                        method.after_average(average, step)
             journal.advance(step, total)
             if first:
                 hook.speechkit_run_step(run=run, step=step, loss=total)
@@ -208,7 +214,8 @@ def dry_run(run: Run) -> dict[str, Any]:
     model = parts.model
     _begin(model, run, parts.dataset)
     for method in parts.methods:
-        method.start(model, parts.dataset)
+        with calling(method.component, "start"):
+            method.start(model, parts.dataset)
     built("optimizer", run.optimizer, _parameter_groups(model, parts.methods))
     evaluate(model, parts.dev, workers=run.data.workers)
     parameters = sum(parameter.numel() for parameter in model.parameters())
@@ -272,13 +279,15 @@ def _begin(model: Model, run: Run, dataset: UtteranceDataset) -> None:
 def _parameter_groups(model: Model, methods: Sequence[Method]) -> list[dict[str, Any]]:
     """The groups of the model and of the methods; groups with equal settings are joined."""
     groups = parameter_groups(model)
-    for group in [group for method in methods for group in method.parameter_groups()]:
-        settings = {**group, "params": None}
-        same = [known for known in groups if {**known, "params": None} == settings]
-        if same:
-            same[0]["params"] += group["params"]
-        else:
-            groups.append(group)
+    for method in methods:
+        with calling(method.component, "parameter_groups"):
+            for group in method.parameter_groups():
+                settings = {**group, "params": None}
+                same = [known for known in groups if {**known, "params": None} == settings]
+                if same:
+                    same[0]["params"] += group["params"]
+                else:
+                    groups.append(group)
     return groups
 
 

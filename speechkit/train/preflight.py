@@ -14,7 +14,7 @@ from speechkit.data import Utterance, UtteranceDataset, collate
 from speechkit.errors import ComponentError, TrainingError
 from speechkit.models import Model, Output, evaluating
 from speechkit.models.net import Name
-from speechkit.plugins import registry
+from speechkit.plugins import calling, registry
 from speechkit.tasks import Task
 from speechkit.train.distributed import FSDP, warn
 from speechkit.train.losses import Nothing
@@ -93,7 +93,8 @@ def check_loss(
     batch = collate([dataset[index] for index in range(min(2, len(dataset)))])
     with evaluating(model), torch.inference_mode():
         output: Output = model(batch.audio, batch.lengths)
-        targets = task.targets(batch, output)
+        with calling(task.component, "targets"):
+            targets = task.targets(batch, output)
         what = f"loss {spec} of a {model.config.kind}'s scores {list(output.scores.shape)}"
         losses = _tried(what, lambda: loss_of(output.scores, output.lengths, *targets))
     if getattr(losses, "shape", None) != output.lengths.shape:
@@ -123,9 +124,10 @@ def check_targets(
 ) -> None:
     """Raises ManifestError for an utterance without a target. Warns of texts that need more frames
     than their utterance has; raises TrainingError if all do."""
-    for utterance in dev:
-        task.encode(utterance)
-    targets = [target(utterance) for utterance in train]
+    with calling(task.component, "encode"):
+        for utterance in dev:
+            task.encode(utterance)
+        targets = [target(utterance) for utterance in train]
     if not hasattr(loss_of, "possible"):
         return
     exact_frames = cache(partial(_frames, model))

@@ -9,11 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from speechkit.data import Batch
-from speechkit.errors import TrainingError
+from speechkit.errors import ComponentError, TrainingError
 from speechkit.models import Model, Output
 from speechkit.nn import Chunk
 from speechkit.nn.collectives import weight
 from speechkit.ops.native import sum_type
+from speechkit.plugins import calling
 from speechkit.tasks import Targets, Task
 from speechkit.train.method import Method, overrides
 from speechkit.train.resume import random_state, set_random_state
@@ -38,14 +39,27 @@ class Objective:
     def __call__(self, batch: Batch, features: Chunk, output: Output) -> Tensor:
         """The losses of the rows whose targets have an alignment, at most `[B]`."""
         scores = output.scores.to(sum_type(output.scores.dtype))
-        targets = self.task.targets(batch, output)
+        with calling(self.task.component, "targets"):
+            targets = self.task.targets(batch, output)
         losses = self.loss(scores, output.lengths, *targets)
         losses = losses.masked_fill(self.unlabeled[batch.indices].to(losses.device), 0.0)
         for method in self.extra:
             given = [features] if method.wants_features else []
-            more = method.extra_loss(batch, Output(scores, output.lengths), *given)
-            if more is not None:
-                losses = losses + more
+            with calling(method.component, "extra_loss"):
+                more = method.extra_loss(batch, Output(scores, output.lengths), *given)
+            if more is None:
+                continue
+            if getattr(more, "shape", None) != losses.shape:
+                raise ComponentError(
+                    f"{method.component}: extra_loss returns {_described(more)}; return a tensor "
+                    f"{list(losses.shape)}, a loss for each utterance, or None"
+                )
+            if not more.isfinite().all():
+                raise TrainingError(
+                    f"{method.component}: extra_loss returns NaN or infinity for a batch of "
+                    f"{', '.join(batch.names)}; give the method another weight, or leave it out"
+                )
+            losses = losses + more
         return self._possible(losses, output.lengths, targets)
 
     def _possible(self, losses: Tensor, lengths: Tensor, targets: Targets) -> Tensor:
@@ -81,9 +95,33 @@ class Gradients:
         scale = 1.0 if scaler is None else scaler.get_scale()
         again: Callable[[], float] = partial(self._again, self._repeatable(draw), scale, step)
         for method in self.around:
-            again = partial(method.gradients, again, self.model, step)
+            again = partial(self._around, method, again, step)
         loss = again()
         self._multiply(scale)
+        return loss
+
+    def _around(self, method: Method, again: Callable[[], float], step: int) -> float:
+        """The method's `gradients`; errors of the passes within are not the method's."""
+        inner: list[Exception] = []
+
+        def passes() -> float:
+            try:
+                return again()
+            except Exception as error:
+                inner.append(error)
+                raise
+
+        try:
+            with calling(method.component, "gradients"):
+                loss = method.gradients(passes, self.model, step)
+        except ComponentError as error:
+            if error.__cause__ in inner:
+                raise error.__cause__ from None
+            raise
+        if loss is None:
+            raise ComponentError(
+                f"{method.component}: gradients returns None; return the loss that again() gave"
+            )
         return loss
 
     def _again(self, passes: Iterator[Iterator[Drawn]], scale: float, step: int) -> float:
@@ -139,6 +177,11 @@ class Gradients:
                 for parameter in group["params"]:
                     if parameter.grad is not None:
                         parameter.grad.mul_(factor)
+
+
+def _described(value: Any) -> str:
+    shape = f" {list(value.shape)}" if isinstance(value, Tensor) else ""
+    return f"an object of type {type(value).__name__}{shape}"
 
 
 def _check_finite(loss: Tensor, step: int, batch: Batch) -> None:

@@ -14,7 +14,7 @@ from speechkit.limits import MAX_REPORT_BYTES
 from speechkit.models import Model, Net, build
 from speechkit.models.model import evaluating, refuse_prepared
 from speechkit.nn.seeded import seeded
-from speechkit.plugins import registry
+from speechkit.plugins import calling, registry
 from speechkit.probes import Examples
 from speechkit.untrusted import parse_json
 
@@ -43,14 +43,23 @@ def transform(
     applied = []
     with evaluating(model):
         for spec, apply in steps:
+            named = registry().title("transform", spec)
+            given = examples and examples.of(model)
             with seeded(examples.seed if examples else 0):
-                model, report = apply(model, examples and examples.of(model))
-                _check(spec, model)
+                with calling(named):
+                    made = apply(model, given)
+                if not isinstance(made, tuple) or len(made) != 2:
+                    raise ComponentError(
+                        f"{named} returns an object of type {type(made).__name__}; return the new "
+                        "model and a report, such as (model, {})"
+                    )
+                model, report = made
+                _check(named, model)
                 model.eval()
             entry = registry().find("transform", spec.name)
             name = str(Spec(entry.qualified_name, spec.params))
             applied.append(
-                AppliedTransform(name=name, version=entry.version, report=_plain(spec, report))
+                AppliedTransform(name=name, version=entry.version, report=_plain(named, report))
             )
     return model, applied
 
@@ -73,26 +82,26 @@ def check_components(transform: str, config: Net, takes: Mapping[str, tuple[str,
             )
 
 
-def _check(spec: Spec, model: Model) -> None:
+def _check(named: str, model: Model) -> None:
     """Raises ComponentError if the model differs from its config."""
     if not isinstance(model, Model) or model.prepared is not None:
-        raise ComponentError(f"transform {spec} returns no model that can be saved")
+        raise ComponentError(f"{named} returns no model that can be saved")
     own, stated = (
         {name: x.shape for name, x in m.state_dict().items()} for m in (model, build(model.config))
     )
     if differing := sorted(k for k in own.keys() | stated.keys() if own.get(k) != stated.get(k)):
         raise ComponentError(
-            f"transform {spec}: {differing[0]} is not as its model's config says; a transform "
+            f"{named}: {differing[0]} is not as its model's config says; a transform "
             "changes the config along with the weights"
         )
 
 
-def _plain(spec: Spec, report: Any) -> dict[str, Any]:
+def _plain(named: str, report: Any) -> dict[str, Any]:
     """The report after a round trip through JSON; raises ComponentError if it is no object."""
     try:
         plain = parse_json(json.dumps(report), most=MAX_REPORT_BYTES)
     except (TypeError, ValueError) as error:
-        raise ComponentError(f"transform {spec}: its report is no JSON: {error}") from error
+        raise ComponentError(f"{named}: its report is no JSON: {error}") from error
     if not isinstance(plain, dict):
-        raise ComponentError(f"transform {spec}: its report is {type(plain).__name__}, not a dict")
+        raise ComponentError(f"{named}: its report is {type(plain).__name__}, not a dict")
     return plain

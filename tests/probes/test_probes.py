@@ -39,6 +39,13 @@ def rude() -> Callable[[Model, Examples], dict[str, Tensor]]:
 @pytest.fixture(autouse=True)
 def plugin() -> Iterator[None]:
     listed = [
+        Component(name="listed", factory=lambda: lambda *_: [1], summary="Returns a list"),
+        Component(name="broken", factory=lambda: lambda model: {}, summary="Takes too little"),
+        Component(
+            name="complex",
+            factory=lambda: lambda *_: {"x": torch.zeros(2, dtype=torch.complex64)},
+            summary="Returns complex numbers",
+        ),
         Component(name="rude", factory=rude, summary="Changes everything"),
         Component(
             name="wordy", factory=lambda: lambda *_: {"name": "text"}, summary="Returns text"
@@ -84,7 +91,13 @@ def test_what_is_no_probe_is_an_error(nets: dict[str, Net], corpus: Callable[...
     examples = Examples(model, corpus(1))
     with pytest.raises(ComponentError, match=r"no probe named 'rud'\. Did you mean 'rude'"):
         probe(model, ["rud"], examples)
-    with pytest.raises(ComponentError, match="probe wordy: 'name' is a str; a probe returns dense"):
+    with pytest.raises(ComponentError, match="probe ours/wordy: 'name' is str; a probe returns"):
         probe(model, ["wordy"], examples)
+    with pytest.raises(ComponentError, match=r"^probe ours/complex: 'x' is torch\.complex64; a"):
+        probe(model, ["complex"], examples)
+    with pytest.raises(ComponentError, match=r"^probe ours/listed returns .* type list; return"):
+        probe(model, ["listed"], examples)
+    with pytest.raises(ComponentError, match=r"^probe ours/broken: TypeError: .* positional"):
+        probe(model, ["broken"], examples)
     with pytest.raises(ConfigError, match="probe the one it was made of"):
         probe(prepare(model), ["rude"], examples)

@@ -4,6 +4,7 @@ import json
 import pickle
 import re
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -251,12 +252,38 @@ def test_a_misspelt_or_missing_member_of_a_task_is_named(
     nets: dict[str, Net], members: dict[str, Any], message: str
 ) -> None:
     calls = {"encode": Duration.encode, "predictions": Duration.predictions}
-    other = type("Other", (Task,), {**calls, **members})
+    with (
+        serving(type("Other", (Task,), {**calls, **members})),
+        pytest.raises(ComponentError, match=rf"^task acme/other {re.escape(message)}"),
+    ):
+        task_of(build(replace(nets["clip"], head="first")))
+
+
+@contextmanager
+def serving(task: type[Task]) -> Iterator[None]:
+    """A head `first` whose task `other` is of this class."""
     with using(Registry({"SPEECHKIT_PLUGINS": ""})):
         plugin = SimpleNamespace(
-            speechkit_tasks=hookimpl(lambda: [component("other", other)]),
+            speechkit_tasks=hookimpl(lambda: [component("other", task)]),
             speechkit_heads=hookimpl(lambda: [component("first", First, task="other")]),
         )
         registry().add(plugin, "acme")
-        with pytest.raises(ComponentError, match=rf"^task acme/other {re.escape(message)}"):
-            task_of(build(replace(nets["clip"], head="first")))
+        yield
+
+
+@pytest.mark.parametrize(
+    ("members", "message"),
+    [
+        ({"predictions": lambda *_: 3}, ", predictions: TypeError: 'int' object is not iterable; "),
+        ({"predictions": lambda *_: [3]}, " has 2 references and 1 predictions; return one"),
+        ({"metrics": lambda *_: {}}, ": metrics returns {}; return numbers by name"),
+    ],
+)
+def test_a_fault_of_a_task_names_it_and_the_call(
+    nets: dict[str, Net], corpus: Callable[..., Path], members: dict[str, Any], message: str
+) -> None:
+    manifest = corpus(2)
+    with serving(type("Other", (Duration,), members)):
+        model = build(replace(nets["clip"], head="first"))
+        with pytest.raises(ComponentError, match=rf"^task acme/other{re.escape(message)}"):
+            evaluate(model, manifest)

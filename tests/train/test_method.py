@@ -1,6 +1,7 @@
 """Methods: when each call is made, that a step repeats itself, and what goes on with a run."""
 
 import json
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 from speechkit.checkpoint import load, save
 from speechkit.component import Component
 from speechkit.data import Batch, UtteranceDataset, read_manifest, write_manifest
-from speechkit.errors import ComponentError, TrainingError
+from speechkit.errors import ComponentError, SpeechkitError, TrainingError
 from speechkit.hookspecs import hookimpl
 from speechkit.models import Model, Output, build
 from speechkit.nn import Chunk
@@ -410,6 +411,56 @@ def test_a_misspelt_call_is_named_and_a_helper_is_none(run: Run) -> None:
         dry_run(run)
     with offered(Helped):
         dry_run(run)
+
+
+class Ungiving(Method):
+    def gradients(self, again: Callable[[], float], model: Model, step: int) -> Any:
+        again()
+
+
+class Sevenfold(Method):
+    def extra_loss(self, batch: Batch, output: Output, *features: Any) -> Tensor:
+        return torch.zeros(7)
+
+
+class Undefined(Method):
+    def extra_loss(self, batch: Batch, output: Output, *features: Any) -> Tensor:
+        return torch.full((len(output.scores),), torch.nan)
+
+
+class Short(Method):
+    def after_step(self, model: Model, step: int) -> None:  # type: ignore[override]
+        ...
+
+
+@pytest.mark.parametrize(
+    ("factory", "message"),
+    [
+        (Ungiving, ": gradients returns None; return the loss that again() gave"),
+        (Sevenfold, ": extra_loss returns an object of type Tensor [7]; return a tensor [3], a"),
+        (Undefined, ": extra_loss returns NaN or infinity for a batch of "),
+        (Short, ", after_step: TypeError: Short.after_step() takes 3 positional arguments but"),
+    ],
+)
+def test_a_fault_of_a_method_names_it_and_the_call(
+    run: Run, tmp_path: Path, factory: type[Method], message: str
+) -> None:
+    with pytest.raises(SpeechkitError, match=rf"^method acme/acme{re.escape(message)}") as caught:
+        fit_with(factory, run, tmp_path / "out")
+    assert len(str(caught.value)) < 450
+
+
+def test_an_error_of_the_model_is_not_the_methods(run: Run, tmp_path: Path) -> None:
+    def broken(*_: Any) -> Output:
+        raise ValueError("a layer's")
+
+    class Around(Method):
+        def gradients(self, again: Callable[[], float], model: Model, step: int) -> float:
+            model.score = broken  # type: ignore[method-assign]
+            return again()
+
+    with pytest.raises(ValueError, match=r"^a layer's$"):
+        fit_with(Around, run, tmp_path / "out")
 
 
 @pytest.mark.parametrize("method", [Repeating, Pruning])

@@ -46,11 +46,22 @@ def measured() -> Callable[..., tuple[Model, dict[str, Any]]]:
     return apply
 
 
+def broken() -> Callable[..., tuple[Model, dict[str, Any]]]:
+    """A fault of its author's."""
+
+    def apply(model: Model, examples: Examples | None) -> tuple[Model, dict[str, Any]]:
+        raise IndexError("no block 7")
+
+    return apply
+
+
 @pytest.fixture(autouse=True)
 def plugin() -> Iterator[None]:
     listed = [
         Component(name="widen", factory=widen, summary="More labels"),
         Component(name="measured", factory=measured, summary="Looks"),
+        Component(name="alone", factory=lambda: lambda m, e: m, summary="No report"),
+        Component(name="broken", factory=broken, summary="Raises"),
         Component(name="no_model", factory=lambda: lambda m, e: (m.head, {}), summary="A head"),
         Component(name="prepared", factory=lambda: lambda m, e: (prepare(m), {}), summary="Fused"),
     ]
@@ -94,7 +105,9 @@ def test_a_transform_gets_the_model_in_evaluation(
 def test_what_is_no_transform_is_an_error(nets: dict[str, Net]) -> None:
     model = build(nets["clip"])
     for name in ("no_model", "prepared"):
-        with pytest.raises(ComponentError, match=f"transform {name} returns no model that can be"):
+        with pytest.raises(
+            ComponentError, match=f"transform ours/{name} returns no model that can be"
+        ):
             transform(model, [name])
     with pytest.raises(ComponentError, match=r"no transform named 'widn'\. Did you mean 'widen'"):
         transform(model, ["widn"])
@@ -102,3 +115,9 @@ def test_what_is_no_transform_is_an_error(nets: dict[str, Net]) -> None:
         transform(model, ["measured"])
     with pytest.raises(ConfigError, match="transform the one it was made of"):
         transform(prepare(model), ["widen"])
+    with pytest.raises(
+        ComponentError, match=r"^transform ours/alone returns .* type Model; return"
+    ):
+        transform(model, ["alone"])
+    with pytest.raises(ComponentError, match=r"^transform ours/broken: IndexError: no block 7;"):
+        transform(model, ["broken"])
