@@ -5,6 +5,7 @@ from concurrent.futures import ProcessPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cache
+from itertools import groupby
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from speechkit.errors import MissingExtraError, PluginError
 from speechkit.plugins import CORE, Entry, Registry, using
 from speechkit.testing.checks import LONG, Function, functions_for
 from speechkit.testing.checks.command import commands_of
+from speechkit.testing.checks.metadata import check_example_builds
 
 
 @dataclass(frozen=True)
@@ -93,15 +95,15 @@ def checks_of(plugin: str, only: Iterable[str] = ()) -> list[Check]:
 
 def run_checks(plugin: str, only: Iterable[str] = (), jobs: int = 1) -> Iterator[Outcome]:
     """The outcome of each check of a plugin, with the arguments of `checks_of`; `jobs` processes
-    share the components."""
+    share the components. One that cannot be built has only the outcome that says so."""
     only = tuple(only)
-    checks = checks_of(plugin, only)
+    groups = {name: list(own) for name, own in groupby(checks_of(plugin, only), _component)}
     if jobs == 1:
-        yield from (check.outcome() for check in checks)
+        for group in groups.values():
+            yield from _outcomes(group)
         return
-    groups = list(dict.fromkeys(_component(check) for check in checks))
     with ProcessPoolExecutor(jobs, get_context("spawn"), _one_thread) as pool:
-        work = [pool.submit(_outcomes, plugin, only, group) for group in groups]
+        work = [pool.submit(_outcomes_here, plugin, only, name) for name in groups]
         for done in work:
             yield from done.result()
 
@@ -140,10 +142,19 @@ def _one_thread() -> None:
     torch.set_num_threads(1)
 
 
-def _outcomes(plugin: str, only: tuple[str, ...], component: str) -> list[Outcome]:
+def _outcomes(checks: list[Check]) -> Iterator[Outcome]:
+    """The outcomes of one component's checks."""
+    for check in checks:
+        outcome = check.outcome()
+        yield outcome
+        if check.function is check_example_builds and outcome.error and not outcome.expected:
+            # each of the others would fail for the same reason
+            return
+
+
+def _outcomes_here(plugin: str, only: tuple[str, ...], component: str) -> list[Outcome]:
     """The outcomes of one component, computed in another process."""
-    checks = [c for c in _checks_here(plugin, only) if _component(c) == component]
-    return [check.outcome() for check in checks]
+    return list(_outcomes([c for c in _checks_here(plugin, only) if _component(c) == component]))
 
 
 # a process checks several components of a plugin, which it can load once

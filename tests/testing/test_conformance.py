@@ -100,6 +100,41 @@ def test_check_plugin_gives_each_failure_by_id(install) -> None:
     assert found.startswith("declares time='frame', but Centred: frame t reads")
 
 
+@pytest.mark.parametrize("jobs", [1, pytest.param(2, marks=pytest.mark.slow)])
+def test_a_component_that_cannot_be_built_fails_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, jobs: int
+) -> None:
+    monkeypatch.setattr(sys, "modules", sys.modules.copy())
+    (tmp_path / "unbuilt.py").write_text(
+        "import torch\n"
+        "from speechkit import Component, hookimpl\n"
+        "class Plain(torch.nn.Conv1d):\n"
+        "    def __init__(self, channels, *row):\n"
+        "        super().__init__(channels, channels, 3)\n"
+        "def one(name, factory):\n"
+        "    return Component(name=name, factory=factory, summary='-', formula='-')\n"
+        "@hookimpl\n"
+        "def speechkit_activations():\n"
+        "    return [one('absent', 'torch.nn:Relu'), one('shy', lambda channels: 1 / 0)]\n"
+        "@hookimpl\n"
+        "def speechkit_mixers():\n"
+        "    return [one('plain', Plain)]\n"
+    )
+    outcomes = list(run_checks(str(tmp_path / "unbuilt.py"), jobs=jobs))
+    check = "::check_example_builds"
+    assert [outcome.id.removesuffix(check) for outcome in outcomes] == [
+        "activation:unbuilt/absent",
+        "activation:unbuilt/shy",
+        "mixer:unbuilt/plain",
+    ]
+    for outcome, said in zip(
+        outcomes,
+        ["cannot be loaded from 'torch.nn:Relu'", "division by zero", "expected a speechkit.nn."],
+        strict=True,
+    ):
+        assert said in outcome.error
+
+
 def test_a_component_declares_the_checks_that_it_is_exempt_from(install) -> None:
     install("expects", whole=dict.fromkeys(FAILS, "of the mean"))
     assert check_plugin("expects") == {}

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from speechkit.builtin.factories import clip_head
@@ -474,7 +475,7 @@ def test_metadata() -> None:
     assert check.id == "activation:liars/Not snake::check_metadata"
     assert check.outcome().error == "name 'Not snake' is not snake_case"
     found = errors("norm", Honest, example={"eps": 1})
-    assert found["check_metadata"] == "example has ['eps']; it takes ['channels']"
+    assert found["check_example_builds"] == "example has ['eps']; it takes ['channels']"
     found = errors("norm", Honest, parts={"first": "norm"})
     assert found["check_metadata"] == "parts has 'first'; it takes ['channels']"
     found = errors("norm", Honest, parts={"channels": "nrm"})
@@ -519,6 +520,22 @@ def test_training_components() -> None:
         return batch[0].mean()
 
     assert "losses []" in errors("loss", lambda: one_for_all)["check_losses_are_finite"]
+
+
+def test_a_loss_of_one_number_per_clip() -> None:
+    def huber(scores: Tensor, lengths: Tensor, targets: Tensor, target_lengths: Tensor) -> Tensor:
+        return F.huber_loss(scores.squeeze(1), targets, reduction="none")
+
+    assert not errors("loss", lambda: huber)
+
+
+def test_a_loss_that_takes_no_targets_says_which_were_tried() -> None:
+    def of_pairs(scores: Tensor, lengths: Tensor, targets: Tensor, ends: Tensor) -> Tensor:
+        raise ValueError("two numbers, please")
+
+    (found,) = errors("loss", lambda: of_pairs).values()
+    assert "none of the targets tried; texts [2, 3], labels of clips [2]" in found
+    assert found.endswith("rows of numbers [2, 5]: two numbers, please")
 
 
 def test_chance_beside_the_generator() -> None:

@@ -19,7 +19,11 @@ from speechkit.testing.checks.layer import (
     check_shape_and_dtype,
     check_state_dict_round_trip,
 )
-from speechkit.testing.checks.metadata import check_metadata, check_parts_are_declared
+from speechkit.testing.checks.metadata import (
+    check_example_builds,
+    check_metadata,
+    check_parts_are_declared,
+)
 from speechkit.testing.checks.nets import (
     check_export_is_written,
     check_method_resumes,
@@ -121,7 +125,7 @@ def functions_for(entry: Entry) -> list[Function]:
     """The checks for an entry, by its kind and its declarations."""
     if entry.kind == COMMAND:
         return [check_command_explains_itself]
-    found: list[Function] = [check_metadata]
+    found: list[Function] = [check_example_builds, check_metadata]
     found += OF_OTHERS.get(entry.kind, ())
     if entry.kind in LAYERS:
         found += [*OF_LAYERS, check_lowered_equals, check_macs_grow_with_frames]

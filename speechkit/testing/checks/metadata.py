@@ -14,8 +14,18 @@ from speechkit.plugins import Entry, Registry
 from speechkit.testing.specimen import LAYERS, specimens
 
 
+def check_example_builds(entry: Entry) -> None:
+    """Its factory can be imported, takes `example`, and returns a layer if its kind is one."""
+    parameters = inspect.signature(entry.factory()).parameters
+    takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    unknown = set(entry.component.example) - set(parameters)
+    assert takes_any or not unknown, f"example has {sorted(unknown)}; it takes {list(parameters)}"
+    if entry.kind in LAYERS:
+        specimens(entry)
+
+
 def check_metadata(entry: Entry) -> None:
-    """It has a legal name, a summary, a formula or a paper, and its example builds."""
+    """It has a legal name, a summary, a formula or a paper, and its parts are parameters."""
     component = entry.component
     name = component.name
     assert re.fullmatch("[a-z][a-z0-9_]*", name), f"name {name!r} is not snake_case"
@@ -24,13 +34,9 @@ def check_metadata(entry: Entry) -> None:
     assert component.formula or component.paper, "give a formula or a paper"
     parameters = inspect.signature(entry.factory()).parameters
     takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
-    unknown = set(component.example) - set(parameters)
-    assert takes_any or not unknown, f"example has {sorted(unknown)}; it takes {list(parameters)}"
     for name, kind in component.parts.items():
         assert takes_any or name in parameters, f"parts has {name!r}; it takes {list(parameters)}"
         assert kind in KINDS, f"parts: {name} is of no kind {kind!r}. {did_you_mean(kind, KINDS)}"
-    if entry.kind in LAYERS:
-        specimens(entry)
 
 
 def check_parts_are_declared(entry: Entry) -> None:

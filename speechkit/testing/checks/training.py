@@ -3,6 +3,8 @@
 import copy
 import json
 import math
+import warnings
+from textwrap import shorten
 from typing import Any
 
 import torch
@@ -18,23 +20,27 @@ STEPS = 200
 
 
 def check_losses_are_finite(entry: Entry) -> None:
-    """Each utterance has a finite loss and gradient, for targets of at least one task; scores after
+    """Each utterance has a finite loss and gradient, for at least one form of targets; scores after
     an utterance's length have no effect."""
     loss = entry.factory()(**entry.component.example)
-    taken = [batch for batch in _loss_batches() if _takes(loss, batch)]
-    assert taken, "it takes the targets of no task: text, one label per clip or one per frame"
-    for scores, lengths, *targets in taken:
-        scores = scores.requires_grad_()
-        losses = loss(scores, lengths, *targets)
-        assert losses.shape == (len(scores),), f"losses {list(losses.shape)}, not [{len(scores)}]"
-        (gradient,) = torch.autograd.grad(losses.sum(), scores)
-        assert torch.isfinite(losses).all(), f"losses {losses.tolist()}"
-        assert torch.isfinite(gradient).all(), "the gradient is not finite"
+    taken = []
+    refused: dict[str, list[str]] = {}
+    for form, batch in _loss_batches().items():
+        try:
+            taken.append((form, batch, *_loss_and_gradient(loss, batch)))
+        # a loss may raise any error for the targets of another task
+        except Exception as error:
+            refused.setdefault(shorten(str(error), 90), []).append(form)
+    reasons = (f"{', '.join(forms)}: {reason}" for reason, forms in refused.items())
+    assert taken, f"it takes none of the targets tried; {'; '.join(reasons)}"
+    for form, (scores, lengths, *targets), losses, gradient in taken:
+        assert torch.isfinite(losses).all(), f"{form}: losses {losses.tolist()}"
+        assert torch.isfinite(gradient).all(), f"{form}: the gradient is not finite"
         if scores.ndim == 3:
-            garbage = scores.detach().clone()
+            garbage = scores.clone()
             garbage[1, lengths[1] :] = 7.0
-            name = "the losses, with other scores in padding"
-            assert_close(name, losses.detach(), loss(garbage, lengths, *targets), rtol=1e-6)
+            name = f"{form}: the losses, with other scores in padding"
+            assert_close(name, losses, loss(garbage, lengths, *targets), rtol=1e-6)
 
 
 def check_step_lowers_a_loss(entry: Entry) -> None:
@@ -95,27 +101,36 @@ def check_chunks_change_nothing(entry: Entry) -> None:
     assert len(set(texts.values())) == 1, f"texts by frames at a time: {texts}"
 
 
-def _loss_batches() -> list[tuple[Tensor, ...]]:
-    """Scores, lengths, targets and target lengths: for text, for clips and for frames."""
+def _loss_batches() -> dict[str, tuple[Tensor, ...]]:
+    """Scores, lengths, targets and target lengths, by the form of the targets."""
     chance = torch.Generator().manual_seed(0)
     frames, labels = torch.tensor([12, 7]), LABELS
     scores = torch.randn(2, 12, labels, generator=chance).log_softmax(2)
     texts = torch.tensor([[0, 1, 2], [3, 0, 0]]), torch.tensor([3, 1])
     each = torch.randint(labels, (2, 12), generator=chance)
-    return [
-        (scores, frames, *texts),
-        (scores[:, 0].clone(), frames, each[:, 0], frames),
-        (scores.clone(), frames, each, frames),
-    ]
+    numbers = torch.rand(2, 12, generator=chance)
+    clip, one = scores[:, 0], scores[:, :, :1]
+    return {
+        "texts [2, 3]": (scores, frames, *texts),
+        "labels of clips [2]": (clip, frames, each[:, 0], frames),
+        "labels of frames [2, 12]": (scores, frames, each, frames),
+        "numbers of clips [2]": (one[:, 0], frames, numbers[:, 0], frames),
+        "numbers of frames [2, 12]": (one, frames, numbers, frames),
+        f"rows of numbers [2, {labels}]": (clip, frames, numbers[:, :labels], frames),
+    }
 
 
-def _takes(loss: Any, batch: tuple[Tensor, ...]) -> bool:
-    try:
-        loss(*batch)
-    # a loss may raise any error for the targets of another task
-    except Exception:
-        return False
-    return True
+def _loss_and_gradient(loss: Any, batch: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
+    """The losses of a batch and the gradient of their sum; ValueError for another shape."""
+    scores = batch[0].clone().requires_grad_()
+    with warnings.catch_warnings():
+        # torch's losses combine other shapes, and only warn
+        warnings.filterwarnings("error", "Using a target size")
+        losses = loss(scores, *batch[1:])
+    if losses.shape != (len(scores),):
+        raise ValueError(f"losses {list(losses.shape)}, not [{len(scores)}]")
+    (gradient,) = torch.autograd.grad(losses.sum(), scores)
+    return losses.detach(), gradient
 
 
 def _augmented(entry: Entry) -> list[Tensor]:
