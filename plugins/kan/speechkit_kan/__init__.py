@@ -18,7 +18,7 @@ def speechkit_channel_layers() -> list[Component]:
         _COMPONENT(
             name="bspline",
             factory="speechkit_kan.bspline:BSplineKAN",
-            summary="A spline on a grid and a SiLU on each edge: the reference",
+            summary="A spline on a grid and a SiLU on each edge: the original KAN layer",
             formula="sum_i base_oi silu(x_i) + scale_oi sum_g c_oig B_g(tanh(x_i))",
             paper="arXiv:2404.19756",
         ),
@@ -32,7 +32,7 @@ def speechkit_channel_layers() -> list[Component]:
         _COMPONENT(
             name="relu_kan",
             factory="speechkit_kan.relu_kan:ReluKAN",
-            summary="Bumps between learned ends on each edge, products of two ReLUs",
+            summary="Bumps with learned ends on each edge, products of two ReLUs",
             formula="sum_i sum_j w_oij (relu(x_i - low_ij) relu(high_ij - x_i) 4g^2/(k+1)^2)^2",
             paper="arXiv:2406.02075",
         ),
@@ -52,7 +52,7 @@ def speechkit_activations() -> list[Component]:
         _COMPONENT(
             name="cheby",
             factory="speechkit_kan.cheby:Chebyshev",
-            summary="A Chebyshev polynomial of tanh x for each channel, which begins as tanh",
+            summary="A Chebyshev polynomial of tanh x for each channel, which starts as tanh",
             formula="sum_n a_cn T_n(tanh(x))",
             paper="arXiv:2409.10836",
         )
@@ -79,7 +79,7 @@ def speechkit_blocks() -> list[Component]:
         _COMPONENT(
             name="rkan",
             factory="speechkit_kan.rkan:rkan",
-            summary="The plain block and a narrow convolution of learned functions beside it",
+            summary="The plain block and a parallel narrow convolution of learned functions",
             formula="block(x) + BN(expand(kan_conv(reduce(x))))",
             paper="arXiv:2410.05500",
             time="lookahead",
@@ -141,7 +141,7 @@ def speechkit_transforms() -> list[Component]:
         Component(
             name="kan_prune",
             factory="speechkit_kan.calibration:prune",
-            summary="Keeps of each layer's edges those that vary most over recordings",
+            summary="Keeps the edges of each layer that vary most over recordings",
             paper="arXiv:2404.19756",
             needs={"channel": "bspline"},
         )

@@ -32,18 +32,19 @@ FUNCTIONS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "cubic1": lambda a, b: (a + b) * (a.square() + b.square()),
     "cubic2": lambda a, b: (a * b).pow(3),
 }
-"""What is made of a = act(x − low) and b = act(high − x)."""
+"""Functions of a = act(x − low) and b = act(high − x)."""
 EPS = 1e-8
 
 
 class AFKAN(StreamLayer):
     """y = W · act(LayerNorm(reduce_j φ_ij)), φ_ij = func(act(x[i] − low_j), act(high_j − x[i])).
 
-    The grid + order bounds low_j and high_j are learned, one set for all channels. `func_norm`
-    "frame" brings the φ of a frame into [0, 1], "none" leaves them. `reduce` makes one number per
-    channel: "global_attn" Σ_j φ_ij weighted by a softmax over the channels, "multistep" a linear
-    layer, "spatial_attn" weights from a convolution over neighbouring channels. With an `act` other
-    than relu, the functions are not local. Shape: `[B, C, T]` → `[B, C', T]`. arXiv:2503.06112.
+    The grid + order bounds low_j and high_j are learned; all channels share them. `func_norm`
+    "frame" scales the φ of a frame to [0, 1], "none" does not. `reduce` computes one number per
+    channel: "global_attn" weights Σ_j φ_ij by a softmax over the channels, "multistep" is a linear
+    layer, and "spatial_attn" has weights from a convolution over neighbouring channels. With an
+    `act` other than relu, the functions are not local. Shape: `[B, C, T]` → `[B, C', T]`.
+    arXiv:2503.06112.
     """
 
     self_initialized = ("weight", "reduce")
@@ -77,7 +78,7 @@ class AFKAN(StreamLayer):
         return self.weight.shape[0]
 
     def implementation(self) -> Choice:
-        """What it runs: its functions in torch, then a product."""
+        """The implementation: its functions in torch, then a product."""
         return Choice(type(self).__name__, "torch", {})
 
     def functions(self, x: Tensor) -> Tensor:
@@ -86,7 +87,7 @@ class AFKAN(StreamLayer):
         y = self.func(self.act(x - self.low), self.act(self.high - x))
         if not self.func_norm:
             return y
-        # the authors take the bounds over the whole batch, so that a row depends on the others
+        # the authors' bounds are over the whole batch, so that a row depends on the others
         low = y.amin((-2, -1), keepdim=True)
         return (y - low) / (y.amax((-2, -1), keepdim=True) - low + EPS)
 
@@ -108,7 +109,7 @@ class GlobalAttention(nn.Module):
 
     def __init__(self, channels: int, functions: int) -> None:
         super().__init__()
-        # b, which the authors have, changes no softmax
+        # the authors' b is left out, since it does not change the softmax
         self.score = nn.Linear(functions, 1)
         self.temperature = nn.Parameter(torch.tensor(math.sqrt(channels)))
 

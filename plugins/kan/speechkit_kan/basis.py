@@ -1,4 +1,4 @@
-"""The functions that edges are sums of, and what brings a number into their range."""
+"""Basis functions of the edges, and functions that map a number into their range."""
 
 from collections.abc import Callable
 
@@ -20,7 +20,7 @@ _SQUASH: dict[str, Callable[[Tensor], Tensor]] = {"tanh": torch.tanh, "clip": _c
 
 
 def squashing(name: str, *allowed: str) -> Callable[[Tensor], Tensor]:
-    """The function into [−1, 1] of that name; `allowed` are those that the layer can use."""
+    """The function into [−1, 1] with this name; `allowed` are those that the layer can use."""
     if name not in allowed:
         raise ComponentError(f"squash={name!r}: give one of {', '.join(allowed)}")
     return _SQUASH[name]
@@ -38,7 +38,7 @@ def chebyshev(x: Tensor, degree: int) -> Tensor:
 
 
 def chebyshev_sum(x: Tensor, coefficients: Tensor) -> Tensor:
-    """Σ_n c_n T_n(x) without the single terms (Clenshaw), `[..., C]` with c `[C, degree + 1]`."""
+    """Σ_n c_n T_n(x) by Clenshaw's recurrence, `[..., C]` with c `[C, degree + 1]`."""
     later, last = torch.zeros_like(x), torch.zeros_like(x)
     for c in coefficients[:, 1:].flip(1).unbind(1):
         later, last = c + 2 * x * later - last, later
@@ -46,25 +46,25 @@ def chebyshev_sum(x: Tensor, coefficients: Tensor) -> Tensor:
 
 
 def radial(x: Tensor, places: Tensor) -> Tensor:
-    """exp(−((x − p) / h)²) for each of G even places p, h apart: `[...]` → `[..., G]`."""
+    """exp(−((x − p) / h)²) for G centres p at distances h: `[...]` → `[..., G]`."""
     return (-((x.unsqueeze(-1) - places) / (places[1] - places[0])).square()).exp()
 
 
 def even_knots(grid: int, order: int) -> Tensor:
-    """Knots of `grid` even intervals of [−1, 1] and `order` beyond each end, one after another."""
+    """Ascending knots of `grid` equal intervals of [−1, 1], and `order` more beyond each end."""
     return torch.arange(-order, grid + order + 1) * (2 / grid) - 1
 
 
 def b_splines(x: Tensor, knots: Tensor, order: int) -> Tensor:
     """The B-splines of degree `order` of each channel (Cox and de Boor).
 
-    Shape: x `[..., C]`, knots `[C, G + order + 1]` rising → `[..., C, G]`. Their sum is 1 between
-    knot `order` and the one as far from the end; each is 0 outside its own order + 2 knots.
+    Shape: x `[..., C]`, ascending knots `[C, G + order + 1]` → `[..., C, G]`. Their sum is 1
+    between knot `order` and knot G; each is 0 outside its own order + 2 knots.
     """
     x = x.unsqueeze(-1)
     bases = ((x >= knots[:, :-1]) & (x < knots[:, 1:])).to(x.dtype)
     for k in range(1, order + 1):
-        # of knots that fall together, the interval is empty
+        # the interval between equal knots is empty
         width = knots[:, k:] - knots[:, :-k]
         inverse = torch.where(width > 0, 1 / width.clamp(min=torch.finfo(x.dtype).tiny), 0)
         rising = (x - knots[:, : -k - 1]) * inverse[:, :-1]
@@ -74,6 +74,6 @@ def b_splines(x: Tensor, knots: Tensor, order: int) -> Tensor:
 
 
 def phases(grid: int, order: int) -> tuple[Tensor, Tensor]:
-    """Where the grid + order overlapping bumps on [0, 1] begin and end: j/g, j/g + (k + 1)/g."""
+    """The ends of the grid + order overlapping bumps on [0, 1]: j/g and j/g + (k + 1)/g."""
     low = torch.arange(-order, grid) / grid
     return low, low + (order + 1) / grid

@@ -1,4 +1,4 @@
-"""The reference: edges that are splines on a grid that can follow the data."""
+"""The original KAN layer: edges are splines on a grid, which can be fitted to the data."""
 
 import math
 
@@ -14,8 +14,9 @@ class BSplineKAN(EdgeLayer):
     """f_oi(x) = base_oi · SiLU(x) + scale_oi · Σ_g c_oig B_g(squash(x)).
 
     B_g are the grid + order B-splines of degree `order` over `grid` intervals of [−1, 1]. Without
-    `squash` they are 0 outside, where only the SiLU acts. `scaler` gives each edge a scale_oi,
-    otherwise 1. Coefficients start in ±`noise` / (2 grid). Liu et al., arXiv:2404.19756.
+    `squash` they are 0 outside this range, and only the SiLU remains. With `scaler` each edge
+    learns a scale_oi; otherwise it is 1. Coefficients start in ±`noise` / (2 grid). Liu et al.,
+    arXiv:2404.19756.
     """
 
     knots: Tensor
@@ -51,10 +52,11 @@ class BSplineKAN(EdgeLayer):
 
     @torch.no_grad()
     def update_grid(self, x: Tensor, uniform: float = 0.02, margin: float = 0.01) -> None:
-        """Moves the knots to where the frames x `[N, C]` are, and keeps the edges as they were.
+        """Moves the knots to the range of the frames x `[N, C]`, and keeps the edges' values there.
 
-        The intervals hold equal numbers of frames, but for the share `uniform` of equal widths, and
-        end `margin` beyond the outermost. Coefficients are fitted by least squares at x.
+        The knots mix two grids: intervals with equal numbers of frames, and, by the share
+        `uniform`, intervals of equal width. They end `margin` beyond the extreme frames.
+        Coefficients are fitted by least squares at x.
         """
         inside = self.squash(x.double().cpu()).sort(0).values
         splines = b_splines(inside, self.knots.double().cpu(), self.order)
@@ -71,7 +73,7 @@ class BSplineKAN(EdgeLayer):
         knots = torch.cat([low - beyond.flip(0), lines, high + beyond]).T
 
         splines = b_splines(inside, knots, self.order).transpose(0, 1)
-        # splines without any frame are free: this driver gives them the smallest coefficients
+        # splines without frames are undetermined: this driver returns the smallest coefficients
         fitted = torch.linalg.lstsq(splines, values, driver="gelsd").solution
         self.knots.copy_(knots)
         self.coefficients.copy_(fitted.permute(2, 0, 1))

@@ -1,4 +1,4 @@
-"""What a model's edges do with sound: grids moved to where it is, weak edges pruned away."""
+"""Fits a model's edges to recordings: moves their grids, and prunes weak edges."""
 
 import copy
 from collections.abc import Sequence
@@ -35,9 +35,10 @@ def edge_layers(model: Model) -> dict[str, EdgeLayer]:
 
 @torch.no_grad()
 def update_grids(model: Model, audio: Tensor, lengths: Tensor | None = None) -> None:
-    """Moves the grid of each `bspline` layer to what it reads of audio `[B, N]`.
+    """Moves the grid of each `bspline` layer to the range of its input for audio `[B, N]`.
 
-    Norms are those of this batch, as in training; the edges keep their values at these frames.
+    Norms use the statistics of this batch, as in training. The edges keep their values at these
+    frames.
     """
     for layer, x in _read(model, audio, lengths):
         if isinstance(layer, BSplineKAN):
@@ -45,10 +46,10 @@ def update_grids(model: Model, audio: Tensor, lengths: Tensor | None = None) -> 
 
 
 def prune(keep: float = 0.5, utterances: int = 32) -> Transform:
-    """A transform that keeps the share `keep` of each layer's edges, those that vary most over
+    """A transform that keeps the share `keep` of each layer's edges: those that vary most over
     `utterances` of the recordings.
 
-    The model can be trained on; what is pruned stays away.
+    If the model is fine-tuned, pruned edges stay pruned.
     """
     if not 0 < keep <= 1:
         raise ComponentError(f"kan_prune: keep={keep}; give a share above 0, of at most 1")
@@ -71,7 +72,7 @@ def prune(keep: float = 0.5, utterances: int = 32) -> Transform:
 
 
 def _read(model: Model, audio: Tensor, lengths: Tensor | None) -> list[tuple[EdgeLayer, Tensor]]:
-    """Each layer and frames `[N, C]` that it reads, MOST_FRAMES of them evenly spaced at most."""
+    """Each layer and frames `[N, C]` of its input, at most MOST_FRAMES of them, evenly spaced."""
     layers = edge_layers(model)
     # a call in training changes the running statistics
     trained = copy.deepcopy(model).train()
@@ -93,12 +94,12 @@ def _spaced_frames(c: Chunk) -> Tensor:
 
 @dataclass
 class KanGrids(Method):
-    """A training method: before the first step the grids move to `utterances` of the data."""
+    """A training method: before the first step it fits the grids to `utterances` of the data."""
 
     utterances: int = 32
 
     def start(self, model: Model, dataset: UtteranceDataset) -> None:
-        """Moves them."""
+        """Fits the grids."""
         if not any(isinstance(module, BSplineKAN) for module in model.modules()):
             raise TrainingError("method kan_grids needs a layer bspline, such as channel=bspline")
         step = max(1, len(dataset) // self.utterances)

@@ -1,4 +1,4 @@
-"""`speechkit kan-plot`: what a model's edges have learned."""
+"""`speechkit kan-plot`: plots the learned edges of a model."""
 
 from pathlib import Path
 from typing import Annotated
@@ -14,7 +14,8 @@ def kan_plot(
     model: ModelName,
     out: Annotated[Path, typer.Argument(metavar="OUT.svg", help="The picture to write.")],
     count: Annotated[
-        int, typer.Option("--edges", min=1, help="Of each layer, those that vary most.")
+        int,
+        typer.Option("--edges", min=1, help="Draw so many edges of each layer, the most varying."),
     ] = 10,
     as_json: Json = False,
 ) -> None:

@@ -13,9 +13,9 @@ from speechkit_kan.edges import at_least
 class KANConv(Conv):
     """y[c, t] = Σ_k f_ck(x[c, t + k]), f_ck(x) = w_ck base(x) + a_ck Σ_n b_ckn φ_n(x).
 
-    A subclass gives base and φ. With `shared`, all channels have the same functions. What is before
-    the start and after the end counts as x = 0, where f need not be 0. The b start with the
-    standard deviation 1 / (kernel · functions), a as 1. Shape: x `[B, C, T]`, y
+    A subclass defines base and φ. With `shared`, all channels have the same functions. Frames
+    before the start and after the end are x = 0; f may be nonzero there. The b start with the
+    standard deviation 1 / (kernel · functions), a at 1. Shape: x `[B, C, T]`, y
     `[B, C, ceil(T / stride)]`. RKAN, arXiv:2410.05500.
     """
 
@@ -36,7 +36,7 @@ class KANConv(Conv):
         nn.init.normal_(self.coefficients, std=1 / (self.kernel * functions))
 
     def base(self, x: Tensor) -> Tensor:
-        """What the weight multiplies, `[B, T, C]` → the same."""
+        """base, the factor of the weight w, `[B, T, C]` → the same."""
         return F.silu(x)
 
     def functions(self, x: Tensor) -> Tensor:
@@ -44,7 +44,7 @@ class KANConv(Conv):
         raise AssertionError("a KANConv is one of its subclasses")
 
     def implementation(self) -> Choice:
-        """What its convolution runs."""
+        """The implementation of its convolution."""
         return Choice("conv2d", "torch", {})
 
     def compute(self, x: Tensor, frames: int, valid: Tensor) -> Tensor:
@@ -125,7 +125,7 @@ class SplineConv(KANConv):
 
 
 class RadialConv(KANConv):
-    """base(x) = SiLU(x), φ bells of Gauss around `grid` places from −2 to 2."""
+    """base(x) = SiLU(x), φ Gaussians around `grid` centres from −2 to 2."""
 
     places: Tensor
 

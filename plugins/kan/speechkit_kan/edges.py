@@ -1,4 +1,4 @@
-"""Layers whose every edge, from an input channel to an output channel, is a function of its own."""
+"""Layers with one function for each edge from an input channel to an output channel."""
 
 import torch
 from torch import Tensor
@@ -10,10 +10,10 @@ from speechkit.ops.explain import Choice
 
 
 class EdgeLayer(StreamLayer):
-    """y[o] = Σ_i f_oi(x[i]) at every frame, each f_oi a weighted sum of its input's features.
+    """y[o] = Σ_i f_oi(x[i]) at every frame; each f_oi is a weighted sum of features of its input.
 
-    A subclass gives `features` and `weights`. `kept` says which edges there are; those pruned
-    away stay so in training and in the state dict. Shape: `[B, C, T]` → `[B, C', T]`.
+    A subclass defines `features` and `weights`. `kept` is the mask of the edges; pruned edges stay
+    pruned in training and in the state dict. Shape: `[B, C, T]` → `[B, C', T]`.
     """
 
     kept: Tensor
@@ -23,7 +23,7 @@ class EdgeLayer(StreamLayer):
         self.register_buffer("kept", torch.ones(c_out, c_in, dtype=torch.bool))
 
     def features(self, x: Tensor) -> Tensor:
-        """What the edges weigh, `[..., C]` → `[..., C, G]`."""
+        """The features, `[..., C]` → `[..., C, G]`."""
         raise AssertionError("an EdgeLayer is one of its subclasses")
 
     def weights(self) -> Tensor:
@@ -31,7 +31,7 @@ class EdgeLayer(StreamLayer):
         raise AssertionError("an EdgeLayer is one of its subclasses")
 
     def edges(self, x: Tensor) -> Tensor:
-        """The value of each edge by itself: x `[..., C]` → `[..., C', C]`."""
+        """The value of each edge: x `[..., C]` → `[..., C', C]`."""
         return torch.einsum("...ig,oig->...oi", self.features(x), self._kept_weights())
 
     def spread(self, x: Tensor) -> Tensor:
@@ -47,7 +47,7 @@ class EdgeLayer(StreamLayer):
         return self.kept.shape[0]
 
     def implementation(self) -> Choice:
-        """What it runs: the features in torch, then a product."""
+        """The implementation: the features in torch, then a product."""
         return Choice(type(self).__name__, "torch", {})
 
     def forward(self, c: Chunk) -> Chunk:
@@ -67,7 +67,7 @@ class EdgeLayer(StreamLayer):
 
 
 def at_least(**numbers: tuple[int, int]) -> None:
-    """Raises ComponentError where a number, given with its minimum, is below it."""
+    """Raises ComponentError if a number is below its minimum; the values are (number, minimum)."""
     for name, (number, least) in numbers.items():
         if number < least:
             raise ComponentError(f"{name}={number}: give at least {least}")

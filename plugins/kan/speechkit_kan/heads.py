@@ -32,11 +32,11 @@ def kan_frame(
     hidden: int | None = None,
     kan: Name = "kan/bspline",
 ) -> Serial:
-    """Logits at every frame, from a row of linear (F) and KAN (K) layers.
+    """Logits at every frame, from linear (F) and KAN (K) layers in series.
 
-    `hidden` channels, as many as come in if None, are between them. `kan` is any channel layer. An
-    F behind an F has a ReLU before it, so that "FF" is the control. FKF was the best layout of
-    arXiv:2505.20176. Shape: `[B, C, T]` → `[B, labels, T]`.
+    There are `hidden` channels between the layers, as many as in the input if None. `kan` is any
+    channel layer. Between two F there is a ReLU, so that "FF" is the control. FKF was the best
+    layout of arXiv:2505.20176. Shape: `[B, C, T]` → `[B, labels, T]`.
     """
     if not re.fullmatch("[FK]+", layout):
         raise ComponentError(f"layout={layout!r}: give F (linear) and K (KAN) in a row, as FKF")

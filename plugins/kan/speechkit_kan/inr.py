@@ -1,4 +1,4 @@
-"""A waveform as a net from time to sample, in which the learned activation meets every layer."""
+"""A waveform as a net from time to sample; the learned activation multiplies each layer's input."""
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -8,7 +8,7 @@ from speechkit_kan.cheby import ChebyKAN
 
 
 class LowRank(nn.Module):
-    """y = L (R x) + b over the last axis, R to `rank` numbers."""
+    """y = L (R x) + b over the last axis; R has `rank` rows."""
 
     def __init__(self, width: int, rank: int) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Pictures of edges as SVG, which needs no package to draw."""
+"""Plots of edges as SVG, without a plotting package."""
 
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
@@ -11,7 +11,7 @@ from speechkit_kan.edges import EdgeLayer
 from speechkit_kan.symbolic import Fit, symbolic
 
 REACH = 3.0
-"""Edges are drawn for inputs within ±3."""
+"""Edges are drawn for inputs from −3 to 3."""
 POINTS = 121
 WIDTH, HEIGHT, COLUMNS = 190, 130, 5
 

@@ -1,4 +1,4 @@
-"""Edges that are sums of bumps, each the product of two ReLUs."""
+"""Edges that are sums of bumps; each bump is the product of two ReLUs."""
 
 import math
 
@@ -13,8 +13,8 @@ from speechkit_kan.edges import EdgeLayer, at_least
 class ReluKAN(EdgeLayer):
     """f_oi(x) = Σ_j w_oij (ReLU(x − low_ij) · ReLU(high_ij − x) · 4g² / (k + 1)²)².
 
-    The g + k bumps have height 1 and start evenly on [0, 1], [−k/g, 1 + k/g] with their ends;
-    further out an edge is 0. Their ends are learned. Qiu et al., arXiv:2406.02075.
+    The g + k bumps have height 1. At first they are evenly spaced on [0, 1] and cover
+    [−k/g, 1 + k/g]; outside it an edge is 0. Their ends are learned. Qiu et al., arXiv:2406.02075.
     """
 
     def __init__(self, c_in: int, c_out: int, grid: int = 3, order: int = 3) -> None:

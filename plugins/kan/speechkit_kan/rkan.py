@@ -1,4 +1,4 @@
-"""A block with a learned-function convolution beside it."""
+"""A block with a parallel convolution of learned functions."""
 
 from collections.abc import Callable
 
@@ -49,14 +49,13 @@ def rkan(
     zero_gamma: bool = False,
     skip: int = 0,
 ) -> StreamLayer:
-    """y = block(x) + BatchNorm(expand(kan_conv(reduce(x)))), block being the plain one.
+    """y = block(x) + BatchNorm(expand(kan_conv(reduce(x)))) with the block `plain`.
 
-    `reduce` divides the channels in between. The taps are sums of Chebyshev polynomials up to
-    `degree` ("cheb"), of B-splines ("bspline") or of bells ("rbf"). `merge` "mult_sigmoid"
+    `reduce` divides the channels of the branch. The taps are sums of Chebyshev polynomials up to
+    `degree` ("cheb"), of B-splines ("bspline") or of Gaussians ("rbf"). `merge` "mult_sigmoid"
     multiplies the block by 1 + sigmoid of the branch instead. With `zero_gamma` an added branch
-    starts at 0. The first `skip` blocks are left plain; the paper's best has the branch at the end
-    of the net alone.
-    RKAN, arXiv:2410.05500.
+    starts at 0. The first `skip` blocks are plain blocks; the paper's best net has the branch at
+    its end only. RKAN, arXiv:2410.05500.
     """
     at_least(reduce=(reduce, 1))
     if merge not in MERGES:

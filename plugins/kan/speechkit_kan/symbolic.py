@@ -1,4 +1,4 @@
-"""A learned edge as a formula: the nearest of a few known functions."""
+"""A formula for a learned edge: the best fit among a few known functions."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -18,7 +18,7 @@ GAIN = 0.001
 
 
 class Form(NamedTuple):
-    """A function of b x + c, and which b and c make it another."""
+    """A function of b x + c, and the values of b and c that give distinct functions."""
 
     text: str
     function: Callable[[Tensor], Tensor]
@@ -48,7 +48,7 @@ class Fit(NamedTuple):
 
 
 def symbolic(x: Tensor, y: Tensor) -> Fit:
-    """The function a · f(b x + c) + d nearest to points x, y `[P]`; b and c from a grid."""
+    """The best fit a · f(b x + c) + d to points x, y `[P]`; b and c are from a grid."""
     x, y = x.double().cpu(), y.double().cpu()
     if y.std() < FLAT:
         return Fit(f"{y.mean():.3g}", 1.0)
@@ -64,7 +64,7 @@ def symbolic(x: Tensor, y: Tensor) -> Fit:
 
 
 def _nearest_line(f: Tensor, y: Tensor) -> tuple[float, float, float, int]:
-    """Least squares y ≈ a f + d with each row of f `[S, P]`: a, d, R² and place of the best."""
+    """Least squares y ≈ a f + d with each row of f `[S, P]`: a, d, R² and index of the best row."""
     off, y_off = f - f.mean(1, keepdim=True), y - y.mean()
     along, power = off @ y_off, off.square().sum(1).clamp(min=1e-12)
     r2, place = (along.square() / power / y_off.square().sum()).max(0)

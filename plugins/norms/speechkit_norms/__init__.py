@@ -40,7 +40,7 @@ def speechkit_norms() -> list[Component]:
         _COMPONENT(
             name="layer_cum",
             factory="speechkit_norms.causal:CumulativeLayerNorm",
-            summary="Mean and variance over channels and the valid frames so far",
+            summary="Mean and variance over channels and all valid frames up to this one",
             formula="(x_t - mean_{c,s<=t}) / sqrt(var_{c,s<=t} + eps) * weight + bias",
             paper="arXiv:1607.06450",
             time="causal",
@@ -48,14 +48,14 @@ def speechkit_norms() -> list[Component]:
         _COMPONENT(
             name="ms_layer",
             factory="speechkit_norms.memory:MSLayerNorm",
-            summary="Layer norm that keeps for its backward pass what the next layer keeps too",
+            summary="Layer norm whose backward pass shares one stored tensor with the next layer",
             formula="(x - mean_c) / sqrt(var_c + eps)",
             paper="arXiv:2406.16282",
         ),
         _COMPONENT(
             name="ms_rms",
             factory="speechkit_norms.memory:MSRMSNorm",
-            summary="RMS norm that keeps for its backward pass what the next layer keeps too",
+            summary="RMS norm whose backward pass shares one stored tensor with the next layer",
             formula="x / sqrt(mean_c x^2 + eps)",
             paper="arXiv:2406.16282",
         ),
@@ -71,7 +71,7 @@ def speechkit_norms() -> list[Component]:
         _COMPONENT(
             name="prepbn",
             factory="speechkit_norms.batch:PRepBN",
-            summary="Training goes from another norm to repbn, which alone is evaluated",
+            summary="Training moves from another norm to repbn; evaluation uses repbn only",
             formula="lambda * first(x) + (1 - lambda) * repbn(x), lambda from r0 to 0",
             paper="arXiv:2405.11582",
             foldable=True,
@@ -98,7 +98,7 @@ def speechkit_norms() -> list[Component]:
         _COMPONENT(
             name="running",
             factory="speechkit_norms.causal:RunningNorm",
-            summary="Mean and variance of each channel's valid frames of late: instance, streaming",
+            summary="Running mean and variance of each channel: instance norm for streams",
             formula="(x_t - mean_{s<=t}) / sqrt(var_{s<=t} + 1e-5) * weight + bias, forgetting",
             paper="arXiv:1607.08022",
             time="causal",

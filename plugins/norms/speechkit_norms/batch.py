@@ -1,4 +1,4 @@
-"""Batch norms with a way around them, which fold into the layer before as batch norms do."""
+"""Batch norms with a shortcut, which fold into the previous layer as batch norms do."""
 
 import torch
 from torch import nn
@@ -12,10 +12,10 @@ from speechkit.plugins import registry
 class RepBN(StreamLayer):
     """y = BN(x) + α · x, with one α for all channels, learned.
 
-    BN is the core's `batch`: statistics of the batch's valid frames in training, running ones in
-    evaluation, where the whole is one scale and shift per channel:
-    y = x · (γ / √(σ² + eps) + α) + β − γ μ / √(σ² + eps). α starts at `alpha`. Shape: `[B, C, T]`
-    → the same. Guo et al., SLAB, arXiv:2405.11582.
+    BN is the core's `batch`, with the statistics of the batch's valid frames in training and
+    running statistics in evaluation. Then the layer is one scale and shift per channel: y = x · (γ
+    / √(σ² + eps) + α) + β − γ μ / √(σ² + eps). α starts at `alpha`. Shape: `[B, C, T]` → the same.
+    Guo et al., SLAB, arXiv:2405.11582.
     """
 
     undecayed = ("alpha",)
@@ -25,7 +25,7 @@ class RepBN(StreamLayer):
     ) -> None:
         super().__init__()
         self.batch = BatchNorm(channels, eps, momentum)
-        # one number, not none: FSDP takes no parameters without dimensions
+        # shape [1], not []: FSDP refuses parameters without dimensions
         self.alpha = nn.Parameter(torch.full((1,), alpha))
 
     def forward(self, c: Chunk) -> Chunk:
@@ -41,12 +41,12 @@ class PRepBN(StreamLayer):
     """y = λ · first(x) + (1 − λ) · RepBN(x) in training, RepBN(x) in evaluation.
 
         λ = 1                                       for `warm` steps, then
-        λ = r0 · max(0, 1 − step / `steps`)         step = 0, 1, 2, … after those
+        λ = r0 · max(0, 1 − step / `steps`)         step = 0, 1, 2, … after the warm steps
 
-    A step is a call in training: with k batches to an optimiser step, give k times the steps. What
-    has been counted is in the state dict. RepBN's statistics are learned from the first step on.
-    Give no more steps than training has, or what is evaluated was never trained alone. `first` is
-    the norm to begin with. Shape: `[B, C, T]` → the same. Guo et al., SLAB, arXiv:2405.11582.
+    A step is a call in training: with k batches per optimiser step, multiply `steps` by k. The
+    count is in the state dict. RepBN's statistics are updated from the first step on. Use at most
+    the number of training steps; otherwise evaluation uses a RepBN that was never trained without
+    `first`. Shape: `[B, C, T]` → the same. Guo et al., SLAB, arXiv:2405.11582.
     """
 
     def __init__(

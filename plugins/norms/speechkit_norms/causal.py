@@ -1,4 +1,4 @@
-"""Norms whose statistics are those of the stream so far."""
+"""Norms with the statistics of the frames up to the current one."""
 
 from typing import Any
 
@@ -37,7 +37,7 @@ class CumulativeLayerNorm(Recurrent):
         centre = x.mean(2, keepdim=True)
         frames = _summed(n, real)
         count = frames.clamp(min=1)
-        # what is summed up is the distance from the mean before, which stays small in any stream
+        # sums of distances from the previous mean, which stay small in a stream of any length
         means = mean + _summed(torch.zeros_like(mean), (centre - mean) * real) / count
         # Chan et al., 1983: no difference of large squares
         within = (x - centre).square().mean(2, keepdim=True)
@@ -53,12 +53,13 @@ class CumulativeLayerNorm(Recurrent):
 
 
 class RunningNorm(Running):
-    """y_t = (x_t − m_t) / √(v_t + 1e-5) · weight + bias, each channel's statistics of late.
+    """y_t = (x_t − m_t) / √(v_t + 1e-5) · weight + bias, with each channel's running statistics.
 
-    m and v are those of the front end's `normalize=running`: means over the valid frames so far
-    with weights that fall by e in `time_constant_frames`, begun with `prior_frames` frames of mean
-    0 and variance 1. Initially weight 1, bias 0. Shape: x `[B, C, T]` → the same, weight and bias
-    `[C]`. It is instance normalisation, Ulyanov et al., arXiv:1607.08022, for streams.
+    m and v are those of the front end's `normalize=running`: weighted means over the valid frames
+    up to t. The weights fall by a factor of e in `time_constant_frames`. The means start with
+    `prior_frames` frames of mean 0 and variance 1. Initially weight 1, bias 0. Shape: x `[B, C, T]`
+    → the same, weight and bias `[C]`. It is instance normalisation, Ulyanov et al.,
+    arXiv:1607.08022, for streams.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Norms whose statistics are one frame's: they stream as they are, without state."""
+"""Norms with the statistics of one frame; they stream without state."""
 
 from typing import Literal
 
@@ -14,8 +14,8 @@ class RMSNorm(nn.Module):
     """y = x / (RMS + eps) · weight (+ bias), RMS = √(mean_c x²) of each frame.
 
     The mean is over the first max(1, ⌊p · C⌋) channels: with p < 1 this is pRMSNorm. With
-    `eps_mode="inside"`, as in torch, it is y = x / √(RMS² + eps) · weight. No mean is taken off and
-    nothing depends on the batch. Initially weight 1, bias 0. Shape: x `[B, C, T]` → the same,
+    `eps_mode="inside"`, as in torch, it is y = x / √(RMS² + eps) · weight. No mean is subtracted,
+    and nothing depends on the batch. Initially weight 1, bias 0. Shape: x `[B, C, T]` → the same,
     weight and bias `[C]`. Zhang & Sennrich, arXiv:1910.07467.
     """
 
@@ -41,7 +41,7 @@ class RMSNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         frames = wide(x.transpose(1, 2))
-        # the norm's gradient at a frame of zeros is 0, that of a root of a mean of squares NaN
+        # at a frame of zeros this gradient is 0; that of the root of a mean of squares is NaN
         norm = torch.linalg.vector_norm(frames[:, :, : self.counted], dim=2, keepdim=True)
         rms = norm / self.counted**0.5
         inside = self.eps_mode == "inside"
@@ -58,8 +58,8 @@ class RMSNorm(nn.Module):
 class LayerNorm(nn.Module):
     """y = (x − μ) / √(σ² + eps) · weight + bias, μ and σ² over the channels of each frame.
 
-    Nothing depends on the batch, and training is as evaluation. Initially weight 1, bias 0; without
-    both where `affine` is off. Shape: x `[B, C, T]` → the same, weight and bias `[C]`.
+    Nothing depends on the batch; training and evaluation are the same. Initially weight 1, bias 0;
+    neither exists if `affine` is off. Shape: x `[B, C, T]` → the same, weight and bias `[C]`.
     Ba et al., arXiv:1607.06450.
     """
 
@@ -82,8 +82,8 @@ class LayerNorm(nn.Module):
 class GroupNorm(nn.Module):
     """y = (x − μ) / √(σ² + eps) · weight + bias, μ and σ² over each group of a frame's channels.
 
-    The paper also averages over positions, here over time; this one does not, so that it streams.
-    One group makes it LayerNorm. Initially weight 1, bias 0. Shape: x `[B, C, T]` → the same,
+    The paper also averages over positions, which are time here. This layer does not, so it streams.
+    With one group it is LayerNorm. Initially weight 1, bias 0. Shape: x `[B, C, T]` → the same,
     weight and bias `[C]`. After Wu & He, arXiv:1803.08494.
     """
 

@@ -1,4 +1,4 @@
-"""For nets without norms: a leaky ReLU that learns its slope, and how spread out attention is."""
+"""For nets without norms: a leaky ReLU with a learned slope, and the entropy of attention."""
 
 import torch
 import torch.nn.functional as F
@@ -11,8 +11,8 @@ from speechkit.ops import Activation
 class LearnableLeakyReLU(nn.Module):
     """y = x for x ≥ 0, slope · x below; one slope for the layer, or one per channel.
 
-    The slope starts at `init`. Shape: x `[B, C, T]` → the same. Jha & Reagen, arXiv:2410.09637,
-    whose third mode, one slope for the whole net, no layer can have on its own.
+    The slope starts at `init`. Shape: x `[B, C, T]` → the same. Jha & Reagen, arXiv:2410.09637. The
+    paper's third mode, one slope for the whole net, is not available.
     """
 
     undecayed = ("slope",)
@@ -25,7 +25,7 @@ class LearnableLeakyReLU(nn.Module):
 
     @property
     def native(self) -> Activation | None:
-        """What it is to a fused op once it does not learn any more."""
+        """The fused op's activation, if the slope is no longer trained."""
         if self.training or len(self.slope) > 1:
             return None
         return Activation("pieces", (0.0,), ((0.0, self.slope.item(), 0.0), (0.0, 1.0, 0.0)))
@@ -40,15 +40,15 @@ class LearnableLeakyReLU(nn.Module):
 def attention_entropy(weights: Tensor, valid: Tensor, normalize: bool = False) -> Tensor:
     """H = −Σ_k p_k ln p_k over the valid keys, averaged over batch and valid queries: one per head.
 
-    `normalize` divides each query's H by ln of the number of valid keys, which makes 1 the largest.
-    Nets without norms can end with heads near it ("entropic overload"). Shape: weights
-    `[B, heads, queries, keys]`, valid `[B, frames]` bool for queries and keys alike; H `[heads]`
-    in nats. Jha & Reagen, arXiv:2410.09637.
+    `normalize` divides each query's H by ln of the number of valid keys, so that the maximum is 1.
+    In nets without norms, heads can end near the maximum ("entropic overload"). Shape: weights
+    `[B, heads, queries, keys]`, valid `[B, frames]` bool for queries and keys; H `[heads]` in nats.
+    Jha & Reagen, arXiv:2410.09637.
     """
     p = torch.where(valid[:, None, None, :], weights, 0)
     entropy = torch.special.entr(p).sum(3)
     if normalize:
-        # one key alone has an entropy of 0 in any unit
+        # the entropy of a single key is 0 in any unit
         entropy = entropy / valid.sum(1).clamp(min=2).log()[:, None, None]
     real = valid[:, None, :]
     return torch.where(real, entropy, 0).sum((0, 2)) / real.sum().clamp(min=1)

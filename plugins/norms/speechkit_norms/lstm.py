@@ -16,9 +16,10 @@ class LayerNormLSTM(Recurrent):
         h_t = σ(o) tanh(LN(c_t))
 
     Each LN has its own weight; the two biases that would only add to b are left out. An invalid
-    frame changes nothing; output frame o is that of input frame o · stride. It goes frame by frame,
-    so it is much slower than torch's LSTM. Shape: x `[B, C, T]`, y `[B, hidden, ceil(T / stride)]`,
-    state h and c `[B, hidden]`, rows of W, U and b in torch's order. Ba et al., arXiv:1607.06450.
+    frame leaves the state unchanged. Output frame o belongs to input frame o · stride. The layer
+    computes frame by frame, so it is much slower than torch's LSTM. Shape: x `[B, C, T]`, y
+    `[B, hidden, ceil(T / stride)]`, state h and c `[B, hidden]`, rows of W, U and b in torch's
+    order. Ba et al., arXiv:1607.06450.
     """
 
     def __init__(self, c_in: int, hidden: int, stride: int = 1, eps: float = 1e-5) -> None:
@@ -49,7 +50,7 @@ class LayerNormLSTM(Recurrent):
             new = f.sigmoid() * cell + i.sigmoid() * g.tanh()
             out = o.sigmoid() * self.cell_norm(new).tanh()
             real = valid[:, None]
-            # autocast may have made them half as precise
+            # autocast may have converted them to half precision
             h = torch.where(real, out.to(h.dtype), h)
             cell = torch.where(real, new.to(cell.dtype), cell)
             outputs.append(h)

@@ -1,7 +1,7 @@
 """Norms whose backward pass needs their output, not their input.
 
-The layer behind, where it is a 1×1 layer or an activation such as SiLU, keeps its input for its own
-backward pass: that is the same tensor, so that the norm costs one number per frame.
+A 1×1 layer or an activation such as SiLU stores its input for its own backward pass. After such a
+norm, that is the same tensor, so the norm itself stores one number per frame.
 """
 
 from typing import Any
@@ -19,8 +19,8 @@ from speechkit_norms.precision import wide
 class MSLayerNorm(nn.Module):
     """y = (x − μ) / √(σ² + eps) over the channels of each frame, without weight or bias.
 
-    Backward, with r = 1 / √(σ² + eps): dx = r (dy − mean(dy) − y mean(dy y)). A 1×1 layer behind
-    has all that weight and bias could do (`fold_affine`). Shape: x `[B, C, T]` → the same.
+    Backward, with r = 1 / √(σ² + eps): dx = r (dy − mean(dy) − y mean(dy y)). A 1×1 layer after it
+    replaces weight and bias (`fold_affine`). Shape: x `[B, C, T]` → the same.
     Yang et al., arXiv:2406.16282.
     """
 
@@ -30,7 +30,7 @@ class MSLayerNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         frames = x.transpose(1, 2)
-        # a custom backward pass has no place in an exported graph
+        # an exported graph cannot contain a custom backward pass
         if not _learns(x):
             return _layer(frames, self.eps)[0].transpose(1, 2)
         y: Tensor = _MSLayerNorm.apply(frames, self.eps)  # type: ignore[no-untyped-call]
@@ -43,8 +43,8 @@ class MSLayerNorm(nn.Module):
 class MSRMSNorm(nn.Module):
     """y = x / √(mean_c x² + eps) of each frame, without weight or bias.
 
-    Backward, with r = 1 / √(mean_c x² + eps): dx = r (dy − y mean(dy y)). A 1×1 layer behind has
-    all that a weight could do (`fold_affine`). Shape: x `[B, C, T]` → the same.
+    Backward, with r = 1 / √(mean_c x² + eps): dx = r (dy − y mean(dy y)). A 1×1 layer after it
+    replaces the weight (`fold_affine`). Shape: x `[B, C, T]` → the same.
     Yang et al., arXiv:2406.16282.
     """
 
@@ -66,9 +66,9 @@ class MSRMSNorm(nn.Module):
 def fold_affine(
     norm: LayerNorm | RMSNorm, after: Pointwise
 ) -> tuple[MSLayerNorm | MSRMSNorm, Pointwise]:
-    """A norm and the 1×1 layer right behind it, as a memory-sharing norm and a 1×1 layer.
+    """A norm and the 1×1 layer after it, as a memory-sharing norm and a 1×1 layer.
 
-    W' = W diag(weight), b' = b + W bias: the two give what they gave. Raises ComponentError for an
+    W' = W diag(weight), b' = b + W bias: the output is the same. Raises ComponentError for an
     RMSNorm that is partial or adds eps outside the root.
     """
     if isinstance(norm, RMSNorm) and (norm.eps_mode, norm.counted) != ("inside", len(norm.weight)):

@@ -17,9 +17,9 @@ def dual_patch(
 ) -> Serial:
     """y = post(stem(pre(x))): any stem between any two norms, "none" for no norm at all.
 
-    `pre` sees one frame of features. On log energies LayerNorm there takes off the recording's
-    level: the model gives the same at any gain, but for the log's floor. Shape: `[B, C, T]` →
-    `[B, C', T / stride]`. Kumar et al., Dual PatchNorm, arXiv:2302.01327, for frames.
+    `pre` reads one frame of features. LayerNorm of log energies removes the recording's level: the
+    model's output does not depend on the gain, except for the floor of the log. Shape: `[B, C, T]`
+    → `[B, C', T / stride]`. Kumar et al., Dual PatchNorm, arXiv:2302.01327, for frames.
     """
     return Serial(
         pre=_norm(pre, c_in),
@@ -30,7 +30,7 @@ def dual_patch(
 
 def _norm(name: Name, channels: int) -> StreamLayer:
     spec = Spec.parse(name)
-    # the core's "none" adds a bias, which belongs to the layer before
+    # the core's "none" adds a bias, which belongs to the previous layer
     if spec.name == "none":
         return StreamLayer()
     return as_layer(registry().build("norm", spec, channels))

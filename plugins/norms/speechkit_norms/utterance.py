@@ -1,7 +1,7 @@
-"""Norms whose statistics are a whole utterance's.
+"""Norms with the statistics of a whole utterance.
 
-They cannot be streamed: the first frame's output depends on the last frame. `layer_cum` and
-`running` take the statistics of the frames so far instead.
+They do not stream, since the first frame's output depends on the last frame. `layer_cum` and
+`running` use the statistics of the frames up to the current one instead.
 """
 
 import math

@@ -42,7 +42,7 @@ def speechkit_blocks() -> list[Component]:
         _BLOCK(
             name="preact",
             factory="speechkit_residuals.preact:preact",
-            summary="Norm and activation in front of each convolution, and the paper's ablations",
+            summary="Norm and activation before each convolution; variants from the paper",
             formula="x + conv(act(norm(conv(act(norm(x))))))",
             paper="arXiv:1603.05027",
         ),
@@ -73,7 +73,7 @@ def speechkit_blocks() -> list[Component]:
         _BLOCK(
             name="res2",
             factory="speechkit_residuals.res2:res2",
-            summary="Groups of channels in a cascade, so that one block has many scales",
+            summary="Groups of channels in a cascade: several time scales in one block",
             formula="y_i = K_i(x_i + y_{i-1}), one group as it is",
             paper="arXiv:1904.01169",
             example={"scale": 2},
@@ -103,17 +103,17 @@ def speechkit_blocks() -> list[Component]:
         _BLOCK(
             name="rglru",
             factory="speechkit_residuals.rglru:rglru",
-            summary="Gated linear recurrence beside a gate, causal, in the body's place",
+            summary="Causal gated linear recurrence, multiplied by a gate, in place of the body",
             formula="x + W_o(gelu(W_y n) * rg_lru(conv(W_x n))), n = norm(x)",
             paper="arXiv:2412.14294",
             time="causal",
             example={"heads": 4},
         ),
-        # what follows packs rows by their lengths or picks frames by their values: no trace can
+        # these blocks pack rows by length or select frames by value, which a trace cannot record
         _BLOCK(
             name="dense_rnn",
             factory="speechkit_residuals.dense_rnn:dense_rnn",
-            summary="LSTM or GRU layers that read all outputs before them, in the body's place",
+            summary="Densely connected LSTM or GRU layers in place of the body",
             formula="h^l = rnn(x, h^1, ..., h^{l-1})",
             paper="arXiv:1802.00889",
             time="causal",
@@ -123,7 +123,7 @@ def speechkit_blocks() -> list[Component]:
         _BLOCK(
             name="mod",
             factory="speechkit_residuals.mod:mod",
-            summary="Plain block, and a feed-forward layer that a router sends some frames through",
+            summary="Plain block, then a feed-forward layer for the frames that a router selects",
             formula="x + p * feed_forward(norm(x)) where p > threshold, else x",
             paper="arXiv:2410.13859",
             exports=_TORCH,
@@ -146,7 +146,7 @@ def speechkit_stacks() -> list[Component]:
         _STACK(
             name="hires",
             factory="speechkit_residuals.hires:hires",
-            summary="Every block reads all lower levels through small projections",
+            summary="Each block reads the outputs of all earlier blocks through small projections",
             formula="block_l(h_{l-1}) + sum_{k<l-1} norm(V_kl U_kl h_k)",
             paper="arXiv:2502.16003",
             exempt=_OF_THE_BATCH,
@@ -154,14 +154,14 @@ def speechkit_stacks() -> list[Component]:
         _STACK(
             name="reversible",
             factory="speechkit_residuals.coupled:reversible_stack",
-            summary="Neighbouring reversible blocks as one that stores its last output alone",
+            summary="Adjacent reversible blocks as one layer that stores its last output only",
             formula="b_n(... b_1(x)), backwards b_1^-1(... b_n^-1(y))",
             paper="arXiv:1707.04585",
         ),
         _STACK(
             name="revcol",
             factory="speechkit_residuals.revcol:revcol",
-            summary="Columns of blocks that read the column before, trained without stored columns",
+            summary="Reversible columns of blocks; training stores the last column only",
             formula="c_j^i = alpha_j c_j^{i-1} + block(c_{j-1}^i + U c_{j+1}^{i-1})",
             paper="arXiv:2212.11696",
         ),
@@ -182,7 +182,7 @@ def speechkit_stacks() -> list[Component]:
         _STACK(
             name="parallel_shallow",
             factory="speechkit_residuals.shallow:parallel_shallow",
-            summary="Blocks of one width side by side instead of one after the other",
+            summary="Blocks of one width in parallel instead of in series",
             formula="x + sum_b (block_b(x) - x)",
             paper="arXiv:2309.08414",
         ),
@@ -211,7 +211,7 @@ def speechkit_stems() -> list[Component]:
         _COMPONENT(
             name="space_to_depth",
             factory="speechkit_residuals.space_to_depth:space_to_depth",
-            summary="The frames of a stride side by side, which loses nothing",
+            summary="Concatenates the frames of a stride along channels, without loss",
             formula="y[s * C + c, t] = x[c, t * stride + s]",
             paper="arXiv:1802.07088",
             time="lookahead",
@@ -225,7 +225,7 @@ def speechkit_losses() -> list[Component]:
         Component(
             name="focal_ctc",
             factory="speechkit_residuals.focal_ctc:FocalCTC",
-            summary="CTC that counts sure utterances less",
+            summary="CTC with a smaller weight for utterances of high probability",
             formula="alpha * (1 - p)^gamma * -ln(p), p = P(targets | scores)",
             paper="arXiv:2205.14879",
         )
@@ -238,8 +238,8 @@ def speechkit_augmentations() -> list[Component]:
         Component(
             name="taco",
             factory="speechkit_residuals.taco:Taco",
-            summary="Tiling and corruption: stretches of noise or of one value",
-            formula="each tile of U{min_frames, max_frames} frames filled with chance share",
+            summary="Tiling and corruption: replaces tiles of frames by noise or by one value",
+            formula="each tile of U{min_frames, max_frames} frames replaced with probability share",
             paper="arXiv:2205.14879",
             example={"max_frames": 20},
         )
@@ -252,7 +252,7 @@ def speechkit_methods() -> list[Component]:
         Component(
             name="mod_router",
             factory="speechkit_residuals.mod:RouterLoss",
-            summary="Lets the routers of block mod make up their mind",
+            summary="Trains the routers of block mod towards their own decisions",
             formula="weight * cross_entropy(router, frames that went through)",
             paper="arXiv:2410.13859",
             needs={"block": "mod"},

@@ -10,9 +10,10 @@ from speechkit_residuals.parts import widths
 
 
 class LinearStack(Linked):
-    """x_l = h_{l−1} + Σ_{j<l−1} P_lj h_j is what block l reads; P is 0 at first.
+    """x_l = h_{l−1} + Σ_{j<l−1} P_lj h_j is the input of block l; P starts at 0.
 
-    So it begins as the plain stack. Its matrices grow with the square of the number of blocks.
+    So it starts as the plain stack. The number of matrices grows with the square of the number of
+    blocks.
     """
 
     keeps_input = False
@@ -39,9 +40,9 @@ class LinearStack(Linked):
 class AttentionStack(Linked):
     """x_l = h_{l−1} + W_o Σ_j α_j W_v h_j, α = softmax_j(W_q h_{l−1} · W_k h_j / √d).
 
-    It looks across layers, frame by frame: j goes over the blocks before that have the width of the
-    last. `dim` is d times the heads, by default a quarter of the channels. W_o is 0 at first, so it
-    begins as the plain stack.
+    The attention is over layers, at each frame: j runs over the earlier blocks with the width of
+    the latest. `dim` is d times the heads, by default a quarter of the channels. W_o starts at 0,
+    so it starts as the plain stack.
     """
 
     keeps_input = False
@@ -66,7 +67,7 @@ class AttentionStack(Linked):
         return x + attended
 
     def attended_states(self, index: int, history: list[Chunk]) -> list[Tensor]:
-        """The outputs that block `index` chooses from, the latest last."""
+        """The outputs that block `index` attends to, the latest last."""
         return [history[level].x for level in self.sources[index]]
 
 

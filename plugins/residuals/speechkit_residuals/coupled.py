@@ -1,4 +1,4 @@
-"""Blocks of couplings, the stack that joins them, and the inverted bottleneck within them."""
+"""Blocks of couplings, the stack that combines them, and the inverted bottleneck within them."""
 
 from collections.abc import Iterator
 
@@ -26,9 +26,9 @@ def reversible(
 ) -> StreamLayer:
     """y_1 = x_1 + F(x_2), y_2 = x_2 + G(y_1) on halves of the channels.
 
-    F and G are pre-activated sub-blocks ("plain") or inverted bottlenecks ("mbconv"). A projection
-    comes first where the channels change, norm and activation last where the net ends. Gomez et
-    al., arXiv:1707.04585; Pendse et al., arXiv:2104.09648.
+    F and G are pre-activated sub-blocks ("plain") or inverted bottlenecks ("mbconv"). If the number
+    of channels changes, a projection comes first. At the end of the net a norm and an activation
+    come last. Gomez et al., arXiv:1707.04585; Pendse et al., arXiv:2104.09648.
     """
     chosen("block reversible", "body", body, ("plain", "mbconv"))
     half = _half("reversible", make_body, c_out)
@@ -71,9 +71,9 @@ def mbconv(
     expand: int = 6,
     reduction: int = 0,
 ) -> StreamLayer:
-    """y = shortcut(x) + inverted bottleneck(x), without an activation behind the sum.
+    """y = shortcut(x) + inverted bottleneck(x), without an activation after the sum.
 
-    `reduction` divides the channels within squeeze and excitation, which 0 leaves out. Sandler et
+    `reduction` divides the channels within squeeze and excitation; 0 leaves it out. Sandler et
     al., arXiv:1801.04381; Pendse et al., arXiv:2104.09648.
     """
     narrow_only("mbconv", make_body)
@@ -87,8 +87,8 @@ def mbconv(
 def inverted_bottleneck(
     make_body: BodyMaker, c_in: int, c_out: int, expand: int, reduction: int = 0
 ) -> Serial:
-    """1×1 to expand · c_in channels, a mixer over time, 1×1 to c_out: each with its norm, all but
-    the last with an activation; `reduction` puts squeeze and excitation before the last."""
+    """1×1 to expand · c_in channels, a mixer over time, 1×1 to c_out. Each has a norm; all but the
+    last have an activation. `reduction` adds squeeze and excitation before the last."""
     inner = expand * c_in
     shape = make_body.kernel, make_body.stride, make_body.dilation, make_body.lookahead
     excite = {"excite": squeeze_excite(inner, reduction)} if reduction else {}
@@ -104,7 +104,7 @@ def inverted_bottleneck(
 
 
 def reversible_stack(blocks: list[StreamLayer]) -> StreamLayer:
-    """Neighbouring reversible blocks as one ReversibleSequence; other blocks as they are."""
+    """Adjacent reversible blocks as one ReversibleSequence; other blocks unchanged."""
     row: list[StreamLayer] = []
     run: list[StreamLayer] = []
     for part in _parts(blocks):

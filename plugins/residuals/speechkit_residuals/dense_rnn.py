@@ -16,11 +16,11 @@ GATES = {"lstm": 4, "gru": 3}
 
 
 class Rnn(StreamLayer):
-    """One layer of torch's LSTM or GRU over the valid frames alone.
+    """One layer of torch's LSTM or GRU over the valid frames only.
 
-    `bidirectional` runs a second one from each row's last valid frame back, which reads the whole
-    utterance. Shape: x `[B, C, T]`, y `[B, hidden, T]`, twice that if bidirectional; state h, and c
-    of an LSTM, `[B, hidden]`.
+    `bidirectional` adds a second one that runs backwards from each row's last valid frame, so it
+    needs the whole utterance. Shape: x `[B, C, T]`, y `[B, hidden, T]`, `[B, 2 · hidden, T]` if
+    bidirectional; state h, and c of an LSTM, `[B, hidden]`.
     """
 
     left = math.inf
@@ -64,7 +64,7 @@ class Rnn(StreamLayer):
         if not c.valid.numel():
             shape = len(c.x), self.channels_out(0), c.x.shape[2]
             return Chunk(c.x.new_zeros(shape), c.valid), state
-        # valid frames first, so that a row is so many frames from its beginning
+        # valid frames first, so that each row is a prefix of its length
         order = (~c.valid).int().argsort(stable=True, dim=1)[:, :, None]
         x = c.masked.transpose(1, 2)
         x = x.gather(1, order.expand_as(x))
@@ -102,7 +102,7 @@ class Rnn(StreamLayer):
 
 
 class Dense(Linked):
-    """Layers of which each reads the input and all outputs before it, side by side."""
+    """Layers that each read the input and all earlier outputs, concatenated."""
 
     def into(self, index: int, history: list[Chunk]) -> Tensor:
         return cat_channels([h.x for h in history])
@@ -122,10 +122,10 @@ def dense_rnn(
     cell: str = "lstm",
     bidirectional: bool = False,
 ) -> StreamLayer:
-    """`layers` recurrent layers, each of which reads the input and all outputs before it.
+    """`layers` recurrent layers; each reads the input and all earlier outputs.
 
-    All have `hidden` units in each direction but the last, which gives c_out channels. They take
-    the body's place, so that `kernel` and `lookahead` say nothing here.
+    All but the last have `hidden` units in each direction; the last has c_out channels. They
+    replace the body, so `kernel` and `lookahead` have no effect.
     """
     directions = 2 if bidirectional else 1
     wide = c_out * make_body.widening
@@ -140,7 +140,7 @@ def dense_rnn(
         units = hidden if layer < layers - 1 else wide // directions
         rnn = Rnn(reads, units, cell, bidirectional)
         made.append(_dropped(rnn, make_body.dropout))
-    # a gated activation has to bring the channels down
+    # a gated activation needs more channels than it returns
     ends = {"after": make_body.after(c_out)} if make_body.widening > 1 else {}
     return Serial(layers=Dense(made), **ends)
 

@@ -13,9 +13,9 @@ from speechkit_residuals.parts import cat_channels, squeeze_excite, widths
 
 
 def easter2(labels: tuple[str, ...] = ENGLISH_LABELS) -> QuartzNet:
-    """The config of Easter2.0, for 80 mel bands: a label or blank every 40 ms.
+    """The config of Easter2.0, for 80 mel bands: one label or blank per 40 ms.
 
-    The paper's dropout rises from 0.2 to 0.4 through the net; here it is 0.2 everywhere.
+    In the paper the dropout rises from 0.2 to 0.4 along the net; here it is 0.2 everywhere.
     """
     row = partial(Block, separable=False)
     return QuartzNet(
@@ -34,7 +34,7 @@ def easter2(labels: tuple[str, ...] = ENGLISH_LABELS) -> QuartzNet:
 
 
 class Part(nn.Module):
-    """Some of the channels."""
+    """A range of the channels."""
 
     def __init__(self, start: int, end: int) -> None:
         super().__init__()
@@ -45,14 +45,14 @@ class Part(nn.Module):
 
 
 class Twice(nn.Module):
-    """The channels two times over."""
+    """The channels, concatenated with themselves."""
 
     def forward(self, x: Tensor) -> Tensor:
         return cat_channels([x, x])
 
 
 class Joint(nn.Module):
-    """(merge(old, body), old) side by side."""
+    """(merge(old, body), old), concatenated."""
 
     def __init__(self, merge: nn.Module) -> None:
         super().__init__()
@@ -63,7 +63,7 @@ class Joint(nn.Module):
 
 
 class Beside(nn.Module):
-    """(data, old) side by side."""
+    """(data, old), concatenated."""
 
     def forward(self, old: Tensor, data: Tensor) -> Tensor:
         return cat_channels([data, old])
@@ -74,10 +74,10 @@ def dense_easter(blocks: list[StreamLayer], reduction: int = 8) -> StreamLayer:
 
         old' = norm(P old) + shortcut(data).
 
-    A unit is a residual block that activates its sum, such as `plain`, and body, shortcut and after
-    are its own. Through the chain of `old`, which begins as the input of a run of units, what was
-    before reaches all of them. Other blocks stay in a row, as does the first, whose input the stack
-    does not know. `reduction` 0 leaves squeeze and excitation out.
+    A unit is a residual block with an activation after the sum, such as `plain`. Body, shortcut and
+    after are those of the block. `old` starts as the input of a run of units and is passed from
+    unit to unit. Other blocks stay in series. So does the first block, since the stack does not
+    have its input. `reduction` 0 leaves squeeze and excitation out.
     """
     if reduction < 0:
         raise ComponentError(f"stack dense_easter: reduction={reduction}; give at least 1, or 0")
@@ -85,7 +85,7 @@ def dense_easter(blocks: list[StreamLayer], reduction: int = 8) -> StreamLayer:
     row, rest = blocks[:1], range(1, len(blocks))
     if not any(_is_unit(blocks[index]) for index in rest):
         raise ComponentError(
-            "stack dense_easter: no block behind the first activates the sum of a body and a "
+            "stack dense_easter: no block after the first activates the sum of a body and a "
             "shortcut; give residual rows and block plain, identity or res2"
         )
     for dense, indices in groupby(rest, lambda index: _is_unit(blocks[index])):

@@ -14,7 +14,7 @@ LEAST = 1e-6
 
 @dataclass(frozen=True)
 class FocalCTC:
-    """α (1 − p)^γ L, L = −log p being the CTC loss: sure utterances count less.
+    """α (1 − p)^γ L with the CTC loss L = −log p: utterances of high probability count less.
 
     Shape: as `speechkit.train.losses.CTC`.
     """

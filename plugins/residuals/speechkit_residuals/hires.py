@@ -9,11 +9,11 @@ from speechkit_residuals.parts import chosen, widths
 
 
 class HierarchicalStack(Linked):
-    """h_l = block_l(h_{l−1}) + Σ_{k<l−1} P_kl h_k: every block reads all lower levels.
+    """h_l = block_l(h_{l−1}) + Σ_{k<l−1} P_kl h_k: each block reads all earlier outputs.
 
-    P_kl is C_k → C_l / rank_div → C_l and a batch norm that is 0 at first, so the stack begins as
-    the plain one. `side="input"` adds to what a block reads instead. What a stride passes by is
-    averaged over it. The sum is behind the block's activation, since a block is closed.
+    P_kl is C_k → C_l / rank_div → C_l and a batch norm that starts at 0, so the stack starts as the
+    plain one. `side="input"` adds to the block's input instead. An output that passes a stride is
+    averaged over it. The sum comes after the block's activation, since a block cannot be opened.
     """
 
     keeps_input = False

@@ -13,7 +13,7 @@ OPTIONS = "A", "B", "C"
 
 
 class MatchChannels(nn.Module):
-    """The first `channels` channels, with zeros for those that are missing. `[B, C, T]`."""
+    """The first `channels` channels, padded with zeros. `[B, C, T]`."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -34,11 +34,11 @@ def identity(
     post_act: bool = True,
     zero_gamma: bool = False,
 ) -> StreamLayer:
-    """y = activation(shortcut(x) + body(x)), the shortcut being the input where it can.
+    """y = activation(shortcut(x) + body(x)); the shortcut is the input where the shapes agree.
 
-    Where channels change, option A pads with zeros and B projects; C projects in every block, as
-    the block `plain` does. `zero_gamma` begins with the body's last norm at 0, so that the sum is
-    the shortcut. He et al., arXiv:1512.03385; zero_gamma: Goyal et al., arXiv:1706.02677.
+    Where channels change, option A pads with zeros and B projects. Option C projects in every
+    block, as `plain` does. `zero_gamma` starts the body's last norm at 0, so that the sum is the
+    shortcut. He et al., arXiv:1512.03385; zero_gamma: Goyal et al., arXiv:1706.02677.
     """
     chosen("block identity", "shortcut", shortcut, OPTIONS)
     body, wide = make_body(c_in, c_out), c_out * make_body.widening
@@ -50,7 +50,7 @@ def identity(
         "C": lambda: make_body.shortcut(c_in, c_out),
     }
     total = Residual(body, shortcuts[shortcut](), make_body.merge(wide, index, depth))
-    # without an activation a gated one would leave twice the channels
+    # a gated activation reads twice the channels: without it they would remain doubled
     after = {"after": make_body.after(c_out)} if post_act or make_body.widening > 1 else {}
     return Serial(sum=total, **after)
 

@@ -16,12 +16,12 @@ BOUNDS = "softmax", "sigmoid", "none"
 
 
 class Laurel(nn.Module):
-    """y = α body + β (shortcut + B A shortcut), with α, β or A, B left out by `variant`.
+    """y = α body + β (shortcut + B A shortcut); `variant` leaves out α and β, or A and B.
 
-    `bound` keeps α and β in (0, 2): 2 · softmax or 2 · sigmoid of what is learned, at first 1;
-    "none" learns them as they are. B is 0 at first, so every variant begins as the plain sum. It
-    adds 2 parameters ("rw"; 2C with `vector`), 2 · rank · C ("lr"), or both. Shape: `[B, C, T]`
-    twice → `[B, C, T]`; A `[rank, C]`, B `[C, rank]`.
+    `bound` keeps α and β in (0, 2) as 2 · softmax or 2 · sigmoid of the parameters; both start at
+    1. "none" learns them directly. B starts at 0, so every variant starts as the plain sum. It adds
+    2 parameters ("rw"; 2C with `vector`), 2 · rank · C ("lr"), or both. Shape: `[B, C, T]` twice →
+    `[B, C, T]`; A `[rank, C]`, B `[C, rank]`.
     """
 
     undecayed = ("weights",)
@@ -54,7 +54,7 @@ class Laurel(nn.Module):
 
 
 class LowRank(nn.Module):
-    """y = B A x at every frame; B is 0 at first. Shape: `[B, C, T]` → the same."""
+    """y = B A x at every frame; B starts at 0. Shape: `[B, C, T]` → the same."""
 
     def __init__(self, channels: int, rank: int) -> None:
         super().__init__()
@@ -68,17 +68,17 @@ class LowRank(nn.Module):
         return (x.transpose(1, 2) @ self.a.t() @ self.b.t()).transpose(1, 2)
 
     def macs(self, frames: int) -> int:
-        """Two products in every frame."""
+        """Multiply-accumulates: two products for each frame."""
         return (self.a.numel() + self.b.numel()) * frames
 
 
 class LaurelStack(Linked):
-    """h_i = block_i(x_i) + B_i A_i Σ_{j<k} γ_ij x_{i−j}, with x_i the output of the block before.
+    """h_i = block_i(x_i) + B_i A_i Σ_{j<k} γ_ij x_{i−j}; x_i is the output of the previous block.
 
-    The sum goes over the previous activations that have the block's number of channels. γ is 1 and
-    B 0 at first, so the stack begins as the plain one. A block with all k of them before it has
-    2 · rank · C + k more parameters; rank 0 leaves A and B out, and γ is 0 at first. Unless they
-    are `shared`, each of the k has its own A and B.
+    The sum is over the previous activations with the block's number of channels. γ starts at 1 and
+    B at 0, so the stack starts as the plain one. A block with all k of them has 2 · rank · C + k
+    more parameters. Rank 0 leaves A and B out, and γ starts at 0. If not `shared`, each of the k
+    has its own A and B.
     """
 
     keeps_input = False
@@ -122,7 +122,7 @@ class LaurelStack(Linked):
 
 
 def _equal(before: Sequence[int], width: int, k: int) -> list[int]:
-    """Which of the last k outputs before a block have its width, the latest first."""
+    """Indices of the last k outputs before a block that have its width, the latest first."""
     places = range(len(before) - 1, max(-1, len(before) - 1 - k), -1)
     return [place for place in places if before[place] == width]
 

@@ -1,4 +1,4 @@
-"""Layers in order that read all earlier outputs, aligned in time."""
+"""Layers in series that read all earlier outputs, aligned in time."""
 
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -13,18 +13,19 @@ T = TypeVar("T")
 
 
 class Linked(StreamLayer):
-    """Layers one after the other; each may read, and add to its output, all earlier outputs.
+    """Layers in series; each may read all earlier outputs and add them to its output.
 
-        x_i = into(i, history)          what layer i reads
+        x_i = into(i, history)          the input of layer i
         h_i = out_of(i, layer_i(x_i), history)
 
-    `history` holds the input and the outputs before, all at one time and of one stride: in a stream
-    each waits as long as the layers it passes by, and where one of them has a stride it is averaged
-    over it. Layers are named 0, 1, … as in `Serial`, so that a plain net's weights fit.
+    `history` holds the input and the earlier outputs, aligned in time and of one stride. In a
+    stream an output is delayed by the delay of the layers that it skips. If one of these has a
+    stride, the output is averaged over it. Layers are named 0, 1, … as in `Serial`, so that a plain
+    net's weights fit.
     """
 
     keeps_input = True
-    """Whether the input stays in the history behind the first layer."""
+    """Whether the history after the first layer contains the input."""
 
     def __init__(self, layers: list[StreamLayer], repeats: int = 1) -> None:
         super().__init__()
@@ -39,28 +40,28 @@ class Linked(StreamLayer):
         self.carries = tuple(_carry(layer) for layer in self.calls())
 
     def calls(self) -> list[StreamLayer]:
-        """The layers in the order in which they run, all of them `repeats` times."""
+        """The layers in the order in which they run; the whole list is repeated `repeats` times."""
         layers = [self.get_submodule(str(index)) for index in range(self.count)]
         return layers * self.repeats  # type: ignore[return-value]
 
     def into(self, index: int, history: list[Chunk]) -> Tensor:
-        """What layer `index` reads; `history` ends with the latest output."""
+        """The input of layer `index`; `history` ends with the latest output."""
         return history[-1].x
 
     def out_of(self, index: int, y: Chunk, history: list[Chunk]) -> Tensor:
-        """What the output `y` of layer `index` becomes; `history` ends before it."""
+        """The new output from the output `y` of layer `index`; `history` ends before it."""
         return y.x
 
     def forgets(self, index: int) -> bool:
-        """True if the layers after layer `index` read nothing from before its output."""
+        """True if the layers after layer `index` read no output earlier than its own."""
         return False
 
     def width_into(self, index: int, widths: list[int]) -> int:
-        """The channels of `into`, from those of the history."""
+        """The number of channels of `into`, given those of the history."""
         return widths[-1]
 
     def width_out(self, index: int, width: int, widths: list[int]) -> int:
-        """The channels of `out_of`, from those of the layer's output."""
+        """The number of channels of `out_of`, given those of the layer's output."""
         return width
 
     def channels_out(self, c_in: int) -> int:
@@ -101,7 +102,7 @@ class Linked(StreamLayer):
         return history[-1]
 
     def _follow(self, c_in: int, call: Callable[[StreamLayer, int], None]) -> int:
-        """Calls with each layer that `_run` calls, in its order, and with the channels it reads."""
+        """Visits each layer in the order of `_run`, with the number of channels that it reads."""
         history = [c_in]
         for index, layer in enumerate(self.calls()):
             for width in history:
@@ -120,9 +121,9 @@ class Linked(StreamLayer):
 
 
 class StrideMean(StreamLayer):
-    """Averages the valid ones of every `stride` frames. Shape: `[B, C, T]` → `[B, C, T / stride]`.
+    """Means of the valid frames of each stride. Shape: `[B, C, T]` → `[B, C, T / stride]`.
 
-    An utterance that ends within a stride gives a frame for the rest of it.
+    If an utterance ends within a stride, the remaining frames give one more.
     """
 
     def __init__(self, stride: int) -> None:
@@ -144,6 +145,6 @@ class StrideMean(StreamLayer):
 
 
 def _carry(layer: StreamLayer) -> StreamLayer:
-    """What an earlier output goes through beside a layer."""
+    """The delay and average that align an earlier output with the output of a layer."""
     wait = Delay(layer.delay)
     return wait if layer.stride == 1 else Serial(StrideMean(layer.stride), wait)

@@ -15,7 +15,7 @@ DESIGNS = {"serial": ("plain", "serial"), "reversible": ("reversible", "reversib
 
 
 def peak_training_bytes(design: str, depth: int, channels: int = 32, frames: int = 1000) -> int:
-    """What one training step of `depth` blocks allocates at its peak beyond weights and input."""
+    """Peak bytes that one training step of `depth` blocks allocates, without weights and input."""
     block, stack = DESIGNS[design]
     row = Block(channels=channels, kernel=11)
     config = QuartzNet(

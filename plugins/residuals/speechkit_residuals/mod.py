@@ -1,4 +1,4 @@
-"""Mixture of depths: frames that skip a feed-forward layer, and how full a layer's updates are."""
+"""Mixture of depths: frames that skip a feed-forward layer, and the rank of a layer's updates."""
 
 import math
 from collections.abc import Callable
@@ -18,12 +18,12 @@ from speechkit_residuals.parts import chosen, narrow_only
 
 
 class Routed(StreamLayer):
-    """y = x + p · feed_forward(norm(x)) where the router sends the frame through, else y = x.
+    """y = x + p · feed_forward(norm(x)) for frames that the router selects, else y = x.
 
-    p is the second of softmax(W norm(x)). "threshold" sends frames of p > `threshold` through, each
-    for itself; "topk" the `capacity` share of each row's valid frames with the largest p, for which
-    it reads the whole utterance. In evaluation the others cost nothing. Shape: `[B, C, T]` → the
-    same, W `[2, C]`. Luo et al., arXiv:2410.13859.
+    p is the second value of softmax(W norm(x)). "threshold" selects the frames with p >
+    `threshold`. "topk" selects the share `capacity` of each row's valid frames with the largest p;
+    it reads the whole utterance. In evaluation the other frames are not computed. Shape:
+    `[B, C, T]` → the same, W `[2, C]`. Luo et al., arXiv:2410.13859.
     """
 
     self_initialized = ("router",)
@@ -72,12 +72,12 @@ class Routed(StreamLayer):
         return self.forward(c), state
 
     def logits(self, normal: Chunk) -> Tensor:
-        """The router's choice between skipping and going through, `[B, T, 2]`."""
+        """The router's logits of skipping a frame and of selecting it, `[B, T, 2]`."""
         found: Tensor = self.router(normal.x.transpose(1, 2))
         return found
 
     def through(self, p: Tensor, valid: Tensor) -> Tensor:
-        """Which frames go through, `[B, T]` bool."""
+        """The frames that the router selects, `[B, T]` bool."""
         if self.mode == "threshold":
             return valid & (p > self.threshold)
         count = (self.capacity * valid.sum(1, keepdim=True)).ceil()
@@ -96,9 +96,10 @@ def mod(
     threshold: float = 0.5,
     capacity: float = 0.5,
 ) -> StreamLayer:
-    """A plain block, then a feed-forward layer that only some frames go through.
+    """A plain block, then a feed-forward layer for selected frames only.
 
-    The convolutions over time stay dense, since they read their neighbours; skipping is exact.
+    The convolutions over time compute every frame, since they read neighbours. So skipping is
+    exact.
     """
     narrow_only("mod", make_body)
     inner = expand * c_out
@@ -113,15 +114,18 @@ def mod(
 
 @dataclass
 class RouterLoss(Method):
-    """Adds weight · cross entropy of the routers with what they chose, so that they decide more
-    firmly; the frames that went through in the batch are the targets. arXiv:2410.13859."""
+    """Adds weight · cross entropy between the routers' logits and their decisions to the loss.
+
+    This moves p away from the threshold. The targets are the frames selected in the batch.
+    arXiv:2410.13859.
+    """
 
     weight: float = 0.01
     routed: dict[str, Routed] = field(default_factory=dict, init=False, repr=False)
     taps: Taps = field(init=False, repr=False)
 
     def start(self, model: Model, dataset: UtteranceDataset) -> None:
-        """Records what the routers read from now on."""
+        """Records the inputs of the routers from now on."""
         self.routed = {name: m for name, m in model.named_modules() if isinstance(m, Routed)}
         if not self.routed:
             raise TrainingError("method mod_router needs block=mod")
@@ -129,7 +133,7 @@ class RouterLoss(Method):
         self.taps = Taps(norms, training_only=True)
 
     def extra_loss(self, batch: Batch, output: Output) -> Tensor:
-        """The mean over the routers, for each utterance `[B]`."""
+        """The cross entropy of each utterance, averaged over the routers, `[B]`."""
         terms = []
         for call in self.taps.take():
             layer, normal = self.routed[call.name], call.output
@@ -141,7 +145,7 @@ class RouterLoss(Method):
 
 
 def effective_rank(update: Tensor) -> Tensor:
-    """exp of the entropy of a matrix's singular values as shares: n for n equal ones.
+    """exp of the entropy of a matrix's normalised singular values: n for n equal ones.
 
     Roy & Vetterli, EUSIPCO 2007.
     """
@@ -154,8 +158,8 @@ def effective_rank(update: Tensor) -> Tensor:
 def arank() -> Callable[[Model, Examples], dict[str, Tensor]]:
     """The probe: the effective rank of each block's update, valid frames × channels.
 
-    A low one marks a block to route around. It gives a number for each block.
-    The paper counts the rank of attention maps, which is that of the frames for any causal map.
+    It returns one number per block. Frames may skip a block with a low rank. The paper uses the
+    rank of attention maps; for a causal map it is that of the frames.
     """
 
     @torch.no_grad()
@@ -167,7 +171,7 @@ def arank() -> Callable[[Model, Examples], dict[str, Tensor]]:
             for name, _, (c,), made in taps.take():
                 if c.x.shape == made.x.shape:
                     rows = (made.x - c.x).transpose(1, 2)[made.valid].double()
-                    # R of a QR decomposition has the singular values of all rows so far
+                    # R of a QR decomposition has the same singular values as all rows so far
                     stacked = torch.cat([updates[name], rows]) if name in updates else rows
                     updates[name] = torch.linalg.qr(stacked, mode="r").R
         return {name: effective_rank(update) for name, update in updates.items()}

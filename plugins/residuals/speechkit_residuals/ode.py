@@ -14,14 +14,14 @@ SOLVERS: dict[str, Tableau] = {
     "heun": (((), (1.0,)), (0.5, 0.5)),
     "rk4": (((), (0.5,), (0.0, 0.5), (0.0, 0.0, 1.0)), (1 / 6, 1 / 3, 1 / 3, 1 / 6)),
 }
-"""Butcher's tables: how far each stage looks along those before it, and the weights of the sum."""
+"""Butcher's tableaus: the coefficients a_ij of each stage, and the weights b_i of the sum."""
 
 
 class OdeSteps(Linked):
     """Steps of size h of dx/dt = f(x): k_i = f(x + h Σ_j a_ij k_j), y = x + h Σ_i b_i k_i.
 
-    All stages and steps share f, so that look-ahead and cost grow with their number, and
-    parameters do not. Shape: `[B, C, T]` → the same.
+    All stages and steps share f. Look-ahead and cost grow with their number; the number of
+    parameters does not. Shape: `[B, C, T]` → the same.
     """
 
     def __init__(self, f: StreamLayer, solver: str = "rk4", h: float = 1.0, steps: int = 1) -> None:
@@ -65,8 +65,9 @@ def ode(
 ) -> StreamLayer:
     """`steps` solver steps of size h along a pre-activation body, after a projection if needed.
 
-    With "euler", h = 1 and one step it is an ordinary residual. A batch norm within the body counts
-    all stages together; rms (speechkit-norms) has nothing to count. Zhong et al., arXiv:2212.06011.
+    With "euler", h = 1 and one step it is an ordinary residual. The statistics of a batch norm
+    within the body are over all stages together; rms (speechkit-norms) has no such statistics.
+    Zhong et al., arXiv:2212.06011.
     """
     narrow_only("ode", make_body)
     body = pre_activated(make_body, [c_out] * (make_body.repeat + 1))
@@ -85,10 +86,10 @@ def parallel(
     expand: int = 4,
     norm: str = "shared",
 ) -> StreamLayer:
-    """y = shortcut(x) + body(norm(x)) + feed_forward(norm(x)), all side by side.
+    """y = shortcut(x) + body(norm(x)) + feed_forward(norm(x)), in parallel.
 
-    The feed-forward branch goes over `expand` times the channels. "separate" gives each branch a
-    norm of its own. It is one Euler step along the sum of both. Zhong et al., arXiv:2212.06011.
+    The feed-forward branch has `expand` times the channels inside. With "separate" each branch has
+    its own norm. It is one Euler step along the sum of both. Zhong et al., arXiv:2212.06011.
     """
     chosen("block parallel", "norm", norm, ("shared", "separate"))
     narrow_only("parallel", make_body)

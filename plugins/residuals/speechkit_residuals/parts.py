@@ -1,4 +1,4 @@
-"""What several designs are made of."""
+"""Layers and checks that several designs share."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -54,7 +54,7 @@ def convolution(make_body: BodyMaker, c_in: int, c_out: int) -> Serial:
 
 
 def before(make_body: BodyMaker, channels: int, dropout: float = 0.0) -> Serial:
-    """Norm, activation and dropout in front of a convolution."""
+    """Norm, activation and dropout before a convolution."""
     drop = {"dropout": FrameWise(Dropout(dropout))} if dropout else {}
     norm, activation = make_body.norm(channels), make_body.activation(channels)
     return Serial(norm=norm, activation=activation, **drop)
@@ -63,7 +63,7 @@ def before(make_body: BodyMaker, channels: int, dropout: float = 0.0) -> Serial:
 def pre_activated(
     make_body: BodyMaker, channels: Sequence[int], dropout: float = 0.0
 ) -> list[StreamLayer]:
-    """Norm, activation, convolution from each number of channels to the next; dropout between."""
+    """Norm, activation and convolution from each number of channels to the next, with dropout."""
     layers: list[StreamLayer] = []
     for c_in, c_out in pairwise(channels):
         drop = (dropout or make_body.dropout) if layers else 0.0
@@ -72,13 +72,13 @@ def pre_activated(
 
 
 def matched(make_body: BodyMaker, c_in: int, c_out: int) -> StreamLayer:
-    """The shortcut: the input itself, or a projection where the block changes the channels."""
+    """The shortcut: the input, or a projection if the block changes the number of channels."""
     same = c_in == c_out * make_body.widening
     return StreamLayer() if same else make_body.shortcut(c_in, c_out)
 
 
 def narrow_only(name: str, make_body: BodyMaker) -> None:
-    """Raises ComponentError for an activation that gives fewer channels than it reads."""
+    """Raises ComponentError for an activation that returns fewer channels than it reads."""
     if make_body.widening != 1:
         raise ComponentError(
             f"block {name} activates its own input: choose an activation that keeps the number of "
@@ -87,13 +87,13 @@ def narrow_only(name: str, make_body: BodyMaker) -> None:
 
 
 def chosen(component: str, parameter: str, value: str, known: Sequence[str]) -> None:
-    """Raises ComponentError unless the value is one of the known ones."""
+    """Raises ComponentError unless the value is one of `known`."""
     if value not in known:
         raise ComponentError(f"{component}: {parameter}={value!r}; give {' or '.join(known)}")
 
 
 def widths(stack: str, blocks: Sequence[StreamLayer]) -> list[int]:
-    """The channels that each block gives, whatever it reads."""
+    """The number of output channels of each block, which must not depend on its input."""
     found = []
     channels = 0
     for index, block in enumerate(blocks):
@@ -101,21 +101,21 @@ def widths(stack: str, blocks: Sequence[StreamLayer]) -> list[int]:
         if not channels:
             raise ComponentError(
                 f"stack {stack}: block {index} does not say how many channels it gives; "
-                "begin with a block that has a channel layer"
+                "start with a block that has a channel layer"
             )
         found.append(channels)
     return found
 
 
 def cat_channels(parts: Sequence[Tensor]) -> Tensor:
-    """Joins `[B, C, T]` tensors along channels and keeps them channels-last."""
+    """Concatenates `[B, C, T]` tensors along channels and keeps them channels-last."""
     return torch.cat([part.transpose(1, 2) for part in parts], dim=2).transpose(1, 2)
 
 
 def same_width(stack: str, blocks: Sequence[StreamLayer]) -> list[list[StreamLayer]]:
-    """The blocks in groups: runs of residual blocks of one width and stride 1, others alone.
+    """Groups of blocks: each run of residual blocks of one width and stride 1; others alone.
 
-    The first block, whose input the stack does not know, stands alone.
+    The first block is alone, since the stack does not have the width of its input.
     """
     groups: list[list[StreamLayer]] = []
     before, open_run = 0, False

@@ -1,4 +1,4 @@
-"""Pre-activation blocks and the forms they were compared with; wide blocks."""
+"""Pre-activation blocks, the variants of the paper, and wide blocks."""
 
 from dataclasses import replace
 
@@ -32,9 +32,10 @@ class Scaled(nn.Module):
 
 
 class Gated(nn.Module):
-    """y = (1 − g) shortcut + g body, g = sigmoid(W shortcut + b); body alone if not `exclusive`.
+    """y = (1 − g) shortcut + g body, g = sigmoid(W shortcut + b).
 
-    b is −6 at first, so that the shortcut is nearly open. W `[C, C]`.
+    If not `exclusive`, the factor of the body is 1. b starts at −6, so that y is nearly the
+    shortcut. W `[C, C]`.
     """
 
     def __init__(self, channels: int, exclusive: bool) -> None:
@@ -70,11 +71,11 @@ def preact(
     shortcut: str = "identity",
     placement: str = "full_pre",
 ) -> StreamLayer:
-    """y = x + body(x) with norm and activation in front of each convolution, none behind the sum.
+    """y = x + body(x) with norm and activation before each convolution, none after the sum.
 
-    Where the channels change, the first norm and activation also serve the 1×1 shortcut. The last
-    block of a net ends with a norm and an activation. `shortcut` and `placement` are the paper's
-    ablations. He et al., arXiv:1603.05027.
+    Where the channels change, the 1×1 shortcut reads the output of the first norm and activation.
+    The last block of a net ends with a norm and an activation. `shortcut` and `placement` select
+    the variants of the paper's ablations. He et al., arXiv:1603.05027.
     """
     chosen("block preact", "shortcut", shortcut, SHORTCUTS)
     chosen("block preact", "placement", placement, PLACEMENTS)
@@ -103,7 +104,7 @@ def wide(
 ) -> StreamLayer:
     """A pre-activation block of `convs` sub-blocks with dropout between them.
 
-    `factor` times as many channels lie within the block; `wide_blocks` widens a whole net.
+    Inside the block there are `factor` times the channels; `wide_blocks` widens a whole net.
     Zagoruyko & Komodakis, arXiv:1605.07146.
     """
     narrow_only("wide", make_body)
@@ -149,7 +150,7 @@ def _full_pre(
 def _placed(
     make_body: BodyMaker, c_in: int, c_out: int, placement: str
 ) -> tuple[StreamLayer, dict[str, StreamLayer]]:
-    """The body, and what stands behind the sum."""
+    """The body, and the layer after the sum."""
     body = make_body(c_in, c_out)
     if placement == "original":
         return body, {"after": make_body.after(c_out)}

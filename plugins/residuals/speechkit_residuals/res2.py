@@ -1,4 +1,4 @@
-"""Res2Net: many scales within one block."""
+"""Res2Net: several time scales within one block."""
 
 from torch import Tensor
 
@@ -9,11 +9,11 @@ from speechkit_residuals.parts import cat_channels, chosen, matched
 
 
 class Scales(Linked):
-    """Groups of channels in a cascade: y_1 = K_1(x_1), y_i = K_i(x_i + y_{i−1}), one left as it is.
+    """Groups of channels in a cascade: y_1 = K_1(x_1), y_i = K_i(x_i + y_{i−1}), one unchanged.
 
-    `identity` is the group without a K: the "last", or the "first" as in ECAPA, whose neighbour
-    then begins the cascade. One layer alone reads all channels. Shape: `[B, s · width, T]` → the
-    same, with s − 1 layers.
+    `identity` is the group without a K: the "last", or the "first" as in ECAPA, where the second
+    group starts the cascade. If there is only one layer, it reads all channels. Shape:
+    `[B, s · width, T]` → the same, with s − 1 layers.
     """
 
     def __init__(self, layers: list[StreamLayer], width: int, identity: str = "last") -> None:
@@ -56,8 +56,8 @@ def res2(
 ) -> StreamLayer:
     """y = activation(shortcut(x) + norm(W scales(activation(norm(V x))))), each `[channel, norm]`.
 
-    The `scale` groups have `width` channels each, by default c_out / scale; each layer of a cascade
-    is a sub-block with its activation. `repeat` cascades follow each other. Scale 1 has no cascade.
+    The `scale` groups have `width` channels each, by default c_out / scale. Each layer of a cascade
+    is a sub-block with an activation. There are `repeat` cascades in series; scale 1 has none.
     Gao et al., arXiv:1904.01169; identity "first": Desplanques et al., arXiv:2005.07143.
     """
     width = width or c_out // scale

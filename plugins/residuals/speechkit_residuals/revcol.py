@@ -12,9 +12,9 @@ from speechkit_residuals.reversible import Reversible, ReversibleSequence
 class Level(Reversible):
     """c_j ← α c_j + block(c_{j−1} + U c_{j+1}) within the maps (x, c_0, …, c_{L−1}), c_{−1} = x.
 
-    c_{j−1} is this column's, c_{j+1} that of the column before, and the last level has none. α is
-    learned for each channel, 0.5 at first, and never nearer to 0 than `alpha_min`. In the first
-    column, which finds zeros, there is no α and no U. Shape: `[B, (L + 1) · C, T]` → the same.
+    c_{j−1} is from this column and c_{j+1} from the previous one; the last level has no c_{j+1}. α
+    is learned for each channel. It starts at 0.5, and |α| is at least `alpha_min`. The first
+    column reads maps of zeros, so it has no α and no U. Shape: `[B, (L + 1) · C, T]` → the same.
     """
 
     undecayed = ("alpha",)
@@ -80,7 +80,7 @@ class Fuse(nn.Module):
 
 
 class Spread(nn.Module):
-    """x and `levels` maps of zeros beside it."""
+    """x, concatenated with `levels` maps of zeros."""
 
     def __init__(self, levels: int) -> None:
         super().__init__()
@@ -91,7 +91,7 @@ class Spread(nn.Module):
 
 
 class Top(nn.Module):
-    """The last of the maps."""
+    """The last map."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -102,10 +102,10 @@ class Top(nn.Module):
 
 
 def revcol(blocks: list[StreamLayer], levels: int = 2, alpha_min: float = 1e-3) -> StreamLayer:
-    """Each run of residual blocks of one width as columns of `levels` blocks, run in turn.
+    """Each run of residual blocks of one width as columns of `levels` blocks, in series.
 
-    Training keeps one column's maps however many columns there are. Blocks beyond a multiple of
-    `levels`, the first block and those that change the width stay in a row.
+    Training stores the maps of one column, for any number of columns. Three kinds of block stay in
+    series: those beyond a multiple of `levels`, the first, and those that change the width.
     """
     if levels < 1 or not 0 < alpha_min < 0.5:
         raise ComponentError(

@@ -1,4 +1,4 @@
-"""Layers that can be run backwards, and a row of them that stores none of their activations."""
+"""Layers with an inverse, and a sequence of them that stores none of their activations."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,9 +17,9 @@ _Back = tuple[Tensor, Tensor, dict[Tensor, Tensor]]
 
 
 class Reversible(StreamLayer):
-    """y = add(x, body(read(x))), where `read` looks at what `add` leaves as it is.
+    """y = add(x, body(read(x))), where `read` returns channels that `add` does not change.
 
-    So x follows from y: x = undo(y, body(read_back(y))). The body's invalid frames count as 0.
+    So the inverse is x = undo(y, body(read_back(y))). Invalid frames of the body's output are 0.
     Shape: `[B, C, T]` → the same.
     """
 
@@ -34,30 +34,30 @@ class Reversible(StreamLayer):
         self.delay, self.left, self.right = body.delay, body.left, body.right
 
     def read(self, x: Tensor) -> Tensor:
-        """What the body reads, from the layer's input."""
+        """The body's input, from the layer's input."""
         raise AssertionError("a Reversible is one of its subclasses")
 
     def read_back(self, y: Tensor) -> Tensor:
-        """The same, from the layer's output."""
+        """The body's input, from the layer's output."""
         raise AssertionError("a Reversible is one of its subclasses")
 
     def add(self, x: Tensor, made: Tensor) -> Tensor:
-        """The layer's output, from its input and what the body made."""
+        """The layer's output, from its input and the body's output."""
         raise AssertionError("a Reversible is one of its subclasses")
 
     def undo(self, y: Tensor, made: Tensor) -> Tensor:
-        """The layer's input, from its output and what the body made."""
+        """The layer's input, from its output and the body's output."""
         raise AssertionError("a Reversible is one of its subclasses")
 
     def body_width(self, c_in: int) -> int:
-        """The channels of `read`."""
+        """The number of channels of `read`."""
         raise AssertionError("a Reversible is one of its subclasses")
 
     def forward(self, c: Chunk) -> Chunk:
         return Chunk(self.add(c.x, self._made(self.read(c.x), c.valid)), c.valid)
 
     def inverse(self, c: Chunk) -> Chunk:
-        """The input that gave the output `c`; in training, for the same chance and statistics."""
+        """The input for the output `c`; in training with the same random numbers and statistics."""
         return Chunk(self.undo(c.x, self._made(self.read_back(c.x), c.valid)), c.valid)
 
     def init_state(
@@ -123,11 +123,11 @@ class Coupling(Reversible):
 
 
 class ReversibleSequence(Serial):
-    """Reversible layers one after the other, of which training keeps the last output alone.
+    """Reversible layers in series; training stores the last output only.
 
-    The backward pass computes each layer's input from its output, with the random numbers and the
-    buffers (a batch norm's statistics) that the forward pass found there; buffers keep the values
-    that the forward pass left. Shape: `[B, C, T]` → the same.
+    The backward pass computes each layer's input from its output. It uses the random numbers and
+    the buffers (a batch norm's statistics) from before the layer's forward pass. Afterwards the
+    buffers have their values from after it. Shape: `[B, C, T]` → the same.
     """
 
     def forward(self, c: Chunk) -> Chunk:
@@ -143,12 +143,12 @@ class ReversibleSequence(Serial):
         y: Tensor = _Reversed.apply(rows, c.valid, c.masked, *learned)  # type: ignore[no-untyped-call]
         return Chunk(y, c.valid)
 
-    # in evaluation it is a row of layers
+    # in evaluation the layers run in series
     lower = Serial.lower
     lower_to_rings = Serial.lower_to_rings
 
     def inverse(self, c: Chunk) -> Chunk:
-        """The input that gave the output `c`, in evaluation."""
+        """The input for the output `c`, in evaluation."""
         for layer in reversed(list(self)):
             assert isinstance(layer, Reversible)
             c = layer.inverse(c)
@@ -156,7 +156,7 @@ class ReversibleSequence(Serial):
 
 
 class _Moment(NamedTuple):
-    """What a layer's forward pass finds: random number generators and its buffers."""
+    """The state before a layer's forward pass: random number generators and buffers."""
 
     cpu: Tensor
     cuda: Tensor | None
@@ -169,7 +169,7 @@ class _Moment(NamedTuple):
 
     @contextmanager
     def again(self, layer: nn.Module, device: torch.device) -> Iterator[None]:
-        """The same moment once more; afterwards all is as it was before."""
+        """Restores the state within the block, and the current state after it."""
         left = [b.clone() for b in layer.buffers()]
         with torch.random.fork_rng([device] if self.cuda is not None else []):
             torch.set_rng_state(self.cpu)
@@ -183,7 +183,7 @@ class _Moment(NamedTuple):
 
 
 class _Row(nn.Module):
-    """A layer and where each of its parameters stands among the sequence's."""
+    """A layer and the index of each of its parameters among those of the sequence."""
 
     def __init__(self, layer: StreamLayer, places: dict[str, int]) -> None:
         super().__init__()
@@ -194,7 +194,7 @@ class _Row(nn.Module):
         return self.layer.back(c, dy)
 
     def back(self, c: Chunk, dy: Tensor, learned: list[Tensor]) -> _Back:
-        """`Reversible.back` with the parameters of the forward pass, wherever they came from."""
+        """`Reversible.back` with the parameter tensors of the forward pass."""
         given = {f"layer.{name}": learned[place] for name, place in self.places.items()}
         found: _Back = torch.func.functional_call(self, given, (c, dy))
         return found

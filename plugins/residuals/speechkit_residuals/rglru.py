@@ -1,4 +1,4 @@
-"""The temporal block of TRecViT: a gated linear recurrence beside a gate."""
+"""The temporal block of TRecViT: a gated linear recurrence, multiplied by a gate."""
 
 import math
 from typing import Any
@@ -25,16 +25,16 @@ from speechkit_residuals.parts import Multiply, matched, narrow_only
 
 SHARPNESS = 8.0
 LEAST = 2.5e-7
-"""Below this 1 − a² counts as this, so that the gradient of its root is at most 1000."""
+"""The least value of 1 − a², so that the gradient of its root is at most 1000."""
 
 
 class RGLRU(Recurrent):
     """h_t = a_t h_{t−1} + √(1 − a_t²) (i_t x_t), log a_t = −8 r_t softplus(Λ).
 
-    i and r are sigmoids of maps of x that are block-diagonal in `heads`. The first frame is not
-    scaled; an invalid one changes nothing. At first exp(−softplus(Λ)) lies between the radii,
-    evenly over the ring. Shape: `[B, C, T]` → the same; state h `[B, C]`, in float32 at least, and
-    whether a frame has come `[B, 1]`. De et al., arXiv:2402.19427.
+    i and r are sigmoids of linear maps of x, block-diagonal with `heads` blocks. The first frame is
+    not scaled. An invalid frame leaves the state unchanged. exp(−softplus(Λ)) starts uniform over
+    the ring between the radii. Shape: `[B, C, T]` → the same; state h `[B, C]`, in float32 at
+    least, and whether a valid frame was read `[B, 1]`. De et al., arXiv:2402.19427.
     """
 
     undecayed = ("decay",)
@@ -102,8 +102,8 @@ def rglru(
 ) -> StreamLayer:
     """y = shortcut(x) + W_o (GELU(W_y n) · RG-LRU(conv(W_x n))), n = norm(x).
 
-    The recurrence is causal and takes the body's place, so that `kernel` and `lookahead` say
-    nothing here. It has expand · c_out channels. Pătrăucean et al., TRecViT, arXiv:2412.14294.
+    The recurrence is causal and replaces the body, so `kernel` and `lookahead` have no effect. It
+    has expand · c_out channels. Pătrăucean et al., TRecViT, arXiv:2412.14294.
     """
     narrow_only("rglru", make_body)
     inner = expand * c_out

@@ -1,4 +1,4 @@
-"""Stacks made shallow: blocks side by side, or their outputs mixed."""
+"""Shallow stacks: blocks in parallel, or a mix of their outputs."""
 
 import copy
 from collections.abc import Callable
@@ -24,9 +24,9 @@ class Excess(nn.Module):
 
 
 class SecondOrder(StreamLayer):
-    """Blocks x + F_b(x) side by side, and each behind each of those before it.
+    """Blocks x + F_b(x) in parallel, and each block after each earlier one.
 
-    y = x + Σ_b F_b(x) + Σ_{a<b} (F_b(x + F_a(x)) − F_b(x)), in terms of the n blocks
+    y = x + Σ_b F_b(x) + Σ_{a<b} (F_b(x + F_a(x)) − F_b(x)). In terms of the n blocks it is
     (n − 1)(n − 2) / 2 · x − (n − 2) Σ_b block_b(x) + Σ_{a<b} block_b(block_a(x)). Blocks are named
     0, 1, … and looked up at each call, as in `Linked`. Shape: `[B, C, T]` → the same.
     """
@@ -76,18 +76,18 @@ class SecondOrder(StreamLayer):
         return Chunk(y, valid)
 
     def _aligned(self) -> list[Serial]:
-        """The blocks, all with the latest one's delay."""
+        """The outputs of the blocks, all with the largest delay of them."""
         blocks = [block for block in self.children() if isinstance(block, StreamLayer)]
         return [Serial(block, Delay(self.late - block.delay)) for block in blocks]
 
 
 def parallel_shallow(blocks: list[StreamLayer], order: int = 1) -> StreamLayer:
-    """Each run of residual blocks of one width side by side: y = x + Σ_b (block_b(x) − x).
+    """Each run of residual blocks of one width in parallel: y = x + Σ_b (block_b(x) − x).
 
     It is the first order of (I + F_n) … (I + F_1), with the same parameters and the look-ahead of
-    one block instead of all. `order` 2 adds the second, with the look-ahead of two, at the price of
-    a call of each block for every one before it. Other blocks stay in a row. Bermeitinger et al.,
-    arXiv:2309.08414; the second order is ours.
+    one block instead of all. `order` 2 adds the second order, with the look-ahead of two blocks. It
+    calls each block once more for each earlier block. Other blocks stay in series. Bermeitinger et
+    al., arXiv:2309.08414; the second order is ours.
     """
     if order not in (1, 2):
         raise ComponentError(f"stack parallel_shallow: order={order}; give 1 or 2")
@@ -97,9 +97,9 @@ def parallel_shallow(blocks: list[StreamLayer], order: int = 1) -> StreamLayer:
 
 
 def shallow(model: Model) -> Model:
-    """A copy of a trained model of serial blocks with those side by side that can be.
+    """A copy of a trained model with stack `serial`, with runs of blocks of one width in parallel.
 
-    Its scores differ: train it on.
+    Its scores differ: fine-tune it.
     """
     if model.config.stack != Spec("serial") or not isinstance(model.encoder, Serial):
         raise ComponentError(f"shallow: a model of stack {model.config.stack}; give one of serial")
@@ -119,11 +119,11 @@ def _side_by_side(blocks: list[StreamLayer]) -> StreamLayer:
 
 
 class LayerMix(nn.Module):
-    """y_i = Σ_j W_ij x_j: each target's own mix of the sources, without a norm or a bias.
+    """y_i = Σ_j W_ij x_j: each target has its own mix of the sources, without norm or bias.
 
-    W is at first 1 for the last source ("original"), for the sources from the last to the first in
-    turn ("gca"), or 1 / sources ("uniform"). Shape: a list of `[B, C, T]` → another; W `[targets,
-    sources]`. arXiv:2405.08570.
+    W starts at 1 for the last source ("original"), at 1 for one source per target, from the last
+    source to the first ("gca"), or at 1 / sources ("uniform"). Shape: a list of `[B, C, T]` →
+    another; W `[targets, sources]`. arXiv:2405.08570.
     """
 
     self_initialized = undecayed = ("weight",)
@@ -144,7 +144,7 @@ class LayerMix(nn.Module):
 
 
 class MixedStack(Linked):
-    """y = Σ_j w_j h_j over the outputs of all blocks that have the last one's width."""
+    """y = Σ_j w_j h_j over the outputs of all blocks with the width of the last."""
 
     keeps_input = False
 

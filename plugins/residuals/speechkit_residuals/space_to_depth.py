@@ -1,4 +1,4 @@
-"""Downsampling that loses nothing, as i-RevNet has it, arXiv:1802.07088."""
+"""Downsampling without loss, as in i-RevNet, arXiv:1802.07088."""
 
 from torch import Tensor
 
@@ -6,7 +6,7 @@ from speechkit.nn import BodyMaker, Serial, StreamLayer, Windowed
 
 
 class SpaceToDepth(Windowed):
-    """y[s C + c, t] = x[c, t · stride + s]: the frames of a stride side by side.
+    """y[s C + c, t] = x[c, t · stride + s]: concatenates the frames of a stride along channels.
 
     Shape: `[B, C, T]` → `[B, stride · C, ceil(T / stride)]`.
     """
@@ -23,15 +23,15 @@ class SpaceToDepth(Windowed):
         return y
 
     def inverse(self, y: Tensor) -> Tensor:
-        """The input, with zeros behind it up to a whole stride."""
+        """The input, padded with zeros at its end to a multiple of the stride."""
         x: Tensor = y.transpose(1, 2).unflatten(2, (self.stride, -1)).flatten(1, 2).transpose(1, 2)
         return x
 
 
 def space_to_depth(c_in: int, c_out: int, make_body: BodyMaker) -> StreamLayer:
-    """The frames of a stride side by side; a channel layer behind unless c_out is stride · c_in.
+    """The concatenated frames of a stride, then a channel layer if c_out is not stride · c_in.
 
-    Without one the stem can be reversed; the row's kernel says nothing here.
+    Without the channel layer the stem has an inverse. The row's kernel has no effect.
     """
     fold = SpaceToDepth(make_body.stride)
     wide = fold.channels_out(c_in)

@@ -14,12 +14,12 @@ FILLS = "noise", "min", "max", "mean"
 
 @dataclass(frozen=True)
 class Taco:
-    """Tiling and corruption: stretches of the features replaced by noise or one value.
+    """Tiling and corruption: replaces tiles of the features by noise or by one value.
 
-    The time axis is cut into tiles of one random width of `min_frames` to `max_frames`; each is
-    corrupted with chance `share`, by uniform noise over the utterance's range or by its least,
-    largest or mean value; "any" draws one for each tile. `probability` of it happening at all.
-    Shape: `[F, T]` → the same.
+    The time axis is cut into tiles of one random width of `min_frames` to `max_frames`. Each tile
+    is replaced with probability `share`: by uniform noise over the utterance's range, or by its
+    least, largest or mean value; "any" draws one of these for each tile. An utterance is augmented
+    with `probability`. Shape: `[F, T]` → the same.
     """
 
     min_frames: int = 10
