@@ -313,11 +313,14 @@ class Registry:
             message += f"; {name} is {article} {other}"
             if other not in OF_COMMANDS:
                 message += f": use {other}={name}"
-        message += f". {did_you_mean(name, {e.component.name for e in entries})}"
         plugin = name.partition("/")[0]
         missing = plugin not in self._origins and plugin not in self.failures
         if "/" in name and missing and NAME.fullmatch(plugin):
             message += f". Plugin {plugin!r} is not installed; {how_to_get(plugin)}"
+            if plugin not in OURS:
+                message += f". If it is a file, add --plugin {plugin}.py with its path"
+        else:
+            message += f". {did_you_mean(name, {e.component.name for e in entries})}"
         for failed, reason in self.failures.items():
             message += f". Plugin {failed!r} did not load: {reason}"
         return message
@@ -373,7 +376,15 @@ class Registry:
         entries: dict[str, Entry] = {}
         for implementation in getattr(self.manager.hook, hookspecs.KINDS[kind]).get_hookimpls():
             plugin = implementation.plugin_name.partition(":")[0]
-            for component in implementation.function():
+            listed = implementation.function()
+            if not isinstance(listed, list | tuple) or not all(
+                isinstance(component, Component) for component in listed
+            ):
+                raise PluginError(
+                    f"plugin {plugin!r}: {hookspecs.KINDS[kind]} returns "
+                    f"{shorten(repr(listed), 60)}; return a list of sk.Component"
+                )
+            for component in listed:
                 entry = Entry(kind, component, plugin, self._origins[plugin].version)
                 if entry.qualified_name in entries:
                     raise PluginError(f"plugin {plugin!r} offers {kind} {component.name!r} twice")
@@ -403,9 +414,15 @@ def _check_hooks(plugin: object, name: str) -> None:
     known = {hook for hook in vars(hookspecs) if hook.startswith(PREFIX)}
     for hook in dir(plugin):
         function = getattr(plugin, hook)
-        if not hook.startswith(PREFIX) or not inspect.isroutine(function):
+        if not inspect.isroutine(function):
             continue
         marks = getattr(function, f"{hookspecs.PROJECT}_impl", None)
+        if not hook.startswith(PREFIX):
+            near = difflib.get_close_matches(hook, known, n=1, cutoff=0.6 if marks else 0.9)
+            if marks or near:
+                hint = f"; did you mean {near[0]}?" if near else f"; its name must begin {PREFIX}"
+                raise PluginError(f"plugin {name!r}: {hook} is no hook{hint}")
+            continue
         if marks is None:
             raise PluginError(
                 f"plugin {name!r}: {hook} is not marked as a hook; write @sk.hookimpl above it"

@@ -271,6 +271,7 @@ def test_an_unknown_plugin_is_named_with_what_to_type() -> None:
     with pytest.raises(ComponentError) as caught:
         Registry(NONE).find("activation", "acme/snake")
     assert "Plugin 'acme' is not installed; it is not one of speechkit's own" in str(caught.value)
+    assert "If it is a file, add --plugin acme.py with its path" in str(caught.value)
     with pytest.raises(ComponentError) as caught:
         Registry(NONE).find("activation", "evil --index-url http://x/snake")
     assert "is not installed" not in str(caught.value)
@@ -573,3 +574,32 @@ def test_a_file_that_the_variable_names_in_vain_is_noted(
     assert "broken_lab.py does not import: it calls sys.exit(3)" in registry.failures["broken_lab"]
     assert "no plugin file" in registry.failures["no_lab"]
     assert "broken_lab" not in sys.modules
+
+
+def unmarked() -> list[Component]:
+    """A function without `hookimpl`."""
+    return []
+
+
+@pytest.mark.parametrize(
+    ("hooks", "message"),
+    [
+        (
+            {"speechkit_norms": hookimpl(lambda: Component(name="a", factory=Swish, summary="a"))},
+            r"plugin 'acme': speechkit_norms returns Component\(.*; return a list of sk\.Component",
+        ),
+        (
+            {"speachkit_activations": activations("snake").speechkit_activations},
+            "plugin 'acme': speachkit_activations is no hook; did you mean speechkit_activations",
+        ),
+        (
+            {"speachkit_activations": unmarked},
+            "plugin 'acme': speachkit_activations is no hook; did you mean speechkit_activations",
+        ),
+    ],
+)
+def test_a_hook_that_is_none_or_returns_no_list_is_named(
+    hooks: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(PluginError, match=f"^{message}"):
+        Registry(NONE).add(SimpleNamespace(**hooks), "acme")

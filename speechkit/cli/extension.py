@@ -1,5 +1,6 @@
 """Plugins on the command line: the option --plugin of all commands, and commands of plugins."""
 
+from collections.abc import Collection
 from typing import Any
 
 import typer
@@ -9,21 +10,26 @@ from speechkit.cli.output import complain
 from speechkit.errors import PluginError
 
 PLUGIN = "--plugin"
+# typer brings its own click or uses the installed one, depending on its version
+UsageError: type[Any] = typer.BadParameter.__mro__[1]
 
 
-def plugin_commands() -> dict[str, Any]:
-    """The commands of all loaded plugins by name: one for the verb of each task, and their own."""
+def plugin_commands(own: Collection[str] = ()) -> dict[str, Any]:
+    """The commands of all loaded plugins by name: one for the verb of each task, and their own.
+
+    A task whose verb is a command in `own` has none, and a warning says so.
+    """
     from speechkit.cli.infer import predict_command
     from speechkit.plugins import registry
 
     cli = typer.Typer()
-    for verb in _verbs():
+    for verb in _verbs(own):
         cli.command(verb)(predict_command(verb))
     registry().hook.speechkit_commands(cli=cli)
     return dict(typer.main.get_group(cli).commands)
 
 
-def _verbs() -> list[str]:
+def _verbs(own: Collection[str]) -> list[str]:
     """The verbs of the tasks of plugins."""
     from speechkit.plugins import CORE, registry
 
@@ -32,7 +38,14 @@ def _verbs() -> list[str]:
         if entry.plugin != CORE:
             try:
                 task: Any = entry.factory()
-                verbs.append(task.verb)
+                if task.verb in own:
+                    complain(
+                        "warning",
+                        f"task {entry.qualified_name}: {task.verb} is a command of speechkit; "
+                        "give the task another verb",
+                    )
+                else:
+                    verbs.append(task.verb)
             except PluginError as error:
                 complain("warning", error)
     return verbs
@@ -66,7 +79,17 @@ class Commands(TyperGroup):
 
     def list_commands(self, ctx: Any) -> list[str]:
         own = super().list_commands(ctx)
-        return [*own, *sorted(plugin_commands().keys() - set(own))]
+        return [*own, *sorted(plugin_commands(own).keys() - set(own))]
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        try:
+            return super().resolve_command(ctx, args)
+        except UsageError as error:
+            if "Did you mean" not in error.message:
+                error.message = (
+                    f"{error.message.rstrip('.')}; a plugin's needs {PLUGIN} FILE.py or its package"
+                )
+            raise
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         return super().get_command(ctx, cmd_name) or plugin_commands().get(cmd_name)

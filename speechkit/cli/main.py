@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -36,14 +36,12 @@ from speechkit.cli import (
     transform,
     vad,
 )
-from speechkit.cli.extension import Commands
+from speechkit.cli.extension import Commands, UsageError
 from speechkit.cli.output import Complaints, complain, escape_what_cannot_be_encoded
 from speechkit.errors import SpeechkitError, is_out_of_memory, one_line
 from speechkit.limits import MAX_MESSAGE_CHARACTERS
 from speechkit.plugins import DISTRIBUTION, registry
 
-# typer brings its own click or uses the installed one, depending on its version
-UsageError: type[Any] = typer.BadParameter.__mro__[1]
 NOT_PLAIN = re.compile(r"Value error, |, unable to parse string as an? \w+")
 """What typer's messages about options repeat of the library that checked them."""
 

@@ -61,7 +61,7 @@ def probe(
         page = probe_page(f"{model} on {manifest}", len(examples.utterances), found)
         (folder / PAGE).write_text(page, encoding="utf-8", newline="\n")
     words = {
-        f"{name}/{key}": number(value)
+        f"{name}/{key}": "NaN or infinity" if value is None else number(value)
         for name, of_probe in numbers.items()
         for key, value in of_probe.items()
     }

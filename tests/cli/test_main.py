@@ -48,6 +48,10 @@ def test_the_installed_command_exits_with_the_code() -> None:
     ("arguments", "says"),
     [
         (["trian"], "No such command 'trian'. Did you mean 'train'"),
+        (
+            ["count"],
+            "No such command 'count'; a plugin's needs --plugin FILE.py or its package; type",
+        ),
         (["info"], "Missing argument 'MODEL'; type: speechkit info --help"),
         (["evaluate", "words"], "Missing option '--manifest'"),
         (["classify", "--threshold", "1", "a.wav"], "No such option: --threshold"),

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -82,6 +83,7 @@ def test_numbers_are_printed_and_all_is_stored(
     assert tensors["shapes/map"].tolist() == [[0, 1], [2, 3], [4, 5]]
     printed = cli(*arguments, "--out", "found")
     assert "shapes/share" in printed.out
+    assert re.search(r"shapes/gone +NaN or infinity", printed.out)
     assert "0.3333" in printed.out
     assert "[3, 2]" in printed.out
 
@@ -104,7 +106,7 @@ def test_the_page_has_a_table_and_plots(cli: Cli, models: Path, tones: Path) -> 
     [
         (["--with", "shaps", "--out", "found"], "no probe named 'shaps'. Did you mean 'shapes'?"),
         (["--with", "shapes:size=3", "--out", "found"], "it takes ['scale']"),
-        (["--with", "shapes", "--with", "fail", "--out", "found"], "'text' is a str"),
+        (["--with", "shapes", "--with", "fail", "--out", "found"], "'text' is str;"),
         (["--out", "found"], "--with"),
         (["--with", "shapes"], "--out"),
         (["--with", "shapes", "--out", "tones.jsonl"], "tones.jsonl"),
