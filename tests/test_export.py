@@ -29,7 +29,7 @@ from speechkit.export import onnx as onnx_form
 from speechkit.export.check import check
 from speechkit.export.graph import Graph, graph_of
 from speechkit.models import Net
-from speechkit.nn import Chunk, FrameWise, Serial
+from speechkit.nn import Chunk, FrameWise, Serial, StreamLayer
 from speechkit.plugins import Registry, using
 from speechkit.testing import assert_close
 
@@ -254,6 +254,44 @@ def test_a_layer_without_a_form_is_one_line(
         export(model, tmp_path / "model.pt2", spec("torch_export", streaming=True))
     assert capfd.readouterr() == ("", "")
     assert not list(tmp_path.iterdir())
+
+
+class LoudMixer(StreamLayer):
+    """A mixer with the same branch."""
+
+    def __init__(self, channels: int, *row: Any) -> None:
+        super().__init__()
+        self.stride = row[1]
+
+    def forward(self, c: Chunk) -> Chunk:
+        y = Loudest()(c.x)
+        return Chunk(y[:, :, :: self.stride], c.valid[:, :: self.stride])
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+@pytest.mark.parametrize("declares", [False, True])
+def test_a_layer_that_does_not_declare_the_form_is_named(
+    nets: dict[str, Net],
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    streaming: bool,
+    declares: bool,
+) -> None:
+    exports = frozenset({"torch", "torch.export"} if declares else {"torch"})
+    one = sk.Component(name="loud", factory=LoudMixer, summary="-", exports=exports)
+    ours = Registry({"SPEECHKIT_PLUGINS": ""})
+    ours.add(SimpleNamespace(speechkit_mixers=sk.hookimpl(lambda: [one])), "acme")
+    said = "'torch.export' is not in the exports of mixer acme/loud"
+    asked = spec("torch_export", streaming=streaming)
+    with using(ours):
+        model = sk.build(replace(nets["frame"], frontend="log_mel:normalize=none", mixer="loud"))
+        with pytest.raises(CheckpointError) as caught:
+            export(model, tmp_path / "model.pt2", asked)
+    assert str(caught.value).startswith("this model has no torch.export form: ")
+    assert (said in str(caught.value)) != declares
+    assert ("; try --streaming" in str(caught.value)) == (not declares and not streaming)
+    warned = [r.getMessage() for r in caplog.records if r.name == "speechkit.export"]
+    assert [said in line for line in warned] == [True] * (not declares)
 
 
 def test_a_missing_package_says_what_to_install(

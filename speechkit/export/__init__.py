@@ -1,8 +1,10 @@
 """Exports models to files for other runtimes, and compares their output with the model's."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from textwrap import shorten
 
 import torch
 
@@ -10,13 +12,16 @@ from speechkit.checkpoint import ModelSource, as_model
 from speechkit.component import Spec
 from speechkit.data import Utterance, read_audio
 from speechkit.errors import CheckpointError, ConfigError
-from speechkit.export.graph import Example
+from speechkit.export.graph import Example, UnexportableError
 from speechkit.files import atomic_file
 from speechkit.models import Model
 from speechkit.models.model import refuse_prepared
-from speechkit.plugins import registry
+from speechkit.models.profile import why_not_streamable
+from speechkit.plugins import CORE, MAKES, registry
 
 __all__ = ["Exported", "example_of", "export"]
+
+log = logging.getLogger(__name__)
 
 EXAMPLE_S = (0.87, 1.95, 1.5)
 """The durations of the audio on which an exported file is tested."""
@@ -53,9 +58,34 @@ def export(
     path = Path(path)
     if path.is_dir():
         raise CheckpointError(f"{path} is a folder; give the name of a file to write")
+    doubtful = _undeclared(model, exporter)
+    if doubtful:
+        log.warning("%s; it is tried, which may take minutes and fail", doubtful)
     with atomic_file(path) as part:
-        difference = write(model, example_of(model, audio), part)
+        try:
+            difference = write(model, example_of(model, audio), part)
+        except UnexportableError as error:
+            if not doubtful:
+                raise
+            streams = not params["streaming"] and not why_not_streamable(model)
+            hint = "; try --streaming, which traces its step" if streams else ""
+            raise UnexportableError(f"{shorten(str(error), 200)}; {doubtful}{hint}") from error
     return Exported(path, path.stat().st_size, None if difference is None else float(difference))
+
+
+def _undeclared(model: Model, exporter: Spec) -> str:
+    """The layers from plugins that do not list the form of a core exporter, in words."""
+    found = registry().find("exporter", exporter.name)
+    # the name of an exporter has no dot
+    form = found.component.name.replace("_", ".")
+    if found.plugin != CORE:
+        return ""
+    names = {
+        f"{entry.kind} {entry.qualified_name}"
+        for entry in registry().named(model.config.components())
+        if entry.kind in MAKES and entry.plugin != CORE and form not in entry.component.exports
+    }
+    return f"{form!r} is not in the exports of {', '.join(sorted(names))}" if names else ""
 
 
 def example_of(model: Model, audio: Sequence[Utterance] = ()) -> Example:

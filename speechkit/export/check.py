@@ -5,23 +5,22 @@ import math
 import torch
 from torch import Tensor
 
-from speechkit.errors import CheckpointError
-from speechkit.export.graph import Graph, Run
+from speechkit.export.graph import Graph, Run, UnexportableError
 
 
 def check(graph: Graph, run: Run, tolerance: float) -> float:
     """The largest difference of scores on the graph's trials, relative to the largest score.
 
-    Raises CheckpointError where it is above `tolerance`, or where lengths or masks differ.
+    Raises UnexportableError where it is above `tolerance`, or where lengths or masks differ.
     """
     try:
         worst = max(_differences(graph, run))
     # every runtime raises its own exceptions
     except Exception as error:
         reason = str(error).splitlines()[0]
-        raise CheckpointError(f"the exported model does not run: {reason}") from error
+        raise UnexportableError(f"the exported model does not run: {reason}") from error
     if not worst <= tolerance:
-        raise CheckpointError(
+        raise UnexportableError(
             f"the exported model's scores are off by {worst:.1e} of the largest, more than "
             f"{tolerance:.0e}; nothing was written"
         )

@@ -38,6 +38,10 @@ Run = Callable[[Sequence[Tensor]], Sequence[Tensor]]
 """Maps inputs to outputs, both in order: the module, or the exported file."""
 
 
+class UnexportableError(CheckpointError):
+    """A model that cannot be traced, or whose exported form does not compute the same."""
+
+
 @dataclass(frozen=True)
 class Graph:
     """A module to export, and the `model` with the same inputs and outputs, to compare with.
@@ -148,7 +152,7 @@ def tracing(form: str) -> Iterator[None]:
         while cause.__cause__ is not None:
             cause = cause.__cause__
         reason = next((line for line in str(cause).splitlines() if line.strip()), repr(cause))
-        raise CheckpointError(f"this model has no {form} form: {reason.strip()}") from error
+        raise UnexportableError(f"this model has no {form} form: {reason.strip()}") from error
     finally:
         for name, level in levels.items():
             logging.getLogger(name).setLevel(level)
