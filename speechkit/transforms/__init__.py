@@ -20,8 +20,8 @@ from speechkit.untrusted import parse_json
 
 
 class Transform(Protocol):
-    """Makes a new model, which its config and weights describe completely; `model`, in evaluation,
-    does not change."""
+    """Returns a new model, which is completely described by its config and weights. `model` is in
+    evaluation and does not change."""
 
     def __call__(self, model: Model, examples: Examples | None) -> tuple[Model, dict[str, Any]]:
         """The new model and a report of what was done, in JSON."""

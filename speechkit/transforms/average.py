@@ -16,10 +16,10 @@ from speechkit.probes import Examples
 class Average:
     """W = (W_0 + ... + W_n) / (n + 1) of a model and `models`, for all weights and statistics.
 
-    It is often better than each of them, where their training parted late. `models` are folders or
-    names of bundled models, in one text with spaces between them or a list; one may be there twice.
-    The config is the first model's. The report has each one's distance ‖W_i − W‖ / ‖W‖. ConfigError
-    for a model of other labels or another shape.
+    The average is often better than each model, if all were fine-tuned from the same checkpoint.
+    `models` are folders or names of bundled models: a list, or one string with spaces between them.
+    A model may be listed twice. The config is that of the first model. The report has the distance
+    ‖W_i − W‖ / ‖W‖ of each model. ConfigError for a model with other labels or another shape.
     Source: Wortsman et al., Model soups, arXiv:2203.05482.
     """
 
@@ -42,7 +42,7 @@ class Average:
 
 
 def _check(name: str, model: Model, other: Model) -> None:
-    """ConfigError unless both have the same labels and tensors of the same shapes."""
+    """Raises ConfigError unless both have the same labels and tensors of the same shapes."""
     for what in ("labels", "sample_rate"):
         if getattr(model, what) != getattr(other, what):
             raise ConfigError(

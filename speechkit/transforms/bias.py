@@ -1,4 +1,4 @@
-"""Changes the bias of a label, to make the model predict it more or less often."""
+"""Changes the bias of a label, so that the model predicts it more or less often."""
 
 import copy
 import math
@@ -13,11 +13,11 @@ from speechkit.probes import Examples
 
 
 class Bias:
-    """b_k ← b_k + by, for the label k or, without one, for the blank of CTC.
+    """b_k ← b_k + by for the label k; without a label, for the blank of CTC.
 
     `by` is in nats, the unit of the logits. A net trained with masks makes more deletions than
-    insertions, which a less likely blank corrects. Raises ConfigError if the head has no bias, or
-    none for that label.
+    insertions; a lower bias of the blank corrects this. Raises ConfigError if the head has no bias,
+    or none for that label.
     """
 
     def __init__(self, by: float, label: str | None = None) -> None:
@@ -48,7 +48,7 @@ class Bias:
 
 
 def _bias(model: Model) -> nn.Parameter:
-    """The head's one bias `[n]` with an entry for each label, and perhaps for a blank."""
+    """The head's only bias `[n]` with an entry for each label, and for the blank if any."""
     counts = len(model.labels), len(model.labels) + 1
     found = [
         parameter

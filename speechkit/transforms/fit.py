@@ -26,25 +26,25 @@ TAKES = {
 }
 """The components of a net whose layers can be fitted."""
 TINY = 1e-12
-"""Stands in for a power that is zero."""
+"""The least power of an input, in place of zero."""
 
 Target = list[Tensor]
 """What a layer of the teacher returned for each utterance, `[T, C]`."""
 
 
 class Fit:
-    """The student of a teacher: its layers with no tap further ahead than `lookahead`.
+    """A student model with the teacher's layers, without taps further ahead than `lookahead`.
 
     `lookahead` is in frames of a convolution's input: one number, or one for each block, the stem
-    first, in one text with spaces between them or a list. Front to back, each filter and then each
-    1×1 layer is the one that comes nearest to the teacher's output there, given what the student's
-    own layers before it return:
+    first, as a list or as one string with spaces between them. In the order of the net, each filter
+    and then each 1×1 layer is fitted to the teacher's output by least squares. Its input is the
+    output of the student's earlier layers:
 
         min_W Σ_t ‖W x_t + b − y_t‖² + λ‖W − W_teacher‖², λ = `ridge` · mean power of an input
 
-    over `utterances` of the examples, in memory together. The student's norms are batch norms that
-    change nothing, and its front end is `frontend` where that is given. The report has the relative
-    squared error that is left of each fitted 1×1 layer. ConfigError for a net of other components.
+    over `utterances` of the examples, which are all in memory. The student's norms are batch norms
+    that do not change their input. Its front end is `frontend` if given. The report has the
+    relative squared error of each fitted 1×1 layer. ConfigError for a net of other components.
     """
 
     def __init__(
@@ -126,7 +126,7 @@ def fit_filters(layer: Any, c: Chunk, targets: Target, ridge: float) -> None:
 
 
 def fit_linear(layer: Any, c: Chunk, bias: Tensor, targets: Target, ridge: float) -> float:
-    """Weights and bias (of the norm behind) of min Σ_t ‖W x_t + b − y_t‖² + λ‖W − W₀‖².
+    """Weights, and the bias of the next norm, of min Σ_t ‖W x_t + b − y_t‖² + λ‖W − W₀‖².
 
     Returns Σ_t ‖W x_t + b − y_t‖² / Σ_t ‖y_t − mean y‖².
     """
@@ -146,7 +146,7 @@ def fit_linear(layer: Any, c: Chunk, bias: Tensor, targets: Target, ridge: float
 
 
 def set_statistics(norm: Any, c: Chunk) -> None:
-    """Gives a batch norm the statistics of its input, and the scale that undoes them."""
+    """Sets a batch norm's statistics to those of its input, and the scale that cancels them."""
     x = c.x.transpose(1, 2)[c.valid].double()
     mean, variance = x.mean(0), x.var(0)
     norm.weight.copy_((variance + norm.eps).sqrt())
@@ -166,7 +166,7 @@ def _cut(row: Block, old: LookAhead, new: int) -> Block:
 
 
 def _copy(teacher: Model, student: Model) -> None:
-    """The teacher's weights, each norm's scale in the layer before it."""
+    """The teacher's weights, with each norm's scale folded into the layer before it."""
     known = {name: x for name, x in teacher.state_dict().items() if ".norm." not in name}
     for name, layer in teacher.named_modules():
         if name.endswith(".norm"):

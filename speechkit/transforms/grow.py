@@ -1,4 +1,4 @@
-"""Adds a block to a trained net, which is the identity at first."""
+"""Adds a block to a trained net; the block starts as the identity."""
 
 import re
 from dataclasses import replace
@@ -25,11 +25,11 @@ TAKES = {
 
 
 class Grow:
-    """A residual block behind block `after` of the encoder, counted from 0, that changes no score.
+    """Adds a residual block after block `after` of the encoder, counted from 0; no score changes.
 
-    y = relu(norm_0(x) + norm_1(body(x))). norm_1 has the gain 0, so the body adds nothing at first;
-    norm_0 has the statistics of x over the examples, and the gain and bias that undo them; x is at
-    least 0, so that relu returns it. `kernel` and `repeat` are those of block `after` unless given;
+    y = relu(norm_0(x) + norm_1(body(x))). norm_1 has the gain 0, so the body starts as 0. norm_0
+    has the statistics of x over the examples, and the gain and bias that cancel them. x is at least
+    0, so relu returns it. `kernel` and `repeat` are those of block `after` unless given;
     `lookahead` is that of each convolution, in frames. ConfigError for a net of other components.
     Source: Chen et al., Net2Net, arXiv:1511.05641.
     """
@@ -80,7 +80,7 @@ class Grow:
 
 
 def _moved(name: str, place: int) -> str:
-    """The name in the deeper net of a tensor of the net."""
+    """The name of a tensor of the net in the deeper net."""
     return re.sub(r"^encoder\.(\d+)", lambda n: f"encoder.{int(n[1]) + (int(n[1]) >= place)}", name)
 
 

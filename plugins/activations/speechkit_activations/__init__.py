@@ -1,4 +1,4 @@
-"""Activation functions from the literature, and what goes with them, as a plugin of speechkit."""
+"""A plugin of speechkit: activation functions from the literature, and their methods and tools."""
 
 from itertools import chain
 from typing import Any
@@ -26,7 +26,7 @@ def speechkit_channel_layers() -> list[Component]:
         Component(
             name="relu_linear",
             factory="speechkit_activations.sparse:relu_linear",
-            summary="Linear layer that reads zeros, also behind a depthwise convolution",
+            summary="Linear layer with a ReLU before it, so that its input has zeros",
             formula="W max(x, 0)",
             paper="arXiv:2310.04564",
             exports=catalog.EVERYWHERE,
@@ -65,7 +65,7 @@ def speechkit_inits() -> list[Component]:
         Component(
             name="he",
             factory="speechkit_activations.inits:he",
-            summary="Weights that keep the signal's variance through ReLU or prelu",
+            summary="Weights that preserve the signal's variance through ReLU or prelu",
             formula="w of variance 2 / ((1 + slope^2) fan)",
             paper="arXiv:1502.01852",
         )
@@ -94,7 +94,7 @@ def speechkit_methods() -> list[Component]:
         Component(
             name="prosparse",
             factory="speechkit_activations.methods:ProSparse",
-            summary="Makes fatrelu give more zeros, with a weight that rises in stages",
+            summary="Adds the L1 norm of fatrelu's output, with a weight that rises in stages",
             formula="lambda(t) * sum_layers mean_t(sum_c |y|)",
             paper="arXiv:2402.13516",
             example={"factors": "0 0.001 0.01", "ends": "100 200 400"},
@@ -109,7 +109,7 @@ def speechkit_probes() -> list[Component]:
         Component(
             name="sparsity",
             factory="speechkit_activations.sparsity:sparsity",
-            summary="Zeros that activations give, and the products they save in 1×1 layers",
+            summary="Zeros in the output of activations, and the products they save in 1×1 layers",
             formula="mean(y == 0)",
             paper="arXiv:2310.04564",
         )
@@ -122,8 +122,8 @@ def speechkit_transforms() -> list[Component]:
         Component(
             name="relufy",
             factory="speechkit_activations.relufy:relufy",
-            summary="ReLU in the place of a trained model's activation, for zeros to skip",
-            formula="max(x - b, 0), b from the share of zeros asked for",
+            summary="Replaces a trained model's activation by ReLU, for more zeros",
+            formula="max(x - b, 0), b from the requested share of zeros",
             paper="arXiv:2310.04564",
             parts={"activation": "activation"},
             example={"zeros": 0.7, "stage": 2},

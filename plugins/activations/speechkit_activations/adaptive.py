@@ -1,6 +1,6 @@
-"""Activations that measure their input in training, as batch norm does.
+"""Activations with statistics of their input in training, as batch norm has.
 
-In evaluation each frame stands alone. Shape of all: `[B, C, T]` → the same.
+In evaluation each frame is independent of the others. Shape of all: `[B, C, T]` → the same.
 """
 
 import math
@@ -28,12 +28,12 @@ def moments(c: Chunk) -> tuple[Tensor, Tensor]:
 class VeLU(StreamLayer):
     """y = scale · x · sigmoid(alpha (atan(beta1 x) + asin(beta2 x))) · (1 + gamma tanh(mu σ)).
 
-    σ is the standard deviation of the layer's input: the batch's in training, their running mean
-    in evaluation. `scale` is learned and starts at 1; beta2 x is held within ±(1 − 1e-3), where
-    asin ends. The optimal-transport term lambda_ot · W², W² = mean² + (σ − 1)², is the distance
-    of the input to N(0, 1) by its moments: ot=loss adds it to the loss of a run with the method
-    `transport`, ot=subtract takes it from y as the formula is printed. The defaults are choices of
-    this package. arXiv:2504.15051.
+    σ is the standard deviation of the layer's input: of the batch in training, a running mean in
+    evaluation. `scale` is learned and starts at 1. beta2 x is clamped to ±(1 − 1e-3), the domain of
+    asin. The optimal-transport term lambda_ot · W², W² = mean² + (σ − 1)², is the distance of the
+    input's moments to those of N(0, 1). ot=loss adds it to the loss of a run with the method
+    `transport`. ot=subtract subtracts it from y, as in the printed formula. The defaults are
+    choices of this package. arXiv:2504.15051.
     """
 
     undecayed = ("scale",)
@@ -89,13 +89,13 @@ class VeLU(StreamLayer):
         return mean, std
 
     def aux_loss(self) -> Tensor | None:
-        """lambda_ot · W² of the last batch in training, where the loss is to have it."""
+        """lambda_ot · W² of the last batch in training, if it belongs to the loss."""
         if self.ot != "loss" or self.distance is None:
             return None
         return self.lambda_ot * self.distance
 
     def __getstate__(self) -> dict[str, Any]:
-        # what belongs to one batch's graph is not copied
+        # tensors of one batch's graph are not copied
         return {**vars(self), "distance": None}
 
 
@@ -107,13 +107,13 @@ def wasserstein(mean: Tensor, std: Tensor) -> Tensor:
 class ReluOrPoly(StreamLayer):
     """y = max(x, 0) in channels whose switch is on, otherwise c0 + c1 x + c2 x².
 
-    Each channel has a logit, drawn from U(0, 1), and its switch follows with hysteresis, once in
-    each call in training: from on to off at logit ≤ −th, from off to on at logit > th. The logit
-    learns by softplus(logit) in place of the switch's derivative. In the first `fit_calls` calls
-    the polynomial is fitted anew every `fit_every` to N(μ, σ²) of the channel's input
-    (least squares, `relu_fit`), and learned after that. `freeze()` fixes the switches; the method
-    `relu_budget` bounds how many are on. Peng et al., AutoReP, arXiv:2308.10134, which switches
-    each pixel and feeds the fit the variance for the deviation; here it is the deviation.
+    Each channel has a logit, which starts from U(0, 1). Each call in training updates the channel's
+    switch with hysteresis: from on to off at logit ≤ −th, from off to on at logit > th. The
+    gradient of the logit uses softplus(logit) in place of the switch's derivative. In the first
+    `fit_calls` calls the polynomial is fitted every `fit_every` calls to N(μ, σ²) of the channel's
+    input (least squares, `relu_fit`); then it is learned. `freeze()` fixes the switches; the method
+    `relu_budget` bounds how many are on. Peng et al., AutoReP, arXiv:2308.10134. The paper has a
+    switch for each pixel, and passes the variance to the fit; here it is the standard deviation.
     """
 
     undecayed = ("logits", "coefficients")
@@ -166,13 +166,13 @@ class ReluOrPoly(StreamLayer):
         return y
 
     def switches(self) -> Tensor:
-        """The switches as 0 and 1 `[C]`, which the logits learn from."""
+        """The switches as 0 and 1 `[C]`, with a gradient for the logits."""
         learned = F.softplus(self.logits.detach()) * (self.logits - self.logits.detach())
         return self.on.to(self.logits.dtype) + learned
 
     @torch.no_grad()
     def measure(self, c: Chunk) -> None:
-        """Follows the input's moments and refits the polynomial while that lasts."""
+        """Updates the input's moments, and fits the polynomial again in the first calls."""
         mean, variance = moments(c)
         # one polynomial for all processes of a run
         if torch.distributed.is_available() and torch.distributed.is_initialized():
@@ -187,21 +187,21 @@ class ReluOrPoly(StreamLayer):
 
     @torch.no_grad()
     def turn(self) -> None:
-        """One look at the logits."""
+        """Updates the switches once from their logits."""
         self.on.copy_(torch.where(self.frozen, self.on, turned(self.on, self.logits, self.th)))
 
     def freeze(self) -> None:
-        """Fixes the switches as they are; that is saved with the weights."""
+        """Fixes the switches at their current values; this is saved with the weights."""
         self.frozen.fill_(True)
 
 
 def turned(on: Tensor, logits: Tensor, th: float) -> Tensor:
-    """The switches after one look at their logits: on stays on above −th, off turns on above th."""
+    """The updated switches: on stays on above −th, off turns on above th."""
     return torch.where(on, logits > -th, logits > th)
 
 
 def relu_fit(mean: Tensor, std: Tensor, degree: int) -> Tensor:
-    """The polynomial nearest to ReLU in the mean square under N(mean, std²), `[degree + 1, C]`."""
+    """The least-squares polynomial for ReLU under N(mean, std²), `[degree + 1, C]`."""
     std = std.clamp(min=1e-6)
     z = mean / std
     density = torch.exp(-0.5 * z * z) / math.sqrt(2 * math.pi)

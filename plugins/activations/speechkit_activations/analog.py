@@ -1,4 +1,4 @@
-"""Hardware that computes with few levels and noise, as seen by an activation and by weights."""
+"""Simulates analog hardware, which computes with few levels and noise."""
 
 import math
 
@@ -12,15 +12,15 @@ from speechkit.plugins import registry
 
 
 class Hardware(nn.Module):
-    """What goes into a layer of analog hardware, and what comes out of it.
+    """Simulates the input and the output of a layer of analog hardware.
 
         into: clamp to [−1, 1] → precision → noise
         out:  noise → clamp to [−1, 1] → precision
 
-    Precision is 2^bits − 1 levels in each half; the noise is Gaussian, of which the share `leakage`
-    is larger than half a level. Gradients pass precision unchanged and end where the clamp does.
-    The noise stays on in evaluation, as hardware's does, unless `noisy` is training.
-    Shah & Youngblood, arXiv:2402.02593.
+    Precision is 2^bits − 1 levels on each side of zero. The noise is Gaussian, and the share
+    `leakage` of it is larger than half a level. The gradient of precision is 1; that of the clamp
+    is 0 outside [−1, 1]. The noise stays on in evaluation, as in hardware, unless `noisy` is
+    training. Shah & Youngblood, arXiv:2402.02593.
     """
 
     def __init__(self, bits: int, leakage: float, noisy: str) -> None:
@@ -36,14 +36,14 @@ class Hardware(nn.Module):
         return quantize(self.disturb(x).clamp(-1, 1), self.bits)
 
     def disturb(self, x: Tensor) -> Tensor:
-        """x with noise, where there is any."""
+        """x with noise, if the noise is on."""
         if not self.training and self.noisy == "training":
             return x
         return x + self.sigma * torch.randn_like(x)
 
 
 class Analog(nn.Module):
-    """An activation between two layers of analog hardware: out of one, f, and into the next.
+    """An activation f between the output of one layer of analog hardware and the next one's input.
 
     y = into(f(out(x))) of `Hardware`. The noise of weights is that of `analog_linear` and
     `analog_depthwise`. Shape: as the activation's. Shah & Youngblood, arXiv:2402.02593.
@@ -66,9 +66,9 @@ class Analog(nn.Module):
 
 
 class AnalogLinear(Pointwise):
-    """y = W' x with W' = into(W) of `Hardware`, drawn anew in each call.
+    """y = W' x with W' = into(W) of `Hardware`, drawn again in each call.
 
-    Shape: as `linear`, whose weights it takes. Shah & Youngblood, arXiv:2402.02593.
+    Shape and weights are those of `linear`. Shah & Youngblood, arXiv:2402.02593.
     """
 
     def __init__(
@@ -88,9 +88,9 @@ class AnalogLinear(Pointwise):
 
 
 class AnalogDepthwise(DepthwiseConv):
-    """A depthwise convolution with weights into(w) of `Hardware`, drawn anew in each call.
+    """A depthwise convolution with weights into(w) of `Hardware`, drawn again in each call.
 
-    Shape: as `depthwise`, whose weights it takes. Shah & Youngblood, arXiv:2402.02593.
+    Shape and weights are those of `depthwise`. Shah & Youngblood, arXiv:2402.02593.
     """
 
     def __init__(
@@ -126,7 +126,7 @@ def quantize(x: Tensor, bits: int) -> Tensor:
 
 
 def noise_sigma(bits: int, leakage: float) -> float:
-    """The σ of a Gaussian of which the share `leakage` exceeds half of 1 / (2^bits − 1)."""
+    """The σ of a Gaussian that exceeds half of 1 / (2^bits − 1) with probability `leakage`."""
     if not 0 < leakage < 1:
         raise ValueError(f"leakage={leakage}: give a number between 0 and 1")
     inverse = torch.erfinv(torch.tensor(1 - leakage, dtype=torch.float64)).item()

@@ -1,7 +1,7 @@
 """Functions of a value and the mean of its utterance. Shape of all: `[B, C, T]` → the same.
 
-Each comes twice: over the whole utterance, and over the frames so far, which streams and ends as
-the other does.
+Each has two forms: the mean is over the whole utterance, or over all frames up to the current one.
+The second form streams; at the last frame both are the same.
 """
 
 import math
@@ -17,8 +17,9 @@ from speechkit.nn import AveragePool, Chunk, Recurrent, RunningAverage, State, S
 class ABReLU(StreamLayer):
     """y = max(x − beta · m, 0), m the mean of x over valid frames and channels.
 
-    The average-biased ReLU. The code of the survey averages over the whole batch; here m is that
-    of each utterance, so that it does not depend on its company. Dubey et al., arXiv:2109.14545.
+    The average-biased ReLU. The survey's code averages over the whole batch. Here m is the mean of
+    each utterance, so that it does not depend on the rest of the batch. Dubey et al.,
+    arXiv:2109.14545.
     """
 
     left = right = math.inf
@@ -36,7 +37,7 @@ class ABReLU(StreamLayer):
 
 
 class RunningABReLU(Recurrent):
-    """ABReLU with the mean over the valid frames so far."""
+    """ABReLU with the mean over all valid frames up to the current one."""
 
     def __init__(self, channels: int, beta: float = 1.0) -> None:
         super().__init__()
@@ -56,8 +57,8 @@ class RunningABReLU(Recurrent):
 class LinearDC(StreamLayer):
     """y = x / 2 + m / 2 with m[c] the mean of |x| over valid frames: ReLU without harmonics.
 
-    ReLU(x) is x / 2 + |x| / 2, of which this keeps the line and, of |x|, the constant part; the
-    mean over time is ReLU's. This reading of "linear + DC" is ours. Kechris et al.,
+    ReLU(x) is x / 2 + |x| / 2. This keeps the linear part and the constant part of |x|, so the mean
+    over time is that of ReLU. This interpretation of "linear + DC" is ours. Kechris et al.,
     arXiv:2407.16556.
     """
 
@@ -75,7 +76,7 @@ class LinearDC(StreamLayer):
 
 
 class RunningLinearDC(Recurrent):
-    """LinearDC with the mean over the valid frames so far."""
+    """LinearDC with the mean over all valid frames up to the current one."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()

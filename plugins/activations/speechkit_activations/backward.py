@@ -1,4 +1,4 @@
-"""Functions whose backward pass is not their derivative. Shape of all: `[B, C, T]` → the same."""
+"""Functions with a gradient that is not their derivative. Shape of all: `[B, C, T]` → the same."""
 
 from itertools import accumulate
 from typing import Any
@@ -12,10 +12,10 @@ from speechkit.ops import Activation
 
 
 class HeLU(nn.Module):
-    """y = max(x, 0), whose gradient in training is 1 from x > −alpha on.
+    """y = max(x, 0); its gradient in training is 1 for x > −alpha.
 
-    A unit that is off by less than alpha still learns. In evaluation it is ReLU, backward too.
-    Kimhi et al., arXiv:2411.10573.
+    So a unit slightly below zero still has a gradient. In evaluation it is ReLU, also in the
+    backward pass. Kimhi et al., arXiv:2411.10573.
     """
 
     def __init__(self, channels: int, alpha: float = 0.05) -> None:
@@ -35,10 +35,10 @@ class HeLU(nn.Module):
 
 
 class ReGELU2(nn.Module):
-    """y = x (1 + erf(x / √2)) / 2, which keeps 2 bits of each value for its gradient.
+    """y = x (1 + erf(x / √2)) / 2; it stores 2 bits of each value for its gradient.
 
     The gradient in training is that of Σ_k a_k · max(x − c_k, 0), a sum of three ReLUs fitted to
-    GELU: 0, −0.049, 1.049 or 1. In evaluation it is GELU, backward too. Yang et al.,
+    GELU: 0, −0.049, 1.049 or 1. In evaluation it is GELU, also in the backward pass. Yang et al.,
     arXiv:2406.16282.
     """
 
@@ -57,10 +57,10 @@ class ReGELU2(nn.Module):
 
 
 class ReSiLU2(nn.Module):
-    """y = x · sigmoid(x), which keeps 2 bits of each value for its gradient.
+    """y = x · sigmoid(x); it stores 2 bits of each value for its gradient.
 
     The gradient in training is that of Σ_k a_k · max(x − c_k, 0), a sum of three ReLUs fitted to
-    SiLU: 0, −0.041, 1.040 or 1. In evaluation it is SiLU, backward too. Yang et al.,
+    SiLU: 0, −0.041, 1.040 or 1. In evaluation it is SiLU, also in the backward pass. Yang et al.,
     arXiv:2406.16282.
     """
 
@@ -115,7 +115,7 @@ class _TwoBits(torch.autograd.Function):
     def forward(
         ctx: Any, x: Tensor, function: Any, slopes: tuple[float, ...], bounds: tuple[float, ...]
     ) -> Tensor:
-        # frames `[B, T, C]` lie in memory's order
+        # frames `[B, T, C]` are contiguous in memory
         frames = x.transpose(1, 2)
         codes = torch.zeros_like(frames, dtype=torch.uint8)
         for bound in bounds:

@@ -1,4 +1,4 @@
-"""The activations by family; listing them imports no torch."""
+"""The activations by family; to list them imports no torch."""
 
 from functools import partial
 
@@ -7,11 +7,11 @@ from speechkit import Component
 EVERYWHERE = frozenset({"torch", "torch.export", "onnx"})
 SURVEY = "arXiv:2109.14545"
 ANALOG = {
-    "check_gradients": "the gradient passes the rounding as if it were not there",
-    "check_half_precision": "what half precision rounds comes to another of the few levels",
+    "check_gradients": "the gradient ignores the rounding",
+    "check_half_precision": "a value rounded to half precision can fall on another level",
 }
 FOUR_LEVELS = {
-    "check_gradients": "the gradient in training is one of four levels, for which 2 bits are enough"
+    "check_gradients": "the gradient in training is one of four levels, stored in 2 bits"
 }
 
 _component = partial(Component, time="frame", exports=EVERYWHERE)
@@ -116,7 +116,7 @@ def smooth() -> list[Component]:
         _component(
             name="composed",
             factory="speechkit_activations.compose:Composed",
-            summary="Two functions and what joins them, in words; `search-activations` finds them",
+            summary="Two named functions and a binary operation; `search-activations` finds them",
             formula="formula='u binary v' is binary(u(x), v(x))",
             paper="arXiv:1710.05941",
             example={"formula": "sigmoid mul scale; abs mix tanh"},
@@ -131,7 +131,7 @@ def gated() -> list[Component]:
         component(
             name="glu",
             factory=f"{at}GLU",
-            summary="Gated linear unit; kind says which of the five",
+            summary="Gated linear unit; kind selects one of five gates",
             formula="sigmoid(a) * b with x = [a, b]",
         ),
         component(
@@ -182,22 +182,22 @@ def rectifiers() -> list[Component]:
         _component(
             name="tmaf_tri",
             factory=f"{at}learned:TmafTri",
-            summary="The same, with both neighbouring channels",
+            summary="tmaf, with both neighbouring channels",
             formula="alpha_i(x_i) x_i + beta_i(x_{i-1}) x_{i-1} + gamma_i(x_{i+1}) x_{i+1}",
             paper="arXiv:2109.09948",
         ),
         _component(
             name="relu_or_poly",
             factory=f"{at}adaptive:ReluOrPoly",
-            summary="Each channel learns whether it keeps ReLU or takes a polynomial",
+            summary="ReLU or a polynomial for each channel, by a learned choice",
             formula="max(x, 0) where the channel's switch is on, else c0 + c1 x + c2 x^2",
             paper="arXiv:2308.10134",
-            exempt={"check_gradients": "polynomials learn once their channel has left ReLU"},
+            exempt={"check_gradients": "polynomials have no gradient in channels with ReLU"},
         ),
         _component(
             name="shifted_relu",
             factory=f"{at}sparse:ShiftedReLU",
-            summary="ReLU that begins at b: the larger b, the more zeros",
+            summary="ReLU shifted to b: the larger b, the more zeros",
             formula="max(x - b, 0)",
             paper="arXiv:2310.04564",
             pointwise="max(x - b, 0)",
@@ -206,7 +206,7 @@ def rectifiers() -> list[Component]:
         _component(
             name="fatrelu",
             factory=f"{at}sparse:FATReLU",
-            summary="Zero below a threshold above zero",
+            summary="Zero below a positive threshold, the identity above",
             formula="x for x >= threshold, else 0",
             paper="arXiv:2402.13516",
             pointwise="where(x < threshold, 0, x)",
@@ -214,16 +214,16 @@ def rectifiers() -> list[Component]:
         _component(
             name="helu",
             factory=f"{at}backward:HeLU",
-            summary="ReLU whose gradient in training begins a little below zero",
+            summary="ReLU whose gradient in training starts slightly below zero",
             formula="max(x, 0), backward [x > -alpha]",
             paper="arXiv:2411.10573",
             pointwise="max(x, 0)",
-            exempt={"check_gradients": "the gradient in training begins a little below zero"},
+            exempt={"check_gradients": "the gradient in training starts slightly below zero"},
         ),
         _component(
             name="regelu2",
             factory=f"{at}backward:ReGELU2",
-            summary="GELU that keeps 2 bits of each value for its gradient",
+            summary="GELU that stores 2 bits of each value for its gradient",
             formula="x * (1 + erf(x / sqrt(2))) / 2, backward one of 4 levels",
             paper="arXiv:2406.16282",
             pointwise="0.5 * x * (1 + erf(x / sqrt(2)))",
@@ -232,7 +232,7 @@ def rectifiers() -> list[Component]:
         _component(
             name="resilu2",
             factory=f"{at}backward:ReSiLU2",
-            summary="SiLU that keeps 2 bits of each value for its gradient",
+            summary="SiLU that stores 2 bits of each value for its gradient",
             formula="x * sigmoid(x), backward one of 4 levels",
             paper="arXiv:2406.16282",
             pointwise="x * sigmoid(x)",
@@ -241,7 +241,7 @@ def rectifiers() -> list[Component]:
         _component(
             name="stochastic",
             factory=f"{at}stochastic:Stochastic",
-            summary="SiLU or ReLU below zero, drawn in training, which may end in ReLU",
+            summary="SiLU or ReLU below zero, drawn at random in training, which may end with ReLU",
             formula="x for x >= 0, else SiLU(x) with probability p, else 0",
             paper="arXiv:2509.22358",
             pointwise="max(x, 0)",
@@ -266,7 +266,7 @@ def rectifiers() -> list[Component]:
         _component(
             name="linear_dc_running",
             factory=f"{at}averages:RunningLinearDC",
-            summary="Half of x, and half of the mean of |x| so far",
+            summary="Half of x, and half of the mean of |x| up to this frame",
             formula="x / 2 + mean_{s<=t}(|x|) / 2",
             paper="arXiv:2407.16556",
             time="causal",
@@ -366,14 +366,14 @@ def survey() -> list[Component]:
         component(
             name="abrelu",
             factory="speechkit_activations.averages:ABReLU",
-            summary="ReLU of what is above the utterance's mean",
+            summary="ReLU of x minus the utterance's mean",
             formula="max(x - beta * mean_{c,t}(x), 0)",
             time="utterance",
         ),
         component(
             name="abrelu_running",
             factory="speechkit_activations.averages:RunningABReLU",
-            summary="ReLU of what is above the mean so far",
+            summary="ReLU of x minus the mean up to this frame",
             formula="max(x - beta * mean_{c,s<=t}(x), 0)",
             time="causal",
         ),

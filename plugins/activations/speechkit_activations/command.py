@@ -1,4 +1,4 @@
-"""`speechkit search-activations`: many activations on one recipe."""
+"""`speechkit search-activations`: trains a recipe with many activations."""
 
 from enum import StrEnum
 from pathlib import Path
@@ -19,15 +19,17 @@ class Search(StrEnum):
 
 
 def search_activations(
-    recipe: Annotated[str, typer.Argument(metavar="RUN.py[:function]", help="What to train.")],
+    recipe: Annotated[str, typer.Argument(metavar="RUN.py[:function]", help="The run to train.")],
     out: Annotated[
-        Path, typer.Option(metavar="DIR", help="Where to write; it goes on from there.")
+        Path,
+        typer.Option(metavar="DIR", help="Output folder; an earlier search there is continued."),
     ],
     search: Annotated[
-        Search, typer.Option(help="Formulas of the small space in turn, or children of good ones.")
+        Search,
+        typer.Option(help="Formulas of the small space in order, or mutations of good ones."),
     ] = Search.exhaustive,
     budget: Annotated[int, typer.Option(min=1, help="How many formulas to train.")] = 60,
-    seed: Annotated[int, typer.Option(help="Of the evolution.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the evolution.")] = 0,
     assignments: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="PATH=VALUE", help="Change a setting, such as steps=100."),

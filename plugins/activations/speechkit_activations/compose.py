@@ -1,7 +1,8 @@
-"""Activations composed of small functions, by a formula in words.
+"""Activations composed of named functions by a formula.
 
-A unit is `u1 binary u2`: two functions of x and what joins them. A second unit after a semicolon
-is given what the first made: `sigmoid mul x; abs max tanh` is max(|y|, tanh x), y = x · sigmoid(x).
+A unit is `u1 binary u2`: two functions of x and a binary operation. In a second unit, after a
+semicolon, the first function reads the output of the first unit: `sigmoid mul x; abs max tanh` is
+max(|y|, tanh x), y = x · sigmoid(x).
 Ramachandran et al., arXiv:1710.05941.
 """
 
@@ -41,7 +42,7 @@ UNARY: Mapping[str, Unary] = {
     "erf": lambda x, b: x.erf(),
     "const": lambda x, b: b.expand_as(x),
 }
-"""u(x, b), with b learned where the word is one of STARTS."""
+"""u(x, b); b is learned if the name is in STARTS."""
 
 BINARY: Mapping[str, Binary] = {
     "add": lambda u, v, b: u + v,
@@ -55,18 +56,18 @@ BINARY: Mapping[str, Binary] = {
     "close": lambda u, v, b: (-b * (u - v).abs()).exp(),
     "mix": lambda u, v, b: b * u + (1 - b) * v,
 }
-"""What joins u and v, with b learned where the word is one of STARTS."""
+"""Binary operations of u and v; b is learned if the name is in STARTS."""
 
 STARTS = {"scale": 1.0, "shift": 0.0, "const": 1.0, "near": 1.0, "close": 1.0, "mix": 0.5}
-"""The words that have a number to learn, and where it starts."""
+"""The functions and operations with a learned number b, and its initial value."""
 
 SMALL_UNARY = ("x", "relu", "sigmoid", "tanh", "sin", "abs")
 SMALL_BINARY = ("mul", "max", "add")
 
 
 class Composed(nn.Module):
-    """The activation of a formula such as `x mul sigmoid`, with a learned number for each word of
-    `STARTS` in it.
+    """The activation of a formula such as `x mul sigmoid`, with a learned number for each name in
+    `STARTS`.
 
     Shape: `[B, C, T]` → the same. Ramachandran et al., arXiv:1710.05941.
     """
@@ -97,7 +98,7 @@ class Composed(nn.Module):
         return y
 
     def number(self, unit: int, place: int, x: Tensor) -> Tensor:
-        """The learned number of a word; of one without, nobody asks."""
+        """The learned number of a name; a placeholder for a name without one, which ignores it."""
         key = f"{unit}_{place}"
         return self.numbers[key].to(x.dtype) if key in self.numbers else x
 

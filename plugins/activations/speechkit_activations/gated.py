@@ -1,4 +1,4 @@
-"""Gated linear units: half of the channels decide how much of the other half passes."""
+"""Gated linear units: half of the channels are multiplied by a function of the other half."""
 
 import math
 
@@ -21,8 +21,8 @@ class GLU(nn.Module):
     """y = g(a) · b with a the first half of the channels and b the second.
 
     g is sigmoid (`glu`), identity (`bilinear`), ReLU (`reglu`), GELU (`geglu`) or SiLU (`swiglu`).
-    Shape: x `[B, 2C, T]`, y `[B, C, T]`; `torch.nn.functional.glu` has the halves the other way
-    round. Shazeer, arXiv:2002.05202.
+    Shape: x `[B, 2C, T]`, y `[B, C, T]`. In `torch.nn.functional.glu` the halves are swapped.
+    Shazeer, arXiv:2002.05202.
     """
 
     def __init__(self, channels: int, kind: str = "glu") -> None:
@@ -58,9 +58,9 @@ def glu_ffn(
 ) -> StreamLayer:
     """y = W₂ (g(W x) · V x) at every frame, without biases.
 
-    The hidden width is expansion · c_in, rounded up to a multiple; 8/3 gives the parameters of a
-    plain feed-forward layer four times as wide as its input. Shape: `[B, c_in, T]` →
-    `[B, c_out, T]`. Shazeer, arXiv:2002.05202.
+    The hidden width is expansion · c_in, rounded up to a multiple of `multiple_of`. With 8/3 the
+    number of parameters is that of a plain feed-forward layer four times as wide as its input.
+    Shape: `[B, c_in, T]` → `[B, c_out, T]`. Shazeer, arXiv:2002.05202.
     """
     hidden = math.ceil(int(expansion * c_in) / multiple_of) * multiple_of
     return Serial(

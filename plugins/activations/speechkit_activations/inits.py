@@ -12,11 +12,11 @@ from speechkit_activations.learned import PReLU
 def he(
     mode: Literal["fan_in", "fan_out"] = "fan_in", dist: str = "normal", slope: float | None = None
 ) -> Callable[[nn.Module, Generator], None]:
-    """w of variance 2 / ((1 + slope²) · fan), which keeps that of the signal through rectifiers.
+    """w of variance 2 / ((1 + slope²) · fan), which preserves the signal's variance.
 
-    `slope` is that of the activation below zero: by default what the model's `prelu` start with,
-    otherwise 0, for ReLU. Drawn are the weights that `speechkit.models.inits.drawn_weights` gives.
-    He et al., arXiv:1502.01852.
+    `slope` is that of the activation below zero: by default the initial slope of the model's
+    `prelu`, otherwise 0, for ReLU. It draws the weights listed by
+    `speechkit.models.inits.drawn_weights`. He et al., arXiv:1502.01852.
     """
     if mode not in ("fan_in", "fan_out") or dist not in ("normal", "uniform"):
         raise ValueError(

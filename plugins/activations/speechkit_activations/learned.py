@@ -7,14 +7,14 @@ from torch import Tensor, nn
 from speechkit.ops import Activation
 
 LEVELS = {"relu": (0.0, 1.0), "identity": (1.0, 1.0), "leaky": (0.01, 1.0)}
-"""What x is multiplied with below and above zero at the start."""
+"""The initial factors of x below and above zero."""
 
 
 class PReLU(nn.PReLU):
     """y = max(x, 0) + a · min(x, 0), with one a for each channel or for the layer.
 
-    The paper starts a at 0.25 and leaves it out of weight decay, which would pull it to ReLU.
-    He et al., arXiv:1502.01852; one such unit computes XOR: arXiv:2409.10821.
+    In the paper a starts at 0.25 and has no weight decay, which would move it towards ReLU. He et
+    al., arXiv:1502.01852; one such unit computes XOR: arXiv:2409.10821.
     """
 
     undecayed = ("weight",)
@@ -34,14 +34,15 @@ class PReLU(nn.PReLU):
 
 
 class Tmaf(nn.Module):
-    """y = α(x) · x, where α of each channel is a step function with learned levels.
+    """y = α(x) · x; α of each channel is a step function with learned levels.
 
         α(s) = t_0 + Σ_j (t_j − t_{j−1}) · [s > s_j],  j = 1 … knots
 
-    The knots s_j lie evenly between lo and hi, in units of x, and the levels start as `init`:
-    relu, identity or leaky (0.01). `share="layer"` has one α. With train_knots the backward pass
-    takes a sigmoid of the given width for each step, so that knots move too; forward is the same.
-    y(0) = 0 always. Where the knots lie is a choice of this package. Liu et al., arXiv:2109.09948.
+    The knots s_j are evenly spaced between lo and hi, in units of x. The levels start as `init`:
+    relu, identity or leaky (0.01). With `share="layer"` all channels share one α. With train_knots
+    the backward pass uses a sigmoid of the given width for each step, so that knots are learned
+    too; the forward pass is the same. y(0) = 0 always. The range of the knots is a choice of this
+    package. Liu et al., arXiv:2109.09948.
     """
 
     undecayed: tuple[str, ...] = ("levels", "knots")
@@ -101,7 +102,7 @@ class Tmaf(nn.Module):
         if self.training or self.levels.shape[1] > 1:
             return None
         lines = tuple((0.0, level, 0.0) for level in self.levels[:, 0].tolist())
-        # a bound belongs to the piece above it, here to the one below
+        # by default a bound belongs to the piece above it; here it belongs to the one below
         above = torch.nextafter(self.knots[:, 0].float(), torch.tensor(torch.inf))
         return Activation("pieces", tuple(above.tolist()), lines)
 
@@ -109,8 +110,8 @@ class Tmaf(nn.Module):
 class TmafTri(Tmaf):
     """y_i = α_i(x_i) x_i + β_i(x_{i−1}) x_{i−1} + γ_i(x_{i+1}) x_{i+1} over channels i.
 
-    α is that of `Tmaf`, β and γ are step functions with the same knots whose levels start at 0;
-    beyond the first and the last channel there is 0. Liu et al., arXiv:2109.09948.
+    α is that of `Tmaf`. β and γ are step functions with the same knots; their levels start at 0.
+    Channels before the first and after the last are 0. Liu et al., arXiv:2109.09948.
     """
 
     undecayed = ("levels", "from_below", "from_above")

@@ -19,7 +19,7 @@ from speechkit_activations.sparse import FATReLU
 
 @dataclass
 class Transport(Method):
-    """Adds what each `velu` with ot=loss asks for: lambda_ot · W². arXiv:2504.15051."""
+    """Adds lambda_ot · W² of each `velu` with ot=loss to the loss. arXiv:2504.15051."""
 
     layers: list[VeLU] = field(default_factory=list, init=False, repr=False)
 
@@ -39,8 +39,8 @@ class Transport(Method):
 class ReluBudget(Method):
     """weight · max(share of channels that keep ReLU − budget, 0) for nets of `relu_or_poly`.
 
-    `budget` is the share that may stay. The first time it holds, the switches are fixed. Use
-    `distill` beside it for the paper's teacher. Peng et al., arXiv:2308.10134.
+    `budget` is the share that may stay. As soon as it is reached, the switches are fixed. Add the
+    method `distill` for the paper's teacher. Peng et al., arXiv:2308.10134.
     """
 
     budget: float = 0.5
@@ -62,18 +62,18 @@ class ReluBudget(Method):
         return (self.weight * over.clamp(min=0)).expand(len(output.scores))
 
     def share(self) -> Tensor:
-        """The share of channels whose switch is on, which the logits learn from."""
+        """The share of channels whose switch is on, with a gradient for the logits."""
         return torch.cat([layer.switches() for layer in self.layers]).mean()
 
 
 @dataclass
 class ProSparse(Method):
-    """λ · Σ_layers of the L1 norm of what each `fatrelu` gives, its mean over valid frames.
+    """λ · Σ_layers of the L1 norm of the output of each `fatrelu`, averaged over valid frames.
 
     λ is `factors[0]` up to call `ends[0]` in training and rises to `factors[i]` by call `ends[i]`
-    (`rising`); both are numbers with spaces between. The calls are those that
-    `fatrelu:relu_calls=N` counts and saves, so that a resumed run goes on where it was.
-    Song et al., arXiv:2402.13516.
+    (`rising`); both are numbers separated by spaces. The calls are counted by
+    `fatrelu:relu_calls=N` and saved, so that a resumed run continues the count. Song et al.,
+    arXiv:2402.13516.
     """
 
     factors: str | float
@@ -113,17 +113,17 @@ class ProSparse(Method):
 
 
 def _mean_size(c: Chunk) -> Tensor:
-    """Σ_channels |x|, its mean over valid frames."""
+    """Σ_channels |x|, averaged over valid frames."""
     size = c.masked.abs().sum(1, dtype=torch.promote_types(c.x.dtype, torch.float32))
     return size.sum() / c.valid.sum().clamp(min=1)
 
 
 def rising(step: float, table: Sequence[tuple[float, float]]) -> float:
-    """λ at a step for a table of λ_i and T_i, as half a period of a cosine between its rows.
+    """λ at a step for a table of λ_i and T_i, with half a cosine period between two rows.
 
         λ_{i−1} + (λ_i − λ_{i−1}) (1 − cos(π (step − T_{i−1}) / (T_i − T_{i−1}))) / 2
 
-    Before T_1 it is λ_1, after the last row that row's.
+    Before T_1 it is λ_1; after the last row it is the last λ.
     """
     for (low, begin), (high, end) in pairwise(table):
         if step < end:

@@ -1,4 +1,4 @@
-"""Trained models whose activations become ReLUs."""
+"""Replaces the activations of trained models by ReLU."""
 
 import math
 from dataclasses import replace
@@ -17,16 +17,16 @@ from speechkit.transforms import Transform, required
 from speechkit_activations.sparsity import calls
 
 MOST_VALUES = 2**24
-"""How many of the values that activations read a shift is found from."""
+"""The number of input values of activations from which a shift is estimated."""
 
 
 def relufy(activation: str = "relu", stage: int = 1, zeros: float | None = None) -> Transform:
-    """A transform that puts `activation` in the place of a model's own.
+    """A transform that replaces a model's activation by `activation`.
 
-    With `zeros` it is `shifted_relu:b=B`, which gives about that share of zeros in the recordings,
-    B ≥ 0. With stage 2 there is a ReLU before each 1×1 layer too (`relu_linear`): what a depthwise
-    convolution gives has no zeros. Scores differ but where the activations were ReLU: train it on.
-    Mirzadeh et al., arXiv:2310.04564.
+    With `zeros` it is `shifted_relu:b=B`; B ≥ 0 is chosen for about that share of zeros in the
+    recordings. Stage 2 also puts a ReLU before each 1×1 layer (`relu_linear`), since the output of
+    a depthwise convolution has no zeros. The scores differ unless the activations were ReLU:
+    fine-tune the model. Mirzadeh et al., arXiv:2310.04564.
     """
     if stage not in (1, 2):
         raise ComponentError(f"relufy: stage={stage}; give 1 or 2")
@@ -70,21 +70,21 @@ def _with_activation(model: Model, activation: Spec, stage: int) -> Model:
         config = replace(config, channel="relu_linear", blocks=blocks)
         known = {name.replace(".channel.", ".channel.linear."): x for name, x in known.items()}
     made = build(config).train(model.training)
-    # what the old activations learned is left, and the new ones begin
+    # parameters of the old activations are dropped; those of the new ones have their initial values
     made.load_state_dict(known, strict=False)
     return made.to(next(model.parameters()).device)
 
 
 def _named(model: Model, kind: str) -> list[Spec]:
-    """The components of a kind that the net or a row of it names."""
+    """The components of a kind that the net or one of its rows names."""
     return [spec for named, spec in model.config.components() if named == kind]
 
 
 @torch.no_grad()
 def shift(model: Model, examples: Examples, share: float) -> float:
-    """The b ≥ 0 at or below which `share` of what the activations read in valid frames lies.
+    """The quantile b ≥ 0 of the activations' inputs in valid frames: `share` of them are at most b.
 
-    `shifted_relu:b=B` would give that many zeros of it. Mirzadeh et al., arXiv:2310.04564.
+    With `shifted_relu:b=B` this share of outputs is zero. Mirzadeh et al., arXiv:2310.04564.
     """
     found = []
     for batch, features in examples:
@@ -100,5 +100,5 @@ def shift(model: Model, examples: Examples, share: float) -> float:
 
 
 def _spaced(frames: Tensor, most: float) -> Tensor:
-    """The values of frames `[N, C]`, of so many evenly spaced ones that they are `most` at most."""
+    """The values of evenly spaced frames of `[N, C]`, at most `most` values."""
     return frames[:: max(1, math.ceil(frames.numel() / most))].flatten()

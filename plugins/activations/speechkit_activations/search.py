@@ -1,4 +1,4 @@
-"""A search for activations: many formulas, each judged by training, on a leaderboard in a file."""
+"""A search for activations: trains a model for each formula and keeps a leaderboard in a file."""
 
 import random
 from collections.abc import Callable, Sequence
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from speechkit.train import Run
 
 Judge = Callable[[str], float]
-"""The error of a formula; raises SpeechkitError where it cannot be trained."""
+"""The error of a formula; raises SpeechkitError if it cannot be trained."""
 
 POPULATION = 10
 CONTEST = 3
@@ -25,7 +25,7 @@ CONTEST = 3
 
 @dataclass(frozen=True)
 class Row:
-    """A formula's place on the leaderboard: its error, or the reason why it has none."""
+    """A row of the leaderboard: a formula, and its error or the reason why it has none."""
 
     formula: str
     error: float | None
@@ -34,10 +34,10 @@ class Row:
 
 @dataclass
 class Leaderboard:
-    """The errors of formulas, best first in a JSON file that is written after each of them.
+    """The errors of formulas, best first, in a JSON file that is written after each formula.
 
-    `errors` holds None for a formula that failed, and `reasons` why. A file that exists is gone on
-    from: what it has is not judged again.
+    `errors` holds None for a formula that failed, and `reasons` the reason. If the file exists, the
+    search continues: formulas in it are not trained again.
     """
 
     path: Path
@@ -55,7 +55,7 @@ class Leaderboard:
                 self._note(row.formula, row.error, row.reason)
 
     def error(self, formula: str) -> float | None:
-        """The formula's error, None where it failed."""
+        """The formula's error; None if it failed."""
         if formula not in self.errors:
             try:
                 self._note(formula, self.judge(formula), "")
@@ -80,16 +80,16 @@ class Leaderboard:
 
 
 def exhaustive(board: Leaderboard, formulas: Sequence[str], budget: int) -> None:
-    """Judges the first `budget` formulas."""
+    """Trains the first `budget` formulas."""
     for formula in formulas[:budget]:
         board.error(formula)
 
 
 def evolution(board: Leaderboard, budget: int, seed: int = 0) -> None:
-    """Judges `budget` formulas of one or two units: ten at random, then children of good ones.
+    """Trains `budget` formulas of one or two units: ten at random, then mutations of good ones.
 
-    Each child is the best of three of the population with one word changed, or a unit added or
-    taken away, and replaces the oldest. Real et al., arXiv:1802.01548.
+    A mutation starts from the best of three random formulas of the population. It changes one name,
+    or adds or removes a unit. It replaces the oldest formula. Real et al., arXiv:1802.01548.
     """
     chance = random.Random(seed)
     population: list[str] = []
@@ -104,7 +104,7 @@ def evolution(board: Leaderboard, budget: int, seed: int = 0) -> None:
 
 
 def mutated(formula: str, chance: random.Random) -> str:
-    """The formula with one word changed, or a second unit added or left out."""
+    """The formula with one name changed, or with a second unit added or removed."""
     units = formula.split("; ")
     if chance.random() < 0.2:
         return units[0] if len(units) > 1 else f"{units[0]}; {unit(chance)}"
@@ -117,18 +117,18 @@ def mutated(formula: str, chance: random.Random) -> str:
 
 
 def unit(chance: random.Random) -> str:
-    """Two functions and what joins them, at random."""
+    """A random unit: two functions and a binary operation."""
     first, second = chance.choices(sorted(UNARY), k=2)
     return f"{first} {chance.choice(sorted(BINARY))} {second}"
 
 
 def worth(error: float | None) -> float:
-    """What to sort by: failures come last."""
+    """The sort key: failures come last."""
     return float("inf") if error is None else error
 
 
 def judge_by(run: "Run", out: Path) -> Judge:
-    """Trains `run` with the formula as its activation, in a folder of its own under `out`."""
+    """Trains `run` with the formula as its activation, in a separate folder under `out`."""
 
     def judge(formula: str) -> float:
         from speechkit.checkpoint import load

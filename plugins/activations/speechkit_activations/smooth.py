@@ -1,4 +1,4 @@
-"""Smooth functions of each value alone. Shape of all: `[B, C, T]` → the same."""
+"""Smooth elementwise functions. Shape of all: `[B, C, T]` → the same."""
 
 import math
 
@@ -18,7 +18,7 @@ from speechkit_activations.numbers import (
 
 
 class SmeLU(nn.Module):
-    """ReLU with a parabola around zero, which is ReLU averaged over [x − beta, x + beta].
+    """ReLU with a parabola around zero: ReLU averaged over [x − beta, x + beta].
 
         y = 0 for x ≤ −beta,  (x + beta)² / (4 beta) between,  x for x ≥ beta
 
@@ -101,8 +101,8 @@ class GSmeLU(nn.Module):
 class GoLU(nn.Module):
     """y = alpha · x · exp(−beta · exp(−gamma · x)): x gated by the Gompertz curve.
 
-    All three are 1 and fixed in the paper. Below the x at which the gate underflows in float64 it
-    is held, because 0 · ∞ would be the gradient there. Das et al., arXiv:2502.03654.
+    All three are 1 and fixed in the paper. x is clamped in the gate where the gate would underflow
+    in float64, since the gradient would be 0 · ∞ there. Das et al., arXiv:2502.03654.
     """
 
     def __init__(
@@ -147,9 +147,8 @@ class SAU(nn.Module):
         y = x ((1 + alpha) + (1 − alpha) erf(x / (√2 sigma))) / 2
             + (1 − alpha) sigma / √(2π) · exp(−x² / (2 sigma²))
 
-    The alpha is learned unless `learn` is off. y(0) = (1 − alpha) sigma / √(2π). The start 0.15
-    and the sigma are choices of this package, to be set for the paper's. Biswas et al.,
-    arXiv:2109.13210.
+    alpha is learned unless `learn` is off. y(0) = (1 − alpha) sigma / √(2π). The initial alpha 0.15
+    and the sigma are choices of this package. Biswas et al., arXiv:2109.13210.
     """
 
     undecayed = ("alpha",)

@@ -1,4 +1,4 @@
-"""Functions that give zeros below a threshold, and a 1×1 layer that reads such zeros.
+"""Functions that are zero below a threshold, and a 1×1 layer with such zeros in its input.
 
 Shape of the functions: `[B, C, T]` → the same.
 """
@@ -28,9 +28,9 @@ class ShiftedReLU(nn.Module):
 class FATReLU(nn.Module):
     """y = x where x ≥ threshold, otherwise 0; in the first `relu_calls` calls in training, ReLU.
 
-    With `relu_calls`, `calls`, saved with the weights, counts calls in training, so `relu_calls`
-    are steps of the run times its `accumulate`. Song et al., arXiv:2402.13516, who put the
-    threshold in at the end.
+    With `relu_calls`, the buffer `calls` counts the calls in training and is saved with the
+    weights. So `relu_calls` is a number of steps times the run's `accumulate`. Song et al.,
+    arXiv:2402.13516, add the threshold at the end of training.
     """
 
     calls: Tensor
@@ -46,7 +46,7 @@ class FATReLU(nn.Module):
         if self.training and self.relu_calls:
             self.calls += 1
             threshold = torch.where(self.calls > self.relu_calls, threshold, 0.0)
-        # this way round a NaN stays
+        # with this order of the comparison a NaN stays
         return torch.where(x < threshold, 0.0, x)
 
     @property
@@ -57,9 +57,9 @@ class FATReLU(nn.Module):
 
 
 def relu_linear(c_in: int, c_out: int) -> StreamLayer:
-    """y = W max(x, 0): behind a depthwise convolution, whose output has no zeros of its own.
+    """y = W max(x, 0), for use after a depthwise convolution, whose output has no zeros.
 
-    Shape: `[B, c_in, T]` → `[B, c_out, T]`. After the second stage of Mirzadeh et al.,
-    arXiv:2310.04564, who put a ReLU behind each norm that a product reads.
+    Shape: `[B, c_in, T]` → `[B, c_out, T]`. It follows the second stage of Mirzadeh et al.,
+    arXiv:2310.04564: a ReLU after each norm before a matrix product.
     """
     return Serial(activation=FrameWise(nn.ReLU()), linear=Pointwise(c_in, c_out))

@@ -1,4 +1,4 @@
-"""How many zeros activations give, and what could be left out because of them."""
+"""Counts the zeros in the output of activations, and the products that they save."""
 
 from collections.abc import Callable
 from functools import partial
@@ -14,13 +14,12 @@ from speechkit.probes import Examples
 
 
 def sparsity() -> Callable[[Model, Examples], dict[str, Tensor]]:
-    """A probe that looks at every activation and every `Pointwise`, over valid frames.
+    """A probe of every activation and every `Pointwise`, over valid frames.
 
-    `NAME/zeros` is the share of zeros an activation gives, `NAME/never` `[T]` the share of its
-    channels that have been zero in the first t frames of an utterance: rows of weights that a
-    sparse evaluation has not read by then. `NAME/skipped` is the share of a 1×1 product's
-    multiplications that are by zero; few are where a depthwise convolution comes before it.
-    Mirzadeh et al., arXiv:2310.04564.
+    `NAME/zeros` is the share of zeros in an activation's output. `NAME/never` `[T]` is the share of
+    its channels that are zero in all of the first t frames of an utterance: a sparse evaluation has
+    not read their rows of weights by then. `NAME/skipped` is the share of a 1×1 layer's products
+    that are by zero; it is small after a depthwise convolution. Mirzadeh et al., arXiv:2310.04564.
     """
 
     @torch.no_grad()
@@ -41,7 +40,7 @@ def sparsity() -> Callable[[Model, Examples], dict[str, Tensor]]:
 
 
 def calls(model: nn.Module, run: Callable[[], Any]) -> list[tuple[str, Chunk, Chunk]]:
-    """Name, input and output of every activation and 1×1 layer of `model` while `run` runs."""
+    """Name, input and output of every activation and 1×1 layer of `model` during `run`."""
     layers = {
         name: layer
         for name, layer in model.named_modules()
@@ -54,15 +53,15 @@ def calls(model: nn.Module, run: Callable[[], Any]) -> list[tuple[str, Chunk, Ch
 
 
 def zeros(c: Chunk) -> Tensor:
-    """The number of zeros in valid frames, and of all values there, `[2]`."""
+    """The number of zeros and of all values in valid frames, `[2]`."""
     values = c.x.transpose(1, 2)[c.valid]
     count = values.new_tensor(values.numel(), dtype=torch.float64)
     return torch.stack([(values == 0).double().sum(), count])
 
 
 def never(c: Chunk) -> Tensor:
-    """The share of channels `[B, T]` of each row that were zero in all valid frames up to t, T
-    those of the longest row."""
+    """The share of channels `[B, T]` of each row that are zero in all valid frames up to t; T is
+    the number of frames of the longest row."""
     active = ((c.x != 0) & c.valid[:, None])[:, :, : int(c.lengths.max())].cummax(2).values
     return 1 - active.double().mean(1)
 

@@ -1,4 +1,4 @@
-"""What an activation does to a tone."""
+"""The harmonics that an activation adds to a tone."""
 
 import torch
 from torch import Tensor, nn
@@ -15,10 +15,9 @@ def harmonics(
 ) -> Tensor:
     """The amplitudes of 0, f, 2f … count · f in activation(amplitude · cos 2π f t), `[count + 1]`.
 
-    `activation` is built for one channel; f is `cycles` in `frames` frames, so that every harmonic
-    falls on a line of the transform. ReLU gives A/π, A/2, 2A/(3π), 0, 2A/(15π) …: a constant,
-    which is what a mean over time sees, the tone, and even harmonics. Kechris et al.,
-    arXiv:2407.16556.
+    `activation` is built for one channel. f is `cycles` in `frames` frames, so that each harmonic
+    is one bin of the Fourier transform. For ReLU they are A/π, A/2, 2A/(3π), 0, 2A/(15π) …: a
+    constant (the mean over time), the tone, and even harmonics. Kechris et al., arXiv:2407.16556.
     """
     if (count + 0.5) * cycles >= frames / 2:
         raise ValueError(

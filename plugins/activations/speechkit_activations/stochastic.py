@@ -12,15 +12,15 @@ MODES = ("relu", "expected", "sample")
 
 
 class Stochastic(nn.Module):
-    """In training y = SiLU(x) with probability p where x < 0, otherwise 0, value by value.
+    """In training, for each x < 0, y = SiLU(x) with probability p, otherwise 0.
 
-    Where x ≥ 0 it is x, or SiLU(x) if `positive` is silu. In evaluation it is ReLU, or `expected`,
-    the mean over the draws, or a `sample`. With `steps`, training ends in ReLU: from the call
-    switch_at · steps on. `calls`, saved with the weights, counts calls in training, so `steps`
-    are the run's steps times its `accumulate`. With p = 1 and positive=silu it is SiLU up to the
-    switch. Draws are torch's own, as dropout's are. Shape: `[B, C, T]` → the same.
-    arXiv:2509.22358, whose best p and share of the last steps depend on the model: both are
-    parameters here.
+    For x ≥ 0 it is x, or SiLU(x) if `positive` is silu. In evaluation it is ReLU, the mean over the
+    draws (`expected`), or a `sample`. With `steps`, training ends with ReLU, from the call
+    switch_at · steps on. The buffer `calls` counts the calls in training and is saved with the
+    weights. So `steps` is the run's steps times its `accumulate`. With p = 1 and positive=silu it
+    is SiLU up to the switch. Random numbers are from torch's generator, as for dropout. Shape:
+    `[B, C, T]` → the same. arXiv:2509.22358. The best p and share of the last steps depend on the
+    model, so both are parameters.
     """
 
     calls: Tensor
@@ -52,25 +52,25 @@ class Stochastic(nn.Module):
         if self.switch is None:
             return drawn
         self.calls += 1
-        # where, not if: to read the counter would make the CPU wait for the GPU
+        # where, not if: with an if, the CPU would wait for the counter from the GPU
         return torch.where(self.calls > self.switch, torch.relu(x), drawn)
 
     def evaluate(self, x: Tensor) -> Tensor:
-        """What it does in evaluation."""
+        """The function in evaluation."""
         if self.eval_mode == "relu":
             return torch.relu(x)
         if self.eval_mode == "expected":
             return torch.where(x < 0, self.p * F.silu(x), self.above(x))
         if torch.compiler.is_exporting() or torch.onnx.is_in_onnx_export():
             warnings.warn(
-                "a stochastic activation with eval_mode=sample goes into the file with its draws; "
-                "for a file that repeats itself set eval_mode to relu or expected",
+                "a stochastic activation with eval_mode=sample is exported with its random draws; "
+                "for a deterministic file set eval_mode to relu or expected",
                 stacklevel=2,
             )
         return self.mix(x, torch.rand_like(x) < self.p)
 
     def mix(self, x: Tensor, drawn: Tensor) -> Tensor:
-        """SiLU below zero where `drawn`, zero elsewhere there."""
+        """Below zero: SiLU where `drawn`, else zero."""
         below = torch.where(drawn, F.silu(x), 0.0)
         return torch.where(x < 0, below, self.above(x))
 

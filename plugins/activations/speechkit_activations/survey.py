@@ -1,4 +1,4 @@
-"""The functions that a survey compares and neither torch nor the rest of this package has.
+"""Functions of a survey that are neither in torch nor elsewhere in this package.
 
 Dubey et al., arXiv:2109.14545. Shape of all: `[B, C, T]` → the same.
 """
@@ -72,9 +72,9 @@ class LiSHT(nn.Module):
 class SRS(nn.Module):
     """y = x / (x / a + exp(−x / b)), the soft-root-sign.
 
-    Its denominator has no zero where a > b / e, so both are learned as b = softplus(ρ) and
-    a = b / e + softplus(κ), for each channel. The starts a = 5 and b = 3 are choices of this
-    package. Zhou et al., arXiv:2003.00547.
+    Its denominator has no zero if a > b / e. So both are learned as b = softplus(ρ) and a = b / e +
+    softplus(κ), for each channel. The initial values a = 5 and b = 3 are choices of this package.
+    Zhou et al., arXiv:2003.00547.
     """
 
     undecayed = ("rho", "kappa")
@@ -91,7 +91,7 @@ class SRS(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         b = beside(positive(self.rho), x)
         a = b / math.e + beside(positive(self.kappa), x)
-        # both sides of the fraction times exp(x / b) where x < 0, so that neither is infinite
+        # where x < 0, both sides are multiplied by exp(x / b), so that they are finite
         small = torch.exp(-x.abs() / b)
         above = x > 0
         return torch.where(above, x, x * small) / torch.where(
@@ -120,7 +120,7 @@ class PAU(nn.Module):
 class PDELU(nn.Module):
     """y = x for x > 0, otherwise alpha (max(1 + (1 − t) x, 0)^(1 / (1 − t)) − 1).
 
-    alpha is learned for each channel; t = 0.9 bends the exponential of ELU, which t → 1 gives.
+    alpha is learned for each channel. For t → 1 it is ELU.
     """
 
     undecayed = ("alpha",)

@@ -219,5 +219,5 @@ def test_paper_028_a_folder_keeps_p_and_the_schedule(tmp_path: Path) -> None:
 
 def test_paper_028_a_sample_is_not_exported_in_silence() -> None:
     module = Stochastic(2, eval_mode="sample").eval()
-    with pytest.warns(UserWarning, match="goes into the file with its draws"):
+    with pytest.warns(UserWarning, match="is exported with its random draws"):
         torch.export.export(module, (torch.randn(1, 2, 5),))

@@ -15,7 +15,7 @@ def kan_plot(
     out: Annotated[Path, typer.Argument(metavar="OUT.svg", help="The picture to write.")],
     count: Annotated[
         int,
-        typer.Option("--edges", min=1, help="Draw so many edges of each layer, the most varying."),
+        typer.Option("--edges", min=1, help="The number of edges to draw of each layer."),
     ] = 10,
     as_json: Json = False,
 ) -> None:
