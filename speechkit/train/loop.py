@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from speechkit.checkpoint import save
 from speechkit.component import Spec
 from speechkit.config import check_processes
-from speechkit.data import Utterance, UtteranceDataset, read_manifest
+from speechkit.data import Utterance, UtteranceDataset, collate, read_manifest
 from speechkit.frontend import fit_statistics
 from speechkit.models import Model, build
 from speechkit.nn import sync_batch_norms
@@ -30,7 +30,7 @@ from speechkit.train.batches import (
     spread_audio,
     training_utterances,
 )
-from speechkit.train.distributed import FSDP, launch, one_line_failures, warn
+from speechkit.train.distributed import DDP, FSDP, launch, one_line_failures, warn
 from speechkit.train.journal import Journal, NullJournal
 from speechkit.train.memory import keep_freed_memory
 from speechkit.train.method import Method, overrides
@@ -168,22 +168,8 @@ def _fit(run: Run, out: Path, resume: bool, fabric: Any) -> dict[str, float]:
             step = loop.step + 1
             total = gradients.compute(draw, step)
 
-            # clipping removes fp16's loss scale, otherwise it is removed here; after an overflow
-            # the scaler skips the optimizer's step
-            if run.clip_norm is not None:
-                fabric.clip_gradients(
-                    wrapped, optimizer, max_norm=run.clip_norm, error_if_nonfinite=False
-                )
-            elif methods:
-                fabric.strategy.precision.unscale_gradients(optimizer)
-            for method in methods:
-                with calling(method.component, "before_step"):
-                    method.before_step(model, step)
-            stepping.step()
+            _update(run, fabric, model, wrapped, stepping, methods, step)
             loop.step = step
-            for method in methods:
-                with calling(method.component, "after_step"):
-                    method.after_step(model, step, optimizer)
             if has_average:
                 _average(average, model, run.ema, step)
                 for method in methods:
@@ -208,8 +194,37 @@ def _fit(run: Run, out: Path, resume: bool, fabric: Any) -> dict[str, float]:
     return loop.metrics
 
 
+def _update(
+    run: Run,
+    fabric: Any,
+    model: Model,
+    wrapped: Any,
+    stepping: Any,
+    methods: Sequence[Method],
+    step: int,
+) -> None:
+    """The optimizer's step from the gradients, with what methods do before and after it."""
+    # clipping removes fp16's loss scale, otherwise it is removed here; after an overflow the scaler
+    # skips the optimizer's step
+    optimizer = stepping.optimizer
+    if run.clip_norm is not None:
+        fabric.clip_gradients(wrapped, optimizer, max_norm=run.clip_norm, error_if_nonfinite=False)
+    elif methods:
+        fabric.strategy.precision.unscale_gradients(optimizer)
+    for method in methods:
+        with calling(method.component, "before_step"):
+            method.before_step(model, step)
+    stepping.step()
+    for method in methods:
+        with calling(method.component, "after_step"):
+            method.after_step(model, step, optimizer)
+
+
 def dry_run(run: Run) -> dict[str, Any]:
-    """Does everything before the first step without writing files; returns the loss and sizes."""
+    """Does everything before the first step without writing files; returns the loss and sizes.
+
+    A run with methods also does a step with two utterances, without those methods that `prepare`.
+    """
     parts = _parts(run)
     model = parts.model
     _begin(model, run, parts.dataset)
@@ -219,6 +234,9 @@ def dry_run(run: Run) -> dict[str, Any]:
     built("optimizer", run.optimizer, _parameter_groups(model, parts.methods))
     evaluate(model, parts.dev, workers=run.data.workers)
     parameters = sum(parameter.numel() for parameter in model.parameters())
+    if ready := [method for method in parts.methods if not overrides(method, "prepare")]:
+        with torch.random.fork_rng(devices=[]):
+            _try_step(run, parts, ready)
     loss = str(Spec.parse(run.loss or parts.task.loss))
     return {
         "loss": loss,
@@ -226,6 +244,29 @@ def dry_run(run: Run) -> dict[str, Any]:
         "train": len(parts.train),
         "dev": len(parts.dev),
     }
+
+
+def _try_step(run: Run, parts: "_Parts", methods: Sequence[Method]) -> None:
+    """A step with the first two utterances, which changes the model."""
+    # half precision of float16 is for GPUs alone
+    fabric = launch("cpu", "32-true", DDP, 1, 1)
+    model, dataset = parts.model, parts.dataset
+    wrapped = fabric.setup_module(model)
+    wrapped.mark_forward_method("score")
+    extra = [_set_up(method, fabric) for method in methods if overrides(method, "extra_loss")]
+    optimizer = built("optimizer", run.optimizer, _parameter_groups(model, methods))
+    stepping = fabric.setup_optimizers(optimizer)
+    objective = Objective(parts.task, parts.loss, parts.unlabeled, extra)
+    gradients = Gradients(fabric, model, wrapped, optimizer, objective, methods, 1)
+    two = collate([dataset[index] for index in range(min(2, len(dataset)))])
+    batch = two.repeated(max(method.views for method in methods))
+
+    def draw() -> Drawn:
+        return batch, batch_features(model, batch, parts.feature_augment, run.seed, 0)
+
+    wrapped.train()
+    gradients.compute(draw, 1)
+    _update(run, fabric, model, wrapped, stepping, methods, 1)
 
 
 @dataclass(frozen=True)

@@ -96,22 +96,26 @@ def check_loss(
         with calling(task.component, "targets"):
             targets = task.targets(batch, output)
         what = f"loss {spec} of a {model.config.kind}'s scores {list(output.scores.shape)}"
-        losses = _tried(what, lambda: loss_of(output.scores, output.lengths, *targets))
+        other = Spec.parse(spec) != Spec.parse(task.loss)
+        advice = f"; {task.component} expects loss={task.loss}" if other else ""
+        losses = _tried(what, lambda: loss_of(output.scores, output.lengths, *targets), advice)
     if getattr(losses, "shape", None) != output.lengths.shape:
         raise ComponentError(
             f"{what}: shape {list(getattr(losses, 'shape', []))}, expected "
-            f"{list(output.lengths.shape)}, a loss for each utterance; give loss={task.loss}"
+            f"{list(output.lengths.shape)}, a loss for each utterance{advice}"
         )
 
 
-def _tried(what: str, call: Callable[[], T]) -> T:
+def _tried(what: str, call: Callable[[], T], advice: str = "") -> T:
     """Calls a component; raises ComponentError with the first line of whatever it raises."""
     try:
         return call()
     # a component may raise any exception
     except Exception as error:
         reason = (str(error).splitlines() or [""])[0]
-        raise ComponentError(f"{what}: {type(error).__name__}: {shorten(reason, 200)}") from error
+        raise ComponentError(
+            f"{what}: {type(error).__name__}: {shorten(reason, 200)}{advice}"
+        ) from error
 
 
 def check_targets(

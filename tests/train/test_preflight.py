@@ -25,7 +25,10 @@ def run(nets: dict[str, Any], corpus: Callable[..., Path]) -> Run:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"loss": "ctc"}, r"loss ctc of a matchboxnet's scores \[2, 2\]"),
+        (
+            {"loss": "ctc"},
+            r"loss ctc of a matchboxnet's scores \[2, 2\].*; task clip expects loss=cross_entropy$",
+        ),
         ({"loss": "frame_cross_entropy"}, "loss frame_cross_entropy of a matchboxnet's scores"),
         ({"loss": "cross_entropy:smoothing=much"}, "loss cross_entropy:smoothing=much: "),
         ({"optimizer": "adamw:lr=fast"}, "optimizer adamw:lr=fast: "),

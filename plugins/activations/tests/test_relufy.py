@@ -159,7 +159,9 @@ def test_paper_015_a_swish_model_is_trained_on_as_relu(tones: Path, tmp_path: Pa
     fit(run, tmp_path / "swish", device="cpu")
     made = relufied(sk.load(tmp_path / "swish" / "last"), "stage=2")
     sk.save(made, tmp_path / "made")
-    later = replace(run, model=made.config, init=tmp_path / "made", steps=1, optimizer="sgd:lr=0.0")
+    later = replace(
+        run, model=made.config, start_from=tmp_path / "made", steps=1, optimizer="sgd:lr=0.0"
+    )
     fit(later, tmp_path / "relu", device="cpu")
     ends = sk.load(tmp_path / "relu" / "last")
     assert str(ends.config.channel) == "relu_linear"
