@@ -4,8 +4,12 @@ A transform is a component whose factory returns `f(model, examples)` → a new 
 """
 
 import json
+import logging
 from collections.abc import Iterable, Mapping
 from typing import Any, Protocol
+
+import torch
+from torch import Tensor
 
 from speechkit.card import AppliedTransform
 from speechkit.component import Spec
@@ -17,6 +21,8 @@ from speechkit.nn.seeded import seeded
 from speechkit.plugins import calling, registry
 from speechkit.probes import Examples
 from speechkit.untrusted import parse_json
+
+log = logging.getLogger(__name__)
 
 
 class Transform(Protocol):
@@ -45,6 +51,7 @@ def transform(
         for spec, apply in steps:
             named = registry().title("transform", spec)
             given = examples and examples.of(model)
+            before = {name: x.clone() for name, x in model.state_dict().items()}
             with seeded(examples.seed if examples else 0):
                 with calling(named):
                     made = apply(model, given)
@@ -53,8 +60,14 @@ def transform(
                         f"{named} returns an object of type {type(made).__name__}; return the new "
                         "model and a report, such as (model, {})"
                     )
-                model, report = made
+                if not _equal(before, model.state_dict()):
+                    raise ComponentError(
+                        f"{named} changes the model that it is given; change copy.deepcopy(model)"
+                    )
+                old, (model, report) = model.config, made
                 _check(named, model)
+                if _is_new(model.state_dict(), model.config) and not _is_new(before, old):
+                    log.warning("%s returns an untrained model: all of its weights are new", named)
                 model.eval()
             entry = registry().find("transform", spec.name)
             name = str(Spec(entry.qualified_name, spec.params))
@@ -80,6 +93,20 @@ def check_components(transform: str, config: Net, takes: Mapping[str, tuple[str,
             raise ConfigError(
                 f"transform {transform} takes a net with {kind}={names[0]}, not {kind}={name}"
             )
+
+
+def _equal(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> bool:
+    """True if two models have the same tensors."""
+    return one.keys() == other.keys() and all(
+        x.shape == other[name].shape and torch.equal(x.nan_to_num(), other[name].nan_to_num())
+        for name, x in one.items()
+    )
+
+
+def _is_new(weights: Mapping[str, Tensor], config: Net) -> bool:
+    """True if the weights are those that a net begins with."""
+    fresh = build(config).state_dict()
+    return _equal({name: x.cpu() for name, x in weights.items()}, fresh)
 
 
 def _check(named: str, model: Model) -> None:

@@ -46,6 +46,18 @@ def measured() -> Callable[..., tuple[Model, dict[str, Any]]]:
     return apply
 
 
+def in_place() -> Callable[..., tuple[Model, dict[str, Any]]]:
+    """Doubles the weights that it is given."""
+
+    @torch.no_grad()
+    def apply(model: Model, examples: Examples | None) -> tuple[Model, dict[str, Any]]:
+        for weight in model.parameters():
+            weight.mul_(2)
+        return model, {}
+
+    return apply
+
+
 def broken() -> Callable[..., tuple[Model, dict[str, Any]]]:
     """A fault of its author's."""
 
@@ -60,6 +72,8 @@ def plugin() -> Iterator[None]:
     listed = [
         Component(name="widen", factory=widen, summary="More labels"),
         Component(name="measured", factory=measured, summary="Looks"),
+        Component(name="in_place", factory=in_place, summary="Changes the model"),
+        Component(name="new", factory=lambda: lambda m, e: (build(m.config), {}), summary="New"),
         Component(name="alone", factory=lambda: lambda m, e: m, summary="No report"),
         Component(name="broken", factory=broken, summary="Raises"),
         Component(name="no_model", factory=lambda: lambda m, e: (m.head, {}), summary="A head"),
@@ -121,3 +135,22 @@ def test_what_is_no_transform_is_an_error(nets: dict[str, Net]) -> None:
         transform(model, ["alone"])
     with pytest.raises(ComponentError, match=r"^transform ours/broken: IndexError: no block 7;"):
         transform(model, ["broken"])
+
+
+def test_a_transform_changes_a_copy(nets: dict[str, Net]) -> None:
+    message = r"^transform ours/in_place changes the model that it is given; change copy\.deepcopy"
+    with pytest.raises(ComponentError, match=message):
+        transform(build(nets["clip"]), ["in_place"])
+
+
+def test_a_model_without_the_trained_weights_is_warned_of(
+    nets: dict[str, Net], caplog: pytest.LogCaptureFixture
+) -> None:
+    trained = build(nets["clip"], seed=1)
+    transform(trained, ["widen"])
+    transform(build(nets["clip"]), ["new"])
+    assert not caplog.messages
+    transform(trained, ["new"])
+    assert caplog.messages == [
+        "transform ours/new returns an untrained model: all of its weights are new"
+    ]
