@@ -119,7 +119,8 @@ class Spec:
             key, equals, value = item.partition("=")
             if not equals or not key.strip().isidentifier() or key.strip() in params:
                 raise ComponentError(
-                    f"cannot read {item!r} in component {text!r}; write name:key=value,key=value"
+                    f"cannot read {item!r} in component {text!r}; write name:key=value,key=value, "
+                    "or only the component's name"
                 )
             value = value.strip()
             nested = value.startswith("{")
