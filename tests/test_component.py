@@ -144,6 +144,10 @@ def test_any_text_is_read_or_refused(text: str) -> None:
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
+        (
+            "name:average",
+            "component 'name:average'; write name:key=value,key=value, or only the",
+        ),
         ("swish:beta", "cannot read 'beta' in component 'swish:beta'; write name:key=value"),
         ("swish:", "cannot read '' in component 'swish:'"),
         ("swish:a=1,a=2", "cannot read 'a=2'"),

@@ -119,3 +119,14 @@ def test_a_task_that_cannot_be_imported_is_a_warning(cli: Cli, folder: Path) -> 
     ended = cli("--plugin", "words.py", "--help")
     assert ended.code == 0
     assert "warning: task words/word_count cannot be loaded from 'absent:Task'" in ended.err
+
+
+@pytest.mark.parametrize(("verb", "warned"), [("train", True), ("classify", False)])
+def test_a_verb_that_is_a_command_already_is_warned_of(
+    cli: Cli, folder: Path, verb: str, warned: bool
+) -> None:
+    plugin = folder / "words.py"
+    plugin.write_text(re.sub('verb = ".*"', f'verb = "{verb}"', plugin.read_text("utf-8")), "utf-8")
+    ended = cli("--plugin", "words.py", "--help")
+    assert ended.code == 0
+    assert (f"warning: task words/word_count: {verb} is a command" in ended.err) == warned
