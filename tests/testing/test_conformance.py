@@ -104,7 +104,9 @@ def test_check_plugin_gives_each_failure_by_id(install) -> None:
 def test_a_component_that_cannot_be_built_fails_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, jobs: int
 ) -> None:
-    monkeypatch.setattr(sys, "modules", sys.modules.copy())
+    # set, so that monkeypatch takes the module out of sys.modules again
+    monkeypatch.setitem(sys.modules, "unbuilt", None)
+    del sys.modules["unbuilt"]
     (tmp_path / "unbuilt.py").write_text(
         "import torch\n"
         "from speechkit import Component, hookimpl\n"
