@@ -362,7 +362,7 @@ class FindsMoreEachTime(LargestScore):
 
 
 PROBES: dict[type[LargestScore], str] = {
-    ReturnsANumber: "'largest' is a float; a probe returns dense tensors",
+    ReturnsANumber: "'largest' is float; a probe returns dense tensors",
     LooksAtPadding: "largest with more padding: differs",
     FindsMoreEachTime: "a second look finds something else",
 }
@@ -420,7 +420,7 @@ class ReportsATensor(HalvesItsHead):
 
 
 TRANSFORMS: dict[type[HalvesItsHead], str] = {
-    HalvesWhatItIsGiven: "it changes the model's weights",
+    HalvesWhatItIsGiven: "changes the model that it is given",
     AddsAWeight: "head.more is not as its model's config says",
     ScalesOutsideTheConfig: "the scores once loaded: differs",
     StopsStreaming: "StreamError",
