@@ -1,1 +1,1 @@
-"""Speed beside peers; see docs/benchmarks.md."""
+"""Speed compared with other packages; see docs/benchmarks.md."""

@@ -1,10 +1,10 @@
-"""The steps of the three nets compiled for cards that need not be there, as they would be launched.
+"""Compiles the steps of the three nets for given GPUs, without a GPU in the machine.
 
     python -m benchmarks.aot                          bfloat16, every layer shape
     python -m benchmarks.aot --net marblenet --dtype float32 --layer 'K1[35]'
 
-Layers run on tensors without memory, and their kernels are compiled and not started. It prints a
-line for each kernel, and ends with 1 if one of them spills registers to memory within a loop.
+Layers run on tensors without memory; their kernels are compiled and not started. It prints a line
+for each kernel, and exits with 1 if one of them spills registers to memory within a loop.
 """
 
 import argparse
@@ -36,7 +36,7 @@ NETS: dict[str, Net] = {
     "marblenet": sk.MarbleNet(frame_level=True, lookahead=0),
 }
 FRAMES = {"quartznet": 4, "matchboxnet": 8, "marblenet": 1}
-"""The frames of a block: 80 ms, and 20 ms where an answer is urgent."""
+"""The frames of a block: 80 ms, and 20 ms for a low latency."""
 KERNELS = {
     "separable_conv": ("separable", "filter_ring"),
     "depthwise_conv": ("filter_frames", "correlate_frames"),
@@ -45,10 +45,10 @@ KERNELS = {
 
 @dataclass(frozen=True)
 class Built:
-    """What a launch was compiled to for sm_`target`.
+    """The compiled kernel of a launch for sm_`target`.
 
-    Registers that did not fit lie in `stack` bytes of each thread; `looped` instructions within
-    loops move them.
+    Spilled registers are in `stack` bytes of each thread; `looped` instructions within loops move
+    them.
     """
 
     kernel: str
@@ -61,11 +61,11 @@ class Built:
 
     @property
     def occupancy(self) -> float:
-        """The share of a multiprocessor's 64 warps that can be there at once.
+        """The share of a multiprocessor's 64 warps that can be resident at once.
 
-        It has 65,536 registers, given out 256 to a warp at a time, and room for 32 blocks; each
-        block takes 1 KiB of shared memory more than it asks for (CUDA C++ Programming Guide,
-        compute capabilities 8.0 and 9.0).
+        It has 65,536 registers, allocated 256 per warp at a time, and at most 32 blocks. Each block
+        uses 1 KiB of shared memory more than it requests (CUDA C++ Programming Guide, compute
+        capabilities 8.0 and 9.0).
         """
         of_a_warp = -(-self.registers * 32 // 256) * 256
         shared = {80: 164, 90: 228}[self.target] * 1024 // (self.shared + 1024)
@@ -80,7 +80,7 @@ class Built:
 
 @contextmanager
 def launches(target: int) -> Iterator[list[Built]]:
-    """Within the block, kernels of tensors on any device are compiled and found in the list."""
+    """Within the block, kernels of tensors on any device are compiled and added to the list."""
     import triton
 
     found: list[Built] = []
@@ -98,7 +98,7 @@ def launches(target: int) -> Iterator[list[Built]]:
 
 
 class _Absent:
-    """What Triton asks of a driver before it compiles; each target is a device of its own."""
+    """The functions of a driver that Triton calls before it compiles; each target is one device."""
 
     def __init__(self, target: int) -> None:
         self.target = target
@@ -116,7 +116,7 @@ class _Absent:
 
 
 class _Compiled:
-    """A kernel that compiles where it should start."""
+    """A kernel that compiles instead of a start."""
 
     def __init__(self, kernel: Any, found: list[Built], target: int) -> None:
         self.kernel, self.found, self.target = kernel, found, target
@@ -140,7 +140,7 @@ def resources(cubin: bytes) -> tuple[int, int, int]:
 
 
 def in_loops(assembly: str) -> int:
-    """How many loads and stores of the stack lie between a label and a branch back to it."""
+    """The number of loads and stores of the stack between a label and a branch back to it."""
     lines = assembly.splitlines()
     labels = {line.strip().rstrip(":"): at for at, line in enumerate(lines) if line[:2] == ".L"}
     looped: set[int] = set()
@@ -151,7 +151,7 @@ def in_loops(assembly: str) -> int:
 
 
 def _asked(tool: str, option: str, cubin: bytes) -> str:
-    """What a tool of Triton's says of a binary."""
+    """The output of one of Triton's tools for a binary."""
     import triton
 
     path = Path(triton.__file__).parent / "backends/nvidia/bin" / tool
@@ -185,7 +185,7 @@ def title(op: RingConv) -> str:
 def compiled(
     net: str, precision: Precision, target: int, layers: str = ""
 ) -> Iterator[tuple[str, str, Built]]:
-    """Each launch of a net once: the layer, for how many frames, and what it was compiled to.
+    """Each launch of a net once: the layer, the number of frames, and the compiled kernel.
 
     `layers` is a regular expression for their titles.
     """

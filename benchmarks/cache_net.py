@@ -1,4 +1,4 @@
-"""The streaming form of others: a step whose caches go in and come out, on rows `[T, C]`."""
+"""The streaming form of other packages: a step with caches as input and output, rows `[T, C]`."""
 
 import torch
 import torch.nn.functional as F
@@ -10,7 +10,7 @@ from benchmarks.plain import Plain, PlainBlock, SubBlock
 class CacheSubBlock(nn.Module):
     """A causal sub-block: windows gathered, multiplied by the filters and summed; then a matrix.
 
-    Batch norm is folded into the matrix. This is what onnxruntime runs fastest at 80 ms.
+    Batch norm is folded into the matrix. This is the fastest form for onnxruntime at 80 ms.
     """
 
     at: Tensor
@@ -38,7 +38,7 @@ class CacheSubBlock(nn.Module):
         self.register_buffer("bias", norm.bias - norm.running_mean * scale)
 
     def forward(self, x: Tensor, caches: list[Tensor]) -> Tensor:
-        """The rows after `x`; takes its cache from the front and puts the next one at the end."""
+        """The rows after `x`; removes its cache from the front and appends the next one."""
         if self.keep:
             window = torch.cat([caches.pop(0), x])
             caches.append(window[self.frames :])

@@ -1,4 +1,4 @@
-"""Writes docs/measured.json, what activations and norms cost: `make measure`, on an idle machine.
+"""Writes docs/measured.json, the costs of components: `make measure`, on an idle machine.
 
 Microseconds of one call in evaluation and bytes kept for the backward pass per element, of a tensor
 of 64 channels and 1000 frames in float32, with the parameters of the component's example.
@@ -45,7 +45,7 @@ def call_us(layer: nn.Module, c: Chunk) -> float:
 
 
 def saved_bytes(layer: nn.Module, c: Chunk) -> float:
-    """What autograd keeps of a call, parameters aside, for each element of its output."""
+    """The bytes that autograd stores for a call per element of its output, without parameters."""
     own = {parameter.data_ptr() for parameter in layer.parameters()}
     kept: dict[int, int] = {}
 

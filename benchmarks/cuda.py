@@ -1,8 +1,8 @@
-"""Steps of many sessions on a CUDA card, beside what the card could do: under five minutes.
+"""Steps of many sessions on a CUDA GPU, compared with its limits: under five minutes.
 
     python -m benchmarks.cuda
 
-The floor is that of `benchmarks.roofline`, with the bandwidth that a copy on this card reaches.
+The floor is that of `benchmarks.roofline`, with the bandwidth of a copy on this GPU.
 """
 
 import argparse
@@ -40,7 +40,7 @@ def timed_s(work: Callable[[], object]) -> float:
 
 
 def this_card() -> Card:
-    """The card here: its bandwidth measured, the rest from the sheet of the nearest one."""
+    """This GPU: the bandwidth is measured, the rest is from the data sheet of the nearest one."""
     x = torch.empty(2**29, dtype=torch.uint8, device="cuda")
     y = torch.empty_like(x)
     bandwidth = 2 * x.numel() / timed_s(lambda: y.copy_(x))
@@ -67,7 +67,7 @@ def steps(name: str, card: Card) -> None:
 
 
 def step_s(net: RingNet, sessions: int, strides: int) -> tuple[float, float]:
-    """What a step takes as a graph, and its separable convolutions, which the floor counts."""
+    """The time of a step as a graph, and of its separable convolutions, which the floor counts."""
     memory = Memory(net, sessions, strides, "cuda")
     active = ActiveRows(torch.arange(sessions, device="cuda"), memory.counts, strides)
     x = noise(sessions, strides * net.stride).cuda() / 10
@@ -85,7 +85,7 @@ def step_s(net: RingNet, sessions: int, strides: int) -> tuple[float, float]:
 
 
 def check() -> None:
-    """Kernels give the reference's scores, or nothing is timed."""
+    """Checks that the kernels' scores are those of the reference; otherwise nothing is timed."""
     layer = sk.build(NETS["marblenet"]).eval().cuda().stream_layer()
     x = noise(3, 40 * layer.stride).cuda() / 10
     found = []
@@ -99,7 +99,7 @@ def check() -> None:
 
 
 def training_s(channels: int, kernel: int, dilation: int, impl: str) -> float:
-    """What the depthwise convolution takes, forward and backward."""
+    """The time of the depthwise convolution, forward and backward."""
     half = dilation * (kernel - 1) // 2
     parts = noise(2 * BATCH, channels, TRAINING_FRAMES).chunk(2)
     x, gradient = (channels_last(part).cuda().bfloat16() for part in parts)

@@ -1,4 +1,4 @@
-"""The depthwise convolution alone: torch's conv1d and each implementation of ours."""
+"""The depthwise convolution only: torch's conv1d and each of our implementations."""
 
 from functools import partial
 

@@ -1,7 +1,7 @@
-"""Voice activity, sound to probability: sessions of `vad` beside silero-vad and webrtcvad.
+"""Voice activity, audio to probability: sessions of `vad` compared with silero-vad and webrtcvad.
 
-They are different nets, so each is held to what it says offline; `make bench-vad` compares what
-they find. A session goes on from round to round, and is compared in its first one.
+They are different nets, so each is compared with its own offline output; `make bench-vad` compares
+their accuracy. A session continues from round to round, and is compared in the first one.
 """
 
 from functools import lru_cache, partial
@@ -23,7 +23,7 @@ SOUND_S = 1.92
 SESSIONS = (16, 256)
 STEPS_MS = (10, 20, 80, 160)
 MEETING = 2560
-"""All steps and blocks meet after so many samples; there the probabilities are compared."""
+"""After so many samples all steps and blocks end together; there probabilities are compared."""
 
 
 def benchmarks(options: Options) -> list[Benchmark]:
@@ -78,7 +78,7 @@ def _known(scores: list[Tensor | None]) -> list[Tensor]:
 
 @torch.inference_mode()
 def offline() -> Tensor:
-    """The latest probability that a session knows at each meeting."""
+    """A session's latest probability at each of these places."""
     model = model_of()
     scores = model(torch.from_numpy(speech(SOUND_S))[None]).scores[0]
     every = round(MEETING / SAMPLE_RATE / model.frame_s)
@@ -97,16 +97,16 @@ def silero() -> Run:
 
 @torch.inference_mode()
 def silero_offline() -> Tensor:
-    """What silero-vad's own TorchScript says."""
+    """The probabilities of silero-vad's own TorchScript."""
     net = torch.jit.load(str(silero_folder() / "silero_vad.jit"))
     windows = torch.from_numpy(speech(SOUND_S)).split(512)
     return torch.cat([net(window[None], SAMPLE_RATE)[0] for window in windows])
 
 
 def silero_folder() -> Path:
-    """Where silero-vad keeps its nets; its package is not imported, because it imports torchaudio.
+    """The folder of silero-vad's nets; its package is not imported, because it imports torchaudio.
 
-    Raises Absent where it, or onnxruntime, is not installed.
+    Raises Absent if it, or onnxruntime, is not installed.
     """
     found = find_spec("silero_vad")
     if found is None or found.origin is None:

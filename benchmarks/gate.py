@@ -1,10 +1,11 @@
-"""Text in audio without speech: what a recogniser writes there with and without the vad.
+"""Text in audio without speech: the transcripts of a recogniser with and without the vad.
 
     .venv/bin/python -m benchmarks.gate [--speech MANIFEST ...] [--sounds PATH ...] [--most N]
 
-PATH is a manifest or a folder of recordings without speech, of which the first 10 s count. Noise,
-dither, hum, clicks and tones that it generates come first. Speech has a second of noise on either
-side, and is measured at its own level and at -30 dB of full scale, in three bands. Prints a table.
+PATH is a manifest or a folder of recordings without speech; only their first 10 s are used. They
+are added to generated noise, dither, hum, clicks and tones. Speech has a second of noise before and
+after it, and is measured at its own level and at -30 dB of full scale, in three bands. Prints a
+table.
 """
 
 import argparse
@@ -112,7 +113,7 @@ def filtered(x: NDArray[np.float32], low_hz: int, high_hz: int) -> NDArray[np.fl
 
 
 def surrounded(x: Sound, level_db: float | None, seed: int) -> NDArray[np.float32]:
-    """`x` at a level, with a second of noise as loud as its quiet tenth on either side."""
+    """`x` at a level, with a second of noise, as loud as its quiet tenth, before and after it."""
     if level_db is not None:
         x = at_level(x, level_db)
     noise = np.random.default_rng(seed).standard_normal((2, RATE)) * np.quantile(np.abs(x), 0.1)

@@ -1,4 +1,4 @@
-"""What contestants are fed: seeded noise, and speech."""
+"""The inputs of contestants: seeded noise, and speech."""
 
 import numpy as np
 import torch
@@ -23,7 +23,7 @@ def channels_last(x: Tensor) -> Tensor:
 
 
 def speech(duration_s: float) -> NDArray[np.float32]:
-    """The bundled recordings with pauses between them, over and over, at 16 kHz `[N]`."""
+    """The bundled recordings with pauses between them, repeated, at 16 kHz `[N]`."""
     pause = np.zeros(round(PAUSE_S * SAMPLE_RATE), np.float32)
     clips = read_manifest(CLIPS)
     parts = [x for c in clips for x in (pause, read_audio(c.audio, None, SAMPLE_RATE).numpy())]

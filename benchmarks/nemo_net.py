@@ -1,4 +1,4 @@
-"""NVIDIA NeMo's own encoder and decoder for a model's config, where NeMo is installed."""
+"""NVIDIA NeMo's own encoder and decoder for a model's config, if NeMo is installed."""
 
 from importlib.util import find_spec
 

@@ -19,7 +19,7 @@ from speechkit.ops.separable_conv import Precision
 
 FRAMES, FRAME_S = 1000, 0.01
 BF16, INT8 = 0.1, 0.3
-"""What scores may be off with 8 bits of precision, and with 8 bits in all."""
+"""The tolerance of scores with 8 bits of precision, and with 8 bits in total."""
 
 
 def benchmarks(options: Options) -> list[Benchmark]:

@@ -1,4 +1,4 @@
-"""Sessions of onnxruntime on one thread, and files for them that are made once."""
+"""Sessions of onnxruntime on one thread, and their files, which are written once."""
 
 import hashlib
 import os
@@ -28,7 +28,7 @@ def session(path: Path) -> Any:
 
 
 def values() -> Callable[[NDArray[Any]], Any]:
-    """What makes an array a value that goes from step to step without a copy."""
+    """Converts an array to a value that passes from step to step without a copy."""
     import onnxruntime
 
     make: Callable[[NDArray[Any]], Any] = onnxruntime.OrtValue.ortvalue_from_numpy
@@ -52,14 +52,14 @@ def exported(net: nn.Module, inputs: tuple[Tensor, ...]) -> Path:
 
 
 def cached(*made_of: bytes, write: Callable[[Path], object]) -> Path:
-    """The ONNX file made of these bytes, written unless it is there."""
+    """The ONNX file with these bytes, written unless it exists."""
     digest = hashlib.sha256()
     for data in made_of:
         digest.update(data)
     path = TEMPORARY / f"{digest.hexdigest()[:16]}.onnx"
     if not path.exists():
         TEMPORARY.mkdir(exist_ok=True)
-        # it appears whole or not at all
+        # an atomic write
         part = path.with_suffix(f".{os.getpid()}.onnx")
         write(part)
         part.replace(path)

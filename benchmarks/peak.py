@@ -1,8 +1,8 @@
-"""Runs a command and prints the most memory it took, in MiB.
+"""Runs a command and prints its peak memory in MiB.
 
     python benchmarks/peak.py COMMAND ...
 
-A process of its own, and a small one: a child's figure begins with what its parent had.
+It is a separate small process, since a child's figure starts with the memory of its parent.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""The nets as others build them: plain torch on contiguous `[B, C, T]`, NeMo's layout of layers."""
+"""The nets in plain torch on contiguous `[B, C, T]`, with NeMo's order of layers."""
 
 from typing import TypeVar
 
@@ -82,7 +82,7 @@ def plain_net(model: Model) -> Plain:
 
 @torch.no_grad()
 def copy_weights(model: Model, net: N) -> N:
-    """Gives a net that lists its weights in the model's order those of the model."""
+    """Loads the model's weights into a net with the same order of weights."""
     own = [x for name, x in model.state_dict().items() if not name.startswith("frontend.")]
     for given, value in zip(net.state_dict().values(), own, strict=True):
         given.copy_(value.view_as(given))

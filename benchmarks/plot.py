@@ -1,4 +1,4 @@
-"""Results as an SVG picture of horizontal bars: how many times as fast as the baseline."""
+"""Results as an SVG picture of horizontal bars: the speed relative to the baseline."""
 
 from typing import Any
 from xml.sax.saxutils import escape
@@ -43,7 +43,7 @@ def svg(result: dict[str, Any]) -> str:
 
 
 def _beside(figure: dict[str, Any], unit: str) -> tuple[str, str]:
-    """What stands at the end of a bar, and its style."""
+    """The text at the end of a bar, and its style."""
     if "refused" in figure:
         return figure["refused"], "note"
     ratio = f"× {short(figure['ratio'])}, " if "ratio" in figure else ""

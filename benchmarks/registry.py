@@ -1,4 +1,4 @@
-"""What a benchmark is: contestants that do the same work, each built when its turn comes."""
+"""Benchmarks: contestants that do the same work, each built right before it is timed."""
 
 import tempfile
 import time
@@ -9,20 +9,20 @@ from pathlib import Path
 from torch import Tensor
 
 TEMPORARY = Path(tempfile.gettempdir()) / "speechkit-bench"
-"""Where what takes long to make is kept from run to run."""
+"""The folder of files that take long to make and are kept between runs."""
 
 Output = Tensor | tuple[Tensor, ...]
 Run = Callable[[], Output]
-"""One round of a contestant; what it returns is compared before anything is timed."""
+"""One round of a contestant; its output is compared before anything is timed."""
 
 
 class Absent(Exception):  # noqa: N818, it is no error
-    """A contestant is not there; the text says why in one line."""
+    """A contestant is not available; the text is the reason, in one line."""
 
 
 @dataclass(frozen=True)
 class Options:
-    """What takes minutes and is left out unless asked for."""
+    """Options for work that takes minutes and is otherwise left out."""
 
     compile: bool = False
     long: bool = False
@@ -30,11 +30,11 @@ class Options:
 
 @dataclass(frozen=True)
 class Contestant:
-    """One way to do the work; `build` raises Absent where it cannot be had.
+    """One way to do the work; `build` raises Absent if it is not available.
 
-    Its output must be that of `reference`, or else of the baseline, within `tolerance` of the
-    largest value, one for all tensors or one for each; infinity says that there is nothing to
-    compare with. A round does `units` of the work that the benchmark counts.
+    Its output must be that of `reference`, if given, else of the baseline, within `tolerance` of
+    the largest value: one number for all tensors or one for each. With infinity there is no
+    comparison. A round does `units` of the work that the benchmark counts.
     """
 
     name: str
@@ -45,7 +45,7 @@ class Contestant:
 
 
 def milliseconds(run: Run) -> float:
-    """How long one round takes."""
+    """The time of one round."""
     began_s = time.perf_counter()
     run()
     return 1000 * (time.perf_counter() - began_s)
@@ -53,10 +53,10 @@ def milliseconds(run: Run) -> float:
 
 @dataclass(frozen=True)
 class Benchmark:
-    """Contestants, the first of them the baseline; `work` says what one unit is.
+    """Contestants, of which the first is the baseline; `work` describes one unit.
 
-    `audio_s` is a unit's audio in seconds. `measure` gives the figure of a round in `unit`; with
-    `repeat` off one round is enough.
+    `audio_s` is a unit's audio in seconds. `measure` returns the figure of a round in `unit`.
+    Without `repeat`, there is only one round.
     """
 
     name: str
@@ -69,7 +69,7 @@ class Benchmark:
 
 
 def chosen(benchmarks: list[Benchmark], names: list[str]) -> list[Benchmark]:
-    """Those named, whole or by the part before the slash; all where none is named."""
+    """The benchmarks with these names or parts before the slash; all if no name is given."""
     known = {name for b in benchmarks for name in (b.name, b.name.split("/")[0])}
     if unknown := [name for name in names if name not in known]:
         raise ValueError(f"no benchmark {', '.join(unknown)}; see them with --list")

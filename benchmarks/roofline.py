@@ -1,4 +1,4 @@
-"""What a step must move and compute, and how long a card needs for that at least: calculated.
+"""Calculates the memory traffic and the operations of a step, and the least time on a GPU.
 
 python -m benchmarks.roofline
 """
@@ -15,7 +15,7 @@ from speechkit.streaming.engines.cuda.ring_net import Memory
 
 @dataclass(frozen=True)
 class Card:
-    """Peaks from the maker's data sheets: bytes/s, bfloat16 products and float32 sums in flop/s."""
+    """Peaks from the data sheets: bytes/s, bfloat16 products and float32 sums in flop/s."""
 
     name: str
     bandwidth: float
@@ -31,7 +31,7 @@ CARDS = (
 
 @dataclass(frozen=True)
 class Cost:
-    """Of one layer in a step: bytes of weights and of frames, products and sums in flop."""
+    """Costs of one layer in a step: bytes of weights and of frames, products and sums in flop."""
 
     weights: float
     frames: float
@@ -39,7 +39,7 @@ class Cost:
     vector: float
 
     def floor_s(self, card: Card) -> float:
-        """The time that the slowest of the three takes if the others hide behind it."""
+        """The time of the slowest of the three, if the others overlap with it."""
         moved = (self.weights + self.frames) / card.bandwidth
         return max(moved, self.tensor / card.tensor, self.vector / card.vector)
 
@@ -47,7 +47,7 @@ class Cost:
 def cost(shape: Shape, c_more: int, sessions: int, frames_out: int, size: int = 2) -> Cost:
     """A step of `frames_out` frames, in numbers of `size` bytes.
 
-    What a convolution looks back at is read once, and new frames are written once and read once.
+    The past frames of a convolution are read once; new frames are written once and read once.
     """
     rows = sessions * frames_out
     span = shape.dilation * (max(shape.taps, 1) - 1) + 1
@@ -63,7 +63,7 @@ def cost(shape: Shape, c_more: int, sessions: int, frames_out: int, size: int = 
 
 
 def costs(net: str, sessions: int, frames_out: int) -> list[Cost]:
-    """Those of each layer; what comes before a layer with a stride has more frames."""
+    """The costs of each layer; layers before a stride have more frames."""
     found, frames = [], frames_out
     for shape, c_more in reversed(layers(net)):
         found.append(cost(shape, c_more, sessions, frames))
@@ -72,10 +72,10 @@ def costs(net: str, sessions: int, frames_out: int) -> list[Cost]:
 
 
 def launches(net: str, sessions: int, frames_out: int) -> tuple[int, int]:
-    """Kernels of a step of the layers: each part by itself, and as our plan has it.
+    """The number of kernels of a step: with a kernel for each part, and with our fused kernels.
 
-    By themselves: joining the kept frames with the new ones, filter, product, norm, activation;
-    and of a shortcut, product, norm, delay and addition.
+    The parts are: concatenation of past and new frames, filter, product, norm, activation; for a
+    shortcut product, norm, delay and addition.
     """
     parts = ours = 0
     for shape, c_more in layers(net):

@@ -1,6 +1,6 @@
-"""Speed beside peers, on one thread.
+"""Speed compared with other packages, on one thread.
 
-    make bench                                   # everything but what takes minutes
+    make bench                                   # everything except what takes minutes
     python -m benchmarks.run --list
     python -m benchmarks.run [NAME ...] [--rounds N] [--compile] [--long]
 
@@ -24,7 +24,7 @@ RESULT = Path("runs/bench.json")
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Runs the benchmarks asked for; 1 where the tests are red, 2 after a wrong command."""
+    """Runs the requested benchmarks; 1 if the tests fail, 2 after a wrong command."""
     asked = parser().parse_args(arguments)
     options = Options(asked.compile, asked.long)
     benchmarks = [b for subject in SUBJECTS for b in subject.benchmarks(options)]
@@ -47,7 +47,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def run(benchmarks: list[Benchmark], rounds: int, console: Console, path: Path = RESULT) -> None:
-    """Times benchmarks one after the other; what is known so far is written after each."""
+    """Times benchmarks in order; the results so far are written after each."""
     torch.set_num_threads(1)
     result = report.circumstances(rounds)
     result["benchmarks"] = {}

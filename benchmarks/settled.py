@@ -1,4 +1,4 @@
-"""Untrained models that round as trained ones do."""
+"""Untrained models with the rounding errors of trained ones."""
 
 import torch
 from torch import Tensor
@@ -12,8 +12,8 @@ from speechkit.nn import BatchNorm, Chunk
 def settled(model: Model, features: Tensor) -> Model:
     """The model in evaluation, its norms with the statistics of these features `[B, F, T]`.
 
-    Their biases are 1. Where half of all gates of ReLU are shut, as at first, 80 random layers make
-    so much of rounding that even float32 is 2e-3 off float64.
+    Their biases are 1. With the initial biases, half of the ReLUs are zero. Then 80 random layers
+    amplify rounding errors so much that even float32 differs from float64 by 2e-3.
     """
     for norm in (layer for layer in model.modules() if isinstance(layer, BatchNorm)):
         norm.momentum = 1.0

@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 
 SAMPLE_RATE = 16000
 STEP, CONTEXT = 512, 64
-"""Samples of one step, and of the end of the last step that it reads again."""
+"""The samples of one step, and those of the previous step that it reads again."""
 
 
 class Silero:
-    """The net on one thread, for one recording after the other."""
+    """The net on one thread, for several recordings in order."""
 
     def __init__(self, path: object) -> None:
         options = onnxruntime.SessionOptions()

@@ -1,4 +1,4 @@
-"""Cold starts: a fresh process that reads a clip and says where there is speech."""
+"""Cold starts: a new process that reads a clip and prints the segments of speech."""
 
 import json
 import subprocess

@@ -1,6 +1,6 @@
-"""Steps of a causal QuartzNet from features: onnxruntime's cache-in, cache-out form, and ours.
+"""Steps of a causal QuartzNet from features: our sessions, and onnxruntime with caches as inputs.
 
-The front end is measured apart.
+The front end is measured separately.
 """
 
 from collections.abc import Callable
@@ -25,7 +25,7 @@ from speechkit.streaming.engines.native.program import LoweringError
 SOUND_S = 1.92
 STEPS_MS = (20, 80, 160)
 EXACT = 1e-4
-"""What scores may be off, for the largest."""
+"""The tolerance of scores, relative to the largest."""
 HOP = 160
 """Samples of one frame of features."""
 
@@ -49,7 +49,7 @@ def benchmarks(options: Options) -> list[Benchmark]:
 
 
 def steps_of(step_ms: int) -> int:
-    """How many steps a round makes."""
+    """The number of steps of a round."""
     return round(1000 * SOUND_S / step_ms)
 
 
@@ -66,7 +66,7 @@ def sound() -> Tensor:
 
 @torch.inference_mode()
 def features() -> Tensor:
-    """What the front end makes of the sound, `[T, F]`."""
+    """The features of the audio, `[T, F]`."""
     return model_of().features(sound()).x[0].T.contiguous()
 
 
@@ -75,7 +75,7 @@ def onnxruntime(step_ms: int) -> Run:
     net = CacheNet(plain_net(model_of()), frames)
     parts = features().split(frames)
     session = ort.session(ort.exported(net, (parts[0], *net.caches())))
-    # values of its own, so that nothing is copied between steps
+    # separate values, so that nothing is copied between steps
     value = ort.values()
     fed = [value(part.numpy()) for part in parts]
     zeros = [value(cache.numpy()) for cache in net.caches()]
@@ -132,7 +132,7 @@ def stepping(layer: StreamLayer, rows: Tensor, step: int) -> Run:
 def stepping_natively(
     layer: StreamLayer, rows: Tensor, step: int, precision: Precision = "float32"
 ) -> Run:
-    """The same as a session of ours does it."""
+    """The front end in one of our sessions."""
     try:
         native = NativeLayer(layer, step, precision, rows.shape[1])
     except LoweringError as error:

@@ -1,4 +1,4 @@
-"""From rounds to figures: contestants take turns, and medians are compared."""
+"""Times contestants in turns, and compares their medians."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,10 +11,10 @@ from benchmarks.verify import admitted
 
 @dataclass(frozen=True)
 class Figure:
-    """What became of a contestant: figures of one unit of work, or in `refused` why there are none.
+    """The result of a contestant: figures of one unit of work, or in `refused` the reason for none.
 
-    `ratio` is the baseline's median over its own: how many times as fast. `rtf` is the median over
-    the duration of the sound.
+    `ratio` is the baseline's median divided by its own, the relative speed. `rtf` is the median
+    divided by the duration of the audio.
     """
 
     median: float | None = None
@@ -34,7 +34,7 @@ def timed(benchmark: Benchmark, rounds: int) -> dict[str, Figure]:
 def interleaved(
     runs: dict[str, Run], rounds: int, measure: Callable[[Run], float]
 ) -> dict[str, list[float]]:
-    """What each measured in each round; another one begins every round."""
+    """The figures of each contestant in each round; each round starts with another contestant."""
     samples: dict[str, list[float]] = {name: [] for name in runs}
     names = list(runs)
     for index in range(rounds):

@@ -32,7 +32,7 @@ RESULT = Path("runs/bench-vad.json")
 GRID_S = 0.01
 PAUSE_S = 0.5
 CHECKED_SCENES = 10
-"""So many scenes are streamed too, and their starts must be those that are computed."""
+"""The number of scenes that are also streamed; their starts must equal the computed ones."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ def silero() -> Detector:
 
 
 def webrtc() -> Detector:
-    """The share of webrtcvad's four modes that say speech, every 10 ms; mode 2 decides."""
+    """The share of webrtcvad's four modes that return speech, every 10 ms; mode 2 decides."""
     import webrtcvad
 
     def probabilities(x: Tensor) -> Tensor:
@@ -159,7 +159,7 @@ def summary(tally: Tally) -> dict[str, Any]:
 
 
 def conditions(scene: Utterance) -> Iterator[str]:
-    """`all`, and what the recipe wrote of the scene: its corpus, room, noise and level."""
+    """`all`, and the recipe's labels of the scene: its corpus, room, noise and level."""
     yield "all"
     for key, value in (part.split("=") for part in (scene.label or "").split()):
         if key in ("snr", "level"):
@@ -170,7 +170,7 @@ def conditions(scene: Utterance) -> Iterator[str]:
 
 def edges(segments: Any, duration_s: float) -> tuple[list[float], list[float]]:
     """The onsets after, and the offsets before, a pause of PAUSE_S at least."""
-    # a recording that begins with speech has no pause before it, however long it was
+    # a recording that begins with speech has no pause before it
     ends = [0.0, *(b for _, b in segments)]
     starts = [*(a for a, _ in segments), duration_s]
     pauses = [(b, a) for b, a in zip(ends, starts, strict=True) if a - b >= PAUSE_S]
@@ -178,14 +178,14 @@ def edges(segments: Any, duration_s: float) -> tuple[list[float], list[float]]:
 
 
 def inside(segments: Any, frames: int) -> Tensor:
-    """Whether each 10 ms begins in a segment, `[frames]` bool."""
+    """True for each 10 ms that begins in a segment, `[frames]` bool."""
     at_s = torch.arange(frames).double() * GRID_S
     bounds = torch.tensor(segments, dtype=torch.float64).reshape(-1, 2)
     return ((bounds[:, :1] - 3e-5 <= at_s) & (at_s < bounds[:, 1:] - 3e-5)).any(0)
 
 
 def check_stream(name: str, detector: Detector, scenes: list[Utterance]) -> None:
-    """Raises AssertionError unless a stream's starts come when `measure` says they do."""
+    """Raises AssertionError unless a stream's starts have the times that `measure` computes."""
     model = sk.load(name)
     rule = detector.post.rule(detector.frame_s)
     late = rule.shortest + rule.before + detector.delay_frames

@@ -1,4 +1,4 @@
-"""What must hold before anything is timed: green tests, and outputs that agree."""
+"""Checks before anything is timed: the tests pass, and the outputs agree."""
 
 import math
 import subprocess
@@ -16,12 +16,12 @@ TESTS = ("tests/ops", "tests/streaming/engines/native/test_layer.py")
 
 
 def run_tests() -> bool:
-    """Whether the tests of what is timed are green; their output is shown."""
+    """True if the tests of the timed code pass; their output is shown."""
     return not subprocess.run([sys.executable, "-m", "pytest", *TESTS], cwd=ROOT).returncode
 
 
 def admitted(benchmark: Benchmark) -> tuple[dict[str, Run], dict[str, str]]:
-    """The contestants that may be timed, and of each other one in a line why it may not."""
+    """The contestants to time, and for each other one the reason in a line."""
     runs: dict[str, Run] = {}
     refused: dict[str, str] = {}
     baseline: Output | None = None
@@ -40,7 +40,7 @@ def admitted(benchmark: Benchmark) -> tuple[dict[str, Run], dict[str, str]]:
 
 
 def _complaint(contestant: Contestant, run: Run, baseline: Output | None) -> str | None:
-    """What is wrong with a contestant's output, if anything."""
+    """The error of a contestant's output, if any."""
     allowed = contestant.tolerance
     if allowed == math.inf:
         return None
@@ -66,5 +66,5 @@ def _difference(a: Tensor, b: Tensor) -> float:
     if a.shape != b.shape:
         return math.inf
     off = float((a - b).abs().max() / b.abs().max())
-    # no comparison with a NaN is true
+    # comparisons with NaN are false
     return math.inf if math.isnan(off) else off

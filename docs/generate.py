@@ -27,18 +27,18 @@ IN_TREE = ",".join(
 """The packages under plugins/ that offer components."""
 HEAD = """# Components
 
-What a config may name, by kind: without any plugin where the package is *core*, else with
-`pip install speechkit-PACKAGE` ([plugins.md](plugins.md)). `make docs` writes this page from the
-registry. `time` is what an output frame may read: its own *frame*, the past (*causal*), a bounded
-future (*lookahead*) or the whole *utterance*, which does not stream. `exports` are the forms in
-which it leaves torch; the conformance kit checks both columns. `speechkit plugins show NAME` prints
-everything a component declares and the parameters it takes; [hooks.md](hooks.md) says what each
-kind must do.
+The components that a config can name, by kind. Those of the package *core* need no plugin; for
+others type `pip install speechkit-PACKAGE` ([plugins.md](plugins.md)). `make docs` writes this page
+from the registry. `time` is the context of an output frame: its own *frame*, the past (*causal*), a
+bounded future (*lookahead*) or the whole *utterance*, which does not stream. `exports` are the
+export formats. The conformance kit checks both columns. `speechkit plugins show NAME` prints
+everything that a component declares, and its parameters; [hooks.md](hooks.md) describes the
+requirements of each kind.
 """
 COSTS = """
-µs is one call on a tensor of 64 channels and 1000 frames in evaluation, kept the bytes for the
-backward pass per element of the output; measured on {date}, {processor}, torch {torch}, one thread,
-float32, with the parameters of the component's example (`make measure`).
+µs is the time of one call on a tensor of 64 channels and 1000 frames in evaluation. `kept` are the
+bytes stored for the backward pass, per element of the output. Measured on {date}, {processor},
+torch {torch}, one thread, float32, with the parameters of the component's example (`make measure`).
 """
 
 

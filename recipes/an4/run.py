@@ -3,8 +3,8 @@
     python recipes/an4/run.py pipeline runs/an4 ENGLISH [AN4]
     python recipes/an4/run.py hard --out runs/an4/hard
 
-The first goes from the corpora to the model that is bundled; the second is one of its steps.
-See README.md for all of them and RESULTS.md for what they reached.
+The first trains the bundled model from the corpora; the second is one of its steps. See README.md
+for all steps and RESULTS.md for their results.
 """
 
 import runpy
@@ -31,7 +31,7 @@ BLOCKS = (
     sk.Block(channels=512, kernel=1, separable=False),
 )
 LOOKAHEAD = (3, 1, 1, 1, 1, 1, 2, 0)
-"""0.36 s in all: the stem's frames are 10 ms, those behind it 20 ms."""
+"""0.36 s in total: the stem's frames are 10 ms, those after it 20 ms."""
 GROW = "grow:after=4,kernel=23"
 """One more block, before the dilated one."""
 WORDS = """
@@ -46,12 +46,12 @@ WORDS = """
 def pipeline(
     out: str, english: str, an4: str | None = None, *, steps: str = "", redo: str = ""
 ) -> list[Path]:
-    """From the corpora to the model that is bundled, OUT/final. Called again, it goes on.
+    """Trains the bundled model OUT/final from the corpora; a second call continues.
 
         python recipes/an4/run.py pipeline OUT ENGLISH [AN4] [--steps=N] [--redo=STEP]
 
-    ENGLISH and AN4 are the folders that the prepare.py of both recipes take. With `--steps` each
-    run has that many, to try it all; `--redo` does a step and those behind it again.
+    ENGLISH and AN4 are the folders for the prepare.py of both recipes. With `--steps` each run has
+    so many steps, to test the pipeline; `--redo` repeats a step and all later ones.
     """
     runs = Path(out)
     do = Pipeline(runs, redo)
@@ -85,12 +85,12 @@ def pipeline(
 
 
 def average(*models: Path) -> Spec:
-    """The transform that takes in other models."""
+    """The transform that averages with other models."""
     return Spec("average", {"models": [str(model) for model in models]})
 
 
 def in_float16(model: Path, out: Path) -> None:
-    """Half the file, the same scores to three digits."""
+    """Half the file size; the scores are equal to three digits."""
     sk.save(sk.load(model).half(), out)
 
 
@@ -99,7 +99,7 @@ def _net() -> sk.QuartzNet:
 
 
 def flat() -> Run:
-    """Short utterances in phones, each phone with an equal share of the speech beside CTC."""
+    """Short utterances in phones, with equal segments for all phones in addition to CTC."""
     run = phones()
     return replace(
         run,
@@ -205,7 +205,7 @@ def again(runs: Path = RUNS) -> Run:
 
 
 def more(runs: Path = RUNS) -> Run:
-    """Letters alone in the deeper net."""
+    """Letters only, in the deeper net."""
     run, own = again(runs), DATA / "train.jsonl"
     deeper = replace(BLOCKS[5], kernel=23)
     return replace(
@@ -225,7 +225,7 @@ def more(runs: Path = RUNS) -> Run:
 
 
 def beside(runs: Path = RUNS) -> Run:
-    """Letters, and phones beside them in the middle of the net, of other English too."""
+    """Letters, and phones in the middle of the net, with other English too."""
     run, own = more(runs), DATA / "train_both.jsonl"
     others = (DATA / "spliced.jsonl", DATA / "english_phones.jsonl")
     return replace(
@@ -239,7 +239,7 @@ def beside(runs: Path = RUNS) -> Run:
 
 
 def beside_again(runs: Path = RUNS) -> Run:
-    """The same from the average of both, for a shorter time."""
+    """`beside` from the average of both, with fewer steps."""
     return replace(
         beside(runs),
         start_from=runs / "average_deep",
@@ -250,9 +250,9 @@ def beside_again(runs: Path = RUNS) -> Run:
 
 
 def small() -> Run:
-    """Three blocks that a minute trains on AN4 alone, to compare settings.
+    """Three blocks, trained on AN4 only in a minute, to compare settings.
 
-    Its labels are letters and whole words, which so small a net learns sooner.
+    The labels are letters and whole words, since so small a net learns words sooner.
     """
     run = flat()
     rows = [sk.Block(channels=96, kernel=k, repeat=2, residual=True) for k in (13, 15, 17)]

@@ -1,11 +1,11 @@
-"""New utterances from recorded words: those of one speaker, cut apart and joined in another order.
+"""New utterances from recorded words of one speaker, cut and concatenated in another order.
 
     python recipes/an4/splice.py data/an4 data/english runs/an4/phones/best
 
-A model soon overfits 818 utterances, word orders included. The phone model finds the boundaries of
-words; the audio is cut at the quietest place there. Speakers of data/english add words of AN4. They
-add letters only from utterances of a single letter, since "a" in a sentence is no letter.
-Writes `spliced.jsonl`, with text and phones, and its sound in `spliced/`.
+A model soon overfits 818 utterances and their word orders. The phone model aligns the boundaries of
+words; the audio is cut at the quietest place near them. Speakers of data/english add words of AN4.
+They add letters only from utterances of a single letter, since "a" in a sentence is no letter.
+Writes `spliced.jsonl`, with text and phones, and its audio in `spliced/`.
 """
 
 import random
@@ -35,7 +35,7 @@ MOST_PIECES = 5
 QUICK = 0.5
 """The share of utterances without the silence around words."""
 LOUD_DB = -30.0
-"""What counts as loud, below a word's loudest step."""
+"""The level of a loud step relative to a word's loudest step."""
 KEPT_MS = 20
 """Of the silence, where it is left out."""
 STEP_MS = 5
@@ -47,7 +47,7 @@ Pieces = dict[str, list[Sound]]
 
 
 def cut(model: Model, lexicon: Lexicon, utterance: Utterance) -> Iterator[tuple[str, Sound]]:
-    """Each word and its sound; the first and the last keep the silence beside them."""
+    """Each word and its audio; the first and the last keep the silence around them."""
     audio = read_audio(utterance.audio, target_rate=model.sample_rate)
     words = normalize(utterance.text or "").split()
     spelled = [lexicon.symbols(word) for word in words]
@@ -71,7 +71,7 @@ def quietest(audio: Tensor, start: int, stop: int, step: int) -> int:
 
 
 def cut_all(model: Model, an4: Path, english: Path) -> dict[str, Pieces]:
-    """The words of AN4's dictionary that each speaker says."""
+    """The recorded words of AN4's dictionary, by speaker."""
     dictionary = read_dictionary(an4)
     speakers: dict[str, Pieces] = {}
 
@@ -96,7 +96,7 @@ def cut_all(model: Model, an4: Path, english: Path) -> dict[str, Pieces]:
 def spliced(
     pieces: Pieces, counts: Counter[str], sample_rate: int, rng: random.Random
 ) -> tuple[str, Sound]:
-    """A text of up to `MOST_WORDS` of a speaker's words and its sound."""
+    """A text of up to `MOST_WORDS` of a speaker's words, and its audio."""
     fade = sample_rate * FADE_MS // 1000
     known = sorted(pieces)
     weights = [counts[word] ** -RARE * len(pieces[word]) for word in known]
@@ -120,7 +120,7 @@ def loud(piece: Sound, sample_rate: int) -> Sound:
 
 
 def crossfaded(before: Sound, after: Sound, fade: int) -> Sound:
-    """One after the other, over `fade` samples at once."""
+    """The pieces in order, with a cross-fade of `fade` samples."""
     fade = min(fade, len(before), len(after))
     if not fade:
         return np.concatenate([before, after])
@@ -130,7 +130,7 @@ def crossfaded(before: Sound, after: Sound, fade: int) -> Sound:
 
 
 def splice(an4: Path, english: Path, phones: Path, count: int = UTTERANCES) -> Path:
-    """Writes the manifest and the sound of `count` utterances; `phones` is the phone model."""
+    """Writes the manifest and the audio of `count` utterances; `phones` is the phone model."""
     model = sk.prepare(sk.load(phones))
     speakers = {who: pieces for who, pieces in cut_all(model, an4, english).items() if pieces}
     counts = Counter(

@@ -1,4 +1,4 @@
-"""What the model is worth beyond its error rate: language models, hotwords, the times of words.
+"""Evaluates more than the error rate: language models, hotwords, the times of words.
 
     python recipes/english/judge.py lm MODEL data/english/dev.jsonl LM.arpa
     python recipes/english/judge.py hotwords MODEL data/an4/dev.jsonl
@@ -28,7 +28,7 @@ HOTWORDS = ["rubout", "erase", "enter", "repeat", "start", "stop", "help"]
 
 
 class Outputs:
-    """A model's log-probabilities for a manifest, for one decoder after the other."""
+    """A model's log-probabilities for a manifest, for several decoders."""
 
     def __init__(self, model: Model, manifest: Path) -> None:
         self.labels, self.frame_s = model.labels, model.frame_s
@@ -41,7 +41,7 @@ class Outputs:
         self.log_probs = [output.scores[0, : output.lengths[0]] for output in outputs]
 
     def decode(self, decoder: str, **params: Any) -> tuple[list[str], float]:
-        """The texts, and how many times faster than the sound they were decoded."""
+        """The texts, and how many times faster than real time they were decoded."""
         reader = registry().build("decoder", Spec(decoder, params), self.labels)
         begun_s = perf_counter()
         texts = []
@@ -66,7 +66,7 @@ def lm(model: Model, manifest: Path, arpa: Path) -> Iterator[tuple[str, ...]]:
 
 
 def hotwords(model: Model, manifest: Path) -> Iterator[tuple[str, ...]]:
-    """How many of the commands are found, and how often one is transcribed that was not spoken."""
+    """Recall and precision of the commands, by boost."""
     outputs = Outputs(model, manifest)
     yield "boost", "recall", "precision", "WER"
     for boost in (0.0, 2.0, 5.0, 10.0):
@@ -85,7 +85,7 @@ def hotwords(model: Model, manifest: Path) -> Iterator[tuple[str, ...]]:
 
 
 def times(model: Model, manifest: Path, teacher: Path) -> Iterator[tuple[str, ...]]:
-    """How far the edges of words read right lie from the teacher's alignment of the transcript."""
+    """Distances of correct words' times from the teacher's alignment of the transcript."""
     ready, aligner = sk.prepare(model), sk.prepare(sk.load(teacher))
     off_ms: dict[str, list[float]] = {"begin": [], "end": []}
     for utterance in read_manifest(manifest):

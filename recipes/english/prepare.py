@@ -4,8 +4,8 @@
 
 FOLDER holds mini_librispeech/ and any of librispeech_extra/, asterisk_en/, wakeword/, fsdd/ and
 librispeech_speakers251/. The last has no transcripts: TEACHER, a model folder, writes them.
-`train.jsonl` is what people transcribed, `train_taught.jsonl` what the teacher did, `dev.jsonl` the
-four mini_librispeech speakers that neither of them holds. `recipes/an4` prepares AN4.
+`train.jsonl` has manual transcripts, `train_taught.jsonl` those of the teacher. `dev.jsonl` has the
+four mini_librispeech speakers that are in neither of them. `recipes/an4` prepares AN4.
 """
 
 import re
@@ -39,7 +39,7 @@ def prepare(source: Path | None, out: Path, teacher: Path | None = None) -> list
 
 
 def labelled(source: Path) -> Iterator[Utterance]:
-    """LibriSpeech, Asterisk's prompts, wake words and digits, as far as they are there."""
+    """LibriSpeech, Asterisk's prompts, wake words and digits, if their folders exist."""
     for manifest in ("mini_librispeech/train.jsonl", "librispeech_extra/manifest.jsonl"):
         if (source / manifest).is_file():
             yield from (
@@ -60,7 +60,7 @@ def labelled(source: Path) -> Iterator[Utterance]:
 
 
 def taught(folder: Path, teacher: Path) -> Iterator[Utterance]:
-    """What the teacher transcribes, of speakers that are not for development."""
+    """The teacher's transcripts of speakers that are not for development."""
     model = sk.prepare(sk.load(teacher))
     for path in sounds(folder):
         speaker = path.stem.split("-")[0]

@@ -1,11 +1,11 @@
-"""English with a streaming QuartzNet 15x5 that one which reads whole utterances teaches.
+"""English with a streaming QuartzNet 15x5; its teacher is one that reads whole utterances.
 
     python recipes/an4/prepare.py data/an4 [FOLDER]
     python recipes/english/prepare.py data/english FOLDER runs/teacher
     python recipes/english/run.py --out runs/english
 
-See README.md for the teacher and the transform that makes runs/student of it, and RESULTS.md for
-what it reached.
+See README.md for the teacher and the transform that writes runs/student, and RESULTS.md for the
+results.
 """
 
 from dataclasses import replace
@@ -16,11 +16,11 @@ from speechkit.train import Data, Run
 
 DATA = Path("data/english")
 STEM_AHEAD, AHEAD, LAST_AHEAD = 5, 2, 4
-"""How many frames each convolution may look ahead: of 10 ms in the stem, of 20 ms behind it."""
+"""The look-ahead of each convolution, in frames of 10 ms in the stem and of 20 ms after it."""
 
 
 def student() -> sk.QuartzNet:
-    """QuartzNet 15x5 with kernels cut off where they look further ahead than they may: 3.1 s."""
+    """QuartzNet 15x5 without the taps beyond this look-ahead: 3.1 s in total."""
     groups = ((256, 33), (256, 39), (512, 51), (512, 63), (512, 75))
     blocks = (
         sk.Block(channels=256, kernel=33 // 2 + 1 + STEM_AHEAD, stride=2),
@@ -39,7 +39,7 @@ def student() -> sk.QuartzNet:
 
 
 def base() -> Run:
-    """The student, by its teacher's frames and by the transcripts."""
+    """The student, trained on its teacher's output at each frame and on the transcripts."""
     return Run(
         model=student(),
         data=Data(

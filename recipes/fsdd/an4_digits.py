@@ -1,9 +1,9 @@
-"""Digits cut from AN4 by aligning its sentences with a model trained on it: many more speakers.
+"""Digits of many more speakers, cut from AN4 by alignment with a model trained on it.
 
     python recipes/fsdd/an4_digits.py runs/an4/final data/an4
 
-reads train.jsonl and dev.jsonl of the AN4 recipe and writes digits.jsonl beside them, whose lines
-point into the recordings; nothing is copied.
+reads train.jsonl and dev.jsonl of the AN4 recipe and writes digits.jsonl to the same folder. Its
+lines are segments of the recordings; no audio is copied.
 """
 
 import sys
@@ -20,10 +20,10 @@ from speechkit.text.align import align
 
 DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 MARGIN_S = 0.2
-"""CTC labels are brief: a word may reach this far beyond its first and last, never past the middle
-of the gap to its neighbour."""
+"""CTC labels are brief: a word is extended by so much before its first and after its last label,
+but at most to the middle of the gap to the next word."""
 SHORTEST_S, LONGEST_S = 0.12, 1.0
-"""What is cut shorter or longer than this was aligned wrongly."""
+"""The shortest and longest digit; other lengths are alignment errors."""
 
 
 def cut(model_folder: Path, manifests: Path) -> Path:

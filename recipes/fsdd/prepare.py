@@ -3,8 +3,8 @@
     python recipes/fsdd/prepare.py data/fsdd [FOLDER [EXTRA.jsonl]]
 
 FOLDER holds files named {digit}_{speaker}_{index}.wav or .flac; without it the official archive is
-downloaded. EXTRA.jsonl, a manifest of digits by other speakers, joins every training set:
-an4_digits.py makes one.
+downloaded. EXTRA.jsonl, a manifest of digits by other speakers, is added to each training set;
+an4_digits.py writes one.
 """
 
 import re
@@ -23,7 +23,7 @@ OFFICIAL_TEST = 5
 
 
 def prepare(source: Path | None, out: Path, extra: Path | None = None) -> list[Path]:
-    """Writes a folder per speaker, who is its dev set and not in its training set, and `all`.
+    """Writes `all` and a folder per speaker, with this speaker as dev set and all others to train.
 
     `all` trains on every speaker; its dev set is the official test part.
     """

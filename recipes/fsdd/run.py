@@ -4,7 +4,7 @@
     python recipes/fsdd/run.py theo --out runs/fsdd/theo
     python recipes/fsdd/run.py --out runs/fsdd/all
 
-See RESULTS.md for what it reached.
+See RESULTS.md for the results.
 """
 
 from dataclasses import replace
@@ -19,9 +19,10 @@ DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight"
 
 
 def base() -> Run:
-    """All speakers; the net reads 8 kHz like the clips, so that audio at other rates is equal.
+    """All speakers; the net reads 8 kHz, the rate of the clips, so that other rates do not matter.
 
-    Clips are cut close to the word, microphones are not: half of them get silence around.
+    Clips are cut close to the word, audio of a microphone is not: half of the clips get silence
+    around them.
     """
     return Run(
         model=sk.MatchboxNet(
@@ -45,7 +46,7 @@ def base() -> Run:
         augment=(
             "speed:min=0.85,max=1.2",
             "pad:max_ms=300,probability=0.5",
-            # a microphone's colour first, then noise, which hides what the microphone weakened
+            # a microphone's colour first, then noise, which masks the frequencies that it weakened
             "equalize:max_db=8",
             "white_noise:min_db=-90,max_db=-46",
             "gain:min_db=-30,max_db=10",
@@ -59,7 +60,7 @@ def base() -> Run:
 
 
 def left_out(speaker: str) -> Run:
-    """A run without `speaker` in training, who is its dev set."""
+    """A run without `speaker` in training; this speaker is the dev set."""
     run = base()
     folder = DATA / speaker
     return replace(

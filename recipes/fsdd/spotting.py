@@ -2,7 +2,7 @@
 
     python recipes/fsdd/spotting.py digits data/fsdd/all/dev.jsonl [NOISE_FOLDER]
 
-Clips come in random order, each at its own level, 0.4 to 1.2 s apart over faint noise. A clip is
+Clips are in random order, each at its own level, 0.4 to 1.2 s apart, with faint noise. A clip is
 detected if the model returns its digit between the clip's beginning and 0.6 s after its end.
 """
 

@@ -2,7 +2,7 @@
 
     python recipes/keywords/prepare.py data/keywords FOLDER
 
-FOLDER holds a folder for each keyword, `_unknown_` and `_background_`; README.md says more.
+FOLDER holds a folder for each keyword, `_unknown_` and `_background_`; see README.md.
 """
 
 import hashlib
@@ -17,9 +17,9 @@ from speechkit.errors import ManifestError
 
 UNKNOWN, BACKGROUND = "_unknown_", "_background_"
 PIECE_S = 1.0
-"""How much of a long recording makes one clip."""
+"""The length of a clip from a long recording."""
 SPEECH_S = 0.3
-"""How much speech a clip of `unknown` must hold."""
+"""The least speech in a clip of `unknown`."""
 DEV_SHARE = 0.1
 """Of the speakers, and of the end of each recording of noise, for development."""
 MOST = 2
@@ -58,13 +58,13 @@ def prepare(source: Path, out: Path) -> list[Path]:
 
 
 def keyword_clips(folder: Path) -> Iterator[Utterance]:
-    """Every recording whole."""
+    """Whole recordings."""
     for path in find_audio([folder]):
         yield clip_of(path, folder.name, 0.0, audio_duration_s(path))
 
 
 def unknown_clips(folder: Path) -> Iterator[Utterance]:
-    """The pieces that hold speech, found by the bundled `vad`."""
+    """The pieces with speech, detected by the bundled `vad`."""
     vad = sk.prepare(sk.load("vad"))
     for path in find_audio([folder]):
         speech = sk.detect(vad, path)
@@ -90,13 +90,13 @@ def background_clips(folder: Path) -> Iterator[tuple[Utterance, str]]:
 
 
 def pieces(duration_s: float) -> Iterator[tuple[float, float]]:
-    """Start and end of each whole piece of a recording; of a short one all."""
+    """Start and end of each full piece of a recording; a short recording is one piece."""
     for index in range(max(1, math.floor(duration_s / PIECE_S))):
         yield index * PIECE_S, min((index + 1) * PIECE_S, duration_s)
 
 
 def clip_of(path: Path, label: str, start_s: float, end_s: float) -> Utterance:
-    """A stretch of a recording, whose name begins with its speaker."""
+    """A segment of a recording; the file's name starts with its speaker."""
     return Utterance(
         audio=path.resolve(),
         offset_s=start_s,

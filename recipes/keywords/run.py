@@ -1,9 +1,9 @@
-"""A few keywords of one's own, `unknown` and `background` with a small MatchboxNet.
+"""Your own keywords, `unknown` and `background` with a small MatchboxNet.
 
     python recipes/keywords/prepare.py data/keywords FOLDER
     python recipes/keywords/run.py --out runs/keywords
 
-See RESULTS.md for what it reached.
+See RESULTS.md for the results.
 """
 
 from dataclasses import replace

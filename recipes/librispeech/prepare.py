@@ -22,7 +22,7 @@ JUDGED = ("dev-clean", "dev-other", "test-clean", "test-other")
 
 
 def prepare(source: Path | None, out: Path, hours: int = 960) -> list[Path]:
-    """Writes a manifest for each official subset: those to train on, and all that judge.
+    """Writes a manifest for each official subset: those for training, and all dev and test subsets.
 
     The official subsets share no speaker.
     """

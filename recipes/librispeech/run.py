@@ -4,7 +4,7 @@
     torchrun --nproc-per-node 8 recipes/librispeech/run.py --out runs/librispeech
     python recipes/librispeech/run.py small --out runs/librispeech_small
 
-See README.md for the settings' source and RESULTS.md for what was run here.
+See README.md for the source of the settings and RESULTS.md for the measured runs.
 """
 
 import math
@@ -19,11 +19,11 @@ from speechkit.train import Data, Run
 DATA = Path("data/librispeech")
 EPOCHS, WARMUP_EPOCHS, HOLD_EPOCHS = 260, 2, 140
 GAMMA = 0.981
-"""What the learning rate is multiplied with in each epoch after the hold."""
+"""The factor of the learning rate in each epoch after the hold."""
 
 
 def pace(epoch_steps: int) -> dict[str, Any]:
-    """The fields of a run that follow from how many steps an epoch has."""
+    """The fields of a run that follow from the number of steps per epoch."""
     schedule = {
         "warmup": WARMUP_EPOCHS * epoch_steps,
         "hold": HOLD_EPOCHS * epoch_steps,
@@ -68,7 +68,7 @@ def base() -> Run:
 
 
 def middle() -> Run:
-    """QuartzNet 10x5 on train-clean-360, 104,014 utterances, in batches as large as `base`'s."""
+    """QuartzNet 10x5 on train-clean-360, 104,014 utterances, with the batches of `base`."""
     run = base()
     data = replace(run.data, train=DATA / "train-clean-360.jsonl")
     return replace(run, model=sk.QuartzNet(size="10x5"), data=data, **pace(epoch_steps=90))
@@ -93,7 +93,7 @@ def streaming() -> Run:
 
 
 def finetune() -> Run:
-    """Goes on from what `base` learned, on one card; `--set` says on what and with which labels."""
+    """Fine-tunes the model of `base` on one card; `--set` gives the data and the labels."""
     run = base()
     return replace(
         run,

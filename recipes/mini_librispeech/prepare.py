@@ -1,9 +1,9 @@
-"""Mini LibriSpeech (OpenSLR 31): five hours of read English, two to develop, as manifests.
+"""Mini LibriSpeech (OpenSLR 31): five hours of read English, two for development, as manifests.
 
     python recipes/mini_librispeech/prepare.py data/mini_librispeech [FOLDER]
 
 FOLDER holds the official subsets, itself or in LibriSpeech/, or manifests `train.jsonl` and
-`dev.jsonl` of a split of its own; without it the subsets are downloaded.
+`dev.jsonl` of another split; without it the subsets are downloaded.
 """
 
 from pathlib import Path

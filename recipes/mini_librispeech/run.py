@@ -3,7 +3,7 @@
     python recipes/mini_librispeech/prepare.py data/mini_librispeech [FOLDER]
     python recipes/mini_librispeech/run.py --out runs/mini_librispeech
 
-See RESULTS.md for what was run here.
+See RESULTS.md for the measured runs.
 """
 
 from dataclasses import replace
@@ -26,7 +26,7 @@ BLOCKS = (
 
 
 def base() -> Run:
-    """Five blocks of 256 channels, each convolution one frame ahead; batches of 80 seconds."""
+    """Five blocks of 256 channels, one frame of look-ahead per convolution; batches of 80 s."""
     return Run(
         model=sk.QuartzNet(
             blocks=BLOCKS,

@@ -19,13 +19,13 @@ from speechkit.text import read_lines
 
 URL = "http://download.tensorflow.org/data/speech_commands_v0.0{version}.tar.gz"
 LISTS = {"dev": "validation_list.txt", "test": "testing_list.txt"}
-"""The data set's own, by the hash of the speaker; what neither names is for training."""
+"""The data set's own lists, by the hash of the speaker; all other clips are for training."""
 TEN = ("yes", "no", "up", "down", "left", "right", "on", "off", "stop", "go")
 BACKGROUND = "_background_noise_"
 EXTRA_SHARE = 0.1
-"""Unknown words, and silence, per clip of the ten words."""
+"""Clips of unknown words, and of silence, per clip of the ten words."""
 SHARES = {"train": (0.0, 0.8), "dev": (0.8, 0.9), "test": (0.9, 1.0)}
-"""The stretch of each background recording that a part takes its silence from."""
+"""The segment of each background recording from which a part takes its silence."""
 SILENCE_S, STRIDE_S = 1.0, 0.0625
 NAMES = {1: "v1_30", 2: "v2_35"}
 
@@ -58,7 +58,7 @@ def prepare(source: Path | None, out: Path, version: int = 2) -> list[Path]:
 
 
 def split_words(source: Path) -> Parts:
-    """Every clip of a word in its official part."""
+    """All clips of words, by official part."""
     if missing := [name for name in LISTS.values() if not (source / name).is_file()]:
         raise ManifestError(f"{source} holds no {missing[0]}; give the folder of the archive")
     part_of = {name: part for part, file in LISTS.items() for name in read_lines(source / file)}
@@ -76,7 +76,7 @@ def split_words(source: Path) -> Parts:
 
 
 def ten_and_two(words: Parts, background: Path) -> Parts:
-    """The ten words, and of other words and of silence a tenth as many each."""
+    """The ten words, and a tenth as many clips of other words, and of silence."""
     parts: Parts = {}
     for part, clips in words.items():
         known = [clip for clip in clips if clip.label in TEN]
@@ -94,7 +94,7 @@ def ten_and_two(words: Parts, background: Path) -> Parts:
 
 
 def silence(background: Path, part: str) -> Iterator[Utterance]:
-    """Every second of the part's stretch of each background recording, a sixteenth apart."""
+    """Seconds of the part's segment of each background recording, a sixteenth of a second apart."""
     first, last = SHARES[part]
     for path in sorted(background.glob("*.wav")):
         duration_s = audio_duration_s(path)

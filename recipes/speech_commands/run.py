@@ -4,7 +4,7 @@
     python recipes/speech_commands/run.py --out runs/v2_35
     python recipes/speech_commands/run.py v2_12 --out runs/v2_12
 
-See README.md for the settings' source and RESULTS.md for what was run here.
+See README.md for the source of the settings and RESULTS.md for the measured runs.
 """
 
 from dataclasses import replace
@@ -18,7 +18,7 @@ EPOCHS = 200
 BATCH = 256
 """Utterances in a step: 128 on each of two cards, or two batches of 128 on one."""
 
-# the order is that of the published checkpoints, whose heads then fit
+# the order is that of the published checkpoints, so that their heads fit
 V1_30 = (
     "bed bird cat dog down eight five four go happy house left marvin nine no off on one right "
     "seven sheila six stop three tree two up wow yes zero"
@@ -31,7 +31,7 @@ V2_12 = "yes no up down left right on off stop go unknown silence"
 
 
 def commands(name: str, labels: str, utterances: int) -> Run:
-    """A run on one of the prepared sets, which has so many training utterances."""
+    """A run on one of the prepared sets, with the number of its training utterances."""
     epoch_steps = utterances // BATCH
     return Run(
         # the paper's clips have 128 frames, whatever their length

@@ -1,7 +1,7 @@
 """Frame labels for voice activity: where a clean recording is speech.
 
-The rule is `speech_segments`, applied to the clean recording before anything is done to it. What a
-room adds after the direct sound, noise, music and non-speech voices are not speech.
+The rule is `speech_segments`, applied to the clean recording before any augmentation. Reverberation
+after the direct sound, noise, music and non-speech voices are not speech.
 """
 
 from dataclasses import dataclass, replace
@@ -25,7 +25,7 @@ Segments = list[tuple[float, float]]
 
 @dataclass(frozen=True)
 class Piece:
-    """A few seconds of clean speech `[N]`, its segments in seconds, and where it is from."""
+    """A few seconds of clean speech `[N]`, its segments in seconds, and its source."""
 
     audio: Sound
     segments: Segments
@@ -43,12 +43,12 @@ def levels_db(x: Sound) -> Sound:
 
 
 def speech_segments(x: Sound) -> Segments | None:
-    """The speech in a clean recording `[N]` as `(start_s, end_s)`; None where it is not clean.
+    """The speech in a clean recording `[N]` as `(start_s, end_s)`; None if it is not clean.
 
-    Speech is what lies above the floor (15th percentile of the levels) by 0.3 of the range up to
-    the peak (95th percentile), by 6 dB at least, and 25 to 30 dB below the peak otherwise. Pauses
-    below 0.2 s belong to the speech, then bursts below 0.06 s do not. A range below 15 dB, or
-    speech in less than 5 % of the time, means that energy does not tell.
+    Speech is above a threshold: the floor (15th percentile of the levels) plus 0.3 of the range up
+    to the peak (95th percentile). The threshold is at least 6 dB above the floor, and from 25 to 30
+    dB below the peak. Pauses below 0.2 s become speech, then bursts below 0.06 s are removed. With
+    a range below 15 dB, or speech in less than 5 % of the time, the energy is no reliable measure.
     """
     level = levels_db(x)
     if len(level) < 10:
@@ -72,7 +72,7 @@ def speech_segments(x: Sound) -> Segments | None:
 def pieces(
     x: Sound, corpus: str, speaker: str, most_s: float = 5.0, margin_s: float = 0.3
 ) -> list[Piece]:
-    """A recording cut in its pauses into pieces of about `most_s`; none where it has no labels."""
+    """A recording cut at pauses into pieces of about `most_s`; no pieces if it has no labels."""
     groups: list[Segments] = []
     for segment in speech_segments(x) or []:
         if groups and segment[1] - groups[-1][0][0] <= most_s:
@@ -93,7 +93,7 @@ def pieces(
 
 
 def abrupt(scene: Utterance, number: int) -> Utterance:
-    """Every other scene from somewhere within its first speech on, as recordings often begin."""
+    """Cuts every other scene at a place within its first speech, as recordings often begin."""
     chance = np.random.default_rng(number)
     start = round(chance.uniform(*scene.segments[0]), 2) if scene.segments else 0.0
     if number % 2 or not scene.segments or scene.duration_s - start < SHORTEST_SCENE_S:

@@ -1,4 +1,4 @@
-"""Where a voice activity model fails: sounds that are no speech, faint speech, sudden levels.
+"""Tests where a voice activity model fails: other sounds, faint speech, sudden levels.
 
     python recipes/vad/limits.py vad FOLDER data/vad/dev.jsonl
 
@@ -29,7 +29,7 @@ SCENES = 120
 
 
 def share(model: Model, x: Tensor) -> float:
-    """The part of a recording `[N]` that is called speech."""
+    """The share of a recording `[N]` that is classified as speech."""
     found = segments_of(model, *speech_probabilities(model, x, RATE))
     return sum(s.end_s - s.start_s for s in found) / (len(x) / RATE)
 
@@ -45,7 +45,7 @@ def auc(model: Model, recordings: Iterable[tuple[Tensor, Segments]]) -> float:
 
 
 def joined(recordings: list[tuple[Tensor, Segments]]) -> tuple[Tensor, Segments]:
-    """The recordings one after the other."""
+    """The recordings, concatenated."""
     at_s, segments = 0.0, []
     for x, own in recordings:
         segments += [(a + at_s, b + at_s) for a, b in own]

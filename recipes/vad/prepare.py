@@ -3,9 +3,9 @@
     python recipes/vad/prepare.py data/vad FOLDER
 
 FOLDER holds any of mini_librispeech/, librispeech_speakers251/, an4/, wakeword/ and fsdd/, and
-noise/esc10/, noise/background/ and rir/. Writes train.jsonl, dev.jsonl and their wav files, 2 GB,
-the same as train_abrupt.jsonl and dev_abrupt.jsonl, where scenes begin in the middle of speech, and
-below noise/ what training mixes in.
+noise/esc10/, noise/background/ and rir/. Writes train.jsonl, dev.jsonl and their wav files, 2 GB.
+train_abrupt.jsonl and dev_abrupt.jsonl have the same scenes, some of which begin in the middle of
+speech. noise/ has the noise that training adds.
 """
 
 import hashlib
@@ -34,7 +34,7 @@ DEV_ROOM = "rir4"
 DEV_SHARE = 7
 """One AN4 speaker and one wakeword clip in this many is for development, by hash."""
 MOST_SCENES = {"train": 5400, "dev": 400}
-"""Fewer where there is less than 2 s of speech for each."""
+"""The number of scenes; fewer if there is less than 2 s of speech for each."""
 
 
 def prepare(source: Path | None, out: Path, seed: int = 0) -> list[Path]:
@@ -89,7 +89,7 @@ def recordings(source: Path) -> Iterator[tuple[str, str, Path, bool]]:
                 speaker = name.split("-")[1]
                 is_dev = chosen(speaker)
             elif corpus == "wakeword":
-                # nobody wrote down who spoke: each clip counts as a speaker
+                # the speakers are not known: each clip counts as one
                 speaker = f"{path.parent.name}/{name}"
                 is_dev = chosen(speaker)
             else:
@@ -107,7 +107,7 @@ def sounds(folder: Path) -> list[Path]:
 
 
 def recorded_noise(source: Path, is_dev: bool) -> Iterator[Sound]:
-    """The noise recordings of a part, long ones in stretches of 10 s."""
+    """The noise recordings of a part; long ones are cut into segments of 10 s."""
     clips = [(p, p.name.startswith("5")) for p in sounds(source / "noise" / "esc10")]
     clips += [(p, p.stem in DEV_NOISE) for p in sounds(source / "noise" / "background")]
     for path, kept_out in clips:

@@ -6,7 +6,7 @@
     python recipes/vad/run.py causal --out runs/vad_causal
     python recipes/vad/run.py abrupt_causal --out runs/vad_abrupt_causal
 
-See RESULTS.md for what it reached.
+See RESULTS.md for the results.
 """
 
 from dataclasses import replace
@@ -20,9 +20,10 @@ DATA = Path("data/vad")
 
 
 def base() -> Run:
-    """60 ms of look-ahead by the convolutions, 20 ms by the front end.
+    """60 ms of look-ahead in the convolutions, 20 ms in the front end.
 
-    A microphone's colour and the noise come first, the level last: it must not matter.
+    The augmentations are a microphone's colour, the noise, and the level last, so that the result
+    does not depend on the level.
     """
     return Run(
         model=sk.MarbleNet(
@@ -63,13 +64,13 @@ def base() -> Run:
 
 
 def causal() -> Run:
-    """The same without look-ahead in the net."""
+    """`base` without look-ahead in the net."""
     run = base()
     return replace(run, model=replace(run.model, lookahead=0))
 
 
 def late(run: Run, name: str) -> Run:
-    """Goes on from a run's model with recordings that begin in the middle of speech."""
+    """Fine-tunes a run's model on recordings that begin in the middle of speech."""
     return replace(
         run,
         data=replace(run.data, train=DATA / "train_abrupt.jsonl"),

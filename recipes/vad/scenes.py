@@ -1,4 +1,4 @@
-"""Scenes: clean speech put into rooms, noise, music and silence, with its labels."""
+"""Scenes: clean speech in rooms, with noise, music and silence, and its labels."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -11,12 +11,12 @@ from sounds import coloured, convolve, room
 LEVEL_DB = -22.0
 """The speech of a scene before its gain; dB of full scale, RMS over the labelled time."""
 FLOOR_DB = (-60.0, -20.0)
-"""Every scene has a floor of stationary noise, this far from the speech."""
+"""Each scene has a floor of stationary noise, at this level relative to the speech."""
 
 
 @dataclass(frozen=True)
 class Scene:
-    """Sound `[N]`, its speech and speakers, and what it is made of, as in `room: far`."""
+    """Audio `[N]`, its speech and speakers, and its properties, such as `room: far`."""
 
     audio: Sound
     segments: Segments
@@ -26,7 +26,7 @@ class Scene:
 
 @dataclass(frozen=True, kw_only=True)
 class Studio:
-    """What scenes are made from: clean speech, recordings of noise, measured rooms."""
+    """The material of scenes: clean speech, recordings of noise, measured rooms."""
 
     speech: Sequence[Piece]
     noise: Sequence[Sound]
@@ -101,7 +101,7 @@ class Studio:
         return y / (rms(y) + 1e-9)
 
     def add_event(self, chance: np.random.Generator, y: Sound) -> None:
-        """A sound of 0.1 to 2 s, as loud as speech give or take: a door, a cough, a horn."""
+        """A sound of 0.1 to 2 s, about as loud as speech: a door, a cough, a horn."""
         x = self.noise[chance.integers(len(self.noise))]
         length = min(len(x), round(chance.uniform(0.1, 2) * RATE))
         start = chance.integers(0, len(x) - length + 1)

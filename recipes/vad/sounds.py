@@ -1,4 +1,4 @@
-"""Sounds that no recording at hand gives: rooms, stationary noise, and music without a voice."""
+"""Synthetic sounds: rooms, stationary noise, and music without a voice."""
 
 import numpy as np
 from labels import RATE, Sound
@@ -7,7 +7,8 @@ from labels import RATE, Sound
 def room(chance: np.random.Generator, direct_db: float) -> Sound:
     """A synthetic impulse response whose direct sound is `direct_db` above everything after it.
 
-    Noise that decays by 60 dB in 0.2 to 0.9 s, sooner above 2 kHz, starts 2 to 8 ms after.
+    After it, with a delay of 2 to 8 ms, is noise that decays by 60 dB in 0.2 to 0.9 s, faster above
+    2 kHz.
     """
     decay_s = chance.uniform(0.2, 0.9)
     t = np.arange(round(decay_s * RATE)) / RATE
@@ -62,7 +63,7 @@ def music(chance: np.random.Generator, seconds: float) -> Sound:
 
 
 def convolve(x: Sound, h: Sound) -> Sound:
-    """x in a room, cut to its own length, the direct sound at the same time."""
+    """x in a room, with the length of x and without delay of the direct sound."""
     size = 1 << (len(x) + len(h)).bit_length()
     direct = int(np.abs(h).argmax())
     y: Sound = np.fft.irfft(np.fft.rfft(x, size) * np.fft.rfft(h, size), size)

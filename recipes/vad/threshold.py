@@ -1,8 +1,8 @@
-"""The thresholds of a trained model: the best frame F1 on dev among those that answer in time.
+"""The thresholds of a trained model: the best frame F1 on dev within a limit of the onset delay.
 
     python recipes/vad/threshold.py runs/vad/best data/vad/dev.jsonl 0.13
 
-writes the model back with the post-processing that was found, and prints the best few.
+writes the best post-processing into the model, and prints the best few.
 """
 
 import sys
@@ -23,7 +23,7 @@ from speechkit.rules import vad
 from speechkit.tasks import metrics
 
 PAUSE_S = 0.5
-"""An onset counts for the delay where it follows a pause of this length."""
+"""The delay is measured at onsets after a pause of this length."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Scene:
 
 @dataclass(frozen=True)
 class Trial:
-    """What one post-processing reaches on the dev set."""
+    """The results of one post-processing on the dev set."""
 
     post: vad.PostProcessing
     f1: float
@@ -46,8 +46,8 @@ class Trial:
 
 
 def search(model: Model, manifest: Path, limit_s: float) -> list[Trial]:
-    """The trials whose median onset delay is within `limit_s` and whose F1 is within 0.001 of the
-    best one's, those with the fewest starts first: a blip costs little F1 and one false event."""
+    """The trials with a median onset delay within `limit_s` and an F1 within 0.001 of the best one,
+    the fewest starts first: a short false segment costs little F1, but it is a false event."""
     scenes = [scene(model, read_audio(u.audio), u.segments or ()) for u in read_manifest(manifest)]
     trials = [trial(model, scenes, post) for post in grid()]
     in_time = [t for t in trials if t.onset_delay_s <= limit_s]
@@ -57,7 +57,7 @@ def search(model: Model, manifest: Path, limit_s: float) -> list[Trial]:
 
 @torch.inference_mode()
 def scene(model: Model, x: Tensor, segments: Segments) -> Scene:
-    """What the model says of a recording `[N]`, and what it should say."""
+    """The model's output for a recording `[N]`, and the labels."""
     output = model(x[None])
     probabilities = output.scores[0, : output.lengths[0]].softmax(1)[:, 1].tolist()
     starts = [a for a, _ in segments]
@@ -67,8 +67,8 @@ def scene(model: Model, x: Tensor, segments: Segments) -> Scene:
 
 
 def trial(model: Model, scenes: list[Scene], post: vad.PostProcessing) -> Trial:
-    """The frame F1 of all scenes together, and the median of their onset delays."""
-    # a stretch is known `shortest` frames after it began, and each frame `latency_s` after its end
+    """The frame F1 over all scenes, and the median of their onset delays."""
+    # a segment is detected `shortest` frames after its start; each frame, `latency_s` after its end
     wait_s = post.rule(model.frame_s).shortest * model.frame_s + model.latency_s
     decisions, delays, starts = [], [], 0
     for each in scenes:
@@ -81,10 +81,10 @@ def trial(model: Model, scenes: list[Scene], post: vad.PostProcessing) -> Trial:
 
 
 def inside(segments: Segments | list[tuple[float, float]], frames: int, frame_s: float) -> Tensor:
-    """Whether each frame begins in a segment, `[frames]` bool."""
+    """True for frames that begin in a segment, `[frames]` bool."""
     at_s = torch.arange(frames).double() * frame_s
     bounds = torch.tensor(segments, dtype=torch.float64).reshape(-1, 2)
-    # half a sample: what is computed from frames may be a rounding error early or late
+    # half a sample, since times computed from frames have rounding errors
     return ((bounds[:, :1] - 3e-5 <= at_s) & (at_s < bounds[:, 1:] - 3e-5)).any(0)
 
 

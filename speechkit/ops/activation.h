@@ -1,5 +1,5 @@
-// Activations that a fused op applies to its results, and the functions they need, for a register
-// of numbers at a time.
+// Activations that a fused op applies to its results, and the functions they need. Each call
+// computes a register of numbers.
 
 #pragma once
 
@@ -29,13 +29,13 @@ inline void map(const float* x, int64_t count, float* to, F f) {
   }
 }
 
-// e^x within 2 ulp between e^−87 and e^88, where it stays; a NaN stays one. Cephes' polynomial.
+// e^x within 2 ulp, clamped to [e^−87, e^88]; NaN gives NaN. The polynomial is from Cephes.
 inline Register exponential(Register x) {
   const Register low = Register{} - 87.3f, high = Register{} + 88.0f,
                  magic = Register{} + 12582912.0f;
   Register within = x < low ? low : x;
   within = within > high ? high : within;
-  // adding and taking away 1.5 · 2^23 rounds to a whole number
+  // to add and subtract 1.5 · 2^23 rounds to an integer
   const Register n = (within * 1.44269504f + magic) - magic;
   const Register r = (within - n * 0.693359375f) + n * 2.12194440e-4f;
   Register p = r * 1.9875691500e-4f + 1.3981999507e-3f;
@@ -48,8 +48,8 @@ inline Register exponential(Register x) {
   return x == x ? p * (Register)((whole + 127) << 23) : x;
 }
 
-// ln x within 2 ulp; of what is not positive, that of the smallest number; a NaN stays one.
-// Cephes'.
+// ln x within 2 ulp; x that is not positive counts as the smallest number; NaN gives NaN. The
+// polynomial is from Cephes.
 inline Register logarithm(Register x) {
   const Register smallest = Register{} + 1.17549435e-38f;
   const Register positive = x > smallest ? x : smallest;
@@ -87,7 +87,7 @@ inline Register pieces(const float* parameters, Register x) {
   return y;
 }
 
-// In place; NaN stays NaN.
+// In place; NaN gives NaN.
 inline void activate(int64_t kind, const float* numbers, float* x, int64_t count) {
   switch (kind) {
     case RELU: map(x, count, x, [](Register v) { return v < 0 ? Register{} : v; }); break;

@@ -1,10 +1,10 @@
-// The inner loops of a depthwise convolution over time, shared by the ops that hold one.
+// The inner loops of a depthwise convolution over time, shared by several ops.
 //
-// A panel of LANES channels is copied to memory in order, zeros where the window reaches beyond the
-// sound or a frame is not valid; its rows then stay in the first cache while every tap passes over
-// them. TILE outputs (or gradients of taps) are summed at once, each in a register of its own.
-// Many panels are copied at a time, because memory is read and written faster in longer runs. A
-// dilated convolution is as many plain ones, each over the frames of one phase.
+// A panel of LANES channels is copied to contiguous memory. It is zero where the window reaches
+// beyond the sound and where a frame is not valid. Its rows stay in the L1 cache for all taps. TILE
+// outputs (or gradients of taps) are summed at once, each in its own register. Several panels are
+// copied at a time, because longer runs of memory are faster to read and write. A dilated
+// convolution is computed as several plain ones, each over the frames of one phase.
 
 #pragma once
 
@@ -18,8 +18,8 @@ constexpr int TILE = 8;
 constexpr int64_t PANEL_BYTES = 16 << 10;
 
 // Frames `first`, first + every, … of x [frames, channels], in panels of LANES channels that lie
-// `pitch` apart, for `width` channels. Frames outside x, frames that `valid` (if given) does not
-// mark, and lanes from `width` on are zero.
+// `pitch` apart, for `width` channels. Frames outside x, frames where `valid` (if given) is 0, and
+// lanes from `width` on are zero.
 template <class X, class T>
 void copy_panels(const X* x, const bool* valid, int64_t frames, int64_t channels, int64_t width,
                  int64_t first, int64_t every, int64_t count, T* panels, int64_t pitch) {
@@ -39,8 +39,8 @@ void copy_panels(const X* x, const bool* valid, int64_t frames, int64_t channels
   }
 }
 
-// The way back: rows of panels to frames first, first + every, … of y; zero where `kept` (if given)
-// does not mark the frame.
+// The inverse: rows of panels to frames first, first + every, … of y; zero where `kept` (if given)
+// is 0.
 template <class Y, class T>
 void copy_back(const T* panels, int64_t pitch, int64_t count, const bool* kept, Y* y,
                int64_t channels, int64_t width, int64_t first, int64_t every) {
@@ -63,15 +63,15 @@ void copy_back(const T* panels, int64_t pitch, int64_t count, const bool* kept, 
   }
 }
 
-// sum[n] += Σ_i a[i] b[i · step + n · spread] for n < N, rows of LANES each. With a the taps these
-// are outputs of the convolution; with a the output's gradient they are gradients of the taps.
+// sum[n] += Σ_i a[i] b[i · step + n · spread] for n < N, rows of LANES each. If a is the taps, these
+// are outputs of the convolution; if a is the output's gradient, they are gradients of the taps.
 template <class T, int N>
 inline void correlate(const T* a, const T* b, int64_t count, int64_t step, int64_t spread,
                       typename Vector<T>::type* sum) {
   constexpr int64_t lanes = Vector<T>::lanes;
   int64_t i = 0;
   if (step == 1 && spread == 1) {
-    // each row of b meets two of a at once: a load for every two products
+    // each row of b is multiplied by two rows of a: one load for two products
     for (; i + 2 <= count; i += 2) {
       const auto a0 = load(a + i * lanes), a1 = load(a + (i + 1) * lanes);
 #pragma GCC unroll 16
@@ -90,7 +90,7 @@ inline void correlate(const T* a, const T* b, int64_t count, int64_t step, int64
   }
 }
 
-// N sums at a time, from sum n on, through `put(n, sum)`; returns the first that is left.
+// N sums at a time, from sum n on, passed to `put(n, sum)`; returns the first sum that remains.
 template <class T, int N, class Put>
 inline int64_t correlate_tiles(const T* a, const T* b, int64_t terms, int64_t step, int64_t spread,
                                int64_t n, int64_t count, Put put) {
@@ -111,7 +111,7 @@ inline void correlate_all(const T* a, const T* b, int64_t terms, int64_t step, i
   correlate_tiles<T, 1>(a, b, terms, step, spread, n, count, put);
 }
 
-// Outputs whose input rows fill a panel that the first cache holds.
+// The number of outputs whose input rows fill a panel in the L1 cache.
 inline int64_t panel_outputs(int64_t taps, int64_t stride, int64_t dilation) {
   const int64_t rows = PANEL_BYTES / REGISTER_BYTES - dilation * (taps - 1);
   return std::max<int64_t>(4 * TILE, rows / stride / TILE * TILE);

@@ -1,4 +1,4 @@
-"""What Triton kernels run on, and what they are launched with."""
+"""The devices of Triton kernels, and the arguments of their launches."""
 
 import functools
 import importlib.util
@@ -14,7 +14,7 @@ DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
 
 def interpreted() -> bool:
-    """Whether kernels run in Python, on tensors of the CPU: slow, for tests.
+    """True if kernels run in Python, on tensors of the CPU: slow, for tests.
 
     TRITON_INTERPRET=1 must be set before triton is imported.
     """
@@ -22,7 +22,10 @@ def interpreted() -> bool:
 
 
 def why_not(x: Tensor, dtypes: tuple[torch.dtype, ...] = DTYPES) -> str | None:
-    """Why a Triton kernel for these types cannot take a tensor, or None; imports no Triton."""
+    """The reason why a Triton kernel for these types does not support a tensor, or None.
+
+    It imports no Triton.
+    """
     if x.device.type != "cuda" and not interpreted():
         missing = "" if has_card() else ", and this machine has no CUDA card"
         return f"it runs on CUDA, not on {x.device.type}{missing}"
@@ -34,7 +37,7 @@ def why_not(x: Tensor, dtypes: tuple[torch.dtype, ...] = DTYPES) -> str | None:
 
 @functools.cache
 def has_card() -> bool:
-    """Whether torch can use a CUDA card here."""
+    """True if torch can use a CUDA GPU."""
     return torch.cuda.is_available()
 
 
@@ -44,23 +47,23 @@ def _installed() -> bool:
 
 
 def launch(kernel: Any, grid: tuple[int, ...], x: Tensor, **operands: Any) -> None:
-    """Starts a kernel on the device of x, which need not be torch's current one."""
+    """Starts a kernel on the device of x, which may differ from torch's current one."""
     with torch.cuda.device_of(x):
         kernel[grid](**operands, enable_fp_fusion=True)
 
 
 def sums(dtype: torch.dtype) -> Any:
-    """Triton's name of the type that sums are made in."""
+    """Triton's name of the type of sums."""
     import triton.language as tl
 
     return tl.float64 if sum_type(dtype) == torch.float64 else tl.float32
 
 
 def tile(size: int, most: int, least: int = 16) -> int:
-    """The power of two that covers `size`, between `least` and `most`."""
+    """The least power of two that is at least `size`, clamped to `least` and `most`."""
     return min(most, max(least, 1 << (size - 1).bit_length()))
 
 
 def tiles(size: int, each: int) -> int:
-    """How many tiles of `each` cover `size`."""
+    """The number of tiles of size `each` that cover `size`."""
     return -(-size // each)

@@ -1,10 +1,10 @@
 // Y = X W for small and large numbers of rows, with W packed once: float32, bfloat16 and int8.
 //
-// W [depth, columns] is cut into panels of PANEL columns, each stored row after row, so that one
-// walk through a panel serves ROWS rows of X whose sums stay in registers. bfloat16 holds two, int8
-// four rows of W side by side in 32 bits, as the processor's dot products take them; `depth` counts
-// such groups. Sums are float32 (int32 for int8), each row by itself in the same order, so that a
-// row's result does not depend on how many are computed together.
+// W [depth, columns] is cut into panels of PANEL columns, each stored row by row. One pass over a
+// panel computes ROWS rows of X, whose sums stay in registers. For bfloat16, 32 bits hold two rows
+// of W, and for int8 four rows, as the processor's dot products expect; `depth` counts such groups.
+// Sums are float32 (int32 for int8). Each row is summed in the same order, so its result does not
+// depend on how many rows are computed together.
 
 #pragma once
 
@@ -20,10 +20,10 @@
 namespace speechkit {
 
 constexpr int ROWS = 6;
-// as many sums as there are registers for
+// as many sums as fit into the registers
 constexpr int PANEL_REGISTERS = REGISTER_BYTES == 32 ? 2 : 4;
 constexpr int64_t PANEL = PANEL_REGISTERS * LANES;
-// columns are padded to this, whatever the processor
+// columns are padded to a multiple of this on every processor
 constexpr int64_t COLUMNS = 16;
 
 inline int64_t round_up(int64_t count, int64_t to) { return (count + to - 1) / to * to; }
@@ -145,7 +145,7 @@ template <class K, class From>
 void pack(const From* from, int64_t row_step, int64_t column_step, int64_t rows, int64_t columns,
           typename K::W* to) {
   const int64_t depth = (rows + K::group - 1) / K::group, width = padded(columns);
-  // so many rows at a time that both what is read and what is written stay in the first cache
+  // the rows at a time, so that the read and the written memory stay in the L1 cache
   constexpr int64_t SOME = 16;
   for (int64_t c = 0; c < width; c += PANEL) {
     const int64_t wide = std::min(PANEL, width - c);
@@ -178,11 +178,11 @@ inline void halve(const float* x, int64_t count, bfloat16* to) {
   for (i = count; i < round_up(count, Bfloat16::group); ++i) to[i] = bfloat16{0};
 }
 
-// The types of a packed matrix, as callers number them.
+// The types of a packed matrix, by the callers' numbers.
 enum Precision : int64_t { FLOAT32, BFLOAT16, INT8 };
 
-// A packed matrix W, and what turns its sums into results: y = sum · scale + bias; int8 sums are of
-// x + 128 and of W / scale, of which `offset` takes 128 ΣW / scale back.
+// A packed matrix W, and the numbers that convert its sums into results: y = sum · scale + bias.
+// int8 sums are of x + 128 and of W / scale; `offset` subtracts 128 ΣW / scale from them.
 struct Matrix {
   int64_t precision, rows, columns;
   const void* packed;
@@ -194,14 +194,14 @@ struct Matrix {
   }
 };
 
-// Rows of floats, as the matrix wants them.
+// Rows of floats, converted to the type of the matrix.
 struct Operand {
   Buffer<bfloat16> half;
   Buffer<uint8_t> bytes;
   Buffer<float> steps;
 };
 
-// Calls put(row, column, LANES results) of Y = X W + bias; `work` is reused from call to call.
+// Calls put(row, column, LANES results) of Y = X W + bias; `work` is reused by later calls.
 template <class Put>
 void multiply(const Matrix& w, const float* x, int64_t x_step, int64_t rows, Operand& work,
               Put put) {

@@ -1,4 +1,4 @@
-// Registers of this processor, aligned memory, and bfloat16: what the native ops share.
+// Registers of this processor, aligned memory, and bfloat16, for all native ops.
 
 #pragma once
 
@@ -35,7 +35,7 @@ inline void store(T* to, typename Vector<T>::type v) {
   std::memcpy(to, &v, sizeof v);
 }
 
-// Memory that begins on a cache line: a register's load would touch two of them otherwise.
+// Memory that starts on a cache line; otherwise a register's load would touch two lines.
 template <class T>
 struct Aligned {
   using value_type = T;
@@ -57,8 +57,8 @@ struct bfloat16 {
   uint16_t bits;
 };
 
-// A register of numbers from memory of the same type, or from bfloat16; in explicit registers,
-// since the compiler makes scalars of so short a loop.
+// A register of numbers from memory of the same type, or from bfloat16. Registers are explicit,
+// since the compiler does not vectorise so short a loop.
 inline Vector<float>::type widen(const float* from) { return load(from); }
 inline Vector<double>::type widen(const double* from) { return load(from); }
 inline Vector<float>::type widen(const bfloat16* from) {
@@ -70,7 +70,7 @@ inline Vector<float>::type widen(const bfloat16* from) {
   return (Vector<float>::type)(__builtin_convertvector(halves, Words) << 16);
 }
 
-// The way back: bfloat16 rounds to nearest, ties to even, and a NaN stays one.
+// The inverse: bfloat16 rounds to nearest, ties to even; NaN gives NaN.
 inline void narrow(Vector<float>::type x, float* to) { store(to, x); }
 inline void narrow(Vector<double>::type x, double* to) { store(to, x); }
 inline void narrow(Vector<float>::type x, bfloat16* to) {
@@ -83,7 +83,7 @@ inline void narrow(Vector<float>::type x, bfloat16* to) {
   std::memcpy(to, &halves, sizeof halves);
 }
 
-// A register's first `width` numbers, zero behind them; and its first `width` numbers to memory.
+// Loads `width` numbers into a register, with zeros after them; stores the first `width` numbers.
 template <class T, class X>
 inline typename Vector<T>::type widen_some(const X* from, int64_t width) {
   X some[Vector<T>::lanes] = {};

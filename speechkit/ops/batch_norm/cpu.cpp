@@ -1,5 +1,5 @@
 // Batch normalisation over the valid rows of a matrix in two passes over memory, and its gradients
-// in two more, with the residual and the ReLU behind it on the way.
+// in two more. The same passes compute the residual and the ReLU after it.
 
 #include <algorithm>
 #include <cmath>
@@ -10,7 +10,7 @@ using namespace speechkit;
 
 namespace {
 
-// rows whose sums are made in the type of the data before they join the totals
+// rows that are summed in the type of the data before they are added to the totals
 constexpr int64_t BLOCK = 32;
 
 template <class T>
@@ -19,7 +19,7 @@ int64_t padded(int64_t channels) {
   return (channels + lanes - 1) / lanes * lanes;
 }
 
-// A register of a row from channel c on, and one to it.
+// Load and store of a register of a row, from channel c on.
 template <class T, class X>
 inline typename Vector<T>::type from_row(const X* row, int64_t c, int64_t channels) {
   const int64_t width = channels - c;
@@ -35,8 +35,8 @@ inline void to_row(typename Vector<T>::type value, X* row, int64_t c, int64_t ch
   }
 }
 
-// Runs part(first row, last row, totals) on a share of the rows for each thread; the sums of
-// `count` totals are the same for one number of threads, whichever ends first.
+// Runs part(first row, last row, totals) on a share of the rows for each thread. The sums of
+// `count` totals depend on the number of threads only, not on the order in which they end.
 template <class Part>
 void sum_rows(int64_t rows, int64_t count, double* totals, int threads, Part part) {
   std::vector<double> each(threads * count);
@@ -51,7 +51,7 @@ void sum_rows(int64_t rows, int64_t count, double* totals, int threads, Part par
 template <class X, class T>
 void statistics(const X* x, const bool* valid, int64_t rows, int64_t channels, double* mean,
                 double* variance, int threads) {
-  // the deviations are taken from the first valid row, so that their squares do not cancel
+  // deviations are from the first valid row, which avoids cancellation of their squares
   constexpr int64_t lanes = Vector<T>::lanes;
   const int64_t width = padded<T>(channels);
   std::vector<double> totals(2 * width + 1);
@@ -87,8 +87,8 @@ void statistics(const X* x, const bool* valid, int64_t rows, int64_t channels, d
   }
 }
 
-// norm(x) = scale x + shift for each channel; forward and backward have the same to the last bit, so
-// that a ReLU is open for both or for none.
+// norm(x) = scale x + shift for each channel. Forward and backward compute the same bits, so that
+// the ReLU is open in both or in neither.
 template <class T>
 struct Affine {
   Buffer<T> scale, shift;
@@ -134,15 +134,15 @@ void forward(const X* x, const bool* valid, const T* weight, const T* bias, cons
   }
 }
 
-// What comes back through a ReLU that gave max(y, 0).
+// The gradient through a ReLU with the output max(y, 0).
 template <class V>
 inline V through(V dy, V y) {
   return y <= 0 ? V{} : dy;
 }
 
-// With x̂ = (x − μ) / σ and g the dy that came through the ReLU: dresidual = g, dbias = Σ g,
-// dweight = Σ g x̂, dx = weight / σ (g − (dbias + x̂ dweight) / n). Where there was a residual, the
-// ReLU was open if y is positive, else if norm(x) is; without one, y and dresidual are null.
+// With x̂ = (x − μ) / σ and g the gradient dy through the ReLU: dresidual = g, dbias = Σ g,
+// dweight = Σ g x̂, dx = weight / σ (g − (dbias + x̂ dweight) / n). With a residual, the ReLU is
+// open if y is positive. Without one, it is open if norm(x) is; y and dresidual are null.
 template <class X, class T>
 void backward(const X* dy, const X* x, const X* y, const bool* valid, const T* weight,
               const T* bias, const T* mean, const T* variance, X* dx, X* dresidual, T* dweight,
@@ -180,7 +180,7 @@ void backward(const X* dy, const X* x, const X* y, const bool* valid, const T* w
                for (int64_t c = 0; c < 2 * width; ++c) total[c] += sum[c];
              }
            });
-  // what came through is there to read
+  // the gradient through the ReLU is already stored
   if (dresidual) dy = dresidual, relu = false;
   const double count = std::max(1.0, totals[2 * width]);
   // dx = a g + b x + c, for each channel

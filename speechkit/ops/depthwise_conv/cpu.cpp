@@ -6,7 +6,7 @@ using namespace speechkit;
 
 namespace {
 
-// What one thread works in: panels of the input, of what is summed over it, and of the sums.
+// The memory of one thread: panels of the input, of its factors, and of the sums.
 template <class T>
 struct Work {
   Buffer<T> in, with, out;
@@ -23,7 +23,7 @@ struct Shape {
   int64_t rows(int64_t count) const { return rows_for(count, taps, stride, step()); }
 };
 
-// The channels that one thread copies at once: whole rows, where there is but one thread.
+// The channels that one thread copies at once: whole rows if there is only one thread.
 template <class T>
 int64_t band_of(const Shape& s, int threads) {
   constexpr int64_t lanes = Vector<T>::lanes;
@@ -31,7 +31,7 @@ int64_t band_of(const Shape& s, int threads) {
   return (groups + threads - 1) / threads * lanes;
 }
 
-// Calls part(phase, first output of it, number of outputs) for all of an utterance.
+// Calls part(phase, its first output, number of outputs) for a whole utterance.
 template <class Part>
 void for_blocks(const Shape& s, Part part) {
   for (int64_t phase = 0; phase < s.phases(); ++phase)
@@ -39,7 +39,7 @@ void for_blocks(const Shape& s, Part part) {
       part(phase, first, std::min(s.most(), s.outputs(phase) - first));
 }
 
-// The input that outputs first .. of a phase read.
+// The input for the outputs of a phase from `first` on.
 template <class X, class T>
 void copy_input(const Shape& s, const X* x, const bool* valid, int64_t b, int64_t c, int64_t width,
                 int64_t phase, int64_t first, int64_t count, T* panels) {
@@ -48,8 +48,8 @@ void copy_input(const Shape& s, const X* x, const bool* valid, int64_t b, int64_
               s.rows(count), panels, s.rows(s.most()) * Vector<T>::lanes);
 }
 
-// Output o reads from row o · stride − left on. Rows of x that `valid_in` does not mark count as
-// zero, outputs that `valid_out` does not mark are zero; either may be null.
+// Output o reads from row o · stride − left on. Rows of x count as zero where `valid_in` is 0;
+// outputs are zero where `valid_out` is 0. Either may be null.
 template <class X, class T>
 void convolve(const Shape& s, const X* x, const bool* valid_in, const T* weight, X* y,
               const bool* valid_out, int threads) {
@@ -116,7 +116,7 @@ void weight_gradient(const Shape& s, const X* x, const bool* valid, const X* dy,
 }  // namespace
 
 // x [batch, frames, channels] and y [batch, frames_out, channels] in one type, the weight
-// [taps, channels] in the type that the sums are made in.
+// [taps, channels] in the type of the sums.
 #define DEPTHWISE_CONV(NAME, X, T)                                                                \
   extern "C" void depthwise_conv_##NAME(                                                          \
       const X* x, const bool* valid_in, const T* weight, X* y, const bool* valid_out,             \

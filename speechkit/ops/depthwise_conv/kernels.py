@@ -1,14 +1,14 @@
 # mypy: disable-error-code="no-untyped-def"
 """The kernels of `triton.py`; importing this imports Triton.
 
-Frames are rows of C channels. Where dimensions are constants, Triton drops the masks they need not.
+Frames are rows of C channels. If dimensions are constants, Triton omits unnecessary masks.
 """
 
 import triton
 import triton.language as tl
 
 UNROLL = tl.constexpr(15)
-"""Taps whose loads are under way at once: one at a time would wait for memory at each."""
+"""The number of taps that are loaded at once; with one at a time, each would wait for memory."""
 
 
 @triton.jit
@@ -30,11 +30,11 @@ def filter_frames(
     BT: tl.constexpr,
     BC: tl.constexpr,
 ):
-    """y[t] = Σ_k w[k] x[t · stride + k · dilation − left], or where TRANSPOSED its gradient.
+    """y[t] = Σ_k w[k] x[t · stride + k · dilation − left], or its gradient if TRANSPOSED.
 
-    That is y[t] = Σ_k w[k] x[(t + left − k · dilation) / stride] over whole quotients. Frames of x
-    where `valid` is 0 count as zero; those of y where `written` is 0 become zero. Either may be
-    None. A program makes BT frames of BC channels.
+    The gradient is y[t] = Σ_k w[k] x[(t + left − k · dilation) / stride] over integer quotients.
+    Frames of x count as zero where `valid` is 0; frames of y are zero where `written` is 0. Either
+    may be None. A program computes BT frames of BC channels.
     """
     b = tl.program_id(2).to(tl.int64)
     t = tl.program_id(0) * BT + tl.arange(0, BT)[:, None]
@@ -80,7 +80,7 @@ def correlate_frames(
     BT: tl.constexpr,
     BC: tl.constexpr,
 ):
-    """dw[b, k] = Σ_t dy[b, t] x[b, t · stride + k · dilation − left], a tap per program."""
+    """dw[b, k] = Σ_t dy[b, t] x[b, t · stride + k · dilation − left], one tap per program."""
     k = tl.program_id(0)
     b = tl.program_id(2).to(tl.int64)
     c = tl.program_id(1) * BC + tl.arange(0, BC)[None, :]

@@ -1,4 +1,4 @@
-// Y = X W (+ b) in float32, W given in any order and packed on the way.
+// Y = X W (+ b) in float32; W has any strides and is packed first.
 
 #include "matmul.h"
 

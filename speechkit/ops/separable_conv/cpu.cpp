@@ -1,6 +1,5 @@
-// Depthwise convolution, 1×1 convolution, bias, residual and activation in one pass: a tile of
-// frames leaves the depthwise part for a buffer that the second cache holds, and goes on from
-// there.
+// Depthwise convolution, 1×1 convolution, bias, residual and activation in one pass. The depthwise
+// part writes a tile of frames to a buffer in the L2 cache, from which the 1×1 convolution reads.
 
 #include "activation.h"
 #include "depthwise.h"
@@ -100,7 +99,7 @@ void pack_int8(const float* w, int64_t c_in, int64_t c_out, void* packed, float*
 
 }  // namespace
 
-// W [c_out, c_in] packed for `precision`; scale and offset [c_out] are written for int8.
+// Packs W [c_out, c_in] for `precision`; for int8 it also writes scale and offset [c_out].
 extern "C" void separable_conv_pack(const float* w, void* packed, float* scale, float* offset,
                                     int64_t precision, int64_t c_in, int64_t c_out, int) {
   switch (precision) {
@@ -111,8 +110,8 @@ extern "C" void separable_conv_pack(const float* w, void* packed, float* scale, 
 }
 
 // x [batch, frames, channels], valid [batch, frames] or null, taps [groups of LANES, taps, LANES],
-// residual as y or null, y [batch, frames_out, channels_out]. Without taps the frames go into the
-// matrix as they are.
+// residual as y or null, y [batch, frames_out, channels_out]. Without taps the matrix reads the
+// frames of x directly.
 extern "C" void separable_conv(const float* x, const bool* valid, const float* taps,
                                const void* packed, const float* bias, const float* scale,
                                const float* offset, const float* residual, const float* parameters,
@@ -126,5 +125,5 @@ extern "C" void separable_conv(const float* x, const bool* valid, const float* t
   run(s, x, valid, taps, w, residual, parameters, y, threads);
 }
 
-// The lanes of a register, by which the taps are grouped.
+// The lanes of a register, which is the size of a group of taps.
 extern "C" int64_t separable_conv_lanes() { return LANES; }

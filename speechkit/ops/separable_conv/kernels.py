@@ -1,19 +1,19 @@
 # mypy: disable-error-code="no-untyped-def"
 """The kernels of `triton.py`; importing this imports Triton.
 
-Frames are rows of channels. A program makes BM frames of BCO channels: it filters BCI input
-channels over time, multiplies them by their rows of the matrix, and goes on to the next BCI.
+Frames are rows of channels. A program computes BM frames of BCO channels: it filters BCI input
+channels over time, multiplies them by their rows of the matrix, and continues with the next BCI.
 """
 
 import triton
 import triton.language as tl
 
 UNROLL = tl.constexpr(15)
-"""Taps of a ring whose loads are under way at once: one at a time would wait for memory at each."""
+"""The number of a ring's taps loaded at once; with one at a time, each would wait for memory."""
 UNROLL_WHOLE = tl.constexpr(5)
-"""The same of a whole recording, whose frames are in the cache, for larger tiles."""
+"""The number for a whole recording, with frames in the cache and larger tiles."""
 STAGES = tl.constexpr(3)
-"""Tiles of a plain product that are under way at once."""
+"""The number of tiles of a plain product that are loaded at once."""
 
 
 @triton.jit
@@ -60,22 +60,22 @@ def separable(
 ):
     """y = f(W (w * x) + b + residual) for `frames_out` frames of each of `sessions`.
 
-    Sessions lie `_step` elements apart. Frame o reads x from o · stride − back on.
+    Sessions are `_step` elements apart. Frame o reads x from o · stride − back on.
 
-    Where RING is False, x holds `x_rows` frames and is zero beyond them and where its flags, if it
-    has them, are 0. The residual, if there is one, has the frames of y.
+    If RING is False, x has `x_rows` frames. It counts as zero beyond them, and where its flags, if
+    any, are 0. The residual, if any, has the frames of y.
 
-    Where RING is True, session n is row `slots[n]` of the state, nobody's where that is −1, and
-    has made `counts[slot] · rate` frames before, at most 2³¹: 248 days of 100 frames a second,
-    where 64 bits would make the remainders slow. Frame f of a stream lies in row f mod `_rows`.
-    Frames whose own frame of x, `left` after the first that they read, has a flag of 0 become
-    zero; y's flags are written too. The residual is `r_back` frames late; with C_MORE channels it
-    is multiplied by `r_matrix` first. Where FILTERED, x `[sessions · frames_out, C_IN]` is what
-    `filter_ring` made.
+    If RING is True, session n is row `slots[n]` of the state; −1 is an empty slot. It has computed
+    `counts[slot] · rate` frames before, at most 2³¹, which is 248 days at 100 frames a second;
+    remainders of 64 bits would be slow. Frame f of a stream is in row f mod `_rows`. The frame of x
+    that belongs to a frame of y is `left` after the first that it reads. If its flag is 0, the
+    frame of y is zero. y's flags are written too. The residual is `r_back` frames late; with C_MORE
+    channels it is multiplied by `r_matrix` first. If FILTERED, x `[sessions · frames_out, C_IN]` is
+    the output of `filter_ring`.
 
-    Where EXACT, products are those of float32, as the interpreter wants them for bfloat16.
+    If EXACT, products are in float32, which the interpreter needs for bfloat16.
     """
-    # the columns of the same frames are made at about the same time, and read what is then cached
+    # the columns of the same frames run at about the same time, so that they read cached memory
     co = tl.program_id(0) * BCO + tl.arange(0, BCO)[None, :]
     m = tl.program_id(1) * BM + tl.arange(0, BM)[:, None]
     n, t = m // frames_out, m % frames_out
@@ -106,7 +106,7 @@ def separable(
         flags = flags_ptr + n * flags_step
 
     sums = tl.zeros((BM, BCO), tl.float32)
-    # the loop over taps keeps loads under way by itself
+    # the loop over taps already overlaps its loads
     for start in tl.range(0, C_IN, BCI, num_stages=1 if TAPS > 0 else STAGES):
         ci = start + tl.arange(0, BCI)[None, :]
         if TAPS == 0:
@@ -158,7 +158,7 @@ def filter_ring(
     BM: tl.constexpr,
     BC: tl.constexpr,
 ):
-    """The first half of `separable` by itself, y `[sessions · frames_out, C]`."""
+    """The first half of `separable` alone, y `[sessions · frames_out, C]`."""
     c = tl.program_id(0) * BC + tl.arange(0, BC)[None, :]
     m = tl.program_id(1) * BM + tl.arange(0, BM)[:, None]
     live = m < sessions * frames_out

@@ -1,7 +1,7 @@
-"""The same in Triton for CUDA, offline and as a step of many sessions.
+"""The separable convolution in Triton for CUDA, offline and as a step of many sessions.
 
-`kernels.py`, which imports Triton, is imported by the first call. Where a gradient is needed, the
-parts run one after the other, each with its own gradient.
+`kernels.py`, which imports Triton, is imported by the first call. If a gradient is needed, the
+parts run in sequence, each with its own gradient.
 """
 
 from typing import Any, NamedTuple
@@ -19,7 +19,7 @@ DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
 def unsupported(shape: Shape, pointwise: Tensor) -> str | None:
-    """Why this implementation cannot take these weights, or None."""
+    """The reason why this implementation does not support these weights, or None."""
     reason = why_not(pointwise, DTYPES)
     return "it has no int8" if reason is None and shape.precision == "int8" else reason
 
@@ -136,7 +136,7 @@ def _filtered(
 
 
 class Tiling(NamedTuple):
-    """The tile of a program: BM frames of BCO channels, BCI input channels at a time.
+    """The tile of a program: BM frames of BCO channels, with BCI input channels at a time.
 
     With `split` the depthwise part is a separate launch.
     """
@@ -151,8 +151,8 @@ class Tiling(NamedTuple):
 FILTER = 16, 64
 """The frames and channels of a program of the depthwise part."""
 FEW, MANY = 16, 256
-"""Up to FEW frames, small tiles use more of the GPU's cores. From MANY on, filtering them again for
-each column of tiles takes longer than a second launch."""
+"""Up to FEW frames, small tiles use more of the GPU's cores. From MANY frames on, a separate launch
+takes less time than to filter the frames again for each column of tiles."""
 
 
 def tiling(rows: int, shape: Shape, ring: bool, dtype: torch.dtype) -> Tiling:

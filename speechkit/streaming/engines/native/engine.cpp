@@ -1,11 +1,11 @@
-// A whole net's step for sessions: a list of instructions over rows of channels, run for one
-// block of a session after the other.
+// A step of a whole net for sessions: a list of instructions over rows of channels, run for each
+// block of a session in order.
 //
-// A buffer in the scratch holds rows of ld(channels) floats; what lies beyond the channels is never
-// read as a channel. Beside it stand as many floats that say which rows are valid. A layer that
-// looks back keeps its last rows, masked, and their validity in the session's state: by groups of
-// LANES channels, so that the taps of a channel lie together, in a strip with room for `cycle`
-// steps, at whose end the rows still wanted move to the front.
+// A buffer in the scratch holds rows of ld(channels) floats; the padding after the channels is never
+// read as a channel. Next to it is one float for each row: whether it is valid. A layer that needs
+// past rows keeps its last rows, masked, and their validity in the session's state. They are in
+// groups of LANES channels, so that the taps of a channel are contiguous, in a strip for `cycle`
+// steps. At the end of the strip, the rows that are still needed move to the front.
 
 #include <algorithm>
 #include <cmath>
@@ -22,7 +22,7 @@ namespace {
 
 // a multiple of every instruction's cycle
 constexpr int64_t CYCLE = 16;
-// blocks, of one or several sessions, that go through an instruction together
+// blocks, of one or several sessions, that an instruction computes together
 constexpr int64_t GROUP = 12;
 
 enum Code : int64_t {
@@ -50,18 +50,18 @@ struct Instruction {
   int64_t activation, numbers, precision, packed, bias, scale, offset;
 };
 
-// A sound is a single channel, without padding.
+// Audio is a single channel, without padding.
 inline int64_t ld(int64_t channels) { return channels == 1 ? 1 : padded(channels); }
 
-// What a layer sees of the past and the new rows: group g of channels from `rows + g · pitch` on.
+// The past and the new rows of a layer: group g of channels starts at `rows + g · pitch`.
 struct Past {
   const float* rows;
   int64_t pitch;
   const float* flags;
 };
 
-// Adds rows to the strip in the state, `masked` with zeros where not valid, and gives a view of the
-// rows kept and the new ones. `steps` is how many steps the session has made.
+// Adds rows to the strip in the state; if `masked`, invalid rows are zero. Returns a view of the
+// past and the new rows. `steps` is the number of steps of the session so far.
 Past slide(const Instruction& op, const float* in, const float* valid, float* state, int64_t steps,
            bool masked) {
   const int64_t width = ld(op.channels_in), lanes = std::min(LANES, width);
@@ -84,8 +84,8 @@ Past slide(const Instruction& op, const float* in, const float* valid, float* st
   return {state + start * lanes, pitch, flags + start};
 }
 
-// N outputs from `from` on, `spread` rows apart; as many sums as hide the time that an addition
-// takes.
+// N outputs from `from` on, `spread` rows apart; N sums are enough to hide the latency of an
+// addition.
 template <int N>
 inline void outputs(const float* taps, const float* from, int64_t count, int64_t step,
                     int64_t spread, float* to, int64_t to_step) {
@@ -169,9 +169,8 @@ inline void put(float* to, V v) {
   std::memcpy(to, &v, sizeof v);
 }
 
-// One pass of a transform by fours (Stockham): n points, the results of earlier passes `span`
-// apart, V as many of those as are computed at once. The twiddles of each quarter lie one after the
-// other.
+// One pass of a radix-4 Stockham transform: n points, the results of earlier passes `span` apart, of
+// which V are computed at once. The twiddles of each quarter are contiguous.
 template <class V>
 void pass_of_four(Complex x, Complex y, int64_t n, int64_t span, const float* twiddles) {
   const int64_t quarter = n / 4, step = span * quarter, width = sizeof(V) / sizeof(float);
@@ -196,8 +195,8 @@ void pass_of_four(Complex x, Complex y, int64_t n, int64_t span, const float* tw
   }
 }
 
-// |DFT|² of a complex transform's half: the spectrum of twice as many real samples, the even ones
-// its real part. `turns` are cos and −sin of π k / half for k < half.
+// |DFT|² of 2 · half real samples from a complex transform of half the size, in which the even
+// samples are the real part. `turns` are cos and −sin of π k / half for k < half.
 void unfold(int64_t half, const float* __restrict__ re, const float* __restrict__ im,
             const float* __restrict__ turns, float* __restrict__ out) {
   const float top = re[0] + im[0], low = re[0] - im[0];
@@ -212,8 +211,8 @@ void unfold(int64_t half, const float* __restrict__ re, const float* __restrict_
   }
 }
 
-// |DFT|² of `size` real samples, the even ones in the first half of `work` [2 · size], the odd ones
-// behind. tables: what `unfold` wants, then the twiddles of each pass.
+// |DFT|² of `size` real samples: the even ones are in the first half of `work` [2 · size], the odd
+// ones after them. tables: the turns of `unfold`, then the twiddles of each pass.
 void power(int64_t size, const float* tables, float* work, float* out) {
   typedef float Four __attribute__((vector_size(16)));
   const int64_t half = size / 2;
@@ -309,7 +308,7 @@ void running_average(const Instruction& op, const float* in, const float* valid,
   }
 }
 
-// weights: decay, gain, bias, power, epsilon; state: the decayed energies, and their count behind.
+// weights: decay, gain, bias, power, epsilon; state: the decayed energies, then their count.
 void pcen(const Instruction& op, const float* in, const float* valid, const float* weights,
           float* state, float* out) {
   const int64_t width = ld(op.channels_in);
@@ -344,7 +343,7 @@ void step(const Instruction& op, const float* all_weights, float* all_state, flo
   int64_t first = 0, every = op.stride;
   switch (op.code) {
     case SEPARABLE:
-      // `matrices` does the rest for several blocks at once
+      // `matrices` computes the rest for several blocks at once
       if (op.taps) {
         past = slide(op, in, valid, state, steps, true);
         depthwise(op, past, weights, work);
@@ -367,7 +366,7 @@ void step(const Instruction& op, const float* all_weights, float* all_state, flo
       break;
     case LOG: map(in, count, out, [=](Register x) { return logarithm(x + weights[0]); }); break;
     case DELAY:
-      // as they are, valid or not
+      // unchanged, valid or not
       past = slide(op, in, valid, state, steps, false);
       if (width == 1) {
         std::memcpy(out, past.rows, sizeof(float) * op.rows_in);
@@ -411,7 +410,7 @@ void step(const Instruction& op, const float* all_weights, float* all_state, flo
 }
 
 // The matrix of a SEPARABLE instruction for `blocks`, whose scratches are `scratch_size` apart:
-// so many rows as there are meet a weight while it is at hand.
+// each weight is loaded once for the rows of all blocks.
 void matrices(const Instruction& op, const float* weights, float* scratch, int64_t scratch_size,
               int64_t blocks) {
   const int64_t in_width = ld(op.channels_in), out_width = ld(op.channels_out);
@@ -433,11 +432,11 @@ void matrices(const Instruction& op, const float* weights, float* scratch, int64
 
 }  // namespace
 
-// What `stream_step` computes time and again: `blocks` blocks of `rows` rows of `channels` for each
-// of `sessions`. y [sessions, blocks, rows_out, channels_out] and valid [sessions, blocks,
-// rows_out] are of the last instruction; state [sessions, state_size], whose first float counts a
-// session's steps. The first instruction reads its input at its place in the scratch, of which
-// there is one for each of GROUP blocks.
+// The arguments of `stream_step`: `blocks` blocks of `rows` rows of `channels` for each of
+// `sessions`. y [sessions, blocks, rows_out, channels_out] and valid [sessions, blocks, rows_out]
+// are the output of the last instruction. The first float of state [sessions, state_size] counts a
+// session's steps. The first instruction reads its input from the scratch; there is one scratch for
+// each of GROUP blocks.
 struct Steps {
   const Instruction* program;
   int64_t length;
@@ -450,8 +449,8 @@ struct Steps {
   int64_t scratch_size;
 };
 
-// x [sessions, blocks · rows, channels], `x_step` from one session to the next, of which the first
-// `real` rows are valid.
+// x [sessions, blocks · rows, channels], `x_step` from one session to the next; the first `real`
+// rows are valid.
 extern "C" void stream_step(const Steps* all, const float* x, int64_t x_step, int64_t real) {
   const auto [program, length, weights, state, state_size, rows, channels, sessions, blocks, y,
               valid, scratch, scratch_size] = *all;
@@ -459,7 +458,7 @@ extern "C" void stream_step(const Steps* all, const float* x, int64_t x_step, in
   const int64_t width = ld(channels), out = ld(last.channels_out), total = sessions * blocks;
   float* states[GROUP];
   int64_t steps[GROUP];
-  // a session's blocks one after the other, so that each finds what the one before has left
+  // a session's blocks in order, since each reads the state that the previous one wrote
   for (int64_t group = 0; group < total; group += GROUP) {
     const int64_t count = std::min(GROUP, total - group);
     for (int64_t g = 0; g < count; ++g) {
@@ -495,8 +494,8 @@ extern "C" void stream_step(const Steps* all, const float* x, int64_t x_step, in
   }
 }
 
-// Whether x [sessions, count], `x_step` from one session to the next, lies within [−1, 1]; a NaN
-// does not.
+// True if x [sessions, count], `x_step` from one session to the next, is within [−1, 1]; false for a
+// NaN.
 extern "C" bool stream_is_sound(const float* x, int64_t x_step, int64_t sessions, int64_t count) {
   bool sound = true;
   for (int64_t s = 0; s < sessions; ++s)
@@ -506,8 +505,8 @@ extern "C" bool stream_is_sound(const float* x, int64_t x_step, int64_t sessions
 
 // The rule of speechkit/rules/vad.py over frames of two logits: y [sessions, frames, 2] where valid;
 // states [sessions, 7] of frames, began, ended, speaking, edge, pause, level. Writes (session, frame
-// of these, at frame, whether it starts) for each edge, at most three a frame whatever the state,
-// and gives their number.
+// of these, at frame, whether it starts) for each edge, at most three per frame in any state, and
+// returns their number.
 extern "C" int64_t speech_edges(const double* thresholds, const int64_t* lengths, int64_t* states,
                                 const float* y, const bool* valid, int64_t sessions, int64_t frames,
                                 int64_t* edges) {
@@ -562,8 +561,8 @@ extern "C" int64_t speech_edges(const double* thresholds, const int64_t* lengths
   return found;
 }
 
-// How many blocks' scratches it wants at most.
+// The maximum number of scratches, one per block.
 extern "C" int64_t stream_group() { return GROUP; }
 
-// The channels of a group, by which taps and past are laid out.
+// The channels of a group in the layout of taps and past rows.
 extern "C" int64_t stream_lanes() { return LANES; }
