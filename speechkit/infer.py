@@ -23,7 +23,7 @@ from speechkit.streaming.engines.native.layer import native_layer
 from speechkit.streaming.gate import DETECTOR, Detector, Speech, blanked, middles_s, speech_of
 from speechkit.streaming.listeners import SEGMENT_S
 from speechkit.tasks import require
-from speechkit.text.align import characters_of, joined
+from speechkit.text.align import characters_of, words_from_characters
 from speechkit.text.transcript import Transcript
 
 LONG_S = 60.0
@@ -108,7 +108,7 @@ def transcript_of(
     characters = characters_of(log_probs, ids, model.labels, model.frame_s, end_s=duration_s)
     return Transcript(
         texts.decode(ids, model.labels).strip(),
-        joined(characters, model.confidence),
+        words_from_characters(characters, model.confidence),
         characters,
         duration_s,
     )

@@ -40,12 +40,15 @@ def transform(
     """Make a new model of a trained one: other activations, fewer weights, ..."""
     from speechkit.card import read_card, read_transforms
     from speechkit.checkpoint import check_place, find, save
+    from speechkit.errors import ConfigError
     from speechkit.probes import Examples
     from speechkit.transforms import transform as apply
 
     folder = find(model)
     refuse_input(out, folder)
     check_place(out)
+    if out.is_dir() and any(out.iterdir()):
+        raise ConfigError(f"{out} holds a model already; choose another folder")
     card, before, net = read_card(folder), read_transforms(folder), load_on(model, device)
     examples = Examples(net, manifest, seed=seed) if manifest is not None else None
     made, applied = apply(net, names, examples)

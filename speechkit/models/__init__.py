@@ -30,6 +30,8 @@ __all__ = [
 def build(config: Net, seed: int = 0) -> Model:
     """The model a config describes, with initial weights drawn from `seed`."""
     components = registry()
+    # a row may name one that it has no use for, which `save` would look for
+    list(components.named(config.components()))
     # layers draw parameters that the init skips, such as a head's bias, from the global generator
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)

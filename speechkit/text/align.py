@@ -105,12 +105,12 @@ def words_of(
     end_s: float = math.inf,
     confidence: Confidence = (1.0, 0.0),
 ) -> tuple[Word, ...]:
-    """The words of a text: `joined` over the characters that `characters_of` returns."""
+    """The words of a text, by `words_from_characters` and `characters_of`."""
     characters = characters_of(log_probs, ids, labels, frame_s, begin_s=begin_s, end_s=end_s)
-    return joined(characters, confidence)
+    return words_from_characters(characters, confidence)
 
 
-def joined(
+def words_from_characters(
     characters: Sequence[Sequence[Word]], confidence: Confidence = (1.0, 0.0)
 ) -> tuple[Word, ...]:
     """Joins characters into words; a word's score is the `calibrated` product of theirs."""

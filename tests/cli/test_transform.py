@@ -156,13 +156,15 @@ def test_a_card_keeps_all_but_the_scores(cli: Cli, models: Path, tones: Path) ->
         (["words", "new"], "--with"),
         (["words", "words", "--with", "swap:activation=relu"], "words is an input; choose another"),
         (["words", "other", "--with", "swap:activation=relu"], "is not a model folder; choose"),
+        (["words", "mine", "--with", "swap:activation=relu"], "mine holds a model already; choose"),
         (["words", "new", "--with", "swap:activation=relu", "--device", "no"], "--device no"),
     ],
 )
 def test_bad_input_is_one_line_and_leaves_nothing(
     cli: Cli, models: Path, tones: Path, arguments: list[str], says: str
 ) -> None:
-    sk.save(sk.load(models / "words"), "words")
+    for name in ("words", "mine"):
+        sk.save(sk.load(models / "words"), name)
     Path("other").mkdir()
     Path("other/notes.txt").touch()
     before = {path: path.stat().st_mtime_ns for path in tones.parent.rglob("*")}

@@ -49,6 +49,13 @@ def test_a_row_has_its_own_parts_and_the_others_the_nets() -> None:
     assert list(layers(model, 0).state_dict()) == list(layers(plain, 0).state_dict())
 
 
+@pytest.mark.parametrize("part", ["merge", "mixer", "channel"])
+def test_a_part_that_a_row_does_not_use_is_looked_up_too(part: str) -> None:
+    row = replace(Block(channels=8, kernel=1, separable=False), **{part: "nosuch"})
+    with pytest.raises(SpeechkitError, match="named 'nosuch'"):
+        sk.build(net(row))
+
+
 def test_a_row_may_name_a_block_that_has_no_residual() -> None:
     ends = Block(channels=8, kernel=1, separable=False, block="skip")
     model = sk.build(net(ROW, ends))

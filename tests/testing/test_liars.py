@@ -41,7 +41,7 @@ from speechkit.streaming.engines.native.lowering import Lowering
 from speechkit.streaming.engines.native.program import Buffer
 from speechkit.tasks.clip import Classification
 from speechkit.testing.checks import functions_for
-from speechkit.testing.conformance import Check
+from speechkit.testing.conformance import Check, run_checks
 from speechkit.train import Method
 
 from .liars import (
@@ -478,6 +478,8 @@ def test_metadata() -> None:
     assert found["check_example_builds"] == "example has ['eps']; it takes ['channels']"
     found = errors("norm", Honest, parts={"first": "norm"})
     assert found["check_metadata"] == "parts has 'first'; it takes ['channels']"
+    found = errors("norm", Honest, time="nonsense")
+    assert found["check_metadata"].startswith("time is 'nonsense'; give frame, causal")
     found = errors("norm", Honest, parts={"channels": "nrm"})
     assert "parts: channels is of no kind 'nrm'. Did you mean 'norm'" in found["check_metadata"]
 
@@ -600,6 +602,34 @@ def test_a_method_that_does_not_resume() -> None:
     assert not errors("method", Steady)
     found = errors("method", Growing)["check_method_resumes"]
     assert "differs where a run was stopped after a step and went on" in found
+
+
+OF_EACH_PROCESS = """
+import speechkit as sk
+import torch
+from speechkit.train import Method
+
+
+class Noise(Method):
+    @torch.no_grad()
+    def after_step(self, model, step, optimizer):
+        generator = self.generator(step) if {seeded} else None
+        for weight in model.parameters():
+            weight += 0.01 * torch.randn(weight.shape, generator=generator)
+
+
+@sk.hookimpl
+def speechkit_methods():
+    return [sk.Component(name="noise", factory=Noise, summary="Noise", formula="w + n")]
+"""
+
+
+def test_a_method_that_differs_between_processes(tmp_path: Path) -> None:
+    check = "check_method_in_two_processes"
+    for name, seeded in (("same_noise", True), ("own_noise", False)):
+        (tmp_path / f"{name}.py").write_text(OF_EACH_PROCESS.replace("{seeded}", str(seeded)))
+        (outcome,) = run_checks(str(tmp_path / f"{name}.py"), [check])
+        assert ("differs between the two processes" in outcome.error) is not seeded, outcome.error
 
 
 def test_a_method_that_needs_another_net() -> None:

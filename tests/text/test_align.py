@@ -11,7 +11,7 @@ from torch import Tensor
 from speechkit.errors import SpeechkitError
 from speechkit.events import Word
 from speechkit.text import align as module
-from speechkit.text.align import align, characters_of, joined, words_of
+from speechkit.text.align import align, characters_of, words_from_characters, words_of
 
 LABELS = (" ", "a", "b")
 BLANK = len(LABELS)
@@ -182,6 +182,6 @@ def test_a_label_s_score_is_its_highest_on_its_frames() -> None:
 
 def test_characters_join_to_words() -> None:
     characters = [[Word("a", 0.0, 1.0, 0.5), Word("b", 1.0, 2.0, 0.5)]]
-    (word,) = joined(characters)
+    (word,) = words_from_characters(characters)
     assert (word.text, word.start_s, word.end_s) == ("ab", 0.0, 2.0)
     assert word.score == pytest.approx(0.25)

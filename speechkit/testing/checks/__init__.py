@@ -26,6 +26,7 @@ from speechkit.testing.checks.metadata import (
 )
 from speechkit.testing.checks.nets import (
     check_export_is_written,
+    check_method_in_two_processes,
     check_method_resumes,
     check_probe_finds_the_same,
     check_transform_makes_a_model,
@@ -101,7 +102,13 @@ OF_LAYERS: tuple[Function, ...] = (
 )
 
 LONG: frozenset[Function] = frozenset(
-    {check_export_equals, check_half_precision, check_long_inputs, check_memory_grows_with_frames}
+    {
+        check_export_equals,
+        check_half_precision,
+        check_long_inputs,
+        check_memory_grows_with_frames,
+        check_method_in_two_processes,
+    }
 )
 """The checks that take longest."""
 
@@ -111,7 +118,7 @@ OF_OTHERS: dict[str, tuple[Function, ...]] = {
     "exporter": (check_export_is_written,),
     "init": (check_generator_decides,),
     "loss": (check_losses_are_finite,),
-    "method": (check_method_resumes,),
+    "method": (check_method_resumes, check_method_in_two_processes),
     "net": (check_config_round_trip,),
     "optimizer": (check_step_lowers_a_loss,),
     "probe": (check_probe_finds_the_same,),

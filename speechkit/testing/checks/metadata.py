@@ -4,10 +4,10 @@ import inspect
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import Any
+from typing import Any, get_args
 from unittest.mock import patch
 
-from speechkit.component import Spec, did_you_mean
+from speechkit.component import Spec, Time, did_you_mean
 from speechkit.errors import ComponentError
 from speechkit.hookspecs import KINDS
 from speechkit.plugins import Entry, Registry
@@ -32,6 +32,8 @@ def check_metadata(entry: Entry) -> None:
     assert component.summary.strip(), "summary is empty; say in a line what it is"
     assert "\n" not in component.summary, "summary has more than one line"
     assert component.formula or component.paper, "give a formula or a paper"
+    times = get_args(Time)
+    assert component.time in times, f"time is {component.time!r}; give {', '.join(times)}"
     parameters = inspect.signature(entry.factory()).parameters
     takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
     for name, kind in component.parts.items():

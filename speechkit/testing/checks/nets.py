@@ -1,13 +1,18 @@
 """Checks of components for whole nets: training methods, exporters, probes and transforms."""
 
 import inspect
+import os
+import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
+from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest import SkipTest
 
 import soundfile
 import torch
@@ -16,12 +21,13 @@ from torch import Tensor
 
 from speechkit.checkpoint import load, read_tensors, save
 from speechkit.component import Spec
+from speechkit.config import to_dict, write_json
 from speechkit.data import Batch, Utterance, write_manifest
 from speechkit.errors import SpeechkitError
 from speechkit.export import example_of
 from speechkit.hookspecs import hookimpl
 from speechkit.models import Block, Model, QuartzNet, build
-from speechkit.plugins import Entry, registry
+from speechkit.plugins import CORE, Entry, registry
 from speechkit.probes import Examples, probe
 from speechkit.testing.checks.pure import generators, same
 from speechkit.testing.specimen import SAMPLE_RATE
@@ -56,6 +62,45 @@ def check_method_resumes(entry: Entry) -> None:
                 f"{name} differs where a run was stopped after a step and went on; keep state in "
                 "parameters and buffers of an nn.Module, and draw numbers from the seed and step"
             )
+
+
+def check_method_in_two_processes(entry: Entry) -> None:
+    """A run of two steps in two processes has bitwise equal results if it is done in two runs.
+
+    Then both processes go on with the weights of the first. Results differ where a method changes
+    weights otherwise in each process.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        run = replace(_run(entry, Path(folder)), devices=2, schedule="constant")
+        write_json(Path(folder) / "run.json", to_dict(run))
+        command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+        command += ["--nproc-per-node", "2", "-m", "speechkit.testing.pair", folder]
+        environment = {**os.environ, "SPEECHKIT_PLUGINS": _plugins_of(entry)}
+        ended = subprocess.run(command, env=environment, capture_output=True, text=True)
+        assert ended.returncode == 0, f"two processes: {_reason(ended.stderr)}"
+        expected, found = _tensors(Path(folder) / "at_once"), _tensors(Path(folder) / "halted")
+        for name, value in expected.items():
+            assert torch.equal(value, found[name]), (
+                f"{name} differs between the two processes of a run; draw numbers from "
+                "self.generator(step), and gather what is computed from a process's own batch"
+            )
+
+
+def _plugins_of(entry: Entry) -> str:
+    """SPEECHKIT_PLUGINS for a process that needs the entry's plugin alone."""
+    if entry.plugin == CORE:
+        return ""
+    origin = registry().used_by([(entry.kind, Spec(entry.qualified_name))])[entry.plugin]
+    if not origin.distribution and not origin.file:
+        raise SkipTest(f"plugin {entry.plugin} is neither installed nor a file")
+    files = (str(path) for path in registry().files if path.stem == entry.plugin)
+    return next(files, entry.plugin)
+
+
+def _reason(stderr: str) -> str:
+    """The line of an error that a process printed."""
+    lines = [line for line in stderr.splitlines() if "Error" in line]
+    return lines[0] if lines else stderr[-200:]
 
 
 def check_export_is_written(entry: Entry) -> None:
