@@ -78,7 +78,17 @@ def load_run(recipe: str) -> tuple[str, "Run"]:
         name = "base" if "base" in functions else runs[0]
     if name not in functions:
         raise ConfigError(f"{path} has no run {name!r}. {did_you_mean(name, runs)}")
-    run = functions[name]()
+    try:
+        run = functions[name]()
+    except SpeechkitError:
+        raise
+    except Exception as error:
+        former = (
+            "; the setting init is now start_from"
+            if "keyword argument 'init'" in str(error)
+            else ""
+        )
+        raise ConfigError(f"{path}:{name} fails: {error!r}{former}") from error
     if not isinstance(run, Run):
         raise ConfigError(f"{path}:{name} gives {type(run).__name__}; return a speechkit.Run")
     return name, run

@@ -53,6 +53,22 @@ def recipe(tmp_path: Path, sounds: Path) -> Path:
     return path
 
 
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        ("return 1 / 0", "recipe.py:base fails: ZeroDivisionError"),
+        ("return speechkit.train.Run(init='m')", "the setting init is now start_from"),
+    ],
+)
+def test_a_recipe_that_fails_is_named(cli: Cli, tmp_path: Path, body: str, expected: str) -> None:
+    recipe = tmp_path / "recipe.py"
+    recipe.write_text(f"import speechkit.train\n\n\ndef base():\n    {body}\n")
+    ended = cli("train", recipe)
+    assert ended.code == 1
+    assert expected in ended.err
+    assert ended.err.count("\n") == 1
+
+
 def test_there_are_five_flags_and_no_more() -> None:
     command = typer.main.get_group(app).commands["train"]
     flags = {name for p in command.params for name in p.opts if name.startswith("--")}
