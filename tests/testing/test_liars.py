@@ -624,6 +624,20 @@ def speechkit_methods():
 """
 
 
+def test_a_count_that_matters_late() -> None:
+    class Later(nn.Module):
+        def __init__(self, channels: int) -> None:
+            super().__init__()
+            self.calls = 0
+
+        def forward(self, x: Tensor) -> Tensor:
+            self.calls += self.training
+            return x * (2 if self.calls > 1000 else 1)
+
+    found = errors("activation", Later)["check_state_dict_round_trip"]
+    assert "its attribute module.calls is 3 after training and 0 in a layer" in found
+
+
 def test_a_method_that_differs_between_processes(tmp_path: Path) -> None:
     check = "check_method_in_two_processes"
     for name, seeded in (("same_noise", True), ("own_noise", False)):

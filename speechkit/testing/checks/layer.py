@@ -67,6 +67,12 @@ def check_state_dict_round_trip(entry: Entry) -> None:
     """A new layer that loads its state dict returns the same."""
     for specimen, other in zip(used(entry), specimens(entry, seed=1), strict=True):
         other.layer.double().load_state_dict(specimen.layer.state_dict())
+        used_numbers, new_numbers = _numbers(specimen.layer), _numbers(other.layer)
+        for name, value in used_numbers.items():
+            assert new_numbers.get(name, value) == value, (
+                f"{specimen}: its attribute {name} is {value} after training and "
+                f"{new_numbers[name]} in a layer that loads its state dict; make it a buffer"
+            )
         for training in (False, True):
             before, after = (
                 _seeded(layer.train(training), specimen.input())
@@ -75,6 +81,16 @@ def check_state_dict_round_trip(entry: Entry) -> None:
             mode = ", in training" if training else ""
             name = f"{specimen} after its state dict was loaded into a new one{mode}"
             assert_close(name, before, after, rtol=0)
+
+
+def _numbers(layer: StreamLayer) -> dict[str, float]:
+    """The attributes of it and its submodules that are numbers."""
+    return {
+        f"{path}.{name}" if path else name: value
+        for path, module in layer.named_modules()
+        for name, value in vars(module).items()
+        if isinstance(value, int | float) and name != "training"
+    }
 
 
 def _check_output(entry: Entry, specimen: Specimen, x: Tensor) -> None:
