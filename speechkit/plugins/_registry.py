@@ -1,39 +1,45 @@
 """Loads plugins and finds their components."""
 
-import difflib
 import importlib
 import importlib.metadata
-import importlib.util
 import inspect
 import logging
 import os
-import re
-import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
-from functools import cache
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import groupby
 from operator import attrgetter
 from pathlib import Path
 from textwrap import shorten
-from types import ModuleType
 from typing import Any, TypeVar
 
 import pluggy
 
 from speechkit import hookspecs
 from speechkit.component import Component, Spec, did_you_mean
-from speechkit.errors import ComponentError, PluginError, SpeechkitError, is_out_of_memory
+from speechkit.errors import ComponentError, PluginError
+from speechkit.plugins.checks import check_members, check_parameters, public_name
+from speechkit.plugins.entry import Entry, Origin
+from speechkit.plugins.loading import (
+    DISTRIBUTION,
+    FAILURES,
+    NAME,
+    OURS,
+    check_hooks,
+    check_name,
+    core_version,
+    how_to_get,
+    imported,
+    named_plugins,
+    offered_by,
+    reason,
+    split,
+)
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("speechkit.plugins")
 T = TypeVar("T")
 
 CORE = "core"
 ENTRY_POINT_GROUP = "speechkit"
-DISTRIBUTION = "speechkit-core"
-PREFIX = "speechkit_"
-"""The prefix of all hook names."""
 BUILTIN_MODULES = (
     "speechkit.builtin.layers",
     "speechkit.builtin.frontends",
@@ -42,84 +48,8 @@ BUILTIN_MODULES = (
     "speechkit.builtin.exporters",
     "speechkit.builtin.transforms",
 )
-
-
-NAME = re.compile("[a-z0-9_]+")
-"""Valid names of plugins."""
 OF_COMMANDS = frozenset({"exporter", "probe", "task", "transform"})
 """Kinds without a setting of the same name."""
-CLOSE = 0.83
-"""How alike, from 0 to 1, the names of two members of a class are where one is a misspelt other."""
-STREAM_LAYER = "speechkit.nn.StreamLayer"
-MODULE = "torch.nn.Module"
-MAKES = {
-    **dict.fromkeys(("activation", "channel", "norm", "residual"), MODULE),
-    **dict.fromkeys(
-        ("block", "frontend", "head", "mixer", "normalizer", "pool", "stack", "stem"), STREAM_LAYER
-    ),
-}
-"""The base class of what a factory of each kind of layer returns."""
-LONGEST_REASON = 200
-"""The most characters of another's error in a message."""
-OURS = ("activations", "kan", "methods", "norms", "residuals")
-"""The plugins of this repository, each in the distribution `speechkit-NAME`."""
-
-
-@dataclass(frozen=True)
-class Origin:
-    """The origin of a plugin: a version of a distribution, or a Python file."""
-
-    version: str = ""
-    distribution: str = ""
-    file: str = ""
-
-
-@dataclass(frozen=True)
-class Entry:
-    """A component together with its kind and the plugin and version it comes from."""
-
-    kind: str
-    component: Component
-    plugin: str
-    version: str
-
-    @property
-    def qualified_name(self) -> str:
-        return f"{self.plugin}/{self.component.name}"
-
-    def factory(self) -> Callable[..., Any]:
-        """The component's factory, imported now if it was given as `"module:attribute"`."""
-        factory = self.component.factory
-        if not isinstance(factory, str):
-            return factory
-        module, _, attribute = factory.partition(":")
-        try:
-            loaded: Callable[..., Any] = getattr(importlib.import_module(module), attribute)
-        except (ImportError, AttributeError, SystemExit) as error:
-            raise PluginError(
-                f"{self.kind} {self.qualified_name} cannot be loaded from {factory!r}: "
-                f"{_reason(error)}"
-            ) from error
-        return loaded
-
-    def make(self, *args: Any, **kw: Any) -> Any:
-        """Calls the factory; raises ComponentError where it returns no layer of its kind."""
-        made = self.factory()(*args, **kw)
-        base = MAKES.get(self.kind)
-        # by name, since those classes are in layers above this one
-        names = {c.__name__ for c in type(made).__mro__}
-        if base is None or base.rpartition(".")[2] in names:
-            return made
-        hint = (
-            "derive it from speechkit.nn.Windowed or Recurrent, or return "
-            "speechkit.nn.FrameWise(module) if it processes each frame separately"
-            if base == STREAM_LAYER
-            else "return an instance of such a class"
-        )
-        raise ComponentError(
-            f"{self.kind} {self.qualified_name}: its factory returned an object of type "
-            f"{type(made).__name__}, expected a {base}; {hint}"
-        )
 
 
 class Registry:
@@ -140,8 +70,8 @@ class Registry:
         self._contested: dict[tuple[str, str], str] = {}
         for name in BUILTIN_MODULES:
             self._register(importlib.import_module(name), CORE)
-        names, files = _named_plugins(environment.get("SPEECHKIT_PLUGINS"))
-        self._load_entry_points(names, _split(environment.get("SPEECHKIT_DISABLE_PLUGINS", "")))
+        names, files = named_plugins(environment.get("SPEECHKIT_PLUGINS"))
+        self._load_entry_points(names, split(environment.get("SPEECHKIT_DISABLE_PLUGINS", "")))
         for file in files:
             try:
                 self.load_file(file)
@@ -160,8 +90,8 @@ class Registry:
         path = Path(path).absolute()
         if path in self.files:
             return
-        _check_name(path.stem)
-        self.add(_imported(path), path.stem, file=path.name)
+        check_name(path.stem)
+        self.add(imported(path), path.stem, file=path.name)
         self.files.append(path)
 
     def add(
@@ -174,7 +104,7 @@ class Registry:
         file: str = "",
     ) -> None:
         """Registers an imported plugin; raises PluginError on a clash or a misspelt hook."""
-        _check_name(name)
+        check_name(name)
         if name in self._origins:
             raise PluginError(f"a plugin named {name!r} is loaded already; rename one of the two")
         self._origins[name] = Origin(version, distribution, file)
@@ -185,7 +115,7 @@ class Registry:
             self._forget(plugin, name)
             if isinstance(error, PluginError):
                 raise
-            raise PluginError(f"plugin {name!r} cannot be used: {_reason(error)}") from error
+            raise PluginError(f"plugin {name!r} cannot be used: {reason(error)}") from error
 
     def plugins(self) -> dict[str, str]:
         """The version of each loaded plugin."""
@@ -254,7 +184,7 @@ class Registry:
         spec = Spec.parse(spec)
         entry = self.find(kind, spec.name)
         factory = entry.factory()
-        _check_parameters(spec, entry, factory, args, kw)
+        check_parameters(spec, entry, factory, args, kw)
         try:
             made = entry.make(*args, **kw, **spec.params)
         except (KeyError, TypeError, ValueError) as error:
@@ -267,17 +197,17 @@ class Registry:
     def derived(self, kind: str, spec: Spec | str, base: type[T], /, *args: Any) -> T:
         """Builds a component whose class must be derived from `base`, whose `component` it sets.
 
-        Raises ComponentError for an object of another class, and for a misspelt member.
+        Raises ComponentError for an object of another class, and for a misspelt or missing member.
         """
         spec = Spec.parse(spec)
         made = self.build(kind, spec, *args)
-        named = self.title(kind, spec)
+        named, page = self.title(kind, spec), f"docs/{kind}s.md"
         if not isinstance(made, base):
             raise ComponentError(
                 f"{named} makes an object of type {type(made).__name__}, which is no "
-                f"{_public_name(base)}; derive its class from that, see docs/{kind}s.md"
+                f"{public_name(base)}; derive its class from that, see {page}"
             )
-        _check_members(made, base, named)
+        check_members(made, base, named, page)
         made.component = named  # type: ignore[attr-defined]
         return made
 
@@ -321,8 +251,8 @@ class Registry:
                 message += f". If it is a file, add --plugin {plugin}.py with its path"
         else:
             message += f". {did_you_mean(name, {e.component.name for e in entries})}"
-        for failed, reason in self.failures.items():
-            message += f". Plugin {failed!r} did not load: {reason}"
+        for failed, why in self.failures.items():
+            message += f". Plugin {failed!r} did not load: {why}"
         return message
 
     def _load_entry_points(self, wanted: set[str] | None, disabled: set[str]) -> None:
@@ -336,7 +266,7 @@ class Registry:
             try:
                 self._load_entry_point(name, list(claims))
             except FAILURES as error:
-                self._note_failure(name, _reason(error))
+                self._note_failure(name, reason(error))
         for name in sorted((wanted or set()) - {point.name for point in points}):
             self._note_failure(name, f"not installed; {how_to_get(name)}")
 
@@ -345,7 +275,7 @@ class Registry:
         found = [point.dist for point in claims if point.dist]
         if len(found) > 1:
             # so that a short name which they offer does not mean another plugin's instead
-            self._contested |= dict.fromkeys(_offered(claims), name)
+            self._contested |= dict.fromkeys(offered_by(claims), name)
             names = " and ".join(sorted(f"{dist.name} {dist.version}" for dist in found))
             raise PluginError(
                 f"{names} have the same entry point {name!r}; uninstall all but one of them"
@@ -358,7 +288,7 @@ class Registry:
         log.warning("plugin %s did not load: %s", name, reason)
 
     def _register(self, plugin: object, name: str) -> None:
-        _check_hooks(plugin, name)
+        check_hooks(plugin, name)
         # pluggy wants one name per module; the core is several modules under one plugin name
         module = getattr(plugin, "__name__", "") if name == CORE else name
         self.manager.register(plugin, f"{name}:{module}" if name == CORE else name)
@@ -390,224 +320,3 @@ class Registry:
                     raise PluginError(f"plugin {plugin!r} offers {kind} {component.name!r} twice")
                 entries[entry.qualified_name] = entry
         return list(entries.values())
-
-
-def how_to_get(plugin: str) -> str:
-    """What to do for a plugin that is not installed.
-
-    Of others than speechkit's own it names no package, for anybody can publish one of that name.
-    """
-    if plugin in OURS:
-        return f"type: pip install speechkit-{plugin}"
-    return "it is not one of speechkit's own; get it from whoever wrote it"
-
-
-def _check_name(plugin: str) -> None:
-    if not NAME.fullmatch(plugin):
-        raise PluginError(
-            f"{plugin!r} is no plugin name; rename it to lower-case letters, digits and _"
-        )
-
-
-def _check_hooks(plugin: object, name: str) -> None:
-    """Names the first function that is called like a hook and is none, and why it is none."""
-    known = {hook for hook in vars(hookspecs) if hook.startswith(PREFIX)}
-    for hook in dir(plugin):
-        function = getattr(plugin, hook)
-        if not inspect.isroutine(function):
-            continue
-        marks = getattr(function, f"{hookspecs.PROJECT}_impl", None)
-        if not hook.startswith(PREFIX):
-            near = difflib.get_close_matches(hook, known, n=1, cutoff=0.6 if marks else 0.9)
-            if marks or near:
-                hint = f"; did you mean {near[0]}?" if near else f"; its name must begin {PREFIX}"
-                raise PluginError(f"plugin {name!r}: {hook} is no hook{hint}")
-            continue
-        if marks is None:
-            raise PluginError(
-                f"plugin {name!r}: {hook} is not marked as a hook; write @sk.hookimpl above it"
-            )
-        if hook not in known and not marks["optionalhook"]:
-            near = difflib.get_close_matches(hook, known, n=1)
-            hint = f"Did you mean {near[0]!r}? If not, the" if near else "The"
-            raise PluginError(
-                f"plugin {name!r}: speechkit {core_version()} has no hook {hook!r}. {hint} plugin "
-                f"wants a newer speechkit; try: pip install -U {DISTRIBUTION}"
-            )
-
-
-def _check_parameters(
-    spec: Spec, entry: Entry, factory: Callable[..., Any], args: tuple[Any, ...], kw: dict[str, Any]
-) -> None:
-    """Names the parameter that the factory does not take, and those that it does."""
-    parts = entry.component.parts
-    for name, value in spec.params.items():
-        # models would not store which plugin it is of
-        if isinstance(value, Spec) and name not in parts:
-            raise ComponentError(
-                f"{entry.kind} {spec}: {name} is given a component; {entry.qualified_name} takes "
-                f"one for {sorted(parts) or 'no parameter'}"
-            )
-    parameters = inspect.signature(factory).parameters
-    if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
-        return
-    own = [name for name in list(parameters)[len(args) :] if name not in kw]
-    for given in spec.params:
-        if given not in own:
-            hints = [
-                f"; or is it one of {name}'s? Write {name}={{name:key=value,{given}=value}}"
-                for name in parts
-                if isinstance(value := spec.params.get(name), str) and ":" in value
-            ]
-            raise ComponentError(
-                f"{entry.kind} {spec}: got an unexpected keyword argument {given!r}; it takes "
-                f"{own}{''.join(hints)}"
-            )
-
-
-def _check_members(made: object, base: type, named: str) -> None:
-    """Raises ComponentError for a member that is spelt almost like one of `base`.
-
-    Where the class defines that one too, the other is a helper of its own.
-    """
-    classes = type(made).__mro__
-    own = {name: x for c in reversed(classes) if issubclass(c, base) for name, x in vars(c).items()}
-    others = {name for c in classes if not issubclass(c, base) for name in dir(c)} | {*dir(base)}
-    for name in own.keys() - others:
-        if name.startswith("_"):
-            continue
-        like = inspect.isfunction(own[name])
-        known = [
-            member
-            for member, value in vars(base).items()
-            if not member.startswith("_")
-            and inspect.isfunction(value) == like
-            and own[member] is value
-        ]
-        if near := difflib.get_close_matches(name, known, n=1, cutoff=CLOSE):
-            raise ComponentError(
-                f"{named} has {name}, which nothing calls; did you mean {near[0]}? If it is a "
-                f"helper, name it _{name}"
-            )
-
-
-def _public_name(of: type) -> str:
-    """The name by which a class is imported, such as `speechkit.train.Method`."""
-    return f"{of.__module__.rpartition('.')[0]}.{of.__name__}"
-
-
-def _named_plugins(value: str | None) -> tuple[set[str] | None, list[str]]:
-    """The only entry points to load, None for all, and the Python files to load beside them."""
-    parts = [] if value is None else [part.strip() for part in value.split(",")]
-    files = [part for part in parts if part.endswith(".py")]
-    return (None if len(files) == len(parts) else _split(value or "") - set(files)), files
-
-
-def offered(factory: Callable[..., Any], **values: Any) -> dict[str, Any]:
-    """Those of the values that the factory has a parameter for."""
-    taken = inspect.signature(factory).parameters
-    return {name: value for name, value in values.items() if name in taken}
-
-
-def _split(text: str) -> set[str]:
-    return {name.strip() for name in text.split(",") if name.strip()}
-
-
-def _imported(path: Path) -> ModuleType:
-    """The module of a plugin file, imported now if it is not there."""
-    name = path.stem
-    module = sys.modules.get(name)
-    if module is not None:
-        if getattr(module, "__file__", None) == str(path):
-            return module
-        raise PluginError(f"plugin {path}: a module {name!r} is loaded already; rename it")
-    spec = importlib.util.spec_from_file_location(name, path)
-    if spec is None or spec.loader is None:
-        raise PluginError(f"{path} is not a Python file; give a path ending in .py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    try:
-        spec.loader.exec_module(module)
-    except FAILURES as error:
-        del sys.modules[name]
-        raise PluginError(f"plugin {path} does not import: {_reason(error)}") from error
-    return module
-
-
-def _offered(claims: Iterable[importlib.metadata.EntryPoint]) -> Iterator[tuple[str, str]]:
-    """The kind and name of each component that these plugins would offer."""
-    for point in claims:
-        # a plugin that fails here offers nothing
-        with suppress(*FAILURES):
-            plugin = point.load()
-            for kind, hook in hookspecs.KINDS.items():
-                for component in getattr(plugin, hook, list)():
-                    yield kind, component.name
-
-
-FAILURES = (Exception, SystemExit)
-"""What a plugin's own code may raise without ending the program."""
-
-
-def _reason(error: BaseException) -> str:
-    if isinstance(error, SystemExit):
-        return f"it calls sys.exit({error.code!r})"
-    return str(error) or repr(error)
-
-
-def core_version() -> str:
-    """The version of the installed core."""
-    try:
-        return importlib.metadata.version(DISTRIBUTION)
-    except importlib.metadata.PackageNotFoundError:
-        return "0+unknown"
-
-
-@contextmanager
-def calling(component: str, call: str = "") -> Iterator[None]:
-    """The boundary around a call into a component: what it raises becomes a ComponentError in one
-    line that names both, and whose cause has the traceback.
-
-    Errors of speechkit, of files and of memory pass unchanged.
-    """
-    try:
-        yield
-    except (SpeechkitError, OSError):
-        raise
-    # a component may raise any exception
-    except Exception as error:
-        if is_out_of_memory(error):
-            raise
-        reason = shorten((str(error).splitlines() or [""])[0], LONGEST_REASON)
-        raise ComponentError(
-            f"{component}{call and f', {call}'}: {type(error).__name__}: {reason}; "
-            "SPEECHKIT_TRACEBACK=1 shows where"
-        ) from error
-
-
-def registry() -> Registry:
-    """The process's registry, built on first use."""
-    return _INSTEAD[-1] if _INSTEAD else _own()
-
-
-@contextmanager
-def using(other: Registry) -> Iterator[None]:
-    """Makes `other` the process's registry for a while."""
-    _INSTEAD.append(other)
-    try:
-        yield
-    finally:
-        _INSTEAD.remove(other)
-
-
-_INSTEAD: list[Registry] = []
-
-
-@cache
-def _own() -> Registry:
-    return Registry()
-
-
-def components(kind: str | None = None) -> list[Entry]:
-    """All components of a kind, or of every kind, that loaded plugins offer."""
-    return registry().components(kind)

@@ -1,0 +1,109 @@
+"""What a config or a plugin's class may have, checked as a component is built or called."""
+
+import difflib
+import inspect
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from textwrap import shorten
+from typing import Any
+
+from speechkit.component import Spec
+from speechkit.errors import ComponentError, SpeechkitError, is_out_of_memory
+from speechkit.plugins.entry import Entry
+
+CLOSE = 0.83
+"""How alike, from 0 to 1, the names of two members of a class are where one is a misspelt other."""
+LONGEST_REASON = 200
+"""The most characters of another's error in a message."""
+
+
+def offered(factory: Callable[..., Any], **values: Any) -> dict[str, Any]:
+    """Those of the values that the factory has a parameter for."""
+    taken = inspect.signature(factory).parameters
+    return {name: value for name, value in values.items() if name in taken}
+
+
+def check_parameters(
+    spec: Spec, entry: Entry, factory: Callable[..., Any], args: tuple[Any, ...], kw: dict[str, Any]
+) -> None:
+    """Names the parameter that the factory does not take, and those that it does."""
+    parts = entry.component.parts
+    for name, value in spec.params.items():
+        # models would not store which plugin it is of
+        if isinstance(value, Spec) and name not in parts:
+            raise ComponentError(
+                f"{entry.kind} {spec}: {name} is given a component; {entry.qualified_name} takes "
+                f"one for {sorted(parts) or 'no parameter'}"
+            )
+    parameters = inspect.signature(factory).parameters
+    if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+        return
+    own = [name for name in list(parameters)[len(args) :] if name not in kw]
+    for given in spec.params:
+        if given not in own:
+            hints = [
+                f"; or is it one of {name}'s? Write {name}={{name:key=value,{given}=value}}"
+                for name in parts
+                if isinstance(value := spec.params.get(name), str) and ":" in value
+            ]
+            raise ComponentError(
+                f"{entry.kind} {spec}: got an unexpected keyword argument {given!r}; it takes "
+                f"{own}{''.join(hints)}"
+            )
+
+
+def check_members(made: object, base: type, named: str, page: str) -> None:
+    """Raises ComponentError for a member that is spelt almost like one of `base`, and for an
+    abstract one that is missing; `page` documents them.
+
+    Where the class defines both names, the one that is not of `base` is a helper of its own.
+    """
+    classes = type(made).__mro__
+    own = {name: x for c in reversed(classes) if issubclass(c, base) for name, x in vars(c).items()}
+    others = {name for c in classes if not issubclass(c, base) for name in dir(c)} | {*dir(base)}
+    for name in own.keys() - others:
+        if name.startswith("_"):
+            continue
+        like = inspect.isfunction(own[name])
+        known = [
+            member
+            for member, value in vars(base).items()
+            if not member.startswith("_")
+            and inspect.isfunction(value) == like
+            and own[member] is value
+        ]
+        if near := difflib.get_close_matches(name, known, n=1, cutoff=CLOSE):
+            raise ComponentError(
+                f"{named} has {name}, which nothing calls; did you mean {near[0]}? If it is a "
+                f"helper, name it _{name}"
+            )
+    for name in vars(base):
+        if getattr(own[name], "__isabstractmethod__", False):
+            raise ComponentError(f"{named} has no {name}; define it, see {page}")
+
+
+def public_name(of: type) -> str:
+    """The name by which a class is imported, such as `speechkit.train.Method`."""
+    return f"{of.__module__.rpartition('.')[0]}.{of.__name__}"
+
+
+@contextmanager
+def calling(component: str, call: str = "") -> Iterator[None]:
+    """The boundary around a call into a component: what it raises becomes a ComponentError in one
+    line that names both, and whose cause has the traceback.
+
+    Errors of speechkit, of files and of memory pass unchanged.
+    """
+    try:
+        yield
+    except (SpeechkitError, OSError):
+        raise
+    # a component may raise any exception
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise
+        reason = shorten((str(error).splitlines() or [""])[0], LONGEST_REASON)
+        raise ComponentError(
+            f"{component}{call and f', {call}'}: {type(error).__name__}: {reason}; "
+            "SPEECHKIT_TRACEBACK=1 shows where"
+        ) from error
