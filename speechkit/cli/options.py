@@ -124,7 +124,7 @@ Device = Annotated[
         show_default=False,
     ),
 ]
-Seed = Annotated[int, typer.Option(metavar="N", help="Of random choices.")]
+Seed = Annotated[int, typer.Option(metavar="N", min=0, max=2**32 - 1, help="Of random choices.")]
 DecoderOption = Annotated[
     str,
     typer.Option(

@@ -113,6 +113,12 @@ def _check(named: str, model: Model) -> None:
     """Raises ComponentError if the model differs from its config."""
     if not isinstance(model, Model) or model.prepared is not None:
         raise ComponentError(f"{named} returns no model that can be saved")
+    for name, value in model.state_dict().items():
+        if not torch.isfinite(value).all():
+            raise ComponentError(
+                f"{named} returns a model whose {name} holds NaN or infinity; give it more and "
+                "longer recordings, or other parameters"
+            )
     own, stated = (
         {name: x.shape for name, x in m.state_dict().items()} for m in (model, build(model.config))
     )

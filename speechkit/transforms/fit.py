@@ -56,6 +56,10 @@ class Fit:
     ) -> None:
         given = lookahead.split() if isinstance(lookahead, str) else lookahead
         self.lookahead = given if isinstance(given, int) else [int(frames) for frames in given]
+        if utterances < 1 or not ridge > 0:
+            raise ValueError(
+                f"utterances={utterances}, ridge={ridge}; give 1 or more, and more than 0"
+            )
         self.frontend = frontend
         self.utterances, self.ridge = utterances, ridge
 

@@ -154,6 +154,8 @@ def test_a_card_keeps_all_but_the_scores(cli: Cli, models: Path, tones: Path) ->
         (["words", "new", "--with", "swap:activation=relo"], "no activation named 'relo'"),
         (["words", "new", "--with", "swap:activation=silu", "--with", "fail"], "it does not work"),
         (["words", "new"], "--with"),
+        (["words", "new", "--with", "bias:label=low,by=1e39"], "holds NaN or infinity"),
+        (["words", "new", "--with", "count", "--seed", "-1"], "--seed"),
         (["words", "words", "--with", "swap:activation=relu"], "words is an input; choose another"),
         (["words", "other", "--with", "swap:activation=relu"], "is not a model folder; choose"),
         (["words", "mine", "--with", "swap:activation=relu"], "mine holds a model already; choose"),

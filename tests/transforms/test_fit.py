@@ -10,8 +10,9 @@ import torch
 
 import speechkit as sk
 from speechkit.component import Spec
-from speechkit.errors import ConfigError
+from speechkit.errors import ComponentError, ConfigError
 from speechkit.nn import BatchNorm, Chunk, DepthwiseConv, Pointwise
+from speechkit.plugins import registry
 from speechkit.probes import Examples
 from speechkit.transforms import transform
 from speechkit.transforms.fit import Fit, fit_filters, fit_linear
@@ -119,3 +120,9 @@ def test_what_cannot_be_fitted_is_one_line(teacher: sk.Model, corpus: Corpus) ->
     examples = Examples(teacher, corpus(2))
     with pytest.raises(ConfigError, match="2 entries for 3 blocks; give one for each block"):
         transform(teacher, [Spec("fit", {"lookahead": [1, 1]})], examples)
+
+
+@pytest.mark.parametrize("wrong", ["utterances=0", "ridge=0", "ridge=-1"])
+def test_parameters_without_a_meaning_are_refused(wrong: str) -> None:
+    with pytest.raises(ComponentError, match="give 1 or more, and more than 0"):
+        registry().build("transform", f"fit:lookahead=2,{wrong}")
