@@ -14,9 +14,9 @@ import soundfile
 import torch
 from hypothesis import settings
 
+from speechkit import libraries
 from speechkit.data import Utterance, write_manifest
 from speechkit.models import Block, MarbleNet, MatchboxNet, Net, QuartzNet
-from speechkit.ops import native
 
 torch.set_num_threads(1)
 settings.register_profile("repeatable", derandomize=True, deadline=None)
@@ -36,8 +36,8 @@ FRONTEND = "log_mel:n_mels=16,normalize=running"
 @pytest.fixture(scope="session", autouse=True)
 def built_kernels() -> None:
     """The C++ is there before a test looks at what is printed, or at the time it takes."""
-    for source in sorted(Path(native.__file__).parents[1].rglob("*.cpp")):
-        native.load(source)
+    for source in sorted(Path(libraries.__file__).parent.rglob("*.cpp")):
+        libraries.load(source)
 
 
 @pytest.fixture

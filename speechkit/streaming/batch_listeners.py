@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from speechkit.events import Event
-from speechkit.ops.native import load
+from speechkit.libraries import load
 from speechkit.rules import vad
 from speechkit.streaming.engine import Scored
 from speechkit.streaming.engines.native.layer import SOURCE

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 import speechkit as sk
+from speechkit import libraries
 from speechkit.frontend import Resample
 from speechkit.nn import Chunk, Serial
 from speechkit.ops import Activation, batch_norm, depthwise_conv, linear, native
@@ -30,7 +31,7 @@ from speechkit.testing import assert_close
 
 PACKAGE = Path(sk.__file__).parent
 FLAGS = (
-    *(flag for flag in native.FLAGS if flag != "-O3"),
+    *(flag for flag in libraries.FLAGS if flag != "-O3"),
     *("-O1", "-g", "-fno-omit-frame-pointer"),
     *("-fsanitize=address,undefined", "-fno-sanitize-recover=all"),
 )
@@ -243,12 +244,12 @@ def sanitized() -> None:
 
 def main(seconds: int = 60, first: int = 0) -> None:
     """Runs cases until the time is over; the sanitizers end the process at a fault."""
-    native.FLAGS, native.LONGEST_BUILD_S = FLAGS, 600
+    libraries.FLAGS, libraries.LONGEST_BUILD_S = FLAGS, 600
     started, case = time.monotonic(), first
     with tempfile.TemporaryDirectory() as folder:
         os.environ["SPEECHKIT_CACHE"] = folder
         for source in sorted(PACKAGE.rglob("*.cpp")):
-            library = native.load(source)
+            library = libraries.load(source)
             assert not isinstance(library, str), library
             print(f"built {source.relative_to(PACKAGE)}", flush=True)
         while time.monotonic() - started < seconds or case < first + len(CASES):

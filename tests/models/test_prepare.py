@@ -14,9 +14,9 @@ from speechkit.data import read_audio, read_manifest
 from speechkit.errors import ConfigError
 from speechkit.events import Event, to_row
 from speechkit.export import export
+from speechkit.libraries import load
 from speechkit.models import Model, Prepared
 from speechkit.models.profile import profile
-from speechkit.ops.native import load
 from speechkit.ops.separable_conv import cpu
 from speechkit.streaming import session
 from speechkit.testing import assert_close

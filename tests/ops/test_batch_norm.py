@@ -5,9 +5,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from speechkit.libraries import load
 from speechkit.ops import batch_norm
 from speechkit.ops.batch_norm import cpu
-from speechkit.ops.native import load
 from speechkit.testing import assert_close
 
 pytestmark = pytest.mark.usefixtures("poisoned_memory")

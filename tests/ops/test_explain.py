@@ -7,9 +7,9 @@ import torch
 from torch import Tensor, nn
 
 import speechkit as sk
+from speechkit.libraries import load
 from speechkit.nn import DenseConv, DepthwiseConv, FrameWise, Pointwise, Serial
 from speechkit.ops.explain import Choice, explain, implementations
-from speechkit.ops.native import load
 from speechkit.ops.separable_conv import cpu
 
 compiled = pytest.mark.skipif(isinstance(load(cpu.SOURCE), str), reason="there is no C++ compiler")

@@ -4,9 +4,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from speechkit.errors import ConfigError
+from speechkit.libraries import load
 from speechkit.ops import linear
 from speechkit.ops.linear import cpu
-from speechkit.ops.native import load
 from speechkit.testing import assert_close
 
 pytestmark = pytest.mark.usefixtures("poisoned_memory")

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from speechkit.events import Event, SpeechEnd, SpeechStart
-from speechkit.ops.native import load
+from speechkit.libraries import load
 from speechkit.rules.spotting import Spotting
 from speechkit.rules.vad import PostProcessing, State
 from speechkit.streaming import batch_listeners as module

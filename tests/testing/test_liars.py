@@ -16,6 +16,7 @@ from speechkit.builtin.factories import clip_head
 from speechkit.component import Component, Spec
 from speechkit.errors import ConfigError
 from speechkit.hookspecs import KINDS, hookimpl
+from speechkit.libraries import load
 from speechkit.models import MatchboxNet
 from speechkit.nn import (
     Add,
@@ -34,7 +35,6 @@ from speechkit.nn import (
     StreamLayer,
 )
 from speechkit.ops.activation import Activation
-from speechkit.ops.native import load
 from speechkit.plugins import Entry, Registry, registry
 from speechkit.streaming.engines.native.layer import SOURCE
 from speechkit.streaming.engines.native.lowering import Lowering

@@ -12,7 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from speechkit.ops.native import LIBRARY, call, load
+from speechkit.libraries import load
+from speechkit.ops.native import LIBRARY, call
 
 SOURCE = Path(__file__).with_name("cpu.cpp")
 FEWEST_ROWS = 64

@@ -14,10 +14,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from speechkit.libraries import load
 from speechkit.models import Model
 from speechkit.nn import Chunk, Serial, State, StreamLayer, fuse
 from speechkit.ops._dispatch import asked
-from speechkit.ops.native import load
 from speechkit.ops.separable_conv import Precision
 from speechkit.streaming.engines.native.lowering import Lowering
 from speechkit.streaming.engines.native.program import FIELDS, LoweringError

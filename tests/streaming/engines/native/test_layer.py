@@ -9,9 +9,9 @@ from torch import Tensor, nn
 
 import speechkit as sk
 from speechkit.frontend import Resample
+from speechkit.libraries import load
 from speechkit.models import Model, Net
 from speechkit.nn import Add, Chunk, Delay, FrameWise, Residual, Serial, StreamLayer
-from speechkit.ops import native as builder
 from speechkit.streaming.engines.native import layer as native
 from speechkit.streaming.engines.native import program
 from speechkit.streaming.engines.native.layer import Call, NativeLayer, Steps
@@ -20,9 +20,7 @@ from speechkit.streaming.engines.native.program import Buffer, LoweringError
 from speechkit.testing import assert_close
 
 pytestmark = [
-    pytest.mark.skipif(
-        isinstance(builder.load(native.SOURCE), str), reason="there is no C++ compiler"
-    ),
+    pytest.mark.skipif(isinstance(load(native.SOURCE), str), reason="there is no C++ compiler"),
     pytest.mark.usefixtures("poisoned_memory"),
 ]
 FIXED = "log_mel:n_mels=40,normalize=fixed"

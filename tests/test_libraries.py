@@ -12,12 +12,12 @@ from pathlib import Path
 import pytest
 
 import speechkit
-from speechkit.ops import native
+from speechkit import libraries
 
 PACKAGE = Path(speechkit.__file__).parent
 
 pytestmark = pytest.mark.skipif(
-    not any(map(native.shutil.which, native.COMPILERS)), reason="there is no C++ compiler"
+    not any(map(libraries.shutil.which, libraries.COMPILERS)), reason="there is no C++ compiler"
 )
 
 
@@ -26,11 +26,11 @@ def fresh(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> Iterator[None]:
     caplog.set_level(logging.INFO)
-    native._tell_once.cache_clear()
+    libraries._tell_once.cache_clear()
     monkeypatch.setenv("SPEECHKIT_CACHE", str(tmp_path / "cache"))
-    native.load.cache_clear()
+    libraries.load.cache_clear()
     yield
-    native.load.cache_clear()
+    libraries.load.cache_clear()
 
 
 def source(folder: Path, text: str) -> Path:
@@ -41,27 +41,27 @@ def source(folder: Path, text: str) -> Path:
 
 def test_a_source_is_built_once_and_again_when_it_changes(tmp_path: Path) -> None:
     path = source(tmp_path, 'extern "C" int answer() { return 42; }')
-    library = native.load(path)
+    library = libraries.load(path)
     assert isinstance(library, ctypes.CDLL)
     assert library.answer() == 42
     built, stored = sorted((tmp_path / "cache").iterdir())
     assert (built.suffix, stored.suffix) == (".so", ".sum")
-    native.load.cache_clear()
+    libraries.load.cache_clear()
     before = built.stat().st_mtime_ns
-    assert native.load(path).answer() == 42
+    assert libraries.load(path).answer() == 42
     assert built.stat().st_mtime_ns == before
     source(tmp_path, 'extern "C" int answer() { return 43; }')
-    native.load.cache_clear()
-    assert native.load(path).answer() == 43
+    libraries.load.cache_clear()
+    assert libraries.load(path).answer() == 43
 
 
 @pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.cpp")), ids=lambda p: str(p.parent.name))
 def test_every_source_of_the_package_builds(path: Path) -> None:
-    assert isinstance(native.load(path), ctypes.CDLL)
+    assert isinstance(libraries.load(path), ctypes.CDLL)
 
 
 def test_what_does_not_build_is_one_line(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    assert "does not build" in native.load(source(tmp_path, "int answer( {"))
+    assert "does not build" in libraries.load(source(tmp_path, "int answer( {"))
     first, record = caplog.records
     assert first.getMessage().startswith("compiling the C++ kernels once")
     assert "\n" not in record.getMessage()
@@ -71,18 +71,18 @@ def test_what_does_not_build_is_one_line(tmp_path: Path, caplog: pytest.LogCaptu
 def test_no_compiler_is_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(native.shutil, "which", lambda name: None)
+    monkeypatch.setattr(libraries.shutil, "which", lambda name: None)
     path = source(tmp_path, 'extern "C" int answer() { return 42; }')
-    assert "no C++ compiler" in native.load(path)
-    assert "no C++ compiler" in native.load(path)
+    assert "no C++ compiler" in libraries.load(path)
+    assert "no C++ compiler" in libraries.load(path)
     assert len(caplog.records) == 1
 
 
 LOAD = """
 import sys
 from pathlib import Path
-from speechkit.ops import native
-library = native.load(Path(sys.argv[1]))
+from speechkit import libraries
+library = libraries.load(Path(sys.argv[1]))
 print(library if isinstance(library, str) else library.answer())
 """
 ANSWER = 'extern "C" int answer() { return 42; }'
@@ -100,16 +100,16 @@ def compiler(folder: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> None
 DAMAGE = """
 import sys
 from pathlib import Path
-from speechkit.ops import native
+from speechkit import libraries
 path = Path(sys.argv[1])
-assert native.load(path).answer() == 42
-(built,) = native.cache_folder().glob("*.so")
+assert libraries.load(path).answer() == 42
+(built,) = libraries.cache_folder().glob("*.so")
 whole = built.read_bytes()
 for damaged in (b"", whole[:3000], whole[:-1], whole[:-8] + bytes(8), b"rubbish"):
     built.unlink()
     built.write_bytes(damaged)
-    native.load.cache_clear()
-    assert native.load(path).answer() == 42
+    libraries.load.cache_clear()
+    assert libraries.load(path).answer() == 42
     assert len(built.read_bytes()) == len(whole)
 """
 
@@ -122,7 +122,7 @@ def test_a_damaged_library_is_built_again(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
-REAL = next(filter(None, map(shutil.which, native.COMPILERS)), "c++")
+REAL = next(filter(None, map(shutil.which, libraries.COMPILERS)), "c++")
 
 
 @pytest.mark.parametrize(
@@ -149,10 +149,10 @@ def test_a_compiler_that_does_not_compile_is_one_line(
     reason: str,
 ) -> None:
     compiler(tmp_path, monkeypatch, script)
-    monkeypatch.setattr(native, "LONGEST_BUILD_S", 1)
+    monkeypatch.setattr(libraries, "LONGEST_BUILD_S", 1)
     monkeypatch.chdir(tmp_path)  # one script writes files named after the flags
     path = source(tmp_path, ANSWER)
-    found = native.load(path)
+    found = libraries.load(path)
     assert isinstance(found, str)
     assert reason in found
     assert "\n" not in found
@@ -169,8 +169,8 @@ def test_a_user_without_a_home_does_without(
 
     monkeypatch.delenv("SPEECHKIT_CACHE")
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
-    monkeypatch.setattr(native.Path, "home", fail)
-    assert "SPEECHKIT_CACHE" in native.load(source(tmp_path, ANSWER))
+    monkeypatch.setattr(libraries.Path, "home", fail)
+    assert "SPEECHKIT_CACHE" in libraries.load(source(tmp_path, ANSWER))
 
 
 @pytest.mark.parametrize("mode", [0o770, 0o707, None])
@@ -178,26 +178,26 @@ def test_a_folder_that_others_can_write_is_not_used(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: int | None
 ) -> None:
     path = source(tmp_path, ANSWER)
-    assert isinstance(native.load(path), ctypes.CDLL)
-    native.load.cache_clear()
+    assert isinstance(libraries.load(path), ctypes.CDLL)
+    libraries.load.cache_clear()
     if mode is None:
-        monkeypatch.setattr(native.os, "geteuid", lambda: os.getuid() + 1)
+        monkeypatch.setattr(libraries.os, "geteuid", lambda: os.getuid() + 1)
         if os.getuid() == 0:
             os.chown(tmp_path / "cache", 12345, -1)
     else:
         (tmp_path / "cache").chmod(mode)
-    assert "have SPEECHKIT_CACHE name a folder that you alone can write" in native.load(path)
+    assert "have SPEECHKIT_CACHE name a folder that you alone can write" in libraries.load(path)
 
 
 @pytest.mark.parametrize("suffix", [".so", ".sum"])
 def test_a_library_that_others_can_write_is_built_again(tmp_path: Path, suffix: str) -> None:
     path = source(tmp_path, ANSWER)
-    assert isinstance(native.load(path), ctypes.CDLL)
+    assert isinstance(libraries.load(path), ctypes.CDLL)
     (file,) = (tmp_path / "cache").glob(f"*{suffix}")
     before = file.stat().st_ino
     file.chmod(0o666)
-    native.load.cache_clear()
-    assert native.load(path).answer() == 42
+    libraries.load.cache_clear()
+    assert libraries.load(path).answer() == 42
     assert file.stat().st_ino != before
     assert file.stat().st_mode & 0o022 == 0
 
