@@ -79,7 +79,7 @@ types: install
 
 # what activations and norms cost, for docs/components.md; on an idle machine
 measure: install
-	@$(BIN)/python -m benchmarks.components
+	@$(BIN)/python -m benchmarks.measured
 
 docs: install
 	@$(BIN)/python docs/generate.py

@@ -1,76 +1,137 @@
-"""Writes docs/measured.json, the costs of components: `make measure`, on an idle machine.
+"""A step of every component that streams, in a frame-level MarbleNet fed 20 ms at a time.
 
-Microseconds of one call in evaluation and bytes kept for the backward pass per element, of a tensor
-of 64 channels and 1000 frames in float32, with the parameters of the component's example.
+Each session is compared with its own net's scores of the whole recording. Components that
+read whole utterances are left out; parameters have the values of the component's example.
 """
 
-import json
-from datetime import UTC, datetime
-from pathlib import Path
-from statistics import median
-from time import perf_counter
+from collections import Counter
+from collections.abc import Mapping
+from functools import lru_cache, partial
+from typing import Any
 
+import numpy as np
 import torch
-from torch import Tensor, nn
+from numpy.typing import NDArray
+from torch import Tensor
 
-from benchmarks.report import processor
-from speechkit.nn import Chunk, as_layer
-from speechkit.plugins import Entry, components
+import speechkit as sk
+from benchmarks.inputs import SAMPLE_RATE, speech
+from benchmarks.registry import Benchmark, Contestant, Figure, Options, Run, microseconds
+from benchmarks.settled import settled
+from speechkit.component import Spec
+from speechkit.models import Model
+from speechkit.nn import Chunk
+from speechkit.plugins import components
+from speechkit.tasks import task_of
 
-TARGET = Path(__file__).parents[1] / "docs" / "measured.json"
-KINDS = ("activation", "norm")
-CHANNELS, FRAMES, CALLS = 64, 1000, 100
+TOLERANCE = 1e-3
+"""Of scores, relative to the largest: recurrent layers amplify the rounding of float32."""
+STEP = 20 * SAMPLE_RATE // 1000
+STEPS = 40
+"""Steps of a round."""
+BEGUN_S = 2.4
+"""The sound before the first round, longer than the look-ahead of the nets."""
+PLAIN = "relu + batch norm"
+FIELDS = "activation", "norm", "channel", "mixer", "residual", "block", "stack", "stem", "frontend"
+"""The kinds that are fields of a config under their own names, and may read whole utterances."""
+CLIPS = "head", "pool"
+"""The kinds that stream a pool over the utterance as one over the frames so far."""
+NESTED = {
+    "pool": ("head", "core/clip", "pool"),
+    "normalizer": ("frontend", "core/log_mel", "normalize"),
+}
+"""The kinds that are a parameter of another component: the field, that component, the parameter."""
+WORST = 5
+"""The number of slowest components in the summary."""
 
-
-def measured(entry: Entry) -> dict[str, float]:
-    """Both figures of a component."""
-    torch.manual_seed(0)
-    made = entry.factory()(CHANNELS, **entry.component.example)
-    layer = as_layer(made)
-    channels = CHANNELS * entry.component.in_factor
-    c = Chunk.of(torch.randn(1, FRAMES, channels).transpose(1, 2))
-    layer.train()(c)
-    return {"us": call_us(layer.eval(), c), "saved": saved_bytes(layer.train(), c)}
-
-
-def call_us(layer: nn.Module, c: Chunk) -> float:
-    """The median time of a call."""
-    times_us = []
-    with torch.inference_mode():
-        for _ in range(CALLS):
-            begun_s = perf_counter()
-            layer(c)
-            times_us.append(1e6 * (perf_counter() - begun_s))
-    return round(median(times_us), 1)
-
-
-def saved_bytes(layer: nn.Module, c: Chunk) -> float:
-    """The bytes that autograd stores for a call per element of its output, without parameters."""
-    own = {parameter.data_ptr() for parameter in layer.parameters()}
-    kept: dict[int, int] = {}
-
-    def keep(x: Tensor) -> Tensor:
-        if x.data_ptr() not in own:
-            kept[x.data_ptr()] = x.untyped_storage().nbytes()
-        return x
-
-    x = c.x.clone().requires_grad_()
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x):
-        y = layer(Chunk(x, c.valid)).x
-    each: float = round(sum(kept.values()) / y.numel(), 2)
-    return each
+Fields = tuple[tuple[str, str], ...]
+"""The fields of a net's config that are not the default, each a component in text."""
 
 
-if __name__ == "__main__":
-    torch.set_num_threads(1)
-    figures = {
-        f"{entry.kind}:{entry.qualified_name}": measured(entry)
-        for kind in KINDS
-        for entry in components(kind)
-    }
-    about = {
-        "date": datetime.now(UTC).date().isoformat(),
-        "processor": processor(),
-        "torch": torch.__version__,
-    }
-    TARGET.write_text(json.dumps({"about": about, "figures": figures}, indent=1) + "\n")
+def benchmarks(options: Options) -> list[Benchmark]:
+    contestants = tuple(
+        Contestant(name, partial(Session, fields), TOLERANCE, partial(latest, fields), STEPS)
+        for name, fields in {PLAIN: (), **nets()}.items()
+    )
+    work = "a step of 20 ms of a frame-level MarbleNet with one component exchanged"
+    return [
+        Benchmark(
+            "components/marblenet",
+            work,
+            contestants,
+            measure=microseconds,
+            unit="µs",
+            note=engine,
+            summary=summary,
+        )
+    ]
+
+
+def nets() -> dict[str, Fields]:
+    """For each component of the core and of installed plugins the fields of its net's config."""
+    found = {}
+    for kind in (*FIELDS, "normalizer", *CLIPS):
+        for entry in components(kind):
+            if entry.component.time == "utterance" and kind not in CLIPS:
+                continue
+            spec = Spec(entry.qualified_name, dict(entry.component.example))
+            field = kind
+            if kind in NESTED:
+                field, outer, parameter = NESTED[kind]
+                spec = Spec(outer, {parameter: spec})
+            found[f"{kind} {entry.qualified_name}"] = ((field, str(spec)),)
+    return found
+
+
+@lru_cache(maxsize=1)
+def model_of(fields: Fields) -> Model:
+    config = sk.MarbleNet(frame_level=True, **dict(fields))  # type: ignore[arg-type]
+    model = sk.build(config, seed=0)
+    return settled(model, model.features(torch.from_numpy(speech(BEGUN_S))[None]).x)
+
+
+class Session:
+    """A session; a round feeds the next steps, and returns the scores of the latest frame."""
+
+    def __init__(self, fields: Fields) -> None:
+        self.stream: Any = sk.stream(model_of(fields), vad=None)
+        self.stream.feed(speech(BEGUN_S))
+        self.steps = np.split(sound()[-STEP * STEPS :], STEPS)
+
+    def __call__(self) -> Tensor:
+        for step in self.steps:
+            self.stream.feed(step)
+        return torch.as_tensor(self.stream.scores)
+
+
+@torch.inference_mode()
+def latest(fields: Fields) -> Tensor:
+    """The same scores from the whole recording."""
+    model = model_of(fields)
+    layer = model.stream_layer(task_of(model).window_s)
+    scores: Tensor = layer(Chunk.of(torch.from_numpy(sound())[None, None])).x
+    return scores[0, :, -1 - layer.delay]
+
+
+def sound() -> NDArray[np.float32]:
+    """All that a session is fed until the end of its first round."""
+    return speech(BEGUN_S + STEPS * STEP / SAMPLE_RATE)
+
+
+def engine(run: Run) -> str:
+    """The engine of a session."""
+    return str(run.stream.backend) if isinstance(run, Session) else ""
+
+
+def summary(figures: Mapping[str, Figure]) -> list[str]:
+    """The engines' shares, and the slowest components as multiples of the plain net's time."""
+    times = {name: 1 / f.ratio for name, f in figures.items() if f.ratio and name != PLAIN}
+    engines = Counter(figures[name].note.partition(":")[0] for name in times)
+    slowest = sorted(times, key=lambda name: -times[name])[:WORST]
+    return [
+        f"{len(times)} components: "
+        + ", ".join(
+            f"{count} {name} ({count / len(times):.0%})" for name, count in engines.items()
+        ),
+        "slowest: " + ", ".join(f"{name} {times[name]:.1f}×" for name in slowest),
+    ]

@@ -2,7 +2,7 @@
 
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -51,12 +51,34 @@ def milliseconds(run: Run) -> float:
     return 1000 * (time.perf_counter() - began_s)
 
 
+def microseconds(run: Run) -> float:
+    """The time of one round."""
+    return 1000 * milliseconds(run)
+
+
+@dataclass(frozen=True)
+class Figure:
+    """The result of a contestant: figures of one unit of work, or in `refused` the reason for none.
+
+    `ratio` is the baseline's median divided by its own, the relative speed. `rtf` is the median
+    divided by the duration of the audio. `note` says how the work was done.
+    """
+
+    median: float | None = None
+    p10: float | None = None
+    ratio: float | None = None
+    rtf: float | None = None
+    refused: str | None = None
+    note: str | None = None
+
+
 @dataclass(frozen=True)
 class Benchmark:
     """Contestants, of which the first is the baseline; `work` describes one unit.
 
     `audio_s` is a unit's audio in seconds. `measure` returns the figure of a round in `unit`.
-    Without `repeat`, there is only one round.
+    Without `repeat`, there is only one round. `note` returns what stands beside a contestant's
+    figure, such as its engine, and `summary` the lines below the table.
     """
 
     name: str
@@ -66,6 +88,8 @@ class Benchmark:
     measure: Callable[[Run], float] = milliseconds
     unit: str = "ms"
     repeat: bool = True
+    note: Callable[[Run], str] | None = None
+    summary: Callable[[Mapping[str, Figure]], list[str]] | None = None
 
 
 def chosen(benchmarks: list[Benchmark], names: list[str]) -> list[Benchmark]:

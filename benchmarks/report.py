@@ -13,8 +13,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.registry import Benchmark
-from benchmarks.timing import Figure
+from benchmarks.registry import Benchmark, Figure
 
 PACKAGES = (
     *("speechkit-core", "torch", "numpy", "onnxruntime", "numba"),
@@ -61,6 +60,7 @@ def as_json(benchmark: Benchmark, found: dict[str, Figure]) -> dict[str, Any]:
             name: {key: value for key, value in asdict(figure).items() if value is not None}
             for name, figure in found.items()
         },
+        "summary": benchmark.summary(found) if benchmark.summary else [],
     }
 
 
@@ -77,16 +77,24 @@ def show(console: Console, name: str, result: dict[str, Any]) -> None:
     table.add_column("")
     for head in (f"median {result['unit']}", "p10", "ratio", "RTF"):
         table.add_column(head, justify="right")
+    noted = any("note" in figure for figure in result["contestants"].values())
+    if noted:
+        table.add_column("note")
     refused = []
     for contestant, figure in result["contestants"].items():
         if "refused" in figure:
             refused.append(f"{contestant}: {figure['refused']}")
         else:
             cells = (figure.get(key) for key in ("median", "p10", "ratio", "rtf"))
-            table.add_row(contestant, *map(short, cells))
+            note = [figure.get("note", "")] if noted else []
+            table.add_row(contestant, *map(short, cells), *note)
     if table.row_count:
         console.print(table)
-    notes = [*refused, f"baseline {result['baseline']}; load {result['load'][0]}"]
+    notes = [
+        *result["summary"],
+        *refused,
+        f"baseline {result['baseline']}; load {result['load'][0]}",
+    ]
     console.print("\n".join(notes), style="dim", markup=False, highlight=False)
     console.print()
 

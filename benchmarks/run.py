@@ -14,12 +14,22 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
-from benchmarks import depthwise, detection, offline, plot, report, start, streaming, training
+from benchmarks import (
+    components,
+    depthwise,
+    detection,
+    offline,
+    plot,
+    report,
+    start,
+    streaming,
+    training,
+)
 from benchmarks.registry import Benchmark, Options, chosen
 from benchmarks.timing import timed
 from benchmarks.verify import run_tests
 
-SUBJECTS = (depthwise, training, offline, streaming, detection, start)
+SUBJECTS = (depthwise, training, offline, streaming, components, detection, start)
 RESULT = Path("runs/bench.json")
 
 

@@ -1,34 +1,24 @@
 """Times contestants in turns, and compares their medians."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import replace
 
 import numpy as np
 
-from benchmarks.registry import Benchmark, Run
+from benchmarks.registry import Benchmark, Figure, Run
 from benchmarks.verify import admitted
-
-
-@dataclass(frozen=True)
-class Figure:
-    """The result of a contestant: figures of one unit of work, or in `refused` the reason for none.
-
-    `ratio` is the baseline's median divided by its own, the relative speed. `rtf` is the median
-    divided by the duration of the audio.
-    """
-
-    median: float | None = None
-    p10: float | None = None
-    ratio: float | None = None
-    rtf: float | None = None
-    refused: str | None = None
 
 
 def timed(benchmark: Benchmark, rounds: int) -> dict[str, Figure]:
     """The figure of each contestant, in the benchmark's order."""
     runs, refused = admitted(benchmark)
     samples = interleaved(runs, rounds if benchmark.repeat else 1, benchmark.measure)
-    return figures(benchmark, samples, refused)
+    found = figures(benchmark, samples, refused)
+    if not benchmark.note:
+        return found
+    return found | {
+        name: replace(found[name], note=benchmark.note(run)) for name, run in runs.items()
+    }
 
 
 def interleaved(

@@ -17,7 +17,10 @@ import speechkit as sk
 from speechkit.nn import Chunk
 
 ROOT = Path(__file__).parents[1]
-MODULES = ("cache_net", "inputs", "plain", "registry", "run", "settled", "timing", "verify")
+MODULES = (
+    *("cache_net", "components", "inputs", "plain", "registry", "run", "settled", "timing"),
+    "verify",
+)
 
 
 @pytest.fixture(scope="module")
@@ -161,6 +164,51 @@ def test_results_are_written_and_drawn(bench, fakes, tmp_path):
     texts = [element.text for element in picture.iter() if element.tag.endswith("text")]
     assert "<gone>" in texts
     assert "absent: not here" in texts
+
+
+def test_a_note_stands_beside_each_figure_and_the_summary_below_them(bench, fakes, tmp_path):
+    benchmark = fakes.benchmark(
+        fakes.returning("ours", 1.0, 2.0),
+        note=lambda run: f"gives {run()[0]:g}",
+        summary=lambda found: [f"{len(found)} in all"],
+    )
+    path, threads = tmp_path / "bench.json", torch.get_num_threads()
+    with open(tmp_path / "log", "w", encoding="utf-8") as log:
+        bench.run.run([benchmark], 1, Console(file=log, width=200), path)
+    torch.set_num_threads(threads)
+    one = json.loads(path.read_text(encoding="utf-8"))["benchmarks"]["fake/one"]
+    assert one["contestants"]["ours"]["note"] == "gives 1"
+    assert one["summary"] == ["2 in all"]
+    text = (tmp_path / "log").read_text(encoding="utf-8")
+    assert "gives 1" in text
+    assert "2 in all" in text
+
+
+def test_every_component_that_streams_has_a_net(bench):
+    nets = bench.components.nets()
+    assert nets["activation core/relu"] == (("activation", "core/relu"),)
+    assert nets["pool core/average"] == (("head", "core/clip:pool=core/average"),)
+    assert "normalizer core/running" in nets
+    assert "normalizer core/per_feature" not in nets
+
+
+def test_the_slowest_components_and_the_engines_are_summed_up(bench):
+    def figure(ratio, note):
+        return bench.registry.Figure(median=1.0, ratio=ratio, note=note)
+
+    lines = bench.components.summary(
+        {
+            bench.components.PLAIN: figure(1.0, "native"),
+            "norm a": figure(1.0, "native"),
+            "norm b": figure(0.5, "native"),
+            "norm c": figure(0.1, "torch: no native C"),
+            "norm d": bench.registry.Figure(refused="wrong"),
+        }
+    )
+    assert lines == [
+        "3 components: 2 native (67%), 1 torch (33%)",
+        "slowest: norm c 10.0×, norm b 2.0×, norm a 1.0×",
+    ]
 
 
 def test_nothing_is_timed_where_the_tests_are_red(bench, monkeypatch):
