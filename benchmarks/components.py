@@ -69,7 +69,7 @@ def benchmarks(options: Options) -> list[Benchmark]:
 
 def nets() -> dict[str, Fields]:
     """For each component of the core and of installed plugins the fields of its net's config."""
-    found = {}
+    found: dict[str, Fields] = {}
     for kind in (*FIELDS, "normalizer", *CLIPS):
         for entry in components(kind):
             if entry.component.time == "utterance" and kind not in CLIPS:
@@ -126,7 +126,7 @@ def engine(run: Run) -> str:
 def summary(figures: Mapping[str, Figure]) -> list[str]:
     """The engines' shares, and the slowest components as multiples of the plain net's time."""
     times = {name: 1 / f.ratio for name, f in figures.items() if f.ratio and name != PLAIN}
-    engines = Counter(figures[name].note.partition(":")[0] for name in times)
+    engines = Counter((figures[name].note or "").partition(":")[0] for name in times)
     slowest = sorted(times, key=lambda name: -times[name])[:WORST]
     return [
         f"{len(times)} components: "

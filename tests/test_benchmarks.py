@@ -187,7 +187,7 @@ def test_a_note_stands_beside_each_figure_and_the_summary_below_them(bench, fake
 def test_every_component_that_streams_has_a_net(bench):
     nets = bench.components.nets()
     assert nets["activation core/relu"] == (("activation", "core/relu"),)
-    assert nets["pool core/average"] == (("head", "core/clip:pool=core/average"),)
+    assert nets["pool core/average"] == (("head", "core/clip:pool={core/average}"),)
     assert "normalizer core/running" in nets
     assert "normalizer core/per_feature" not in nets
 
