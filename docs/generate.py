@@ -9,7 +9,7 @@ from pathlib import Path
 
 from speechkit import limits
 from speechkit.card import ModelCard, Score, bundled_models
-from speechkit.checkpoint import find
+from speechkit.folders import find
 from speechkit.hookspecs import KINDS
 from speechkit.plugins import Entry, Registry
 

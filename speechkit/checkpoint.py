@@ -15,22 +15,19 @@ from pydantic_core.core_schema import tagged_union_schema
 from safetensors import SafetensorError
 from torch import Tensor
 
-from speechkit.card import CARD, TRANSFORMS, AppliedTransform, ModelCard, bundled_folders
-from speechkit.component import Spec, did_you_mean
+from speechkit.card import CARD, TRANSFORMS, AppliedTransform, ModelCard
+from speechkit.component import Spec
 from speechkit.config import from_dict, to_dict, write_json
 from speechkit.errors import CheckpointError, ComponentError, PluginError
 from speechkit.files import atomic_folder, recover
-from speechkit.limits import MAX_TENSORS_HEADER_BYTES
+from speechkit.folders import CONFIG, FORMAT, PLAN, WEIGHTS, find, read_config
 from speechkit.models import Model, Net, build
 from speechkit.models.model import refuse_prepared
-from speechkit.plugins import CORE, DISTRIBUTION, NAME, OURS, how_to_get, registry
-from speechkit.untrusted import UntrustedError, read_json
+from speechkit.plugins import CORE, DISTRIBUTION, OURS, how_to_get, registry
+from speechkit.untrusted import UntrustedError, check_tensors_header, read_json
 
 log = logging.getLogger(__name__)
 
-FORMAT = 1
-CONFIG = "config.json"
-WEIGHTS = "model.safetensors"
 TRAINING = "training"
 STATE = tuple(
     f"{TRAINING}/{name}"
@@ -46,9 +43,6 @@ STATE = tuple(
 
 ModelSource = Model | str | os.PathLike[str]
 """A model, its folder, or the name of a bundled one."""
-WORD = re.compile(r"[\w.+!-]{0,80}", re.ASCII)
-"""Valid names of versions and distributions."""
-
 NUMBERS = re.compile(r"\d{1,9}(\.\d{1,9}){1,3}")
 """A version that can be compared."""
 
@@ -158,53 +152,15 @@ def as_model(source: ModelSource) -> Model:
     return load(source)
 
 
-def find(path: str | os.PathLike[str]) -> Path:
-    """The folder of a model given by path or bundled name."""
-    if not isinstance(path, str | os.PathLike):
-        raise CheckpointError(
-            f"{type(path).__name__} is no model; give a Model, its folder, or a bundled name"
-        )
-    folder = Path(path)
-    if folder.is_dir():
-        if (folder / CONFIG).is_file():
-            return folder
-        raise CheckpointError(f"{folder} has no {CONFIG}; give a folder written by speechkit")
-    bundled = {entry.name: entry for entry in bundled_folders()}
-    if str(path) in bundled:
-        return bundled[str(path)]
-    raise CheckpointError(f"no model folder {str(path)!r}. {did_you_mean(str(path), bundled)}")
-
-
-def read_config(folder: Path) -> dict[str, Any]:
-    """The stored description of a model folder."""
-    try:
-        stored = read_json(folder / CONFIG)
-        if stored["format"] != FORMAT:
-            raise CheckpointError(
-                f"{folder} has format {stored['format']}; this version reads {FORMAT}: "
-                f"pip install -U {DISTRIBUTION}"
-            )
-        return {**stored, "config": stored["config"], "plugins": _origins(stored["plugins"])}
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(f"{folder / CONFIG} is not a model description: {error!r}") from error
-
-
 def read_tensors(path: Path, allow_nonfinite: bool = False) -> dict[str, Tensor]:
     """The tensors of a safetensors file; raises CheckpointError if it is missing or damaged, or
     holds NaN or infinity."""
     try:
-        # safetensors reports every file that it cannot open as missing
-        with path.open("rb") as file:
-            header_bytes = int.from_bytes(file.read(8), "little")
-        if MAX_TENSORS_HEADER_BYTES < header_bytes <= path.stat().st_size:
-            raise CheckpointError(
-                f"{path} has a header of {header_bytes:,} bytes, more than "
-                f"{MAX_TENSORS_HEADER_BYTES:,}; it is no model's"
-            )
+        check_tensors_header(path)
         tensors = safetensors.torch.load_file(path)
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read: {error.strerror or error}") from error
-    except SafetensorError as error:
+    except (SafetensorError, UntrustedError) as error:
         raise CheckpointError(f"{path} cannot be read: {error}") from error
     if not allow_nonfinite and (names := nonfinite(tensors)):
         raise CheckpointError(
@@ -241,7 +197,7 @@ def model_folder(path: Path) -> Iterator[Path]:
     Raises CheckpointError if `path` is neither a model folder nor empty.
     """
     _check_ours(path)
-    with atomic_folder(path, own=(CONFIG, WEIGHTS, TRANSFORMS, *STATE)) as folder:
+    with atomic_folder(path, own=(CONFIG, WEIGHTS, PLAN, TRANSFORMS, *STATE)) as folder:
         yield folder
 
 
@@ -258,20 +214,6 @@ def _is_ours(folder: Path) -> bool:
     except (OSError, UntrustedError):
         return False
     return isinstance(stored, dict) and {"format", "speechkit", "config"} <= set(stored)
-
-
-def _origins(stored: Any) -> dict[str, dict[str, str]]:
-    """The origin of each plugin; raises TypeError or ValueError for unsafe text."""
-    # earlier models have only the version
-    found = {
-        name: {"version": value} if isinstance(value, str) else dict(value)
-        for name, value in dict(stored).items()
-    }
-    if not all(map(NAME.fullmatch, found)):
-        raise ValueError("a plugin's name is not of a-z, 0-9 and _")
-    if not all(WORD.fullmatch(text) for origin in found.values() for text in origin.values()):
-        raise ValueError("a plugin's version or distribution is no word")
-    return found
 
 
 def _warn_of_older(folder: Path, stored: dict[str, Any]) -> None:

@@ -62,6 +62,10 @@ MAX_NESTED_COMPONENTS = 16
 """Components inside each other, as parameters."""
 MAX_WEIGHTS = 2**27
 """Weights of a net's convolutions together; half a gigabyte in float32."""
+MAX_INSTRUCTIONS = 65_536
+"""Instructions of a plan."""
+MAX_LATENCY_S = 600.0
+"""Seconds by which the scores of a plan may be late, or of one block of its stream."""
 MAX_FEATURES = 1_024
 """Mel bands of a front end."""
 MAX_TIME_S = 86_400.0

@@ -12,6 +12,7 @@ from speechkit.limits import (
     MAX_JSON_DEPTH,
     MAX_JSON_VALUES,
     MAX_NUMBER,
+    MAX_TENSORS_HEADER_BYTES,
     MAX_YAML_CHARACTERS,
     MAX_YAML_VALUES,
 )
@@ -67,6 +68,18 @@ def read_json(path: Path, *, any_number: bool = False, most: int = MAX_JSON_BYTE
     """The data in a JSON file; raises UntrustedError like `parse_json`, or OSError."""
     with path.open("rb") as file:
         return parse_json(file.read(most + 1), any_number=any_number, most=most)
+
+
+def check_tensors_header(path: Path) -> None:
+    """Raises UntrustedError for a safetensors file with too long a header, or OSError."""
+    # safetensors reports every file that it cannot open as missing
+    with path.open("rb") as file:
+        header_bytes = int.from_bytes(file.read(8), "little")
+    if MAX_TENSORS_HEADER_BYTES < header_bytes <= path.stat().st_size:
+        raise UntrustedError(
+            f"it has a header of {header_bytes:,} bytes, more than "
+            f"{MAX_TENSORS_HEADER_BYTES:,}; it is no model's"
+        )
 
 
 def parse_yaml(data: bytes) -> Any:

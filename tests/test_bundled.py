@@ -10,10 +10,10 @@ import torch
 
 import speechkit as sk
 from speechkit.card import bundled_folders
-from speechkit.checkpoint import CONFIG, WEIGHTS, read_config
 from speechkit.config import to_dict
 from speechkit.data import Utterance, read_audio, read_manifest
 from speechkit.events import Final
+from speechkit.folders import CONFIG, WEIGHTS, read_config
 from speechkit.infer import stream_scores
 from speechkit.limits import MAX_MESSAGE_CHARACTERS
 from speechkit.models.net import COMPONENTS

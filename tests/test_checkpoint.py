@@ -18,11 +18,12 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 import speechkit as sk
-from speechkit import card, checkpoint, infer
-from speechkit.checkpoint import CONFIG, WEIGHTS, ModelSource, find, load, save
+from speechkit import card, checkpoint, folders, infer
+from speechkit.checkpoint import ModelSource, load, save
 from speechkit.component import Component
 from speechkit.data import Utterance, audio_duration_s
 from speechkit.errors import CheckpointError, PluginError, SpeechkitError
+from speechkit.folders import CONFIG, WEIGHTS, find
 from speechkit.hookspecs import hookimpl
 from speechkit.models import Block, MarbleNet, MatchboxNet, Model, Net, QuartzNet, build
 from speechkit.plugins import Registry, using
@@ -463,7 +464,7 @@ def test_every_verb_takes_a_model_its_folder_or_a_name(
     expected = ask(model)
     assert ask(tmp_path / "mine") == expected
     assert ask(str(tmp_path / "mine")) == expected
-    monkeypatch.setattr(checkpoint, "bundled_folders", lambda: [tmp_path / "mine"])
+    monkeypatch.setattr(folders, "bundled_folders", lambda: [tmp_path / "mine"])
     assert ask("mine") == expected
     with pytest.raises(CheckpointError, match=r"no model folder 'mein'\. Did you mean 'mine'"):
         ask("mein")
@@ -474,7 +475,7 @@ def test_every_verb_takes_a_model_its_folder_or_a_name(
 def test_a_header_of_megabytes_and_a_complex_nan_are_refused(tmp_path: Path) -> None:
     path = tmp_path / WEIGHTS
     path.write_bytes((2**24).to_bytes(8, "little") + b" " * 2**24)
-    with pytest.raises(CheckpointError, match="has a header of 16,777,216 bytes"):
+    with pytest.raises(CheckpointError, match="a header of 16,777,216 bytes"):
         checkpoint.read_tensors(path)
     save_file({"x": torch.full((2,), float("nan"), dtype=torch.complex64)}, path)
     with pytest.raises(CheckpointError, match="holds NaN"):

@@ -30,8 +30,8 @@ def evaluate(
     as_json: Json = False,
 ) -> None:
     """Judge a model on a manifest: WER and CER, accuracy or AUC, as fractions."""
-    from speechkit.checkpoint import find
     from speechkit.data import read_manifest
+    from speechkit.folders import find
     from speechkit.report import judge, page
 
     if report is not None:
@@ -60,9 +60,10 @@ def calibrate(
     from dataclasses import replace
 
     from speechkit.card import read_card, read_transforms
-    from speechkit.checkpoint import find, load, save
+    from speechkit.checkpoint import load, save
     from speechkit.data import utterances_of
     from speechkit.errors import ConfigError
+    from speechkit.folders import find
     from speechkit.report.recognition import recognition
     from speechkit.tasks import metrics, require
     from speechkit.text import confidence

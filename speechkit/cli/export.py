@@ -39,10 +39,11 @@ def export(
     as_json: Json = False,
 ) -> None:
     """Write a model as a file for other runtimes, and check that its scores match."""
-    from speechkit.checkpoint import find, load
+    from speechkit.checkpoint import load
     from speechkit.component import Spec
     from speechkit.data import read_manifest
     from speechkit.export import export as write
+    from speechkit.folders import find
     from speechkit.plugins import registry
 
     name, *given = form.split(":", 1)

@@ -36,7 +36,7 @@ def _verbs(own: Collection[str]) -> list[str]:
     verbs = []
     for entry in registry().components("task"):
         if entry.plugin != CORE:
-            from speechkit.tasks.base import COMMANDS
+            from speechkit.plans.about import COMMANDS
 
             try:
                 task: Any = entry.factory()

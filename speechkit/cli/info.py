@@ -12,9 +12,6 @@ from speechkit.cli.transform import transforms_in_words
 if TYPE_CHECKING:
     from speechkit.card import ModelCard
 
-RULES = ("postprocess", "spotting", "endpointing")
-"""The rules in a config, which options such as --onset change."""
-
 
 def info(
     model: ModelName,
@@ -25,8 +22,10 @@ def info(
 ) -> None:
     """Describe a model: its card, size, work per second, latency, receptive field."""
     from speechkit.card import read_card, read_transforms
-    from speechkit.checkpoint import CONFIG, WEIGHTS, find, load, nonfinite
+    from speechkit.checkpoint import load, nonfinite
+    from speechkit.folders import CONFIG, WEIGHTS, find
     from speechkit.models.profile import profile
+    from speechkit.rules.changed import RULES
 
     folder = find(model)
     card, applied = read_card(folder), read_transforms(folder)

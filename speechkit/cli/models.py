@@ -111,7 +111,7 @@ def decoder_spec(decoder: str, lm: Path | None, hotwords: Path | None) -> Spec:
 def tell_purpose(name: str) -> None:
     """Prints the purpose of the model on stderr in one line, if it has a card."""
     from speechkit.card import read_card
-    from speechkit.checkpoint import find
+    from speechkit.folders import find
 
     if card := read_card(find(name)):
         complain("note", f"{name} {card.purpose}")

@@ -39,8 +39,9 @@ def transform(
 ) -> None:
     """Make a new model of a trained one: other activations, fewer weights, ..."""
     from speechkit.card import read_card, read_transforms
-    from speechkit.checkpoint import check_place, find, save
+    from speechkit.checkpoint import check_place, save
     from speechkit.errors import ConfigError
+    from speechkit.folders import find
     from speechkit.probes import Examples
     from speechkit.transforms import transform as apply
 

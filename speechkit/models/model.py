@@ -9,11 +9,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from speechkit.config import from_dict, to_dict
 from speechkit.errors import AudioError, CheckpointError, ConfigError
 from speechkit.models.net import Net
 from speechkit.nn import Chunk, ClipHead, Serial, StreamLayer
 from speechkit.ops.separable_conv import Precision
+from speechkit.rules.changed import changed_rules
 from speechkit.rules.endpointing import Endpointing
 from speechkit.rules.spotting import Spotting
 from speechkit.rules.vad import PostProcessing
@@ -43,16 +43,6 @@ class Output(NamedTuple):
 
     scores: Tensor
     lengths: Tensor
-
-
-def changed(rule: Any, changes: dict[str, Any], where: str) -> Any:
-    """A rule with some of its fields changed; ConfigError names the field and the reason."""
-    stored = to_dict(rule)
-    data = {**stored, **changes}
-    lowered = from_dict(float, data["onset"], f"{where}.onset") if "onset" in stored else 0.0
-    if "offset" not in changes and lowered < stored.get("onset", 0):
-        data["offset"] = stored["offset"] * lowered / stored["onset"]
-    return from_dict(type(rule), data, where)
 
 
 class Model(nn.Module):
@@ -89,14 +79,9 @@ class Model(nn.Module):
         A dict changes the fields that it names. A lower onset also lowers the offset in proportion,
         unless that is given too. Raises ConfigError for a rule that this family does not have.
         """
-        asked = {"postprocess": postprocess, "spotting": spotting, "endpointing": endpointing}
-        rules: dict[str, Any] = {name: rule for name, rule in asked.items() if rule is not None}
-        own = [name for name in asked if hasattr(self.config, name)]
-        for name, rule in rules.items():
-            if name not in own:
-                raise ConfigError(f"a {self.config.kind} has no {name}; give {' or '.join(own)}")
-            if isinstance(rule, dict):
-                rules[name] = changed(getattr(self.config, name), rule, name)
+        rules = changed_rules(
+            self.config, postprocess=postprocess, spotting=spotting, endpointing=endpointing
+        )
         model = copy.copy(self)
         model.config = replace(self.config, **rules)
         return model

@@ -3,7 +3,6 @@
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from fractions import Fraction
 
 import torch
@@ -12,28 +11,8 @@ from torch import Tensor, nn
 from speechkit.errors import StreamError
 from speechkit.models.model import Model, refuse_prepared
 from speechkit.nn import Chunk, StreamLayer, Taps, describes
+from speechkit.plans.about import Profile
 from speechkit.plugins import registry
-
-
-@dataclass(frozen=True, kw_only=True)
-class Profile:
-    """Figures of one model.
-
-    `macs_per_s` are the multiply-adds per second of audio, without the front end: those of layers
-    with `macs(frames)`, and of torch's linear layers and convolutions. `not_counted` names the
-    types of other layers that hold matrices. `lookahead_s` and `receptive_field_s` include the
-    front end and are None if unbounded; `latency_s` is None if the model does not stream.
-    """
-
-    parameters: int
-    macs_per_s: int
-    not_counted: tuple[str, ...]
-    frame_s: float
-    lookahead_s: float | None
-    receptive_field_s: float | None
-    latency_s: float | None
-    streamable: bool
-    why_not_streamable: str | None
 
 
 @torch.inference_mode()

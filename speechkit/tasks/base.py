@@ -26,14 +26,13 @@ from speechkit.errors import ComponentError, ConfigError
 from speechkit.events import Event
 from speechkit.models import Model, Output, evaluating, scores_of
 from speechkit.models.net import Name
+from speechkit.plans.about import usage
 from speechkit.plugins import calling, registry
 
 Targets = tuple[Tensor, Tensor]
 """The arguments of a loss besides the output: targets, and their lengths."""
 IGNORED = -100
 """The target of frames that the loss ignores."""
-COMMANDS = {"transcribe": "transcribe", "classify": "classify", "detect": "vad"}
-"""The verbs that are functions of `sk`, and their commands."""
 
 
 class Listener(Protocol):
@@ -111,9 +110,7 @@ class Task:
     @property
     def usage(self) -> str:
         """The command to type for the verb."""
-        if self.verb in COMMANDS:
-            return f"sk.{self.verb} or `speechkit {COMMANDS[self.verb]}`"
-        return f"`speechkit {self.verb}`"
+        return usage(self.verb)
 
     @property
     def window_s(self) -> float | None:

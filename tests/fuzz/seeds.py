@@ -14,11 +14,11 @@ import soundfile
 import yaml
 
 import speechkit as sk
-from speechkit.checkpoint import CONFIG, WEIGHTS
 from speechkit.component import Spec
 from speechkit.data import Utterance, read_audio, write_manifest
 from speechkit.data.shards import write_shards
 from speechkit.export import export
+from speechkit.folders import CONFIG, WEIGHTS
 from speechkit.streaming.session import Stream
 
 NEMO = runpy.run_path(str(Path(__file__).parents[1] / "importers" / "conftest.py"))

@@ -20,13 +20,13 @@ import torch
 from safetensors import SafetensorError
 
 import speechkit as sk
-from speechkit.checkpoint import CONFIG, WEIGHTS
 from speechkit.cli.main import run as run_speechkit
 from speechkit.data import audio_duration_s, read_audio, read_manifest
 from speechkit.data.audio import read_blocks
 from speechkit.data.shards import read_shards
 from speechkit.decode.ngram import read_arpa
 from speechkit.errors import SpeechkitError
+from speechkit.folders import CONFIG, WEIGHTS
 from speechkit.importers import read_model
 from speechkit.streaming.session import Stream
 from speechkit.streaming.state import DIGEST_BYTES, SESSION, seal

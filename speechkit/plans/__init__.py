@@ -1,0 +1,1 @@
+"""Plans: models as instructions, weights and rules, which run without torch."""

@@ -1,0 +1,146 @@
+"""A plan and its file: instructions, weights and what they are about, in one safetensors file."""
+
+import hashlib
+import json
+import os
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors.numpy
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+
+from speechkit.config import Config, from_dict, to_dict
+from speechkit.errors import CheckpointError, ConfigError
+from speechkit.files import atomic_file
+from speechkit.limits import MAX_INSTRUCTIONS, MAX_WEIGHTS
+from speechkit.plans.about import About, Facts
+from speechkit.plugins import DISTRIBUTION
+from speechkit.untrusted import UntrustedError, check_tensors_header, parse_json
+
+FORMAT = 1
+"""The version of the file's format."""
+KEY = "speechkit"
+"""The property of the file that holds JSON."""
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """A model as instructions over weights, with what a session must know `about` it.
+
+    Shape: `program [n, FIELDS]` int64, `weights [W]` float32. A model of clips streams with a
+    sliding pool and reads a whole clip with another program over the same weights, `clip_program`.
+    `facts` are for people; a plan of a model in memory has none.
+    """
+
+    about: About
+    program: NDArray[np.int64]
+    weights: NDArray[np.float32]
+    clip_program: NDArray[np.int64] | None = None
+    facts: Facts | None = None
+
+    @cached_property
+    def digest(self) -> str:
+        """A digest of what the scores depend on; rules are left out."""
+        about = to_dict(self.about)
+        for name in (*self.about.rules, "confidence"):
+            del about[name]
+        found = hashlib.blake2b(json.dumps(about).encode(), digest_size=16)
+        for array in (self.program, self.weights, self.clip_program):
+            if array is not None:
+                found.update(np.ascontiguousarray(array).data)
+        return found.hexdigest()
+
+    def with_(self, **rules: Any) -> "Plan":
+        """The plan with other rules (`postprocess`, `spotting`, `endpointing`), as in
+        `Model.with_`; ConfigError for another window, which is in the instructions."""
+        about = self.about.with_(**rules)
+        was, now = self.about.spotting, about.spotting
+        if was and now and was.window_s != now.window_s:
+            raise ConfigError(
+                f"window_s={now.window_s:g}: this plan was made for {was.window_s:g}; change it in "
+                "the model with Model.with_ and export that"
+            )
+        return replace(self, about=about)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Writes the plan as one file, atomically, the same bytes for the same plan."""
+        tensors: dict[str, NDArray[Any]] = {"program": self.program, "weights": self.weights}
+        if self.clip_program is not None:
+            tensors["clip_program"] = self.clip_program
+        stored = _Stored(format=FORMAT, about=self.about, facts=self.facts)
+        # read once, which turns 0 into 0.0 where a plan from a file has that
+        stored = from_dict(_Stored, to_dict(stored), "plan")
+        text = json.dumps(to_dict(stored), ensure_ascii=False)
+        with atomic_file(path) as part:
+            part.write_bytes(safetensors.numpy.save(tensors, {KEY: text}))
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Stored(Config):
+    """The JSON in a plan's file."""
+
+    format: int
+    about: About
+    facts: Facts | None = None
+
+
+def load_plan(path: str | os.PathLike[str]) -> Plan:
+    """The plan in a file; raises CheckpointError if it is missing, damaged, or too large."""
+    path = Path(path)
+    try:
+        check_tensors_header(path)
+        with safe_open(path, "numpy") as file:
+            stored = _read_stored(file.metadata(), path)
+            names = set(file.keys())
+            found = {
+                "program": _read(file, "program", "I64", 2, MAX_INSTRUCTIONS),
+                "weights": _read(file, "weights", "F32", 1, MAX_WEIGHTS),
+            }
+            if "clip_program" in names:
+                found["clip_program"] = _read(file, "clip_program", "I64", 2, MAX_INSTRUCTIONS)
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read: {error.strerror or error}") from error
+    except (SafetensorError, UntrustedError) as error:
+        raise CheckpointError(f"{path} cannot be read: {error}") from error
+    if unknown := sorted(names - set(found)):
+        raise CheckpointError(f"{path} holds {unknown[0]!r}, which is no part of a plan")
+    if np.isnan(found["weights"]).any():
+        raise CheckpointError(f"{path}: 'weights' holds NaN; export the model again")
+    return Plan(stored.about, facts=stored.facts, **found)
+
+
+def _read_stored(metadata: dict[str, str] | None, path: Path) -> _Stored:
+    if not metadata or KEY not in metadata:
+        raise CheckpointError(
+            f"{path} is no plan; write one with: speechkit export MODEL --format native"
+        )
+    try:
+        data = parse_json(metadata[KEY])
+        if isinstance(data, dict) and data.get("format") not in (None, FORMAT):
+            raise CheckpointError(
+                f"{path} has format {data['format']!r:.20}; this version reads {FORMAT}: "
+                f"pip install -U {DISTRIBUTION}"
+            )
+        stored: _Stored = from_dict(_Stored, data, str(path))
+    except (ConfigError, UntrustedError) as error:
+        raise CheckpointError(f"{path} describes no model: {error}") from error
+    return stored
+
+
+def _read(file: Any, name: str, dtype: str, dims: int, most: int) -> NDArray[Any]:
+    """A tensor of a file; raises UntrustedError for another type or shape than expected."""
+    if name not in file.keys():  # noqa: SIM118  it is no dict
+        raise UntrustedError(f"it lacks {name!r}")
+    part = file.get_slice(name)
+    shape = part.get_shape()
+    if part.get_dtype() != dtype or len(shape) != dims or not 0 < shape[0] <= most:
+        raise UntrustedError(
+            f"{name!r} is {part.get_dtype()} {shape}; a plan's is {dtype} with {dims} dimensions, "
+            f"the first from 1 to {most:,}"
+        )
+    array: NDArray[Any] = file.get_tensor(name)
+    return array
