@@ -17,7 +17,7 @@ from benchmarks.registry import Benchmark, Figure
 
 PACKAGES = (
     *("speechkit-core", "torch", "numpy", "onnxruntime", "numba"),
-    *("speechkit-runtime", "silero-vad", "webrtcvad-wheels", "nemo_toolkit"),
+    *("silero-vad", "webrtcvad-wheels", "nemo_toolkit"),
 )
 
 

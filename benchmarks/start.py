@@ -13,11 +13,9 @@ import torch
 from torch import Tensor
 
 import speechkit as sk
-from benchmarks import ort
 from benchmarks.detection import silero_folder
 from benchmarks.inputs import SAMPLE_RATE, speech
 from benchmarks.registry import TEMPORARY, Absent, Benchmark, Contestant, Options, Run
-from speechkit.export import export
 
 HERE = Path(__file__).parent
 BIN = Path(sys.executable).parent
@@ -32,7 +30,6 @@ def benchmarks(options: Options) -> list[Benchmark]:
             (
                 Contestant("silero-vad through onnxruntime", silero, inf),
                 Contestant("speechkit vad", speechkit, 1e-6, segments),
-                Contestant("speechkit-runtime vad", runtime, 1e-6, segments),
             ),
         ),
         Benchmark(
@@ -70,17 +67,6 @@ def silero() -> Run:
 
 def speechkit() -> Run:
     command = (BIN / "speechkit", "vad", "--json", clip(CLIP_S))
-    return lambda: torch.tensor(printed(*command)["segments"])
-
-
-def runtime() -> Run:
-    program = BIN / "speechkit-runtime"
-    if not program.exists():
-        raise Absent("speechkit-runtime is not installed")
-    model = sk.load("vad")
-    weights = (value.numpy().tobytes() for value in model.state_dict().values())
-    path = ort.cached(*weights, write=partial(export, model))
-    command = (program, "vad", "--json", "--model", path, clip(CLIP_S))
     return lambda: torch.tensor(printed(*command)["segments"])
 
 

@@ -28,6 +28,7 @@ from speechkit.export import EXAMPLE_S, Exported, example_of, export
 from speechkit.export import onnx as onnx_form
 from speechkit.export.check import check
 from speechkit.export.graph import Graph, graph_of
+from speechkit.infer import stream_scores
 from speechkit.models import Net
 from speechkit.nn import Chunk, FrameWise, Serial, StreamLayer
 from speechkit.plugins import Registry, using
@@ -118,12 +119,20 @@ def test_an_onnx_stream_gives_the_sessions_scores(streamed: Path, clips: list[Ut
         for state in row["states"]
     ]
     audio, lengths = example_of(model, clips[:1])
-    whole = int(lengths[0]) // row["block"] * row["block"]
-    for block in audio[:1, :whole].split(row["block"], dim=1):
-        session.feed(block[0])
-        scores, _, *states = run([block, torch.ones_like(block, dtype=torch.bool), *states])
-        assert session.scores is not None
-        assert_close("scores", session.scores, scores[0, -1], 1e-4)
+    length, block = int(lengths[0]), row["block"]
+    count = -(-(length + row["flush"]) // block)
+    padded = torch.nn.functional.pad(audio[0, :length], (0, count * block - length))
+    frames = 0
+    for at in range(0, count * block, block):
+        x, real = padded[None, at : at + block], torch.arange(at, at + block) < length
+        scores, valid, *states = run([x, real[None], *states])
+        frames += int(valid.sum())
+        if at + block <= length:
+            session.feed(x[0])
+            assert session.scores is not None
+            assert_close("scores", torch.as_tensor(session.scores), scores[0, -1], 1e-4)
+    # once as many invalid samples are in as `flush` says, every frame is out
+    assert frames == sum(len(part) for part in stream_scores(model, audio[0, :length]))
 
 
 def test_torch_export_needs_no_speechkit(nets: dict[str, Net], tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ def speechkit_exporters() -> list[Component]:
         Component(
             name="onnx",
             factory="speechkit.export.onnx:Onnx",
-            summary="An ONNX file with metadata, for onnxruntime and speechkit-runtime",
+            summary="An ONNX file with metadata, for onnxruntime",
             formula="max |y - scores| <= 1e-4 max |scores|",
             time="utterance",
         ),

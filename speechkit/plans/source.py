@@ -3,10 +3,17 @@
 import logging
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING, Union
 
 from speechkit.errors import CheckpointError
 from speechkit.folders import PLAN, digests, find
 from speechkit.plans.plan import Plan, load_plan
+
+if TYPE_CHECKING:
+    from speechkit.models import Model
+
+ModelSource = Union[Plan, "Model", str, "os.PathLike[str]"]
+"""A plan or its file, or a model, its folder, or the name of a bundled one."""
 
 log = logging.getLogger(__name__)
 
@@ -30,11 +37,14 @@ def plan_beside(folder: Path) -> Plan | None:
     return plan
 
 
-def find_plan(source: str | os.PathLike[str]) -> Plan | None:
-    """The plan in a file, or of a model folder or a bundled name; None if the folder has none.
+def as_plan(source: ModelSource) -> Plan | None:
+    """The given plan, that of a file, or the one beside a model given by folder or bundled name.
 
-    Raises CheckpointError if there is no such file or model.
+    None for a Model, and for a folder without a plan, which need torch. Raises CheckpointError if
+    there is no such file or model.
     """
-    if isinstance(source, str | os.PathLike) and Path(source).is_file():
-        return load_plan(source)
-    return plan_beside(find(source))
+    if isinstance(source, Plan):
+        return source
+    if not isinstance(source, str | os.PathLike):
+        return None
+    return load_plan(source) if Path(source).is_file() else plan_beside(find(source))

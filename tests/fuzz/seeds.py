@@ -4,7 +4,6 @@ import gzip
 import io
 import json
 import runpy
-import tempfile
 from functools import cache
 from pathlib import Path
 
@@ -14,10 +13,8 @@ import soundfile
 import yaml
 
 import speechkit as sk
-from speechkit.component import Spec
 from speechkit.data import Utterance, read_audio, write_manifest
 from speechkit.data.shards import write_shards
-from speechkit.export import export
 from speechkit.folders import CONFIG, WEIGHTS
 from speechkit.streaming.session import Stream
 
@@ -90,21 +87,6 @@ def models(folder: Path) -> Path:
         sk.save(sk.build(net), folder / name)
     soundfile.write(folder / "clip.wav", sound(), 8000)
     return folder
-
-
-def exported() -> list[bytes]:
-    """The tiny models as files for the runtime, of recordings and of streams."""
-    return [gzip.decompress(path.read_bytes()) for path in sorted(EXPORTED.glob("*.gz"))]
-
-
-def export_again(folder: Path) -> None:
-    """Makes them anew, after a change of their form: `python -m tests.fuzz.seeds`."""
-    for name in NETS:
-        for streaming in (False, True):
-            path = folder / f"{name}{'-stream' * streaming}.onnx"
-            export(sk.load(models(folder) / name), path, Spec("onnx", {"streaming": streaming}))
-            packed = gzip.compress(path.read_bytes(), mtime=0)
-            (EXPORTED / f"{path.name}.gz").write_bytes(packed)
 
 
 def configs(folder: Path) -> list[bytes]:
@@ -186,8 +168,3 @@ def sessions(folder: Path) -> list[Stream]:
     nets = {name: sk.load(models(folder) / name) for name in NETS}
     gates = {"letters": {"vad": nets["speech"]}}
     return [sk.stream(net, **gates.get(name, {})) for name, net in nets.items()]
-
-
-if __name__ == "__main__":
-    with tempfile.TemporaryDirectory() as name:
-        export_again(Path(name))

@@ -9,13 +9,8 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-import onnx
 import safetensors.torch
-import speechkit_runtime as skr
-import speechkit_runtime.cli
 import torch
 from safetensors import SafetensorError
 
@@ -47,9 +42,6 @@ class Target:
 def readers(folder: Path) -> dict[str, Target]:
     """The readers; `folder` holds what they need beside the input."""
     models = seeds.models(folder)
-    files = seeds.exported()
-    about = [_about(onnx.load_from_string(data)).value for data in files]
-    described = [f"{index}{text}".encode() for index, text in enumerate(about)]
     sessions = seeds.sessions(folder)
 
     def audio(path: Path, out: Path) -> None:
@@ -74,17 +66,6 @@ def readers(folder: Path) -> dict[str, Target]:
     def shard(path: Path, out: Path) -> None:
         for one in read_shards(path):
             read_audio(io.BytesIO(one.read_bytes()))
-
-    def metadata(path: Path, out: Path) -> None:
-        # the first character says to which file the rest belongs
-        which, text = path.read_bytes()[:1], path.read_bytes()[1:]
-        given = onnx.load_from_string(files[int(which) if which in b"012345" and which else 0])
-        _about(given).value = text.decode("utf-8", "replace")
-        (out / "given.onnx").write_bytes(given.SerializeToString())
-        _answers(skr.load(out / "given.onnx"))
-
-    def exported(path: Path, out: Path) -> None:
-        _answers(skr.load(path))
 
     def state(path: Path, out: Path) -> None:
         try:
@@ -111,8 +92,6 @@ def readers(folder: Path) -> dict[str, Target]:
             seeds.manifests(folder), ".jsonl", lambda path, _: _do(read_manifest, path)
         ),
         "shard": Target(seeds.shards(folder), ".tar", shard),
-        "metadata": Target(described, ".json", metadata),
-        "exported": Target(files, ".onnx", exported),
         "state": Target(seeds.states(folder), ".safetensors", state),
     }
 
@@ -127,11 +106,6 @@ def commands(folder: Path) -> dict[str, Target]:
     def verb(*words: object) -> Run:
         """A command line in which IN and OUT stand for the input and a path to write to."""
         return lambda path, out: command(run_speechkit, *words, IN=path, OUT=out / "made")
-
-    def runtime(path: Path, out: Path) -> None:
-        for word in ("vad", "classify", "transcribe"):
-            command(skr.cli.run, word, models / "clip.wav", "--model", "IN", IN=path)
-        command(skr.cli.run, "listen", "--model", "IN", "--file", models / "clip.wav", IN=path)
 
     def info(path: Path, out: Path) -> None:
         shutil.copy(models / "letters" / WEIGHTS, out)
@@ -159,7 +133,6 @@ def commands(folder: Path) -> dict[str, Target]:
         "dry_run": Target([_model_of(data) for data in configs], ".json", dry_run),
         "import": Target(seeds.archives(folder), ".nemo", verb("import", "IN", "OUT")),
         "import_yaml": Target(seeds.config_of_archive(), ".yaml", import_yaml),
-        "runtime": Target(seeds.exported(), ".onnx", runtime),
     }
 
 
@@ -197,25 +170,9 @@ def _packed(path: Path, out: Path) -> Path:
     return seeds.packed(out / "given.nemo", text)
 
 
-def _about(given: Any) -> Any:
-    """What an exported file says of itself."""
-    return next(one for one in given.metadata_props if one.key == "speechkit")
-
-
 def _model_of(config: bytes) -> bytes:
     """The net's part of a model folder's description."""
     return json.dumps(json.loads(config)["config"], indent=1).encode()
-
-
-def _answers(model: "skr.Model") -> None:
-    """All that can be asked of an exported model, each answer or its refusal."""
-    sound = np.resize(seeds.sound(), model.sample_rate)
-    for ask in (model.vad, model.classify, model.transcribe):
-        with contextlib.suppress(skr.RuntimeFailure):
-            ask(sound)
-    stream = model.stream()
-    stream.feed(sound)
-    stream.finish()
 
 
 def _goes_on(session: Stream, state: dict[str, torch.Tensor]) -> None:

@@ -17,7 +17,7 @@ from speechkit.folders import CONFIG, PLAN, WEIGHTS
 from speechkit.models import Net
 from speechkit.plans.about import About, Facts
 from speechkit.plans.plan import KEY, Plan, load_plan
-from speechkit.plans.source import find_plan
+from speechkit.plans.source import as_plan
 from speechkit.rules.spotting import Spotting
 from speechkit.rules.vad import PostProcessing
 from speechkit.tasks.about import about_of, facts_of
@@ -162,11 +162,14 @@ def folder(plan: Plan, tmp_path: Path) -> Path:
 
 def test_a_plan_is_found_in_a_folder_and_as_a_file(folder: Path) -> None:
     for source in (folder, str(folder), folder / PLAN, str(folder / PLAN)):
-        assert find_plan(source) is not None
+        assert as_plan(source) is not None
+    plan = load_plan(folder / PLAN)
+    assert as_plan(plan) is plan
     (folder / PLAN).unlink()
-    assert find_plan(folder) is None
+    assert as_plan(folder) is None
+    assert as_plan(sk.load("vad")) is None
     with pytest.raises(CheckpointError, match="no model folder 'nothing'"):
-        find_plan("nothing")
+        as_plan("nothing")
 
 
 @pytest.mark.parametrize("name", [CONFIG, WEIGHTS])
@@ -176,7 +179,7 @@ def test_a_plan_of_other_files_is_not_used(
     content = bytearray((folder / name).read_bytes())
     content[-2] ^= 1
     (folder / name).write_bytes(content)
-    assert find_plan(folder) is None
+    assert as_plan(folder) is None
     assert "is of another model than the files beside it" in caplog.text
 
 
