@@ -19,8 +19,8 @@ from benchmarks.settled import settled
 from speechkit.models import Model
 from speechkit.nn import Chunk, Serial, StreamLayer
 from speechkit.ops.separable_conv import Precision
-from speechkit.streaming.engines.native.layer import Call, NativeLayer
-from speechkit.streaming.engines.native.program import LoweringError
+from speechkit.plans.program import LoweringError
+from speechkit.streaming.engines.native.layer import NativeLayer
 
 SOUND_S = 1.92
 STEPS_MS = (20, 80, 160)
@@ -137,16 +137,16 @@ def stepping_natively(
         native = NativeLayer(layer, step, precision, rows.shape[1])
     except LoweringError as error:
         raise Absent(str(error)) from error
-    (state,) = native.init_state(1, rows.shape[1])
-    call = Call(native, 1, 1, state, native.scratch(1))
+    sessions = native.new_sessions(1)
+    steps = sessions.steps(1, 1)
     parts = [part[None].numpy() for part in rows.split(step)]
 
     def run() -> Tensor:
-        state.zero_()
+        sessions.start(0)
         scores = []
         for part in parts:
-            call(part, step)
-            scores.append(call.scores[0, 0].clone())
+            steps(part)
+            scores.append(torch.from_numpy(steps.y[0, 0].copy()))
         return torch.cat(scores)
 
     return run

@@ -12,8 +12,8 @@ from speechkit.errors import StreamError
 from speechkit.nn.stream import Chunk, State, StreamLayer
 
 if TYPE_CHECKING:
-    from speechkit.streaming.engines.native.lowering import Lowering
-    from speechkit.streaming.engines.native.program import Buffer
+    from speechkit.nn.lowering import Lowering
+    from speechkit.plans.program import Value
 
 
 class Table(nn.Module):
@@ -58,7 +58,7 @@ class Project(StreamLayer):
             y = c.x.transpose(1, 2) @ self.table(c.x).T
         return Chunk(y.transpose(1, 2), c.valid)
 
-    def lower(self, program: Lowering, x: Buffer) -> Buffer:
+    def lower(self, program: Lowering, x: Value) -> Value:
         return program.matrix(x, self.table.value)
 
     def macs(self, frames: int) -> int:

@@ -19,8 +19,8 @@ from speechkit.plugins import registry
 from speechkit.units import Seconds, to_samples
 
 if TYPE_CHECKING:
-    from speechkit.streaming.engines.native.lowering import Lowering
-    from speechkit.streaming.engines.native.program import Buffer
+    from speechkit.nn.lowering import Lowering
+    from speechkit.plans.program import Value
 
 Compat = Literal["nemo1"] | None
 Tables = Literal["computed", "stored"]
@@ -37,9 +37,9 @@ class Log(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return torch.log(x + self.guard)
 
-    def lower(self, program: Lowering, x: Buffer) -> Buffer:
+    def lower(self, program: Lowering, x: Value) -> Value:
         """One instruction."""
-        return program.log(x, self.guard)
+        return program.emit("log", x, numbers=[self.guard])
 
     def extra_repr(self) -> str:
         return f"guard={self.guard}"

@@ -15,8 +15,8 @@ from speechkit.frontend.base import Offline, full_precision
 from speechkit.nn.stream import Chunk, Recurrent, Serial, State, StreamLayer
 
 if TYPE_CHECKING:
-    from speechkit.streaming.engines.native.lowering import Lowering
-    from speechkit.streaming.engines.native.program import Buffer
+    from speechkit.nn.lowering import Lowering
+    from speechkit.plans.program import Value
 
 EPSILON = 1e-5
 BLOCK_FRAMES = 64
@@ -82,7 +82,7 @@ class Fixed(StreamLayer):
     def forward(self, c: Chunk) -> Chunk:
         return Chunk((c.x - self.mean[:, None]) / self.std[:, None], c.valid)
 
-    def lower(self, program: Lowering, x: Buffer) -> Buffer:
+    def lower(self, program: Lowering, x: Value) -> Value:
         scale = 1 / self.std.double()
         return program.affine(x, scale, -self.mean.double() * scale)
 
@@ -200,14 +200,10 @@ class PCEN(Recurrent):
             n, s = n[:, -1:], s[:, -1:]
         return Chunk(torch.cat(parts, dim=1).transpose(1, 2), c.valid), (n, s)
 
-    def lower(self, program: Lowering, x: Buffer) -> Buffer:
+    def lower(self, program: Lowering, x: Value) -> Value:
         decay = math.exp(-1 / self.time_constant_frames)
         numbers = [decay, self.gain, self.bias, self.power, self.epsilon]
-        # the sums, in whole registers, and the count
-        state = program.state(program.row(x.channels) + 1)
-        weights = program.hold(torch.tensor(numbers))
-        y = program.buffer(x.rows, x.channels)
-        return program.emit("pcen", x, y, state=state, weights=weights)
+        return program.emit("pcen", x, numbers=numbers)
 
     def exportable(self) -> StreamLayer:
         return _scanned(self)

@@ -14,8 +14,8 @@ from speechkit.frontend.base import Table
 from speechkit.nn.stream import Windowed
 
 if TYPE_CHECKING:
-    from speechkit.streaming.engines.native.lowering import Lowering
-    from speechkit.streaming.engines.native.program import Buffer
+    from speechkit.nn.lowering import Lowering
+    from speechkit.plans.program import Value
 
 ZEROS = 64
 """Zero crossings of the filter on each side, at the lower of the two rates."""
@@ -63,14 +63,14 @@ class Resample(Windowed):
         y = F.conv1d(x, self.filters(x)[:, None], stride=self.stride)
         return y.transpose(1, 2).reshape(x.shape[0], -1, 1)[:, :frames].transpose(1, 2)
 
-    def lower(self, program: Lowering, x: Buffer) -> Buffer:
+    def lower(self, program: Lowering, x: Value) -> Value:
         filters = self.filters.value.float()
         return program.emit(
             "resample",
             x,
-            program.buffer(x.rows // self.stride * self.rate, 1),
-            **program.slide(x, self.keep),
-            weights=program.hold(filters),
+            rows=x.rows // self.stride * self.rate,
+            keep=self.keep,
+            filters=filters,
             taps=filters.shape[1],
             stride=self.stride,
             left=self.left,

@@ -14,8 +14,8 @@ from speechkit.frontend.base import Table
 from speechkit.nn.stream import Windowed
 
 if TYPE_CHECKING:
-    from speechkit.streaming.engines.native.lowering import Lowering
-    from speechkit.streaming.engines.native.program import Buffer
+    from speechkit.nn.lowering import Lowering
+    from speechkit.plans.program import Value
 
 
 class PreEmphasis(Windowed):
@@ -31,11 +31,10 @@ class PreEmphasis(Windowed):
     def compute(self, x: Tensor, frames: int, valid: Tensor) -> Tensor:
         return x[:, :, 1 : frames + 1] - self.coefficient * x[:, :, :frames]
 
-    def lower(self, program: Lowering, x: Buffer) -> Buffer:
-        weights = program.hold(torch.tensor([float(self.coefficient)]))
-        more = program.slide(x, self.keep)
-        y = program.buffer(x.rows, 1)
-        return program.emit("preemphasis", x, y, **more, weights=weights, left=self.left)
+    def lower(self, program: Lowering, x: Value) -> Value:
+        return program.emit(
+            "preemphasis", x, keep=self.keep, numbers=[float(self.coefficient)], left=self.left
+        )
 
     def extra_repr(self) -> str:
         return f"coefficient={self.coefficient}"
@@ -86,29 +85,30 @@ class PowerSpectrum(Windowed):
         power: Tensor = (spectrum.real.square() + spectrum.imag.square()).transpose(1, 2)
         return power
 
-    def lower(self, program: Lowering, x: Buffer) -> Buffer:
+    def lower(self, program: Lowering, x: Value) -> Value:
         size = self.n_fft
         if size & (size - 1) or size < 8:
             program.refuse(f"no native spectrum of {size} samples")
         return program.emit(
             "spectrum",
             x,
-            program.buffer(x.rows // self.stride, size // 2 + 1),
-            **program.slide(x, self.keep),
-            weights=program.hold(self.window.value.float(), *_transform_tables(size)),
+            rows=x.rows // self.stride,
+            channels=size // 2 + 1,
+            keep=self.keep,
+            weights=self.window.value.float(),
+            filters=_transform_tables(size),
             taps=self.window_samples,
             stride=self.stride,
-            dilation=size,
+            size=size,
             left=self.left,
             rate=size // 2 - self.left,
-            work=program.scratch(3 * size),
         )
 
     def extra_repr(self) -> str:
         return f"n_fft={self.n_fft}, window={self.window_samples}, hop={self.hop_samples}"
 
 
-def _transform_tables(size: int) -> tuple[Tensor, Tensor]:
+def _transform_tables(size: int) -> Tensor:
     """cos and −sin of 2π k / size, and the twiddles of each pass by fours of half the size."""
 
     def rotations(angles: Tensor) -> Tensor:
@@ -122,4 +122,4 @@ def _transform_tables(size: int) -> tuple[Tensor, Tensor]:
         passes.append(rotations(angles).permute(1, 2, 0).flatten())
         half //= 4
     whole = torch.arange(size // 2, dtype=torch.float64) * (2 * math.pi / size)
-    return rotations(whole), torch.cat(passes)
+    return torch.cat([rotations(whole).flatten(), *passes])

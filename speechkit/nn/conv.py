@@ -15,8 +15,8 @@ from speechkit.ops.explain import Choice
 from speechkit.ops.linear import implementation as linear
 
 if TYPE_CHECKING:
-    from speechkit.streaming.engines.native.lowering import Lowering
-    from speechkit.streaming.engines.native.program import Buffer
+    from speechkit.nn.lowering import Lowering
+    from speechkit.plans.program import Value
 
 LookAhead = int | Literal["same"]
 
@@ -102,13 +102,13 @@ class DepthwiseConv(Conv):
     def convolve(self, window: Tensor) -> Tensor:
         return ops.depthwise_conv(window, self.weight, self.stride, self.dilation)
 
-    def lower(self, program: Lowering, x: Buffer) -> Buffer:
+    def lower(self, program: Lowering, x: Value) -> Value:
         return program.emit(
             "depthwise",
             x,
-            program.buffer(x.rows // self.stride, x.channels),
-            **program.slide(x, self.keep),
-            weights=program.hold(program.grouped(self.weight)),
+            rows=x.rows // self.stride,
+            keep=self.keep,
+            filters=self.weight.detach(),
             taps=self.kernel,
             stride=self.stride,
             dilation=self.dilation,
@@ -160,7 +160,7 @@ class DenseConv(Conv):
         """Its weight `[C', C]`, no bias, and its stride, if its kernel is 1."""
         return (self.weight.squeeze(2), None, self.stride) if self.kernel == 1 else None
 
-    def lower(self, program: Lowering, x: Buffer) -> Buffer:
+    def lower(self, program: Lowering, x: Value) -> Value:
         if (matrix := self.matrix()) is None:
             program.refuse(f"no native DenseConv of kernel {self.kernel}")
         return program.matrix(x, *matrix)

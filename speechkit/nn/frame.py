@@ -9,13 +9,12 @@ from torch import Tensor, nn
 
 from speechkit import ops
 from speechkit.nn.stream import Chunk, StreamLayer
-from speechkit.ops.activation import NONE
 from speechkit.ops.explain import Choice
 from speechkit.ops.linear import implementation
 
 if TYPE_CHECKING:
-    from speechkit.streaming.engines.native.lowering import Lowering
-    from speechkit.streaming.engines.native.program import Buffer
+    from speechkit.nn.lowering import Lowering
+    from speechkit.plans.program import Value
 
 LEVELS = 2**16
 """The number of values of 16 bits."""
@@ -50,7 +49,7 @@ class Pointwise(StreamLayer):
         """Its weight `[C', C]`, its bias, and its stride."""
         return self.weight, self.bias, 1
 
-    def lower(self, program: Lowering, x: Buffer) -> Buffer:
+    def lower(self, program: Lowering, x: Value) -> Value:
         return program.matrix(x, *self.matrix())
 
     def macs(self, frames: int) -> int:
@@ -73,8 +72,8 @@ class LogSoftmax(StreamLayer):
         dtype = torch.promote_types(c.x.dtype, torch.float32)
         return Chunk(c.x.transpose(1, 2).log_softmax(2, dtype=dtype).transpose(1, 2), c.valid)
 
-    def lower(self, program: Lowering, x: Buffer) -> Buffer:
-        return program.emit("log_softmax", x, program.buffer(x.rows, x.channels))
+    def lower(self, program: Lowering, x: Value) -> Value:
+        return program.emit("log_softmax", x)
 
 
 class Dropout(nn.Dropout):
@@ -103,7 +102,7 @@ class Dropout(nn.Dropout):
         """The identity, in evaluation."""
         return StreamLayer()
 
-    def lower(self, program: Lowering, x: Buffer) -> Buffer:
+    def lower(self, program: Lowering, x: Value) -> Value:
         """The identity, in evaluation."""
         return x
 
@@ -117,10 +116,9 @@ class Add(nn.Module):
     def forward(self, shortcut: Tensor, body: Tensor) -> Tensor:
         return shortcut + body
 
-    def lower(self, program: Lowering, shortcut: Buffer, body: Buffer) -> Buffer:
+    def lower(self, program: Lowering, shortcut: Value, body: Value) -> Value:
         """One instruction of two buffers."""
-        y = program.buffer(body.rows, body.channels)
-        return program.emit("add", body, y, other=shortcut.at, **program.act(NONE))
+        return program.added(body, shortcut)
 
 
 class Affine(nn.Module):
@@ -140,7 +138,7 @@ class Affine(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return torch.addcmul(self.shift[:, None], x, self.scale[:, None])
 
-    def lower(self, program: Lowering, x: Buffer) -> Buffer:
+    def lower(self, program: Lowering, x: Value) -> Value:
         """One instruction."""
         return program.affine(x, self.scale, self.shift)
 
@@ -162,7 +160,7 @@ class Bias(nn.Module):
         """The same, for `fuse` to fold into the layer before."""
         return Affine(torch.ones_like(self.bias), self.bias.detach())
 
-    def lower(self, program: Lowering, x: Buffer) -> Buffer:
+    def lower(self, program: Lowering, x: Value) -> Value:
         """The equal `Affine`."""
         return program.add(self.fuse(), x)
 
@@ -198,7 +196,7 @@ class BatchNorm(StreamLayer):
         """Its function in evaluation, for `fuse` to fold into the layer before."""
         return Affine(*(value.detach() for value in self._in_evaluation()))
 
-    def lower(self, program: Lowering, x: Buffer) -> Buffer:
+    def lower(self, program: Lowering, x: Value) -> Value:
         return program.add(self.fuse(), x)
 
     def normalize_batch(

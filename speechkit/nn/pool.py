@@ -12,8 +12,8 @@ from speechkit.errors import StreamError
 from speechkit.nn.stream import Chunk, Recurrent, Serial, State, StreamLayer, Windowed
 
 if TYPE_CHECKING:
-    from speechkit.streaming.engines.native.lowering import Lowering
-    from speechkit.streaming.engines.native.program import Buffer
+    from speechkit.nn.lowering import Lowering
+    from speechkit.plans.program import Value
 
 
 class AveragePool(StreamLayer):
@@ -71,11 +71,8 @@ class RunningAverage(Recurrent):
             return y, state
         return y, (total[:, :, -1:], count[:, :, -1:])
 
-    def lower(self, program: Lowering, x: Buffer) -> Buffer:
-        # the sums, padded to full registers, and the count
-        state = program.state(program.row(x.channels) + 1)
-        y = program.buffer(x.rows, x.channels)
-        return program.emit("running_average", x, y, state=state)
+    def lower(self, program: Lowering, x: Value) -> Value:
+        return program.emit("running_average", x)
 
 
 class SlidingAverage(Windowed):
@@ -95,10 +92,8 @@ class SlidingAverage(Windowed):
         count = valid.unfold(1, self.frames, 1)[:, :frames].sum(2).clamp(min=1)
         return (sums / count[:, :, None]).transpose(1, 2)
 
-    def lower(self, program: Lowering, x: Buffer) -> Buffer:
-        more = program.slide(x, self.keep)
-        y = program.buffer(x.rows, x.channels)
-        return program.emit("sliding_average", x, y, **more, taps=self.frames, left=self.left)
+    def lower(self, program: Lowering, x: Value) -> Value:
+        return program.emit("sliding_average", x, keep=self.keep, taps=self.frames, left=self.left)
 
     def extra_repr(self) -> str:
         return f"frames={self.frames}"

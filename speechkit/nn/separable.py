@@ -13,9 +13,9 @@ from speechkit.ops.explain import Choice
 from speechkit.ops.separable_conv import Packed
 
 if TYPE_CHECKING:
+    from speechkit.nn.lowering import Lowering
+    from speechkit.plans.program import Value
     from speechkit.streaming.engines.cuda.ring_net import RingNet, Stream
-    from speechkit.streaming.engines.native.lowering import Lowering
-    from speechkit.streaming.engines.native.program import Buffer
 
 
 class SeparableConv(Windowed):
@@ -53,7 +53,7 @@ class SeparableConv(Windowed):
             return x.new_empty(x.shape[0], 0, self.packed.shape.c_out).transpose(1, 2)
         return self._within(x[:, :, : (frames - 1) * self.stride + self._span], None, residual)
 
-    def lower(self, program: Lowering, x: Buffer) -> Buffer:
+    def lower(self, program: Lowering, x: Value) -> Value:
         return program.separable(x, self.packed)
 
     def lower_to_rings(self, net: RingNet, x: Stream) -> Stream:
@@ -105,8 +105,7 @@ class SeparableResidual(StreamLayer):
         y, s_last = self.last.step(head, state[1], shortcut.x)
         return y, (s_head, s_last, s_shortcut, s_wait)
 
-    def lower(self, program: Lowering, x: Buffer) -> Buffer:
-        x = program.shared(x)
+    def lower(self, program: Lowering, x: Value) -> Value:
         shortcut = program.add(self.shortcut_wait, program.add(self.shortcut, x))
         return program.separable(program.add(self.head, x), self.last.packed, shortcut)
 

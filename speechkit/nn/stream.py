@@ -28,9 +28,9 @@ from speechkit.ops.describes import describes
 from speechkit.ops.explain import Choice
 
 if TYPE_CHECKING:
+    from speechkit.nn.lowering import Lowering
+    from speechkit.plans.program import Value
     from speechkit.streaming.engines.cuda.ring_net import RingNet, Stream
-    from speechkit.streaming.engines.native.lowering import Lowering
-    from speechkit.streaming.engines.native.program import Buffer
 
 State = Any
 """Nested tuples of tensors, batch first."""
@@ -128,7 +128,7 @@ class StreamLayer(nn.Module):
         """The output for the next chunk, and the next state; a pure function."""
         return self.forward(c), state
 
-    def lower(self, program: Lowering, x: Buffer) -> Buffer:
+    def lower(self, program: Lowering, x: Value) -> Value:
         """Adds its step to a native program; returns its output buffer."""
         return x
 
@@ -280,11 +280,10 @@ class Delay(StreamLayer):
         frames = c.x.shape[2]
         return Chunk(x[:, :, :frames], valid[:, :frames]), (x[:, :, frames:], valid[:, frames:])
 
-    def lower(self, program: Lowering, x: Buffer) -> Buffer:
+    def lower(self, program: Lowering, x: Value) -> Value:
         if not self.delay:
             return x
-        y = program.buffer(x.rows, x.channels)
-        return program.emit("delay", x, y, **program.slide(x, self.delay))
+        return program.emit("delay", x, keep=self.delay)
 
     def lower_to_rings(self, net: RingNet, x: Stream) -> Stream:
         return x._replace(wait=x.wait + self.delay)
@@ -323,7 +322,7 @@ class FrameWise(StreamLayer):
         simpler: nn.Module = self.module.fuse()  # type: ignore[operator]
         return as_layer(simpler, self.c_out)
 
-    def lower(self, program: Lowering, x: Buffer) -> Buffer:
+    def lower(self, program: Lowering, x: Value) -> Value:
         activation = activation_of(self.module)
         return (
             program.add(self.module, x) if activation is None else program.activate(x, activation)
@@ -402,7 +401,7 @@ class Serial(StreamLayer):
             states.append(after)
         return c, tuple(states)
 
-    def lower(self, program: Lowering, x: Buffer) -> Buffer:
+    def lower(self, program: Lowering, x: Value) -> Value:
         for layer in self.aligned():
             x = program.add(layer, x)
         return x
@@ -471,8 +470,7 @@ class Residual(StreamLayer):
         y = Chunk(self.merge(shortcut.x, body.x), body.valid)
         return y, (s_body, s_body_wait, s_shortcut, s_shortcut_wait)
 
-    def lower(self, program: Lowering, x: Buffer) -> Buffer:
-        x = program.shared(x)
+    def lower(self, program: Lowering, x: Value) -> Value:
         body = program.add(self.body_wait, program.add(self.body, x))
         shortcut = program.add(self.shortcut_wait, program.add(self.shortcut, x))
-        return program.merge(self.merge, program.shared(shortcut), program.shared(body))
+        return program.merge(self.merge, shortcut, body)

@@ -9,9 +9,9 @@ import torch
 
 from speechkit.events import Event
 from speechkit.libraries import load
+from speechkit.plans.engine import SOURCE
 from speechkit.rules import vad
 from speechkit.streaming.engine import Scored
-from speechkit.streaming.engines.native.layer import SOURCE
 from speechkit.streaming.listeners import SpeechListener
 from speechkit.tasks import Listener
 

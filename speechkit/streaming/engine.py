@@ -12,7 +12,8 @@ from speechkit.data.samples import Samples, as_samples, is_sound
 from speechkit.errors import StreamError
 from speechkit.models import Model, evaluating
 from speechkit.nn import Chunk, StreamLayer
-from speechkit.streaming.engines.native.layer import Call, NativeLayer
+from speechkit.plans.engine import Steps
+from speechkit.streaming.engines.native.layer import NativeLayer
 from speechkit.streaming.state import rebuilt, tensors_of
 
 MOST_KEPT = 16
@@ -113,9 +114,9 @@ class NativeEngine:
 
     def __init__(self, layer: NativeLayer, size: int) -> None:
         self.layer, self.size = layer, size
-        (self._state,) = layer.init_state(size, 1)
-        self._scratch = layer.scratch(layer.group)
-        self._calls: dict[int, Call] = {}
+        self._sessions = layer.new_sessions(size)
+        self._steps: dict[int, Steps] = {}
+        self._is_sound = layer.plan.library.stream_is_sound
         # samples of the incomplete block are from start to end
         self._sound = np.empty((size, 0), dtype=np.float32)
         self._address = self._start = self._end = 0
@@ -152,26 +153,28 @@ class NativeEngine:
 
     def reset(self, row: int) -> None:
         """Starts a row anew."""
-        self._state[row] = 0
+        self._sessions.start(row)
 
     def tensors(self) -> dict[str, Tensor]:
         """All tensors that the next block depends on; `filled` is separate."""
         pending = np.zeros((self.size, self.layer.block_samples), dtype=np.float32)
         pending[:, : self.filled] = self._sound[:, self._start : self._end]
-        return {"layers.0": self._state, "pending": torch.from_numpy(pending)}
+        layers = self._sessions.tensors()
+        return {**layers, "pending": torch.from_numpy(pending)}
 
     def restore(self, tensors: dict[str, Tensor], filled: int) -> None:
         """Restores the state that `tensors` returned."""
-        self._state[:] = tensors["layers.0"]
+        pending = tensors.pop("pending")
+        self._sessions.restore(tensors)
         self._end = self._start
-        self._append(tensors["pending"][:, :filled].numpy())
+        self._append(pending[:, :filled].numpy())
 
     def _take(self, samples: NDArray[np.float32]) -> bool:
         """Appends samples and returns True, or False if one is not within [-1, 1]."""
         self._append(samples)
         count = samples.shape[1]
         address = self._address + 4 * (self._end - count)
-        sound: bool = self.layer.is_sound(address, self._sound.shape[1], self.size, count)
+        sound: bool = self._is_sound(address, self._sound.shape[1], self.size, count)
         if not sound:
             self._end -= count
         return sound
@@ -198,14 +201,15 @@ class NativeEngine:
 
     def _run(self, blocks: int, real: int) -> Scored:
         """Steps over the first waiting blocks, of which the first `real` samples are valid."""
-        call = self._calls.get(blocks)
-        if call is None:
-            call = Call(self.layer, self.size, blocks, self._state, self._scratch)
+        steps = self._steps.get(blocks)
+        if steps is None:
+            steps = self._sessions.steps(self.size, blocks)
             if blocks <= MOST_KEPT:
-                self._calls[blocks] = call
-        call.at(self._address + 4 * self._start, self._sound.shape[1], real)
+                self._steps[blocks] = steps
+        steps.real.fill(real)
+        steps.at(self._address + 4 * self._start, self._sound.shape[1], self.size)
         self._start += blocks * self.layer.block_samples
-        return Scored(call.scores, call.valid)
+        return Scored(torch.from_numpy(steps.y), torch.from_numpy(steps.valid))
 
 
 def rows_of(samples: Samples | Sequence[Samples], size: int) -> NDArray[np.float32]:

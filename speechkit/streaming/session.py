@@ -118,14 +118,17 @@ class StreamBatch(Resumable):
             )
         key = self.sample_rate, self.block_samples
         native = native_layer(model, self._layer, self.block_samples, key)
-        self.backend = "torch: " + native if isinstance(native, str) else "native"
         self._engine: TorchEngine | NativeEngine
+        is_native = isinstance(native, NativeLayer)
         if not isinstance(native, NativeLayer):
+            self.backend = f"torch: {native}"
             self._engine = TorchEngine(model, self._layer, size, self.block_samples)
         else:
+            names = ", ".join(dict.fromkeys(native.in_torch))
+            self.backend = f"native, in torch: {names}" if names else "native"
             self._engine = NativeEngine(native, size)
         self._listeners = batch_listeners(
-            listener_of(model, decoder), size, self.backend == "native", len(model.labels)
+            listener_of(model, decoder), size, is_native, len(model.labels)
         )
         self._started = [0] * size
         self._consumed = 0

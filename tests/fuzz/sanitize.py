@@ -25,8 +25,8 @@ from speechkit.frontend import Resample
 from speechkit.nn import Chunk, Serial
 from speechkit.ops import Activation, batch_norm, depthwise_conv, linear, native
 from speechkit.ops.separable_conv import PRECISIONS, Shape, pack
+from speechkit.plans.program import LoweringError
 from speechkit.streaming.engines.native.layer import NativeLayer
-from speechkit.streaming.engines.native.program import LoweringError
 from speechkit.testing import assert_close
 
 PACKAGE = Path(sk.__file__).parent

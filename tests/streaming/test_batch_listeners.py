@@ -13,6 +13,7 @@ from torch import Tensor
 
 from speechkit.events import Event, SpeechEnd, SpeechStart
 from speechkit.libraries import load
+from speechkit.plans.engine import SOURCE
 from speechkit.rules.spotting import Spotting
 from speechkit.rules.vad import PostProcessing, State
 from speechkit.streaming import batch_listeners as module
@@ -23,7 +24,6 @@ from speechkit.streaming.batch_listeners import (
     batch_listeners,
 )
 from speechkit.streaming.engine import Scored
-from speechkit.streaming.engines.native.layer import SOURCE
 from speechkit.streaming.listeners import KeywordListener, SpeechListener
 
 pytestmark = pytest.mark.skipif(isinstance(load(SOURCE), str), reason="there is no C++ compiler")

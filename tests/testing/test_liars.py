@@ -34,11 +34,11 @@ from speechkit.nn import (
     State,
     StreamLayer,
 )
+from speechkit.nn.lowering import Lowering
 from speechkit.ops.activation import Activation
+from speechkit.plans.engine import SOURCE
+from speechkit.plans.program import Value
 from speechkit.plugins import Entry, Registry, registry
-from speechkit.streaming.engines.native.layer import SOURCE
-from speechkit.streaming.engines.native.lowering import Lowering
-from speechkit.streaming.engines.native.program import Buffer
 from speechkit.tasks.clip import Classification
 from speechkit.testing.checks import functions_for
 from speechkit.testing.conformance import Check, run_checks
@@ -388,14 +388,14 @@ class Straight(torch.autograd.Function):
 @needs_compiler
 def test_a_native_form_that_is_another_function() -> None:
     class Doubled(Plain):
-        def lower(self, program: Lowering, x: Buffer) -> Buffer:
+        def lower(self, program: Lowering, x: Value) -> Value:
             return program.affine(x, 2 * self.weight, self.bias)
 
     class Shifted(nn.Module):
         def forward(self, shortcut: Tensor, body: Tensor) -> Tensor:
             return shortcut + body
 
-        def lower(self, program: Lowering, shortcut: Buffer, body: Buffer) -> Buffer:
+        def lower(self, program: Lowering, shortcut: Value, body: Value) -> Value:
             return program.add(FrameWise(nn.ReLU()), program.merge(Add(), shortcut, body))
 
     for kind, made in (("norm", Doubled), ("residual", lambda *args: Shifted())):

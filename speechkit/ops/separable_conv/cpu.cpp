@@ -73,40 +73,12 @@ void run(const Shape& s, const float* x, const bool* valid, const float* taps, c
   }
 }
 
-void pack_half(const float* w, int64_t c_in, int64_t c_out, void* packed) {
-  Buffer<bfloat16> half(round_up(c_in * c_out, Bfloat16::group));
-  halve(w, c_in * c_out, half.data());
-  pack<Bfloat16>(half.data(), 1, c_in, c_in, c_out, static_cast<bfloat16*>(packed));
-}
-
-void pack_int8(const float* w, int64_t c_in, int64_t c_out, void* packed, float* scale,
-               float* offset) {
-  Buffer<int8_t> small(c_in * c_out);
-  for (int64_t c = 0; c < c_out; ++c) {
-    const float* row = w + c * c_in;
-    float top = 0;
-    for (int64_t i = 0; i < c_in; ++i) top = std::max(top, std::fabs(row[i]));
-    scale[c] = top > 0 ? top / 127 : 1;
-    float sum = 0;
-    for (int64_t i = 0; i < c_in; ++i) {
-      small[c * c_in + i] = int8_t(std::nearbyint(row[i] / scale[c]));
-      sum += small[c * c_in + i];
-    }
-    offset[c] = 128 * sum;
-  }
-  pack<Int8>(small.data(), 1, c_in, c_in, c_out, static_cast<int8_t*>(packed));
-}
-
 }  // namespace
 
 // Packs W [c_out, c_in] for `precision`; for int8 it also writes scale and offset [c_out].
 extern "C" void separable_conv_pack(const float* w, void* packed, float* scale, float* offset,
                                     int64_t precision, int64_t c_in, int64_t c_out, int) {
-  switch (precision) {
-    case FLOAT32: pack<Float32>(w, 1, c_in, c_in, c_out, static_cast<float*>(packed)); break;
-    case BFLOAT16: pack_half(w, c_in, c_out, packed); break;
-    case INT8: pack_int8(w, c_in, c_out, packed, scale, offset); break;
-  }
+  pack_for(precision, w, c_in, c_out, packed, scale, offset);
 }
 
 // x [batch, frames, channels], valid [batch, frames] or null, taps [groups of LANES, taps, LANES],

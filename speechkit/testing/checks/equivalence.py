@@ -26,9 +26,9 @@ from speechkit.nn import (
 )
 from speechkit.ops.activation import activation_of
 from speechkit.ops.describes import describes
+from speechkit.plans.program import LoweringError
 from speechkit.plugins import Entry
 from speechkit.streaming.engines.native.layer import NativeLayer
-from speechkit.streaming.engines.native.program import LoweringError
 from speechkit.testing.formula import evaluate
 from speechkit.testing.specimen import Specimen, specimens, used
 from speechkit.testing.stream import assert_close, dyadic_

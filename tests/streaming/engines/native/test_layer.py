@@ -1,8 +1,10 @@
 """The native step against torch's, net by net, and the reasons for doing without."""
 
 import itertools
+import re
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -11,16 +13,16 @@ import speechkit as sk
 from speechkit.frontend import Resample
 from speechkit.libraries import load
 from speechkit.models import Model, Net
-from speechkit.nn import Add, Chunk, Delay, FrameWise, Residual, Serial, StreamLayer
-from speechkit.streaming.engines.native import layer as native
-from speechkit.streaming.engines.native import program
-from speechkit.streaming.engines.native.layer import Call, NativeLayer, Steps
-from speechkit.streaming.engines.native.lowering import Lowering
-from speechkit.streaming.engines.native.program import Buffer, LoweringError
+from speechkit.nn import Add, Chunk, Delay, FrameWise, Residual, Serial, State, StreamLayer
+from speechkit.nn.lowering import Lowering
+from speechkit.plans import program
+from speechkit.plans.engine import SOURCE
+from speechkit.plans.program import LoweringError, Value
+from speechkit.streaming.engines.native.layer import NativeLayer
 from speechkit.testing import assert_close
 
 pytestmark = [
-    pytest.mark.skipif(isinstance(load(native.SOURCE), str), reason="there is no C++ compiler"),
+    pytest.mark.skipif(isinstance(load(SOURCE), str), reason="there is no C++ compiler"),
     pytest.mark.usefixtures("poisoned_memory"),
 ]
 FIXED = "log_mel:n_mels=40,normalize=fixed"
@@ -41,6 +43,8 @@ NETS = {
         frontend="log_mel:n_mels=40,normalize=pcen:time_constant_frames=100",
         lookahead=0,
     ),
+    "one channel": sk.QuartzNet(blocks=(sk.Block(channels=1, kernel=5, stride=2),), frontend=FIXED),
+    "one feature": sk.QuartzNet(blocks=BLOCKS, frontend="log_mel:n_mels=1,normalize=fixed"),
     "norm none": sk.QuartzNet(blocks=BLOCKS, frontend=FIXED, norm="none", lookahead=1),
 }
 
@@ -89,19 +93,19 @@ def test_blocks_computed_together_give_the_same_bits(name: str) -> None:
     block = layer.stride
     native_layer, size = NativeLayer(layer, block), 3
     # so that a group begins within a session
-    blocks = native_layer.group + 2
+    blocks = native_layer.plan.group + 2
     x = torch.rand(size, 3 * blocks * block, generator=torch.Generator().manual_seed(0)) - 0.5
-    alone, together = (native_layer.init_state(size, 1)[0] for _ in range(2))
-    call = Call(native_layer, size, blocks, together, native_layer.scratch(size * blocks))
+    alone, together = (native_layer.new_sessions(size) for _ in range(2))
+    steps = together.steps(size, blocks)
     for part in x.split(blocks * block, dim=1):
-        call(part.contiguous().numpy(), part.shape[1])
+        steps(part.contiguous().numpy())
         for index, one in enumerate(part.split(block, dim=1)):
             valid = torch.ones(size, block, dtype=torch.bool)
-            y, _ = native_layer.step(Chunk(one[:, None].contiguous(), valid), (alone,))
-            assert torch.equal(y.valid, call.valid[:, index])
-            some = y.valid[0]
-            assert torch.equal(y.x.transpose(1, 2)[:, some], call.scores[:, index, some])
-        assert torch.equal(alone, together)
+            y, _ = native_layer.step(Chunk(one[:, None].contiguous(), valid), alone)
+            assert np.array_equal(y.valid, steps.valid[:, index])
+            some = y.valid[0].numpy()
+            assert np.array_equal(y.x.transpose(1, 2)[:, some], steps.y[:, index][:, some])
+        assert np.array_equal(alone.native, together.native)
     assert some.any()
 
 
@@ -111,7 +115,7 @@ class Doubled(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return 2 * x
 
-    def lower(self, program: Lowering, x: Buffer) -> Buffer:
+    def lower(self, program: Lowering, x: Value) -> Value:
         return program.affine(x, torch.full((x.channels,), 2.0), torch.zeros(x.channels))
 
 
@@ -126,7 +130,7 @@ class Weighted(nn.Module):
     def forward(self, shortcut: Tensor, body: Tensor) -> Tensor:
         return shortcut + 2 * body
 
-    def lower(self, program: Lowering, shortcut: Buffer, body: Buffer) -> Buffer:
+    def lower(self, program: Lowering, shortcut: Value, body: Value) -> Value:
         return program.merge(Add(), shortcut, program.add(Doubled(), body))
 
 
@@ -144,10 +148,47 @@ def test_a_plugins_layer_lowers_itself() -> None:
 
 
 @pytest.mark.parametrize("module", [Tripled(), nn.Softplus()])
-def test_a_layer_without_a_native_form_is_named(module: nn.Module) -> None:
-    layer = Serial(net=lively(NETS["quartznet"]).stream_layer(), more=FrameWise(module))
-    with pytest.raises(LoweringError, match=f"no native {type(module).__name__}"):
-        NativeLayer(layer, layer.stride)
+def test_a_layer_without_a_native_form_runs_in_torch_alone(module: nn.Module) -> None:
+    net = lively(NETS["quartznet"]).stream_layer()
+    layer = Serial(net=net, more=FrameWise(module), last=FrameWise(nn.ReLU()))
+    x = torch.rand(2, 40 * layer.stride, generator=torch.Generator().manual_seed(0)) - 0.5
+    native_layer = NativeLayer(layer, layer.stride)
+    assert native_layer.in_torch == [type(module).__name__]
+    with torch.inference_mode():
+        expected = stepped(layer, x, x.shape[1], layer.stride)
+        assert_close("called", expected, stepped(native_layer, x, x.shape[1], layer.stride), 1e-4)
+
+
+def test_a_merge_rule_and_a_layer_with_a_state_run_in_torch_too() -> None:
+    class Mean(nn.Module):
+        def forward(self, shortcut: Tensor, body: Tensor) -> Tensor:
+            return (shortcut + body) / 2
+
+    class Sum(sk.nn.RunningAverage):
+        """Without `lower`, since it computes something else."""
+
+        def step(self, c: Chunk, state: State) -> tuple[Chunk, State]:
+            y, state = super().step(c, state)
+            return Chunk(2 * y.x, y.valid), state
+
+    net = lively(NETS["quartznet"]).stream_layer()
+    layer = Serial(net=net, more=Residual(Sum(), StreamLayer(), Mean()))
+    x = torch.rand(2, 40 * layer.stride, generator=torch.Generator().manual_seed(0)) - 0.5
+    native_layer = NativeLayer(layer, layer.stride)
+    assert native_layer.in_torch == ["Sum", "Mean"]
+    with torch.inference_mode():
+        expected = stepped(layer, x, x.shape[1], layer.stride)
+        assert_close("called", expected, stepped(native_layer, x, x.shape[1], layer.stride), 1e-4)
+
+
+def test_an_error_of_a_layer_in_torch_is_raised() -> None:
+    class Broken(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            raise RuntimeError("it is broken")
+
+    layer = Serial(net=lively(NETS["quartznet"]).stream_layer(), more=FrameWise(Broken()))
+    with pytest.raises(RuntimeError, match="it is broken"):
+        stepped(NativeLayer(layer, layer.stride), torch.zeros(1, layer.stride), 1, layer.stride)
 
 
 @pytest.mark.parametrize("rate", [8000, 44100, 48000])
@@ -178,20 +219,7 @@ def test_sessions_use_it_and_say_so() -> None:
         assert "'torch' was asked for" in sk.StreamBatch(model, 1).backend
     assert "not torch.float64" in sk.StreamBatch(lively(NETS["marblenet"]).double(), 1).backend
     running = replace(NETS["marblenet"], frontend="log_mel:normalize=running")
-    assert sk.StreamBatch(sk.build(running).eval(), 1).backend == "torch: no native Running"
-
-
-@pytest.mark.parametrize(
-    "net",
-    [
-        replace(NETS["matchboxnet"], labels=("a",)),
-        sk.QuartzNet(blocks=(sk.Block(channels=1, kernel=5, stride=2),), frontend=FIXED),
-        replace(NETS["silu"], frontend="log_mel:n_mels=1,normalize=fixed"),
-    ],
-    ids=["one label", "one channel", "one feature"],
-)
-def test_nets_of_one_channel_run_in_torch(net: Net) -> None:
-    assert "of one channel" in sk.StreamBatch(lively(net), 1).backend
+    assert sk.StreamBatch(sk.build(running).eval(), 1).backend == "native, in torch: Running"
 
 
 def test_sessions_share_one_plan_until_a_weight_changes() -> None:
@@ -220,16 +248,16 @@ def test_a_subclass_of_a_known_layer_is_not_taken_for_it() -> None:
         def convolve(self, window: Tensor) -> Tensor:
             return 2 * super().convolve(window)
 
+    assert NativeLayer(Serial(Doubled(4, 3)), 160, c_in=4).in_torch == ["Doubled"]
     with pytest.raises(LoweringError, match="no native Doubled"):
         NativeLayer(Serial(Doubled(1, 3)), 160)
 
 
 def test_instructions_and_fields_are_those_of_the_source() -> None:
-    text = native.SOURCE.read_text(encoding="utf-8")
-    codes = text.split("enum Code : int64_t {")[1].split("}")[0]
-    assert [c.strip().lower() for c in codes.split(",") if c.strip()] == list(program.CODES)
-    assert members(text, "Instruction") == list(program.FIELDS)
-    assert members(text, "Steps") == [name for name, _ in Steps._fields_]
+    table = SOURCE.read_text(encoding="utf-8").split("OPERATIONS[] = {")[1].split("};")[0]
+    assert re.findall(r'{"(\w+)"', table) == list(program.CODES)
+    text = SOURCE.with_name("program.h").read_text(encoding="utf-8")
+    assert members(text, "Source") == list(program.FIELDS)
 
 
 def members(text: str, struct: str) -> list[str]:

@@ -1,0 +1,164 @@
+"""Lowers layers to the program of a plan: each layer adds its instructions with `lower`.
+
+A layer without a native form runs in torch, alone: instruction `call`.
+"""
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from speechkit.nn.stream import Chunk, State, StreamLayer
+from speechkit.ops.activation import NONE, Activation
+from speechkit.ops.describes import describes
+from speechkit.ops.separable_conv import PRECISIONS, Packed, Shape
+from speechkit.plans.program import LoweringError, Program, Value
+
+
+class Lowering(Program):
+    """A program that layers write with their `lower(program, x)`.
+
+    `outside` are the layers and merge rules that run in torch, by number, each with the number
+    of its input channels.
+    """
+
+    def __init__(self, program: Program | None = None) -> None:
+        super().__init__()
+        if program is not None:
+            self.weights = program.weights
+        self.outside: list[tuple[nn.Module, int]] = []
+
+    def input(self, rows: int, channels: int) -> Value:
+        """The input of the net, with `rows` for each stride."""
+        return Value(0, rows, channels)
+
+    def add(self, layer: nn.Module, x: Value) -> Value:
+        """Adds a layer's instructions; returns its output."""
+        begun = len(self.instructions), len(self.outside)
+        try:
+            if not describes(layer, "lower"):
+                self.refuse(f"no native {type(layer).__name__}")
+            y: Value = layer.lower(self, x)  # type: ignore[operator]
+            return y
+        except LoweringError:
+            # sound is too long to be handed to torch, and a module alone does not know its channels
+            if x.channels == 1 or not isinstance(layer, StreamLayer):
+                raise
+            del self.instructions[begun[0] :], self.outside[begun[1] :]
+        rows = x.rows // layer.stride * layer.rate
+        return self._call(layer, x, rows=rows, channels=layer.channels_out(x.channels))
+
+    def merge(self, module: nn.Module, shortcut: Value, body: Value) -> Value:
+        """The output of a module `(shortcut, body) -> y`."""
+        begun = len(self.instructions)
+        try:
+            if not describes(module, "lower"):
+                self.refuse(f"no native {type(module).__name__}")
+            y: Value = module.lower(self, shortcut, body)  # type: ignore[operator]
+            return y
+        except LoweringError:
+            del self.instructions[begun:]
+        return self._call(module, body, other=shortcut)
+
+    def affine(self, x: Value, scale: Tensor, shift: Tensor) -> Value:
+        """y = x · scale + shift per channel."""
+        return self.emit("affine", x, weights=torch.stack([scale, shift]).detach().float())
+
+    def activate(self, x: Value, activation: Activation) -> Value:
+        """y = f(x)."""
+        return self.emit("activate", x, **_activation(activation))
+
+    def added(self, x: Value, other: Value, activation: Activation = NONE) -> Value:
+        """y = f(x + other)."""
+        return self.emit("add", x, other=other, **_activation(activation))
+
+    def matrix(
+        self, x: Value, weight: Tensor, bias: Tensor | None = None, stride: int = 1
+    ) -> Value:
+        """y = W x + b at every stride-th frame, with W `[C', C]`."""
+        bias = weight.new_zeros(len(weight)) if bias is None else bias
+        shape = Shape(weight.shape[1], weight.shape[0], stride=stride)
+        return self._separable(x, shape, None, weight.detach(), bias.detach())
+
+    def separable(self, x: Value, packed: Packed, residual: Value | None = None) -> Value:
+        """f(W (w * x) + b + residual)."""
+        *_, depthwise, weight, bias = packed.weights
+        assert weight is not None
+        assert bias is not None
+        return self._separable(x, packed.shape, depthwise, weight, bias, residual)
+
+    def _separable(
+        self,
+        x: Value,
+        shape: Shape,
+        depthwise: Tensor | None,
+        weight: Tensor,
+        bias: Tensor,
+        residual: Value | None = None,
+    ) -> Value:
+        more: dict[str, Any] = _activation(shape.activation)
+        if depthwise is not None:
+            left, right = shape.padding
+            more |= {"filters": depthwise, "taps": shape.taps, "dilation": shape.dilation}
+            more |= {"left": left, "keep": right // shape.stride * shape.stride + left}
+        return self.emit(
+            "separable",
+            x,
+            rows=x.rows // shape.stride,
+            channels=shape.c_out,
+            other=residual,
+            stride=shape.stride,
+            precision=PRECISIONS.index(shape.precision),
+            weights=weight,
+            bias=bias,
+            **more,
+        )
+
+    def _call(self, layer: nn.Module, x: Value, **fields: Any) -> Value:
+        self.outside.append((layer, x.channels))
+        return self.emit("call", x, size=len(self.outside) - 1, **fields)
+
+
+def _activation(activation: Activation) -> dict[str, Any]:
+    """The fields of an activation."""
+    return {"activation": activation.code, "numbers": activation.numbers}
+
+
+class TorchLayers:
+    """The layers of a plan that run in torch, for the sessions of one batch."""
+
+    def __init__(self, layers: list[tuple[nn.Module, int]], sessions: int) -> None:
+        self._layers = layers
+        self.states: list[State] = [() for _ in range(sessions)]
+        for session in range(sessions):
+            self.start(session)
+
+    def start(self, session: int) -> None:
+        """Sets the states of a session to those before its first row."""
+        self.states[session] = tuple(
+            layer.init_state(1, channels) if isinstance(layer, StreamLayer) else ()
+            for layer, channels in self._layers
+        )
+
+    @torch.inference_mode()
+    def run(
+        self,
+        number: int,
+        session: int,
+        x: NDArray[np.float32],
+        valid: NDArray[np.bool_],
+        other: NDArray[np.float32] | None,
+    ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        """The output of layer `number` and its validity, for x `[T, C]` of a session."""
+        layer, _ = self._layers[number]
+        c = Chunk(torch.from_numpy(x.copy())[None].transpose(1, 2), torch.from_numpy(valid)[None])
+        if isinstance(layer, StreamLayer):
+            states = list(self.states[session])
+            y, states[number] = layer.step(c, states[number])
+            self.states[session] = tuple(states)
+            return y.x[0].T.numpy(), y.valid[0].numpy()
+        assert other is not None
+        shortcut = torch.from_numpy(other.copy())[None].transpose(1, 2)
+        return layer(shortcut, c.x)[0].T.numpy(), valid

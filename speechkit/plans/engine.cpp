@@ -1,0 +1,171 @@
+// A step of a whole net for sessions: a list of instructions, run for each block of a session in order.
+
+#include "speechkit.h"
+
+#include <cstdio>
+#include <limits>
+
+#include "frames.h"
+#include "frontend.h"
+#include "loader.h"
+#include "pools.h"
+#include "separable.h"
+#include "vad.h"
+
+using namespace speechkit;
+
+namespace {
+
+// in the order of CODES in plans/program.py
+constexpr Operation OPERATIONS[] = {
+    {"separable", prepare_separable, run_separable, false, multiply_together},
+    {"depthwise", prepare_depthwise, run_depthwise},
+    {"affine", prepare_affine, run_affine, true},
+    {"activate", prepare_activation, run_activate, true},
+    {"log", prepare_log, run_log, true},
+    {"delay", prepare_delay, run_delay},
+    {"add", prepare_add, run_add, true},
+    {"preemphasis", prepare_preemphasis, run_preemphasis},
+    {"spectrum", prepare_spectrum, run_spectrum},
+    {"resample", prepare_resample, run_resample},
+    {"log_softmax", prepare_log_softmax, run_log_softmax, true},
+    {"sliding_average", prepare_sliding_average, run_sliding_average},
+    {"running_average", prepare_running_average, run_running_average, true},
+    {"pcen", prepare_pcen, run_pcen, true},
+    {"call", prepare_call, run_call},
+};
+constexpr int64_t OPERATION_COUNT = sizeof OPERATIONS / sizeof *OPERATIONS;
+// a multiple of every instruction's cycle
+constexpr int64_t CYCLE = LONGEST_CYCLE;
+// blocks, of one or several sessions, that an instruction computes together
+constexpr int64_t GROUP = 12;
+constexpr int64_t MOST_INSTRUCTIONS = 1 << 16;
+
+void run(const Instruction& op, float* scratch, float* state, int64_t steps, int64_t session,
+         speechkit_call call, void* context) {
+  const int64_t flags_in = padded(op.rows_in * op.width_in), flags = padded(op.rows * op.width);
+  const Memory m{scratch + op.in,
+                 scratch + op.in + flags_in,
+                 op.second < 0 ? nullptr : scratch + op.second,
+                 scratch + op.out,
+                 scratch + op.out + flags,
+                 scratch + op.work,
+                 state + op.state,
+                 steps,
+                 session,
+                 call,
+                 context};
+  op.operation->run(op, m);
+}
+
+}  // namespace
+
+struct speechkit_plan : Plan {};
+
+extern "C" speechkit_plan* speechkit_open(const int64_t* program, int64_t length,
+                                          const float* weights, int64_t weight_count,
+                                          int64_t stride, int64_t channels, int64_t strides,
+                                          speechkit_call call, char* error, int64_t error_size) {
+  static_assert(sizeof(Source) % sizeof(int64_t) == 0);
+  int64_t at = 0;
+  const char* name = "plan";
+  bool finite = true;
+  try {
+    expect(length >= 1 && length <= MOST_INSTRUCTIONS, "it has no or too many instructions");
+    for (int64_t i = 0; i < weight_count; ++i)
+      finite &= std::fabs(weights[i]) <= std::numeric_limits<float>::max();
+    expect(finite, "its weights hold NaN or infinity");
+    expect(stride >= 1 && strides >= 1 && channels >= 1, "its block is empty");
+    Loader loader(weights, weight_count, call);
+    const Source* sources = reinterpret_cast<const Source*>(program);
+    loader.find_readers(sources, length);
+    loader.input(product(stride, strides), channels);
+    for (; at < length; ++at) {
+      name = "instruction";
+      const int64_t code = sources[at].code;
+      expect(code >= 0 && code < OPERATION_COUNT, "there is no such instruction");
+      name = OPERATIONS[code].name;
+      loader.add(sources[at], OPERATIONS[code], strides);
+    }
+    return static_cast<speechkit_plan*>(loader.plan.release());
+  } catch (const Failure& failure) {
+    std::snprintf(error, size_t(error_size), "%s %lld: %s", name, (long long)at,
+                  failure.reason.c_str());
+  } catch (const std::bad_alloc&) {
+    std::snprintf(error, size_t(error_size), "%s %lld: there is too little memory", name,
+                  (long long)at);
+  }
+  return nullptr;
+}
+
+extern "C" void speechkit_close(speechkit_plan* plan) { delete static_cast<Plan*>(plan); }
+
+extern "C" void speechkit_get_sizes(const speechkit_plan* plan, speechkit_sizes* sizes) {
+  *sizes = {plan->first.rows,    plan->first.channels,         plan->last.rows,
+            plan->last.channels, int64_t(plan->start.size()), plan->scratch,
+            GROUP};
+}
+
+extern "C" void speechkit_start(const speechkit_plan* plan, float* state) {
+  std::memcpy(state, plan->start.data(), sizeof(float) * plan->start.size());
+}
+
+extern "C" void speechkit_step(const speechkit_plan* plan, float* states, float* scratch,
+                               int64_t sessions, int64_t blocks, const int64_t* rows,
+                               const int64_t* real, const float* x, int64_t x_step, float* y,
+                               bool* valid, void* context) {
+  const Value &first = plan->first, &last = plan->last;
+  const int64_t size = plan->scratch, state_size = int64_t(plan->start.size());
+  const int64_t total = sessions * blocks;
+  float* state[GROUP];
+  int64_t steps[GROUP], session[GROUP];
+  // a session's blocks in order, since each reads the state that the previous one wrote
+  for (int64_t group = 0; group < total; group += GROUP) {
+    const int64_t count = std::min(GROUP, total - group);
+    for (int64_t g = 0; g < count; ++g) {
+      const int64_t index = (group + g) / blocks, row = (group + g) % blocks * first.rows;
+      const float* from = x + index * x_step + row * first.channels;
+      float* own = scratch + g * size + first.at;
+      float* flags = own + padded(first.rows * first.width);
+      if (first.width == first.channels) {
+        std::memcpy(own, from, sizeof(float) * first.rows * first.channels);
+      } else {
+        for (int64_t n = 0; n < first.rows; ++n)
+          std::memcpy(own + n * first.width, from + n * first.channels,
+                      sizeof(float) * first.channels);
+      }
+      for (int64_t n = 0; n < first.rows; ++n) flags[n] = row + n < real[index];
+      session[g] = rows ? rows[index] : index;
+      state[g] = states + session[g] * state_size;
+      steps[g] = int64_t(state[g][0]);
+      state[g][0] = float((steps[g] + 1) % CYCLE);
+    }
+    for (const Instruction& op : plan->instructions) {
+      for (int64_t g = 0; g < count; ++g)
+        run(op, scratch + g * size, state[g], steps[g], session[g], plan->call,
+            context);
+      if (op.operation->together) op.operation->together(op, scratch, size, count);
+    }
+    for (int64_t g = 0; g < count; ++g) {
+      const float* own = scratch + g * size + last.at;
+      const float* flags = own + padded(last.rows * last.width);
+      for (int64_t r = 0; r < last.rows; ++r) {
+        const int64_t at = (group + g) * last.rows + r;
+        std::memcpy(y + at * last.channels, own + r * last.width, sizeof(float) * last.channels);
+        valid[at] = flags[r] != 0;
+      }
+    }
+  }
+}
+
+// True if x [sessions, count], `x_step` from one session to the next, is within [−1, 1]; false for a
+// NaN.
+extern "C" bool stream_is_sound(const float* x, int64_t x_step, int64_t sessions, int64_t count) {
+  bool sound = true;
+  for (int64_t s = 0; s < sessions; ++s)
+    for (int64_t n = 0; n < count; ++n) sound &= std::fabs(x[s * x_step + n]) <= 1;
+  return sound;
+}
+
+// The floats of a register: a session's state has another layout where it differs.
+extern "C" int64_t speechkit_lanes() { return LANES; }

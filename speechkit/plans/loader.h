@@ -1,0 +1,195 @@
+// Verifies the instructions of a plan and lays out memory for blocks of one size.
+
+#pragma once
+
+#include <memory>
+#include <vector>
+
+#include "program.h"
+
+namespace speechkit {
+
+// the largest number in an instruction, and the most floats of one array
+constexpr int64_t MOST = int64_t(1) << 28;
+constexpr int64_t LONGEST_CYCLE = 16;
+
+// a · b · c, at most MOST
+inline int64_t product(int64_t a, int64_t b, int64_t c = 1) {
+  int64_t ab, abc;
+  const bool over = __builtin_mul_overflow(a, b, &ab) || __builtin_mul_overflow(ab, c, &abc);
+  expect(!over && abc >= 0 && abc <= MOST, "it needs too much memory");
+  return abc;
+}
+
+struct Value {
+  int64_t rows, channels, width, at, last_reader;
+};
+
+// A plan that is ready to run.
+struct Plan {
+  std::vector<Instruction> instructions;
+  std::vector<Buffer<float>> memory;
+  Buffer<float> start;
+  int64_t scratch = 0;
+  Value first, last;
+  speechkit_call call;
+};
+
+class Loader {
+ public:
+  Loader(const float* weights, int64_t weight_count, speechkit_call call)
+      : plan(new Plan), weights_(weights), count_(weight_count) {
+    plan->call = call;
+    // the first float counts a session's steps
+    plan->start.resize(COLUMNS);
+  }
+
+  std::unique_ptr<Plan> plan;
+
+  // `count` numbers of the weights from `at` on
+  const float* numbers(int64_t at, int64_t count) const {
+    expect(at >= 0 && count >= 0 && count <= count_ && at <= count_ - count,
+           "it lies outside the weights");
+    return weights_ + at;
+  }
+
+  // zeros that live as long as the plan
+  float* hold(int64_t count) {
+    plan->memory.emplace_back(product(count, 1));
+    return plan->memory.back().data();
+  }
+
+  // a copy of `rows` rows of `columns` numbers of the weights, each padded to `width` with zeros
+  const float* table(int64_t at, int64_t rows, int64_t columns, int64_t width) {
+    const float* from = numbers(at, product(rows, columns));
+    float* to = hold(product(rows, width));
+    for (int64_t r = 0; r < rows; ++r)
+      std::memcpy(to + r * width, from + r * columns, sizeof(float) * columns);
+    return to;
+  }
+
+  // Reserves `count` floats of a session's state, and returns their first values, zeros.
+  float* state(Instruction& op, int64_t count) {
+    op.state = int64_t(plan->start.size());
+    plan->start.resize(product(op.state + padded(product(count, 1)), 1));
+    return plan->start.data() + op.state;
+  }
+
+  // Reserves `count` floats of scratch for this instruction only.
+  void work(Instruction& op, int64_t count) {
+    working_ = padded(product(count, 1));
+    op.work = take(working_);
+  }
+
+  // Keeps the last `keep` rows of the input, for `slide`.
+  void past(Instruction& op) {
+    op.cycle = 1;
+    while (op.cycle < LONGEST_CYCLE && op.cycle * op.rows_in < op.keep) op.cycle *= 2;
+    const int64_t rows = op.keep + op.cycle * op.rows_in;
+    state(op, product(rows, op.width_in + 1));
+  }
+
+  // Lays out the next instruction; throws Failure.
+  void add(const Source& source, const Operation& operation, int64_t strides);
+  void input(int64_t rows, int64_t channels);
+  // Which instruction is the last that reads each value.
+  void find_readers(const Source* sources, int64_t length);
+
+ private:
+  struct Free {
+    int64_t at, count;
+  };
+
+  int64_t take(int64_t count);
+  void give_back(int64_t at, int64_t count) { free_.push_back({at, count}); }
+  static int64_t floats(const Value& v) { return padded(v.rows * v.width) + padded(v.rows); }
+
+  const float* weights_;
+  int64_t count_;
+  std::vector<Value> values_;
+  std::vector<int64_t> readers_;
+  std::vector<Free> free_;
+  int64_t working_ = 0;
+};
+
+inline int64_t Loader::take(int64_t count) {
+  // of the free places the smallest that fits, so that little memory is touched
+  size_t best = free_.size();
+  for (size_t i = 0; i < free_.size(); ++i)
+    if (free_[i].count >= count && (best == free_.size() || free_[i].count < free_[best].count))
+      best = i;
+  if (best < free_.size() && free_[best].count <= 2 * count) {
+    Free& place = free_[best];
+    const int64_t at = place.at;
+    place.at += count, place.count -= count;
+    if (!place.count) free_.erase(free_.begin() + int64_t(best));
+    return at;
+  }
+  const int64_t at = plan->scratch;
+  plan->scratch = product(plan->scratch + count, 1);
+  return at;
+}
+
+inline void Loader::input(int64_t rows, int64_t channels) {
+  Value v{product(rows, 1), channels, channels == 1 ? 1 : padded(channels), 0, 0};
+  product(v.rows, v.width);
+  v.at = take(floats(v));
+  values_.push_back(v);
+  plan->first = v;
+}
+
+inline void Loader::find_readers(const Source* sources, int64_t length) {
+  readers_.assign(length + 1, -1);
+  for (int64_t i = 0; i < length; ++i)
+    for (int64_t value : {sources[i].input, sources[i].other})
+      if (value >= 0 && value <= i) readers_[value] = i;
+  // the result is read after all instructions
+  readers_[length] = length;
+}
+
+inline void Loader::add(const Source& source, const Operation& operation, int64_t strides) {
+  const int64_t number = int64_t(plan->instructions.size());
+  Instruction op{};
+  static_cast<Source&>(op) = source;
+  op.operation = &operation;
+  expect(op.input >= 0 && op.input <= number, "it reads a value that is not there");
+  expect(op.other >= -1 && op.other <= number, "it reads a value that is not there");
+  for (int64_t field : {op.keep, op.taps, op.left, op.size, op.activation, op.precision})
+    expect(field >= 0 && field <= MOST, "one of its numbers is out of range");
+  for (int64_t field : {op.rows, op.channels, op.stride, op.dilation, op.rate})
+    expect(field >= 1 && field <= MOST, "one of its numbers is out of range");
+  const Value in = values_[op.input];
+  op.rows = product(op.rows, strides);
+  op.rows_in = in.rows, op.channels_in = in.channels, op.width_in = in.width, op.in = in.at;
+  op.width = op.channels == 1 && in.width == 1 ? 1 : padded(op.channels);
+  op.second = -1;
+  if (op.other >= 0) {
+    const Value second = values_[op.other];
+    expect(second.rows == op.rows && second.channels == op.channels && second.width == op.width,
+           "its two inputs differ in size");
+    op.second = second.at;
+  }
+  product(op.rows, op.width);
+  if (operation.in_place)
+    expect(op.rows == op.rows_in && op.channels == op.channels_in && op.width == op.width_in,
+           "its rows and channels differ from its input's");
+  op.work = -1, working_ = 0;
+  operation.prepare(*this, op);
+  Value out{op.rows, op.channels, op.width, in.at, 0};
+  const bool replaces = operation.in_place && readers_[op.input] == number;
+  if (!replaces) out.at = take(floats(out));
+  op.out = out.at;
+  values_.push_back(out);
+  plan->instructions.push_back(op);
+  for (int64_t value : {op.input, op.other})
+    if (value >= 0 && readers_[value] == number && !(replaces && value == op.input)) {
+      give_back(values_[value].at, floats(values_[value]));
+      readers_[value] = -1;
+    }
+  if (working_) give_back(op.work, working_);
+  // a value that nothing reads
+  if (readers_[number + 1] < 0) give_back(out.at, floats(out));
+  plan->last = out;
+}
+
+}  // namespace speechkit

@@ -1,0 +1,105 @@
+"""The program of a plan: instructions over values, and their weights.
+
+Values are numbered: 0 is the input, and instruction n makes value n + 1. `engine.cpp` defines each
+instruction; its headers name the fields that it reads.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any, NoReturn
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+CODES = (
+    *("separable", "depthwise", "affine", "activate", "log", "delay", "add", "preemphasis"),
+    *("spectrum", "resample", "log_softmax", "sliding_average", "running_average", "pcen", "call"),
+)
+FIELDS = (
+    *("code", "input", "other", "rows", "channels", "keep", "taps", "stride", "dilation", "left"),
+    *("rate", "size", "activation", "precision", "weights", "filters", "bias", "numbers"),
+)
+TABLES = FIELDS[-4:]
+"""The fields that are offsets into the weights."""
+DEFAULTS = {"other": -1, "stride": 1, "dilation": 1, "rate": 1}
+
+
+class LoweringError(Exception):
+    """A layer has no native form; the message names it."""
+
+
+@dataclass(frozen=True)
+class Value:
+    """The output of an instruction: `rows` of `channels` for each stride of the net's input."""
+
+    number: int
+    rows: int
+    channels: int
+
+
+@dataclass
+class Program:
+    """Collects instructions and weights. Two programs of one net may share `weights`."""
+
+    instructions: list[dict[str, int]] = field(default_factory=list)
+    weights: "Weights" = field(default_factory=lambda: Weights())
+
+    def emit(
+        self,
+        code: str,
+        x: Value,
+        *,
+        rows: int | None = None,
+        channels: int | None = None,
+        other: Value | None = None,
+        **fields: Any,
+    ) -> Value:
+        """Appends an instruction of CODES; returns its value, which has x's rows and channels.
+
+        `fields` are numbers for FIELDS, or arrays for TABLES.
+        """
+        y = Value(
+            len(self.instructions) + 1,
+            x.rows if rows is None else rows,
+            x.channels if channels is None else channels,
+        )
+        own = {"code": CODES.index(code), "input": x.number, "rows": y.rows, "channels": y.channels}
+        if other is not None:
+            own["other"] = other.number
+        for name, value in fields.items():
+            own[name] = self.weights.add(value) if name in TABLES else int(value)
+        self.instructions.append({**dict.fromkeys(FIELDS, 0), **DEFAULTS, **own})
+        return y
+
+    def refuse(self, reason: str) -> NoReturn:
+        """Raises LoweringError: the layer then runs in torch, and `reason` is shown."""
+        raise LoweringError(reason)
+
+    @property
+    def table(self) -> NDArray[np.int64]:
+        """The instructions as `[n, FIELDS]`."""
+        rows = [[row[name] for name in FIELDS] for row in self.instructions]
+        return np.array(rows, dtype=np.int64).reshape(-1, len(FIELDS))
+
+
+class Weights:
+    """Float32 arrays one after another; equal ones are stored once."""
+
+    def __init__(self) -> None:
+        self._parts: list[NDArray[np.float32]] = []
+        self._places: dict[bytes, int] = {}
+        self._count = 0
+
+    def add(self, values: ArrayLike) -> int:
+        """Stores an array if it is new; returns its offset."""
+        flat = np.ascontiguousarray(values, dtype=np.float32).reshape(-1)
+        key = flat.tobytes()
+        if key not in self._places:
+            self._places[key] = self._count
+            self._parts.append(flat)
+            self._count += len(flat)
+        return self._places[key]
+
+    @property
+    def array(self) -> NDArray[np.float32]:
+        """All of them as `[W]`."""
+        return np.concatenate([np.empty(0, np.float32), *self._parts])

@@ -1,0 +1,66 @@
+// The rule of speechkit/rules/vad.py for many sessions at once.
+
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+
+// The rule of speechkit/rules/vad.py over frames of two logits: y [sessions, frames, 2] where valid;
+// states [sessions, 7] of frames, began, ended, speaking, edge, pause, level. Writes (session, frame
+// of these, at frame, whether it starts) for each edge, at most three per frame in any state, and
+// returns their number.
+extern "C" int64_t speech_edges(const double* thresholds, const int64_t* lengths, int64_t* states,
+                                const float* y, const bool* valid, int64_t sessions, int64_t frames,
+                                int64_t* edges) {
+  const double onset = thresholds[0], offset = thresholds[1];
+  const int64_t shortest = lengths[0], gap = lengths[1], before = lengths[2], after = lengths[3],
+                longest = lengths[4], levels = lengths[5];
+  int64_t found = 0;
+  for (int64_t s = 0; s < sessions; ++s) {
+    int64_t* state = states + 7 * s;
+    int64_t &now = state[0], &began = state[1], &ended = state[2], &speaking = state[3],
+            &edge = state[4], &pause = state[5], &level = state[6];
+    for (int64_t f = 0; f < frames; ++f) {
+      if (!valid[s * frames + f]) continue;
+      const float* logits = y + 2 * (s * frames + f);
+      const double top = std::max(logits[0], logits[1]);
+      const double other = std::exp(logits[0] - top), speech = std::exp(logits[1] - top);
+      const double probability = speech / (other + speech);
+      const auto write = [&](bool starts) {
+        const int64_t row[4] = {s, f, edge, starts};
+        std::memcpy(edges + 4 * found++, row, sizeof row);
+      };
+      if (began < 0 && probability >= onset) {
+        began = now;
+      } else if (began >= 0 && probability < offset) {
+        if (now - began >= shortest) ended = now;
+        began = -1;
+      }
+      if (speaking && 2 * (now - edge) >= longest) {
+        const int64_t here = std::min(int64_t(probability * double(levels)), levels - 1);
+        if (pause < 0 || here <= level) pause = now, level = here;
+      }
+      if (began >= 0 && now + 1 - began >= shortest) {
+        ended = -1;
+        if (!speaking) {
+          speaking = 1, edge = std::max(edge, began - before), pause = -1;
+          write(true);
+        }
+      } else if (began < 0 && speaking && now + 1 - ended >= gap) {
+        speaking = 0, edge = ended + after;
+        write(false);
+      }
+      if (speaking && now + 1 - edge >= longest) {
+        speaking = ended < 0 || pause < ended;
+        edge = speaking ? pause : std::min(pause, ended + after);
+        write(false);
+        if (speaking) write(true);
+        pause = -1;
+      }
+      ++now;
+    }
+  }
+  return found;
+}
