@@ -54,6 +54,13 @@ MAX_PICKLE_BYTES = 2**23
 MAX_NUMBER = 1e15
 """The absolute value of a number in JSON or YAML; integers up to here are exact in float64."""
 
+MAX_EXPRESSION_CHARACTERS = 10_000
+"""Characters of the expression of an activation."""
+MAX_EXPRESSION_NODES = 512
+"""Operations and numbers of the expression of an activation."""
+MAX_EXPRESSION_NUMBERS = 256
+"""Different numbers in the expression of an activation, and vectors."""
+
 MAX_BLOCKS = 1_000
 """Blocks of a net, and repeats or copies of one."""
 MAX_WIDTH = 65_536

@@ -108,3 +108,35 @@ _KNOWN: dict[type, Callable[[Any], Activation]] = {
         "pieces", (0.0,), ((0.0, float(m.negative_slope), 0.0), (0.0, 1.0, 0.0))
     ),
 }
+
+
+def expression(activation: Activation) -> str:
+    """The expression that equals an activation."""
+    if activation.kind == "pieces":
+        return _pieces(activation)
+    if activation.kind == "expression":
+        return activation.text
+    return _EXPRESSIONS[activation.kind].format(*activation.parameters)
+
+
+_EXPRESSIONS = {
+    "none": "x",
+    "relu": "max(x, 0)",
+    "clamp": "min(max(x, {0!r}), {1!r})",
+    "silu": "x * sigmoid({0!r} * x)",
+    "sigmoid": "sigmoid(x)",
+    "tanh": "tanh(x)",
+    "gelu": f"0.5 * x * (1 + erf({math.sqrt(0.5)!r} * x))",
+    "gelu_tanh": f"0.5 * x * (1 + tanh({math.sqrt(2 / math.pi)!r} * (x + 0.044715 * x * x * x)))",
+}
+
+
+def _pieces(activation: Activation) -> str:
+    """Selects the last piece whose bound is below x; NaN stays NaN."""
+    text = "x"
+    bounds = ("x == x", *(f"x >= {bound!r}" for bound in activation.parameters))
+    for condition, (c0, c1, c2) in zip(bounds, activation.pieces, strict=True):
+        # terms with coefficient 0 are left out, since 0 · infinity is NaN
+        terms = [f"{c0!r}", f"{c1!r} * x" if c1 or c2 else "", f"{c2!r} * x * x" if c2 else ""]
+        text = f"where({condition}, {' + '.join(filter(None, terms))}, {text})"
+    return text

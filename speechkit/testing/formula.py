@@ -6,7 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from speechkit.ops.expressions import translated
+from speechkit.errors import ComponentError
+from speechkit.ops.expressions import names, parsed
 
 FUNCTIONS: dict[str, Callable[..., Tensor]] = {
     "abs": torch.abs,
@@ -29,7 +30,9 @@ def evaluate(expression: str, x: Tensor) -> Tensor:
     Raises ComponentError where it is not in the language that the kernels compile.
     """
     # only arithmetic, comparisons and known functions pass, which makes eval safe
-    translated(expression)
+    parsed(expression)
+    for name in names(expression):
+        raise ComponentError(f"{name!r} is not x or a number")
     functions = {name: _of_tensors(function, x) for name, function in FUNCTIONS.items()}
     y = eval(expression, {"__builtins__": {}}, {**functions, "x": x})
     return torch.as_tensor(y, dtype=x.dtype).expand_as(x)

@@ -9,11 +9,12 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from speechkit.ops.expressions import compiled, expression
+from speechkit.ops.activation import expression
 from speechkit.ops.gpu import interpreted, launch, tile, tiles, why_not
 from speechkit.ops.separable_conv.ring import ActiveRows, Ring, Shortcut
 from speechkit.ops.separable_conv.shape import Shape
 from speechkit.ops.separable_conv.unfused import needs_gradient, unfused
+from speechkit.ops.triton_expressions import compiled
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
