@@ -59,7 +59,8 @@ class Project(StreamLayer):
         return Chunk(y.transpose(1, 2), c.valid)
 
     def lower(self, program: Lowering, x: Value) -> Value:
-        return program.matrix(x, self.table.value)
+        table = self.table.value
+        return program.emit("bands", x, channels=len(table), weights=table.float())
 
     def macs(self, frames: int) -> int:
         return self.table.value.numel() * frames

@@ -32,6 +32,7 @@ constexpr Operation OPERATIONS[] = {
     {"sliding_average", prepare_sliding_average, run_sliding_average},
     {"running_average", prepare_running_average, run_running_average, true},
     {"pcen", prepare_pcen, run_pcen, true},
+    {"bands", prepare_bands, run_bands},
     {"call", prepare_call, run_call},
 };
 constexpr int64_t OPERATION_COUNT = sizeof OPERATIONS / sizeof *OPERATIONS;

@@ -2,6 +2,8 @@
 
 #pragma once
 
+#include <utility>
+
 #include "past.h"
 
 namespace speechkit {
@@ -48,6 +50,42 @@ void pass_of_four(Complex x, Complex y, int64_t n, int64_t span, const float* tw
   }
 }
 
+// Alternates the numbers of two registers: the first halves if `high` is false, else the second.
+template <bool high, size_t... I>
+inline Register alternate(Register a, Register b, std::index_sequence<I...>) {
+  constexpr int64_t from = high ? LANES / 2 : 0;
+  return __builtin_shufflevector(a, b, (int(I) % 2 * LANES + int(I) / 2 + from)...);
+}
+
+// The first pass, whose span is 1: LANES points p at once, with results 4 p … 4 p + 3 side by side.
+// Each of the six numbers of the twiddles is contiguous.
+inline void first_pass(Complex x, Complex y, int64_t n, const float* twiddles) {
+  const int64_t quarter = n / 4;
+  const auto sides = [](Register a, Register b, Register c, Register d, float* to) {
+    constexpr auto all = std::make_index_sequence<LANES>();
+    const Register ac = alternate<false>(a, c, all), more_ac = alternate<true>(a, c, all);
+    const Register bd = alternate<false>(b, d, all), more_bd = alternate<true>(b, d, all);
+    store(to, alternate<false>(ac, bd, all)), store(to + LANES, alternate<true>(ac, bd, all));
+    store(to + 2 * LANES, alternate<false>(more_ac, more_bd, all));
+    store(to + 3 * LANES, alternate<true>(more_ac, more_bd, all));
+  };
+  for (int64_t p = 0; p < quarter; p += LANES) {
+    const auto at = [=](const float* from, int64_t k) { return load(from + p + k * quarter); };
+    const auto turn = [=](int64_t k) { return load(twiddles + p + k * quarter); };
+    const Register even_r = at(x.re, 0) + at(x.re, 2), even_i = at(x.im, 0) + at(x.im, 2);
+    const Register odd_r = at(x.re, 1) + at(x.re, 3), odd_i = at(x.im, 1) + at(x.im, 3);
+    const Register less_r = at(x.re, 0) - at(x.re, 2), less_i = at(x.im, 0) - at(x.im, 2);
+    const Register turn_r = at(x.im, 1) - at(x.im, 3), turn_i = at(x.re, 3) - at(x.re, 1);
+    const Register r1 = less_r + turn_r, i1 = less_i + turn_i;
+    const Register r2 = even_r - odd_r, i2 = even_i - odd_i;
+    const Register r3 = less_r - turn_r, i3 = less_i - turn_i;
+    sides(even_r + odd_r, r1 * turn(0) - i1 * turn(1), r2 * turn(2) - i2 * turn(3),
+          r3 * turn(4) - i3 * turn(5), y.re + 4 * p);
+    sides(even_i + odd_i, r1 * turn(1) + i1 * turn(0), r2 * turn(3) + i2 * turn(2),
+          r3 * turn(5) + i3 * turn(4), y.im + 4 * p);
+  }
+}
+
 // |DFT|² of 2 · half real samples from a complex transform of half the size, in which the even
 // samples are the real part. `turns` are cos and −sin of π k / half for k < half.
 inline void unfold(int64_t half, const float* __restrict__ re, const float* __restrict__ im,
@@ -65,8 +103,9 @@ inline void unfold(int64_t half, const float* __restrict__ re, const float* __re
 }
 
 // |DFT|² of `size` real samples: the even ones are in the first half of `work` [2 · size], the odd
-// ones after them. tables: the turns of `unfold`, then the twiddles of each pass.
-inline void power(int64_t size, const float* tables, float* work, float* out) {
+// ones after them. tables: the turns of `unfold`, then the twiddles of each pass; `first` are those of
+// the first pass in the order of `first_pass`.
+inline void power(int64_t size, const float* tables, const float* first, float* work, float* out) {
   typedef float Four __attribute__((vector_size(16)));
   const int64_t half = size / 2;
   Complex x{work, work + half}, y{work + size, work + size + half};
@@ -77,6 +116,8 @@ inline void power(int64_t size, const float* tables, float* work, float* out) {
       pass_of_four<Register>(x, y, n, span, twiddles);
     } else if (span >= 4) {
       pass_of_four<Four>(x, y, n, span, twiddles);
+    } else if (n / 4 >= LANES) {
+      first_pass(x, y, n, first);
     } else {
       pass_of_four<float>(x, y, n, span, twiddles);
     }
@@ -117,6 +158,11 @@ inline void prepare_spectrum(Loader& loader, Instruction& op) {
   expect_past(op, op.left + product(op.rows, op.stride) - 1);
   op.table = loader.table(op.weights, 1, op.taps, padded(op.taps));
   op.filter = loader.table(op.filters, 1, table_floats(op.size), padded(table_floats(op.size)));
+  const int64_t quarter = op.size / 8;
+  float* first = loader.hold(6 * std::max<int64_t>(1, quarter));
+  for (int64_t p = 0; p < quarter; ++p)
+    for (int64_t k = 0; k < 6; ++k) first[k * quarter + p] = op.filter[op.size + 6 * p + k];
+  op.parameters = first;
   loader.work(op, product(3, op.size));
 }
 
@@ -132,9 +178,52 @@ inline void run_spectrum(const Instruction& op, const Memory& m) {
       m.work[i] = windowed[2 * i];
       m.work[half + i] = windowed[2 * i + 1];
     }
-    power(size, op.filter, m.work, m.out + o * op.width);
+    power(size, op.filter, op.parameters, m.work, m.out + o * op.width);
   }
   mark(op, m, past.flags, op.left + op.stride - 1, op.stride);
+}
+
+// weights [channels, channels of the input], of which each group of LANES channels reads a band: the
+// rows between the first and the last that are not all zero. `filter` holds the rows of each band,
+// `bands` the first row and their number.
+inline void prepare_bands(Loader& loader, Instruction& op) {
+  expect(op.width_in > 1, "it takes channels, not sound");
+  expect(op.rows == op.rows_in, "its rows differ from its input's");
+  const float* w = loader.numbers(op.weights, product(op.channels, op.channels_in));
+  const int64_t groups = op.width / LANES;
+  float* bands = loader.hold(2 * groups);
+  float* to = loader.hold(product(op.width, op.channels_in));
+  op.filter = to, op.parameters = bands;
+  for (int64_t g = 0; g < groups; ++g) {
+    const int64_t first_channel = g * LANES, end = std::min(op.channels, first_channel + LANES);
+    int64_t first = op.channels_in, last = -1;
+    for (int64_t c = first_channel; c < end; ++c)
+      for (int64_t i = 0; i < op.channels_in; ++i)
+        if (w[c * op.channels_in + i] != 0) first = std::min(first, i), last = std::max(last, i);
+    bands[2 * g] = float(last < 0 ? 0 : first), bands[2 * g + 1] = float(last < 0 ? 0 : last - first + 1);
+    for (int64_t i = first; i <= last; ++i, to += LANES)
+      for (int64_t c = first_channel; c < end; ++c)
+        to[c - first_channel] = w[c * op.channels_in + i];
+  }
+}
+
+inline void run_bands(const Instruction& op, const Memory& m) {
+  for (int64_t r = 0; r < op.rows; ++r) {
+    const float* w = op.filter;
+    for (int64_t g = 0; g < op.width / LANES; ++g) {
+      const float* x = m.in + r * op.width_in + int64_t(op.parameters[2 * g]);
+      const int64_t count = int64_t(op.parameters[2 * g + 1]);
+      // four sums hide the latency of an addition
+      Register sum[4] = {};
+      int64_t i = 0;
+      for (; i + 4 <= count; i += 4)
+        for (int j = 0; j < 4; ++j) sum[j] += x[i + j] * load(w + (i + j) * LANES);
+      for (; i < count; ++i) sum[0] += x[i] * load(w + i * LANES);
+      store(m.out + r * op.width + g * LANES, (sum[0] + sum[1]) + (sum[2] + sum[3]));
+      w += count * LANES;
+    }
+  }
+  mark_alike(op, m);
 }
 
 // numbers: the coefficient

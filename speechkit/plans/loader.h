@@ -5,6 +5,7 @@
 #include <memory>
 #include <vector>
 
+#include "arena.h"
 #include "program.h"
 
 namespace speechkit {
@@ -28,7 +29,7 @@ struct Value {
 // A plan that is ready to run.
 struct Plan {
   std::vector<Instruction> instructions;
-  std::vector<Buffer<float>> memory;
+  Arena memory;
   Buffer<float> start;
   int64_t scratch = 0;
   Value first, last;
@@ -38,7 +39,7 @@ struct Plan {
 class Loader {
  public:
   Loader(const float* weights, int64_t weight_count, speechkit_call call)
-      : plan(new Plan), weights_(weights), count_(weight_count) {
+      : plan(new Plan{{}, Arena(weight_count)}), weights_(weights), count_(weight_count) {
     plan->call = call;
     // the first float counts a session's steps
     plan->start.resize(COLUMNS);
@@ -54,10 +55,7 @@ class Loader {
   }
 
   // zeros that live as long as the plan
-  float* hold(int64_t count) {
-    plan->memory.emplace_back(product(count, 1));
-    return plan->memory.back().data();
-  }
+  float* hold(int64_t count) { return plan->memory.take(product(count, 1)); }
 
   // a copy of `rows` rows of `columns` numbers of the weights, each padded to `width` with zeros
   const float* table(int64_t at, int64_t rows, int64_t columns, int64_t width) {

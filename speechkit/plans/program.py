@@ -12,7 +12,16 @@ from numpy.typing import ArrayLike, NDArray
 
 CODES = (
     *("separable", "depthwise", "affine", "activate", "log", "delay", "add", "preemphasis"),
-    *("spectrum", "resample", "log_softmax", "sliding_average", "running_average", "pcen", "call"),
+    *(
+        "spectrum",
+        "resample",
+        "log_softmax",
+        "sliding_average",
+        "running_average",
+        "pcen",
+        "bands",
+        "call",
+    ),
 )
 FIELDS = (
     *("code", "input", "other", "rows", "channels", "keep", "taps", "stride", "dilation", "left"),

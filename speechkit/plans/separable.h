@@ -7,30 +7,46 @@
 
 namespace speechkit {
 
-// N outputs from `from` on, `spread` rows apart; N sums are enough to hide the latency of an
-// addition.
+// the sums of N outputs that hide the latency of an addition
+template <int N>
+constexpr int SUMS = N >= 6 ? 1 : N >= 3 ? 2 : N == 2 ? 4 : 8;
+
+// N outputs from `from` on, `spread` rows apart.
 template <int N>
 inline void outputs(const float* taps, const float* from, int64_t count, int64_t step,
                     int64_t spread, float* to, int64_t to_step) {
-  constexpr int SUMS = N >= 6 ? 1 : N >= 3 ? 2 : N == 2 ? 4 : 8;
-  Register sum[N][SUMS] = {};
+  Register sum[N][SUMS<N>] = {};
+  const auto row = [=](int64_t k, int n) { return load(from + (k * step + n * spread) * LANES); };
   int64_t k = 0;
-  for (; k + SUMS <= count; k += SUMS) {
+  if (N >= 4 && step == spread) {
+    // an output reads the row that the next one read for the tap before, which is in a register
+    Register rows[N];
+    for (int n = 0; n < N - 1; ++n) rows[n] = row(0, n);
+    for (; k + N <= count; k += N) {
 #pragma GCC unroll 8
-    for (int j = 0; j < SUMS; ++j) {
+      for (int j = 0; j < N; ++j) {
+        const Register tap = load(taps + (k + j) * LANES);
+        rows[(j + N - 1) % N] = row(k + j, N - 1);
+#pragma GCC unroll 8
+        for (int n = 0; n < N; ++n) sum[n][j % SUMS<N>] += tap * rows[(j + n) % N];
+      }
+    }
+  }
+  for (; k + SUMS<N> <= count; k += SUMS<N>) {
+#pragma GCC unroll 8
+    for (int j = 0; j < SUMS<N>; ++j) {
       const Register tap = load(taps + (k + j) * LANES);
 #pragma GCC unroll 8
-      for (int n = 0; n < N; ++n)
-        sum[n][j] += tap * load(from + ((k + j) * step + n * spread) * LANES);
+      for (int n = 0; n < N; ++n) sum[n][j] += tap * row(k + j, n);
     }
   }
   for (; k < count; ++k) {
     const Register tap = load(taps + k * LANES);
-    for (int n = 0; n < N; ++n) sum[n][0] += tap * load(from + (k * step + n * spread) * LANES);
+    for (int n = 0; n < N; ++n) sum[n][0] += tap * row(k, n);
   }
   for (int n = 0; n < N; ++n) {
     Register total = sum[n][0];
-    for (int j = 1; j < SUMS; ++j) total += sum[n][j];
+    for (int j = 1; j < SUMS<N>; ++j) total += sum[n][j];
     store(to + n * to_step, total);
   }
 }
