@@ -1,215 +1,80 @@
-"""Building C++ on first use, and doing without."""
+"""The libraries of a wheel: which one is loaded, and that nothing is compiled then."""
 
-import ctypes
-import logging
-import os
-import shutil
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 import speechkit
-from speechkit import libraries
+from speechkit import compiler, libraries
+from speechkit.libraries import INSTRUCTIONS, load, prebuilt
 
 PACKAGE = Path(speechkit.__file__).parent
+BEST, MIDDLE, LEAST = INSTRUCTIONS
 
-pytestmark = pytest.mark.skipif(
-    not any(map(libraries.shutil.which, libraries.COMPILERS)), reason="there is no C++ compiler"
-)
+pytestmark = pytest.mark.skipif(compiler.compiler() is None, reason="there is no C++ compiler")
 
 
-@pytest.fixture(autouse=True)
-def fresh(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> Iterator[None]:
-    caplog.set_level(logging.INFO)
-    libraries._tell_once.cache_clear()
+@pytest.fixture
+def source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A source with a library for each set of instructions; none may be compiled."""
+    path = tmp_path / "op.cpp"
+    for name, answer in ((BEST, 3), (MIDDLE, 2), (LEAST, 1), ("", 0)):
+        path.write_text(f'extern "C" int answer() {{ return {answer}; }}')
+        if name:
+            compiler.build(path, compiler.compiler() or "", prebuilt(path, name))
     monkeypatch.setenv("SPEECHKIT_CACHE", str(tmp_path / "cache"))
-    libraries.load.cache_clear()
-    yield
-    libraries.load.cache_clear()
+    load.cache_clear()
+    yield path
+    load.cache_clear()
 
 
-def source(folder: Path, text: str) -> Path:
-    path = folder / "op.cpp"
-    path.write_text(text)
-    return path
-
-
-def test_a_source_is_built_once_and_again_when_it_changes(tmp_path: Path) -> None:
-    path = source(tmp_path, 'extern "C" int answer() { return 42; }')
-    library = libraries.load(path)
-    assert isinstance(library, ctypes.CDLL)
-    assert library.answer() == 42
-    built, stored = sorted((tmp_path / "cache").iterdir())
-    assert (built.suffix, stored.suffix) == (".so", ".sum")
-    libraries.load.cache_clear()
-    before = built.stat().st_mtime_ns
-    assert libraries.load(path).answer() == 42
-    assert built.stat().st_mtime_ns == before
-    source(tmp_path, 'extern "C" int answer() { return 43; }')
-    libraries.load.cache_clear()
-    assert libraries.load(path).answer() == 43
-
-
-@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.cpp")), ids=lambda p: str(p.parent.name))
-def test_every_source_of_the_package_builds(path: Path) -> None:
-    assert isinstance(libraries.load(path), ctypes.CDLL)
-
-
-def test_what_does_not_build_is_one_line(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    assert "does not build" in libraries.load(source(tmp_path, "int answer( {"))
-    first, record = caplog.records
-    assert first.getMessage().startswith("compiling the C++ kernels once")
-    assert "\n" not in record.getMessage()
-    assert list((tmp_path / "cache").iterdir()) == []
-
-
-def test_no_compiler_is_one_line(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.setattr(libraries.shutil, "which", lambda name: None)
-    path = source(tmp_path, 'extern "C" int answer() { return 42; }')
-    assert "no C++ compiler" in libraries.load(path)
-    assert "no C++ compiler" in libraries.load(path)
-    assert len(caplog.records) == 1
-
-
-LOAD = """
-import sys
-from pathlib import Path
-from speechkit import libraries
-library = libraries.load(Path(sys.argv[1]))
-print(library if isinstance(library, str) else library.answer())
-"""
-ANSWER = 'extern "C" int answer() { return 42; }'
-
-
-def compiler(folder: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> None:
-    """Puts a compiler of a few lines of shell where the first one is looked for."""
-    path = folder / "bin" / "c++"
-    path.parent.mkdir()
-    path.write_text(f"#!/bin/sh\n{script}\n")
-    path.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{path.parent}:{os.environ['PATH']}")
-
-
-DAMAGE = """
-import sys
-from pathlib import Path
-from speechkit import libraries
-path = Path(sys.argv[1])
-assert libraries.load(path).answer() == 42
-(built,) = libraries.cache_folder().glob("*.so")
-whole = built.read_bytes()
-for damaged in (b"", whole[:3000], whole[:-1], whole[:-8] + bytes(8), b"rubbish"):
-    built.unlink()
-    built.write_bytes(damaged)
-    libraries.load.cache_clear()
-    assert libraries.load(path).answer() == 42
-    assert len(built.read_bytes()) == len(whole)
-"""
-
-
-def test_a_damaged_library_is_built_again(tmp_path: Path) -> None:
-    # in a process of its own, for what loads such a library may not live
-    path = source(tmp_path, ANSWER)
-    command = [sys.executable, "-c", DAMAGE, path]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
-    assert done.returncode == 0, done.stderr
-
-
-REAL = next(filter(None, map(shutil.which, libraries.COMPILERS)), "c++")
+def with_flags(monkeypatch: pytest.MonkeyPatch, flags: frozenset[str]) -> None:
+    monkeypatch.setattr(libraries, "processor_flags", lambda: flags)
 
 
 @pytest.mark.parametrize(
-    ("script", "reason"),
+    ("flags", "answer"),
     [
-        (f'{REAL} "$@"; for x; do :; done; [ -f "$x" ] && truncate -s 3000 "$x"; true', "build: "),
-        ('[ $1 = --version ] && echo 1 || for x; do echo rubbish > "$x"; done', "build: OSError"),
-        ("[ $1 = --version ] && echo 1 || true", "does not build: "),
-        (
-            r"[ $1 = --version ] && echo 1 || { printf '\377 error' >&2; exit 1; }",
-            "build: \ufffd e",
-        ),
-        ("[ $1 = --version ] && echo 1 || exit 1", "ends with 1"),
-        ("[ $1 = --version ] || exec sleep 60", "--version prints nothing"),
-        ("exit 1", "ends with 1"),
-        ("[ $1 = --version ] && echo 1 || { echo so slow >&2; exec sleep 60; }", "more than 1 s"),
+        pytest.param(INSTRUCTIONS[BEST].processor | {"amx_tile"}, 3, id="all"),
+        pytest.param(INSTRUCTIONS[BEST].processor - {"avx512_bf16"}, 2, id="without bf16"),
+        pytest.param(INSTRUCTIONS[BEST].processor - {"avx512vl"}, 1, id="without some of AVX-512"),
+        pytest.param(INSTRUCTIONS[LEAST].processor | {"avx512_vnni"}, 1, id="VNNI alone"),
+        pytest.param(INSTRUCTIONS[LEAST].processor - {"fma"}, 0, id="compiled without FMA"),
+        pytest.param(frozenset(), 0, id="compiled where nothing is known"),
     ],
 )
-def test_a_compiler_that_does_not_compile_is_one_line(
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
-    script: str,
-    reason: str,
+def test_the_best_library_that_the_processor_runs_is_loaded(
+    monkeypatch: pytest.MonkeyPatch, source: Path, flags: frozenset[str], answer: int
 ) -> None:
-    compiler(tmp_path, monkeypatch, script)
-    monkeypatch.setattr(libraries, "LONGEST_BUILD_S", 1)
-    monkeypatch.chdir(tmp_path)  # one script writes files named after the flags
-    path = source(tmp_path, ANSWER)
-    found = libraries.load(path)
-    assert isinstance(found, str)
-    assert reason in found
-    assert "\n" not in found
-    assert found in caplog.records[-1].getMessage()
-    cache = tmp_path / "cache"
-    assert not cache.exists() or list(cache.iterdir()) == []
+    with_flags(monkeypatch, flags)
+    library = load(source)
+    assert not isinstance(library, str), library
+    assert library.answer() == answer
+    assert (source.parent / "cache").exists() == (answer == 0)
 
 
-def test_a_user_without_a_home_does_without(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_library_that_does_not_load_leaves_the_next_and_a_warning(
+    monkeypatch: pytest.MonkeyPatch, source: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def fail() -> Path:
-        raise RuntimeError("Could not determine home directory.")
-
-    monkeypatch.delenv("SPEECHKIT_CACHE")
-    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
-    monkeypatch.setattr(libraries.Path, "home", fail)
-    assert "SPEECHKIT_CACHE" in libraries.load(source(tmp_path, ANSWER))
-
-
-@pytest.mark.parametrize("mode", [0o770, 0o707, None])
-def test_a_folder_that_others_can_write_is_not_used(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: int | None
-) -> None:
-    path = source(tmp_path, ANSWER)
-    assert isinstance(libraries.load(path), ctypes.CDLL)
-    libraries.load.cache_clear()
-    if mode is None:
-        monkeypatch.setattr(libraries.os, "geteuid", lambda: os.getuid() + 1)
-        if os.getuid() == 0:
-            os.chown(tmp_path / "cache", 12345, -1)
-    else:
-        (tmp_path / "cache").chmod(mode)
-    assert "have SPEECHKIT_CACHE name a folder that you alone can write" in libraries.load(path)
+    with_flags(monkeypatch, INSTRUCTIONS[BEST].processor)
+    prebuilt(source, BEST).write_bytes(b"rubbish")
+    library = load(source)
+    assert not isinstance(library, str), library
+    assert library.answer() == 2
+    (record,) = caplog.records
+    assert BEST in record.getMessage()
 
 
-@pytest.mark.parametrize("suffix", [".so", ".sum"])
-def test_a_library_that_others_can_write_is_built_again(tmp_path: Path, suffix: str) -> None:
-    path = source(tmp_path, ANSWER)
-    assert isinstance(libraries.load(path), ctypes.CDLL)
-    (file,) = (tmp_path / "cache").glob(f"*{suffix}")
-    before = file.stat().st_ino
-    file.chmod(0o666)
-    libraries.load.cache_clear()
-    assert libraries.load(path).answer() == 42
-    assert file.stat().st_ino != before
-    assert file.stat().st_mode & 0o022 == 0
+def test_flags_of_the_processor_are_those_that_linux_lists() -> None:
+    path = Path("/proc/cpuinfo")
+    listed = path.read_text(encoding="utf-8") if path.exists() else ""
+    assert all(flag in listed for flag in libraries.processor_flags())
+    assert ("\nflags" in listed) == bool(libraries.processor_flags())
 
 
-def test_processes_that_start_together_build_once(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    log = tmp_path / "log"
-    compiler(tmp_path, monkeypatch, f'echo "$@" >> {log}; exec {REAL} "$@"')
-    path = source(tmp_path, ANSWER)
-    command = [sys.executable, "-c", LOAD, path]
-    processes = [subprocess.Popen(command, stdout=subprocess.PIPE) for _ in range(2)]
-    for process in processes:
-        assert process.communicate(timeout=60)[0].strip() == b"42"
-    assert log.read_text().count("-shared") == 1
+def test_only_what_comes_with_torch_needs_openmp() -> None:
+    # torch brings libgomp, and a machine without torch may have none
+    sources = [path for path in PACKAGE.rglob("*.cpp") if path.parents[1].name != "ops"]
+    assert sources
+    assert not any("#pragma omp" in path.read_text(encoding="utf-8") for path in sources)

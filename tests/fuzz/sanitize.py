@@ -20,8 +20,9 @@ import torch
 from torch import Tensor
 
 import speechkit as sk
-from speechkit import libraries
+from speechkit import compiler
 from speechkit.frontend import Resample
+from speechkit.libraries import load
 from speechkit.nn import Chunk, Serial
 from speechkit.ops import Activation, batch_norm, depthwise_conv, linear, native
 from speechkit.ops.separable_conv import PRECISIONS, Shape, pack
@@ -31,7 +32,7 @@ from speechkit.testing import assert_close
 
 PACKAGE = Path(sk.__file__).parent
 FLAGS = (
-    *(flag for flag in libraries.FLAGS if flag != "-O3"),
+    *(flag for flag in compiler.FLAGS if flag != "-O3"),
     *("-O1", "-g", "-fno-omit-frame-pointer"),
     *("-fsanitize=address,undefined", "-fno-sanitize-recover=all"),
 )
@@ -242,14 +243,18 @@ def sanitized() -> None:
     os.execve(sys.executable, command, {**os.environ, **more})
 
 
-def main(seconds: int = 60, first: int = 0) -> None:
-    """Runs cases until the time is over; the sanitizers end the process at a fault."""
-    libraries.FLAGS, libraries.LONGEST_BUILD_S = FLAGS, 600
+def main(seconds: int = 60, first: int = 0, march: str = "native") -> None:
+    """Runs cases until the time is over; the sanitizers end the process at a fault.
+
+    `march` are the instructions to compile for: native, or fewer, such as x86-64-v3.
+    """
+    compiler.FLAGS, compiler.LONGEST_BUILD_S = FLAGS, 600
+    compiler.THIS_PROCESSOR = f"-march={march}"
     started, case = time.monotonic(), first
     with tempfile.TemporaryDirectory() as folder:
         os.environ["SPEECHKIT_CACHE"] = folder
         for source in sorted(PACKAGE.rglob("*.cpp")):
-            library = libraries.load(source)
+            library = load(source)
             assert not isinstance(library, str), library
             print(f"built {source.relative_to(PACKAGE)}", flush=True)
         while time.monotonic() - started < seconds or case < first + len(CASES):
@@ -266,4 +271,4 @@ def main(seconds: int = 60, first: int = 0) -> None:
 if __name__ == "__main__":
     if "libasan" not in os.environ.get("LD_PRELOAD", ""):
         sanitized()
-    main(*map(int, sys.argv[1:]))
+    main(*map(int, sys.argv[1:3]), *sys.argv[3:])

@@ -23,7 +23,8 @@ extern "C" void linear(const float* x, const float* w, const float* bias, float*
                         const Register value = sum + load(b.data() + c);
                         if (columns - c >= LANES) {
                           store(out + r * columns + c, value);
-                        } else {
+                        } else if (columns > c) {
+                          // shorter registers than of AVX-512 also hold nothing but padding
                           std::memcpy(out + r * columns + c, &value, sizeof(float) * (columns - c));
                         }
                       });
