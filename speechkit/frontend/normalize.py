@@ -142,6 +142,21 @@ class Running(Recurrent, Fixed):
         y = (x - m[:, 1:]) / (q / n + EPSILON)[:, 1:].sqrt()
         return y, (n[:, -1:], s[:, -1:], q[:, -1:])
 
+    def lower(self, program: Lowering, x: Value) -> Value:
+        return self.lower_running(program, x)
+
+    def lower_running(
+        self, program: Lowering, x: Value, scale: Tensor | None = None, shift: Tensor | None = None
+    ) -> Value:
+        """Adds its step to a program, then y · scale + shift per channel."""
+        return program.emit(
+            "running_norm",
+            x,
+            weights=program.scales(x, scale, shift),
+            filters=torch.stack([self.mean, self.std.square()]).detach(),
+            numbers=[math.exp(-1 / self.time_constant_frames), self.prior_frames, EPSILON],
+        )
+
     def exportable(self) -> StreamLayer:
         return _scanned(self)
 

@@ -103,17 +103,7 @@ class DepthwiseConv(Conv):
         return ops.depthwise_conv(window, self.weight, self.stride, self.dilation)
 
     def lower(self, program: Lowering, x: Value) -> Value:
-        return program.emit(
-            "depthwise",
-            x,
-            rows=x.rows // self.stride,
-            keep=self.keep,
-            filters=self.weight.detach(),
-            taps=self.kernel,
-            stride=self.stride,
-            dilation=self.dilation,
-            left=self.left,
-        )
+        return program.depthwise(x, self, self.weight)
 
     def macs(self, frames: int) -> int:
         return self.weight.numel() * self.frames_out(frames)
@@ -161,9 +151,9 @@ class DenseConv(Conv):
         return (self.weight.squeeze(2), None, self.stride) if self.kernel == 1 else None
 
     def lower(self, program: Lowering, x: Value) -> Value:
-        if (matrix := self.matrix()) is None:
-            program.refuse(f"no native DenseConv of kernel {self.kernel}")
-        return program.matrix(x, *matrix)
+        if matrix := self.matrix():
+            return program.matrix(x, *matrix)
+        return program.matrix(program.unfold(x, self), self.weight.transpose(1, 2).flatten(1))
 
     def macs(self, frames: int) -> int:
         return self.weight.numel() * self.frames_out(frames)

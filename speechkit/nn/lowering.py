@@ -3,7 +3,10 @@
 A layer without a native form runs in torch, alone: instruction `call`.
 """
 
-from typing import Any
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -15,6 +18,16 @@ from speechkit.ops.activation import NONE, Activation
 from speechkit.ops.describes import describes
 from speechkit.ops.separable_conv import PRECISIONS, Packed, Shape
 from speechkit.plans.program import LoweringError, Program, Value
+
+
+class Window(Protocol):
+    """What a convolution over time reads."""
+
+    kernel: int
+    stride: int
+    dilation: int
+    left: int
+    keep: int
 
 
 class Lowering(Program):
@@ -66,6 +79,11 @@ class Lowering(Program):
         """y = x · scale + shift per channel."""
         return self.emit("affine", x, weights=torch.stack([scale, shift]).detach().float())
 
+    def scaled(self, x: Value, factor: float | Tensor) -> Value:
+        """y = factor · x, with one factor or one for each channel `[C]`."""
+        scale = torch.as_tensor(factor).detach().float().cpu().flatten().expand(x.channels)
+        return self.affine(x, scale, torch.zeros(x.channels))
+
     def activate(self, x: Value, activation: Activation) -> Value:
         """y = f(x)."""
         return self.emit("activate", x, **_activation(activation))
@@ -74,13 +92,90 @@ class Lowering(Program):
         """y = f(x + other)."""
         return self.emit("add", x, other=other, **_activation(activation))
 
-    def matrix(
-        self, x: Value, weight: Tensor, bias: Tensor | None = None, stride: int = 1
+    def part(self, x: Value, start: int, channels: int) -> Value:
+        """The `channels` from `start` on, with zeros beyond the last."""
+        return self.emit("part", x, size=start, channels=channels)
+
+    def join(self, first: Value, *others: Value) -> Value:
+        """Concatenates values along the channels."""
+        for other in others:
+            channels = first.channels + other.channels
+            first = self.emit("join", first, other=other, channels=channels)
+        return first
+
+    def normalize(
+        self,
+        x: Value,
+        eps: float,
+        scale: Tensor | None = None,
+        shift: Tensor | None = None,
+        *,
+        groups: int = 1,
+        counted: int | None = None,
+        centred: bool = True,
+        outside: bool = False,
     ) -> Value:
-        """y = W x + b at every stride-th frame, with W `[C', C]`."""
+        """y = (x − μ) / √(v + eps) · scale + shift in every group of a frame's channels.
+
+        v is the mean of (x − μ)² over the first `counted` channels of a group, μ their mean, or 0
+        unless `centred`. `outside`: eps is added to the root.
+        """
+        return self.emit(
+            "normalize",
+            x,
+            size=groups,
+            taps=counted or x.channels // groups,
+            weights=self.scales(x, scale, shift),
+            numbers=[eps, centred, outside],
+        )
+
+    def scales(self, x: Value, scale: Tensor | None, shift: Tensor | None) -> Tensor:
+        """The scale and shift of each of x's channels, `[2, C]`; 1 and 0 where they are None."""
+        scale = torch.ones(x.channels) if scale is None else scale.detach().float().cpu()
+        shift = torch.zeros(x.channels) if shift is None else shift.detach().float().cpu()
+        return torch.stack([scale, shift])
+
+    def matrix(
+        self,
+        x: Value,
+        weight: Tensor,
+        bias: Tensor | None = None,
+        stride: int = 1,
+        residual: Value | None = None,
+    ) -> Value:
+        """y = W x + b + residual at every stride-th frame, with W `[C', C]`."""
         bias = weight.new_zeros(len(weight)) if bias is None else bias
         shape = Shape(weight.shape[1], weight.shape[0], stride=stride)
-        return self._separable(x, shape, None, weight.detach(), bias.detach())
+        return self._separable(x, shape, None, weight.detach(), bias.detach(), residual)
+
+    def products(self, features: Iterable[Value], weights: Tensor) -> Value:
+        """y = Σ_g W_g φ_g of the features φ_g, with W `[C', C, G]`."""
+        y = None
+        for feature, weight in zip(features, weights.unbind(2), strict=True):
+            y = self.matrix(feature, weight, residual=y)
+        assert y is not None
+        return y
+
+    def unfold(self, x: Value, conv: Window) -> Value:
+        """The frames that a convolution reads, one after another along the channels."""
+        return self._window("unfold", x, conv, channels=conv.kernel * x.channels)
+
+    def depthwise(self, x: Value, conv: Window, weight: Tensor) -> Value:
+        """The convolution of each channel with its own taps, `[C, kernel]`."""
+        return self._window("depthwise", x, conv, filters=weight.detach())
+
+    def _window(self, code: str, x: Value, conv: Window, **fields: Any) -> Value:
+        return self.emit(
+            code,
+            x,
+            rows=x.rows // conv.stride,
+            keep=conv.keep,
+            taps=conv.kernel,
+            stride=conv.stride,
+            dilation=conv.dilation,
+            left=conv.left,
+            **fields,
+        )
 
     def separable(self, x: Value, packed: Packed, residual: Value | None = None) -> Value:
         """f(W (w * x) + b + residual)."""

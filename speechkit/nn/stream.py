@@ -315,7 +315,7 @@ class FrameWise(StreamLayer):
 
     def fuse(self) -> nn.Module:
         """A simpler layer that is equal in evaluation, for `speechkit.nn.fuse`."""
-        if type(self.module) is nn.Dropout:
+        if type(self.module) in (nn.Dropout, nn.Identity):
             return StreamLayer()
         if not describes(self.module, "fuse"):
             return self

@@ -5,10 +5,13 @@
 #include <cstdio>
 #include <limits>
 
+#include "channels.h"
 #include "frames.h"
 #include "frontend.h"
 #include "loader.h"
+#include "norms.h"
 #include "pools.h"
+#include "recurrent.h"
 #include "separable.h"
 #include "vad.h"
 
@@ -34,6 +37,16 @@ constexpr Operation OPERATIONS[] = {
     {"pcen", prepare_pcen, run_pcen, true},
     {"bands", prepare_bands, run_bands},
     {"call", prepare_call, run_call},
+    {"part", prepare_part, run_part},
+    {"unfold", prepare_unfold, run_unfold},
+    {"join", prepare_join, run_join, false, nullptr, true},
+    {"normalize", prepare_normalize, run_normalize, true},
+    {"largest", prepare_largest, run_largest, true},
+    {"running_norm", prepare_running_norm, run_running_norm, true},
+    {"cumulative_norm", prepare_cumulative_norm, run_cumulative_norm, true},
+    {"scan", prepare_scan, run_scan, true},
+    {"lstm", prepare_lstm, run_lstm},
+    {"gru", prepare_gru, run_gru},
 };
 constexpr int64_t OPERATION_COUNT = sizeof OPERATIONS / sizeof *OPERATIONS;
 // a multiple of every instruction's cycle

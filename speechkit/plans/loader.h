@@ -163,7 +163,9 @@ inline void Loader::add(const Source& source, const Operation& operation, int64_
   op.second = -1;
   if (op.other >= 0) {
     const Value second = values_[op.other];
-    expect(second.rows == op.rows && second.channels == op.channels && second.width == op.width,
+    const int64_t channels = operation.joins ? op.channels - op.channels_in : op.channels;
+    const int64_t width = operation.joins ? padded(channels) : op.width;
+    expect(second.rows == op.rows && second.channels == channels && second.width == width,
            "its two inputs differ in size");
     op.second = second.at;
   }

@@ -52,6 +52,8 @@ struct Operation {
   bool in_place = false;
   // what is left to do for `blocks` blocks at once, whose scratches are `size` apart
   void (*together)(const Instruction&, float* scratch, int64_t size, int64_t blocks) = nullptr;
+  // its second input has the channels that the first lacks, not those of its value
+  bool joins = false;
 };
 
 struct Failure {

@@ -12,16 +12,9 @@ from numpy.typing import ArrayLike, NDArray
 
 CODES = (
     *("separable", "depthwise", "affine", "activate", "log", "delay", "add", "preemphasis"),
-    *(
-        "spectrum",
-        "resample",
-        "log_softmax",
-        "sliding_average",
-        "running_average",
-        "pcen",
-        "bands",
-        "call",
-    ),
+    *("spectrum", "resample", "log_softmax", "sliding_average", "running_average", "pcen"),
+    *("bands", "call", "part", "unfold", "join", "normalize", "largest", "running_norm"),
+    *("cumulative_norm", "scan", "lstm", "gru"),
 )
 FIELDS = (
     *("code", "input", "other", "rows", "channels", "keep", "taps", "stride", "dilation", "left"),

@@ -8,12 +8,14 @@ from speechkit.testing.conformance import (
     parametrize_checks,
     run_checks,
 )
+from speechkit.testing.native import check_native
 from speechkit.testing.stream import assert_close, check_stream, dyadic_, stream
 
 __all__ = [
     "Check",
     "Outcome",
     "assert_close",
+    "check_native",
     "check_plugin",
     "check_stream",
     "checks_of",

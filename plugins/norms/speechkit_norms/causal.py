@@ -1,6 +1,8 @@
 """Norms with the statistics of the frames up to the current one."""
 
-from typing import Any
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -8,6 +10,10 @@ from torch import Tensor, nn
 from speechkit.frontend import Running
 from speechkit.nn import Chunk, Recurrent, State
 from speechkit_norms.precision import wide, wide_type
+
+if TYPE_CHECKING:
+    from speechkit.nn.lowering import Lowering
+    from speechkit.plans.program import Value
 
 
 class CumulativeLayerNorm(Recurrent):
@@ -48,6 +54,10 @@ class CumulativeLayerNorm(Recurrent):
         after = frames[:, -1:], means[:, -1:], variances[:, -1:]
         return Chunk(y.transpose(1, 2), c.valid), after
 
+    def lower(self, program: Lowering, x: Value) -> Value:
+        weights = program.scales(x, self.weight, self.bias)
+        return program.emit("cumulative_norm", x, weights=weights, numbers=[self.eps])
+
     def extra_repr(self) -> str:
         return f"{len(self.weight)}, eps={self.eps}"
 
@@ -78,6 +88,9 @@ class RunningNorm(Running):
         normal, state = super().step(Chunk(wide(c.x), c.valid), state)
         y = torch.addcmul(self.bias, normal.x.transpose(1, 2), self.weight).to(c.x.dtype)
         return Chunk(y.transpose(1, 2), c.valid), state
+
+    def lower(self, program: Lowering, x: Value) -> Value:
+        return self.lower_running(program, x, self.weight, self.bias)
 
 
 def _summed(start: Tensor, added: Tensor) -> Tensor:

@@ -1,6 +1,8 @@
 """Norms with the statistics of one frame; they stream without state."""
 
-from typing import Literal
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
 
 import torch
 import torch.nn.functional as F
@@ -8,6 +10,10 @@ from torch import Tensor, nn
 
 from speechkit.errors import ComponentError
 from speechkit_norms.precision import wide
+
+if TYPE_CHECKING:
+    from speechkit.nn.lowering import Lowering
+    from speechkit.plans.program import Value
 
 
 class RMSNorm(nn.Module):
@@ -51,6 +57,18 @@ class RMSNorm(nn.Module):
             y = y + self.bias
         return y.to(x.dtype).transpose(1, 2)
 
+    def lower(self, program: Lowering, x: Value) -> Value:
+        """One instruction."""
+        return program.normalize(
+            x,
+            self.eps,
+            self.weight,
+            self.bias,
+            counted=self.counted,
+            centred=False,
+            outside=self.eps_mode == "outside",
+        )
+
     def extra_repr(self) -> str:
         return f"{len(self.weight)}, eps={self.eps} {self.eps_mode}, counted={self.counted}"
 
@@ -74,6 +92,10 @@ class LayerNorm(nn.Module):
         return F.layer_norm(frames, (self.channels,), self.weight, self.bias, self.eps).transpose(
             1, 2
         )
+
+    def lower(self, program: Lowering, x: Value) -> Value:
+        """One instruction."""
+        return program.normalize(x, self.eps, self.weight, self.bias)
 
     def extra_repr(self) -> str:
         return f"{self.channels}, eps={self.eps}, affine={self.weight is not None}"
@@ -100,6 +122,10 @@ class GroupNorm(nn.Module):
         grouped = x.transpose(1, 2).unflatten(2, (self.groups, -1))
         y = F.layer_norm(grouped, grouped.shape[3:], eps=self.eps).flatten(2)
         return torch.addcmul(self.bias, y, self.weight).to(x.dtype).transpose(1, 2)
+
+    def lower(self, program: Lowering, x: Value) -> Value:
+        """One instruction."""
+        return program.normalize(x, self.eps, self.weight, self.bias, groups=self.groups)
 
     def extra_repr(self) -> str:
         return f"{len(self.weight)}, groups={self.groups}, eps={self.eps}"

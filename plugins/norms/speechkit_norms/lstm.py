@@ -1,11 +1,17 @@
 """An LSTM with a norm in each of its sums."""
 
-from typing import Any
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
 from speechkit.nn import Chunk, LookAhead, Recurrent, State
+
+if TYPE_CHECKING:
+    from speechkit.nn.lowering import Lowering
+    from speechkit.plans.program import Value
 
 
 class LayerNormLSTM(Recurrent):
@@ -56,6 +62,28 @@ class LayerNormLSTM(Recurrent):
             outputs.append(h)
         y = torch.stack(outputs[:: self.stride], dim=1) if outputs else given[:, :, : self.hidden]
         return Chunk(y.transpose(1, 2), c.valid[:, :: self.stride]), (h, cell)
+
+    def lower(self, program: Lowering, x: Value) -> Value:
+        given, recurrent, cell = self.input_norm, self.recurrent_norm, self.cell_norm
+        if (
+            not isinstance(given, nn.LayerNorm)
+            or not isinstance(recurrent, nn.LayerNorm)
+            or not isinstance(cell, nn.LayerNorm)
+        ):
+            program.refuse(f"no native {type(self).__name__} with other norms")
+        sums = program.matrix(x, self.input.weight)
+        return program.emit(
+            "lstm",
+            program.normalize(sums, given.eps, given.weight, self.bias),
+            rows=x.rows // self.stride,
+            channels=self.hidden,
+            stride=self.stride,
+            size=1,
+            weights=self.recurrent.weight.detach(),
+            filters=recurrent.weight.detach(),
+            bias=torch.stack([cell.weight, cell.bias]).detach(),
+            numbers=[recurrent.eps],
+        )
 
 
 def ln_lstm(

@@ -4,7 +4,9 @@ A 1×1 layer or an activation such as SiLU stores its input for its own backward
 norm, that is the same tensor, so the norm itself stores one number per frame.
 """
 
-from typing import Any
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +16,10 @@ from speechkit.errors import ComponentError
 from speechkit.nn import Pointwise
 from speechkit_norms.frame import LayerNorm, RMSNorm
 from speechkit_norms.precision import wide
+
+if TYPE_CHECKING:
+    from speechkit.nn.lowering import Lowering
+    from speechkit.plans.program import Value
 
 
 class MSLayerNorm(nn.Module):
@@ -35,6 +41,10 @@ class MSLayerNorm(nn.Module):
             return _layer(frames, self.eps)[0].transpose(1, 2)
         y: Tensor = _MSLayerNorm.apply(frames, self.eps)  # type: ignore[no-untyped-call]
         return y.transpose(1, 2)
+
+    def lower(self, program: Lowering, x: Value) -> Value:
+        """One instruction."""
+        return program.normalize(x, self.eps)
 
     def extra_repr(self) -> str:
         return f"{self.channels}, eps={self.eps}"
@@ -58,6 +68,10 @@ class MSRMSNorm(nn.Module):
             return _rms(frames, self.eps)[0].transpose(1, 2)
         y: Tensor = _MSRMSNorm.apply(frames, self.eps)  # type: ignore[no-untyped-call]
         return y.transpose(1, 2)
+
+    def lower(self, program: Lowering, x: Value) -> Value:
+        """One instruction."""
+        return program.normalize(x, self.eps, centred=False)
 
     def extra_repr(self) -> str:
         return f"{self.channels}, eps={self.eps}"
