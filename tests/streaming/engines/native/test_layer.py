@@ -19,7 +19,7 @@ from speechkit.plans import program
 from speechkit.plans.engine import SOURCE
 from speechkit.plans.program import LoweringError, Value
 from speechkit.streaming.engines.native.layer import NativeLayer
-from speechkit.testing import assert_close
+from speechkit.testing import assert_close, dyadic_
 
 pytestmark = [
     pytest.mark.skipif(isinstance(load(SOURCE), str), reason="there is no C++ compiler"),
@@ -276,3 +276,22 @@ def members(text: str, struct: str) -> list[str]:
     declared = [line.strip().rstrip(";") for line in body.strip().splitlines()]
     names = itertools.chain.from_iterable(line.split(", ") for line in declared)
     return [name.split(" ")[-1].lstrip("*") for name in names]
+
+
+def test_a_dyadic_net_gives_torchs_bits() -> None:
+    model = sk.build(NETS["quartznet"]).eval()
+    net, c_in = Serial(model.stem, model.encoder), 40
+    dyadic_(net)
+    x = torch.randint(-4, 5, (2, 64, c_in), generator=torch.Generator().manual_seed(0)).float()
+    native_layer = NativeLayer(net, net.stride, c_in=c_in)
+    states = [net.init_state(2, c_in), native_layer.new_sessions(2)]
+    for part in x.split(net.stride, dim=1):
+        c = Chunk(part.transpose(1, 2), torch.ones(2, net.stride, dtype=torch.bool))
+        found = []
+        for index, layer in enumerate((net, native_layer)):
+            with torch.inference_mode():
+                y, states[index] = layer.step(c, states[index])
+            found.append(y)
+        assert torch.equal(found[0].valid, found[1].valid)
+        assert torch.equal(found[0].masked, found[1].masked)
+    assert found[0].masked.abs().max() > 2
