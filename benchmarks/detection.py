@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 import speechkit as sk
@@ -72,8 +73,8 @@ def listening(step_ms: int, sessions: int) -> Run:
     return one if sessions == 1 else many
 
 
-def _known(scores: list[Tensor | None]) -> list[Tensor]:
-    return [each for each in scores if each is not None]
+def _known(scores: list[NDArray[np.float32] | None]) -> list[Tensor]:
+    return [torch.from_numpy(each) for each in scores if each is not None]
 
 
 @torch.inference_mode()

@@ -1,10 +1,10 @@
-"""Events of a stream; all times are in seconds from the stream's first sample.
+"""Events of a stream, and what makes them; all times are in seconds from the stream's first sample.
 
 `at_s` is the time of the event in the audio, `decided_s` the audio consumed when it was returned.
 """
 
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     import numpy as np
@@ -87,6 +87,30 @@ class Gap:
 
 
 Event = SpeechStart | SpeechEnd | Keyword | Partial | Final | Gap
+
+
+class Listener(Protocol):
+    """Turns the scores of one session into events; `state` is a dataclass of plain data and
+    numpy arrays."""
+
+    def init(self) -> Any:
+        """The state before the first frame."""
+        ...
+
+    def step(
+        self, state: Any, scores: "NDArray[np.float32]", decided_s: float
+    ) -> tuple[Any, list[Event]]:
+        """The state and the events after valid frames `scores [T, n]`."""
+        ...
+
+    def finish(self, state: Any, decided_s: float) -> list[Event]:
+        """The events at the end."""
+        ...
+
+    def restore(self, values: dict[str, Any]) -> Any:
+        """The state from its fields, as JSON stores them."""
+        ...
+
 
 NAMES = {
     SpeechStart: "speech_start",

@@ -147,7 +147,8 @@ def speechkit_nets() -> list[Component]:
 @hookspec
 def speechkit_decoders() -> list[Component]:
     """`factory(labels, **p)` → `init()`, `step(state, log_probs)` → (state, text so far),
-    `finish(state)` → text, and the rest of `speechkit.decode.Decoder`; pure in state."""
+    `finish(state)` → text, and the rest of `speechkit.decode.Decoder`; pure in state. `log_probs`
+    are a numpy array `[T, V + 1]`, float32."""
 
 
 @hookspec

@@ -5,8 +5,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 
 from speechkit import text as texts
@@ -102,7 +104,7 @@ def align_text(
 
 
 def transcript_of(
-    model: Model, log_probs: Tensor, ids: Sequence[int], duration_s: float
+    model: Model, log_probs: NDArray[np.float32], ids: Sequence[int], duration_s: float
 ) -> Transcript:
     """The transcript of label `ids` and CTC log-probabilities `[T, V + 1]` of `duration_s`."""
     characters = characters_of(log_probs, ids, model.labels, model.frame_s, end_s=duration_s)
@@ -254,7 +256,7 @@ def _log_probs(
     channel: Channel,
     raw: RawFormat | None,
     speech: Speech | None = None,
-) -> tuple[Tensor, float]:
+) -> tuple[NDArray[np.float32], float]:
     """CTC log-probabilities `[T, V + 1]` of a whole recording, blank where there is no `speech`,
     and its duration in seconds."""
     sound = _sound(model, audio, sample_rate, channel, raw)
@@ -263,7 +265,7 @@ def _log_probs(
     if speech:
         at_s = middles_s(torch.arange(len(log_probs)), model.frame_s)
         log_probs = blanked(log_probs, speech.at(0, at_s))
-    return log_probs, sound.samples / model.sample_rate
+    return log_probs.numpy(), sound.samples / model.sample_rate
 
 
 def _sound(

@@ -38,7 +38,9 @@ class Outputs:
         outputs = [
             ready(read_audio(u.audio, target_rate=model.sample_rate)[None]) for u in utterances
         ]
-        self.log_probs = [output.scores[0, : output.lengths[0]] for output in outputs]
+        self.log_probs = [
+            output.scores[0, : output.lengths[0]].numpy(force=True) for output in outputs
+        ]
 
     def decode(self, decoder: str, **params: Any) -> tuple[list[str], float]:
         """The texts, and how many times faster than real time they were decoded."""

@@ -44,7 +44,7 @@ def digits(model: Model, utterance: Utterance) -> Iterator[Utterance]:
         return
     with torch.inference_mode():
         scores, lengths = model(read_audio(utterance.audio)[None])
-    labels = align(scores[0, : lengths[0]], text.encode(" ".join(words)))
+    labels = align(scores[0, : lengths[0]].numpy(), text.encode(" ".join(words)))
     starts, ends, at = [], [], 0
     for word in words:
         starts.append(labels[at][0] * model.frame_s)

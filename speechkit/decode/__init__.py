@@ -4,7 +4,8 @@ import inspect
 from collections.abc import Sequence
 from typing import Any, Protocol
 
-from torch import Tensor
+import numpy as np
+from numpy.typing import NDArray
 
 from speechkit.component import Spec
 from speechkit.errors import ConfigError
@@ -23,8 +24,9 @@ class Decoder(Protocol):
         """The state before the first frame."""
         ...
 
-    def step(self, state: Any, log_probs: Tensor) -> tuple[Any, str]:
-        """The next state and the text so far, after valid frames log_probs `[T, V + 1]`."""
+    def step(self, state: Any, log_probs: NDArray[np.float32]) -> tuple[Any, str]:
+        """The next state and the text so far, after valid frames log_probs `[T, V + 1]`, an array
+        of numpy."""
         ...
 
     def finish(self, state: Any) -> str:

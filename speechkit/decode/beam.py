@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from pydantic import TypeAdapter
-from torch import Tensor
 
 from speechkit.decode.fusion import (
     Context,
@@ -111,9 +110,9 @@ class BeamCTC:
         root = Hypothesis((), 0.0, -np.inf, 0.0, ROOT_KEY, 0, self.fusion.start)
         return BeamState((), (root,))
 
-    def step(self, state: BeamState, log_probs: Tensor) -> tuple[BeamState, str]:
+    def step(self, state: BeamState, log_probs: Array) -> tuple[BeamState, str]:
         """The next state and the best text so far, after valid frames log_probs `[T, V + 1]`."""
-        scores = log_probs.detach().cpu().double().numpy()
+        scores = np.asarray(log_probs, np.float64)
         if scores.shape[1] != self.blank + 1 or np.isnan(scores).any():
             raise SpeechkitError(
                 f"scores {list(scores.shape)} with {np.isnan(scores).sum()} NaN; "

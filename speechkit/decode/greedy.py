@@ -3,9 +3,10 @@
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from torch import Tensor
+import numpy as np
+from numpy.typing import NDArray
 
-from speechkit.text import decode
+from speechkit.text import collapsed, decode
 
 
 class GreedyState(NamedTuple):
@@ -25,14 +26,11 @@ class GreedyCTC:
     def init(self) -> GreedyState:
         return GreedyState(self.blank, ())
 
-    def step(self, state: GreedyState, log_probs: Tensor) -> tuple[GreedyState, str]:
+    def step(self, state: GreedyState, log_probs: NDArray[np.float32]) -> tuple[GreedyState, str]:
         """The next state and the text so far, after valid frames log_probs `[T, V + 1]`."""
-        last, read = state.last, list(state.read)
-        for label in log_probs.argmax(dim=1).tolist():
-            if label not in (last, self.blank):
-                read.append(label)
-            last = label
-        state = GreedyState(last, tuple(read))
+        best = log_probs.argmax(1).tolist()
+        read = state.read + tuple(collapsed(best, state.last, self.blank))
+        state = GreedyState(best[-1] if best else state.last, read)
         return state, self.finish(state)
 
     def finish(self, state: GreedyState) -> str:

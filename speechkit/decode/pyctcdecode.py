@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from torch import Tensor
+from numpy.typing import NDArray
 
 from speechkit.decode.fusion import (
     KENLM_SUFFIXES,
@@ -90,7 +90,7 @@ class PyCTCDecode:
     def init(self) -> Frames:
         return Frames(())
 
-    def step(self, state: Frames, log_probs: Tensor) -> tuple[Frames, str]:
+    def step(self, state: Frames, log_probs: NDArray[np.float32]) -> tuple[Frames, str]:
         """The next state and the best text so far, after valid frames log_probs `[T, V + 1]`."""
         state = Frames((*state.scores, *map(tuple, log_probs.tolist())))
         return state, self.finish(state)

@@ -21,9 +21,9 @@ from speechkit.export.simple import simplified
 from speechkit.models import Model
 from speechkit.models.profile import why_not_streamable
 from speechkit.nn import Chunk, Serial, StreamLayer
+from speechkit.nn.states import rebuilt, tensors_of
 from speechkit.plugins import DISTRIBUTION
 from speechkit.streaming.session import block_strides
-from speechkit.streaming.state import rebuilt, tensors_of
 from speechkit.tasks import task_of
 from speechkit.text.align import EARLY_S
 

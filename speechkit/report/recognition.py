@@ -166,7 +166,7 @@ def _whole(
         rows = zip(
             batch.indices,
             task.references(batch, output),
-            output.scores.float().cpu(),
+            output.scores.float().cpu().numpy(),
             output.lengths.tolist(),
             strict=True,
         )

@@ -34,7 +34,7 @@ class Listeners:
         for row, found in enumerate(events):
             for block, (scores, valid) in enumerate(zip(*scored.row(row), strict=True)):
                 state, new = self.listener.step(
-                    self._states[row], scores[valid], decided_s(row, block)
+                    self._states[row], scores[valid].numpy(), decided_s(row, block)
                 )
                 self._states[row] = state
                 found += new
@@ -50,7 +50,7 @@ class Listeners:
 
     @property
     def states(self) -> list[dict[str, Any]]:
-        """The state of each session as plain data and tensors."""
+        """The state of each session as plain data and arrays."""
         return [asdict(state) for state in self._states]
 
     @states.setter

@@ -12,9 +12,10 @@ from speechkit.data.samples import Samples, as_samples, is_sound
 from speechkit.errors import StreamError
 from speechkit.models import Model, evaluating
 from speechkit.nn import Chunk, StreamLayer
+from speechkit.nn.states import arrays_of, in_numpy, rebuilt, restored, tensors_of
 from speechkit.plans.engine import Steps
 from speechkit.streaming.engines.native.layer import NativeLayer
-from speechkit.streaming.state import rebuilt, tensors_of
+from speechkit.streaming.state import State
 
 MOST_KEPT = 16
 """Buffers for more blocks than this are not kept between calls, since they are large."""
@@ -82,15 +83,14 @@ class TorchEngine:
         ]
         self._state = rebuilt(self._state, iter(mixed))
 
-    def tensors(self) -> dict[str, Tensor]:
-        """All tensors that the next block depends on; `filled` is separate."""
-        layers = {f"layers.{i}": x for i, x in enumerate(tensors_of(self._state))}
-        return {**layers, "pending": self._pending}
+    def arrays(self) -> State:
+        """All numbers that the next block depends on; `filled` is separate."""
+        return {**arrays_of(self._state), "pending": in_numpy(self._pending).numpy()}
 
-    def restore(self, tensors: dict[str, Tensor], filled: int) -> None:
-        """Restores the state that `tensors` returned."""
-        self._pending = tensors.pop("pending")
-        self._state = rebuilt(self._state, iter(tensors.values()))
+    def restore(self, arrays: State, filled: int) -> None:
+        """Restores the state that `arrays` returned."""
+        self._pending = torch.from_numpy(arrays.pop("pending")).to(self._pending)
+        self._state = restored(self._state, arrays.values())
         self.filled = filled
 
     @torch.inference_mode()
@@ -100,7 +100,7 @@ class TorchEngine:
         valid = torch.arange(self.block_samples, device=self._device) < real
         with evaluating(self.model):
             out, self._state = self.layer.step(Chunk(x, valid.expand(self.size, -1)), self._state)
-        return Scored(out.x.transpose(1, 2).cpu()[:, None], out.valid.cpu()[:, None])
+        return Scored(in_numpy(out.x.transpose(1, 2)).cpu()[:, None], out.valid.cpu()[:, None])
 
 
 def _concat(blocks: list[Scored]) -> Scored | None:
@@ -155,19 +155,18 @@ class NativeEngine:
         """Starts a row anew."""
         self._sessions.start(row)
 
-    def tensors(self) -> dict[str, Tensor]:
-        """All tensors that the next block depends on; `filled` is separate."""
+    def arrays(self) -> State:
+        """All numbers that the next block depends on; `filled` is separate."""
         pending = np.zeros((self.size, self.layer.block_samples), dtype=np.float32)
         pending[:, : self.filled] = self._sound[:, self._start : self._end]
-        layers = self._sessions.tensors()
-        return {**layers, "pending": torch.from_numpy(pending)}
+        return {**self._sessions.arrays(), "pending": pending}
 
-    def restore(self, tensors: dict[str, Tensor], filled: int) -> None:
-        """Restores the state that `tensors` returned."""
-        pending = tensors.pop("pending")
-        self._sessions.restore(tensors)
+    def restore(self, arrays: State, filled: int) -> None:
+        """Restores the state that `arrays` returned."""
+        pending = arrays.pop("pending")
+        self._sessions.restore(arrays)
         self._end = self._start
-        self._append(pending[:, :filled].numpy())
+        self._append(pending[:, :filled])
 
     def _take(self, samples: NDArray[np.float32]) -> bool:
         """Appends samples and returns True, or False if one is not within [-1, 1]."""

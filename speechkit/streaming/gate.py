@@ -6,6 +6,7 @@ from dataclasses import replace
 from functools import cache
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -18,7 +19,7 @@ from speechkit.models import Model
 from speechkit.models.profile import why_not_streamable
 from speechkit.rules.vad import PostProcessing
 from speechkit.streaming.engine import Scored
-from speechkit.streaming.state import AGAIN, check_tensor, checked
+from speechkit.streaming.state import AGAIN, check_array, checked
 from speechkit.tasks import require, task_of
 
 Detector = ModelSource | None
@@ -122,7 +123,7 @@ class Speech:
 
     @property
     def state(self) -> dict[str, Any]:
-        """The state as plain data and tensors."""
+        """The state as plain data and arrays."""
         return {"batch": self.batch.state, "edges": self._edges}
 
     @state.setter
@@ -182,13 +183,13 @@ class Gate:
 
     @property
     def state(self) -> dict[str, Any]:
-        """The state as plain data and tensors."""
-        held = {"scores": self._scores, "valid": self._valid}
+        """The state as plain data and arrays."""
+        held = {"scores": self._scores.numpy(), "valid": self._valid.numpy()}
         return {"speech": self.speech.state, "passed": self._passed, **held}
 
     @state.setter
     def state(self, stored: dict[str, Any]) -> None:
-        kinds = {"speech": dict, "passed": list, "scores": Tensor, "valid": Tensor}
+        kinds = {"speech": dict, "passed": list, "scores": np.ndarray, "valid": np.ndarray}
         values = checked(stored, kinds)
         passed = values["passed"]
         if len(passed) != len(self._passed) or not all(
@@ -196,9 +197,9 @@ class Gate:
         ):
             raise StreamError(f"the state is damaged: it counts wrongly; {AGAIN}")
         for name, like in (("scores", self._scores), ("valid", self._valid)):
-            check_tensor(name, values[name], like)
-        self.speech.state = values["speech"]
-        self._passed, self._scores, self._valid = passed, values["scores"], values["valid"]
+            check_array(name, values[name], like.numpy())
+        self.speech.state, self._passed = values["speech"], passed
+        self._scores, self._valid = (torch.from_numpy(values[n]) for n in ("scores", "valid"))
 
     def _with_held(self, scored: Scored) -> tuple[Tensor, Tensor]:
         """The held frames followed by the new ones, `[size, T, V + 1]`, and their validity."""

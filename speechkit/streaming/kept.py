@@ -6,18 +6,15 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from speechkit.config import check_range
 from speechkit.errors import ConfigError, StreamError
-from speechkit.events import Event, SpeechEnd, SpeechStart
+from speechkit.events import Event, Listener, SpeechEnd, SpeechStart
 from speechkit.limits import MAX_KEPT_S
 from speechkit.rules.vad import UNBOUNDED
 from speechkit.streaming.listeners import SpeechListener
-from speechkit.streaming.state import AGAIN, check_tensor, checked
-from speechkit.tasks import Listener
+from speechkit.streaming.state import AGAIN, check_array, checked
 from speechkit.units import Seconds, to_samples
 
 _log = logging.getLogger(__name__)
@@ -29,7 +26,7 @@ class Kept:
 
     first: int
     begin: int
-    sound: Tensor
+    sound: NDArray[np.float32]
 
 
 class KeptSound:
@@ -84,18 +81,18 @@ class KeptSound:
     def state(self) -> Kept:
         """The state."""
         sound = self._sound[self._start : self._end].copy()
-        return Kept(self._first, self._begin, torch.from_numpy(sound))
+        return Kept(self._first, self._begin, sound)
 
     @state.setter
     def state(self, kept: Kept) -> None:
         self._first, self._begin = kept.first, kept.begin
-        self._sound = kept.sound.numpy().copy()
+        self._sound = kept.sound.copy()
         self._start, self._end = 0, len(self._sound)
 
     def restored(self, values: Any) -> Kept:
         """A state from its `asdict` form; raises StreamError for other data."""
-        kept = Kept(**checked(values, {"first": int, "begin": int, "sound": Tensor}))
-        check_tensor("sound", kept.sound, torch.empty(kept.sound.numel()))
+        kept = Kept(**checked(values, {"first": int, "begin": int, "sound": np.ndarray}))
+        check_array("sound", kept.sound, np.empty(kept.sound.size, np.float32))
         if kept.first < 0 or kept.begin > kept.first + len(kept.sound):
             raise StreamError(f"the state is damaged: it counts wrongly; {AGAIN}")
         return kept

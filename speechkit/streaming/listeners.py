@@ -1,27 +1,27 @@
 """Listeners: pure functions from scores to events, one for each task, with a plain state."""
 
-import math
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
-import torch
-from torch import Tensor
+import numpy as np
+from numpy.typing import NDArray
 
-from speechkit.decode import Decoder
+from speechkit.component import Spec
+from speechkit.decode import Decoder, decoder_of
 from speechkit.errors import ConfigError, SpeechkitError, StreamError
-from speechkit.events import Event, Final, Keyword, Partial, SpeechEnd, SpeechStart
-from speechkit.models import Model
-from speechkit.models.net import Name
-from speechkit.plugins import calling
+from speechkit.events import Event, Final, Keyword, Listener, Partial, SpeechEnd, SpeechStart
 from speechkit.rules import spotting, vad
 from speechkit.rules.endpointing import Endpointing, Segment, advance
-from speechkit.streaming.state import AGAIN, check_tensor, checked, remembered
-from speechkit.tasks import Listener, task_of
+from speechkit.rules.probability import softmax, speech_probability
+from speechkit.streaming.state import AGAIN, check_array, checked, remembered
 from speechkit.text import decode
 from speechkit.text.align import words_of
 from speechkit.text.confidence import Confidence
 from speechkit.units import rounded_s
+
+T = TypeVar("T")
+Scores = NDArray[np.float32]
+"""The scores of valid frames, `[T, n]`."""
 
 SEGMENT_S = 0.63
 """What a detector of clips reads at a time (arXiv:2010.13886)."""
@@ -37,7 +37,7 @@ class SpeechListener:
         return vad.State()
 
     def step(
-        self, state: vad.State, scores: Tensor, decided_s: float
+        self, state: vad.State, scores: Scores, decided_s: float
     ) -> tuple[vad.State, list[Event]]:
         events: list[Event] = []
         for logits in scores.tolist():
@@ -69,13 +69,6 @@ class SpeechListener:
         return kind(at_s=at_s, decided_s=decided_s)
 
 
-def speech_probability(logits: Sequence[float]) -> float:
-    """The softmax probability of class 1; in Python, which is faster than torch for one frame."""
-    top = max(logits)
-    shares = [math.exp(x - top) for x in logits]
-    return shares[1] / sum(shares)
-
-
 class KeywordListener:
     """A classifier's labels from the logits of its sliding window."""
 
@@ -88,11 +81,12 @@ class KeywordListener:
         return spotting.State()
 
     def step(
-        self, state: spotting.State, scores: Tensor, decided_s: float
+        self, state: spotting.State, scores: Scores, decided_s: float
     ) -> tuple[spotting.State, list[Event]]:
         events: list[Event] = []
-        best = scores.softmax(1).max(1)
-        for score, index in zip(best.values.tolist(), best.indices.tolist(), strict=True):
+        probabilities = softmax(scores)
+        best = probabilities.argmax(1)
+        for score, index in zip(probabilities.max(1).tolist(), best.tolist(), strict=True):
             label = self._reported[index]
             state, spotted = spotting.advance(self.rule, self.frame_s, state, label, score)
             if spotted:
@@ -119,7 +113,7 @@ class Reading:
     segment: Segment
     decoded: Any
     said: str
-    log_probs: Tensor
+    log_probs: Scores
 
     @property
     def frames(self) -> int:
@@ -145,9 +139,9 @@ class TextListener:
     def init(self) -> Reading:
         return self._begin(0)
 
-    def step(self, state: Reading, scores: Tensor, decided_s: float) -> tuple[Reading, list[Event]]:
+    def step(self, state: Reading, scores: Scores, decided_s: float) -> tuple[Reading, list[Event]]:
         events: list[Event] = []
-        scores, shown, start = scores.float().cpu(), state.said, 0
+        scores, shown, start = np.asarray(scores, np.float32), state.said, 0
         # segment ends are found first, so that the decoder gets many frames at a time
         segment = state.segment
         for frame, label in enumerate(scores.argmax(1).tolist(), start=1):
@@ -167,10 +161,12 @@ class TextListener:
         return self._ended(state, state.said, decided_s)
 
     def restore(self, values: dict[str, Any]) -> Reading:
-        kinds = {"begun": int, "segment": dict, "decoded": object, "said": str, "log_probs": Tensor}
-        reading = checked(values, kinds)
+        kinds = {"begun": int, "segment": dict, "decoded": object, "said": str}
+        reading = checked(values, {**kinds, "log_probs": np.ndarray})
         log_probs = reading["log_probs"]
-        check_tensor("log_probs", log_probs, torch.empty(*log_probs.shape[:1], self.blank + 1))
+        check_array(
+            "log_probs", log_probs, np.empty((*log_probs.shape[:1], self.blank + 1), np.float32)
+        )
         try:
             decoded = self.decoder.restore(reading["decoded"])
             decode(self.decoder.ids(decoded), self.decoder.labels)
@@ -183,13 +179,13 @@ class TextListener:
 
     def _begin(self, frame: int) -> Reading:
         """The state at the beginning of the segment that starts with a frame."""
-        nothing = torch.empty(0, self.blank + 1)
+        nothing = np.empty((0, self.blank + 1), np.float32)
         return Reading(frame, Segment(), self.decoder.init(), "", nothing)
 
-    def _read(self, state: Reading, scores: Tensor) -> Reading:
+    def _read(self, state: Reading, scores: Scores) -> Reading:
         """The state after more frames of the same segment."""
         decoded, text = self.decoder.step(state.decoded, scores)
-        log_probs = torch.cat([state.log_probs, scores])
+        log_probs = np.concatenate([state.log_probs, scores])
         return replace(state, decoded=decoded, said=text.strip(), log_probs=log_probs)
 
     def _ended(self, state: Reading, shown: str, decided_s: float) -> list[Event]:
@@ -210,12 +206,53 @@ class TextListener:
         return [Final(text, words, words[-1].end_s, decided_s)]
 
 
-def listener_of(
-    model: Model, decoder: Decoder | Name | None = None, frame_s: float | None = None
+class Decides(Protocol):
+    """What a listener must know of a model: a task of torch's or the `About` of a plan."""
+
+    @property
+    def decodes(self) -> bool:
+        """Whether scores are CTC log-probabilities, blank last."""
+
+    @property
+    def detects(self) -> bool:
+        """Whether class 1 is speech."""
+
+    @property
+    def per_clip(self) -> bool:
+        """Whether the scores are those of the last seconds."""
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The labels of the scores."""
+
+    @property
+    def normalization(self) -> str:
+        """The normalisation of texts."""
+
+    @property
+    def confidence(self) -> Confidence:
+        """The scale and bias of a word's score."""
+
+    def rule(self, kind: type[T]) -> T:
+        """The model's rule of a kind, or the kind's defaults."""
+
+
+def listener_for(
+    about: Decides, frame_s: float, decoder: Decoder | Spec | str | None = None
 ) -> Listener:
-    """The listener of the model's task, over frames of `frame_s` (the model's if None)."""
-    task = task_of(model)
-    if decoder is not None and not task.decodes:
-        raise ConfigError(f"a decoder is for recognition; leave it out for a {model.config.kind}")
-    with calling(task.component, "listener"):
-        return task.listener(frame_s or model.frame_s, decoder)
+    """The listener for scores of a model, one frame every `frame_s`; a `decoder` is for text.
+
+    A model that decodes gives text, greedily if `decoder` is None. One that detects gives starts
+    and ends of speech; any other gives keywords.
+    """
+    if about.decodes:
+        named = "greedy" if decoder is None else decoder
+        reader = decoder_of(named, about.labels, about.normalization)
+        return TextListener(reader, frame_s, about.rule(Endpointing), about.confidence)
+    if decoder is not None:
+        raise ConfigError("a decoder is for recognition; leave it out for other models")
+    if about.detects:
+        # a window's score is that of its middle
+        lag_s = SEGMENT_S / 2 if about.per_clip else 0.0
+        return SpeechListener(about.rule(vad.PostProcessing), frame_s, lag_s)
+    return KeywordListener(about.rule(spotting.Spotting), about.labels, frame_s)

@@ -25,9 +25,8 @@ from speechkit.models.net import Name
 from speechkit.ops.separable_conv import ActiveRows, Precision
 from speechkit.streaming.engines.cuda.graphs import CpuQueue, CudaQueue, Queue
 from speechkit.streaming.engines.cuda.ring_net import Memory, RingNet
-from speechkit.streaming.listeners import listener_of
 from speechkit.streaming.session import block_strides, session_layer
-from speechkit.tasks import Listener
+from speechkit.tasks import Listener, listener_of
 
 BLOCKS = 1, 2, 4
 """The numbers of blocks per session that a step can compute; more than one if all sessions lag."""
@@ -241,7 +240,7 @@ class BlockEvents:
         for block, (some, marks) in enumerate(parts, start=1):
             samples = session.samples + min(real, block * self.block_samples)
             decided_s = samples / self.sample_rate
-            session.state, new = self.listener.step(session.state, some[marks], decided_s)
+            session.state, new = self.listener.step(session.state, some[marks].numpy(), decided_s)
             events += new
         session.samples += real
         if ended:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
-import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from speechkit.checkpoint import ModelSource, as_model
@@ -22,11 +22,11 @@ from speechkit.streaming.base import Session
 from speechkit.streaming.batch_listeners import batch_listeners
 from speechkit.streaming.engine import NativeEngine, Scored, TorchEngine
 from speechkit.streaming.engines.native.layer import NativeLayer, native_layer
+from speechkit.streaming.fingerprint import settings_of
 from speechkit.streaming.gate import DETECTOR, Detector, gate_of
-from speechkit.streaming.listeners import listener_of
-from speechkit.streaming.state import AGAIN, Resumable, checked, pack, settings_of, unpack
+from speechkit.streaming.state import AGAIN, Resumable, State, checked, pack, unpack
 from speechkit.streaming.windowed import WindowedStream, suggested_window_s
-from speechkit.tasks import Listener, task_of
+from speechkit.tasks import Listener, listener_of, task_of
 
 T = TypeVar("T")
 
@@ -42,7 +42,7 @@ PLACE = {
     "kept": object,
     "gate": object,
 }
-"""The values in a state besides the engine's tensors."""
+"""The values in a state besides the engine's arrays."""
 
 
 def stream(
@@ -186,26 +186,26 @@ class StreamBatch(Resumable):
         return self._consumed + (0 if self._finished else self._engine.filled)
 
     @property
-    def scores(self) -> Tensor | None:
+    def scores(self) -> NDArray[np.float32] | None:
         """The scores of the latest frame, `[size, n]`; None before the first."""
-        return None if self.latest is None else self.latest[:, -1, -1].clone()
+        return None if self.latest is None else self.latest.numpy()[:, -1, -1].copy()
 
     @property
-    def state(self) -> dict[str, Tensor]:
-        """Everything the next event depends on, as named tensors for safetensors.
+    def state(self) -> State:
+        """Everything the next event depends on, as named arrays for `safetensors.numpy`.
 
         Assign it to a batch of the same model, size, sample rate and vad to go on from there.
         """
         return self.packed({}, None)
 
     @state.setter
-    def state(self, stored: dict[str, Tensor]) -> None:
+    def state(self, stored: State) -> None:
         self.go_on(stored, {}, lambda _: None)
 
-    def packed(self, settings: dict[str, Any], kept: Any) -> dict[str, Tensor]:
+    def packed(self, settings: dict[str, Any], kept: Any) -> State:
         """The state, with the settings of the session and its kept audio."""
         return pack(
-            self._engine.tensors(),
+            self._engine.arrays(),
             {
                 "filled": self._engine.filled,
                 "consumed": self._consumed,
@@ -218,12 +218,10 @@ class StreamBatch(Resumable):
             {**self._settings, **settings},
         )
 
-    def go_on(
-        self, stored: dict[str, Tensor], settings: dict[str, Any], kept_of: Callable[[Any], T]
-    ) -> T:
+    def go_on(self, stored: State, settings: dict[str, Any], kept_of: Callable[[Any], T]) -> T:
         """Restores a state from `packed`; returns its kept audio, which `kept_of` checks."""
         own = {**self._settings, **settings}
-        tensors, plain = unpack(stored, self._engine.tensors(), own)
+        arrays, plain = unpack(stored, self._engine.arrays(), own)
         values = checked(plain, PLACE)
         filled, consumed = values["filled"], values["consumed"]
         started, listening = values["started"], values["listening"]
@@ -241,7 +239,7 @@ class StreamBatch(Resumable):
             except StreamError:
                 self._listeners.states = was
                 raise
-        self._engine.restore(tensors, filled)
+        self._engine.restore(arrays, filled)
         self._consumed, self._finished, self._started = consumed, values["finished"], started
         return kept
 
@@ -302,22 +300,21 @@ class Stream(Session):
         return self._batch.backend
 
     @property
-    def scores(self) -> Tensor | None:
+    def scores(self) -> NDArray[np.float32] | None:
         """The scores of the latest frame `[n]`, for a meter; None before the first."""
         latest = self._batch.latest
-        # for so small a slice numpy takes half the time of torch
-        return None if latest is None else torch.from_numpy(latest.numpy()[0, -1, -1].copy())
+        return None if latest is None else latest.numpy()[0, -1, -1].copy()
 
     @property
-    def state(self) -> dict[str, Tensor]:
-        """Everything the next event depends on, as named tensors for safetensors.
+    def state(self) -> State:
+        """Everything the next event depends on, as named arrays for `safetensors.numpy`.
 
         Assign it to a stream of the same model, sample rate and settings to go on from there.
         """
         return self._batch.packed(self._settings, self._kept_state())
 
     @state.setter
-    def state(self, stored: dict[str, Tensor]) -> None:
+    def state(self, stored: State) -> None:
         self._go_on(self._batch.go_on(stored, self._settings, self._kept_of))
 
     @property

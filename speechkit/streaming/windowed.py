@@ -18,10 +18,10 @@ from speechkit.models.model import Output
 from speechkit.models.net import Name
 from speechkit.streaming.base import Session
 from speechkit.streaming.engine import Scored
+from speechkit.streaming.fingerprint import settings_of
 from speechkit.streaming.gate import DETECTOR, Detector, gate_of
-from speechkit.streaming.listeners import listener_of
-from speechkit.streaming.state import AGAIN, checked, pack, settings_of, unpack
-from speechkit.tasks import task_of
+from speechkit.streaming.state import AGAIN, State, checked, pack, unpack
+from speechkit.tasks import listener_of, task_of
 from speechkit.units import Seconds, to_samples
 
 PLACE = {
@@ -99,7 +99,7 @@ class WindowedStream(Session):
         self._listening = self._listener.init()
         self._keep_sound(self._listener, *kept)
         self._settings |= {"window": [self.window_s, self.right_s, self.hop_s]}
-        self.scores: Tensor | None = None
+        self.scores: NDArray[np.float32] | None = None
 
     @property
     def _fed(self) -> int:
@@ -132,13 +132,13 @@ class WindowedStream(Session):
         return self._events(scored) + self._listener.finish(self._listening, end_s)
 
     @property
-    def state(self) -> dict[str, Tensor]:
-        """Everything the next event depends on, as named tensors for safetensors.
+    def state(self) -> State:
+        """Everything the next event depends on, as named arrays for `safetensors.numpy`.
 
         Assign it to a stream with the same model and settings to go on from there.
         """
         return pack(
-            {"window": torch.from_numpy(self._window)},
+            {"window": self._window},
             {
                 "held": self._held,
                 "consumed": self._consumed,
@@ -152,9 +152,9 @@ class WindowedStream(Session):
         )
 
     @state.setter
-    def state(self, stored: dict[str, Tensor]) -> None:
-        like = {"window": torch.from_numpy(self._window)}
-        tensors, plain = unpack(stored, like, self._own_settings)
+    def state(self, stored: State) -> None:
+        like = {"window": self._window}
+        arrays, plain = unpack(stored, like, self._own_settings)
         values = checked(plain, PLACE)
         if not 0 <= values["held"] <= min(len(self._window), values["consumed"]):
             raise StreamError(f"the state is damaged: it counts wrongly; {AGAIN}")
@@ -163,7 +163,7 @@ class WindowedStream(Session):
         if self._gate:
             self._gate.state = values["gate"]
         self._listening = self._listener.restore(values["listening"])
-        self._window = tensors["window"].numpy()
+        self._window = arrays["window"]
         self._held, self._consumed = values["held"], values["consumed"]
         self._given_frames, self._finished = values["given_frames"], values["finished"]
         self._go_on(kept)
@@ -199,7 +199,7 @@ class WindowedStream(Session):
         """The events of a block of scores."""
         if scored is None:
             return []
-        scores = scored.scores[scored.valid]
+        scores = scored.scores[scored.valid].float().numpy()
         if len(scores):
             self.scores = scores[-1]
         decided_s = self._consumed / self.sample_rate

@@ -3,14 +3,15 @@
 Tasks come through the hook `speechkit_tasks`; the component of a model's head names its task.
 """
 
+from speechkit.events import Listener
 from speechkit.tasks.base import (
     IGNORED,
-    Listener,
     Report,
     Summary,
     Targets,
     Task,
     error_of,
+    listener_of,
     metrics_of,
     outputs,
     require,
@@ -25,6 +26,7 @@ __all__ = [
     "Targets",
     "Task",
     "error_of",
+    "listener_of",
     "metrics_of",
     "outputs",
     "require",

@@ -4,9 +4,11 @@ from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from textwrap import shorten
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from speechkit.component import Spec
@@ -23,37 +25,17 @@ from speechkit.data import (
 )
 from speechkit.decode import Decoder
 from speechkit.errors import ComponentError, ConfigError
-from speechkit.events import Event
+from speechkit.events import Listener
 from speechkit.models import Model, Output, evaluating, scores_of
 from speechkit.models.net import Name
 from speechkit.plans.about import usage
 from speechkit.plugins import calling, registry
 
+T = TypeVar("T")
 Targets = tuple[Tensor, Tensor]
 """The arguments of a loss besides the output: targets, and their lengths."""
 IGNORED = -100
 """The target of frames that the loss ignores."""
-
-
-class Listener(Protocol):
-    """Turns the scores of one session into events; `state` is a dataclass of plain data and
-    tensors."""
-
-    def init(self) -> Any:
-        """The state before the first frame."""
-        ...
-
-    def step(self, state: Any, scores: Tensor, decided_s: float) -> tuple[Any, list[Event]]:
-        """The state and the events after valid frames `scores [T, n]`."""
-        ...
-
-    def finish(self, state: Any, decided_s: float) -> list[Event]:
-        """The events at the end."""
-        ...
-
-    def restore(self, values: dict[str, Any]) -> Any:
-        """The state from its fields, as JSON stores them."""
-        ...
 
 
 class Report(Protocol):
@@ -106,11 +88,21 @@ class Task:
     def __init__(self, model: Model) -> None:
         self.config, self.labels = model.config, model.labels
         self.frame_s, self.per_clip = model.frame_s, model.per_clip
+        self.normalization, self.confidence = model.normalization, model.confidence
 
     @property
     def usage(self) -> str:
         """The command to type for the verb."""
         return usage(self.verb)
+
+    @property
+    def detects(self) -> bool:
+        """Whether class 1 of the scores is speech."""
+        return False
+
+    def rule(self, kind: type[T]) -> T:
+        """The model's rule of a kind such as `PostProcessing`, or the kind's defaults."""
+        return self.config.rule(kind)
 
     @property
     def window_s(self) -> float | None:
@@ -182,7 +174,7 @@ class Task:
         """
         raise ConfigError(f"a {self.config.kind} has no events in a stream; use {self.usage}")
 
-    def caption(self, scores: Tensor) -> str:
+    def caption(self, scores: NDArray[np.float32]) -> str:
         """One frame's scores `[n]` in a few words, for a meter; "" for none."""
         return ""
 
@@ -285,6 +277,17 @@ def task_of(model: Model) -> Task:
     if loss != Spec.parse(made.loss):
         made.loss = loss
     return made
+
+
+def listener_of(
+    model: Model, decoder: Decoder | Name | None = None, frame_s: float | None = None
+) -> Listener:
+    """The listener of the model's task, over frames of `frame_s` (the model's if None)."""
+    task = task_of(model)
+    if decoder is not None and not task.decodes:
+        raise ConfigError(f"a decoder is for recognition; leave it out for a {model.config.kind}")
+    with calling(task.component, "listener"):
+        return task.listener(frame_s or model.frame_s, decoder)
 
 
 def require(model: Model, verb: str) -> Task:

@@ -2,21 +2,24 @@
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from speechkit.component import did_you_mean
 from speechkit.data import Channel, RawFormat, Source, Utterance
 from speechkit.decode import Decoder
 from speechkit.errors import ManifestError
+from speechkit.events import Listener
 from speechkit.infer import Label, classify
 from speechkit.models import Model, Output
 from speechkit.models.net import Name
 from speechkit.report.page import heat
+from speechkit.rules.probability import softmax
 from speechkit.rules.spotting import Spotting
-from speechkit.rules.vad import PostProcessing
-from speechkit.streaming.listeners import SEGMENT_S, KeywordListener, SpeechListener
-from speechkit.tasks.base import Listener, Task
+from speechkit.streaming.listeners import SEGMENT_S, listener_for
+from speechkit.tasks.base import Task
 from speechkit.tasks.metrics import accuracy, confusion
 
 
@@ -62,7 +65,6 @@ class Classification(Task):
 
     @property
     def detects(self) -> bool:
-        """Whether the model detects speech, clip by clip."""
         return hasattr(self.config, "postprocess")
 
     @property
@@ -71,15 +73,11 @@ class Classification(Task):
 
     def listener(self, frame_s: float, decoder: Decoder | Name | None = None) -> Listener:
         """Keywords by the config's `spotting`, or starts and ends of speech by `postprocess`."""
-        if self.detects:
-            # a window's score is that of its middle
-            lag_s = SEGMENT_S / 2 if self.per_clip else 0.0
-            return SpeechListener(self.config.rule(PostProcessing), frame_s, lag_s)
-        return KeywordListener(self.config.rule(Spotting), self.labels, frame_s)
+        return listener_for(self, frame_s, decoder)
 
-    def caption(self, scores: Tensor) -> str:
+    def caption(self, scores: NDArray[np.float32]) -> str:
         """The best label, or that of speech, and its probability."""
-        probabilities = scores.softmax(0)
+        probabilities = softmax(scores)
         index = 1 if self.detects else int(probabilities.argmax())
         return f"{self.labels[index]} {float(probabilities[index]):.2f}"
 

@@ -7,14 +7,14 @@ from torch import Tensor
 
 from speechkit import text
 from speechkit.data import Batch, Channel, RawFormat, Source, Utterance
-from speechkit.decode import Decoder, decoder_of
+from speechkit.decode import Decoder
 from speechkit.errors import ManifestError
+from speechkit.events import Listener
 from speechkit.infer import transcribe
 from speechkit.models import Model, Output
 from speechkit.models.net import Name
 from speechkit.report.recognition import Recognized, recognition
-from speechkit.rules.endpointing import Endpointing
-from speechkit.streaming.listeners import TextListener
+from speechkit.streaming.listeners import listener_for
 from speechkit.tasks.base import Task
 from speechkit.tasks.metrics import cer, wer
 from speechkit.text.transcript import Transcript
@@ -32,10 +32,6 @@ class Recognition(Task):
     decodes = True
     placeholder = torch.empty(0, dtype=torch.int64)
 
-    def __init__(self, model: Model) -> None:
-        super().__init__(model)
-        self.normalization, self.confidence = model.normalization, model.confidence
-
     def encode(self, utterance: Utterance) -> Tensor:
         """The ids of the labels that spell the text, `[U]`."""
         if utterance.text is None:
@@ -44,18 +40,18 @@ class Recognition(Task):
             normalized = text.normalize(utterance.text, self.normalization, self.labels)
         except ManifestError as error:
             raise ManifestError(f"{utterance.place}: {error}") from error
-        return text.encode(normalized, self.labels)
+        return torch.from_numpy(text.encode(normalized, self.labels))
 
     def predictions(self, output: Output) -> list[str]:
         """The text of the best label of each frame."""
-        best = text.greedy_ctc(output.scores, output.lengths)
+        best = text.greedy_ctc(output.scores.float().numpy(force=True), output.lengths.tolist())
         return [text.decode(ids, self.labels).strip() for ids in best]
 
     def references(self, batch: Batch, output: Output) -> list[str]:
         """The texts, normalised."""
         targets, lengths = self.targets(batch, output)
         rows = zip(targets, lengths.tolist(), strict=True)
-        return [text.decode(row[:n], self.labels) for row, n in rows]
+        return [text.decode(row[:n].tolist(), self.labels) for row, n in rows]
 
     def metrics(self, references: Sequence[str], predictions: Sequence[str]) -> dict[str, float]:
         return {"wer": wer(references, predictions), "cer": cer(references, predictions)}
@@ -72,11 +68,9 @@ class Recognition(Task):
         """As `sk.transcribe` with its defaults."""
         return transcribe(model, audio, sample_rate, channel=channel, raw=raw)
 
-    def listener(self, frame_s: float, decoder: Decoder | Name | None = None) -> TextListener:
+    def listener(self, frame_s: float, decoder: Decoder | Name | None = None) -> Listener:
         """Partial and final texts, by the config's `endpointing`."""
-        named = "greedy" if decoder is None else decoder
-        reader = decoder_of(named, self.labels, self.normalization)
-        return TextListener(reader, frame_s, self.config.rule(Endpointing), self.confidence)
+        return listener_for(self, frame_s, decoder)
 
     def report(
         self,

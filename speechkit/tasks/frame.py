@@ -2,18 +2,21 @@
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from speechkit.data import Batch, Channel, RawFormat, Source, Utterance
 from speechkit.decode import Decoder
 from speechkit.errors import ManifestError
+from speechkit.events import Listener
 from speechkit.infer import Segment, detect
 from speechkit.models import Model, Output
 from speechkit.models.net import Name
 from speechkit.report.page import curve
-from speechkit.rules.vad import PostProcessing
-from speechkit.streaming.listeners import SpeechListener
+from speechkit.rules.probability import softmax
+from speechkit.streaming.listeners import listener_for
 from speechkit.tasks.base import IGNORED, Targets, Task
 from speechkit.tasks.metrics import auc, roc
 
@@ -28,6 +31,7 @@ class Detection(Task):
     verb = "detect"
     loss = "frame_cross_entropy"
     block_s = 0.02
+    detects = True
 
     def encode(self, utterance: Utterance) -> Tensor:
         """Starts and ends of speech in seconds, `[S, 2]` float64."""
@@ -78,13 +82,13 @@ class Detection(Task):
         """As `sk.detect`."""
         return detect(model, audio, sample_rate, channel=channel, raw=raw)
 
-    def listener(self, frame_s: float, decoder: Decoder | Name | None = None) -> SpeechListener:
+    def listener(self, frame_s: float, decoder: Decoder | Name | None = None) -> Listener:
         """Starts and ends of speech by the config's `postprocess`."""
-        return SpeechListener(self.config.rule(PostProcessing), frame_s)
+        return listener_for(self, frame_s, decoder)
 
-    def caption(self, scores: Tensor) -> str:
+    def caption(self, scores: NDArray[np.float32]) -> str:
         """The probability of speech."""
-        return f"{self.labels[1]} {float(scores.softmax(0)[1]):.2f}"
+        return f"{self.labels[1]} {float(softmax(scores)[1]):.2f}"
 
     def sections(
         self, references: Sequence[int], predictions: Sequence[float]

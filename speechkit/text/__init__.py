@@ -3,6 +3,7 @@
 from speechkit.text.labels import (
     ENGLISH_LABELS,
     Spelling,
+    collapsed,
     decode,
     encode,
     greedy_ctc,
@@ -17,6 +18,7 @@ from speechkit.text.labels import (
 __all__ = [
     "ENGLISH_LABELS",
     "Spelling",
+    "collapsed",
     "decode",
     "encode",
     "greedy_ctc",

@@ -6,14 +6,15 @@ from itertools import groupby, pairwise
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
 
 from speechkit.errors import SpeechkitError
 from speechkit.events import Word
 from speechkit.text.confidence import Confidence, calibrated
 from speechkit.units import rounded_s
 
-Ids = Sequence[int] | Tensor
+Scores = NDArray[np.float32]
+"""CTC log-probabilities `[T, V + 1]`, the blank last."""
+Ids = Sequence[int] | NDArray[np.int64]
 
 WIDTH = 2048
 """States looked at in each frame, two for a label: a minute of speech has about as many."""
@@ -22,7 +23,7 @@ EARLY_S = 0.2
 label late, once it is certain. Measured at pauses of read speech (docs/transcribing.md)."""
 
 
-def align(log_probs: Tensor, ids: Ids) -> list[tuple[int, int]]:
+def align(log_probs: Scores, ids: Ids) -> list[tuple[int, int]]:
     """The first and the last frame of each label on the best path that spells `ids`.
 
     Viterbi over blank, id, blank, id, …, blank: a label may stay, follow its neighbour, or skip
@@ -34,7 +35,7 @@ def align(log_probs: Tensor, ids: Ids) -> list[tuple[int, int]]:
         return []
     labels = np.asarray(ids)
     shortest = len(labels) + int((labels[1:] == labels[:-1]).sum())
-    scores = log_probs.detach().cpu().double().numpy()
+    scores = np.asarray(log_probs, np.float64)
     width = WIDTH
     while shortest <= len(scores):
         path = _best_path(scores, labels, width)
@@ -49,7 +50,7 @@ def align(log_probs: Tensor, ids: Ids) -> list[tuple[int, int]]:
 
 
 def _best_path(
-    scores: NDArray[np.float32], labels: NDArray[np.int64], width: int
+    scores: NDArray[np.float64], labels: NDArray[np.int64], width: int
 ) -> NDArray[np.int64] | None:
     """The state of each frame `[T]`, odd ones labels; None where no path in the window ends."""
     frames, blank = len(scores), scores.shape[1] - 1
@@ -96,7 +97,7 @@ def _spans(path: NDArray[np.int64], count: int) -> list[tuple[int, int]]:
 
 
 def words_of(
-    log_probs: Tensor,
+    log_probs: Scores,
     ids: Ids,
     labels: Sequence[str],
     frame_s: float,
@@ -126,7 +127,7 @@ def words_from_characters(
 
 
 def characters_of(
-    log_probs: Tensor,
+    log_probs: Scores,
     ids: Ids,
     labels: Sequence[str],
     frame_s: float,
@@ -151,7 +152,7 @@ def characters_of(
         starts_s[0] = max(spoken_until_s, rounded_s(starts_s[0] - EARLY_S))
         spoken_until_s = rounded_s(begin_s + (part[-1][2] + 1) * frame_s)
         edges_s = [min(at_s, end_s) for at_s in (*starts_s, spoken_until_s)]
-        scores = [log_probs[first : last + 1, i].max().exp().item() for i, first, last in part]
+        scores = [math.exp(log_probs[first : last + 1, i].max()) for i, first, last in part]
         words.append(
             tuple(
                 Word(labels[i], start_s, until_s, score)

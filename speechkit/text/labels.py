@@ -7,16 +7,16 @@ import unicodedata
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
 
 from speechkit.component import did_you_mean
 from speechkit.errors import ConfigError, ManifestError, SpeechkitError
 from speechkit.limits import MAX_JSON_BYTES, MAX_TEXT_BYTES
-
-# commands that only read texts need not import torch
-if TYPE_CHECKING:
-    from torch import Tensor
 
 ENGLISH_LABELS: tuple[str, ...] = (" ", *string.ascii_lowercase, "'")
 """Space, a…z and the apostrophe; the CTC blank follows as index 28."""
@@ -124,14 +124,12 @@ def normalized(path: str | os.PathLike[str], name: str, labels: Sequence[str]) -
 
 def encode(
     text: str, labels: Sequence[str] = ENGLISH_LABELS, *, source: str | None = None
-) -> "Tensor":
+) -> NDArray[np.int64]:
     """The index in `labels` of each piece of `text`, the longest label first, int64 `[S]`.
 
     With the labels eight and a…z, "eighteen" is eight, e, e, n. Raises ManifestError for text that
     no label matches; the message quotes `source` if it is given.
     """
-    import torch
-
     index = {label: i for i, label in enumerate(labels)}
     longest = max(map(len, labels), default=0)
     ids, at = [], 0
@@ -146,10 +144,10 @@ def encode(
             )
         ids.append(index[text[at : at + size]])
         at += size
-    return torch.tensor(ids, dtype=torch.int64)
+    return np.array(ids, np.int64)
 
 
-def decode(ids: "Tensor | Iterable[int]", labels: Sequence[str] = ENGLISH_LABELS) -> str:
+def decode(ids: NDArray[np.int64] | Iterable[int], labels: Sequence[str] = ENGLISH_LABELS) -> str:
     """The text of label ids: the inverse of `encode`."""
     ids = ids.tolist() if hasattr(ids, "tolist") else list(ids)
     for i in ids:
@@ -160,26 +158,19 @@ def decode(ids: "Tensor | Iterable[int]", labels: Sequence[str] = ENGLISH_LABELS
     return "".join(labels[i] for i in ids)
 
 
-def greedy_ctc(log_probs: "Tensor", lengths: "Tensor") -> list[list[int]]:
+def greedy_ctc(log_probs: NDArray[np.float32], lengths: Iterable[int]) -> list[list[int]]:
     """The best label of each frame, repeats collapsed, blanks dropped.
 
     Shape: log_probs `[B, T, V + 1]` with the blank last, lengths `[B]` in frames; B lists of ids.
     """
-    import torch
-
-    best = log_probs.argmax(dim=2)
     blank = log_probs.shape[2] - 1
-    inside = torch.arange(best.shape[1], device=best.device) < lengths.to(best.device)[:, None]
-    new = _begins_label(best, best.new_full((best.shape[0], 1), blank), blank) & inside
-    return [row[begins].tolist() for row, begins in zip(best, new, strict=True)]
+    rows = zip(np.asarray(log_probs).argmax(2).tolist(), lengths, strict=True)
+    return [collapsed(best[:frames], blank, blank) for best, frames in rows]
 
 
-def _begins_label(best: "Tensor", before: "Tensor", blank: int) -> "Tensor":
-    """True where `best [..., T]` starts a label, with `before [..., 1]` the frame before it."""
-    import torch
-
-    previous = torch.cat([before, best[..., :-1]], dim=-1)
-    return (best != previous) & (best != blank)
+def collapsed(best: Iterable[int], last: int, blank: int) -> list[int]:
+    """The labels that begin in frames with these best labels, after a frame of `last`."""
+    return [label for before, label in pairwise([last, *best]) if label not in (before, blank)]
 
 
 def is_unicode(text: str) -> bool:

@@ -27,12 +27,12 @@ EXACT = {"beam": 10_000, "min_log_prob": -1e9, "margin": 1e9, "horizon": 100}
 TEXT = ["ab a", "a ab b", "b a", "ab ab", "a"]
 
 
-def random_scores(seed: int, frames: int, classes: int, sharpness: float = 2.0) -> torch.Tensor:
+def random_scores(seed: int, frames: int, classes: int, sharpness: float = 2.0) -> np.ndarray:
     chance = np.random.default_rng(seed)
-    return torch.tensor(chance.normal(0, sharpness, (frames, classes))).log_softmax(-1)
+    return torch.tensor(chance.normal(0, sharpness, (frames, classes))).log_softmax(-1).numpy()
 
 
-def sums(log_probs: torch.Tensor) -> dict[tuple[int, ...], float]:
+def sums(log_probs: np.ndarray) -> dict[tuple[int, ...], float]:
     """ln P(ids) of every label sequence, summed path by path."""
     frames, classes = log_probs.shape
     total: dict[tuple[int, ...], float] = defaultdict(float)
@@ -42,7 +42,7 @@ def sums(log_probs: torch.Tensor) -> dict[tuple[int, ...], float]:
     return {ids: math.log(p) for ids, p in total.items()}
 
 
-def read(decoder: BeamCTC, log_probs: torch.Tensor, cuts: list[int] = []) -> Any:  # noqa: B006
+def read(decoder: BeamCTC, log_probs: np.ndarray, cuts: list[int] = []) -> Any:  # noqa: B006
     """The states after each chunk."""
     states = [decoder.init()]
     edges = [0, *sorted(min(cut, len(log_probs)) for cut in cuts), len(log_probs)]
@@ -158,8 +158,8 @@ def test_a_step_leaves_its_state_alone_and_json_keeps_it() -> None:
 
 def test_surely_blank_frames_keep_the_order_of_hypotheses() -> None:
     quick, exact = BeamCTC(tuple("ab ")), BeamCTC(tuple("ab "), **EXACT)
-    blank = torch.tensor([[1e-5, 1e-5, 1e-5, 1 - 3e-5]] * 10, dtype=torch.float64).log()
-    log_probs = torch.cat([random_scores(3, 8, 4), blank])
+    blank = torch.tensor([[1e-5, 1e-5, 1e-5, 1 - 3e-5]] * 10, dtype=torch.float64).log().numpy()
+    log_probs = np.concatenate([random_scores(3, 8, 4), blank])
     texts = [
         [decode((*s.stable, *b.tail), d.labels) for b in s.beams[:10]]
         for d in (quick, exact)
@@ -168,7 +168,7 @@ def test_surely_blank_frames_keep_the_order_of_hypotheses() -> None:
     assert texts[0] == texts[1]
 
 
-def spoken(text: str, *, doubt: dict[int, dict[str, float]], sure: float = 0.97) -> torch.Tensor:
+def spoken(text: str, *, doubt: dict[int, dict[str, float]], sure: float = 0.97) -> np.ndarray:
     """Scores of a text, letter and blank in turn; `doubt` shares a letter's frame with others."""
     classes = len(ENGLISH_LABELS) + 1
     rows = []
@@ -181,10 +181,10 @@ def spoken(text: str, *, doubt: dict[int, dict[str, float]], sure: float = 0.97)
         blank = torch.full((classes,), (1 - sure) / (classes - 1), dtype=torch.float64)
         blank[-1] = sure
         rows += [row, blank]
-    return torch.stack(rows).log()
+    return torch.stack(rows).log().numpy()
 
 
-def text_of(decoder: BeamCTC, log_probs: torch.Tensor) -> str:
+def text_of(decoder: BeamCTC, log_probs: np.ndarray) -> str:
     return decoder.finish(read(decoder, log_probs)[-1])
 
 
@@ -275,8 +275,8 @@ def test_a_boost_that_is_no_number_is_named_with_its_line(tmp_path: Path) -> Non
         BeamCTC(ENGLISH_LABELS, hotwords=tmp_path / "absent.txt")
 
 
-@pytest.mark.parametrize("bad", [torch.zeros(3, 5), torch.full((3, 4), torch.nan)])
-def test_scores_that_cannot_be_are_refused(bad: torch.Tensor) -> None:
+@pytest.mark.parametrize("bad", [np.zeros((3, 5)), np.full((3, 4), np.nan)])
+def test_scores_that_cannot_be_are_refused(bad: np.ndarray) -> None:
     decoder = BeamCTC(tuple("ab "))
     with pytest.raises(SpeechkitError, match=r"expected \[T, 4\]"):
         decoder.step(decoder.init(), bad)

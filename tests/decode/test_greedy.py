@@ -3,6 +3,7 @@
 import itertools
 import json
 
+import numpy as np
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -15,13 +16,13 @@ BLANK = len(LABELS)
 paths = st.lists(st.integers(0, BLANK), max_size=20)
 
 
-def scores(path: list[int]) -> torch.Tensor:
+def scores(path: list[int]) -> np.ndarray:
     """Log-probabilities `[T, V + 1]` whose best labels are `path`."""
-    return torch.eye(BLANK + 1)[torch.tensor(path, dtype=torch.long)].log_softmax(-1)
+    return torch.eye(BLANK + 1)[torch.tensor(path, dtype=torch.long)].log_softmax(-1).numpy()
 
 
 def collapsed(path: list[int]) -> list[int]:
-    return greedy_ctc(scores(path)[None], torch.tensor([len(path)]))[0]
+    return greedy_ctc(scores(path)[None], [len(path)])[0]
 
 
 @settings(deadline=None, max_examples=50)

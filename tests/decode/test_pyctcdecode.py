@@ -31,7 +31,7 @@ TEXT = ["the cat sat", "the cat ran", "a cat sat on the mat", "a mat ran", "the"
 
 def noisy(text: str, seed: int) -> torch.Tensor:
     """Scores of a text, each letter for a frame and a blank after it, under noise."""
-    ids = encode(text)
+    ids = torch.from_numpy(encode(text))
     best = torch.stack([ids, torch.full_like(ids, len(ENGLISH_LABELS))], 1).flatten()
     generator = torch.Generator().manual_seed(seed)
     noise = torch.randn(len(best), len(ENGLISH_LABELS) + 1, generator=generator)
@@ -40,7 +40,7 @@ def noisy(text: str, seed: int) -> torch.Tensor:
 
 
 def text_of(decoder: Any, log_probs: torch.Tensor) -> str:
-    state, _ = decoder.step(decoder.init(), log_probs)
+    state, _ = decoder.step(decoder.init(), log_probs.numpy())
     return decoder.finish(state)
 
 
@@ -102,8 +102,8 @@ def test_pyctcdecode_warns_that_it_reads_words_as_they_are(
 def test_steps_give_the_text_of_the_whole_and_states_stay() -> None:
     decoder = PyCTCDecode(ENGLISH_LABELS)
     log_probs = noisy("the cat", seed=0)
-    first, _ = decoder.step(decoder.init(), log_probs[:6])
-    second, text = decoder.step(first, log_probs[6:])
+    first, _ = decoder.step(decoder.init(), log_probs[:6].numpy())
+    second, text = decoder.step(first, log_probs[6:].numpy())
     assert len(first.scores) == 6
     assert text == decoder.finish(second) == text_of(decoder, log_probs)
     assert decoder.restore(json.loads(json.dumps(second))) == second
@@ -118,7 +118,7 @@ def test_one_boost_for_all() -> None:
 
 def spoken(text: str, log_probs: torch.Tensor) -> float:
     """ln P(text | frames), summed over all paths by torch."""
-    ids, frames = encode(text), log_probs.double()[:, None]
+    ids, frames = torch.from_numpy(encode(text)), log_probs.double()[:, None]
     lengths = torch.tensor([len(log_probs)]), torch.tensor([len(ids)])
     loss = torch.nn.functional.ctc_loss(frames, ids[None], *lengths, blank=28, reduction="sum")
     return -loss.item()

@@ -8,7 +8,7 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
-import safetensors.torch
+import safetensors.numpy
 import soundfile
 import yaml
 
@@ -159,7 +159,7 @@ def states(folder: Path) -> list[bytes]:
     made = []
     for session in sessions(folder):
         session.feed(sound())
-        made.append(safetensors.torch.save(session.state))
+        made.append(safetensors.numpy.save(session.state))
     return made
 
 

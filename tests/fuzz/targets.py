@@ -10,8 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import safetensors.torch
-import torch
+import numpy as np
+import safetensors.numpy
 from safetensors import SafetensorError
 
 import speechkit as sk
@@ -24,7 +24,7 @@ from speechkit.errors import SpeechkitError
 from speechkit.folders import CONFIG, WEIGHTS
 from speechkit.importers import read_model
 from speechkit.streaming.session import Stream
-from speechkit.streaming.state import DIGEST_BYTES, SESSION, seal
+from speechkit.streaming.state import DIGEST_BYTES, SESSION, State, seal
 
 from . import seeds
 from .contract import Fault, Run, check_line
@@ -69,7 +69,7 @@ def readers(folder: Path) -> dict[str, Target]:
 
     def state(path: Path, out: Path) -> None:
         try:
-            tensors = safetensors.torch.load(path.read_bytes())
+            tensors = safetensors.numpy.load(path.read_bytes())
         except (SafetensorError, KeyError):
             # the caller reads the file, with safetensors
             return
@@ -175,17 +175,17 @@ def _model_of(config: bytes) -> bytes:
     return json.dumps(json.loads(config)["config"], indent=1).encode()
 
 
-def _goes_on(session: Stream, state: dict[str, torch.Tensor]) -> None:
+def _goes_on(session: Stream, state: State) -> None:
     """A session takes a state, or refuses it."""
     session.state = state
     session.feed(seeds.sound())
     session.finish()
 
 
-def _sealed_anew(session: Stream, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+def _sealed_anew(session: Stream, state: State) -> State:
     """A state with the digest and the settings that a session's should have."""
     rest = {name: tensor for name, tensor in state.items() if name != SESSION}
-    given = bytes(state[SESSION].flatten().view(torch.uint8).tolist()) if SESSION in state else b""
+    given = bytes(state[SESSION].flatten().view(np.uint8).tolist()) if SESSION in state else b""
     settings = re.compile(rb'(?<="settings": ){[^}]*}')
     own = settings.search(bytes(session.state[SESSION].tolist()))
     assert own is not None

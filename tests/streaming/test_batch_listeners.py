@@ -5,11 +5,11 @@ import json
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from torch import Tensor
 
 from speechkit.events import Event, SpeechEnd, SpeechStart
 from speechkit.libraries import load
@@ -184,8 +184,8 @@ def test_what_has_no_native_form_uses_its_listener(monkeypatch: pytest.MonkeyPat
 class Certain(SpeechListener):
     """A custom listener that returns speech everywhere."""
 
-    def step(self, state: State, scores: Tensor, decided_s: float) -> tuple[State, list[Event]]:
-        return super().step(state, torch.tensor([-9.0, 9.0]).expand_as(scores), decided_s)
+    def step(self, state: State, scores: np.ndarray, decided_s: float) -> tuple[State, list[Event]]:
+        return super().step(state, np.full_like(scores, [-9.0, 9.0]), decided_s)
 
 
 def test_a_subclass_is_not_taken_for_the_listener() -> None:

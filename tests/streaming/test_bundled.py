@@ -17,8 +17,7 @@ from speechkit.events import Event, Partial, SpeechEnd, SpeechStart
 from speechkit.models import Model
 from speechkit.nn import Chunk
 from speechkit.streaming import Stream
-from speechkit.streaming.listeners import listener_of
-from speechkit.tasks import task_of
+from speechkit.tasks import listener_of, task_of
 
 BUNDLED = Path(str(resources.files("speechkit"))) / "bundled"
 NAMES = sorted(path.name for path in (BUNDLED / "models").iterdir())
@@ -62,7 +61,7 @@ def test_events_are_those_of_the_offline_scores(name: str) -> None:
         c = model.stream_layer(task_of(model).window_s)(Chunk.of(x[None, None]))
     listener = listener_of(model)
     end_s = len(x) / model.sample_rate
-    state, offline = listener.step(listener.init(), c.x[0].T[c.valid[0]], end_s)
+    state, offline = listener.step(listener.init(), c.x[0].T[c.valid[0]].numpy(), end_s)
     offline += listener.finish(state, end_s)
     assert settled(events) == settled(offline)
 

@@ -3,16 +3,15 @@
 import itertools
 from dataclasses import replace
 
-import torch
-from torch import Tensor
+import numpy as np
 
-from speechkit.events import Event, Keyword, SpeechEnd, SpeechStart, to_row
+from speechkit.events import Event, Keyword, Listener, SpeechEnd, SpeechStart, to_row
 from speechkit.rules.spotting import Spotting
 from speechkit.rules.vad import PostProcessing
-from speechkit.streaming.listeners import KeywordListener, Listener, SpeechListener
+from speechkit.streaming.listeners import KeywordListener, SpeechListener
 
 
-def listen(listener: Listener, scores: Tensor, cuts: list[int]) -> list[Event]:
+def listen(listener: Listener, scores: np.ndarray, cuts: list[int]) -> list[Event]:
     """The events of frames of one second each, in pieces."""
     state, events, edges = listener.init(), [], [0, *sorted(cuts), len(scores)]
     for start, end in itertools.pairwise(edges):
@@ -21,12 +20,12 @@ def listen(listener: Listener, scores: Tensor, cuts: list[int]) -> list[Event]:
     return events + listener.finish(state, float(len(scores)))
 
 
-def logits_of(path: list[int], p: float = 0.9, labels: int = 3) -> Tensor:
+def logits_of(path: list[int], p: float = 0.9, labels: int = 3) -> np.ndarray:
     """Logits whose best label has probability `p`; −1 is a frame that knows nothing."""
-    scores = torch.zeros(len(path), labels)
+    scores = np.zeros((len(path), labels), np.float32)
     for frame, label in enumerate(path):
         if label >= 0:
-            scores[frame, label] = torch.tensor(p * (labels - 1) / (1 - p)).log()
+            scores[frame, label] = np.log(p * (labels - 1) / (1 - p))
     return scores
 
 
@@ -34,7 +33,7 @@ def test_speech_is_reported_with_its_time_and_the_time_of_decision() -> None:
     listener = SpeechListener(PostProcessing(min_speech_ms=2000, min_silence_ms=3000), frame_s=1.0)
     logits = logits_of([0, 1, 1, 1, 0, 1, 1, 0, 0, 0, 0, 1, 1], labels=2)
     state, events = listener.init(), []
-    for frame, row in enumerate(logits.split(1)):
+    for frame, row in enumerate(np.split(logits, len(logits))):
         state, new = listener.step(state, row, frame + 1.0)
         events += new
     events += listener.finish(state, 13.0)

@@ -10,7 +10,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from safetensors.torch import load_file, save_file
+from safetensors.numpy import load_file, save_file
 from torch import Tensor
 
 import speechkit as sk
@@ -40,9 +40,9 @@ class Recorder:
         return Counted()
 
     def step(
-        self, state: Counted, scores: Tensor, decided_s: float
+        self, state: Counted, scores: np.ndarray, decided_s: float
     ) -> tuple[Counted, list[Tensor]]:
-        return Counted(state.frames + len(scores)), list(scores)
+        return Counted(state.frames + len(scores)), list(torch.from_numpy(scores))
 
     def finish(self, state: Counted, decided_s: float) -> list[Tensor]:
         return []
@@ -283,7 +283,7 @@ def test_a_state_does_not_depend_on_how_the_sound_was_cut(model: Model, recorded
         state = stream.state
         assert state.keys() == expected.keys()
         for name, tensor in expected.items():
-            assert torch.equal(state[name], tensor), name
+            np.testing.assert_array_equal(state[name], tensor, name)
         resumed.state = state
         assert torch.equal(torch.stack(resumed.feed(later)), rest)
 

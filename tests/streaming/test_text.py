@@ -6,11 +6,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from safetensors.torch import load_file, save_file
+from safetensors.numpy import load_file, save_file
 from torch import Tensor
 
 import speechkit as sk
@@ -40,20 +41,20 @@ def listener(decoder: str = "greedy") -> TextListener:
     return TextListener(DECODERS[decoder], FRAME_S, RULE)
 
 
-def spelled(path: list[int]) -> Tensor:
+def spelled(path: list[int]) -> np.ndarray:
     """CTC log-probabilities whose best label has probability 0.9."""
     p = torch.full((len(path), BLANK + 1), 0.1 / BLANK)
     p[range(len(path)), path] = 0.9
-    return p.log()
+    return p.log().numpy()
 
 
-def random_scores(seed: int, frames: int, sharpness: float) -> Tensor:
+def random_scores(seed: int, frames: int, sharpness: float) -> np.ndarray:
     """Log-probabilities with silences of all lengths."""
     chance = torch.Generator().manual_seed(seed)
     scores = sharpness * torch.randn(frames, BLANK + 1, generator=chance)
     silent = torch.rand(frames // 5 + 1, generator=chance).repeat_interleave(5)[:frames] < 0.5
     scores[:, BLANK] += 8.0 * silent
-    return scores.log_softmax(-1)
+    return scores.log_softmax(-1).numpy()
 
 
 scores = st.builds(
@@ -62,7 +63,7 @@ scores = st.builds(
 cuts = st.lists(st.integers(0, 80), max_size=6)
 
 
-def listen(text: TextListener, log_probs: Tensor, cuts: list[int]) -> list[Event]:
+def listen(text: TextListener, log_probs: np.ndarray, cuts: list[int]) -> list[Event]:
     """The events of frames in pieces."""
     state, events = text.init(), []
     edges = [0, *sorted(min(cut, len(log_probs)) for cut in cuts), len(log_probs)]
@@ -123,7 +124,9 @@ def test_words_are_those_of_the_offline_alignment_with_the_model_s_confidence() 
 @each_decoder
 @settings(max_examples=40)
 @given(log_probs=scores, cuts=cuts)
-def test_finals_do_not_depend_on_chunks(decoder: str, log_probs: Tensor, cuts: list[int]) -> None:
+def test_finals_do_not_depend_on_chunks(
+    decoder: str, log_probs: np.ndarray, cuts: list[int]
+) -> None:
     texts = [
         [(e.text, e.words, e.at_s) for e in finals(listen(listener(decoder), log_probs, cut))]
         for cut in (cuts, list(range(len(log_probs))))
@@ -134,7 +137,7 @@ def test_finals_do_not_depend_on_chunks(decoder: str, log_probs: Tensor, cuts: l
 @each_decoder
 @settings(max_examples=60)
 @given(log_probs=scores, cuts=cuts)
-def test_what_is_stable_stays(decoder: str, log_probs: Tensor, cuts: list[int]) -> None:
+def test_what_is_stable_stays(decoder: str, log_probs: np.ndarray, cuts: list[int]) -> None:
     stable = ""
     for event in listen(listener(decoder), log_probs, cuts):
         assert isinstance(event, Partial | Final)
@@ -149,7 +152,7 @@ def test_what_is_stable_stays(decoder: str, log_probs: Tensor, cuts: list[int]) 
 @each_decoder
 @settings(max_examples=60)
 @given(log_probs=scores, cuts=cuts)
-def test_times_are_in_order(decoder: str, log_probs: Tensor, cuts: list[int]) -> None:
+def test_times_are_in_order(decoder: str, log_probs: np.ndarray, cuts: list[int]) -> None:
     at_s = 0.0
     for final in finals(listen(listener(decoder), log_probs, cuts)):
         assert [word.text for word in final.words] == final.text.split()
@@ -164,7 +167,7 @@ class Doubtful(GreedyCTC):
     def finish(self, state: Any) -> str:
         return ""
 
-    def step(self, state: Any, log_probs: Tensor) -> tuple[Any, str]:
+    def step(self, state: Any, log_probs: np.ndarray) -> tuple[Any, str]:
         state, _ = super().step(state, log_probs)
         return state, "h" * len(state.read)
 

@@ -25,8 +25,8 @@ class Recorder:
     def init(self) -> "Count":
         return Count()
 
-    def step(self, state: "Count", scores: Tensor, decided_s: float) -> tuple["Count", list]:
-        return Count(), [(row, decided_s) for row in scores]
+    def step(self, state: "Count", scores: np.ndarray, decided_s: float) -> tuple["Count", list]:
+        return Count(), [(row, decided_s) for row in torch.from_numpy(scores)]
 
     def finish(self, state: "Count", decided_s: float) -> list:
         return []

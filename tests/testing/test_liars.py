@@ -566,7 +566,7 @@ def test_a_decoder_that_forgets() -> None:
         def init(self) -> tuple[int, ...]:
             return ()
 
-        def step(self, state: Any, log_probs: Tensor) -> tuple[Any, str]:
+        def step(self, state: Any, log_probs: np.ndarray) -> tuple[Any, str]:
             best = int(log_probs.sum(0).argmax())
             return (best,), str(best)
 

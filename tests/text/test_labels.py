@@ -5,6 +5,7 @@ import gzip
 import itertools
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -80,7 +81,7 @@ def test_an_unknown_normalisation_names_the_nearest() -> None:
 
 def test_encode_by_hand() -> None:
     ids = encode("a z'")
-    assert ids.dtype == torch.int64
+    assert ids.dtype == np.int64
     assert ids.tolist() == [1, 0, 26, 27]
     assert encode("").shape == (0,)
     with pytest.raises(ManifestError, match="'A'"):
@@ -109,14 +110,14 @@ def test_decode_refuses_padding_and_blanks(i: int) -> None:
 def test_greedy_ctc_by_hand() -> None:
     # a a _ a b b _ | the second row ends after two frames
     log_probs = torch.stack([scores([0, 0, 3, 0, 1, 1, 3]), scores([3, 2, 0, 0, 0, 0, 0])])
-    assert greedy_ctc(log_probs, torch.tensor([7, 2])) == [[0, 0, 1], [2]]
-    assert greedy_ctc(log_probs, torch.tensor([0, 7])) == [[], [2, 0]]
+    assert greedy_ctc(log_probs, [7, 2]) == [[0, 0, 1], [2]]
+    assert greedy_ctc(log_probs, [0, 7]) == [[], [2, 0]]
 
 
 @settings(deadline=None, max_examples=50)
 @given(paths)
 def test_greedy_ctc_collapses_like_groupby(path: list[int]) -> None:
-    assert greedy_ctc(scores(path)[None], torch.tensor([len(path)])) == [collapsed(path)]
+    assert greedy_ctc(scores(path)[None], [len(path)]) == [collapsed(path)]
 
 
 @pytest.mark.parametrize(

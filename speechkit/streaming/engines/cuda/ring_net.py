@@ -22,9 +22,9 @@ from speechkit.nn import (
     describes,
     fuse,
 )
+from speechkit.nn.states import rebuilt, tensors_of
 from speechkit.ops.explain import Choice
 from speechkit.ops.separable_conv import ActiveRows, Packed, Precision, Ring, Shortcut, pack
-from speechkit.streaming.state import rebuilt, tensors_of
 
 ALIGNED = 16
 """Rings begin at a multiple of this many elements, so that a GPU reads full memory lines."""

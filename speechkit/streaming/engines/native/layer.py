@@ -4,17 +4,19 @@ import weakref
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from numpy.typing import NDArray
+from torch import nn
 
 from speechkit.errors import ConfigError
 from speechkit.models import Model
 from speechkit.nn import Chunk, FrameWise, Serial, State, StreamLayer, fuse
 from speechkit.nn.lowering import Lowering, TorchLayers
+from speechkit.nn.states import arrays_of, restored
 from speechkit.ops._dispatch import asked
 from speechkit.ops.separable_conv import Precision
 from speechkit.plans.engine import LoadedPlan, Steps
 from speechkit.plans.program import LoweringError
-from speechkit.streaming.state import rebuilt, tensors_of, weights_version
+from speechkit.streaming.fingerprint import weights_version
 
 
 class NativeLayer(StreamLayer):
@@ -90,19 +92,16 @@ class Sessions:
         """Steps of some of the sessions, `blocks` blocks at a time."""
         return Steps(self.plan, self.native, sessions, blocks, self.torch)
 
-    def tensors(self) -> dict[str, Tensor]:
-        """All tensors that the next block depends on."""
-        layers = [] if self.torch is None else list(tensors_of(self.torch.states))
-        return {
-            "native": torch.from_numpy(self.native),
-            **{f"layers.{i}": x for i, x in enumerate(layers)},
-        }
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """All numbers that the next block depends on."""
+        layers = {} if self.torch is None else arrays_of(tuple(self.torch.states))
+        return {"native": self.native, **layers}
 
-    def restore(self, tensors: dict[str, Tensor]) -> None:
-        """Restores what `tensors` returned."""
-        self.native[:] = tensors.pop("native").numpy()
+    def restore(self, arrays: dict[str, NDArray[Any]]) -> None:
+        """Restores what `arrays` returned."""
+        self.native[:] = arrays.pop("native")
         if self.torch is not None:
-            self.torch.states = list(rebuilt(self.torch.states, iter(tensors.values())))
+            self.torch.states = list(restored(tuple(self.torch.states), arrays.values()))
 
     def start(self, session: int) -> None:
         """Starts a session anew."""

@@ -1,0 +1,43 @@
+"""Walks through the state of a streaming layer, nested tuples of tensors."""
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from speechkit.nn.stream import State
+
+
+def tensors_of(state: State) -> Iterator[Tensor]:
+    """The tensors of nested tuples, in order."""
+    if isinstance(state, Tensor):
+        yield state
+    else:
+        for part in state:
+            yield from tensors_of(part)
+
+
+def rebuilt(state: State, tensors: Iterator[Tensor]) -> State:
+    """The nested structure of `state` with other tensors."""
+    if isinstance(state, Tensor):
+        return next(tensors)
+    return tuple(rebuilt(part, tensors) for part in state)
+
+
+def arrays_of(state: State) -> dict[str, NDArray[Any]]:
+    """The numbers of the tensors by `layers.N`; bfloat16, which numpy lacks, as float32."""
+    found = enumerate(tensors_of(state))
+    return {f"layers.{i}": in_numpy(x).numpy(force=True) for i, x in found}
+
+
+def restored(state: State, arrays: Iterable[NDArray[Any]]) -> State:
+    """The nested structure of `state` with the numbers of `arrays_of`."""
+    pairs = zip(tensors_of(state), arrays, strict=True)
+    return rebuilt(state, (torch.from_numpy(array).to(x) for x, array in pairs))
+
+
+def in_numpy(x: Tensor) -> Tensor:
+    """The tensor in a type that numpy has: float32 instead of bfloat16."""
+    return x.float() if x.dtype == torch.bfloat16 else x

@@ -1,0 +1,48 @@
+"""Tells models apart: digests of their weights and settings, which a state is restored by."""
+
+import json
+import weakref
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from speechkit.config import to_dict
+from speechkit.models import Model
+from speechkit.streaming.state import digest_of
+
+RULES = {"postprocess", "spotting", "endpointing", "confidence"}
+"""Settings that may differ when a state is restored: `Model.with_` changes only decisions."""
+
+
+def settings_of(model: Model, sample_rate: int, vad: Model | None) -> dict[str, Any]:
+    """The settings that must be equal to restore a state."""
+    detector = None if vad is None else _fingerprint(vad)
+    return {"model": _fingerprint(model), "sample_rate": sample_rate, "vad": detector}
+
+
+_known: weakref.WeakKeyDictionary[Model, tuple[Any, str]] = weakref.WeakKeyDictionary()
+
+
+def _fingerprint(model: Model) -> str:
+    """A digest of a model's weights and config; cached until they change."""
+    tensors = model.state_dict()
+    version = weights_version(tensors)
+    if model not in _known or _known[model][0] != version:
+        config = to_dict(model.config)
+        net = {name: value for name, value in config.items() if name not in RULES}
+        about = [net, model.prepared and model.prepared.dtype]
+        arrays = {
+            # numpy has no bfloat16
+            name: (x.view(torch.int16) if x.dtype == torch.bfloat16 else x).numpy(force=True)
+            for name, x in tensors.items()
+        }
+        _known[model] = version, digest_of(arrays, json.dumps(about).encode()).hex()
+    return _known[model][1]
+
+
+def weights_version(tensors: Mapping[str, Tensor]) -> Any:
+    """A value that changes when a tensor is replaced or changed in place, except in inference
+    mode."""
+    return tuple((x.data_ptr(), 0 if x.is_inference() else x._version) for x in tensors.values())

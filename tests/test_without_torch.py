@@ -1,0 +1,79 @@
+"""The torch-free part, as the import contract lists it, where torch cannot be imported."""
+
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+
+
+def torch_free() -> list[str]:
+    """The modules of the contract, with all those below them."""
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]
+    (contract,) = (c for c in contracts["contracts"] if c["name"] == "what runs without torch")
+    found = []
+    for name in contract["source_modules"]:
+        path = ROOT / Path(*name.split("."))
+        found += [name, *(f"{name}.{file.stem}" for file in path.glob("[!_]*.py"))]
+    return found
+
+
+def run(code: str) -> None:
+    """Runs code in a fresh process in which torch cannot be imported."""
+    blocked = "import sys; sys.modules['torch'] = None\n" + code
+    done = subprocess.run([sys.executable, "-c", blocked], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_its_modules_are_imported() -> None:
+    names = torch_free()
+    assert "speechkit.decode.beam" in names
+    run("import importlib\n" + "".join(f"importlib.import_module({name!r})\n" for name in names))
+
+
+READS = """
+from dataclasses import asdict
+
+import numpy as np
+from safetensors.numpy import load, save
+from speechkit.decode import decoder_of
+from speechkit.events import Final, Keyword, SpeechEnd, SpeechStart
+from speechkit.plans.about import About
+from speechkit.rules.vad import PostProcessing
+from speechkit.streaming.listeners import listener_for
+from speechkit.streaming.state import pack, unpack
+from speechkit.text.align import words_of
+
+labels = (" ", "h", "i")
+path = [3, 1, 3, 2, 3, 0, 1, 3] + 10 * [3]
+log_probs = np.log(np.full((len(path), 4), 0.01, np.float32))
+log_probs[np.arange(len(path)), path] = np.log(0.97)
+for name in ("greedy", "beam:beam=4,length_bonus=1"):
+    decoder = decoder_of(name, labels)
+    state, text = decoder.step(decoder.init(), log_probs)
+    assert text == "hi h", text
+    assert [w.text for w in words_of(log_probs, decoder.ids(state), labels, 0.2)] == ["hi", "h"]
+
+def about(**what):
+    given = dict(kind="net", task="task", verb="do", decodes=False, per_clip=False, block_s=0.1)
+    times = dict(sample_rate=16000, stride=320, rate=1, delay=0, shortest=320)
+    return About(**{**given, **times, **what})
+
+listener = listener_for(about(decodes=True, labels=labels), 0.2, "beam")
+state, events = listener.step(listener.init(), log_probs[:5], 1.0)
+assert [event.text for event in events] == ["hi"]
+stored = load(save(pack({}, asdict(state), {})))
+_, more = listener.step(listener.restore(unpack(stored, {}, {})[1]), log_probs[5:], 3.6)
+assert [type(event) for event in more] == [Final] and more[0].text == "hi h", more
+
+speech = np.array([[4, -4]] * 5 + [[-4, 4]] * 20 + [[4, -4]] * 40, np.float32)
+for detects, kinds in ((PostProcessing(), [SpeechStart, SpeechEnd]), (None, [Keyword] * 3)):
+    detector = listener_for(about(labels=("no", "yes"), postprocess=detects), 0.02)
+    _, events = detector.step(detector.init(), speech, 1.3)
+    assert [type(event) for event in events] == kinds, events
+"""
+
+
+def test_it_reads_scores_into_texts_and_events_and_keeps_its_state() -> None:
+    run(READS)
