@@ -85,7 +85,7 @@ measure: install
 docs: install
 	@$(BIN)/python docs/generate.py
 
-# silero-vad and webrtcvad, which the benchmarks stand beside
+# silero-vad, webrtcvad and OpenVINO, with which the benchmarks compare
 peers: install
 	@$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt $(PIP_ARGS) -e '.[bench]'
 

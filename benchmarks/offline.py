@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 import speechkit as sk
-from benchmarks import ort
+from benchmarks import ort, ov
 from benchmarks.inputs import channels_last, noise
 from benchmarks.nemo_net import nemo_net
 from benchmarks.plain import plain_net
@@ -31,6 +31,8 @@ def benchmarks(options: Options) -> list[Benchmark]:
                 Contestant("plain conv1d", partial(plain, size, batch)),
                 Contestant("torch.compile", partial(compiled, size, batch, options)),
                 Contestant("onnxruntime", partial(onnxruntime, size, batch)),
+                Contestant("OpenVINO", partial(openvino, size, batch)),
+                Contestant("OpenVINO bfloat16", partial(openvino, size, batch, "bfloat16"), BF16),
                 Contestant("NeMo", partial(nemo, size, batch)),
                 Contestant("speechkit", partial(ours, size, batch)),
                 Contestant("speechkit prepared", partial(prepared, size, batch)),
@@ -76,6 +78,12 @@ def onnxruntime(size: str, batch: int) -> Run:
     session = ort.session(ort.exported(plain_net(model_of(size)), (x,)))
     fed = {session.get_inputs()[0].name: x.numpy()}
     return lambda: torch.from_numpy(session.run(None, fed)[0])
+
+
+def openvino(size: str, batch: int, precision: Precision = "float32") -> Run:
+    x = noise(batch, 64, FRAMES)
+    request = ov.request(ort.exported(plain_net(model_of(size)), (x,)), precision)
+    return lambda: torch.from_numpy(request.infer({0: x.numpy()})[0])
 
 
 def prepared(size: str, batch: int, dtype: Precision = "float32") -> Run:

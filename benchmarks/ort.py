@@ -1,4 +1,4 @@
-"""Sessions of onnxruntime on one thread, and their files, which are written once."""
+"""Sessions of onnxruntime on as many threads as torch, and their files, which are written once."""
 
 import hashlib
 import os
@@ -22,7 +22,7 @@ def session(path: Path) -> Any:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.intra_op_num_threads, options.inter_op_num_threads = torch.get_num_threads(), 1
     options.log_severity_level = 3
     return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 

@@ -16,12 +16,12 @@ from rich.table import Table
 from benchmarks.registry import Benchmark, Figure
 
 PACKAGES = (
-    *("speechkit-core", "torch", "numpy", "onnxruntime", "numba"),
+    *("speechkit-core", "torch", "numpy", "onnxruntime", "openvino", "numba"),
     *("silero-vad", "webrtcvad-wheels", "nemo_toolkit"),
 )
 
 
-def circumstances(rounds: int) -> dict[str, Any]:
+def circumstances(rounds: int, threads: int) -> dict[str, Any]:
     """The machine, time and versions of a measurement."""
     return {
         "date": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
@@ -31,7 +31,7 @@ def circumstances(rounds: int) -> dict[str, Any]:
         "load": load(),
         "python": platform.python_version(),
         "versions": {name: version for name in PACKAGES if (version := _version(name))},
-        "threads": 1,
+        "threads": threads,
         "rounds": rounds,
     }
 

@@ -1,8 +1,8 @@
-"""Speed compared with other packages, on one thread.
+"""Speed compared with other packages, on one thread unless another number is given.
 
     make bench                                   # everything except what takes minutes
     python -m benchmarks.run --list
-    python -m benchmarks.run [NAME ...] [--rounds N] [--compile] [--long]
+    python -m benchmarks.run [NAME ...] [--rounds N] [--threads N] [--compile] [--long]
 
 Runs the tests first, prints tables, and writes runs/bench.json and runs/bench.svg.
 """
@@ -52,14 +52,20 @@ def main(arguments: list[str] | None = None) -> int:
     if not run_tests():
         print("the tests are red: nothing is timed", file=sys.stderr)
         return 1
-    run(benchmarks, asked.rounds, console)
+    run(benchmarks, asked.rounds, console, threads=asked.threads)
     return 0
 
 
-def run(benchmarks: list[Benchmark], rounds: int, console: Console, path: Path = RESULT) -> None:
+def run(
+    benchmarks: list[Benchmark],
+    rounds: int,
+    console: Console,
+    path: Path = RESULT,
+    threads: int = 1,
+) -> None:
     """Times benchmarks in order; the results so far are written after each."""
-    torch.set_num_threads(1)
-    result = report.circumstances(rounds)
+    torch.set_num_threads(threads)
+    result = report.circumstances(rounds, threads)
     result["benchmarks"] = {}
     console.print(f"{result['processor']}, load {result['load'][0]}\n", highlight=False)
     for benchmark in benchmarks:
@@ -74,6 +80,7 @@ def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(prog="benchmarks/run.py", description="Speed beside peers.")
     top.add_argument("names", nargs="*", metavar="NAME", help="such as offline, or offline/5x5-1")
     top.add_argument("--rounds", type=int, default=15, help="turns of each contestant (15)")
+    top.add_argument("--threads", type=int, default=1, help="threads of each contestant (1)")
     top.add_argument("--list", action="store_true", help="say what there is, and time nothing")
     top.add_argument("--compile", action="store_true", help="torch.compile too, which takes long")
     top.add_argument("--long", action="store_true", help="an hour of sound too")

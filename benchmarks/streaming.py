@@ -5,12 +5,13 @@ The front end is measured separately.
 
 from collections.abc import Callable
 from functools import lru_cache, partial
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
 import speechkit as sk
-from benchmarks import ort
+from benchmarks import ort, ov
 from benchmarks.cache_net import CacheNet
 from benchmarks.inputs import SAMPLE_RATE, speech
 from benchmarks.plain import plain_net
@@ -70,15 +71,21 @@ def features() -> Tensor:
     return model_of().features(sound()).x[0].T.contiguous()
 
 
-def onnxruntime(step_ms: int) -> Run:
+def with_caches(step_ms: int) -> tuple[Path, tuple[Tensor, ...], list[Tensor]]:
+    """The file of the net with caches as inputs, the parts of the features, and zero caches."""
     frames = step_ms * SAMPLE_RATE // 1000 // HOP
     net = CacheNet(plain_net(model_of()), frames)
-    parts = features().split(frames)
-    session = ort.session(ort.exported(net, (parts[0], *net.caches())))
+    parts, zeros = features().split(frames), list(net.caches())
+    return ort.exported(net, (parts[0], *zeros)), parts, zeros
+
+
+def onnxruntime(step_ms: int) -> Run:
+    path, parts, caches = with_caches(step_ms)
+    session = ort.session(path)
     # separate values, so that nothing is copied between steps
     value = ort.values()
     fed = [value(part.numpy()) for part in parts]
-    zeros = [value(cache.numpy()) for cache in net.caches()]
+    zeros = [value(cache.numpy()) for cache in caches]
     first, *names = [given.name for given in session.get_inputs()]
 
     def run() -> Tensor:
@@ -87,6 +94,21 @@ def onnxruntime(step_ms: int) -> Run:
             given = {first: x, **dict(zip(names, caches, strict=True))}
             y, *caches = session.run_with_ort_values(None, given)
             scores.append(torch.from_numpy(y.numpy()))
+        return torch.cat(scores)
+
+    return run
+
+
+def openvino(step_ms: int, precision: Precision = "float32") -> Run:
+    path, parts, caches = with_caches(step_ms)
+    request = ov.request(path, precision)
+    zeros = [cache.numpy() for cache in caches]
+
+    def run() -> Tensor:
+        scores, given = [], zeros
+        for part in parts:
+            y, *given = request.infer([part.numpy(), *given]).values()
+            scores.append(torch.from_numpy(y))
         return torch.cat(scores)
 
     return run
@@ -157,6 +179,8 @@ SUBJECTS: dict[str, tuple[str, dict[str, tuple[Callable[[int], Run], float]]]] =
         "causal QuartzNet 5x5",
         {
             "onnxruntime": (onnxruntime, EXACT),
+            "OpenVINO": (openvino, EXACT),
+            "OpenVINO bfloat16": (partial(openvino, precision="bfloat16"), 0.1),
             "torch": (in_torch, EXACT),
             "speechkit": (native, EXACT),
             "speechkit bfloat16": (partial(native, precision="bfloat16"), 0.1),

@@ -19,7 +19,7 @@ from speechkit.nn import Chunk
 ROOT = Path(__file__).parents[1]
 MODULES = (
     *("cache_net", "components", "inputs", "plain", "registry", "run", "settled", "timing"),
-    "verify",
+    *("ov", "verify"),
 )
 
 
@@ -126,6 +126,12 @@ def test_an_absent_one_says_why(bench, fakes):
     assert found["two"] == bench.timing.Figure(refused="absent: it cannot")
 
 
+def test_openvino_that_is_not_installed_is_absent(bench, monkeypatch):
+    monkeypatch.setattr(bench.ov, "find_spec", lambda name: None)
+    with pytest.raises(bench.registry.Absent, match="openvino is not installed; run make peers"):
+        bench.ov.request("net.onnx")
+
+
 def test_nothing_is_compared_with_a_baseline_that_is_absent(bench, fakes):
     first = bench.registry.Contestant("baseline", refusing(bench.registry.Absent("gone")))
     contestants = (
@@ -151,9 +157,11 @@ def test_results_are_written_and_drawn(bench, fakes, tmp_path):
     benchmark = fakes.benchmark(fakes.returning("ours", 1.0, 2.0), absent, audio_s=1.0)
     path, threads = tmp_path / "runs" / "bench.json", torch.get_num_threads()
     with open(tmp_path / "log", "w", encoding="utf-8") as log:
-        bench.run.run([benchmark], 2, Console(file=log, width=200), path)
+        bench.run.run([benchmark], 2, Console(file=log, width=200), path, threads=2)
+    used = torch.get_num_threads()
     torch.set_num_threads(threads)
     result = json.loads(path.read_text(encoding="utf-8"))
+    assert result["threads"] == used == 2
     assert {"date", "commit", "processor", "cores", "load", "versions"} <= set(result)
     one = result["benchmarks"]["fake/one"]
     assert one["baseline"] == "baseline"
