@@ -82,7 +82,7 @@ if not TYPE_CHECKING:
         if name in _MODULES:
             return importlib.import_module(f"speechkit.{name}")
         if name == "__version__":
-            return importlib.import_module("speechkit.plugins").core_version()
+            return importlib.import_module("speechkit.packages").core_version()
         raise AttributeError(f"module 'speechkit' has no attribute {name!r}")
 
 

@@ -5,7 +5,6 @@ A second file holds the reports of the transforms that made the model.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -94,7 +93,7 @@ def read_transforms(folder: Path) -> list[AppliedTransform]:
 
 def bundled_folders() -> list[Path]:
     """The folders of the models that ship with the package, by name."""
-    models = Path(str(resources.files("speechkit"))) / "bundled" / "models"
+    models = Path(__file__).parent / "bundled" / "models"
     return sorted(models.iterdir()) if models.is_dir() else []
 
 

@@ -23,7 +23,8 @@ from speechkit.files import atomic_folder, recover
 from speechkit.folders import CONFIG, FORMAT, PLAN, WEIGHTS, find, read_config
 from speechkit.models import Model, Net, build
 from speechkit.models.model import refuse_prepared
-from speechkit.plugins import CORE, DISTRIBUTION, OURS, how_to_get, registry
+from speechkit.packages import DISTRIBUTION, OURS, how_to_get
+from speechkit.plugins import CORE, registry
 from speechkit.untrusted import UntrustedError, check_tensors_header, read_json
 
 log = logging.getLogger(__name__)

@@ -8,8 +8,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
-from pydantic import TypeAdapter, ValidationError
-
 from speechkit.component import Spec, did_you_mean
 from speechkit.errors import ConfigError
 from speechkit.limits import MAX_NUMBER, MAX_PROCESSES_PER_CPU, MAX_TIME_S, MAX_WIDTH
@@ -93,6 +91,9 @@ def from_dict(kind: Any, data: Any, where: str = "config", *, any_number: bool =
 
     `any_number` also allows infinities, NaN and large integers.
     """
+    # takes longer to import than all of speechkit's configs
+    from pydantic import TypeAdapter, ValidationError
+
     try:
         check_plain(data, any_number=any_number)
         return TypeAdapter(kind).validate_python(data)

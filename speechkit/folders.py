@@ -9,7 +9,7 @@ from typing import Any
 from speechkit.card import bundled_folders
 from speechkit.component import did_you_mean
 from speechkit.errors import CheckpointError
-from speechkit.plugins import DISTRIBUTION, NAME
+from speechkit.packages import DISTRIBUTION, NAME
 from speechkit.untrusted import read_json
 
 FORMAT = 1

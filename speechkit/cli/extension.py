@@ -1,6 +1,7 @@
-"""Plugins on the command line: the option --plugin of all commands, and commands of plugins."""
+"""The commands, each imported when it is called; the option --plugin, and commands of plugins."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator, Mapping
+from importlib import import_module
 from typing import Any
 
 import typer
@@ -9,9 +10,54 @@ from typer.core import TyperGroup
 from speechkit.cli.output import complain
 from speechkit.errors import PluginError
 
+COMMANDS = {
+    "train": "train:train",
+    "ablate": "ablate:ablate",
+    "manifest": "manifest:manifest",
+    "shards": "shards:shards",
+    "evaluate": "evaluate:evaluate",
+    "calibrate": "evaluate:calibrate",
+    "classify": "infer:classify",
+    "transcribe": "infer:transcribe",
+    "align": "align:align",
+    "vad": "vad:vad",
+    "listen": "listen:listen",
+    "info": "info:info",
+    "models": "info:models",
+    "transform": "transform:transform",
+    "probe": "probe:probe",
+    "export": "export:export",
+    "import": "importer:import_model",
+    "lm": "lm:lm",
+    "doctor": "doctor:doctor",
+    "demo": "demo:demo",
+    "plugins": "plugins:app",
+}
+"""The module of `speechkit.cli` with each command, and its function or its group of commands."""
+SETTINGS = {"listen": {"allow_extra_args": True}}
 PLUGIN = "--plugin"
 # typer brings its own click or uses the installed one, depending on its version
 UsageError: type[Any] = typer.BadParameter.__mro__[1]
+
+
+class OwnCommands(Mapping[str, Any]):
+    """The commands of `COMMANDS` by name; one is imported and made when it is asked for."""
+
+    def __getitem__(self, name: str) -> Any:
+        module, _, attribute = COMMANDS[name].partition(":")
+        found = getattr(import_module(f"speechkit.cli.{module}"), attribute)
+        cli = typer.Typer()
+        if isinstance(found, typer.Typer):
+            cli.add_typer(found, name=name)
+        else:
+            cli.command(name, context_settings=SETTINGS.get(name))(found)
+        return typer.main.get_group(cli).commands[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(COMMANDS)
+
+    def __len__(self) -> int:
+        return len(COMMANDS)
 
 
 def plugin_commands(own: Collection[str] = ()) -> dict[str, Any]:
@@ -60,6 +106,10 @@ class Commands(TyperGroup):
     `--plugin FILE.py` may come before or after a command.
     """
 
+    def __init__(self, *args: Any, **settings: Any) -> None:
+        super().__init__(*args, **settings)
+        self.commands: Any = OwnCommands()
+
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         # to the front, where it is read before the command, which may be the plugin's own, is found
         end = args.index("--") if "--" in args else len(args)
@@ -81,8 +131,7 @@ class Commands(TyperGroup):
         return super().parse_args(ctx, [*plugins, *others, *args[end:]])
 
     def list_commands(self, ctx: Any) -> list[str]:
-        own = super().list_commands(ctx)
-        return [*own, *sorted(plugin_commands(own).keys() - set(own))]
+        return [*COMMANDS, *sorted(plugin_commands(COMMANDS).keys() - set(COMMANDS))]
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         try:

@@ -1,6 +1,5 @@
 """`speechkit`: the commands, and their exit codes and error messages."""
 
-import importlib.metadata
 import logging
 import os
 import re
@@ -16,31 +15,10 @@ from typing import Annotated
 
 import typer
 
-from speechkit.cli import (
-    ablate,
-    align,
-    demo,
-    doctor,
-    evaluate,
-    export,
-    importer,
-    infer,
-    info,
-    listen,
-    lm,
-    manifest,
-    plugins,
-    probe,
-    shards,
-    train,
-    transform,
-    vad,
-)
 from speechkit.cli.extension import Commands, UsageError
 from speechkit.cli.output import Complaints, complain, escape_what_cannot_be_encoded
 from speechkit.errors import SpeechkitError, is_out_of_memory, one_line
 from speechkit.limits import MAX_MESSAGE_CHARACTERS
-from speechkit.plugins import DISTRIBUTION, registry
 
 NOT_PLAIN = re.compile(r"Value error, |, unable to parse string as an? \w+")
 """What typer's messages about options repeat of the library that checked them."""
@@ -48,37 +26,20 @@ NOT_PLAIN = re.compile(r"Value error, |, unable to parse string as an? \w+")
 INTERRUPTED = 128 + signal.SIGINT
 
 app = typer.Typer(cls=Commands, pretty_exceptions_enable=False)
-app.command()(train.train)
-app.command()(ablate.ablate)
-app.command()(manifest.manifest)
-app.command()(shards.shards)
-app.command()(evaluate.evaluate)
-app.command()(evaluate.calibrate)
-app.command()(infer.classify)
-app.command()(infer.transcribe)
-app.command()(align.align)
-app.command()(vad.vad)
-app.command(context_settings={"allow_extra_args": True})(listen.listen)
-app.command()(info.info)
-app.command()(info.models)
-app.command()(transform.transform)
-app.command()(probe.probe)
-app.command()(export.export)
-app.command("import")(importer.import_model)
-app.command()(lm.lm)
-app.command()(doctor.doctor)
-app.command()(demo.demo)
-app.add_typer(plugins.app, name="plugins")
 
 
 def _print_version(asked: bool) -> None:
     if asked:
-        print(importlib.metadata.version(DISTRIBUTION))
+        from speechkit.packages import core_version
+
+        print(core_version())
         raise typer.Exit
 
 
 def _load_plugins(paths: list[Path] | None) -> None:
     for path in paths or []:
+        from speechkit.plugins import registry
+
         registry().load_file(path)
 
 

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from speechkit.errors import ConfigError
-from speechkit.hookspecs import KINDS
 
 if TYPE_CHECKING:
     from speechkit.data import RawFormat
@@ -30,6 +29,7 @@ def complete_component(*kinds: str) -> Callable[[str], list[str]]:
     """Completes the components of these kinds, or of all."""
 
     def complete(incomplete: str) -> list[str]:
+        from speechkit.hookspecs import KINDS
         from speechkit.plugins import components
 
         entries = [entry for kind in kinds or KINDS for entry in components(kind)]
@@ -41,6 +41,8 @@ def complete_component(*kinds: str) -> Callable[[str], list[str]]:
 
 def complete_kind(incomplete: str) -> list[str]:
     """Completes the kinds of components."""
+    from speechkit.hookspecs import KINDS
+
     return sorted(kind for kind in KINDS if kind.startswith(incomplete))
 
 

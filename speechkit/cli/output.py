@@ -7,12 +7,14 @@ import logging
 import re
 import sys
 from collections.abc import Mapping
-from typing import Any
-
-from rich.console import Console, RenderableType
-from rich.table import Table
+from typing import TYPE_CHECKING, Any
 
 from speechkit.errors import one_line
+
+# a command that prints no table imports none of it
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
+    from rich.table import Table
 
 STEERING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 """Characters that control a terminal or reverse the direction of text."""
@@ -40,8 +42,10 @@ def inert(text: str) -> str:
     return STEERING.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
 
 
-def console() -> Console:
+def console() -> "Console":
     """The console for text; square brackets and `:x:` in names are printed unchanged."""
+    from rich.console import Console
+
     return Console(markup=False, emoji=False, highlight=False)
 
 
@@ -52,7 +56,7 @@ class Complaints(logging.Handler):
         complain(getattr(record, "kind", "warning"), record.getMessage())
 
 
-def show(row: Mapping[str, Any], human: RenderableType, as_json: bool) -> None:
+def show(row: Mapping[str, Any], human: "RenderableType", as_json: bool) -> None:
     """Prints one result: `row` as a JSON line, or `human` as text."""
     if as_json:
         print(json.dumps(row, ensure_ascii=False), flush=True)
@@ -60,10 +64,10 @@ def show(row: Mapping[str, Any], human: RenderableType, as_json: bool) -> None:
         say(human)
 
 
-def say(human: RenderableType) -> None:
+def say(human: "RenderableType") -> None:
     """Prints text; lines are not wrapped, so that they can be searched."""
     if isinstance(human, str):
-        console().print(inert(human), soft_wrap=True)
+        print(inert(human), flush=True)
     else:
         console().print(human)
 
@@ -83,8 +87,10 @@ def complain(kind: str, reason: object) -> None:
     print(one_line(f"{kind}: {reason}"), file=sys.stderr)
 
 
-def pairs(rows: Mapping[str, Any]) -> Table:
+def pairs(rows: Mapping[str, Any]) -> "Table":
     """A table of names and values, one pair per line."""
+    from rich.table import Table
+
     table = Table(show_header=False, box=None)
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")

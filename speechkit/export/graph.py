@@ -22,7 +22,7 @@ from speechkit.models import Model
 from speechkit.models.profile import why_not_streamable
 from speechkit.nn import Chunk, Serial, StreamLayer
 from speechkit.nn.states import rebuilt, tensors_of
-from speechkit.plugins import DISTRIBUTION
+from speechkit.packages import DISTRIBUTION
 from speechkit.streaming.session import block_strides
 from speechkit.tasks import task_of
 from speechkit.text.align import EARLY_S

@@ -17,8 +17,8 @@ from speechkit.config import Config, from_dict, to_dict
 from speechkit.errors import CheckpointError, ConfigError
 from speechkit.files import atomic_file
 from speechkit.limits import MAX_INSTRUCTIONS, MAX_WEIGHTS
+from speechkit.packages import DISTRIBUTION
 from speechkit.plans.about import About, Facts
-from speechkit.plugins import DISTRIBUTION
 from speechkit.untrusted import UntrustedError, check_tensors_header, parse_json
 
 FORMAT = 1

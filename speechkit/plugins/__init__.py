@@ -7,23 +7,18 @@ from functools import cache
 from speechkit.plugins._registry import CORE, ENTRY_POINT_GROUP, Registry
 from speechkit.plugins.checks import calling, offered
 from speechkit.plugins.entry import MAKES, Entry, Origin
-from speechkit.plugins.loading import DISTRIBUTION, NAME, OURS, PREFIX, core_version, how_to_get
+from speechkit.plugins.loading import PREFIX
 
 __all__ = [
     "CORE",
-    "DISTRIBUTION",
     "ENTRY_POINT_GROUP",
     "MAKES",
-    "NAME",
-    "OURS",
     "PREFIX",
     "Entry",
     "Origin",
     "Registry",
     "calling",
     "components",
-    "core_version",
-    "how_to_get",
     "offered",
     "registry",
     "using",

@@ -17,17 +17,13 @@ import pluggy
 from speechkit import hookspecs
 from speechkit.component import Component, Spec, did_you_mean
 from speechkit.errors import ComponentError, PluginError
+from speechkit.packages import DISTRIBUTION, NAME, OURS, core_version, how_to_get
 from speechkit.plugins.checks import check_members, check_parameters, public_name
 from speechkit.plugins.entry import Entry, Origin
 from speechkit.plugins.loading import (
-    DISTRIBUTION,
     FAILURES,
-    NAME,
-    OURS,
     check_hooks,
     check_name,
-    core_version,
-    how_to_get,
     imported,
     named_plugins,
     offered_by,

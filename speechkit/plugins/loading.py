@@ -4,7 +4,6 @@ import difflib
 import importlib.metadata
 import importlib.util
 import inspect
-import re
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
@@ -13,34 +12,12 @@ from types import ModuleType
 
 from speechkit import hookspecs
 from speechkit.errors import PluginError
+from speechkit.packages import DISTRIBUTION, NAME, core_version
 
-DISTRIBUTION = "speechkit-core"
 PREFIX = "speechkit_"
 """The prefix of all hook names."""
-NAME = re.compile("[a-z0-9_]+")
-"""Valid names of plugins."""
-OURS = ("activations", "kan", "methods", "norms", "residuals")
-"""The plugins of this repository, each in the distribution `speechkit-NAME`."""
 FAILURES = (Exception, SystemExit)
 """What a plugin's own code may raise without ending the program."""
-
-
-def core_version() -> str:
-    """The version of the installed core."""
-    try:
-        return importlib.metadata.version(DISTRIBUTION)
-    except importlib.metadata.PackageNotFoundError:
-        return "0+unknown"
-
-
-def how_to_get(plugin: str) -> str:
-    """What to do for a plugin that is not installed.
-
-    Of others than speechkit's own it names no package, for anybody can publish one of that name.
-    """
-    if plugin in OURS:
-        return f"type: pip install speechkit-{plugin}"
-    return "it is not one of speechkit's own; get it from whoever wrote it"
 
 
 def named_plugins(value: str | None) -> tuple[set[str] | None, list[str]]:

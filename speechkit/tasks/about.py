@@ -6,8 +6,8 @@ from speechkit.card import read_card
 from speechkit.folders import digests
 from speechkit.models import Model
 from speechkit.models.profile import profile
+from speechkit.packages import core_version
 from speechkit.plans.about import About, Facts
-from speechkit.plugins import core_version
 from speechkit.rules.changed import RULES
 from speechkit.tasks.base import task_of
 
