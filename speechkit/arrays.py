@@ -1,9 +1,26 @@
 """Numpy arrays over the numbers that users give: arrays, torch tensors and others."""
 
-from typing import Any
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from typing_extensions import TypeIs
+
+
+class Numbers(Protocol):
+    """What numpy can read, such as a torch tensor."""
+
+    def __array__(self, dtype: Any = None) -> NDArray[Any]: ...
+
+    def __iter__(self) -> Iterator[Any]: ...
+
+
+def is_array(given: object) -> "TypeIs[NDArray[Any] | Numbers]":
+    """True for arrays, tensors and what else has `__array__`."""
+    return hasattr(given, "__array__")
 
 
 def array_of(numbers: Any) -> NDArray[Any]:
@@ -12,11 +29,9 @@ def array_of(numbers: Any) -> NDArray[Any]:
     Tensors on a device are copied from there. Raises TypeError for other objects, and TypeError or
     RuntimeError for tensors that numpy cannot hold: sparse ones, bfloat16, those without memory.
     """
-    if isinstance(numbers, np.ndarray):
-        return numbers
     if not hasattr(numbers, "__array__"):
         raise TypeError(f"{type(numbers).__name__} is no array")
     # a tensor with a gradient or on a device has no `__array__`; torch need not be imported
-    forced = getattr(numbers, "detach", None) is not None
-    found: NDArray[Any] = numbers.numpy(force=True) if forced else np.asarray(numbers)
+    found: NDArray[Any]
+    found = numbers.numpy(force=True) if hasattr(numbers, "detach") else np.asarray(numbers)
     return found

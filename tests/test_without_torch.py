@@ -19,10 +19,12 @@ def torch_free() -> list[str]:
     return found
 
 
-def run(code: str) -> None:
+def run(code: str, *arguments: str) -> None:
     """Runs code in a fresh process in which torch cannot be imported."""
     blocked = "import sys; sys.modules['torch'] = None\n" + code
-    done = subprocess.run([sys.executable, "-c", blocked], capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", blocked, *arguments], capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr
 
 
@@ -77,3 +79,25 @@ for detects, kinds in ((PostProcessing(), [SpeechStart, SpeechEnd]), (None, [Key
 
 def test_it_reads_scores_into_texts_and_events_and_keeps_its_state() -> None:
     run(READS)
+
+
+SOUNDS = """
+import sys
+import numpy as np
+import soundfile
+from speechkit.data import find_audio, read_sample_blocks, read_samples
+from speechkit.streaming.sources import FileSource
+
+x = (0.3 * np.sin(np.arange(16000) / 20)).astype(np.float32)
+soundfile.write(sys.argv[1] + "/a.wav", x, 16000, "FLOAT")
+(path,) = find_audio([sys.argv[1]])
+for source, rate in ((path, None), (x, 16000)):
+    assert np.array_equal(read_samples(source, rate), x)
+    assert np.array_equal(np.concatenate(list(read_sample_blocks(source, rate, block_s=0.3))), x)
+with FileSource(path, 8000) as source:
+    assert sum(map(len, source)) == 8000
+"""
+
+
+def test_it_reads_recordings(tmp_path: Path) -> None:
+    run(SOUNDS, str(tmp_path))

@@ -1,4 +1,4 @@
-"""Reads files, bytes, arrays and tensors as mono float32 audio at one sample rate."""
+"""Reads files, bytes, arrays and tensors as mono float32 arrays at one sample rate."""
 
 import io
 import math
@@ -13,14 +13,13 @@ from typing import BinaryIO
 import numpy as np
 import soundfile
 import soxr
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
+from speechkit.arrays import is_array
 from speechkit.data.containers import contents
 from speechkit.data.foreign import Foreign, kind_of
 from speechkit.data.pipes import Piped, RawFormat
-from speechkit.data.samples import Channel, as_array, as_floats, check, mono, name_of
+from speechkit.data.samples import Channel, Samples, as_array, as_floats, check, mono, name_of
 from speechkit.errors import AudioError
 from speechkit.limits import (
     HIGHEST_RATE,
@@ -41,7 +40,7 @@ TOLERANCE = Seconds(0.1)
 
 FORMATS = "wav, flac, ogg, opus, mp3, m4a, mp4, webm, aac or NIST sph"
 
-Source = str | os.PathLike[str] | bytes | BinaryIO | NDArray[np.float32] | Tensor
+Source = str | os.PathLike[str] | bytes | BinaryIO | Samples
 Block = tuple[NDArray[np.float32], int, bool]
 """Samples `[N]` or `[N, channels]` at the rate of the source, that rate, and whether they are the
 last."""
@@ -57,7 +56,7 @@ class AudioWarning(UserWarning):
     """The audio can be used but is damaged."""
 
 
-def read_audio(
+def read_samples(
     source: Source,
     sample_rate: int | None = None,
     target_rate: int = 16000,
@@ -66,7 +65,7 @@ def read_audio(
     *,
     channel: Channel = "mix",
     raw: RawFormat | None = None,
-) -> Tensor:
+) -> NDArray[np.float32]:
     """Reads mono sound in [-1, 1] at `target_rate` hertz: the mean of all channels, or one of them.
 
     `source` is a path or the bytes of a file, an open binary file, or an array or tensor `[N]` or
@@ -80,14 +79,14 @@ def read_audio(
     Shape: `[N]` float32.
     """
     blocks = list(
-        read_blocks(
+        read_sample_blocks(
             source, sample_rate, target_rate, offset_s, duration_s, channel=channel, raw=raw
         )
     )
-    return blocks[0] if len(blocks) == 1 else torch.cat(blocks)
+    return blocks[0] if len(blocks) == 1 else np.concatenate(blocks)
 
 
-def read_blocks(
+def read_sample_blocks(
     source: Source,
     sample_rate: int | None = None,
     target_rate: int = 16000,
@@ -97,8 +96,8 @@ def read_blocks(
     *,
     channel: Channel = "mix",
     raw: RawFormat | None = None,
-) -> Iterator[Tensor]:
-    """Reads like `read_audio`, but `block_s` seconds at a time, to need little memory.
+) -> Iterator[NDArray[np.float32]]:
+    """Reads like `read_samples`, but `block_s` seconds at a time, to need little memory.
 
     Errors and warnings come when reading reaches the fault, so earlier blocks may have been
     returned. Resampling keeps a few milliseconds of a block for the next one. A block of a pipe is
@@ -107,7 +106,7 @@ def read_blocks(
     Shape: `[N]` float32 for each block.
     """
     name = _name(source)
-    if isinstance(source, np.ndarray | Tensor):
+    if is_array(source):
         blocks = _from_array(source, sample_rate, offset_s, duration_s, block_s)
     else:
         blocks = _from_file(source, sample_rate, offset_s, duration_s, block_s, raw)
@@ -127,13 +126,13 @@ def read_blocks(
             x = resampler.resample_chunk(x, last)
         given += x.size
         if x.size or not last:
-            yield torch.from_numpy(np.clip(x, -1, 1))
+            yield np.clip(x, -1, 1)
     _warn_if_clipped(loud / max(1, read), name)
     if mixed < CANCELS * power:
         warnings.warn(
             f'the channels of {name} cancel each other in their mean; read channel="left"',
             AudioWarning,
-            stacklevel=3,
+            stacklevel=4,
         )
     if not given:
         raise AudioError(f"{name} holds no sound there; give at least one sample")
@@ -174,7 +173,7 @@ def sample_rate_of(
 def _name(source: object) -> str:
     if isinstance(source, bytes):
         return f"the sound in {len(source)} bytes"
-    if isinstance(source, np.ndarray | Tensor):
+    if is_array(source):
         return name_of(source)
     if isinstance(source, str | os.PathLike):
         return str(source)
@@ -185,7 +184,7 @@ def _name(source: object) -> str:
 
 
 def _from_array(
-    source: NDArray[np.float32] | Tensor,
+    source: Samples,
     rate: int | None,
     offset_s: float,
     duration_s: float | None,
@@ -231,7 +230,7 @@ def _from_file(
                 break
             start = end
         if fault := recording.fault(ended=ended, reached=part.start + given):
-            warnings.warn(f"{name} {fault}; copy the file again", AudioWarning, stacklevel=4)
+            warnings.warn(f"{name} {fault}; copy the file again", AudioWarning, stacklevel=5)
 
 
 def _in_order(
@@ -257,7 +256,7 @@ def _in_order(
     if at <= start or (duration_s is not None and at < end - to_samples(TOLERANCE, rate)):
         raise _ends_early(name, at, rate, offset_s, duration_s)
     if ended and sound.fault:
-        warnings.warn(f"{name} {sound.fault}; copy the file again", AudioWarning, stacklevel=5)
+        warnings.warn(f"{name} {sound.fault}; copy the file again", AudioWarning, stacklevel=6)
 
 
 class _Recording:
@@ -470,5 +469,5 @@ def _warn_if_clipped(share: float, name: str) -> None:
         warnings.warn(
             f"{name} is clipped: {share:.1%} of its samples are at full scale; record it quieter",
             AudioWarning,
-            stacklevel=4,
+            stacklevel=5,
         )

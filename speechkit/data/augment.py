@@ -18,9 +18,10 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
-from speechkit.data.audio import audio_duration_s, read_audio
+from speechkit.data.audio import audio_duration_s
 from speechkit.data.files import find_audio
 from speechkit.data.manifest import Utterance, read_manifest
+from speechkit.data.tensors import read_audio
 from speechkit.errors import ComponentError
 
 Domain = Literal["audio", "features"]

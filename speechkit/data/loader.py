@@ -10,11 +10,11 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from speechkit.config import check_processes
-from speechkit.data.audio import read_audio
 from speechkit.data.augment import Augmentation, apply, utterance_generator
 from speechkit.data.batch import Batch, Item, collate
 from speechkit.data.manifest import Utterance
 from speechkit.data.shards import ShardUtterance
+from speechkit.data.tensors import read_audio
 from speechkit.errors import AudioError, ConfigError, ManifestError
 
 

@@ -4,12 +4,12 @@ from typing import Any, Literal, TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
 
+from speechkit.arrays import Numbers, array_of, is_array
 from speechkit.errors import AudioError
 from speechkit.limits import MAX_CHANNELS
 
-Samples = NDArray[Any] | Tensor
+Samples = NDArray[Any] | Numbers
 Channel = Literal["mix", "left", "right"] | int
 """The channel to read: the mean of all, the first, the second, or a number from 1 on."""
 
@@ -21,7 +21,7 @@ def as_samples(source: Samples) -> NDArray[np.float32]:
     """
     if is_sound(source, 1):
         return np.ascontiguousarray(source)
-    if not isinstance(source, np.ndarray | Tensor):
+    if not is_array(source):
         kind = type(source).__name__
         raise AudioError(f"cannot read {kind} as samples; give a numpy array or a tensor")
     name = name_of(source)
@@ -46,14 +46,12 @@ def as_array(source: Samples) -> NDArray[Any]:
     name = name_of(source)
     if isinstance(source, np.ma.MaskedArray):
         raise AudioError(f"{name} has a mask; fill it with x.filled(0)")
-    if isinstance(source, Tensor):
-        dtype = str(source.dtype).removeprefix("torch.")
-    else:
-        dtype = source.dtype.name
+    given = getattr(source, "dtype", None)
+    dtype = getattr(given, "name", str(given)).removeprefix("torch.")
     if dtype not in ("float32", "float64", "int16"):
         raise AudioError(f"{name} is {dtype}; convert it to float32 in [-1, 1] or to int16")
     try:
-        x = source.numpy(force=True) if isinstance(source, Tensor) else np.asarray(source)
+        x = array_of(source)
     # fails for sparse, nested and masked tensors, and those without memory
     except (RuntimeError, TypeError) as error:
         raise AudioError(f"{name} is no plain tensor: {error}; give x.to_dense()") from error
@@ -101,5 +99,6 @@ def name_of(source: Samples) -> str:
     """The name of samples in messages."""
     kind = type(source).__name__
     # a nested tensor has no shape
-    nested = isinstance(source, Tensor) and source.is_nested
-    return kind if nested else f"{kind} of shape {tuple(source.shape)}"
+    nested = getattr(source, "is_nested", False)
+    shape = None if nested else getattr(source, "shape", None)
+    return kind if shape is None else f"{kind} of shape {tuple(shape)}"

@@ -17,7 +17,7 @@ from typing import BinaryIO, cast
 import numpy as np
 import soundfile
 
-from speechkit.data.audio import audio_duration_s, read_audio, sample_rate_of
+from speechkit.data.audio import audio_duration_s, read_samples, sample_rate_of
 from speechkit.data.manifest import Utterance, parse_row, row_of
 from speechkit.errors import AudioError, ManifestError
 from speechkit.files import atomic_folder
@@ -122,11 +122,11 @@ def _file_of(utterance: Utterance) -> tuple[bytes, str]:
     if whole and path.suffix in COPIED:
         return path.read_bytes(), path.suffix
     rate = sample_rate_of(path)
-    x = read_audio(
+    x = read_samples(
         path, target_rate=rate, offset_s=utterance.offset_s, duration_s=utterance.duration_s
     )
     # the inverse of reading 16 bits, unlike soundfile's own conversion
-    whole_numbers = (x.numpy() * 32768).round().clip(-32768, 32767).astype(np.int16)
+    whole_numbers = (x * 32768).round().clip(-32768, 32767).astype(np.int16)
     file = io.BytesIO()
     soundfile.write(file, whole_numbers, rate, format="FLAC", subtype="PCM_16")
     return file.getvalue(), ".flac"

@@ -13,7 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from speechkit.data import Channel, RawFormat, Source, read_blocks
+from speechkit.data.audio import Source, read_sample_blocks
+from speechkit.data.pipes import RawFormat
+from speechkit.data.samples import Channel
 from speechkit.errors import AudioError, MissingExtraError
 
 BLOCK_S = 0.02
@@ -35,8 +37,8 @@ _log = logging.getLogger(__name__)
 class FileSource:
     """The samples of a file or an open stream in blocks, at `sample_rate` hertz.
 
-    `channel` and `raw` are as in `read_audio`. `realtime` limits the speed to real time. No samples
-    are dropped, and blocks of a pipe are given as they arrive.
+    `channel` and `raw` are as in `read_samples`. `realtime` limits the speed to real time. No
+    samples are dropped, and blocks of a pipe are given as they arrive.
     """
 
     dropped_samples = lost_samples = 0
@@ -51,7 +53,7 @@ class FileSource:
     ) -> None:
         self.sample_rate, self.realtime = sample_rate, realtime
         is_file = isinstance(source, str | os.PathLike | bytes)
-        self._blocks = read_blocks(
+        self._blocks = read_sample_blocks(
             source,
             target_rate=sample_rate,
             block_s=READ_S if is_file else BLOCK_S,
@@ -71,12 +73,19 @@ class FileSource:
     def __iter__(self) -> Iterator[NDArray[np.float32]]:
         block = round(BLOCK_S * self.sample_rate)
         began_s, given = time.monotonic(), 0
-        for part in (part for read in self._blocks for part in read.split(block)):
+        for part in _parts(self._blocks, block):
             given += len(part)
             if self.realtime:
                 due_s = began_s + given / self.sample_rate
                 time.sleep(max(0.0, due_s - time.monotonic()))
-            yield part.numpy()
+            yield part
+
+
+def _parts(blocks: Iterator[NDArray[np.float32]], size: int) -> Iterator[NDArray[np.float32]]:
+    """The samples of blocks, at most `size` at a time."""
+    for block in blocks:
+        # of an empty block one empty part, after which a reader can stop
+        yield from (block[at : at + size] for at in range(0, max(1, len(block)), size))
 
 
 class Microphone:

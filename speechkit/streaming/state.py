@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from speechkit.arrays import array_of
+from speechkit.arrays import array_of, is_array
 from speechkit.errors import StreamError
 from speechkit.limits import MAX_NUMBER
 from speechkit.untrusted import UntrustedError, parse_json
@@ -123,7 +123,7 @@ def unpack(
 def _opened(stored: Mapping[str, Any]) -> tuple[bytes, State]:
     """The JSON and the arrays of a state; raises StreamError if the digest is wrong."""
     whole = "assign all that `stream.state` gave, as safetensors.numpy loads it"
-    if not isinstance(stored, Mapping) or not all(hasattr(x, "__array__") for x in stored.values()):
+    if not isinstance(stored, Mapping) or not all(map(is_array, stored.values())):
         raise StreamError(f"a state is a dict of names and arrays; {whole}")
     if SESSION not in stored:
         raise StreamError(f"state {SESSION!r} is missing; {whole}")

@@ -16,9 +16,8 @@ from speechkit.data.audio import (
     AudioWarning,
     audio_duration_s,
     channel_count,
-    read_audio,
-    read_blocks,
 )
+from speechkit.data.tensors import read_audio, read_blocks
 from speechkit.errors import AudioError
 
 FORMATS: dict[str, dict[str, Any]] = {

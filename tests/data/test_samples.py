@@ -16,6 +16,16 @@ SOUND = (0.3 * np.sin(np.arange(16000) / 20)).astype(np.float32)
 TENSOR = torch.from_numpy(SOUND)
 
 
+class Foreign:
+    """An array of another library."""
+
+    def __init__(self, x: np.ndarray) -> None:
+        self.dtype, self.shape, self._x = x.dtype, x.shape, x
+
+    def __array__(self, dtype: Any = None, copy: Any = None) -> np.ndarray:
+        return self._x
+
+
 def views(x: np.ndarray) -> list[Any]:
     """The same samples in other memory."""
     frozen = x.copy()
@@ -34,10 +44,11 @@ def views(x: np.ndarray) -> list[Any]:
         torch.from_numpy(wide)[:, 1],
         torch.from_numpy(x).requires_grad_(),
         torch.from_numpy(-x)._neg_view(),
+        Foreign(x),
     ]
 
 
-@pytest.mark.parametrize("number", range(11))
+@pytest.mark.parametrize("number", range(12))
 def test_every_view_of_the_same_samples_is_the_same_sound(number: int) -> None:
     view = views(SOUND)[number]
     x = as_samples(view)

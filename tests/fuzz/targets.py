@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 import speechkit as sk
 from speechkit.cli.main import run as run_speechkit
 from speechkit.data import audio_duration_s, read_audio, read_manifest
-from speechkit.data.audio import read_blocks
+from speechkit.data.audio import read_sample_blocks
 from speechkit.data.shards import read_shards
 from speechkit.decode.ngram import read_arpa
 from speechkit.errors import SpeechkitError
@@ -47,7 +47,7 @@ def readers(folder: Path) -> dict[str, Target]:
     def audio(path: Path, out: Path) -> None:
         audio_duration_s(path)
         read_audio(path, target_rate=16000)
-        for _ in read_blocks(path, target_rate=8000):
+        for _ in read_sample_blocks(path, target_rate=8000):
             pass
 
     def config(path: Path, out: Path) -> None:
