@@ -5,6 +5,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -90,8 +91,8 @@ class Recorder:
     def init(self) -> None:
         return None
 
-    def step(self, state: None, scores: Tensor, decided_s: float) -> tuple[None, list[Tensor]]:
-        return None, list(scores)
+    def step(self, state: None, scores: np.ndarray, decided_s: float) -> tuple[None, list[Tensor]]:
+        return None, list(torch.from_numpy(scores))
 
     def finish(self, state: None, decided_s: float) -> list[Tensor]:
         return []
