@@ -21,7 +21,7 @@ SLOWER := tests/test_docs.py tests/test_plugin_install.py tests/test_recipes.py 
 	tests/recipes/test_an4.py tests/train tests/cli tests/ops/test_triton.py
 
 .PHONY: install demo test fast slow soak drawn coverage lowest lint types docs peers measure bench bench-vad triton-aot bench-cuda \
-	hashes sbom fuzz sanitize ci
+	hashes plans sbom fuzz sanitize ci
 
 install: $(STAMP)
 
@@ -48,6 +48,12 @@ slow soak: install
 drawn: install
 	@$(BIN)/pytest -n $(WORKERS) -m "hypothesis and not slow and not soak and not gpu" \
 		--hypothesis-profile=seeded --hypothesis-seed=$(SEED)
+
+# the plans of the bundled models, after a change of the models or of what a plan is
+plans: install
+	@for folder in speechkit/bundled/models/*/; do \
+		$(BIN)/speechkit export $$folder --format native --out $${folder}plan.safetensors || exit; done
+	@cd speechkit/bundled && sha256sum models/*/config.json models/*/*.safetensors > SHA256SUMS
 
 # fails below the floor of pyproject.toml
 coverage: install

@@ -82,8 +82,8 @@ class TrainingError(SpeechkitError):
 class MissingExtraError(SpeechkitError):
     """An optional dependency that is not installed."""
 
-    def __init__(self, package: str, extra: str) -> None:
+    def __init__(self, package: str, extra: str, what: str = "this") -> None:
         super().__init__(
-            f"this needs {package}, which is not installed; "
+            f"{what} needs {package}, which is not installed; "
             f"type: pip install 'speechkit-core[{extra}]'"
         )

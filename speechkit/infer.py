@@ -16,10 +16,10 @@ from speechkit.checkpoint import ModelSource, as_model
 from speechkit.data import Channel, RawFormat, Source, read_audio, read_blocks
 from speechkit.decode import Decoder, decoder_of
 from speechkit.models import Model, evaluating, scores_of
-from speechkit.models.model import check_length, finite
 from speechkit.models.net import Name
 from speechkit.models.profile import why_not_streamable
 from speechkit.nn import Chunk, StreamLayer
+from speechkit.plans.checks import check_length, finite
 from speechkit.rules import vad
 from speechkit.streaming.engines.native.layer import native_layer
 from speechkit.streaming.gate import DETECTOR, Detector, Speech, blanked, middles_s, speech_of
@@ -231,7 +231,7 @@ def _chunks(
         while len(rest) >= chunk:
             yield rest[:chunk], chunk
             rest = rest[chunk:]
-    check_length(model, samples)
+    check_length(samples, model.sample_rate, model.frontend.stride)
     for _ in range(-(-(len(rest) + flush) // chunk)):
         yield F.pad(rest, (0, chunk - len(rest))), len(rest)
         rest = rest[:0]
@@ -302,7 +302,7 @@ def _speech(scores: Tensor) -> Tensor:
 @torch.inference_mode()
 def _windows(model: Model, samples: Tensor) -> tuple[Tensor, float]:
     """The smoothed probabilities of a clip classifier in steps of an eighth of its window."""
-    check_length(model, len(samples))
+    check_length(len(samples), model.sample_rate, model.frontend.stride)
     step = round(SEGMENT_S / 8 * model.sample_rate)
     around = F.pad(samples.to(next(model.parameters()).device), (4 * step, 4 * step))
     windows = around.unfold(0, 8 * step, step)

@@ -5,18 +5,24 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 import speechkit as sk
 from speechkit.card import bundled_folders
-from speechkit.config import to_dict
+from speechkit.config import from_dict, to_dict
 from speechkit.data import Utterance, read_audio, read_manifest
 from speechkit.events import Final
-from speechkit.folders import CONFIG, WEIGHTS, read_config
+from speechkit.export import example_of
+from speechkit.export.native import difference
+from speechkit.folders import CONFIG, PLAN, WEIGHTS, read_config
 from speechkit.infer import stream_scores
 from speechkit.limits import MAX_MESSAGE_CHARACTERS
 from speechkit.models.net import COMPONENTS
+from speechkit.plans.about import About, Facts
+from speechkit.plans.source import as_plan
+from speechkit.tasks.plans import facts_of, plan_of
 from speechkit.testing import assert_close
 
 BUNDLED = Path(sk.__file__).parent / "bundled"
@@ -95,10 +101,25 @@ def test_every_card_is_complete(folder: Path) -> None:
         assert score.command or "kept apart" in score.on
 
 
+@pytest.mark.parametrize("name", ["vad", "vad_causal", "digits"])
+def test_the_plan_beside_a_bundled_model_is_what_export_writes(name: str) -> None:
+    (folder,) = (folder for folder in bundled_folders() if folder.name == name)
+    model, plan = sk.load(name), as_plan(name)
+    assert plan is not None, "type: make plans"
+    again = plan_of(model)
+    assert plan.about == from_dict(About, to_dict(again.about))
+    assert plan.facts == from_dict(Facts, to_dict(facts_of(model, folder)))
+    for own, new in ((plan.program, again.program), (plan.clip_program, again.clip_program)):
+        np.testing.assert_array_equal(own, new)
+    np.testing.assert_allclose(plan.weights, again.weights, rtol=1e-5, atol=1e-7)
+    assert difference(plan, model, example_of(model)) < 1e-5
+
+
 def test_the_published_hashes_are_those_of_the_files() -> None:
     lines = (BUNDLED / "SHA256SUMS").read_text(encoding="utf-8").splitlines()
     published = dict(reversed(line.split("  ")) for line in lines)
-    files = [f / name for f in bundled_folders() for name in (CONFIG, WEIGHTS)]
+    names = CONFIG, WEIGHTS, PLAN
+    files = [f / name for f in bundled_folders() for name in names if (f / name).is_file()]
     assert published == {
         file.relative_to(BUNDLED).as_posix(): hashlib.sha256(file.read_bytes()).hexdigest()
         for file in files

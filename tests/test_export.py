@@ -24,16 +24,22 @@ from speechkit.errors import (
     MissingExtraError,
     StreamError,
 )
-from speechkit.export import EXAMPLE_S, Exported, example_of, export
+from speechkit.export import EXAMPLE_S, Exported, example_of, export, native
 from speechkit.export import onnx as onnx_form
 from speechkit.export.check import check
 from speechkit.export.graph import Graph, graph_of
+from speechkit.folders import PLAN
 from speechkit.infer import stream_scores
 from speechkit.models import Net
+from speechkit.models.profile import profile
 from speechkit.nn import Chunk, FrameWise, Serial, StreamLayer
+from speechkit.plans.plan import Plan, load_plan
+from speechkit.plans.source import as_plan
 from speechkit.plugins import Registry, using
+from speechkit.tasks.plans import about_of, plan_of
 from speechkit.testing import assert_close
 
+PLAIN = "log_mel:n_mels=16,normalize=none"
 BUNDLED = Path(sk.__file__).parent / "bundled"
 
 
@@ -133,6 +139,62 @@ def test_an_onnx_stream_gives_the_sessions_scores(streamed: Path, clips: list[Ut
             assert_close("scores", torch.as_tensor(session.scores), scores[0, -1], 1e-4)
     # once as many invalid samples are in as `flush` says, every frame is out
     assert frames == sum(len(part) for part in stream_scores(model, audio[0, :length]))
+
+
+@pytest.mark.parametrize("task", ["ctc", "clip", "frame"])
+def test_a_plan_gives_the_scores_of_recordings_and_streams(
+    nets: dict[str, Net], tmp_path: Path, task: str
+) -> None:
+    model = sk.build(replace(nets[task], frontend=PLAIN)).eval()
+    done = export(model, tmp_path / "model.safetensors", "native")
+    assert done.difference is not None
+    assert done.difference < 1e-5
+    plan = load_plan(done.path)
+    assert plan.about == about_of(model)
+    assert (plan.clip_program is None) == (task != "clip")
+    assert plan.facts is not None
+    assert plan.facts.profile == profile(model)
+    assert plan.facts.files == {}
+
+
+def test_the_plan_of_a_folder_names_its_files(nets: dict[str, Net], tmp_path: Path) -> None:
+    sk.save(sk.build(replace(nets["frame"], frontend=PLAIN)), tmp_path / "mine")
+    export(tmp_path / "mine", tmp_path / "mine" / PLAN, "native")
+    plan = as_plan(tmp_path / "mine")
+    assert plan is not None
+    assert plan.facts is not None
+    assert set(plan.facts.files) == {"config.json", "model.safetensors"}
+    # the same bytes every time
+    export(tmp_path / "mine", tmp_path / "again.safetensors", "native")
+    written = (tmp_path / "mine" / PLAN).read_bytes()
+    assert (tmp_path / "again.safetensors").read_bytes() == written
+
+
+def test_a_plan_that_differs_from_the_model_is_not_written(
+    nets: dict[str, Net], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = sk.build(replace(nets["frame"], frontend=PLAIN)).eval()
+    monkeypatch.setattr(native, "plan_of", lambda model: wrong(plan_of(model)))
+    with pytest.raises(CheckpointError, match=r"off by .* more than 1e-04; nothing was written"):
+        export(model, tmp_path / "model.safetensors", "native")
+    assert not list(tmp_path.iterdir())
+
+
+def wrong(plan: Plan) -> Plan:
+    return replace(plan, weights=plan.weights * np.float32(1.01))
+
+
+def test_what_has_no_plan_says_why(nets: dict[str, Net], tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    model = sk.build(replace(nets["frame"], frontend=PLAIN))
+    model.head = Serial(FrameWise(Loudest()), model.head)
+    with pytest.raises(CheckpointError, match=r"has no plan: no native Loudest; .*--format onnx"):
+        export(model, path, "native")
+    with pytest.raises(StreamError, match="reads the whole utterance"):
+        export(sk.build(replace(nets["ctc"], frontend="log_mel")), path, "native")
+    for given in ({"streaming": True}, {"features": False}):
+        with pytest.raises(ConfigError, match="leave out --streaming and --no-features"):
+            export(model, path, spec("native", **given))
 
 
 def test_torch_export_needs_no_speechkit(nets: dict[str, Net], tmp_path: Path) -> None:

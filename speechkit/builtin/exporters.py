@@ -21,4 +21,11 @@ def speechkit_exporters() -> list[Component]:
             formula="max |y - scores| <= 1e-5 max |scores|",
             time="utterance",
         ),
+        Component(
+            name="native",
+            factory="speechkit.export.native:Native",
+            summary="A plan, which speechkit runs without torch",
+            formula="max |y - scores| <= 1e-4 max |scores|",
+            time="lookahead",
+        ),
     ]

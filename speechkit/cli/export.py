@@ -16,7 +16,8 @@ SOUNDS = 16
 def export(
     model: ModelName,
     form: Annotated[
-        str, typer.Option("--format", metavar="NAME", help="onnx, torch.export, or a plugin's.")
+        str,
+        typer.Option("--format", metavar="NAME", help="onnx, native, torch.export, or a plugin's."),
     ] = "onnx",
     out: Annotated[
         Path | None,
@@ -39,11 +40,10 @@ def export(
     as_json: Json = False,
 ) -> None:
     """Write a model as a file for other runtimes, and check that its scores match."""
-    from speechkit.checkpoint import load
     from speechkit.component import Spec
     from speechkit.data import read_manifest
     from speechkit.export import export as write
-    from speechkit.folders import find
+    from speechkit.folders import PLAN, find
     from speechkit.plugins import registry
 
     name, *given = form.split(":", 1)
@@ -55,11 +55,11 @@ def export(
     if out is None:
         marks = ("-stream" if streaming else "") + ("-int8" if int8 else "")
         out = Path(find(model).name + marks + suffix)
-    refuse_input(out, audio, *find(model).iterdir())
+    refuse_input(out, audio, *(file for file in find(model).iterdir() if file.name != PLAN))
     sounds = read_manifest(audio)[:SOUNDS] if audio else []
     refuse_input(out, *(utterance.audio for utterance in sounds))
     refuse_other_kind(out, suffix)
-    done = write(load(model), out, spec, sounds)
+    done = write(find(model), out, spec, sounds)
     row = {
         "file": str(done.path),
         "format": form,

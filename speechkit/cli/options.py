@@ -86,7 +86,7 @@ ModelName = Annotated[
     str,
     typer.Argument(
         metavar="MODEL",
-        help="A model folder, or a bundled model such as digits.",
+        help="A model folder, a plan, or a bundled model such as digits.",
         autocompletion=complete_model,
     ),
 ]
@@ -94,7 +94,9 @@ NoVad = Annotated[bool, typer.Option("--no-vad", help="Transcribe everything; us
 ModelOption = Annotated[
     str,
     typer.Option(
-        metavar="MODEL", help="A model folder or a bundled one.", autocompletion=complete_model
+        metavar="MODEL",
+        help="A model folder, a plan or a bundled one.",
+        autocompletion=complete_model,
     ),
 ]
 AudioFiles = Annotated[

@@ -14,10 +14,11 @@ from speechkit.data import Utterance, read_audio
 from speechkit.errors import CheckpointError, ConfigError
 from speechkit.export.graph import Example, UnexportableError
 from speechkit.files import atomic_file
+from speechkit.folders import find
 from speechkit.models import Model
 from speechkit.models.model import refuse_prepared
 from speechkit.models.profile import why_not_streamable
-from speechkit.plugins import CORE, MAKES, registry
+from speechkit.plugins import CORE, MAKES, offered, registry
 
 __all__ = ["Exported", "example_of", "export"]
 
@@ -46,13 +47,16 @@ def export(
     """Writes the model with an exporter component such as `onnx:streaming=true`.
 
     The file is tested on `audio`, else on noise; int8 is calibrated on `audio`. It is written
-    atomically. Raises CheckpointError where its output differs from the model's.
+    atomically. Raises CheckpointError where its output differs from the model's. An exporter whose
+    factory has a parameter `folder` gets that of a model which is not given in memory.
     """
+    folder = None if isinstance(model, Model) else find(model)
     model = as_model(model)
     refuse_prepared(model, "export")
     exporter = Spec.parse(exporter)
     params = {"streaming": False, "features": True, **exporter.params}
-    write = registry().build("exporter", Spec(exporter.name, params))
+    more = offered(registry().find("exporter", exporter.name).factory(), folder=folder)
+    write = registry().build("exporter", Spec(exporter.name, params), **more)
     if params.get("int8") and not audio:
         raise ConfigError("int8 is calibrated on real sound; add --audio MANIFEST")
     path = Path(path)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING
 
 import torch
@@ -12,18 +11,11 @@ from torch import Tensor
 from speechkit.errors import AudioError
 from speechkit.frontend.base import Table
 from speechkit.nn.stream import Windowed
+from speechkit.plans.resample import phases
 
 if TYPE_CHECKING:
     from speechkit.nn.lowering import Lowering
     from speechkit.plans.program import Value
-
-ZEROS = 64
-"""Zero crossings of the filter on each side, at the lower of the two rates."""
-STOP_DB = 90
-"""Attenuation from the lower Nyquist frequency on."""
-# Kaiser's design formulas: the shape, and the width of the transition as a part of Nyquist
-BETA = 0.1102 * (STOP_DB - 8.7)
-TRANSITION = (STOP_DB - 8) / (2.285 * 2 * ZEROS * math.pi)
 
 
 class Resample(Windowed):
@@ -45,12 +37,9 @@ class Resample(Windowed):
             raise AudioError(
                 f"cannot resample {rate_in} to {rate_out} Hz; give two different positive rates"
             )
-        common = math.gcd(rate_in, rate_out)
-        stride, rate = rate_in // common, rate_out // common
-        reach = math.ceil(ZEROS * max(1, stride / rate))
-        table = phases(stride, rate, reach)
-        super().__init__(reach, table.shape[1] - 1 - reach, stride, rate)
-        self.filters = Table(table)
+        filters, stride, rate, reach = phases(rate_in, rate_out)
+        super().__init__(reach, filters.shape[1] - 1 - reach, stride, rate)
+        self.filters = Table(torch.from_numpy(filters))
         self.rate_in, self.rate_out = rate_in, rate_out
 
     def own(self, valid: Tensor) -> Tensor:
@@ -79,19 +68,3 @@ class Resample(Windowed):
 
     def extra_repr(self) -> str:
         return f"{self.rate_in} → {self.rate_out} Hz"
-
-
-def phases(stride: int, rate: int, reach: int) -> Tensor:
-    """One filter per output sample of a block, over the input from `reach` before the block on.
-
-    Shape: `[rate, 2 · reach + 1 + (rate − 1) · stride // rate]` float64, each row's sum 1.
-    """
-    last = (rate - 1) * stride // rate
-    at = torch.arange(rate, dtype=torch.float64)[:, None] * stride / rate
-    tau = at - torch.arange(-reach, last + reach + 1, dtype=torch.float64)
-    low = min(1.0, rate / stride)
-    inside = 1 - (low * tau / ZEROS).square()
-    window = torch.special.i0(BETA * inside.clamp(min=0).sqrt()) * (inside >= 0)
-    h: Tensor = torch.sinc((1 - TRANSITION / 2) * low * tau) * window
-    h /= h.sum(1, keepdim=True)
-    return h

@@ -9,10 +9,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from speechkit.errors import AudioError, CheckpointError, ConfigError
+from speechkit.errors import AudioError, ConfigError
 from speechkit.models.net import Net
 from speechkit.nn import Chunk, ClipHead, Serial, StreamLayer
 from speechkit.ops.separable_conv import Precision
+from speechkit.plans.checks import check_length, finite
 from speechkit.rules.changed import changed_rules
 from speechkit.rules.endpointing import Endpointing
 from speechkit.rules.spotting import Spotting
@@ -166,28 +167,8 @@ def evaluating(model: Model) -> Iterator[None]:
 @torch.inference_mode()
 def scores_of(model: Model, samples: Tensor) -> Output:
     """The output for one recording `[N]` in evaluation; AudioError if shorter than a frame."""
-    check_length(model, len(samples))
+    check_length(len(samples), model.sample_rate, model.frontend.stride)
     with evaluating(model):
         output: Output = model(samples[None].to(next(model.parameters()).device))
     finite(output.scores)
     return output
-
-
-def check_length(model: Model, samples: int) -> None:
-    """Raises AudioError for audio shorter than a frame."""
-    frame = model.frontend.stride
-    if samples < frame:
-        raise AudioError(
-            f"{samples} samples at {model.sample_rate} Hz are less than one frame; "
-            f"give at least {frame}"
-        )
-
-
-def finite(scores: Tensor) -> Tensor:
-    """The scores; raises CheckpointError if some are NaN or infinite."""
-    # a NaN makes the comparison false; minus infinity is a probability of 0
-    if not (scores < torch.inf).all():
-        raise CheckpointError(
-            "the model gives NaN or infinity for this sound; its weights are damaged: take another"
-        )
-    return scores

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import os
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,8 @@ from speechkit.files import atomic_file
 from speechkit.limits import MAX_INSTRUCTIONS, MAX_WEIGHTS
 from speechkit.packages import DISTRIBUTION
 from speechkit.plans.about import About, Facts
+from speechkit.plans.engine import LoadedPlan
+from speechkit.plans.program import CODES, FIELDS, LoweringError
 from speechkit.untrusted import UntrustedError, check_tensors_header, parse_json
 
 FORMAT = 1
@@ -41,6 +43,41 @@ class Plan:
     weights: NDArray[np.float32]
     clip_program: NDArray[np.int64] | None = None
     facts: Facts | None = None
+    _laid_out: dict[tuple[int, bool], LoadedPlan] = field(
+        default_factory=dict, init=False, repr=False
+    )
+
+    @property
+    def classes(self) -> int:
+        """The number of scores in a frame."""
+        return len(self.about.labels) + self.about.decodes
+
+    def laid_out(self, strides: int, clips: bool = False) -> LoadedPlan:
+        """The program, or that for whole `clips`, verified and laid out for blocks of `strides`
+        strides; it is kept for the next caller.
+
+        Raises CheckpointError if the program is invalid, or if it cannot run on this machine.
+        """
+        if (strides, clips) not in self._laid_out:
+            table = self.clip_program if clips else self.program
+            if table is None:
+                raise CheckpointError("this plan lacks 'clip_program'; export the model again")
+            if (table[:, FIELDS.index("code")] == CODES.index("call")).any():
+                raise CheckpointError("this plan calls layers that it does not hold")
+            try:
+                found = LoadedPlan(table, self.weights, self.about.stride, 1, strides)
+            except LoweringError as error:
+                raise CheckpointError(f"plans do not run here: {error}") from error
+            except ConfigError as error:
+                raise CheckpointError(str(error)) from error
+            expected = strides * self.about.rate, self.classes
+            if (found.rows_out, found.channels_out) != expected:
+                raise CheckpointError(
+                    f"this plan gives {found.channels_out} scores for {found.rows_out} frames of "
+                    f"a block, and is about {expected[1]} for {expected[0]}; export the model again"
+                )
+            self._laid_out[strides, clips] = found
+        return self._laid_out[strides, clips]
 
     @cached_property
     def digest(self) -> str:
@@ -108,6 +145,12 @@ def load_plan(path: str | os.PathLike[str]) -> Plan:
         raise CheckpointError(f"{path} cannot be read: {error}") from error
     if unknown := sorted(names - set(found)):
         raise CheckpointError(f"{path} holds {unknown[0]!r}, which is no part of a plan")
+    for name in ("program", "clip_program"):
+        if name in found and found[name].shape[1] != len(FIELDS):
+            raise CheckpointError(
+                f"{path} has instructions of {found[name].shape[1]} numbers, this version of "
+                f"{len(FIELDS)}; export the model again"
+            )
     if np.isnan(found["weights"]).any():
         raise CheckpointError(f"{path}: 'weights' holds NaN; export the model again")
     return Plan(stored.about, facts=stored.facts, **found)

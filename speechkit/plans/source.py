@@ -2,11 +2,15 @@
 
 import logging
 import os
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Union
+from typing import TYPE_CHECKING, Any, Union
 
-from speechkit.errors import CheckpointError
+from speechkit.card import ModelCard, read_card
+from speechkit.errors import CheckpointError, MissingExtraError
 from speechkit.folders import PLAN, digests, find
+from speechkit.plans.about import About
 from speechkit.plans.plan import Plan, load_plan
 
 if TYPE_CHECKING:
@@ -19,22 +23,52 @@ log = logging.getLogger(__name__)
 
 
 def plan_beside(folder: Path) -> Plan | None:
-    """The plan in a model folder; None if there is none, or if it is of other files."""
+    """The plan in a model folder; None if there is none, or if it is damaged or of other files."""
     path = folder / PLAN
     if not path.is_file():
         return None
-    plan = load_plan(path)
     try:
-        current = digests(folder)
-    except OSError as error:
-        raise CheckpointError(f"{error.filename}: {error.strerror}") from error
-    if plan.facts is None or plan.facts.files != current:
-        log.warning(
-            f"{path} is of another model than the files beside it, so it is not used; "
-            "export the model again"
-        )
+        plan = load_plan(path)
+        if plan.facts is None or plan.facts.files != digests(folder):
+            raise CheckpointError(f"{path} is of another model than the files beside it")
+    except (CheckpointError, OSError) as error:
+        log.warning(f"{error}; the plan is not used; export the model again")
         return None
     return plan
+
+
+def resolve(source: ModelSource) -> "Plan | Model":
+    """The plan of a source as `as_plan` finds it, else its Model; needs torch for that."""
+    plan = as_plan(source)
+    if plan is not None:
+        return plan
+    what = f"{source} has no plan, so it" if isinstance(source, str | os.PathLike) else "this"
+    model: Model = with_torch("speechkit.checkpoint", what).as_model(source)
+    return model
+
+
+def about_of(net: "Plan | Model") -> About:
+    """What sessions and commands must know of a plan or a Model."""
+    if isinstance(net, Plan):
+        return net.about
+    about: About = with_torch("speechkit.tasks.plans").about_of(net)
+    return about
+
+
+def card_of(source: str | os.PathLike[str]) -> ModelCard | None:
+    """The card in a model folder or in a plan's file; None where there is none."""
+    if Path(source).is_file():
+        facts = load_plan(source).facts
+        return None if facts is None else facts.card
+    return read_card(find(source))
+
+
+def with_torch(module: str, what: str = "this") -> Any:
+    """A module that imports torch; if that is not installed, MissingExtraError says `what` needs
+    it."""
+    if find_spec("torch") is None:
+        raise MissingExtraError("torch", "torch", what)
+    return import_module(module)
 
 
 def as_plan(source: ModelSource) -> Plan | None:

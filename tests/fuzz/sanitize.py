@@ -1,8 +1,9 @@
 """Random shapes for every C++ file, built with ASan and UBSan: `make sanitize`.
 
-    python -m tests.fuzz.sanitize [SECONDS] [FIRST]
+    python -m tests.fuzz.sanitize [SECONDS] [FIRST] [MARCH] [NAME]
 
-Case N is the same in every run. Case FIRST comes first, so that a report can be had again.
+Case N is the same in every run. Case FIRST comes first, so that a report can be had again. MARCH is
+the processor to compile for. With a NAME such as plan_case, only cases of that kind run.
 """
 
 import os
@@ -11,6 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from random import Random
@@ -21,14 +23,19 @@ from torch import Tensor
 
 import speechkit as sk
 from speechkit import compiler
+from speechkit.folders import PLAN
 from speechkit.frontend import Resample
 from speechkit.libraries import load
 from speechkit.nn import Chunk, Serial
 from speechkit.ops import Activation, batch_norm, depthwise_conv, linear, native
 from speechkit.ops.separable_conv import PRECISIONS, Shape, pack
+from speechkit.plans.plan import load_plan
 from speechkit.plans.program import LoweringError
 from speechkit.streaming.engines.native.layer import NativeLayer
+from speechkit.tasks.plans import plan_of
 from speechkit.testing import assert_close
+
+from . import plans
 
 PACKAGE = Path(sk.__file__).parent
 FLAGS = (
@@ -45,6 +52,8 @@ ACTIVATIONS = [
     Activation("clamp", (-1.0, 0.5)),
     Activation("pieces", (-1.0, 0.5), ((-0.2, 0.0, 0.0), (0.0, 0.3, 0.1), (-0.325, 1.0, 0.0))),
 ]
+PLANS = 100
+"""The plans of one case."""
 CLOSE = {torch.float64: 1e-11, torch.float32: 1e-5, torch.bfloat16: 2e-2}
 
 
@@ -182,6 +191,16 @@ def chunks_case(chance: Random) -> None:
     assert [what(event) for event in found] == [what(event) for event in expected]
 
 
+def plan_case(chance: Random) -> None:
+    """A hundred random and mutated plans: each is refused in a line, or runs."""
+    seeds = [load_plan(path) for path in sorted((PACKAGE / "bundled").rglob(PLAN))]
+    with suppress(LoweringError):
+        seeds.append(plan_of(sk.build(chance.choice(NETS)(chance)).eval()))
+    for _ in range(PLANS):
+        make = plans.mutated if chance.random() < 0.8 else plans.random
+        plans.run(make(chance.choice(seeds), chance), chance)
+
+
 def what(event: object) -> object:
     """An event without the moment at which it was decided, which the cut may move."""
     return replace(event, decided_s=0.0) if hasattr(event, "decided_s") else event  # type: ignore
@@ -221,7 +240,10 @@ NETS: list[Callable[[Random], sk.QuartzNet | sk.MarbleNet]] = [
     lambda chance: sk.QuartzNet(**parts_of(chance)),  # type: ignore[arg-type]
     lambda chance: sk.MarbleNet(frame_level=True, **parts_of(chance)),  # type: ignore[arg-type]
 ]
-CASES = (depthwise_case, batch_norm_case, linear_case, separable_case, step_case, chunks_case)
+CASES = (
+    *(depthwise_case, batch_norm_case, linear_case, separable_case, step_case, chunks_case),
+    plan_case,
+)
 
 
 def compare(own: Tensor, exact: Tensor, dtype: torch.dtype) -> None:
@@ -243,32 +265,34 @@ def sanitized() -> None:
     os.execve(sys.executable, command, {**os.environ, **more})
 
 
-def main(seconds: int = 60, first: int = 0, march: str = "native") -> None:
+def main(seconds: str = "60", first: str = "0", march: str = "native", name: str = "") -> None:
     """Runs cases until the time is over; the sanitizers end the process at a fault.
 
-    `march` are the instructions to compile for: native, or fewer, such as x86-64-v3.
+    `march` are the instructions to compile for: native, or fewer, such as x86-64-v3. With a `name`
+    such as plan_case, only cases of that kind run.
     """
+    cases = [case for case in CASES if case.__name__ == name] or CASES
     compiler.FLAGS, compiler.LONGEST_BUILD_S = FLAGS, 600
     compiler.THIS_PROCESSOR = f"-march={march}"
-    started, case = time.monotonic(), first
+    started, case = time.monotonic(), int(first)
     with tempfile.TemporaryDirectory() as folder:
         os.environ["SPEECHKIT_CACHE"] = folder
         for source in sorted(PACKAGE.rglob("*.cpp")):
             library = load(source)
             assert not isinstance(library, str), library
             print(f"built {source.relative_to(PACKAGE)}", flush=True)
-        while time.monotonic() - started < seconds or case < first + len(CASES):
-            chance, run = Random(case), CASES[case % len(CASES)]
+        while time.monotonic() - started < int(seconds) or case < int(first) + len(cases):
+            chance, run = Random(case), cases[case % len(cases)]
             print(f"\rcase {case} {run.__name__:20}", end="", flush=True)
             torch.set_num_threads(chance.choice([1, 1, 1, 3]))
             np.random.seed(case)
             torch.manual_seed(case)
             run(chance)
             case += 1
-    print(f"\n{case - first} cases in {time.monotonic() - started:.0f} s, no fault")
+    print(f"\n{case - int(first)} cases in {time.monotonic() - started:.0f} s, no fault")
 
 
 if __name__ == "__main__":
     if "libasan" not in os.environ.get("LD_PRELOAD", ""):
         sanitized()
-    main(*map(int, sys.argv[1:3]), *sys.argv[3:])
+    main(*sys.argv[1:])

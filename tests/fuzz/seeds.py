@@ -4,6 +4,7 @@ import gzip
 import io
 import json
 import runpy
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -17,11 +18,11 @@ from speechkit.data import Utterance, read_audio, write_manifest
 from speechkit.data.shards import write_shards
 from speechkit.folders import CONFIG, WEIGHTS
 from speechkit.streaming.session import Stream
+from speechkit.tasks.plans import plan_of
 
 NEMO = runpy.run_path(str(Path(__file__).parents[1] / "importers" / "conftest.py"))
 """What makes archives in the tests of their reader."""
 KEPT = Path(__file__).with_name("seeds")
-EXPORTED = Path(__file__).with_name("exported")
 CLIP = Path(sk.__file__).parent / "bundled" / "clips" / "clips.jsonl"
 BLOCKS = (
     sk.Block(channels=8, kernel=5, stride=2),
@@ -99,6 +100,17 @@ def configs(folder: Path) -> list[bytes]:
 def weights(folder: Path) -> list[bytes]:
     """The weights of the tiny net for text."""
     return [(models(folder) / "letters" / WEIGHTS).read_bytes()]
+
+
+def plans(folder: Path) -> list[bytes]:
+    """The plans of the tiny nets, with features that are not normalised."""
+    made = []
+    for name, net in NETS.items():
+        path = folder / f"{name}.safetensors"
+        plain = replace(net, frontend="log_mel:n_mels=16,normalize=none")
+        plan_of(sk.build(plain).eval()).save(path)
+        made.append(path.read_bytes())
+    return made
 
 
 def archives(folder: Path) -> list[bytes]:

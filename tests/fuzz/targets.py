@@ -23,6 +23,8 @@ from speechkit.decode.ngram import read_arpa
 from speechkit.errors import SpeechkitError
 from speechkit.folders import CONFIG, WEIGHTS
 from speechkit.importers import read_model
+from speechkit.plans.plan import load_plan
+from speechkit.plans.scorer import PlanScorer
 from speechkit.streaming.session import Stream
 from speechkit.streaming.state import DIGEST_BYTES, SESSION, State, seal
 
@@ -67,6 +69,14 @@ def readers(folder: Path) -> dict[str, Target]:
         for one in read_shards(path):
             read_audio(io.BytesIO(one.read_bytes()))
 
+    def plan(path: Path, out: Path) -> None:
+        given = load_plan(path)
+        scorer = PlanScorer(given)
+        if given.about.per_clip:
+            scorer.clips(seeds.sound()[None])
+        for _ in scorer.parts([seeds.sound()]):
+            pass
+
     def state(path: Path, out: Path) -> None:
         try:
             tensors = safetensors.numpy.load(path.read_bytes())
@@ -92,6 +102,7 @@ def readers(folder: Path) -> dict[str, Target]:
             seeds.manifests(folder), ".jsonl", lambda path, _: _do(read_manifest, path)
         ),
         "shard": Target(seeds.shards(folder), ".tar", shard),
+        "plan": Target(seeds.plans(folder), ".safetensors", plan),
         "state": Target(seeds.states(folder), ".safetensors", state),
     }
 

@@ -20,7 +20,7 @@ from .targets import Target, readers
 
 NAMES = [
     *("audio", "config", "weights", "archive", "yaml", "arpa", "manifest", "shard"),
-    "state",
+    *("plan", "state"),
 ]
 
 

@@ -20,7 +20,7 @@ from speechkit.plans.plan import KEY, Plan, load_plan
 from speechkit.plans.source import as_plan
 from speechkit.rules.spotting import Spotting
 from speechkit.rules.vad import PostProcessing
-from speechkit.tasks.about import about_of, facts_of
+from speechkit.tasks.plans import about_of, facts_of
 
 BUNDLED = Path(sk.__file__).parent / "bundled" / "models"
 

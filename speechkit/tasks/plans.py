@@ -1,13 +1,19 @@
-"""What a plan says of a model."""
+"""Makes the plan of a model."""
 
 from pathlib import Path
 
 from speechkit.card import read_card
+from speechkit.errors import StreamError
 from speechkit.folders import digests
 from speechkit.models import Model
-from speechkit.models.profile import profile
+from speechkit.models.model import refuse_prepared
+from speechkit.models.profile import profile, why_not_streamable
+from speechkit.nn import FrameWise, StreamLayer, fuse
+from speechkit.nn.lowering import Lowering
 from speechkit.packages import core_version
 from speechkit.plans.about import About, Facts
+from speechkit.plans.plan import Plan
+from speechkit.plans.program import LoweringError
 from speechkit.rules.changed import RULES
 from speechkit.tasks.base import task_of
 
@@ -34,6 +40,29 @@ def about_of(model: Model) -> About:
         normalization=model.normalization,
         **{name: getattr(model.config, name, None) for name in RULES},
     )
+
+
+def plan_of(model: Model) -> Plan:
+    """The plan of a model that streams, without facts.
+
+    Raises LoweringError, which names the first layer without a native form, or StreamError.
+    """
+    refuse_prepared(model, "plan")
+    if reason := why_not_streamable(model):
+        raise StreamError(reason)
+    about = about_of(model)
+    program = _lowered(model.stream_layer(about.window_s), Lowering())
+    clips = _lowered(model.stream_layer(), Lowering(program)) if model.per_clip else None
+    return Plan(about, program.table, program.weights.array, clips.table if clips else None)
+
+
+def _lowered(layer: StreamLayer, program: Lowering) -> Lowering:
+    program.add(fuse(layer, "float32"), program.input(layer.stride, 1))
+    if program.outside:
+        modules = [m.module if isinstance(m, FrameWise) else m for m, _ in program.outside]
+        names = sorted({type(module).__name__ for module in modules})
+        raise LoweringError(f"no native {', '.join(names)}")
+    return program
 
 
 def facts_of(model: Model, folder: Path | None = None) -> Facts:
