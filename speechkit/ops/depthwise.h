@@ -26,16 +26,15 @@ void copy_panels(const X* x, const bool* valid, int64_t frames, int64_t channels
   constexpr int64_t lanes = Vector<T>::lanes;
   for (int64_t row = 0; row < count; ++row) {
     const int64_t frame = first + row * every;
-    const bool real = frame >= 0 && frame < frames && (!valid || valid[frame]);
-    for (int64_t c = 0; c < width; c += lanes) {
-      T* to = panels + c / lanes * pitch + row * lanes;
-      const X* from = x + frame * channels + c;
-      if (!real) {
-        store(to, typename Vector<T>::type{});
-      } else {
-        store(to, width - c >= lanes ? widen(from) : widen_some<T>(from, width - c));
-      }
+    T* to = panels + row * lanes;
+    if (frame < 0 || frame >= frames || (valid && !valid[frame])) {
+      for (int64_t c = 0; c < width; c += lanes, to += pitch) store(to, typename Vector<T>::type{});
+      continue;
     }
+    const X* from = x + frame * channels;
+    int64_t c = 0;
+    for (; c + lanes <= width; c += lanes, to += pitch) store(to, widen(from + c));
+    if (c < width) store(to, widen_some<T>(from + c, width - c));
   }
 }
 

@@ -87,11 +87,24 @@ struct Int8 {
   }
 };
 
+// For results whose memory need not be fetched.
+struct NoFetch {
+  void operator()(int64_t, int64_t) const {}
+};
+
 // The sums of R rows of X by one panel of V registers.
-template <class K, int R, int V, class Put>
+template <class K, int R, int V, class Put, class Fetch>
 inline void multiply_tile(const typename K::X* x, int64_t x_step, int64_t depth,
-                          const typename K::W* w, int64_t row, int64_t column, Put put) {
-  typename K::Sum sum[R][V] = {};
+                          const typename K::W* w, int64_t row, int64_t column, Put put,
+                          Fetch fetch) {
+  for (int r = 0; r < R; ++r)
+    for (int v = 0; v < V; ++v) fetch(row + r, column + v * LANES);
+  // unrolled, since a compiler keeps an array in registers only if all its indices are constants
+  typename K::Sum sum[R][V], sums[R][V];
+#pragma GCC unroll 8
+  for (int r = 0; r < R; ++r)
+#pragma GCC unroll 4
+    for (int v = 0; v < V; ++v) sum[r][v] = typename K::Sum{};
   for (int64_t i = 0; i < depth; ++i) {
     decltype(K::weights(w)) panel[V];
 #pragma GCC unroll 4
@@ -103,38 +116,43 @@ inline void multiply_tile(const typename K::X* x, int64_t x_step, int64_t depth,
         sum[r][v] = K::add(sum[r][v], x + r * x_step + i * K::group, panel[v]);
     }
   }
+#pragma GCC unroll 8
   for (int r = 0; r < R; ++r)
-    for (int v = 0; v < V; ++v) put(row + r, column + v * LANES, sum[r][v]);
+#pragma GCC unroll 4
+    for (int v = 0; v < V; ++v) sums[r][v] = sum[r][v];
+  for (int r = 0; r < R; ++r)
+    for (int v = 0; v < V; ++v) put(row + r, column + v * LANES, sums[r][v]);
 }
 
-template <class K, int V, class Put>
+template <class K, int V, class Put, class Fetch>
 void multiply_panel(const typename K::X* x, int64_t x_step, int64_t rows, int64_t depth,
-                    const typename K::W* w, int64_t column, Put put) {
+                    const typename K::W* w, int64_t column, Put put, Fetch fetch) {
   int64_t r = 0;
   for (; r + ROWS <= rows; r += ROWS)
-    multiply_tile<K, ROWS, V>(x + r * x_step, x_step, depth, w, r, column, put);
+    multiply_tile<K, ROWS, V>(x + r * x_step, x_step, depth, w, r, column, put, fetch);
   x += r * x_step;
   switch (rows - r) {
-    case 1: multiply_tile<K, 1, V>(x, x_step, depth, w, r, column, put); break;
-    case 2: multiply_tile<K, 2, V>(x, x_step, depth, w, r, column, put); break;
-    case 3: multiply_tile<K, 3, V>(x, x_step, depth, w, r, column, put); break;
-    case 4: multiply_tile<K, 4, V>(x, x_step, depth, w, r, column, put); break;
-    case 5: multiply_tile<K, 5, V>(x, x_step, depth, w, r, column, put); break;
+    case 1: multiply_tile<K, 1, V>(x, x_step, depth, w, r, column, put, fetch); break;
+    case 2: multiply_tile<K, 2, V>(x, x_step, depth, w, r, column, put, fetch); break;
+    case 3: multiply_tile<K, 3, V>(x, x_step, depth, w, r, column, put, fetch); break;
+    case 4: multiply_tile<K, 4, V>(x, x_step, depth, w, r, column, put, fetch); break;
+    case 5: multiply_tile<K, 5, V>(x, x_step, depth, w, r, column, put, fetch); break;
   }
 }
 
-// Calls put(row, column, sums of LANES columns) for all rows of X, `x_step` apart, and columns.
-template <class K, class Put>
+// Calls put(row, column, sums of LANES columns) for all rows of X, `x_step` apart, and columns, and
+// fetch(row, column) long before it, where the memory of the results may be prefetched.
+template <class K, class Put, class Fetch = NoFetch>
 void multiply(const typename K::X* x, int64_t x_step, int64_t rows, int64_t depth,
-              const typename K::W* w, int64_t columns, Put put) {
+              const typename K::W* w, int64_t columns, Put put, Fetch fetch = {}) {
   const int64_t width = padded(columns);
   for (int64_t c = 0; c < width; c += PANEL) {
     const typename K::W* panel = w + c * depth * K::group;
     switch (std::min(PANEL, width - c) / LANES) {
-      case 1: multiply_panel<K, 1>(x, x_step, rows, depth, panel, c, put); break;
-      case 2: multiply_panel<K, 2>(x, x_step, rows, depth, panel, c, put); break;
-      case 3: multiply_panel<K, 3>(x, x_step, rows, depth, panel, c, put); break;
-      case 4: multiply_panel<K, 4>(x, x_step, rows, depth, panel, c, put); break;
+      case 1: multiply_panel<K, 1>(x, x_step, rows, depth, panel, c, put, fetch); break;
+      case 2: multiply_panel<K, 2>(x, x_step, rows, depth, panel, c, put, fetch); break;
+      case 3: multiply_panel<K, 3>(x, x_step, rows, depth, panel, c, put, fetch); break;
+      case 4: multiply_panel<K, 4>(x, x_step, rows, depth, panel, c, put, fetch); break;
     }
   }
 }
@@ -201,39 +219,47 @@ struct Operand {
   Buffer<float> steps;
 };
 
-// Calls put(row, column, LANES results) of Y = X W + bias; `work` is reused by later calls.
-template <class Put>
+// Calls put(row, column, LANES results) of Y = X W + bias for a matrix and X in bfloat16.
+template <class Put, class Fetch = NoFetch>
+void multiply(const Matrix& w, const bfloat16* x, int64_t x_step, int64_t rows, Put put,
+              Fetch fetch = {}) {
+  multiply<Bfloat16>(
+      x, x_step, rows, w.depth(), static_cast<const bfloat16*>(w.packed), w.columns,
+      [=](int64_t r, int64_t c, Register sum) { put(r, c, sum + load(w.bias + c)); }, fetch);
+}
+
+// The same for any matrix and X in float32; `work` is reused by later calls.
+template <class Put, class Fetch = NoFetch>
 void multiply(const Matrix& w, const float* x, int64_t x_step, int64_t rows, Operand& work,
-              Put put) {
+              Put put, Fetch fetch = {}) {
   switch (w.precision) {
     case FLOAT32:
       multiply<Float32>(
           x, x_step, rows, w.rows, static_cast<const float*>(w.packed), w.columns,
-          [=](int64_t r, int64_t c, Register sum) { put(r, c, sum + load(w.bias + c)); });
+          [=](int64_t r, int64_t c, Register sum) { put(r, c, sum + load(w.bias + c)); }, fetch);
       break;
     case BFLOAT16: {
       const int64_t step = round_up(w.rows, Bfloat16::group);
-      work.half.resize(rows * step);
+      grow(work.half, rows * step);
       for (int64_t r = 0; r < rows; ++r) halve(x + r * x_step, w.rows, work.half.data() + r * step);
-      multiply<Bfloat16>(
-          work.half.data(), step, rows, w.depth(), static_cast<const bfloat16*>(w.packed),
-          w.columns,
-          [=](int64_t r, int64_t c, Register sum) { put(r, c, sum + load(w.bias + c)); });
+      multiply(w, work.half.data(), step, rows, put, fetch);
       break;
     }
     case INT8: {
       const int64_t step = round_up(w.rows, Int8::group);
-      work.bytes.resize(rows * step);
-      work.steps.resize(rows);
+      grow(work.bytes, rows * step);
+      grow(work.steps, rows);
       for (int64_t r = 0; r < rows; ++r)
         work.steps[r] = quantize(x + r * x_step, w.rows, work.bytes.data() + r * step);
       const float* steps = work.steps.data();
-      multiply<Int8>(work.bytes.data(), step, rows, w.depth(), static_cast<const int8_t*>(w.packed),
-                     w.columns, [=](int64_t r, int64_t c, Integers sum) {
-                       const Register whole = __builtin_convertvector(sum, Register);
-                       const Register exact = (whole - load(w.offset + c)) * load(w.scale + c);
-                       put(r, c, exact * steps[r] + load(w.bias + c));
-                     });
+      multiply<Int8>(
+          work.bytes.data(), step, rows, w.depth(), static_cast<const int8_t*>(w.packed), w.columns,
+          [=](int64_t r, int64_t c, Integers sum) {
+            const Register whole = __builtin_convertvector(sum, Register);
+            const Register exact = (whole - load(w.offset + c)) * load(w.scale + c);
+            put(r, c, exact * steps[r] + load(w.bias + c));
+          },
+          fetch);
       break;
     }
   }

@@ -6,6 +6,9 @@
 #include <cstring>
 #include <new>
 #include <vector>
+#if defined(__AVX512BF16__)
+#include <immintrin.h>
+#endif
 
 namespace speechkit {
 
@@ -52,6 +55,12 @@ struct Aligned {
 template <class T>
 using Buffer = std::vector<T, Aligned<T>>;
 
+// Gives a buffer that is used again and again room for `count` numbers; they are not cleared.
+template <class T>
+inline void grow(Buffer<T>& buffer, int64_t count) {
+  if (int64_t(buffer.size()) < count) buffer.resize(count);
+}
+
 // The upper half of a float, as torch.bfloat16 stores it.
 struct bfloat16 {
   uint16_t bits;
@@ -74,6 +83,11 @@ inline Vector<float>::type widen(const bfloat16* from) {
 inline void narrow(Vector<float>::type x, float* to) { store(to, x); }
 inline void narrow(Vector<double>::type x, double* to) { store(to, x); }
 inline void narrow(Vector<float>::type x, bfloat16* to) {
+#if defined(__AVX512BF16__)
+  // the same, but that numbers below 2^-126 become zero
+  const __m256bh halves = _mm512_cvtneps_pbh((__m512)x);
+  std::memcpy(to, &halves, sizeof halves);
+#else
   constexpr int64_t lanes = Vector<float>::lanes;
   typedef uint16_t Halves __attribute__((vector_size(2 * lanes)));
   typedef uint32_t Words __attribute__((vector_size(4 * lanes)));
@@ -81,6 +95,7 @@ inline void narrow(Vector<float>::type x, bfloat16* to) {
   const Words nan = Words{} + 0x7fc0;
   const Halves halves = __builtin_convertvector(x == x ? rounded : nan, Halves);
   std::memcpy(to, &halves, sizeof halves);
+#endif
 }
 
 // Loads `width` numbers into a register, with zeros after them; stores the first `width` numbers.

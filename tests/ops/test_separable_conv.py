@@ -27,6 +27,7 @@ CASES = [
     (2, 31, Shape(4, 18, 5, stride=2, padding=(3, 1), activation=RELU)),
     (1, 90, Shape(64, 130, 7, dilation=2, padding=(12, 0))),
     (2, 300, Shape(35, 50, 11, padding=(5, 5), activation=Activation("silu", (1.5,)))),
+    (2, 400, Shape(70, 20, 7, padding=(3, 3), activation=RELU)),
     (1, 120, Shape(20, 20, 3, padding=(1, 1), activation=BENT)),
     (1, 70, Shape(20, 20, 3, padding=(1, 1), activation=Activation("clamp", (-5.0, 7.0)))),
 ]

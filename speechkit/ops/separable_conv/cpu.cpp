@@ -9,65 +9,104 @@ using namespace speechkit;
 
 namespace {
 
-constexpr int64_t TILE_FRAMES = 96;
+// A tile is a multiple of the outputs and rows that are computed at once.
+constexpr int64_t TILE_STEP = 24, MOST_FRAMES = 168;
+// The panels of the input that are copied at once, as longer runs of memory are faster to read.
+constexpr int64_t PANELS = 4;
+static_assert(TILE_STEP % TILE == 0 && TILE_STEP % ROWS == 0, "a tile would end with a remainder");
 
 struct Shape {
   int64_t batch, frames, channels, taps, stride, dilation, left, frames_out, channels_out;
   int64_t precision, activation;
+
+  // Tiles of equal size, at least one for each thread.
+  int64_t tile_frames(int threads) const {
+    const int64_t tiles = std::max((frames_out + MOST_FRAMES - 1) / MOST_FRAMES,
+                                   (threads + batch - 1) / std::max<int64_t>(batch, 1));
+    return std::min(MOST_FRAMES, round_up((frames_out + tiles - 1) / tiles, TILE_STEP));
+  }
 };
 
-// Outputs first .. first + count − 1 of one utterance into rows of `step` floats.
+// The rows of y from one tile on, with what is added to them.
+struct Output {
+  float* y;
+  const float* residual;
+  int64_t columns;
+  bool relu;
+
+  void fetch(int64_t r, int64_t c) const {
+    if (c >= columns) return;
+    __builtin_prefetch(y + r * columns + c, 1);
+    if (residual) __builtin_prefetch(residual + r * columns + c);
+  }
+
+  void put(int64_t r, int64_t c, Register sum) const {
+    const int64_t at = r * columns + c, width = columns - c;
+    const bool whole = width >= LANES;
+    if (residual) sum += whole ? load(residual + at) : widen_some<float>(residual + at, width);
+    if (relu) sum = sum < 0 ? Register{} : sum;
+    if (whole) {
+      store(y + at, sum);
+    } else {
+      narrow_some(sum, y + at, width);
+    }
+  }
+};
+
+// Outputs first .. first + count − 1 of one utterance into rows of `step` numbers.
+template <class X>
 void depthwise(const Shape& s, const float* x, const bool* valid, const float* taps, int64_t first,
-               int64_t count, float* panel, float* to, int64_t step) {
-  for (int64_t c = 0; c < s.channels; c += LANES) {
-    const int64_t width = std::min(LANES, s.channels - c);
-    copy_panels(x + c, valid, s.frames, s.channels, width, first * s.stride - s.left, 1,
-                rows_for(count, s.taps, s.stride, s.dilation), panel, 0);
-    correlate_all<float>(taps + c * s.taps, panel, s.taps, s.dilation, s.stride, count,
-                         [=](int64_t n, Register sum) { store(to + n * step + c, sum); });
+               int64_t count, float* panels, X* to, int64_t step) {
+  const int64_t start = first * s.stride - s.left;
+  const int64_t rows = rows_for(count, s.taps, s.stride, s.dilation);
+  for (int64_t c = 0; c < s.channels; c += PANELS * LANES) {
+    const int64_t width = std::min(PANELS * LANES, s.channels - c);
+    copy_panels(x + c, valid, s.frames, s.channels, width, start, 1, rows, panels, rows * LANES);
+    for (int64_t p = c; p < c + width; p += LANES)
+      correlate_all<float>(taps + p * s.taps, panels + (p - c) * rows, s.taps, s.dilation, s.stride,
+                           count, [=](int64_t n, Register sum) { narrow(sum, to + n * step + p); });
   }
 }
 
 void run(const Shape& s, const float* x, const bool* valid, const float* taps, const Matrix& w,
          const float* residual, const float* parameters, float* y, int threads) {
-  const int64_t tiles = (s.frames_out + TILE_FRAMES - 1) / TILE_FRAMES;
+  const int64_t tile_frames = s.tile_frames(threads);
+  const int64_t tiles = (s.frames_out + tile_frames - 1) / tile_frames;
   const int64_t step = round_up(s.channels, LANES);
+  const bool half = s.precision == BFLOAT16;
 #pragma omp parallel num_threads(threads) if (threads > 1)
   {
-    Operand work;
-    Buffer<float> rows(TILE_FRAMES * step);
-    Buffer<float> panel(rows_for(TILE_FRAMES, std::max<int64_t>(1, s.taps), s.stride, s.dilation) *
-                        LANES);
+    // they keep their memory from call to call
+    static thread_local Operand work;
+    static thread_local Buffer<float> rows, panels;
+    if (s.taps) {
+      half ? grow(work.half, tile_frames * step) : grow(rows, tile_frames * step);
+      grow(panels, rows_for(tile_frames, s.taps, s.stride, s.dilation) * PANELS * LANES);
+    }
 #pragma omp for collapse(2)
     for (int64_t b = 0; b < s.batch; ++b) {
       for (int64_t tile = 0; tile < tiles; ++tile) {
-        const int64_t first = tile * TILE_FRAMES;
-        const int64_t count = std::min(TILE_FRAMES, s.frames_out - first);
+        const int64_t first = tile * tile_frames;
+        const int64_t count = std::min(tile_frames, s.frames_out - first);
         const float* sound = x + b * s.frames * s.channels;
-        const float* from = sound + first * s.stride * s.channels;
-        int64_t from_step = s.stride * s.channels;
-        if (s.taps) {
-          depthwise(s, sound, valid ? valid + b * s.frames : nullptr, taps, first, count,
-                    panel.data(), rows.data(), step);
-          from = rows.data(), from_step = step;
-        }
+        const bool* marks = valid ? valid + b * s.frames : nullptr;
         const int64_t at = (b * s.frames_out + first) * s.channels_out;
-        float* out = y + at;
-        const float* more = residual ? residual + at : nullptr;
-        multiply(w, from, from_step, count, work, [=](int64_t r, int64_t c, Register sum) {
-          const int64_t place = r * s.channels_out + c, width = s.channels_out - c;
-          if (width >= LANES) {
-            if (more) sum += load(more + place);
-            if (s.activation == RELU) sum = sum < 0 ? Register{} : sum;
-            store(out + place, sum);
-          } else {
-            for (int64_t n = 0; n < width; ++n) {
-              const float value = sum[n] + (more ? more[place + n] : 0);
-              out[place + n] = s.activation == RELU && value < 0 ? 0 : value;
-            }
-          }
-        });
-        if (s.activation != RELU) activate(s.activation, parameters, out, count * s.channels_out);
+        const Output out{y + at, residual ? residual + at : nullptr, s.channels_out,
+                         s.activation == RELU};
+        const auto put = [=](int64_t r, int64_t c, Register sum) { out.put(r, c, sum); };
+        const auto fetch = [=](int64_t r, int64_t c) { out.fetch(r, c); };
+        if (s.taps && half) {
+          depthwise(s, sound, marks, taps, first, count, panels.data(), work.half.data(), step);
+          multiply(w, work.half.data(), step, count, put, fetch);
+        } else if (s.taps) {
+          depthwise(s, sound, marks, taps, first, count, panels.data(), rows.data(), step);
+          multiply(w, rows.data(), step, count, work, put, fetch);
+        } else {
+          const int64_t apart = s.stride * s.channels;
+          multiply(w, sound + first * apart, apart, count, work, put, fetch);
+        }
+        if (s.activation != RELU)
+          activate(s.activation, parameters, y + at, count * s.channels_out);
       }
     }
   }
