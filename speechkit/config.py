@@ -11,6 +11,7 @@ from typing import Any, ClassVar, TypeVar
 from speechkit.component import Spec, did_you_mean
 from speechkit.errors import ConfigError
 from speechkit.limits import MAX_NUMBER, MAX_PROCESSES_PER_CPU, MAX_TIME_S, MAX_WIDTH
+from speechkit.plain import UnfitError, fitted
 from speechkit.untrusted import UntrustedError, check_plain, parse_json
 
 T = TypeVar("T")
@@ -91,19 +92,25 @@ def from_dict(kind: Any, data: Any, where: str = "config", *, any_number: bool =
 
     `any_number` also allows infinities, NaN and large integers.
     """
-    # takes longer to import than all of speechkit's configs
+    try:
+        check_plain(data, any_number=any_number)
+        return fitted(kind, data)
+    except UntrustedError as error:
+        raise ConfigError(f"{where}: {error}") from error
+    except UnfitError:
+        return _converted(kind, data, where)
+
+
+def _converted(kind: Any, data: Any, where: str) -> Any:
     from pydantic import TypeAdapter, ValidationError
 
     try:
-        check_plain(data, any_number=any_number)
         return TypeAdapter(kind).validate_python(data)
     except ValidationError as error:
         first = error.errors()[0]
         path = ".".join(str(part) for part in first["loc"])
         more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
         raise ConfigError(f"{where}: {path} - {first['msg']}{more}") from error
-    except UntrustedError as error:
-        raise ConfigError(f"{where}: {error}") from error
 
 
 def override(config: T, assignments: Iterable[str]) -> T:

@@ -188,7 +188,7 @@ def test_a_missing_folder_suggests_the_bundled_names(
     bundled = folder.parent / "bundled" / "models"
     bundled.mkdir(parents=True)
     folder.rename(bundled / "digits")
-    monkeypatch.setattr(card.resources, "files", lambda package: bundled.parent.parent)
+    monkeypatch.setattr(card, "__file__", str(bundled.parent.parent / "card.py"))
     assert find("digits") == bundled / "digits"
     message = "no model folder 'digts'. Did you mean 'digits'? Known: digits"
     with pytest.raises(CheckpointError) as caught:
