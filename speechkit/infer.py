@@ -1,8 +1,6 @@
 """The functions `sk.transcribe`, `sk.classify` and `sk.detect`, and scores chunk by chunk."""
 
-import math
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
 from itertools import chain, islice
 
 import numpy as np
@@ -12,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from speechkit import text as texts
+from speechkit.arrays import array_of
 from speechkit.checkpoint import ModelSource, as_model
 from speechkit.data import Channel, RawFormat, Source, read_audio, read_blocks
 from speechkit.decode import Decoder, decoder_of
@@ -19,36 +18,21 @@ from speechkit.models import Model, evaluating, scores_of
 from speechkit.models.net import Name
 from speechkit.models.profile import why_not_streamable
 from speechkit.nn import Chunk, StreamLayer
+from speechkit.nn.states import in_numpy
 from speechkit.plans.checks import check_length, finite
-from speechkit.rules import vad
+from speechkit.predictions import Label, Segment, label_of, segments_of, transcript_of
+from speechkit.rules.probability import softmax
+from speechkit.rules.vad import overlap_smooth
 from speechkit.streaming.engines.native.layer import native_layer
 from speechkit.streaming.gate import DETECTOR, Detector, Speech, blanked, middles_s, speech_of
 from speechkit.streaming.listeners import SEGMENT_S
 from speechkit.tasks import require
-from speechkit.text.align import characters_of, words_from_characters
 from speechkit.text.transcript import Transcript
 
 LONG_S = 60.0
 """Longer recordings are read and computed in pieces if the model streams."""
 STEP_S = 1.0
 """The duration of a piece: longer ones do not fit the cache, shorter ones need more calls."""
-
-
-@dataclass(frozen=True)
-class Label:
-    """The label of a clip, its probability, and those of all labels."""
-
-    label: str
-    score: float
-    scores: dict[str, float]
-
-
-@dataclass(frozen=True)
-class Segment:
-    """A segment of speech, in seconds."""
-
-    start_s: float
-    end_s: float
 
 
 def transcribe(
@@ -103,19 +87,6 @@ def align_text(
     return transcript_of(model, log_probs, ids, duration_s)
 
 
-def transcript_of(
-    model: Model, log_probs: NDArray[np.float32], ids: Sequence[int], duration_s: float
-) -> Transcript:
-    """The transcript of label `ids` and CTC log-probabilities `[T, V + 1]` of `duration_s`."""
-    characters = characters_of(log_probs, ids, model.labels, model.frame_s, end_s=duration_s)
-    return Transcript(
-        texts.decode(ids, model.labels).strip(),
-        words_from_characters(characters, model.confidence),
-        characters,
-        duration_s,
-    )
-
-
 def classify(
     model: ModelSource,
     audio: Source,
@@ -153,7 +124,7 @@ def speech_probabilities(
     *,
     channel: Channel = "mix",
     raw: RawFormat | None = None,
-) -> tuple[Tensor, float, float]:
+) -> tuple[NDArray[np.float64], float, float]:
     """The probability of speech of each frame `[T]`, and the durations of a frame and the audio.
 
     A clip classifier runs on windows that overlap by 7/8.
@@ -165,18 +136,8 @@ def speech_probabilities(
         return *_windows(model, samples), len(samples) / model.sample_rate
     sound = _sound(model, audio, sample_rate, channel, raw)
     # as floats, because small tensors kept between large temporary ones fragment the memory
-    speech = torch.tensor([p for s in _parts(model, sound) for p in _speech(s).tolist()])
-    return speech, model.frame_s, sound.samples / model.sample_rate
-
-
-def segments_of(
-    model: Model, speech: Tensor, frame_s: float, duration_s: float = math.inf
-) -> list[Segment]:
-    """The segments of speech in probabilities `[T]` by the model's `postprocess`, cut at
-    `duration_s`."""
-    post = model.config.rule(vad.PostProcessing)
-    found = vad.segments(speech.tolist(), frame_s, post, duration_s)
-    return [Segment(*pair) for pair in found]
+    speech = [p for part in _parts(model, sound) for p in _speech(part).tolist()]
+    return np.array(speech), model.frame_s, sound.samples / model.sample_rate
 
 
 def require_detector(model: Model) -> None:
@@ -184,13 +145,6 @@ def require_detector(model: Model) -> None:
     config, by clips."""
     if not hasattr(model.config, "postprocess"):
         require(model, "detect")
-
-
-def label_of(model: Model, logits: Tensor) -> Label:
-    """The most probable label for clip logits `[n]`."""
-    scores = dict(zip(model.labels, logits.softmax(0).tolist(), strict=True))
-    best = max(scores, key=scores.__getitem__)
-    return Label(best, scores[best], scores)
 
 
 @torch.inference_mode()
@@ -294,13 +248,13 @@ class Counted:
         return block
 
 
-def _speech(scores: Tensor) -> Tensor:
+def _speech(scores: Tensor) -> NDArray[np.float64]:
     """The probability of speech from logits, `[T, n]` → `[T]`."""
-    return scores.softmax(1)[:, 1]
+    return softmax(array_of(in_numpy(scores)))[:, 1]
 
 
 @torch.inference_mode()
-def _windows(model: Model, samples: Tensor) -> tuple[Tensor, float]:
+def _windows(model: Model, samples: Tensor) -> tuple[NDArray[np.float64], float]:
     """The smoothed probabilities of a clip classifier in steps of an eighth of its window."""
     check_length(len(samples), model.sample_rate, model.frontend.stride)
     step = round(SEGMENT_S / 8 * model.sample_rate)
@@ -308,7 +262,6 @@ def _windows(model: Model, samples: Tensor) -> tuple[Tensor, float]:
     windows = around.unfold(0, 8 * step, step)
     with evaluating(model):
         logits = [finite(model(part.contiguous()).scores) for part in windows.split(64)]
-    speech = _speech(torch.cat(logits)).cpu().numpy()
-    smooth = torch.from_numpy(vad.overlap_smooth(speech, window_frames=8, hop_frames=1))
+    smooth = overlap_smooth(_speech(torch.cat(logits)), window_frames=8, hop_frames=1)
     # half a window of silence was added before and after
     return smooth[4:-4], step / model.sample_rate

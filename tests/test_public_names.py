@@ -37,7 +37,7 @@ REVEALED = [
     "float",
     "tuple[speechkit.events.Word, ...]",
     "speechkit.models.model.Model",
-    "list[speechkit.infer.Segment]",
+    "list[speechkit.predictions.Segment]",
     "str",
 ]
 

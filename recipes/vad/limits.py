@@ -19,8 +19,9 @@ from torch import Tensor
 
 import speechkit as sk
 from speechkit.data import AudioWarning, read_audio, read_manifest
-from speechkit.infer import segments_of, speech_probabilities
+from speechkit.infer import speech_probabilities
 from speechkit.models import Model
+from speechkit.predictions import segments_of
 from speechkit.tasks import metrics
 
 RATE = 16000
@@ -40,7 +41,7 @@ def auc(model: Model, recordings: Iterable[tuple[Tensor, Segments]]) -> float:
     for x, segments in recordings:
         speech, frame_s, _ = speech_probabilities(model, x, RATE)
         labels.append(inside(segments, len(speech), frame_s))
-        scores.append(speech.double())
+        scores.append(torch.from_numpy(speech))
     return metrics.auc(torch.cat(labels).long(), torch.cat(scores))
 
 

@@ -20,7 +20,8 @@ def demo(as_json: Json = False) -> None:
     import torch
 
     from speechkit.data import read_audio, read_manifest
-    from speechkit.infer import label_of, stream_scores
+    from speechkit.infer import stream_scores
+    from speechkit.predictions import label_of
 
     if not CLIPS.is_file():
         raise ManifestError(f"no bundled clips at {CLIPS}; type: pip install -U speechkit-core")

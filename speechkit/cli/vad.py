@@ -37,7 +37,8 @@ from speechkit.files import atomic_file
 from speechkit.text.timeline import Recording, Stretch, audacity, srt, textgrid, vtt
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    import numpy as np
+    from numpy.typing import NDArray
 
     from speechkit.data import Channel, RawFormat
 
@@ -89,7 +90,8 @@ def vad(
 
     Example: speechkit vad call.wav --channel each --format rttm --out timelines
     """
-    from speechkit.infer import require_detector, segments_of, speech_probabilities
+    from speechkit.infer import require_detector, speech_probabilities
+    from speechkit.predictions import segments_of
 
     audio, model = in_order("vad", audio, model, "vad")
     form = Format.json if as_json else form
@@ -134,32 +136,34 @@ def _cut(
     files: Sequence[Path],
 ) -> None:
     """Writes each segment to a 16-bit WAV file at the recording's own rate."""
+    import numpy as np
     import soundfile
-    import torch
 
-    from speechkit.data import AudioWarning, read_blocks, sample_rate_of
+    from speechkit.data import AudioWarning, read_sample_blocks, sample_rate_of
 
     rate = sample_rate_of(source, raw)
-    blocks = read_blocks(source, target_rate=rate, block_s=CUT_BLOCK_S, channel=channel, raw=raw)
-    held, at = torch.empty(0), 0
+    blocks = read_sample_blocks(
+        source, target_rate=rate, block_s=CUT_BLOCK_S, channel=channel, raw=raw
+    )
+    held, at = np.empty(0, np.float32), 0
     with warnings.catch_warnings():
         # all of it was read before
         warnings.simplefilter("ignore", AudioWarning)
         for file, (start_s, end_s, _) in zip(files, stretches, strict=True):
             start, end = round(start_s * rate), round(end_s * rate)
             while at + len(held) < end and (block := next(blocks, None)) is not None:
-                held = torch.cat([held, block])
+                held = np.concatenate([held, block])
                 past = min(start - at, len(held))
                 held, at = held[past:], at + past
-            samples = (held[start - at : end - at] * 32768).round().clamp(-32768, 32767)
+            samples = (held[start - at : end - at] * 32768).round().clip(-32768, 32767)
             sound = io.BytesIO()
-            soundfile.write(sound, samples.short().numpy(), rate, "PCM_16", format="WAV")
+            soundfile.write(sound, samples.astype(np.int16), rate, "PCM_16", format="WAV")
             # libsndfile's errors do not tell that the disk is full
             with atomic_file(file) as part:
                 part.write_bytes(sound.getbuffer())
 
 
-def _frames(recording: Recording, speech: "Tensor", frame_s: float) -> str:
+def _frames(recording: Recording, speech: "NDArray[np.float64]", frame_s: float) -> str:
     """One JSON object for each frame."""
     row = {"audio_filepath": str(recording.path), "channel": recording.channel}
     return "".join(

@@ -4,7 +4,7 @@ import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +19,8 @@ from speechkit.rules.endpointing import Endpointing
 from speechkit.rules.spotting import Spotting
 from speechkit.rules.vad import PostProcessing
 from speechkit.text.confidence import Confidence
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -106,6 +108,10 @@ class Model(nn.Module):
         if self.per_clip:
             return Output(c.x.squeeze(2), c.lengths)
         return Output(c.x.transpose(1, 2), c.lengths)
+
+    def rule(self, kind: type[T]) -> T:
+        """The config's rule of a kind such as `PostProcessing`, or the kind's defaults."""
+        return self.config.rule(kind)
 
     @property
     def normalization(self) -> str:

@@ -12,9 +12,10 @@ from typing import Any
 from speechkit.data import Utterance, read_audio
 from speechkit.decode import Decoder
 from speechkit.events import Event, Final, Partial, Word
-from speechkit.infer import reader_of, transcript_of
+from speechkit.infer import reader_of
 from speechkit.models import Model
 from speechkit.models.net import Name
+from speechkit.predictions import transcript_of
 from speechkit.report.page import bars, curve, table
 from speechkit.streaming import stream
 from speechkit.tasks import metrics, outputs, task_of

@@ -12,9 +12,10 @@ from speechkit.data import Channel, RawFormat, Source, Utterance
 from speechkit.decode import Decoder
 from speechkit.errors import ManifestError
 from speechkit.events import Listener
-from speechkit.infer import Label, classify
+from speechkit.infer import classify
 from speechkit.models import Model, Output
 from speechkit.models.net import Name
+from speechkit.predictions import Label
 from speechkit.report.page import heat
 from speechkit.rules.probability import softmax
 from speechkit.rules.spotting import Spotting

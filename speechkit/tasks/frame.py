@@ -7,13 +7,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from speechkit.arrays import array_of
 from speechkit.data import Batch, Channel, RawFormat, Source, Utterance
 from speechkit.decode import Decoder
 from speechkit.errors import ManifestError
 from speechkit.events import Listener
-from speechkit.infer import Segment, detect
+from speechkit.infer import detect
 from speechkit.models import Model, Output
 from speechkit.models.net import Name
+from speechkit.nn.states import in_numpy
+from speechkit.predictions import Segment
 from speechkit.report.page import curve
 from speechkit.rules.probability import softmax
 from speechkit.streaming.listeners import listener_for
@@ -55,7 +58,7 @@ class Detection(Task):
 
     def predictions(self, output: Output) -> list[float]:
         """The probability of speech of each frame."""
-        speech = output.scores.softmax(2)[:, :, 1]
+        speech = softmax(array_of(in_numpy(output.scores)))[:, :, 1]
         rows = zip(speech, output.lengths.tolist(), strict=True)
         return [p for row, n in rows for p in row[:n].tolist()]
 
