@@ -24,8 +24,11 @@ from speechkit.predictions import Label, Segment, label_of, segments_of, transcr
 from speechkit.rules.probability import softmax
 from speechkit.rules.vad import overlap_smooth
 from speechkit.streaming.engines.native.layer import native_layer
-from speechkit.streaming.gate import DETECTOR, Detector, Speech, blanked, middles_s, speech_of
+from speechkit.streaming.gate import DETECTOR, Detector, blanked, middles_s
 from speechkit.streaming.listeners import SEGMENT_S
+from speechkit.streaming.opening import speech_of
+from speechkit.streaming.speech import DetectedSpeech
+from speechkit.streaming.waiting import blocks_to_end
 from speechkit.tasks import require
 from speechkit.text.transcript import Transcript
 
@@ -164,9 +167,8 @@ def stream_scores(
     layer: StreamLayer = net if isinstance(native, str) else native
     weight = next(model.parameters())
     state = layer.init_state(1, 1, weight.dtype, weight.device)
-    flush = layer.delay * layer.stride // layer.rate
     pieces = audio.split(chunk) if isinstance(audio, Tensor) else audio
-    for x, real in _chunks(model, pieces, chunk, flush):
+    for x, real in _chunks(model, pieces, chunk, layer):
         with evaluating(model):
             c = Chunk.of(x[None, None], torch.tensor([real], device=x.device))
             out, state = layer.step(c, state)
@@ -174,9 +176,9 @@ def stream_scores(
 
 
 def _chunks(
-    model: Model, pieces: Iterable[Tensor], chunk: int, flush: int
+    model: Model, pieces: Iterable[Tensor], chunk: int, layer: StreamLayer
 ) -> Iterator[tuple[Tensor, int]]:
-    """One recording in tensors `[chunk]`, padded with `flush` zeros, and the samples of each."""
+    """One recording in tensors `[chunk]` until the layer's last frame, and the samples of each."""
     rest = next(model.parameters()).new_zeros(0)
     samples = 0
     for piece in pieces:
@@ -186,7 +188,7 @@ def _chunks(
             yield rest[:chunk], chunk
             rest = rest[chunk:]
     check_length(samples, model.sample_rate, model.frontend.stride)
-    for _ in range(-(-(len(rest) + flush) // chunk)):
+    for _ in range(blocks_to_end(layer, len(rest), chunk)):
         yield F.pad(rest, (0, chunk - len(rest))), len(rest)
         rest = rest[:0]
 
@@ -209,17 +211,17 @@ def _log_probs(
     sample_rate: int | None,
     channel: Channel,
     raw: RawFormat | None,
-    speech: Speech | None = None,
+    speech: DetectedSpeech | None = None,
 ) -> tuple[NDArray[np.float32], float]:
     """CTC log-probabilities `[T, V + 1]` of a whole recording, blank where there is no `speech`,
     and its duration in seconds."""
     sound = _sound(model, audio, sample_rate, channel, raw)
     blocks = speech.listening(sound) if speech else sound
-    log_probs = torch.cat([part.float().cpu() for part in _parts(model, blocks)])
+    log_probs = torch.cat([part.float().cpu() for part in _parts(model, blocks)]).numpy()
     if speech:
-        at_s = middles_s(torch.arange(len(log_probs)), model.frame_s)
+        at_s = middles_s(np.arange(len(log_probs)), model.frame_s)
         log_probs = blanked(log_probs, speech.at(0, at_s))
-    return log_probs.numpy(), sound.samples / model.sample_rate
+    return log_probs, sound.samples / model.sample_rate
 
 
 def _sound(

@@ -33,7 +33,7 @@ def import_model(
     from speechkit.checkpoint import save
     from speechkit.importers import read_model
     from speechkit.models.profile import profile
-    from speechkit.streaming.windowed import suggested_window_s
+    from speechkit.streaming.engines.choice import suggested_window_s
 
     model = read_model(source, None if frames is None else frames.value)
     save(model, out)

@@ -23,7 +23,8 @@ from speechkit.models.profile import why_not_streamable
 from speechkit.nn import Chunk, Serial, StreamLayer
 from speechkit.nn.states import rebuilt, tensors_of
 from speechkit.packages import DISTRIBUTION
-from speechkit.streaming.session import block_strides
+from speechkit.streaming.engines.choice import block_strides
+from speechkit.streaming.waiting import blocks_to_end, samples_to_end
 from speechkit.tasks import task_of
 from speechkit.text.align import EARLY_S
 
@@ -189,8 +190,8 @@ def _stream(model: Model, c: Chunk, features: bool) -> Graph:
         del parts["frontend"]
         layer = Serial(**parts)
     step = Step(layer, c.x.shape[1], features)
-    block, flush = strides * layer.stride, layer.delay * layer.stride // layer.rate
-    blocks = -(-(c.x.shape[2] + flush) // block)
+    block = strides * layer.stride
+    blocks = blocks_to_end(layer, c.x.shape[2], block)
     missing = blocks * block - c.x.shape[2]
     x, valid = F.pad(c.x, (0, missing)), F.pad(c.valid, (0, missing))
     if features:
@@ -213,7 +214,7 @@ def _stream(model: Model, c: Chunk, features: bool) -> Graph:
             "streaming": True,
             "latency_s": latency_s,
             "block": block,
-            "flush": flush,
+            "flush": samples_to_end(layer),
             "states": [_state(*named) for named in zip(states, step.start(1), strict=True)],
         },
     )

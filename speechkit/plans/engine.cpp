@@ -124,12 +124,15 @@ extern "C" void speechkit_start(const speechkit_plan* plan, float* state) {
   std::memcpy(state, plan->start.data(), sizeof(float) * plan->start.size());
 }
 
-extern "C" void speechkit_step(const speechkit_plan* plan, float* states, float* scratch,
-                               int64_t sessions, int64_t blocks, const int64_t* rows,
-                               const int64_t* real, const float* x, int64_t x_step, float* y,
-                               bool* valid, void* context) {
-  const Value &first = plan->first, &last = plan->last;
-  const int64_t size = plan->scratch, state_size = int64_t(plan->start.size());
+namespace {
+
+// Steps of sessions over `blocks` blocks: `session(i)` is the row of the i-th one, `input(i, row)` its
+// input from a row on, and `real(i)` its number of valid rows.
+template <class Session, class Input, class Real>
+void run_steps(const Plan& plan, float* states, float* scratch, int64_t sessions, int64_t blocks,
+               Session session_of, Input input, Real real, float* y, bool* valid, void* context) {
+  const Value &first = plan.first, &last = plan.last;
+  const int64_t size = plan.scratch, state_size = int64_t(plan.start.size());
   const int64_t total = sessions * blocks;
   float* state[GROUP];
   int64_t steps[GROUP], session[GROUP];
@@ -138,7 +141,7 @@ extern "C" void speechkit_step(const speechkit_plan* plan, float* states, float*
     const int64_t count = std::min(GROUP, total - group);
     for (int64_t g = 0; g < count; ++g) {
       const int64_t index = (group + g) / blocks, row = (group + g) % blocks * first.rows;
-      const float* from = x + index * x_step + row * first.channels;
+      const float* from = input(index, row);
       float* own = scratch + g * size + first.at;
       float* flags = own + padded(first.rows * first.width);
       if (first.width == first.channels) {
@@ -148,16 +151,15 @@ extern "C" void speechkit_step(const speechkit_plan* plan, float* states, float*
           std::memcpy(own + n * first.width, from + n * first.channels,
                       sizeof(float) * first.channels);
       }
-      for (int64_t n = 0; n < first.rows; ++n) flags[n] = row + n < real[index];
-      session[g] = rows ? rows[index] : index;
+      for (int64_t n = 0; n < first.rows; ++n) flags[n] = row + n < real(index);
+      session[g] = session_of(index);
       state[g] = states + session[g] * state_size;
       steps[g] = int64_t(state[g][0]);
       state[g][0] = float((steps[g] + 1) % CYCLE);
     }
-    for (const Instruction& op : plan->instructions) {
+    for (const Instruction& op : plan.instructions) {
       for (int64_t g = 0; g < count; ++g)
-        run(op, scratch + g * size, state[g], steps[g], session[g], plan->call,
-            context);
+        run(op, scratch + g * size, state[g], steps[g], session[g], plan.call, context);
       if (op.operation->together) op.operation->together(op, scratch, size, count);
     }
     for (int64_t g = 0; g < count; ++g) {
@@ -172,12 +174,61 @@ extern "C" void speechkit_step(const speechkit_plan* plan, float* states, float*
   }
 }
 
-// True if x [sessions, count], `x_step` from one session to the next, is within [−1, 1]; false for a
-// NaN.
-extern "C" bool stream_is_sound(const float* x, int64_t x_step, int64_t sessions, int64_t count) {
+}  // namespace
+
+extern "C" void speechkit_step(const speechkit_plan* plan, float* states, float* scratch,
+                               int64_t sessions, int64_t blocks, const int64_t* rows,
+                               const int64_t* real, const float* x, int64_t x_step, float* y,
+                               bool* valid, void* context) {
+  const int64_t channels = plan->first.channels;
+  run_steps(
+      *plan, states, scratch, sessions, blocks,
+      [=](int64_t i) { return rows ? rows[i] : i; },
+      [=](int64_t i, int64_t row) { return x + i * x_step + row * channels; },
+      [=](int64_t i) { return real[i]; }, y, valid, context);
+}
+
+// Sessions whose sound waits in rings, sample i of session s at sound[s, i % room]: `given` so far, of
+// which steps have taken `taken`; `room` is a multiple of the block. The rest is as for
+// `speechkit_step`.
+struct Waiting {
+  const speechkit_plan* plan;
+  float *states, *scratch;
+  const float* sound;
+  int64_t room;
+  const int64_t *given, *taken;
+  float* y;
+  bool* valid;
+  void* context;
+  const int64_t* rows;
+  int64_t sessions, blocks;
+};
+
+extern "C" void step_waiting(const Waiting* w) {
+  run_steps(
+      *w->plan, w->states, w->scratch, w->sessions, w->blocks,
+      [=](int64_t i) { return w->rows[i]; },
+      [=](int64_t i, int64_t row) {
+        const int64_t session = w->rows[i];
+        return w->sound + session * w->room + (w->taken[session] + row) % w->room;
+      },
+      [=](int64_t i) { return w->given[w->rows[i]] - w->taken[w->rows[i]]; }, w->y, w->valid,
+      w->context);
+}
+
+// `count` samples from the one that is `first` in the whole array, and those below them in the rows
+// that follow `step` apart.
+struct Samples {
+  const float* sound;
+  int64_t step, first, count, rows;
+};
+
+// True if they are all within [−1, 1]; false for a NaN.
+extern "C" bool samples_are_sound(const Samples* s) {
   bool sound = true;
-  for (int64_t s = 0; s < sessions; ++s)
-    for (int64_t n = 0; n < count; ++n) sound &= std::fabs(x[s * x_step + n]) <= 1;
+  for (int64_t row = 0; row < s->rows; ++row)
+    for (int64_t n = 0; n < s->count; ++n)
+      sound &= std::fabs(s->sound[s->first + row * s->step + n]) <= 1;
   return sound;
 }
 

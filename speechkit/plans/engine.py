@@ -52,7 +52,9 @@ def library() -> ctypes.CDLL | str:
         found.speechkit_close.argtypes = (_P,)
         found.speechkit_get_sizes.argtypes = _P, _P
         found.speechkit_start.argtypes = _P, _P
-        found.stream_is_sound.argtypes, found.stream_is_sound.restype = (_P, _I, _I, _I), _B
+        found.step_waiting.argtypes, found.step_waiting.restype = (_P,), None
+        found.samples_are_sound.argtypes, found.samples_are_sound.restype = (_P,), _B
+        found.speech_edges.argtypes, found.speech_edges.restype = (_P,), _I
         found.speechkit_step.restype = None
         found.speechkit_step.argtypes = *(_P,) * 3, _I, _I, *(_P,) * 3, _I, *(_P,) * 3
     return found
@@ -107,6 +109,43 @@ class LoadedPlan:
         self.library.speechkit_start(self.address, state.ctypes.data)
 
 
+class Outside:
+    """What the instructions `call` of a plan run: the layers outside the engine."""
+
+    def __init__(self, plan: LoadedPlan, layers: OutsideLayers | None) -> None:
+        self._plan, self._layers = plan, layers
+        self._error: BaseException | None = None
+        self.context = 0
+        if layers is not None:
+            self.context = id(self)
+            _contexts[self.context] = self
+
+    def check(self) -> None:
+        """Raises the error of a layer in the latest step."""
+        if self._error is not None:
+            error, self._error = self._error, None
+            raise error
+
+    def run(self, number: int, session: int, *addresses: int | None) -> None:
+        """Runs a layer outside the engine: x, its validity, another input, y and its validity."""
+        assert self._layers is not None
+        (rows_in, channels_in), (rows, channels) = self._plan.outside[number]
+        x, valid, other, y, y_valid = addresses
+        try:
+            found, real = self._layers.run(
+                number,
+                session,
+                _view(x, rows_in, channels_in),
+                _view(valid, 1, rows_in)[0] != 0,
+                None if other is None else _view(other, rows, channels),
+            )
+            _view(y, rows, channels)[:] = found
+            _view(y_valid, 1, rows)[:] = real
+        # nothing may be raised through C++
+        except BaseException as error:
+            self._error = error
+
+
 class Steps:
     """Steps of up to `sessions` sessions over `blocks` blocks at a time, with prepared memory.
 
@@ -128,55 +167,28 @@ class Steps:
         self.rows = np.arange(sessions)
         self.real = np.full(sessions, blocks * plan.rows_in)
         self._scratch = aligned(min(sessions * blocks, plan.group), plan.scratch_size)
-        self._kept = plan, states, outside
-        self._error: BaseException | None = None
-        self._context = 0
-        if outside is not None:
-            self._context = id(self)
-            _contexts[self._context] = self
+        self._kept, self._outside = (plan, states), Outside(plan, outside)
         self._step = plan.library.speechkit_step
         self._before = plan.address, states.ctypes.data, self._scratch.ctypes.data
         self._blocks = blocks
         self._rows = self.rows.ctypes.data, self.real.ctypes.data
-        self._after = self.y.ctypes.data, self.valid.ctypes.data, self._context
+        self._after = self.y.ctypes.data, self.valid.ctypes.data, self._outside.context
 
     def at(self, address: int, x_step: int, count: int) -> None:
         """A step of the first `count` rows, whose x is at an address, `x_step` floats apart."""
         self._step(*self._before, count, self._blocks, *self._rows, address, x_step, *self._after)
-        if self._error is not None:
-            error, self._error = self._error, None
-            raise error
+        self._outside.check()
 
     def __call__(self, x: Floats) -> None:
         """A step over x `[sessions, N]` or `[sessions, N, C]` in C order."""
         self.at(x.ctypes.data, x.strides[0] // 4, len(x))
 
-    def run_outside(self, number: int, session: int, *addresses: int | None) -> None:
-        """Runs a layer outside the engine: x, its validity, another input, y and its validity."""
-        plan, _, outside = self._kept
-        assert outside is not None
-        (rows_in, channels_in), (rows, channels) = plan.outside[number]
-        x, valid, other, y, y_valid = addresses
-        try:
-            found, real = outside.run(
-                number,
-                session,
-                _view(x, rows_in, channels_in),
-                _view(valid, 1, rows_in)[0] != 0,
-                None if other is None else _view(other, rows, channels),
-            )
-            _view(y, rows, channels)[:] = found
-            _view(y_valid, 1, rows)[:] = real
-        # nothing may be raised through C++
-        except BaseException as error:
-            self._error = error
 
-
-_contexts: weakref.WeakValueDictionary[int, Steps] = weakref.WeakValueDictionary()
+_contexts: weakref.WeakValueDictionary[int, Outside] = weakref.WeakValueDictionary()
 
 
 def _run_outside(context: int, number: int, session: int, *addresses: int | None) -> None:
-    _contexts[context].run_outside(number, session, *addresses)
+    _contexts[context].run(number, session, *addresses)
 
 
 def _outside(

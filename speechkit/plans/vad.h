@@ -7,30 +7,41 @@
 #include <cstdint>
 #include <cstring>
 
-// The rule of speechkit/rules/vad.py over frames of two logits: y [sessions, frames, 2] where valid;
-// states [sessions, 7] of frames, began, ended, speaking, edge, pause, level. Writes (session, frame
-// of these, at frame, whether it starts) for each edge, at most three per frame in any state, and
-// returns their number.
-extern "C" int64_t speech_edges(const double* thresholds, const int64_t* lengths, int64_t* states,
-                                const float* y, const bool* valid, int64_t sessions, int64_t frames,
-                                int64_t* edges) {
-  const double onset = thresholds[0], offset = thresholds[1];
+// The arguments of `speech_edges`: y [sessions, frames, 2] where valid, and states [capacity, 7] of
+// frames, began, ended, speaking, edge, pause, level, of which `rows` names each session's.
+struct SpeechFrames {
+  const double* thresholds;
+  const int64_t* lengths;
+  int64_t* states;
+  int64_t* edges;
+  const float* y;
+  const bool* valid;
+  const int64_t* rows;
+  int64_t sessions, frames;
+};
+
+// The rule of speechkit/rules/vad.py over frames of two logits. Writes (session, frame of these, at
+// frame, whether it starts) for each edge, at most three per frame in any state, and returns their
+// number.
+extern "C" int64_t speech_edges(const SpeechFrames* all) {
+  const int64_t frames = all->frames, *lengths = all->lengths;
+  const double onset = all->thresholds[0], offset = all->thresholds[1];
   const int64_t shortest = lengths[0], gap = lengths[1], before = lengths[2], after = lengths[3],
                 longest = lengths[4], levels = lengths[5];
   int64_t found = 0;
-  for (int64_t s = 0; s < sessions; ++s) {
-    int64_t* state = states + 7 * s;
+  for (int64_t s = 0; s < all->sessions; ++s) {
+    int64_t* state = all->states + 7 * all->rows[s];
     int64_t &now = state[0], &began = state[1], &ended = state[2], &speaking = state[3],
             &edge = state[4], &pause = state[5], &level = state[6];
     for (int64_t f = 0; f < frames; ++f) {
-      if (!valid[s * frames + f]) continue;
-      const float* logits = y + 2 * (s * frames + f);
+      if (!all->valid[s * frames + f]) continue;
+      const float* logits = all->y + 2 * (s * frames + f);
       const double top = std::max(logits[0], logits[1]);
       const double other = std::exp(logits[0] - top), speech = std::exp(logits[1] - top);
       const double probability = speech / (other + speech);
       const auto write = [&](bool starts) {
         const int64_t row[4] = {s, f, edge, starts};
-        std::memcpy(edges + 4 * found++, row, sizeof row);
+        std::memcpy(all->edges + 4 * found++, row, sizeof row);
       };
       if (began < 0 && probability >= onset) {
         began = now;

@@ -1,46 +1,40 @@
-"""Many sessions on one device, each at its own pace: a step serves all with waiting audio.
+"""Many sessions of a model that come and go, fed from threads and from asyncio."""
 
-On CUDA a step replays a graph that was captured for the number of rows and blocks. Copies of one
-step overlap with the computation of the next. On the CPU the same code runs without graphs.
-"""
-
+import asyncio
+import threading
+import time
 from collections import deque
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from itertools import product
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
 from typing import Any, NoReturn
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from speechkit.checkpoint import ModelSource, as_model
 from speechkit.data.samples import Samples, as_samples
 from speechkit.decode import Decoder
 from speechkit.errors import StreamError
 from speechkit.events import Event
-from speechkit.models import evaluating
 from speechkit.models.net import Name
-from speechkit.ops.separable_conv import ActiveRows, Precision
-from speechkit.streaming.engines.cuda.graphs import CpuQueue, CudaQueue, Queue
-from speechkit.streaming.engines.cuda.ring_net import Memory, RingNet
-from speechkit.streaming.session import block_strides, session_layer
-from speechkit.tasks import Listener, listener_of
-
-BLOCKS = 1, 2, 4
-"""The numbers of blocks per session that a step can compute; more than one if all sessions lag."""
-MOST_BLOCKS = BLOCKS[-1]
-MOST_FLYING = 2
-"""The largest number of steps in progress whose scores were not fetched."""
+from speechkit.ops.separable_conv import Precision
+from speechkit.streaming import scheduler
+from speechkit.streaming.engines.choice import pool_engine
+from speechkit.streaming.gate import Detector
+from speechkit.streaming.opening import Opened
+from speechkit.streaming.row_listeners import Found
 
 
 class SessionPool:
     """Up to `capacity` sessions of a model on its device, which can join and leave at any time.
 
     `precision` "bfloat16" halves the memory of a session, `bytes_each`. At most `room_s` seconds of
-    a session's audio can wait. `decoder` is as in `sk.stream`, but there is no vad. A pool belongs
-    to one thread; the model may be shared.
+    a session's audio can wait. `decoder` and `vad` are as in `sk.stream`.
+
+    All methods may be called from any thread; the samples of one session must come in order.
+    `join`, `feed` and `is_done` do not wait for a step, the others wait for the one in progress.
+    Events are those of each `step`, or are given by `events` while `run` makes the steps.
     """
 
     def __init__(
@@ -52,35 +46,33 @@ class SessionPool:
         precision: Precision = "float32",
         room_s: float = 1.0,
         decoder: Decoder | Name | None = None,
+        vad: Detector = None,
         impl: str | None = None,
     ) -> None:
         if capacity < 1:
             raise StreamError(f"a pool of {capacity} sessions; give at least 1")
         model = as_model(model)
+        make_engine = partial(pool_engine, precision=precision, impl=impl)
+        room = round(room_s * (sample_rate or model.sample_rate))
+        opened = Opened(model, capacity, sample_rate, decoder, vad, room, make_engine)
         self.model, self.capacity = model, capacity
-        self.sample_rate = model.sample_rate if sample_rate is None else sample_rate
-        layer, weight = session_layer(model, self.sample_rate), next(model.parameters())
-        self._strides = block_strides(model, layer, self.sample_rate)
-        self.block_samples = self._strides * layer.stride
-        self.latency_s = (layer.delay + self._strides * layer.rate) * model.frame_s
-        self.net = RingNet(layer, weight.dtype, precision, impl)
-        self._listener = listener_of(model, decoder)
-        self._memory = Memory(self.net, capacity, MOST_BLOCKS * self._strides, weight.device)
-        self._queue: Queue = CudaQueue(weight.device) if weight.is_cuda else CpuQueue()
-        self.bytes_each = self._memory.bytes_each
-        # waiting samples of row n are from start[n] to end[n]
-        room = max(round(room_s * self.sample_rate), 2 * MOST_BLOCKS * self.block_samples)
-        self._sound = np.zeros((capacity, room), np.float32)
-        self._start, self._end = np.zeros((2, capacity), np.int64)
-        # the number of remaining blocks of a finished session, −1 for one that is not finished
-        self._owed = np.full(capacity, -1)
+        self.sample_rate, self.latency_s = opened.sample_rate, opened.latency_s
+        self._scheduler, self._engine = opened.scheduler, opened.scheduler.engine
+        self.net, self.bytes_each = self._engine.net, self._engine.bytes_each
+        self.backend: str = self._engine.backend
+        self.block_samples: int = opened.scheduler.waiting.block_samples
         self._free = list(range(capacity))[::-1]
-        self._sessions: dict[int, Session] = {}
+        self._rows: dict[int, int] = {}
+        self._numbers = np.zeros(capacity, np.int64)
         self._joined = 0
-        self._new: list[int] = []
-        self._captured: dict[tuple[int, int, int], CapturedStep] = {}
-        self._flying: deque[Step] = deque()
-        self._steps = 0
+        self._in_progress: deque[Step] = deque()
+        self._inboxes: dict[int, deque[Event | None]] = {}
+        # the lock protects what `feed` reads and writes, the rest belongs to who made it `busy`
+        self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)
+        self._busy = False
+        self._guests = self._changes = self._waiters = 0
+        self._watchers: list[Callable[[], object]] = []
 
     def __reduce__(self) -> NoReturn:
         raise StreamError(
@@ -91,251 +83,230 @@ class SessionPool:
     def make_ready(self, rows: int | None = None) -> None:
         """Compiles and captures the graphs for steps of up to `rows` sessions, all if None.
 
-        Otherwise the first step of each size does this, which takes seconds.
+        Otherwise the first step of each size does this, which takes seconds on CUDA.
         """
-        sizes = (2**n for n in range((rows or self.capacity).bit_length() + 1))
-        most = 2 * (rows or self.capacity) - 1
-        for size, blocks, side in product(sizes, BLOCKS, range(2)):
-            if size <= most:
-                self._capture(size, blocks, side)
+        with self._alone():
+            self._engine.make_ready(rows or self.capacity)
 
     def join(self) -> int:
         """Starts a new session and returns its number; raises StreamError if the pool is full."""
-        if not self._free:
-            raise StreamError(
-                f"all {self.capacity} rows of the pool are taken; let a session leave, or give a "
-                "larger capacity"
-            )
-        self._joined += 1
-        row = self._free.pop()
-        self._sessions[self._joined] = Session(self._joined, row, self._listener.init())
-        self._start[row] = self._end[row] = 0
-        self._owed[row] = -1
-        self._new.append(row)
-        return self._joined
+        with self._lock:
+            if not self._free:
+                raise StreamError(
+                    f"all {self.capacity} rows of the pool are taken; let a session leave, or give "
+                    "a larger capacity"
+                )
+            row = self._free.pop()
+            self._joined += 1
+            self._rows[self._joined], self._numbers[row] = row, self._joined
+            return self._joined
 
     def leave(self, session: int) -> None:
         """Ends a session at once and drops its waiting audio."""
-        self._free.append(self._row(session))
-        del self._sessions[session]
+        with self._alone():
+            row = self._row(session)
+            self._fetch(0)
+            with self._lock:
+                del self._rows[session]
+                self._scheduler.start(row)
+                self._free.append(row)
+            self._deliver(session, None)
+            self._inboxes.pop(session, None)
 
-    def feed(self, session: int, samples: Samples) -> int:
+    def feed(self, session: int, samples: Samples, wait_s: float = 0.0) -> int:
         """Takes a session's next samples and returns their number.
 
-        It is smaller than the number given if the buffer is full; then make a step and feed the
-        rest.
+        It is smaller than the number given if the buffer is full and no step makes room within
+        `wait_s` seconds; then make a step and feed the rest.
         """
-        row, x = self._row(session), as_samples(samples)
-        if self._owed[row] >= 0:
-            raise StreamError(f"session {session} is finished; join anew")
-        start, end, room = self._start[row], self._end[row], self._sound.shape[1]
-        if end + len(x) > room:
-            self._sound[row, : end - start] = self._sound[row, start:end]
-            self._start[row], end = 0, end - start
-        taken = min(len(x), room - end)
-        self._sound[row, end : end + taken] = x[:taken]
-        self._end[row] = end + taken
-        return int(taken)
+        if not isinstance(samples, np.ndarray):
+            samples = as_samples(samples)
+        with self._lock:
+            taken = self._put(session, samples)
+            until_s = time.monotonic() + wait_s if wait_s > 0 else 0.0
+            while taken < len(samples) and self._wait_until(until_s):
+                taken += self._put(session, samples[taken:])
+            return taken
+
+    async def feed_async(self, session: int, samples: Samples) -> None:
+        """Takes all of a session's next samples; waits where its buffer is full."""
+        rest = as_samples(samples)
+        while True:
+            changes = self._changes
+            rest = rest[self.feed(session, rest) :]
+            if not len(rest):
+                return
+            await self._change(changes)
 
     def finish(self, session: int) -> None:
         """Ends a session's audio; its remaining events are returned by later steps."""
-        row = self._row(session)
-        waiting = self.net.delay * self.net.stride // self.net.rate
-        blocks = -(-(self._end[row] - self._start[row] + waiting) // self.block_samples)
-        # the last step returns the events of the end
-        self._owed[row] = max(1, blocks)
+        with self._alone():
+            self._scheduler.end(self._row(session))
 
     def is_done(self, session: int) -> bool:
         """True if all blocks of a finished session were computed or are in a step in progress."""
-        return bool(self._owed[self._row(session)] == 0)
+        return bool(self._scheduler.owed[self._row(session)] == 0)
 
-    def step(self) -> "Step | None":
-        """Computes the next blocks of all sessions with waiting audio; None if there are none.
+    def step(self, wait_s: float = 0.0) -> "Step | None":
+        """Computes the next blocks of all sessions with waiting audio.
 
-        It waits for the device only if MOST_FLYING steps are in progress.
+        None if there are none, nor within `wait_s` seconds. It waits for a device only if two steps
+        are in progress.
         """
-        sessions = list(self._sessions.values())
-        rows = np.array([session.row for session in sessions], np.int64)
-        waiting = self._end[rows] - self._start[rows]
-        owed = self._owed[rows]
-        blocks_each = np.where(owed >= 0, owed, waiting // self.block_samples)
-        (chosen,) = (blocks_each > 0).nonzero()
-        if not len(chosen):
-            return None
-        blocks = _power_of_two(min(MOST_BLOCKS, int(blocks_each[chosen].min())))
-        while len(self._flying) >= MOST_FLYING:
-            self._land()
-        step = self._run([sessions[index] for index in chosen], rows[chosen], blocks)
-        self._flying.append(step)
-        return step
+        until_s = time.monotonic() + wait_s if wait_s > 0 else 0.0
+        while True:
+            with self._alone(patient=True):
+                with self._lock:
+                    changes, chosen = self._changes, self._scheduler.next()
+                if chosen is not None:
+                    self._fetch(self._engine.most_in_progress - 1)
+                    sessions = self._numbers[chosen[0]].tolist()
+                    step = Step(self, sessions, self._scheduler.begin(*chosen))
+                    self._in_progress.append(step)
+                    return step
+            with self._lock:
+                if self._changes == changes + 1 and not self._wait_until(until_s):
+                    return None
 
-    def _run(self, sessions: "list[Session]", rows: NDArray[np.int64], blocks: int) -> "Step":
-        count = blocks * self.block_samples
-        real = np.minimum(self._end[rows] - self._start[rows], count)
-        if self._new:
-            new = torch.tensor(sorted(set(self._new)))
-            device = self._memory.counts.device
-            self._queue.now(lambda: self._memory.reset(new.to(device)))
-            self._new = []
-        self._steps += 1
-        captured = self._capture(_power_of_two(2 * len(rows) - 1), blocks, self._steps % 2)
-        places = self._start[rows][:, None] + np.arange(count)
-        # values after a session's last samples may be anything
-        x = self._sound[rows[:, None], places % self._sound.shape[1]]
-        self._start[rows] += real
-        ending = self._owed[rows] > 0
-        self._owed[rows] -= np.where(ending, blocks, 0)
-        ended = ending & (self._owed[rows] == 0)
-        block_events = BlockEvents(self._listener, self.block_samples, self.sample_rate, blocks)
-        parts = list(zip(sessions, real.tolist(), ended.tolist(), strict=True))
-        with evaluating(self.model):
-            return Step(block_events, parts, captured, captured.run(rows, x, real), self._land)
+    def events(self, session: int) -> AsyncIterator[Event]:
+        """The events of a session from now on until its end, as `run` makes them."""
+        self._row(session)
+        return self._events(self._inboxes.setdefault(session, deque()))
 
-    def _land(self) -> None:
-        """Fetches the results of the oldest step in progress."""
-        self._flying.popleft().fetch()
-
-    def _capture(self, rows: int, blocks: int, side: int) -> "CapturedStep":
-        """The captured step for these numbers; two alternate, so that copies overlap."""
-        key = rows, blocks, side
-        if key not in self._captured:
-            with evaluating(self.model):
-                strides = blocks * self._strides
-                self._captured[key] = CapturedStep(
-                    self.net, self._memory, self._queue, rows, strides
-                )
-        return self._captured[key]
+    async def run(self) -> NoReturn:
+        """Makes steps while sessions wait, each in a thread, until it is cancelled."""
+        while True:
+            changes = self._changes
+            step = await asyncio.to_thread(self.step)
+            if step is None:
+                await self._change(changes)
+            else:
+                await asyncio.to_thread(step.events)
 
     def _row(self, session: int) -> int:
-        if session not in self._sessions:
+        if session not in self._rows:
             raise StreamError(f"there is no session {session} in the pool; join gives its number")
-        return self._sessions[session].row
+        return self._rows[session]
 
+    def _put(self, session: int, samples: NDArray[Any]) -> int:
+        """Takes samples as far as there is room, with the lock held."""
+        row = self._row(session)
+        if self._scheduler.owed[row] >= 0:
+            raise StreamError(f"session {session} is finished; join anew")
+        taken = self._scheduler.put(row, samples)
+        if self._waiters or self._watchers:
+            self._tell()
+        return taken
 
-@dataclass
-class Session:
-    """A session of the pool: its row, its listener's state, and the samples consumed."""
+    def _fetch(self, left: int) -> None:
+        """Fetches the results of the oldest steps in progress, except for the newest `left`."""
+        while len(self._in_progress) > left:
+            step = self._in_progress.popleft()
+            for index, event in step.fetch(self._scheduler):
+                self._deliver(step.sessions[index], event)
+            for session in step.ended:
+                self._deliver(session, None)
 
-    number: int
-    row: int
-    state: Any
-    samples: int = 0
+    def _deliver(self, session: int, event: Event | None) -> None:
+        """Hands an event, or None for the end, to who waits for the session's events."""
+        if session in self._inboxes:
+            self._inboxes[session].append(event)
 
+    @contextmanager
+    def _alone(self, patient: bool = False) -> Iterator[None]:
+        """Nobody else steps, finishes or leaves within; who is `patient` comes last."""
+        with self._lock:
+            self._guests += not patient
+            while self._busy or (patient and self._guests):
+                self._changed.wait()
+            self._guests -= not patient
+            self._busy = True
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._busy = False
+                self._tell()
 
-@dataclass(frozen=True)
-class BlockEvents:
-    """Turns the scores of blocks into events."""
+    def _tell(self) -> None:
+        """Wakes all who wait for a change, with the lock held."""
+        self._changes += 1
+        self._changed.notify_all()
+        watchers, self._watchers = self._watchers, []
+        for wake in watchers:
+            wake()
 
-    listener: Listener
-    block_samples: int
-    sample_rate: int
-    blocks: int
+    def _wait_until(self, until_s: float) -> bool:
+        """Waits for a change, with the lock held; False if there was none in time."""
+        left_s = until_s - time.monotonic() if until_s else 0.0
+        if left_s <= 0:
+            return False
+        self._waiters += 1
+        try:
+            return self._changed.wait(left_s)
+        finally:
+            self._waiters -= 1
 
-    def events(
-        self, session: Session, scores: Tensor, valid: Tensor, real: int, ended: bool
-    ) -> list[Event]:
-        """The events of `scores [T, n]` and `valid [T]` after `real` more samples of a session."""
-        events = []
-        parts = zip(scores.chunk(self.blocks), valid.chunk(self.blocks), strict=True)
-        for block, (some, marks) in enumerate(parts, start=1):
-            samples = session.samples + min(real, block * self.block_samples)
-            decided_s = samples / self.sample_rate
-            session.state, new = self.listener.step(session.state, some[marks].numpy(), decided_s)
-            events += new
-        session.samples += real
-        if ended:
-            events += self.listener.finish(session.state, session.samples / self.sample_rate)
-        return events
+    async def _change(self, since: int) -> None:
+        """Waits for a change after the one numbered `since`."""
+        loop = asyncio.get_running_loop()
+        changed = asyncio.Event()
+        wake = partial(loop.call_soon_threadsafe, changed.set)
+        with self._lock:
+            if self._changes != since:
+                return
+            self._watchers.append(wake)
+        try:
+            await changed.wait()
+        finally:
+            with self._lock:
+                if wake in self._watchers:
+                    self._watchers.remove(wake)
 
-
-class CapturedStep:
-    """A step of at most `rows` sessions over `strides` strides, prepared once."""
-
-    def __init__(self, net: RingNet, memory: Memory, queue: Queue, rows: int, strides: int) -> None:
-        device, frames = memory.counts.device, strides * net.rate
-        given = {
-            "x": torch.zeros(rows, strides * net.stride),
-            "real": torch.zeros(rows, dtype=torch.int64),
-            "slots": torch.full((rows,), -1),
-        }
-        made = {
-            "y": torch.zeros(rows, frames, net.channels, dtype=net.dtype),
-            "valid": torch.zeros(rows, frames, dtype=torch.bool),
-        }
-        there = {name: x.to(device, copy=True) for name, x in {**given, **made}.items()}
-        if device.type == "cuda":
-            given, made = ({n: x.pin_memory() for n, x in d.items()} for d in (given, made))
-        self._here = {**given, **made}
-        self._given = [(given[name], there[name]) for name in given]
-        self._made = [(there[name], made[name]) for name in made]
-        self._queue = queue
-        active = ActiveRows(there["slots"], memory.counts, strides)
-
-        def work() -> None:
-            y = net.step(memory, active, there["x"], there["real"])
-            # into memory that no other graph writes
-            there["y"].copy_(y.x.transpose(1, 2))
-            there["valid"].copy_(y.valid)
-
-        self._work = queue.capture(work)
-
-    def run(
-        self, rows: NDArray[np.int64], x: NDArray[np.float32], real: NDArray[np.int64]
-    ) -> Callable[[], None]:
-        """Starts a step of `rows` over x `[n, N]`; the result is a wait for its end."""
-        here, n = self._here, len(rows)
-        here["x"][:n] = torch.from_numpy(x)
-        for name, values, nobody in (("real", real, 0), ("slots", rows, -1)):
-            here[name][:n] = torch.from_numpy(values)
-            here[name][n:] = nobody
-        return self._queue.run(self._given, self._work, self._made)
-
-    def made(self, count: int) -> tuple[Tensor, Tensor]:
-        """The scores `[count, T, n]` and validity `[count, T]` of a step that has ended."""
-        return self._here["y"][:count].clone(), self._here["valid"][:count].clone()
+    async def _events(self, inbox: deque[Event | None]) -> AsyncIterator[Event]:
+        while True:
+            changes = self._changes
+            while inbox:
+                if (event := inbox.popleft()) is None:
+                    return
+                yield event
+            await self._change(changes)
 
 
 class Step:
     """A step in progress; its results stay available."""
 
-    def __init__(
-        self,
-        block_events: BlockEvents,
-        parts: Sequence[tuple[Session, int, bool]],
-        captured: CapturedStep,
-        wait: Callable[[], None],
-        land: Callable[[], None],
-    ) -> None:
-        self.sessions = [session.number for session, *_ in parts]
-        self._block_events, self._parts, self._captured = block_events, parts, captured
-        self._wait, self._land = wait, land
-        self._scores: dict[int, Tensor] | None = None
-        self._events: dict[int, list[Event]] = {}
+    def __init__(self, pool: SessionPool, sessions: list[int], begun: scheduler.Step) -> None:
+        self.sessions = sessions
+        self.ended = [sessions[index] for index in begun.ended.tolist()]
+        self._pool, self._begun = pool, begun
+        self._found: Found | None = None
+        self._made: tuple[NDArray[Any], NDArray[np.bool_]]
 
-    def scores(self) -> dict[int, Tensor]:
+    def scores(self) -> dict[int, NDArray[Any]]:
         """The new scores `[T, n]` of each session in the step; waits until they are ready."""
-        # in the order of the steps, as listeners need it
-        while self._scores is None:
-            self._land()
-        return self._scores
+        self._wait()
+        scores, valid = self._made
+        rows = zip(self.sessions, scores, valid, strict=True)
+        return {session: own[marks] for session, own, marks in rows}
 
     def events(self) -> dict[int, list[Event]]:
-        """The events of each session in the step; waits until they are ready."""
-        self.scores()
-        return self._events
-
-    def fetch(self) -> None:
-        """Waits for the captured step and copies its results."""
+        """The events of each session in the step that has any; waits until they are ready."""
         self._wait()
-        self._scores = {}
-        made = zip(self._parts, *self._captured.made(len(self._parts)), strict=True)
-        for (session, real, ended), scores, valid in made:
-            self._scores[session.number] = scores[valid]
-            events = self._block_events.events(session, scores, valid, real, ended)
-            self._events[session.number] = events
-        self._parts = ()
+        events: dict[int, list[Event]] = {}
+        for index, event in self._found or ():
+            events.setdefault(self.sessions[index], []).append(event)
+        return events
 
+    def fetch(self, scheduler: scheduler.Scheduler) -> Found:
+        """Waits for the end and copies the results, in the order of steps, as listeners need it."""
+        self._found = scheduler.events(self._begun)
+        scored = self._begun.scored
+        self._made = scored.scores.copy(), scored.valid.copy()
+        return self._found
 
-def _power_of_two(at_most: int) -> int:
-    """The largest power of two up to a number."""
-    return 1 << (at_most.bit_length() - 1)
+    def _wait(self) -> None:
+        if self._found is None:
+            with self._pool._alone():
+                while self._found is None:
+                    self._pool._fetch(len(self._pool._in_progress) - 1)

@@ -142,9 +142,10 @@ def _opened(stored: Mapping[str, Any]) -> tuple[bytes, State]:
     return text, rest
 
 
-def check_array(name: str, given: NDArray[Any] | None, like: NDArray[Any]) -> None:
+def check_array(name: str, given: Any, like: NDArray[Any]) -> None:
     """Raises StreamError unless `given` is like `like`, without NaN and +infinity."""
-    found = "missing" if given is None else f"{given.dtype} {list(given.shape)}"
+    known = isinstance(given, np.ndarray)
+    found = f"{given.dtype} {list(given.shape)}" if known else "missing"
     wanted = f"{like.dtype} {list(like.shape)}"
     if found != wanted:
         raise StreamError(
@@ -152,7 +153,7 @@ def check_array(name: str, given: NDArray[Any] | None, like: NDArray[Any]) -> No
             "model, size and sample rate"
         )
     # a NaN makes the comparison false
-    if given is not None and given.dtype.kind == "f" and not (given < np.inf).all():
+    if given.dtype.kind == "f" and not (given < np.inf).all():
         raise StreamError(f"state {name!r} holds NaN or infinity; {AGAIN}")
 
 

@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from speechkit.data import read_audio
 from speechkit.data.samples import Samples, as_samples
@@ -17,11 +16,11 @@ from speechkit.models import Model, evaluating
 from speechkit.models.model import Output
 from speechkit.models.net import Name
 from speechkit.streaming.base import Session
-from speechkit.streaming.engine import Scored
 from speechkit.streaming.fingerprint import settings_of
-from speechkit.streaming.gate import DETECTOR, Detector, gate_of
+from speechkit.streaming.gate import DETECTOR, Detector
+from speechkit.streaming.opening import gate_of
 from speechkit.streaming.state import AGAIN, State, checked, pack, unpack
-from speechkit.tasks import listener_of, task_of
+from speechkit.tasks import listener_of
 from speechkit.units import Seconds, to_samples
 
 PLACE = {
@@ -34,11 +33,6 @@ PLACE = {
     "gate": object,
 }
 """The values in a state besides the window."""
-
-
-def suggested_window_s(model: Model) -> float:
-    """A suitable window for a model that cannot stream."""
-    return task_of(model).window_s or 8.0
 
 
 class WindowedStream(Session):
@@ -114,10 +108,11 @@ class WindowedStream(Session):
             self._keep(part)
             due = self._consumed % self._hop == 0
             until_s = self._consumed / self.sample_rate - self.right_s
-            scored = self._run(until_s) if due else None
             if self._gate:
-                scored = self._gate.feed([part], scored)
-            events += self._events(scored)
+                self._gate.speech.feed(part)
+            if due:
+                scores = self._run(until_s)
+                events += self._events(self._gate.feed(0, scores) if self._gate else scores)
         return events
 
     def _finish(self) -> list[Event]:
@@ -125,11 +120,16 @@ class WindowedStream(Session):
         end_s = self._consumed / self.sample_rate
         # a clip classifier has no new window if the audio ends with a hop
         answered = self.model.per_clip and self._consumed % self._hop == 0
-        scored = self._run(end_s) if end_s >= self.model.frame_s and not answered else None
-        if self._gate:
-            scored = self._gate.finish(scored)
+        scores = self._run(end_s) if end_s >= self.model.frame_s and not answered else None
         self._finished = True
-        return self._events(scored) + self._listener.finish(self._listening, end_s)
+        events: list[Event] = []
+        if self._gate:
+            self._gate.speech.finish()
+            decided = [] if scores is None else [self._gate.feed(0, scores)]
+            scores = np.concatenate([*decided, self._gate.finish(0)])
+        if scores is not None:
+            events = self._events(scores)
+        return events + self._listener.finish(self._listening, end_s)
 
     @property
     def state(self) -> State:
@@ -170,7 +170,7 @@ class WindowedStream(Session):
 
     @property
     def _own_settings(self) -> dict[str, Any]:
-        detector = self._gate.detector if self._gate else None
+        detector = self._gate.speech.detector if self._gate else None
         return {**settings_of(self.model, self.sample_rate, detector), **self._settings}
 
     def _check_open(self) -> None:
@@ -185,21 +185,18 @@ class WindowedStream(Session):
         self._window[self._held - len(part) : self._held] = part
         self._consumed += len(part)
 
-    def _run(self, until_s: float) -> Scored:
-        """The scores of the new frames that end by `until_s`, as one block."""
+    def _run(self, until_s: float) -> NDArray[np.float32]:
+        """The scores of the new frames that end by `until_s`."""
         scores = self._scores()
         start = round((self._consumed - self._held) / self.sample_rate / self._frame_s)
         if not self.model.per_clip:
             until = round(until_s / self._frame_s)
             scores = scores[max(0, self._given_frames - start) : max(0, until - start)]
         self._given_frames += len(scores)
-        return Scored(scores[None, None], torch.ones(1, 1, len(scores), dtype=torch.bool))
+        return scores
 
-    def _events(self, scored: Scored | None) -> list[Event]:
-        """The events of a block of scores."""
-        if scored is None:
-            return []
-        scores = scored.scores[scored.valid].float().numpy()
+    def _events(self, scores: NDArray[np.float32]) -> list[Event]:
+        """The events of new scores."""
         if len(scores):
             self.scores = scores[-1]
         decided_s = self._consumed / self.sample_rate
@@ -207,12 +204,12 @@ class WindowedStream(Session):
         return events
 
     @torch.inference_mode()
-    def _scores(self) -> Tensor:
+    def _scores(self) -> NDArray[np.float32]:
         """The model's scores of the window, `[T, n]`."""
         audio = read_audio(self._window[: self._held], self.sample_rate, self.model.sample_rate)
         device = next(self.model.parameters()).device
         with evaluating(self.model):
             output: Output = self.model(audio[None].to(device))
-        if self.model.per_clip:
-            return output.scores.cpu()
-        return output.scores[0, : output.lengths[0]].cpu()
+        scores = output.scores if self.model.per_clip else output.scores[0, : output.lengths[0]]
+        found: NDArray[np.float32] = scores.float().numpy(force=True)
+        return found

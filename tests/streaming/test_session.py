@@ -15,12 +15,12 @@ from torch import Tensor
 
 import speechkit as sk
 from speechkit.component import Component
+from speechkit.data.samples import Samples
 from speechkit.errors import AudioError, StreamError
 from speechkit.models import Model, Net
 from speechkit.nn import Chunk
 from speechkit.plugins import Registry
-from speechkit.streaming import Stream, session
-from speechkit.streaming.session import Samples
+from speechkit.streaming import Stream, opening
 from speechkit.testing import assert_close, dyadic_
 
 RATE = 16000
@@ -53,7 +53,7 @@ class Recorder:
 
 @pytest.fixture
 def recorded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(session, "listener_of", lambda *_: Recorder())
+    monkeypatch.setattr(opening, "listener_of", lambda *_: Recorder())
 
 
 @pytest.fixture(params=["running", "fixed"])

@@ -19,15 +19,17 @@ from speechkit.decode.beam import BeamCTC
 from speechkit.errors import StreamError
 from speechkit.events import Event
 from speechkit.models import Model, Net
+from speechkit.plans.engine import library
 from speechkit.rules import vad
 from speechkit.streaming import StreamBatch
-from speechkit.streaming.batch_listeners import (
-    EDGES_PER_FRAME,
-    NativeSpeechListeners,
-    batch_listeners,
-)
-from speechkit.streaming.engine import Scored
+from speechkit.streaming.engines.engine import Scores
 from speechkit.streaming.listeners import SpeechListener
+from speechkit.streaming.row_listeners import (
+    EDGES_PER_FRAME,
+    Clock,
+    NativeSpeechListeners,
+    row_listeners,
+)
 from speechkit.streaming.state import DIGEST_BYTES, SESSION, State, seal
 
 Session = sk.streaming.Stream | sk.streaming.WindowedStream
@@ -241,7 +243,7 @@ def test_frames_out_of_order_are_refused() -> None:
     session = sk.stream(detector)
     session.feed(sound(16000))
     state, before = session.state, plain_of(session.state)
-    good = before["plain"]["listening"][0]
+    good = before["plain"]["place"]["listening"][0]
     for wrong in (
         {"began": good["frames"]},
         {"ended": good["frames"] + 5},
@@ -250,7 +252,7 @@ def test_frames_out_of_order_are_refused() -> None:
         {"level": 1000},
     ):
         damaged = copy.deepcopy(before)
-        damaged["plain"]["listening"][0] |= wrong
+        damaged["plain"]["place"]["listening"][0] |= wrong
         with pytest.raises(StreamError, match="its frames are out of order"):
             sk.stream(detector).state = sealed(state, damaged)
 
@@ -260,15 +262,19 @@ def test_no_state_makes_the_native_rule_write_beyond_its_buffer(frames: int) -> 
     detector = sk.load("vad").with_(postprocess={"max_speech_s": 1.0})
     assert isinstance(detector.config, sk.MarbleNet)
     listener = SpeechListener(detector.config.postprocess, detector.frame_s)
-    rule = batch_listeners(listener, 1, native=True, classes=2)
-    if not isinstance(rule, NativeSpeechListeners):
+    if isinstance(engine := library(), str):
         pytest.skip("no C++ compiler")
+    rule = row_listeners(listener, 1, 2, engine)
+    assert isinstance(rule, NativeSpeechListeners)
     # a start a thousand frames ago, which is split at once
     far = vad.State(frames=1000, began=0)
     rule.states = [asdict(far)]
-    scores = torch.tensor([-9.0, 9.0]).expand(1, 1, frames, 2).contiguous()
-    events = rule.step(Scored(scores, torch.ones(1, 1, frames, dtype=torch.bool)), lambda *_: 99.0)
-    assert len(events[0]) <= EDGES_PER_FRAME * frames == len(rule._found)
+    scores = np.tile(np.array([-9, 9], np.float32), (1, 1, frames, 1))
+    row = np.zeros(1, np.int64)
+    events = rule.step(
+        row, Scores(scores, np.ones((1, 1, frames), np.bool_)), Clock(row, row, row, 1, 1)
+    )
+    assert len(events) <= EDGES_PER_FRAME * frames == len(rule._found)
 
 
 def test_a_refused_state_leaves_a_session_as_it_was() -> None:

@@ -92,16 +92,16 @@ class Sessions:
         """Steps of some of the sessions, `blocks` blocks at a time."""
         return Steps(self.plan, self.native, sessions, blocks, self.torch)
 
-    def arrays(self) -> dict[str, NDArray[Any]]:
-        """All numbers that the next block depends on."""
-        layers = {} if self.torch is None else arrays_of(tuple(self.torch.states))
-        return {"native": self.native, **layers}
+    def state(self, session: int) -> dict[str, NDArray[Any]]:
+        """All numbers that the next block of a session depends on."""
+        layers = {} if self.torch is None else arrays_of(self.torch.states[session])
+        return {"native": self.native[session], **layers}
 
-    def restore(self, arrays: dict[str, NDArray[Any]]) -> None:
-        """Restores what `arrays` returned."""
-        self.native[:] = arrays.pop("native")
+    def restore(self, session: int, state: dict[str, NDArray[Any]]) -> None:
+        """Restores what `state` returned."""
+        self.native[session] = state.pop("native")
         if self.torch is not None:
-            self.torch.states = list(restored(tuple(self.torch.states), arrays.values()))
+            self.torch.states[session] = restored(self.torch.states[session], state.values())
 
     def start(self, session: int) -> None:
         """Starts a session anew."""
@@ -114,7 +114,9 @@ _layers: weakref.WeakKeyDictionary[Model, dict[Any, tuple[Any, NativeLayer | str
 _layers = weakref.WeakKeyDictionary()
 
 
-def native_layer(model: Model, layer: Serial, block_samples: int, key: Any) -> NativeLayer | str:
+def native_layer(
+    model: Model, layer: Serial, block_samples: int, key: Any, precision: Precision = "float32"
+) -> NativeLayer | str:
     """The native form of one of a model's layers, or the reason in one line why there is none.
 
     It is cached under `key` and shared by all sessions, until a weight of the model changes.
@@ -129,7 +131,7 @@ def native_layer(model: Model, layer: Serial, block_samples: int, key: Any) -> N
     if key not in kept or kept[key][0] != version:
         found: NativeLayer | str
         try:
-            found = NativeLayer(layer, block_samples)
+            found = NativeLayer(layer, block_samples, precision)
         except LoweringError as error:
             found = str(error)
         kept[key] = version, found

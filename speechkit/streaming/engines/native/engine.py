@@ -1,0 +1,111 @@
+"""The engine in C++: a step of any of its sessions is one native call."""
+
+import ctypes
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from speechkit.plans.engine import Outside, aligned
+from speechkit.streaming.engines.engine import Scores
+from speechkit.streaming.engines.native.layer import NativeLayer
+from speechkit.streaming.waiting import Rows, SoundCheck, Waiting
+
+MOST_BLOCKS = 16
+"""More blocks of a session in one step are not faster."""
+_P, _I = ctypes.c_void_p, ctypes.c_int64
+
+
+class _Waiting(ctypes.Structure):
+    """`Waiting` of plans/engine.cpp."""
+
+    _fields_ = (
+        *((name, _P) for name in ("plan", "states", "scratch", "sound")),
+        *(("room", _I), ("given", _P), ("taken", _P), ("y", _P), ("valid", _P), ("context", _P)),
+        *(("rows", _P), ("sessions", _I), ("blocks", _I)),
+    )
+
+
+class _Samples(ctypes.Structure):
+    """`Samples` of plans/engine.cpp."""
+
+    _fields_ = (("sound", _P), *((name, _I) for name in ("step", "first", "count", "rows")))
+
+
+class NativeEngine:
+    """Computes blocks of the sessions in `waiting` in C++; see `Engine`."""
+
+    most_in_progress = 1
+
+    def __init__(self, layer: NativeLayer, waiting: Waiting) -> None:
+        self.net, self.waiting, plan = layer, waiting, layer.plan
+        self.stride, self.rate, self.delay = layer.stride, layer.rate, layer.delay
+        names = ", ".join(dict.fromkeys(layer.in_torch))
+        self.backend = f"native, in torch: {names}" if names else "native"
+        capacity, frames = len(waiting.given), MOST_BLOCKS * layer.rows
+        self._sessions = layer.new_sessions(capacity)
+        self._outside = Outside(plan, self._sessions.torch)
+        self.bytes_each = self._sessions.native[0].nbytes
+        self._y = aligned(capacity * frames, layer.channels)
+        self._valid = np.zeros(capacity * frames, np.bool_)
+        self._scratch = aligned(min(capacity * MOST_BLOCKS, plan.group), plan.scratch_size)
+        self._rows: Rows | None = None
+        states, memory = self._sessions.native, (self._y, self._valid)
+        self._arguments = to = _Waiting(plan=plan.address, room=waiting.room)
+        to.states, to.scratch = states.ctypes.data, self._scratch.ctypes.data
+        to.sound, to.given = waiting.sound.ctypes.data, waiting.given.ctypes.data
+        to.taken, to.context = waiting.taken.ctypes.data, self._outside.context
+        to.y, to.valid = (array.ctypes.data for array in memory)
+        self._address = ctypes.addressof(to)
+        self._step = plan.library.step_waiting
+        self._scored = lru_cache(maxsize=64)(self._view)
+        waiting.is_sound = sound_check(plan.library, waiting)
+
+    def most(self, blocks: int) -> int:
+        return min(blocks, MOST_BLOCKS)
+
+    def make_ready(self, sessions: int) -> None:
+        pass
+
+    def step(self, rows: Rows, blocks: int) -> Scores:
+        # an address takes a microsecond, and a stream has the same rows every time
+        if rows is not self._rows:
+            self._rows = rows
+            self._arguments.sessions, self._arguments.rows = len(rows), rows.ctypes.data
+        self._arguments.blocks = blocks
+        self._step(self._address)
+        self._outside.check()
+        return self._scored(len(rows), blocks)
+
+    def reset(self, rows: Rows) -> None:
+        for row in rows.tolist():
+            self._sessions.start(row)
+
+    def state(self, row: int) -> dict[str, NDArray[Any]]:
+        return self._sessions.state(row)
+
+    def restore(self, row: int, state: dict[str, NDArray[Any]]) -> None:
+        self._sessions.restore(row, state)
+
+    def _view(self, sessions: int, blocks: int) -> Scores:
+        count = sessions * blocks * self.net.rows
+        shape = sessions, blocks, self.net.rows
+        scores = self._y[:count].reshape(*shape, self.net.channels)
+        return Scores(scores, self._valid[:count].reshape(shape))
+
+
+def sound_check(library: ctypes.CDLL, waiting: Waiting) -> SoundCheck:
+    """A quick check of samples in `waiting`."""
+    arguments = _Samples(waiting.sound.ctypes.data, waiting.room, 0, 0, 1)
+    address = ctypes.addressof(arguments)
+    # it is too short to let another thread run
+    check = ctypes.PyDLL(library._name).samples_are_sound
+    check.argtypes, check.restype = (_P,), ctypes.c_bool
+
+    def is_sound(first: int, count: int, rows: int) -> bool:
+        arguments.first, arguments.count, arguments.rows = first, count, rows
+        sound: bool = check(address)
+        return sound
+
+    return is_sound

@@ -1,0 +1,201 @@
+"""Runs the listeners of sessions in the rows of an engine: from scores to events."""
+
+import ctypes
+from dataclasses import asdict, astuple, fields
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from speechkit.events import Event, Listener
+from speechkit.rules import vad
+from speechkit.streaming.engines.engine import Scored
+from speechkit.streaming.gate import Gate
+from speechkit.streaming.listeners import SpeechListener
+from speechkit.streaming.waiting import Rows
+
+EDGES_PER_FRAME = 3
+"""The most edges that `speech_edges` writes for a frame: one, and two for a split."""
+Found = list[tuple[int, Event]]
+"""Events, each with the index of its session in a step."""
+
+
+class Clock(NamedTuple):
+    """The places of a step's sessions before it, `[n]`: samples given, taken, and at the start."""
+
+    given: Rows
+    taken: Rows
+    started: Rows
+    block_samples: int
+    sample_rate: int
+
+    def decided_s(self, index: int, block: int) -> float:
+        """The seconds of audio that a session has consumed after a block, from its start."""
+        end = min(self.taken[index] + (block + 1) * self.block_samples, self.given[index])
+        return int(end - self.started[index]) / self.sample_rate
+
+
+class RowListeners(Protocol):
+    """The listeners of sessions in rows."""
+
+    @property
+    def listener(self) -> Listener:
+        """The listener that makes events from the scores of each session."""
+        ...
+
+    def step(self, rows: Rows, scored: Scored, clock: Clock) -> Found:
+        """The events in the next blocks of the sessions in `rows`."""
+        ...
+
+    def finish(self, row: int, decided_s: float) -> list[Event]:
+        """The events at the end of a session."""
+        ...
+
+    def reset(self, row: int) -> None:
+        """Starts a row anew."""
+        ...
+
+    @property
+    def states(self) -> list[dict[str, Any]]:
+        """The state of each row as plain data and arrays."""
+        ...
+
+    @states.setter
+    def states(self, plain: list[dict[str, Any]]) -> None: ...
+
+
+class Listeners:
+    """One call of the listener for each session and block; a `gate` before it blanks scores."""
+
+    def __init__(self, listener: Listener, capacity: int, gate: Gate[Any] | None = None) -> None:
+        self.listener, self.gate = listener, gate
+        self._states = [listener.init() for _ in range(capacity)]
+
+    def step(self, rows: Rows, scored: Scored, clock: Clock) -> Found:
+        found: Found = []
+        scores, valid = scored.scores, scored.valid
+        for index, row in enumerate(rows.tolist()):
+            for block in range(valid.shape[1]):
+                new = scores[index, block][valid[index, block]]
+                if self.gate:
+                    new = self.gate.feed(row, new)
+                if len(new):
+                    events = self._step(row, new, clock.decided_s(index, block))
+                    found += [(index, event) for event in events]
+        return found
+
+    def finish(self, row: int, decided_s: float) -> list[Event]:
+        rest = self.gate.finish(row) if self.gate else None
+        events = [] if rest is None or not len(rest) else self._step(row, rest, decided_s)
+        return events + self.listener.finish(self._states[row], decided_s)
+
+    def reset(self, row: int) -> None:
+        self._states[row] = self.listener.init()
+        if self.gate:
+            self.gate.reset(row)
+
+    @property
+    def states(self) -> list[dict[str, Any]]:
+        return [asdict(state) for state in self._states]
+
+    @states.setter
+    def states(self, plain: list[dict[str, Any]]) -> None:
+        self._states = [self.listener.restore(state) for state in plain]
+
+    def _step(self, row: int, scores: NDArray[np.float32], decided_s: float) -> list[Event]:
+        self._states[row], events = self.listener.step(self._states[row], scores, decided_s)
+        return events
+
+
+class SpeechFrames(ctypes.Structure):
+    """The arguments of `speech_edges` in plans/vad.h."""
+
+    _fields_ = (
+        *((name, ctypes.c_void_p) for name in ("thresholds", "lengths", "states", "edges")),
+        *((name, ctypes.c_void_p) for name in ("y", "valid", "rows")),
+        *((name, ctypes.c_int64) for name in ("sessions", "frames")),
+    )
+
+
+class NativeSpeechListeners:
+    """The same for starts and ends of speech between two classes, in one native call for all.
+
+    The rule in Python takes a microsecond for each frame of each session, a fifth of its net.
+    """
+
+    def __init__(self, listener: SpeechListener, capacity: int, library: ctypes.CDLL) -> None:
+        self.listener = listener
+        rule = listener.rule
+        self._thresholds = np.array([rule.onset, rule.offset])
+        self._lengths = np.array(
+            [rule.shortest, rule.gap, rule.before, rule.after, rule.longest, vad.LEVELS]
+        )
+        self._states = np.zeros((capacity, len(fields(vad.State))), np.int64)
+        for row in range(capacity):
+            self.reset(row)
+        self._edges = library.speech_edges
+        kept = self._thresholds, self._lengths, self._states
+        self._arguments = SpeechFrames(*(x.ctypes.data for x in kept))
+        self._address = ctypes.addressof(self._arguments)
+        self._rows: Rows | None = None
+        self._scored: Scored | None = None
+        self._found = np.empty((0, 4), np.int64)
+
+    def step(self, rows: Rows, scored: Scored, clock: Clock) -> Found:
+        # addresses take longer than the rule, and a stream has the same arrays every time
+        if scored is not self._scored or rows is not self._rows:
+            self._point_at(rows, scored)
+        count = self._edges(self._address)
+        if not count:
+            return []
+        frames_each, found = scored.valid.shape[2], []
+        for index, frame, at, starts in self._found[:count].tolist():
+            decided_s = clock.decided_s(index, frame // frames_each)
+            edge = vad.Edge(at, starts=bool(starts))
+            found.append((index, self.listener.event(edge, decided_s)))
+        return found
+
+    def finish(self, row: int, decided_s: float) -> list[Event]:
+        return self.listener.finish(self._state(row), decided_s)
+
+    def reset(self, row: int) -> None:
+        self._states[row] = astuple(self.listener.init())
+
+    @property
+    def states(self) -> list[dict[str, Any]]:
+        return [asdict(self._state(row)) for row in range(len(self._states))]
+
+    @states.setter
+    def states(self, plain: list[dict[str, Any]]) -> None:
+        # all are checked first, since one may be invalid
+        self._states[:] = [astuple(self.listener.restore(state)) for state in plain]
+
+    def _state(self, row: int) -> vad.State:
+        frames, began, ended, speaking, *split = self._states[row].tolist()
+        return vad.State(frames, began, ended, bool(speaking), *split)
+
+    def _point_at(self, rows: Rows, scored: Scored) -> None:
+        """Sets the addresses of arrays in C order, and makes room for their edges."""
+        self._rows, self._scored = rows, scored
+        sessions, blocks, frames_each = scored.valid.shape
+        most = EDGES_PER_FRAME * sessions * blocks * frames_each
+        if most > len(self._found):
+            self._found = np.empty((most, 4), np.int64)
+        to = self._arguments
+        to.y, to.valid = scored.scores.ctypes.data, scored.valid.ctypes.data
+        to.rows, to.sessions, to.frames = rows.ctypes.data, sessions, blocks * frames_each
+        to.edges = self._found.ctypes.data
+
+
+def row_listeners(
+    listener: Listener,
+    capacity: int,
+    classes: int,
+    library: ctypes.CDLL | None,
+    gate: Gate[Any] | None = None,
+) -> RowListeners:
+    """The listeners of `capacity` sessions; `library` if a native engine computes the scores."""
+    # by exact type, since a subclass may have another rule
+    if type(listener) is SpeechListener and classes == 2 and library is not None:
+        return NativeSpeechListeners(listener, capacity, library)
+    return Listeners(listener, capacity, gate)

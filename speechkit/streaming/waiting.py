@@ -1,0 +1,164 @@
+"""The samples of sessions that wait for a step."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from speechkit.data.samples import Samples, as_samples, is_sound
+from speechkit.errors import StreamError
+
+FLOAT32 = np.dtype(np.float32)
+Rows = NDArray[np.int64]
+"""The rows of sessions, `[n]`."""
+SoundCheck = Callable[[int, int, int], bool]
+"""(first, count, rows) → True if samples are in [-1, 1]: `count` from number `first` of the whole
+array on, and those below them in the next rows."""
+
+
+class Timed(Protocol):
+    """What streams `rate` frames for each `stride` samples, and trails by `delay` frames."""
+
+    stride: int
+    rate: int
+    delay: int
+
+
+def samples_to_end(net: Timed) -> int:
+    """How many samples after the last one bring out the last frame of a stream."""
+    return net.delay * net.stride // net.rate
+
+
+def blocks_to_end(net: Timed, samples: int, block_samples: int) -> int:
+    """The number of blocks from the last `samples` of a stream to its last frame."""
+    return -(-(samples + samples_to_end(net)) // block_samples)
+
+
+class Waiting:
+    """A ring of samples for each of `capacity` sessions, which holds `blocks` whole blocks.
+
+    A session was given `given` samples, of which steps have taken `taken`; sample i of row r is
+    `sound[r, i % room]`. A session starts at a block, at sample `started`.
+    """
+
+    def __init__(self, capacity: int, block_samples: int, blocks: int) -> None:
+        self.block_samples, self.room = block_samples, blocks * block_samples
+        self.sound = np.zeros((capacity, self.room), np.float32)
+        self.given, self.taken, self.started = np.zeros((3, capacity), np.int64)
+        # a few numbers are read and written several times faster through these
+        self._sound = memoryview(cast(Any, self.sound.reshape(-1)))
+        self.given_to = memoryview(cast(Any, self.given))
+        self.taken_from = memoryview(cast(Any, self.taken))
+        # an engine in C++ checks faster
+        self.is_sound: SoundCheck = self._is_sound
+
+    def put(self, row: int, samples: NDArray[Any]) -> int:
+        """Takes a session's next samples `[N]` as far as there is room; returns their number."""
+        given = self.given_to[row]
+        free, at = self.room - given + self.taken_from[row], given % self.room
+        # most live samples need no conversion
+        if (
+            type(samples) is np.ndarray
+            and samples.dtype is FLOAT32
+            and samples.ndim == 1
+            and len(samples) <= min(free, self.room - at)
+        ):
+            count, first = len(samples), row * self.room + at
+            self._sound[first : first + count] = memoryview(samples)  # type: ignore[arg-type]
+            if not self.is_sound(first, count, 1):
+                self.sound[row, at : at + count] = as_samples(samples)
+        else:
+            x = as_samples(samples)[:free]
+            count = len(x)
+            self._write(self.sound[row : row + 1], at, x[None])
+        self.given_to[row] = given + count
+        return count
+
+    def put_all(self, samples: NDArray[Any]) -> int:
+        """Takes the next samples `[capacity, N]` of sessions that are all at the same place."""
+        capacity, given = len(self.given), self.given_to[0]
+        free, at = self.room - given + self.taken_from[0], given % self.room
+        if (
+            type(samples) is np.ndarray
+            and samples.dtype is FLOAT32
+            and samples.ndim == 2
+            and len(samples) == capacity
+            and samples.shape[1] <= min(free, self.room - at)
+        ):
+            count = samples.shape[1]
+            self.sound[:, at : at + count] = samples
+            if not self.is_sound(at, count, capacity):
+                self.sound[:, at : at + count] = rows_of(samples, capacity)
+        else:
+            x = rows_of(samples, capacity)[:, :free]
+            count = x.shape[1]
+            self._write(self.sound, at, x)
+        self.given += count
+        return count
+
+    def take(self, rows: Rows, blocks: int) -> tuple[NDArray[np.float32], Rows]:
+        """The next blocks of sessions, `[n, blocks · block_samples]`, and how many samples of each
+        are real."""
+        length, in_room = self.block_samples, self.room // self.block_samples
+        first = self.taken[rows] // length
+        places = (first[:, None] + np.arange(blocks)) % in_room + in_room * rows[:, None]
+        x = self.sound.reshape(-1, length).take(places, axis=0)
+        return x.reshape(len(rows), blocks * length), self.real(rows, blocks * length)
+
+    def real(self, rows: Rows, samples: int) -> Rows:
+        """How many of the next samples of each session were given."""
+        real: Rows = np.minimum(self.given[rows] - self.taken[rows], samples)
+        return real
+
+    def pass_on(self, rows: Rows, blocks: int) -> None:
+        """Makes room after a step over blocks."""
+        if len(rows) == 1:
+            row = rows.item()
+            end = self.taken_from[row] + blocks * self.block_samples
+            self.taken_from[row] = min(end, self.given_to[row])
+        else:
+            self.taken[rows] += self.real(rows, blocks * self.block_samples)
+
+    def start(self, row: int) -> None:
+        """Starts a new session in a row, without samples."""
+        at = -(-self.given_to[row] // self.block_samples) * self.block_samples
+        self.given[row] = self.taken[row] = self.started[row] = at
+
+    def pending(self, row: int) -> NDArray[np.float32]:
+        """The samples of a session's incomplete block, zeros after them."""
+        start, end = self.taken_from[row], self.given_to[row]
+        x = np.zeros(self.block_samples, np.float32)
+        x[: end - start] = self.sound[row, start % self.room :][: end - start]
+        return x
+
+    def restore(self, row: int, started: int, taken: int, pending: NDArray[np.float32]) -> None:
+        """Sets the place of a session whose incomplete block is `pending [N]`."""
+        self.started[row], self.taken[row] = started, taken
+        self.given[row] = taken + len(pending)
+        self.sound[row, taken % self.room :][: len(pending)] = pending
+
+    def _write(self, sound: NDArray[np.float32], at: int, x: NDArray[np.float32]) -> None:
+        """Copies x `[n, N]` to rings `[n, room]` from a place on."""
+        first = min(x.shape[1], self.room - at)
+        sound[:, at : at + first] = x[:, :first]
+        sound[:, : x.shape[1] - first] = x[:, first:]
+
+    def _is_sound(self, first: int, count: int, rows: int) -> bool:
+        row, at = divmod(first, self.room)
+        return not count or is_sound(self.sound[row : row + rows, at : at + count], 2)
+
+
+def rows_of(samples: Samples | Sequence[Samples], size: int) -> NDArray[np.float32]:
+    """The samples of `size` sessions as float32 `[size, N]`, checked."""
+    if is_sound(samples, 2) and len(samples) == size:
+        return np.ascontiguousarray(samples)
+    if not isinstance(samples, Sequence) and not getattr(samples, "ndim", 0):
+        raise StreamError(f"cannot read {type(samples).__name__} as {size} rows of samples")
+    rows = [as_samples(row) for row in samples]
+    if len(rows) != size or len({len(row) for row in rows}) > 1:
+        raise StreamError(
+            f"{len(rows)} rows of {sorted({len(row) for row in rows})} samples; "
+            f"give {size} rows of one length"
+        )
+    return np.stack(rows)
