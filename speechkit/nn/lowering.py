@@ -5,7 +5,8 @@ A layer without a native form runs in torch, alone: instruction `call`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from functools import partial, reduce
 from typing import Any, Protocol
 
 import numpy as np
@@ -13,8 +14,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from speechkit.errors import ComponentError
 from speechkit.nn.stream import Chunk, State, StreamLayer
 from speechkit.ops.activation import NONE, Activation
+from speechkit.ops.bytecode import assemble
 from speechkit.ops.describes import describes
 from speechkit.ops.separable_conv import PRECISIONS, Packed, Shape
 from speechkit.plans.program import LoweringError, Program, Value
@@ -147,6 +150,26 @@ class Lowering(Program):
         bias = weight.new_zeros(len(weight)) if bias is None else bias
         shape = Shape(weight.shape[1], weight.shape[0], stride=stride)
         return self._separable(x, shape, None, weight.detach(), bias.detach(), residual)
+
+    def expression(
+        self, text: str, values: Mapping[str, Any], x: Value, other: Value | None = None
+    ) -> Value:
+        """y = f(x), or f(a, b) of x and another value of its size, for an expression with values.
+
+        `speechkit.ops.expressions` has the language; `values` are numbers or vectors `[C]`.
+        """
+        try:
+            numbers = assemble(text, values).packed(x.channels)
+        except ComponentError as error:
+            self.refuse(str(error))
+        return self.emit("expression", x, other=other, size=len(numbers), numbers=numbers)
+
+    def attended(self, scores: list[Value], values: list[Value]) -> Value:
+        """Σ_j softmax_j(scores) · values in each channel."""
+        top = reduce(partial(self.expression, "max(a, b)", {}), scores)
+        shares = [self.expression("exp(a - b)", {}, score, top) for score in scores]
+        terms = map(partial(self.expression, "a * b", {}), shares, values)
+        return self.expression("a / b", {}, reduce(self.added, terms), reduce(self.added, shares))
 
     def products(self, features: Iterable[Value], weights: Tensor) -> Value:
         """y = Σ_g W_g φ_g of the features φ_g, with W `[C', C, G]`."""

@@ -9,14 +9,14 @@
 namespace speechkit {
 
 // In the order of OPERATIONS in expressions.py, by the number of their operands.
-enum class Operation : int32_t {
+enum class Elementary : int32_t {
   COPY, NEGATIVE, ABS, SIGN, FLOOR, ROUND, SQRT, EXP, EXPM1, LOG, LOG1P, SIGMOID, TANH, ERF, SIN,
   COS, ATAN, ASIN, ADD, SUBTRACT, MULTIPLY, DIVIDE, MAX, MIN, POWER, LESS, LESS_EQUAL, EQUAL,
   NOT_EQUAL, MULTIPLY_ADD, SELECT
 };
-constexpr int32_t FIRST_OF_TWO = int32_t(Operation::ADD),
-                  FIRST_OF_THREE = int32_t(Operation::MULTIPLY_ADD),
-                  LAST_OPERATION = int32_t(Operation::SELECT);
+constexpr int32_t FIRST_OF_TWO = int32_t(Elementary::ADD),
+                  FIRST_OF_THREE = int32_t(Elementary::MULTIPLY_ADD),
+                  LAST_OPERATION = int32_t(Elementary::SELECT);
 
 // Operands: registers, the two inputs, then constants, then vectors with a number for each channel.
 constexpr int32_t REGISTERS = 32, FIRST_INPUT = 32, SECOND_INPUT = 33, CONSTANTS = 34;
@@ -126,38 +126,38 @@ inline void for_strip(Numbers a, Numbers b, Numbers c, float* to, int64_t count,
 inline void calculate(int32_t operation, Numbers a, Numbers b, Numbers c, float* to, int64_t n) {
   typedef Register R;
   const auto truth = [](Integers is) { return is ? constant(1.0f) : Register{}; };
-  switch (Operation(operation)) {
-    case Operation::COPY: return for_strip(a, to, n, [](R x) { return x; });
-    case Operation::NEGATIVE: return for_strip(a, to, n, [](R x) { return -x; });
-    case Operation::ABS: return for_strip(a, to, n, absolute);
-    case Operation::SIGN: return for_strip(a, to, n, sign_of);
-    case Operation::FLOOR: return for_strip(a, to, n, round_down);
-    case Operation::ROUND: return for_strip(a, to, n, round_even);
-    case Operation::SQRT: return for_strip(a, to, n, root);
-    case Operation::EXP: return for_strip(a, to, n, exponential);
-    case Operation::EXPM1: return for_strip(a, to, n, exponential_minus_1);
-    case Operation::LOG: return for_strip(a, to, n, natural_logarithm);
-    case Operation::LOG1P: return for_strip(a, to, n, logarithm_of_1_plus);
-    case Operation::SIGMOID: return for_strip(a, to, n, sigmoid);
-    case Operation::TANH: return for_strip(a, to, n, hyperbolic_tangent);
-    case Operation::ERF: return for_strip(a, to, n, error_function);
-    case Operation::SIN: return for_strip(a, to, n, sinusoid<0>);
-    case Operation::COS: return for_strip(a, to, n, sinusoid<1>);
-    case Operation::ATAN: return for_strip(a, to, n, arctangent);
-    case Operation::ASIN: return for_strip(a, to, n, arcsine);
-    case Operation::ADD: return for_strip(a, b, to, n, [](R x, R y) { return x + y; });
-    case Operation::SUBTRACT: return for_strip(a, b, to, n, [](R x, R y) { return x - y; });
-    case Operation::MULTIPLY: return for_strip(a, b, to, n, [](R x, R y) { return x * y; });
-    case Operation::DIVIDE: return for_strip(a, b, to, n, [](R x, R y) { return x / y; });
-    case Operation::MAX: return for_strip(a, b, to, n, largest);
-    case Operation::MIN: return for_strip(a, b, to, n, smallest);
-    case Operation::POWER: return for_strip(a, b, to, n, power);
-    case Operation::LESS: return for_strip(a, b, to, n, [=](R x, R y) { return truth(x < y); });
-    case Operation::LESS_EQUAL: return for_strip(a, b, to, n, [=](R x, R y) { return truth(x <= y); });
-    case Operation::EQUAL: return for_strip(a, b, to, n, [=](R x, R y) { return truth(x == y); });
-    case Operation::NOT_EQUAL: return for_strip(a, b, to, n, [=](R x, R y) { return truth(x != y); });
-    case Operation::MULTIPLY_ADD: return for_strip(a, b, c, to, n, [](R x, R y, R z) { return x * y + z; });
-    case Operation::SELECT: return for_strip(a, b, c, to, n, [](R m, R x, R y) { return m != 0 ? x : y; });
+  switch (Elementary(operation)) {
+    case Elementary::COPY: return for_strip(a, to, n, [](R x) { return x; });
+    case Elementary::NEGATIVE: return for_strip(a, to, n, [](R x) { return -x; });
+    case Elementary::ABS: return for_strip(a, to, n, absolute);
+    case Elementary::SIGN: return for_strip(a, to, n, sign_of);
+    case Elementary::FLOOR: return for_strip(a, to, n, round_down);
+    case Elementary::ROUND: return for_strip(a, to, n, round_even);
+    case Elementary::SQRT: return for_strip(a, to, n, root);
+    case Elementary::EXP: return for_strip(a, to, n, exponential);
+    case Elementary::EXPM1: return for_strip(a, to, n, exponential_minus_1);
+    case Elementary::LOG: return for_strip(a, to, n, natural_logarithm);
+    case Elementary::LOG1P: return for_strip(a, to, n, logarithm_of_1_plus);
+    case Elementary::SIGMOID: return for_strip(a, to, n, sigmoid);
+    case Elementary::TANH: return for_strip(a, to, n, hyperbolic_tangent);
+    case Elementary::ERF: return for_strip(a, to, n, error_function);
+    case Elementary::SIN: return for_strip(a, to, n, sinusoid<0>);
+    case Elementary::COS: return for_strip(a, to, n, sinusoid<1>);
+    case Elementary::ATAN: return for_strip(a, to, n, arctangent);
+    case Elementary::ASIN: return for_strip(a, to, n, arcsine);
+    case Elementary::ADD: return for_strip(a, b, to, n, [](R x, R y) { return x + y; });
+    case Elementary::SUBTRACT: return for_strip(a, b, to, n, [](R x, R y) { return x - y; });
+    case Elementary::MULTIPLY: return for_strip(a, b, to, n, [](R x, R y) { return x * y; });
+    case Elementary::DIVIDE: return for_strip(a, b, to, n, [](R x, R y) { return x / y; });
+    case Elementary::MAX: return for_strip(a, b, to, n, largest);
+    case Elementary::MIN: return for_strip(a, b, to, n, smallest);
+    case Elementary::POWER: return for_strip(a, b, to, n, power);
+    case Elementary::LESS: return for_strip(a, b, to, n, [=](R x, R y) { return truth(x < y); });
+    case Elementary::LESS_EQUAL: return for_strip(a, b, to, n, [=](R x, R y) { return truth(x <= y); });
+    case Elementary::EQUAL: return for_strip(a, b, to, n, [=](R x, R y) { return truth(x == y); });
+    case Elementary::NOT_EQUAL: return for_strip(a, b, to, n, [=](R x, R y) { return truth(x != y); });
+    case Elementary::MULTIPLY_ADD: return for_strip(a, b, c, to, n, [](R x, R y, R z) { return x * y + z; });
+    case Elementary::SELECT: return for_strip(a, b, c, to, n, [](R m, R x, R y) { return m != 0 ? x : y; });
   }
 }
 

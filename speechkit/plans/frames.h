@@ -2,6 +2,7 @@
 
 #pragma once
 
+#include "elementwise.h"
 #include "separable.h"
 
 namespace speechkit {
@@ -35,6 +36,21 @@ inline void run_add(const Instruction& op, const Memory& m) {
   const int64_t count = op.rows * op.width;
   for (int64_t i = 0; i < count; ++i) m.out[i] = m.in[i] + m.second[i];
   activate(op.activation, op.parameters, m.out, count);
+  mark_alike(op, m);
+}
+
+// y = f(x) or f(x, other): numbers [size], a program of elementwise.h
+inline void prepare_expression(Loader& loader, Instruction& op) {
+  expect(op.width > 1, "it takes channels, not sound");
+  op.parameters = loader.table(op.numbers, 1, op.size, padded(op.size));
+  Code code;
+  const char* why = read_code(op.parameters, op.size, op.channels, op.second >= 0, code);
+  if (why) throw Failure{why};
+}
+
+inline void run_expression(const Instruction& op, const Memory& m) {
+  elementwise(code_at(op.parameters, op.channels, m.second), m.in, m.second, op.width, op.rows,
+              op.width, m.out, op.width);
   mark_alike(op, m);
 }
 

@@ -14,7 +14,7 @@ CODES = (
     *("separable", "depthwise", "affine", "activate", "log", "delay", "add", "preemphasis"),
     *("spectrum", "resample", "log_softmax", "sliding_average", "running_average", "pcen"),
     *("bands", "call", "part", "unfold", "join", "normalize", "largest", "running_norm"),
-    *("cumulative_norm", "scan", "lstm", "gru"),
+    *("cumulative_norm", "scan", "lstm", "gru", "expression"),
 )
 FIELDS = (
     *("code", "input", "other", "rows", "channels", "keep", "taps", "stride", "dilation", "left"),
@@ -71,6 +71,20 @@ class Program:
             own[name] = self.weights.add(value) if name in TABLES else int(value)
         self.instructions.append({**dict.fromkeys(FIELDS, 0), **DEFAULTS, **own})
         return y
+
+    def end(self, y: Value) -> None:
+        """Makes y the last value, the output: removes the instructions that do not lead to it."""
+        needed = {y.number}
+        for number in range(y.number, 0, -1):
+            if number in needed:
+                row = self.instructions[number - 1]
+                needed |= {row["input"], row["other"]}
+        kept = [number for number in range(1, y.number + 1) if number in needed]
+        places = {-1: -1, 0: 0, **{number: place for place, number in enumerate(kept, start=1)}}
+        rows = [self.instructions[number - 1] for number in kept]
+        self.instructions[:] = [
+            {**row, "input": places[row["input"]], "other": places[row["other"]]} for row in rows
+        ]
 
     def refuse(self, reason: str) -> NoReturn:
         """Raises LoweringError: the layer then runs in torch, and `reason` is shown."""

@@ -57,7 +57,7 @@ def plan_of(model: Model) -> Plan:
 
 
 def _lowered(layer: StreamLayer, program: Lowering) -> Lowering:
-    program.add(fuse(layer, "float32"), program.input(layer.stride, 1))
+    program.end(program.add(fuse(layer, "float32"), program.input(layer.stride, 1)))
     if program.outside:
         modules = [m.module if isinstance(m, FrameWise) else m for m, _ in program.outside]
         names = sorted({type(module).__name__ for module in modules})

@@ -4,7 +4,7 @@ import copy
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from speechkit.nn import Chunk, StreamLayer
 from speechkit.streaming.engines.native.layer import NativeLayer
@@ -37,6 +37,15 @@ def check_native(
             name = f"{type(layer).__name__} in steps of {count} strides"
             assert torch.equal(y.valid, expected.valid), f"{name}: valid differs"
             assert_close(name, expected.masked, y.masked.double(), rtol)
+
+
+@torch.no_grad()
+def disturb_(module: nn.Module, seed: int = 0) -> nn.Module:
+    """Adds noise to the weights, of which many start at 0 or 1, and returns the module."""
+    generator = torch.Generator().manual_seed(seed)
+    for parameter in module.parameters():
+        parameter.add_(0.2 * torch.randn(parameter.shape, generator=generator))
+    return module
 
 
 def _stepped(layer: NativeLayer, block: int, x: Tensor, lengths: Tensor | None) -> Chunk:

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from speechkit.compiler import HEADERS
 from speechkit.errors import ComponentError
-from speechkit.libraries import HEADERS, load
+from speechkit.libraries import load
 from speechkit.limits import MAX_EXPRESSION_NODES, MAX_EXPRESSION_NUMBERS
 from speechkit.ops import bytecode
 from speechkit.ops.bytecode import Code, assemble
@@ -240,7 +241,7 @@ def test_what_has_no_program(text: str, values: dict[str, Any], why: str) -> Non
 
 
 def test_python_and_the_header_agree() -> None:
-    enum = re.search(r"enum class Operation : int32_t \{(.*?)\}", HEADER, re.DOTALL)
+    enum = re.search(r"enum class Elementary : int32_t \{(.*?)\}", HEADER, re.DOTALL)
     assert enum is not None
     own = {"power": "pow", "select": "where"}
     names = [name.lower() for name in re.findall(r"\w+", enum[1])]

@@ -1,8 +1,11 @@
 """AF-KAN: functions built from an activation, reduced to one number before the product."""
 
+from __future__ import annotations
+
 import math
 from collections.abc import Callable, Mapping
-from typing import TypeVar
+from functools import partial, reduce
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -13,8 +16,12 @@ from speechkit.errors import ComponentError
 from speechkit.nn import Chunk, StreamLayer
 from speechkit.ops.explain import Choice
 from speechkit_kan.basis import phases
-from speechkit_kan.cheby import layer_norm
+from speechkit_kan.cheby import layer_norm, lower_layer_norm
 from speechkit_kan.edges import at_least
+
+if TYPE_CHECKING:
+    from speechkit.nn.lowering import Lowering
+    from speechkit.plans.program import Value
 
 T = TypeVar("T")
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -33,6 +40,16 @@ FUNCTIONS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "cubic2": lambda a, b: (a * b).pow(3),
 }
 """Functions of a = act(x − low) and b = act(high − x)."""
+EXPRESSIONS = {
+    "quad1": "({a} * {b}) ** 2",
+    "quad2": "{a} * {b} + {a} ** 2 + {b} ** 2",
+    "sum": "{a} + {b}",
+    "prod": "{a} * {b}",
+    "sum_prod": "{a} + {b} + {a} * {b}",
+    "cubic1": "({a} + {b}) * ({a} ** 2 + {b} ** 2)",
+    "cubic2": "({a} * {b}) ** 3",
+}
+"""The same as expressions."""
 EPS = 1e-8
 
 
@@ -65,6 +82,7 @@ class AFKAN(StreamLayer):
         at_least(grid=(grid, 1), order=(order, 0))
         self.act = _chosen("act", act, ACTIVATIONS)
         self.func = _chosen("func", func, FUNCTIONS)
+        self.names = act, func
         make = _chosen("reduce", reduce, REDUCERS)
         self.func_norm = _chosen("func_norm", func_norm, {"frame": True, "none": False})
         low, high = phases(grid, order)
@@ -96,6 +114,17 @@ class AFKAN(StreamLayer):
         y = self.act(y if self.norm is None else self.norm(y))
         return Chunk(ops.linear(y, self.weight).transpose(1, 2), c.valid)
 
+    def lower(self, program: Lowering, x: Value) -> Value:
+        act, func = self.names
+        text = EXPRESSIONS[func].format(a=f"{act}(x - low)", b=f"{act}(high - x)")
+        ends = zip(self.low.tolist(), self.high.tolist(), strict=True)
+        terms = [program.expression(text, {"low": low, "high": high}, x) for low, high in ends]
+        if self.func_norm:
+            terms = _lower_to_range(program, terms)
+        y = self.reduce.lower(program, terms)  # type: ignore[operator]
+        y = y if self.norm is None else lower_layer_norm(program, y, self.norm)
+        return program.matrix(program.expression(f"{act}(x)", {}, y), self.weight)
+
     def macs(self, frames: int) -> int:
         # the sum over each channel's functions, then the product
         return (self.weight.shape[1] * len(self.low) + self.weight.numel()) * frames
@@ -118,6 +147,13 @@ class GlobalAttention(nn.Module):
         pooled: Tensor = score.softmax(-1) * y.sum(-1)
         return pooled
 
+    def lower(self, program: Lowering, terms: list[Value]) -> Value:
+        """Adds it to a native program, from the functions of all channels."""
+        weights = self.score.weight[0] / self.temperature.clamp(min=1)
+        scaled = [program.scaled(term, w) for term, w in zip(terms, weights, strict=True)]
+        share = program.emit("log_softmax", reduce(program.added, scaled))
+        return program.expression("exp(a) * b", {}, share, reduce(program.added, terms))
+
 
 class Multistep(nn.Module):
     """y[i] = w · φ_i + b."""
@@ -129,6 +165,12 @@ class Multistep(nn.Module):
     def forward(self, y: Tensor) -> Tensor:
         reduced: Tensor = self.linear(y).squeeze(-1)
         return reduced
+
+    def lower(self, program: Lowering, terms: list[Value]) -> Value:
+        """Adds it to a native program, from the functions of all channels."""
+        weights, bias = self.linear.weight[0], self.linear.bias.detach()
+        scaled = [program.scaled(term, w) for term, w in zip(terms, weights, strict=True)]
+        return program.expression("x + bias", {"bias": bias}, reduce(program.added, scaled))
 
 
 class SpatialAttention(nn.Module):
@@ -143,6 +185,36 @@ class SpatialAttention(nn.Module):
         score = self.score(rows).transpose(1, 2).view_as(y)
         pooled: Tensor = (score.softmax(-1) * y).sum(-1)
         return pooled
+
+    @torch.no_grad()
+    def lower(self, program: Lowering, terms: list[Value]) -> Value:
+        """Adds it to a native program, from the functions of all channels."""
+        channels = terms[0].channels
+        assert self.score.bias is not None
+        filtered = zip(terms, self.score.weight[:, 0], self.score.bias, strict=True)
+        scores = [
+            program.matrix(term, _band(taps, channels), bias.expand(channels))
+            for term, taps, bias in filtered
+        ]
+        return program.attended(scores, terms)
+
+
+def _band(taps: Tensor, channels: int) -> Tensor:
+    """The matrix of a convolution of 3 taps over the channels, `[C, C]`."""
+    eye = torch.eye(channels)
+    near = torch.diag(torch.ones(channels - 1), 1)
+    return taps[0] * near.t() + taps[1] * eye + taps[2] * near
+
+
+def _lower_to_range(program: Lowering, terms: list[Value]) -> list[Value]:
+    """The functions of a frame scaled to [0, 1]."""
+    top = reduce(partial(program.expression, "max(a, b)", {}), terms)
+    bottom = reduce(partial(program.expression, "min(a, b)", {}), terms)
+    top = program.emit("largest", top)
+    bottom = program.scaled(program.emit("largest", program.scaled(bottom, -1.0)), -1.0)
+    width = program.expression("a - b + eps", {"eps": EPS}, top, bottom)
+    shifted = [program.expression("a - b", {}, term, bottom) for term in terms]
+    return [program.expression("a / b", {}, term, width) for term in shifted]
 
 
 REDUCERS: dict[str, Callable[[int, int], nn.Module]] = {

@@ -1,11 +1,18 @@
 """Basis functions of the edges, and functions that map a number into their range."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from speechkit.errors import ComponentError
+
+if TYPE_CHECKING:
+    from speechkit.nn.lowering import Lowering
+    from speechkit.plans.program import Value
 
 
 def _clip(x: Tensor) -> Tensor:
@@ -17,6 +24,10 @@ def _same(x: Tensor) -> Tensor:
 
 
 _SQUASH: dict[str, Callable[[Tensor], Tensor]] = {"tanh": torch.tanh, "clip": _clip, "none": _same}
+
+
+SQUASHED = {"tanh": "tanh(x)", "clip": "min(max(x, -1), 1)", "none": "x"}
+"""The same as expressions of x."""
 
 
 def squashing(name: str, *allowed: str) -> Callable[[Tensor], Tensor]:
@@ -37,6 +48,13 @@ def chebyshev(x: Tensor, degree: int) -> Tensor:
     return torch.stack(terms[: degree + 1], dim=-1)
 
 
+def lower_chebyshev(program: Lowering, x: Value, degree: int) -> list[Value]:
+    """Adds `chebyshev` to a native program, as T_n(x) = cos(n acos x)."""
+    angle = program.expression("1.5707963267948966 - asin(x)", {}, x)
+    terms = [program.expression("0 * x + 1", {}, x), x][: degree + 1]
+    return [*terms, *(program.expression(f"cos({n} * x)", {}, angle) for n in range(2, degree + 1))]
+
+
 def chebyshev_sum(x: Tensor, coefficients: Tensor) -> Tensor:
     """Σ_n c_n T_n(x) by Clenshaw's recurrence, `[..., C]` with c `[C, degree + 1]`."""
     later, last = torch.zeros_like(x), torch.zeros_like(x)
@@ -48,6 +66,13 @@ def chebyshev_sum(x: Tensor, coefficients: Tensor) -> Tensor:
 def radial(x: Tensor, places: Tensor) -> Tensor:
     """exp(−((x − p) / h)²) for G centres p at distances h: `[...]` → `[..., G]`."""
     return (-((x.unsqueeze(-1) - places) / (places[1] - places[0])).square()).exp()
+
+
+def lower_radial(program: Lowering, x: Value, places: Tensor) -> list[Value]:
+    """Adds `radial` to a native program."""
+    width = float(places[1] - places[0])
+    bump = "exp(-(((x - place) / width) ** 2))"
+    return [program.expression(bump, {"place": p, "width": width}, x) for p in places.tolist()]
 
 
 def even_knots(grid: int, order: int) -> Tensor:
@@ -71,6 +96,25 @@ def b_splines(x: Tensor, knots: Tensor, order: int) -> Tensor:
         falling = (knots[:, k + 1 :] - x) * inverse[:, 1:]
         bases = rising * bases[..., :-1] + falling * bases[..., 1:]
     return bases
+
+
+def lower_splines(program: Lowering, x: Value, knots: Tensor, order: int) -> list[Value]:
+    """Adds `b_splines` to a native program."""
+    lines = knots.detach().double().t()
+    values = {"knots": lines}
+    for k in range(1, order + 1):
+        width = lines[k:] - lines[:-k]
+        values[f"inverse{k}"] = torch.where(width > 0, 1 / width.clamp(min=1e-30), 0)
+
+    def spline(j: int, k: int) -> str:
+        if k == 0:
+            return f"where(x < knots[{j}], 0, where(x < knots[{j + 1}], 1, 0))"
+        rising = f"(x - knots[{j}]) * inverse{k}[{j}] * ({spline(j, k - 1)})"
+        falling = f"(knots[{j + k + 1}] - x) * inverse{k}[{j + 1}] * ({spline(j + 1, k - 1)})"
+        return f"{rising} + {falling}"
+
+    count = len(lines) - order - 1
+    return [program.expression(spline(j, order), values, x) for j in range(count)]
 
 
 def phases(grid: int, order: int) -> tuple[Tensor, Tensor]:

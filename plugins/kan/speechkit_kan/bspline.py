@@ -1,13 +1,20 @@
 """The original KAN layer: edges are splines on a grid, which can be fitted to the data."""
 
+from __future__ import annotations
+
 import math
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from speechkit_kan.basis import b_splines, even_knots, squashing
+from speechkit_kan.basis import SQUASHED, b_splines, even_knots, lower_splines, squashing
 from speechkit_kan.edges import EdgeLayer, at_least
+
+if TYPE_CHECKING:
+    from speechkit.nn.lowering import Lowering
+    from speechkit.plans.program import Value
 
 
 class BSplineKAN(EdgeLayer):
@@ -34,7 +41,7 @@ class BSplineKAN(EdgeLayer):
         super().__init__(c_in, c_out)
         at_least(grid=(grid, 1), order=(order, 0))
         self.grid, self.order = grid, order
-        self.squash = squashing(squash, "tanh", "clip", "none")
+        self.squash, self.squashed = squashing(squash, "tanh", "clip", "none"), squash
         self.base = nn.Parameter(torch.empty(c_out, c_in))
         nn.init.kaiming_uniform_(self.base, a=math.sqrt(5))
         self.coefficients = nn.Parameter(torch.empty(c_out, c_in, grid + order))
@@ -45,6 +52,11 @@ class BSplineKAN(EdgeLayer):
     def features(self, x: Tensor) -> Tensor:
         splines = b_splines(self.squash(x), self.knots, self.order)
         return torch.cat([F.silu(x).unsqueeze(-1), splines], dim=-1)
+
+    def lower_features(self, program: Lowering, x: Value) -> list[Value]:
+        inside = program.expression(SQUASHED[self.squashed], {}, x)
+        splines = lower_splines(program, inside, self.knots, self.order)
+        return [program.expression("silu(x)", {}, x), *splines]
 
     def weights(self) -> Tensor:
         scale = 1 if self.scale is None else self.scale.unsqueeze(2)

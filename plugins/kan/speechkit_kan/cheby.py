@@ -1,12 +1,20 @@
 """Edges and activations that are polynomials of tanh x."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor, nn
 
 from speechkit.errors import ComponentError
 from speechkit.nn import Chunk
-from speechkit_kan.basis import chebyshev, chebyshev_sum, squashing
+from speechkit_kan.basis import SQUASHED, chebyshev, chebyshev_sum, lower_chebyshev, squashing
 from speechkit_kan.edges import EdgeLayer, at_least
+
+if TYPE_CHECKING:
+    from speechkit.nn.lowering import Lowering
+    from speechkit.plans.program import Value
 
 
 class ChebyKAN(EdgeLayer):
@@ -22,7 +30,7 @@ class ChebyKAN(EdgeLayer):
         super().__init__(c_in, c_out)
         at_least(degree=(degree, 0))
         self.degree = degree
-        self.squash = squashing(squash, "tanh", "clip")
+        self.squash, self.squashed = squashing(squash, "tanh", "clip"), squash
         self.coefficients = nn.Parameter(torch.empty(c_out, c_in, degree + 1))
         bound = (6 / ((c_in + c_out) * (degree + 1))) ** 0.5
         nn.init.uniform_(self.coefficients, -bound, bound)
@@ -30,6 +38,10 @@ class ChebyKAN(EdgeLayer):
 
     def features(self, x: Tensor) -> Tensor:
         return chebyshev(self.squash(x), self.degree)
+
+    def lower_features(self, program: Lowering, x: Value) -> list[Value]:
+        inside = program.expression(SQUASHED[self.squashed], {}, x)
+        return lower_chebyshev(program, inside, self.degree)
 
     def weights(self) -> Tensor:
         return self.coefficients
@@ -39,6 +51,10 @@ class ChebyKAN(EdgeLayer):
         if self.norm is None:
             return y
         return Chunk(self.norm(y.x.transpose(1, 2)).transpose(1, 2), c.valid)
+
+    def lower(self, program: Lowering, x: Value) -> Value:
+        y = program.products(self.lower_features(program, x), self._kept_weights())
+        return y if self.norm is None else lower_layer_norm(program, y, self.norm)
 
 
 class Chebyshev(nn.Module):
@@ -61,6 +77,11 @@ class Chebyshev(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         frames = self.squash(x.transpose(1, 2))
         return chebyshev_sum(frames, self.coefficients).transpose(1, 2)
+
+
+def lower_layer_norm(program: Lowering, x: Value, norm: nn.LayerNorm) -> Value:
+    """Adds a layer norm over the channels to a native program."""
+    return program.normalize(x, norm.eps, norm.weight, norm.bias)
 
 
 def layer_norm(norm: str, channels: int) -> nn.LayerNorm | None:

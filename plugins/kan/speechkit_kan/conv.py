@@ -1,13 +1,30 @@
 """Convolutions over time whose taps are learned functions."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from speechkit.nn import Conv, LookAhead
 from speechkit.ops.explain import Choice
-from speechkit_kan.basis import b_splines, chebyshev, even_knots, radial
+from speechkit_kan.basis import (
+    SQUASHED,
+    b_splines,
+    chebyshev,
+    even_knots,
+    lower_chebyshev,
+    lower_radial,
+    lower_splines,
+    radial,
+)
 from speechkit_kan.edges import at_least
+
+if TYPE_CHECKING:
+    from speechkit.nn.lowering import Lowering
+    from speechkit.plans.program import Value
 
 
 class KANConv(Conv):
@@ -43,6 +60,10 @@ class KANConv(Conv):
         """φ, `[B, T, C]` → `[B, T, C, functions]`."""
         raise AssertionError("a KANConv is one of its subclasses")
 
+    def lower_terms(self, program: Lowering, x: Value) -> list[Value]:
+        """Adds base and φ to a native program."""
+        program.refuse(f"no native {type(self).__name__}")
+
     def implementation(self) -> Choice:
         """The implementation of its convolution."""
         return Choice("conv2d", "torch", {})
@@ -65,6 +86,22 @@ class KANConv(Conv):
             groups=channels,
         )
         return y.squeeze(2)
+
+    @torch.no_grad()
+    def lower(self, program: Lowering, x: Value) -> Value:
+        """A convolution of each φ − φ(0), which is 0 where the frame is not valid."""
+        zero = self.weight.new_zeros(1, 1, self.channels)
+        at_zero = torch.cat([self.base(zero).unsqueeze(3), self.functions(zero)], dim=3)[0, 0]
+        rest = (self.coefficients * self.scale.unsqueeze(2)).transpose(1, 2)
+        kernels = torch.cat([self.weight, rest], dim=1).expand(self.channels, -1, -1)
+        total = None
+        for index, term in enumerate(self.lower_terms(program, x)):
+            off = program.affine(term, torch.ones(self.channels), -at_zero[:, index])
+            y = program.depthwise(off, self, kernels[:, index])
+            total = y if total is None else program.added(total, y)
+        assert total is not None
+        shift = (kernels * at_zero.unsqueeze(2)).sum((1, 2))
+        return program.affine(total, torch.ones_like(shift), shift)
 
     def macs(self, frames: int) -> int:
         terms = 1 + self.coefficients.shape[2]
@@ -98,6 +135,10 @@ class ChebConv(KANConv):
     def functions(self, x: Tensor) -> Tensor:
         return chebyshev(x.tanh(), self.degree)
 
+    def lower_terms(self, program: Lowering, x: Value) -> list[Value]:
+        inside = program.expression(SQUASHED["tanh"], {}, x)
+        return [x, *lower_chebyshev(program, inside, self.degree)]
+
 
 class SplineConv(KANConv):
     """base(x) = SiLU(x), φ the B-splines of degree `order` over `grid` intervals of [−1, 1]."""
@@ -123,6 +164,10 @@ class SplineConv(KANConv):
     def functions(self, x: Tensor) -> Tensor:
         return b_splines(x, self.knots, self.order)
 
+    def lower_terms(self, program: Lowering, x: Value) -> list[Value]:
+        splines = lower_splines(program, x, self.knots, self.order)
+        return [program.expression("silu(x)", {}, x), *splines]
+
 
 class RadialConv(KANConv):
     """base(x) = SiLU(x), φ Gaussians around `grid` centres from −2 to 2."""
@@ -145,3 +190,7 @@ class RadialConv(KANConv):
 
     def functions(self, x: Tensor) -> Tensor:
         return radial(x, self.places)
+
+    def lower_terms(self, program: Lowering, x: Value) -> list[Value]:
+        bumps = lower_radial(program, x, self.places)
+        return [program.expression("silu(x)", {}, x), *bumps]

@@ -1,5 +1,9 @@
 """Layers with one function for each edge from an input channel to an output channel."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor
 
@@ -7,6 +11,10 @@ from speechkit import ops
 from speechkit.errors import ComponentError
 from speechkit.nn import Chunk, StreamLayer
 from speechkit.ops.explain import Choice
+
+if TYPE_CHECKING:
+    from speechkit.nn.lowering import Lowering
+    from speechkit.plans.program import Value
 
 
 class EdgeLayer(StreamLayer):
@@ -25,6 +33,10 @@ class EdgeLayer(StreamLayer):
     def features(self, x: Tensor) -> Tensor:
         """The features, `[..., C]` → `[..., C, G]`."""
         raise AssertionError("an EdgeLayer is one of its subclasses")
+
+    def lower_features(self, program: Lowering, x: Value) -> list[Value]:
+        """Adds `features` to a native program, each `[C]`."""
+        program.refuse(f"no native {type(self).__name__}")
 
     def weights(self) -> Tensor:
         """The weights `[C', C, G]` of the features."""
@@ -54,6 +66,9 @@ class EdgeLayer(StreamLayer):
         features = self.features(c.x.transpose(1, 2)).flatten(2)
         y = ops.linear(features, self._kept_weights().flatten(1))
         return Chunk(y.transpose(1, 2), c.valid)
+
+    def lower(self, program: Lowering, x: Value) -> Value:
+        return program.products(self.lower_features(program, x), self._kept_weights())
 
     def macs(self, frames: int) -> int:
         return self.weights().numel() * frames

@@ -1,6 +1,9 @@
 """Edges that are sums of bumps; each bump is the product of two ReLUs."""
 
+from __future__ import annotations
+
 import math
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
@@ -8,6 +11,10 @@ from torch import Tensor, nn
 
 from speechkit_kan.basis import phases
 from speechkit_kan.edges import EdgeLayer, at_least
+
+if TYPE_CHECKING:
+    from speechkit.nn.lowering import Lowering
+    from speechkit.plans.program import Value
 
 
 class ReluKAN(EdgeLayer):
@@ -30,6 +37,14 @@ class ReluKAN(EdgeLayer):
     def features(self, x: Tensor) -> Tensor:
         x = x.unsqueeze(-1)
         return (F.relu(x - self.low) * F.relu(self.high - x) * self.height).square()
+
+    def lower_features(self, program: Lowering, x: Value) -> list[Value]:
+        bump = "(relu(x - low) * relu(high - x) * height) ** 2"
+        ends = zip(self.low.detach().t(), self.high.detach().t(), strict=True)
+        return [
+            program.expression(bump, {"low": low, "high": high, "height": self.height}, x)
+            for low, high in ends
+        ]
 
     def weights(self) -> Tensor:
         return self.coefficients

@@ -1,6 +1,9 @@
 """A block with a parallel convolution of learned functions."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 
@@ -18,12 +21,20 @@ from speechkit.nn import (
 from speechkit_kan.conv import ChebConv, KANConv, RadialConv, SplineConv
 from speechkit_kan.edges import at_least
 
+if TYPE_CHECKING:
+    from speechkit.nn.lowering import Lowering
+    from speechkit.plans.program import Value
+
 
 class Gate(nn.Module):
     """y = body · (1 + sigmoid(shortcut))."""
 
     def forward(self, shortcut: Tensor, body: Tensor) -> Tensor:
         return body * (1 + shortcut.sigmoid())
+
+    def lower(self, program: Lowering, shortcut: Value, body: Value) -> Value:
+        """One instruction."""
+        return program.expression("b * (1 + sigmoid(a))", {}, shortcut, body)
 
 
 MERGES = {"add": Add, "mult_sigmoid": Gate}

@@ -1,5 +1,9 @@
 """All inputs of a layer: each block reads the outputs of all blocks before it, arXiv:2503.22742."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor, nn
 
@@ -7,6 +11,10 @@ from speechkit.errors import ComponentError
 from speechkit.nn import Chunk, StreamLayer
 from speechkit_residuals.linked import Linked
 from speechkit_residuals.parts import widths
+
+if TYPE_CHECKING:
+    from speechkit.nn.lowering import Lowering
+    from speechkit.plans.program import Value
 
 
 class LinearStack(Linked):
@@ -34,6 +42,13 @@ class LinearStack(Linked):
         for level in range(index - 1):
             earlier = history[level].x.transpose(1, 2) @ self.links[f"{level}_to_{index}"].t()
             x = x + earlier.transpose(1, 2)
+        return x
+
+    def lower_into(self, program: Lowering, index: int, history: list[Value]) -> Value:
+        x = history[-1]
+        for level in range(index - 1):
+            link = self.links[f"{level}_to_{index}"]
+            x = program.added(program.matrix(history[level], link), x)
         return x
 
 
@@ -70,6 +85,15 @@ class AttentionStack(Linked):
         """The outputs that block `index` attends to, the latest last."""
         return [history[level].x for level in self.sources[index]]
 
+    def lower_into(self, program: Lowering, index: int, history: list[Value]) -> Value:
+        x = history[-1]
+        if index not in self.sources:
+            return x
+        attention = self.attentions[str(index)]
+        assert isinstance(attention, LayerAttention)
+        sources = [history[level] for level in self.sources[index]]
+        return program.added(attention.lower(program, sources), x)
+
 
 class LayerAttention(nn.Module):
     """Attention of the last of some layers' outputs to all of them, at each frame.
@@ -102,6 +126,22 @@ class LayerAttention(nn.Module):
         query, keys = self._split(self.query(stacked[:, :, -1:])), self._split(self.key(stacked))
         weights: Tensor = ((query * keys).sum(-1) / query.shape[-1] ** 0.5).softmax(2)
         return weights
+
+    def lower(self, program: Lowering, layers: list[Value]) -> Value:
+        """Adds it to a native program; the softmax is over the layers, in each head's channels."""
+        dim = len(self.query.weight)
+        # each channel gets the sum over those of its head
+        head = torch.arange(dim) // (dim // self.heads)
+        same = (head[:, None] == head) / (dim / self.heads) ** 0.5
+        query = program.matrix(layers[-1], self.query.weight)
+        scores = [
+            program.matrix(
+                program.expression("a * b", {}, query, program.matrix(x, self.key.weight)), same
+            )
+            for x in layers
+        ]
+        values = [program.matrix(x, self.value.weight) for x in layers]
+        return program.matrix(program.attended(scores, values), self.out.weight)
 
     def _stacked(self, layers: list[Tensor]) -> Tensor:
         # [B, T, layers, C]

@@ -1,7 +1,9 @@
 """Densely connected recurrent layers, Ding et al., arXiv:1802.00889."""
 
+from __future__ import annotations
+
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +13,10 @@ from speechkit.errors import ComponentError, StreamError
 from speechkit.nn import BodyMaker, Chunk, Dropout, FrameWise, Serial, State, StreamLayer
 from speechkit_residuals.linked import Linked
 from speechkit_residuals.parts import cat_channels, chosen
+
+if TYPE_CHECKING:
+    from speechkit.nn.lowering import Lowering
+    from speechkit.plans.program import Value
 
 GATES = {"lstm": 4, "gru": 3}
 
@@ -60,6 +66,14 @@ class Rnn(StreamLayer):
             )
         return self._run(c, state)
 
+    def lower(self, program: Lowering, x: Value) -> Value:
+        if self.bidirectional:
+            program.refuse(f"no native {type(self).__name__} in both directions")
+        given, recurrent, bias, more = (weight.detach() for weight in self.weights)
+        own = {"bias": more} if self.cell == "gru" else {}
+        sums = program.matrix(x, given, bias if own else bias + more)
+        return program.emit(self.cell, sums, channels=self.hidden, weights=recurrent, **own)
+
     def _run(self, c: Chunk, state: State) -> tuple[Chunk, State]:
         if not c.valid.numel():
             shape = len(c.x), self.channels_out(0), c.x.shape[2]
@@ -106,6 +120,9 @@ class Dense(Linked):
 
     def into(self, index: int, history: list[Chunk]) -> Tensor:
         return cat_channels([h.x for h in history])
+
+    def lower_into(self, program: Lowering, index: int, history: list[Value]) -> Value:
+        return program.join(*history)
 
     def width_into(self, index: int, widths: list[int]) -> int:
         return sum(widths)

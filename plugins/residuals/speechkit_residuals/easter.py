@@ -1,7 +1,10 @@
 """Easter2.0: a dense residual with squeeze and excitation, arXiv:2205.14879."""
 
+from __future__ import annotations
+
 from functools import partial
 from itertools import groupby
+from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 
@@ -10,6 +13,10 @@ from speechkit.models import Block, QuartzNet
 from speechkit.nn import Add, BatchNorm, FrameWise, Pointwise, Residual, Serial, StreamLayer
 from speechkit.text import ENGLISH_LABELS
 from speechkit_residuals.parts import cat_channels, squeeze_excite, widths
+
+if TYPE_CHECKING:
+    from speechkit.nn.lowering import Lowering
+    from speechkit.plans.program import Value
 
 
 def easter2(labels: tuple[str, ...] = ENGLISH_LABELS) -> QuartzNet:
@@ -43,12 +50,20 @@ class Part(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return x[:, self.start : self.end]
 
+    def lower(self, program: Lowering, x: Value) -> Value:
+        """One instruction."""
+        return program.part(x, self.start, self.end - self.start)
+
 
 class Twice(nn.Module):
     """The channels, concatenated with themselves."""
 
     def forward(self, x: Tensor) -> Tensor:
         return cat_channels([x, x])
+
+    def lower(self, program: Lowering, x: Value) -> Value:
+        """One instruction."""
+        return program.join(x, x)
 
 
 class Joint(nn.Module):
@@ -61,12 +76,20 @@ class Joint(nn.Module):
     def forward(self, old: Tensor, body: Tensor) -> Tensor:
         return cat_channels([self.merge(old, body), old])
 
+    def lower(self, program: Lowering, old: Value, body: Value) -> Value:
+        """Its merge rule, then one instruction."""
+        return program.join(program.merge(self.merge, old, body), old)
+
 
 class Beside(nn.Module):
     """(data, old), concatenated."""
 
     def forward(self, old: Tensor, data: Tensor) -> Tensor:
         return cat_channels([data, old])
+
+    def lower(self, program: Lowering, old: Value, data: Value) -> Value:
+        """One instruction."""
+        return program.join(data, old)
 
 
 def dense_easter(blocks: list[StreamLayer], reduction: int = 8) -> StreamLayer:

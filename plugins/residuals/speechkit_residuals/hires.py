@@ -1,11 +1,19 @@
 """Hierarchical residuals, arXiv:2502.16003."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 from torch import Tensor, nn
 
 from speechkit.errors import ComponentError
-from speechkit.nn import BatchNorm, Chunk, Pointwise, Serial, StreamLayer
+from speechkit.nn import BatchNorm, Chunk, Pointwise, Serial, StreamLayer, fuse
 from speechkit_residuals.linked import Linked
 from speechkit_residuals.parts import chosen, widths
+
+if TYPE_CHECKING:
+    from speechkit.nn.lowering import Lowering
+    from speechkit.plans.program import Value
 
 
 class HierarchicalStack(Linked):
@@ -44,6 +52,21 @@ class HierarchicalStack(Linked):
         for level in range(index - 1):
             total = total + self.links[f"{level}_to_{index}"](history[level]).x
         return total
+
+    def lower_into(self, program: Lowering, index: int, history: list[Value]) -> Value:
+        return self._lower_linked(program, "input", index, history[-1], history)
+
+    def lower_out_of(self, program: Lowering, index: int, y: Value, history: list[Value]) -> Value:
+        return self._lower_linked(program, "output", index, y, history)
+
+    def _lower_linked(
+        self, program: Lowering, side: str, index: int, y: Value, history: list[Value]
+    ) -> Value:
+        for level in range(index - 1 if side == self.side else 0):
+            link = self.links[f"{level}_to_{index}"]
+            assert isinstance(link, StreamLayer)
+            y = program.added(program.add(fuse(link), history[level]), y)
+        return y
 
 
 def _link(c_in: int, c_out: int, rank_div: int) -> Serial:

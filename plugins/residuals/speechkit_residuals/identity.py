@@ -1,13 +1,19 @@
 """Residual blocks as in the first ResNets."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
 from speechkit.errors import ComponentError
 from speechkit.nn import BodyMaker, FrameWise, Residual, Serial, StreamLayer
 from speechkit_residuals.parts import chosen, matched
+
+if TYPE_CHECKING:
+    from speechkit.nn.lowering import Lowering
+    from speechkit.plans.program import Value
 
 OPTIONS = "A", "B", "C"
 
@@ -22,6 +28,10 @@ class MatchChannels(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         missing = self.channels - x.shape[1]
         return nn.functional.pad(x.transpose(1, 2), (0, missing)).transpose(1, 2)
+
+    def lower(self, program: Lowering, x: Value) -> Value:
+        """One instruction."""
+        return program.part(x, 0, self.channels)
 
 
 def identity(

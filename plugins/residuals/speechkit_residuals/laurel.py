@@ -1,7 +1,10 @@
 """Learned augmented residual layers, Menghani, Kumar & Kumar, arXiv:2411.07501."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
-from typing import cast
+from functools import reduce
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +13,10 @@ from speechkit.errors import ComponentError
 from speechkit.nn import Chunk, StreamLayer
 from speechkit_residuals.linked import Linked
 from speechkit_residuals.parts import chosen, widths
+
+if TYPE_CHECKING:
+    from speechkit.nn.lowering import Lowering
+    from speechkit.plans.program import Value
 
 VARIANTS = "rw", "lr", "rw+lr"
 BOUNDS = "softmax", "sigmoid", "none"
@@ -46,6 +53,15 @@ class Laurel(nn.Module):
         y: Tensor = alpha * body + beta * shortcut
         return y
 
+    def lower(self, program: Lowering, shortcut: Value, body: Value) -> Value:
+        """Sums of scaled values, and two products."""
+        if self.low_rank is not None:
+            shortcut = program.added(self.low_rank.lower(program, shortcut), shortcut)
+        if self.weights is None:
+            return program.added(shortcut, body)
+        alpha, beta = self.bounded(self.weights)
+        return program.added(program.scaled(body, alpha), program.scaled(shortcut, beta))
+
     def bounded(self, weights: Tensor) -> Tensor:
         """α and β, `[2, C or 1, 1]`."""
         if self.bound == "softmax":
@@ -66,6 +82,10 @@ class LowRank(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return (x.transpose(1, 2) @ self.a.t() @ self.b.t()).transpose(1, 2)
+
+    def lower(self, program: Lowering, x: Value) -> Value:
+        """Two products."""
+        return program.matrix(program.matrix(x, self.a), self.b)
 
     def macs(self, frames: int) -> int:
         """Multiply-accumulates: two products for each frame."""
@@ -119,6 +139,19 @@ class LaurelStack(Linked):
         elif maps:
             terms = [low_rank(term) for low_rank, term in zip(maps, terms, strict=True)]
         return y.x + cast(Tensor, sum(terms))
+
+    def lower_out_of(self, program: Lowering, index: int, y: Value, history: list[Value]) -> Value:
+        key = str(index)
+        if key not in self.earlier:
+            return y
+        weights = zip(self.gammas[key].unbind(), self.earlier[key], strict=True)
+        terms = [program.scaled(history[place], gamma) for gamma, place in weights]
+        maps = list(self.low_rank[key].children()) if key in self.low_rank else []
+        if len(maps) == 1:
+            terms = [program.add(maps[0], reduce(program.added, terms))]
+        elif maps:
+            terms = [program.add(each, term) for each, term in zip(maps, terms, strict=True)]
+        return reduce(program.added, terms, y)
 
 
 def _equal(before: Sequence[int], width: int, k: int) -> list[int]:

@@ -1,13 +1,19 @@
 """Layers in series that read all earlier outputs, aligned in time."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import Tensor
 
 from speechkit.errors import ComponentError
-from speechkit.nn import Chunk, Delay, Serial, State, StreamLayer
+from speechkit.nn import Chunk, Delay, Serial, State, StreamLayer, fuse
+
+if TYPE_CHECKING:
+    from speechkit.nn.lowering import Lowering
+    from speechkit.plans.program import Value
 
 T = TypeVar("T")
 
@@ -52,6 +58,18 @@ class Linked(StreamLayer):
         """The new output from the output `y` of layer `index`; `history` ends before it."""
         return y.x
 
+    def lower_into(self, program: Lowering, index: int, history: list[Value]) -> Value:
+        """Adds `into` to a native program."""
+        if type(self).into is not Linked.into:
+            program.refuse(f"no native {type(self).__name__}")
+        return history[-1]
+
+    def lower_out_of(self, program: Lowering, index: int, y: Value, history: list[Value]) -> Value:
+        """Adds `out_of` to a native program."""
+        if type(self).out_of is not Linked.out_of:
+            program.refuse(f"no native {type(self).__name__}")
+        return y
+
     def forgets(self, index: int) -> bool:
         """True if the layers after layer `index` read no output earlier than its own."""
         return False
@@ -90,6 +108,16 @@ class Linked(StreamLayer):
 
         y = self._run(c, call)
         return y, tuple(after)
+
+    def lower(self, program: Lowering, x: Value) -> Value:
+        history = [x]
+        for index, layer in enumerate(self.calls()):
+            history = [program.add(self.waits[index], h) for h in history]
+            y = program.add(fuse(layer), self.lower_into(program, index, history))
+            history = [program.add(self.carries[index], h) for h in self._kept(index, history)]
+            history.append(self.lower_out_of(program, index, y, history))
+            history = history[-1:] if self.forgets(index) else history
+        return history[-1]
 
     def _run(self, c: Chunk, call: Callable[[StreamLayer, Chunk], Chunk]) -> Chunk:
         history = [c]
@@ -142,6 +170,10 @@ class StrideMean(StreamLayer):
     def step(self, c: Chunk, state: State) -> tuple[Chunk, State]:
         self.check_chunk(c)
         return self.forward(c), state
+
+    def lower(self, program: Lowering, x: Value) -> Value:
+        rows, stride = x.rows // self.stride, self.stride
+        return program.emit("sliding_average", x, rows=rows, taps=stride, stride=stride)
 
 
 def _carry(layer: StreamLayer) -> StreamLayer:

@@ -1,8 +1,11 @@
 """Mixture of depths: frames that skip a feed-forward layer, and the rank of a layer's updates."""
 
+from __future__ import annotations
+
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
@@ -11,10 +14,14 @@ from torch import Tensor, nn
 from speechkit.data import Batch, UtteranceDataset
 from speechkit.errors import ComponentError, StreamError, TrainingError
 from speechkit.models import Model, Output
-from speechkit.nn import BodyMaker, Chunk, Serial, StreamLayer, Taps, plain_block
+from speechkit.nn import BodyMaker, Chunk, Serial, StreamLayer, Taps, fuse, plain_block
 from speechkit.probes import Examples
 from speechkit.train import Method
 from speechkit_residuals.parts import chosen, narrow_only
+
+if TYPE_CHECKING:
+    from speechkit.nn.lowering import Lowering
+    from speechkit.plans.program import Value
 
 
 class Routed(StreamLayer):
@@ -70,6 +77,19 @@ class Routed(StreamLayer):
                 "block mod with mode=topk reads the whole utterance; use mode=threshold to stream"
             )
         return self.forward(c), state
+
+    def lower(self, program: Lowering, x: Value) -> Value:
+        """Every frame goes through the feed-forward layer, unlike in torch."""
+        if self.mode == "topk":
+            program.refuse("no native Routed with mode=topk")
+        normal = program.add(fuse(self.norm), x)
+        # p = sigmoid of the difference of both logits, in each channel
+        skip, select = self.router.weight
+        logit = program.matrix(normal, (select - skip).expand(x.channels, -1))
+        made = program.add(fuse(self.feed_forward), normal)
+        routed = "where(sigmoid(a) > threshold, sigmoid(a) * b, 0)"
+        added = program.expression(routed, {"threshold": self.threshold}, logit, made)
+        return program.added(x, added)
 
     def logits(self, normal: Chunk) -> Tensor:
         """The router's logits of skipping a frame and of selecting it, `[B, T, 2]`."""

@@ -1,11 +1,19 @@
 """Blocks as steps of a differential equation: a sum of branches, and solvers of higher order."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 from torch import Tensor
 
 from speechkit.errors import ComponentError
 from speechkit.nn import Add, BodyMaker, Chunk, Residual, Serial, StreamLayer
 from speechkit_residuals.linked import Linked
 from speechkit_residuals.parts import chosen, matched, narrow_only, pre_activated
+
+if TYPE_CHECKING:
+    from speechkit.nn.lowering import Lowering
+    from speechkit.plans.program import Value
 
 Tableau = tuple[tuple[tuple[float, ...], ...], tuple[float, ...]]
 SOLVERS: dict[str, Tableau] = {
@@ -50,6 +58,22 @@ class OdeSteps(Linked):
     def _along(self, x: Tensor, weights: tuple[float, ...], slopes: list[Tensor]) -> Tensor:
         for weight, slope in zip(weights, slopes, strict=True):
             x = x + self.h * weight * slope if weight else x
+        return x
+
+    def lower_into(self, program: Lowering, index: int, history: list[Value]) -> Value:
+        stage = self.stages[index % len(self.stages)]
+        return self._lower_along(program, history[0], stage, history[1:])
+
+    def lower_out_of(self, program: Lowering, index: int, y: Value, history: list[Value]) -> Value:
+        if not self.forgets(index):
+            return y
+        return self._lower_along(program, history[0], self.weights, [*history[1:], y])
+
+    def _lower_along(
+        self, program: Lowering, x: Value, weights: tuple[float, ...], slopes: list[Value]
+    ) -> Value:
+        for weight, slope in zip(weights, slopes, strict=True):
+            x = program.added(x, program.scaled(slope, self.h * weight)) if weight else x
         return x
 
 

@@ -1,7 +1,10 @@
 """Layers and checks that several designs share."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -19,12 +22,20 @@ from speechkit.nn import (
     StreamLayer,
 )
 
+if TYPE_CHECKING:
+    from speechkit.nn.lowering import Lowering
+    from speechkit.plans.program import Value
+
 
 class Multiply(nn.Module):
     """y = shortcut · body."""
 
     def forward(self, shortcut: Tensor, body: Tensor) -> Tensor:
         return shortcut * body
+
+    def lower(self, program: Lowering, shortcut: Value, body: Value) -> Value:
+        """One instruction."""
+        return program.expression("a * b", {}, shortcut, body)
 
 
 def squeeze_excite(channels: int, reduction: int = 8) -> Residual:

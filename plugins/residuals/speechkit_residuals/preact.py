@@ -1,6 +1,9 @@
 """Pre-activation blocks, the variants of the paper, and wide blocks."""
 
+from __future__ import annotations
+
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 
@@ -16,6 +19,10 @@ from speechkit_residuals.parts import (
     pre_activated,
 )
 
+if TYPE_CHECKING:
+    from speechkit.nn.lowering import Lowering
+    from speechkit.plans.program import Value
+
 SHORTCUTS = "identity", "conv1x1", "scale", "exclusive_gate", "shortcut_gate", "dropout"
 PLACEMENTS = "full_pre", "relu_only_pre", "relu_before_add", "bn_after_add", "original"
 
@@ -29,6 +36,10 @@ class Scaled(nn.Module):
 
     def forward(self, shortcut: Tensor, body: Tensor) -> Tensor:
         return self.factor * shortcut + body
+
+    def lower(self, program: Lowering, shortcut: Value, body: Value) -> Value:
+        """Two instructions."""
+        return program.added(program.scaled(shortcut, self.factor), body)
 
 
 class Gated(nn.Module):
@@ -49,6 +60,14 @@ class Gated(nn.Module):
         y: Tensor = (1 - gate) * shortcut + (gate * body if self.exclusive else body)
         return y
 
+    def lower(self, program: Lowering, shortcut: Value, body: Value) -> Value:
+        """A product and three instructions."""
+        gate = program.matrix(shortcut, self.gate.weight, self.gate.bias)
+        kept = program.expression("(1 - sigmoid(a)) * b", {}, gate, shortcut)
+        if self.exclusive:
+            body = program.expression("sigmoid(a) * b", {}, gate, body)
+        return program.added(kept, body)
+
 
 class DroppedShortcut(nn.Module):
     """y = dropout(shortcut) + body."""
@@ -60,6 +79,10 @@ class DroppedShortcut(nn.Module):
     def forward(self, shortcut: Tensor, body: Tensor) -> Tensor:
         dropped: Tensor = self.dropout(shortcut) + body
         return dropped
+
+    def lower(self, program: Lowering, shortcut: Value, body: Value) -> Value:
+        """Their sum, in evaluation."""
+        return program.added(shortcut, body)
 
 
 def preact(

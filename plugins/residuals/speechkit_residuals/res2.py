@@ -1,11 +1,19 @@
 """Res2Net: several time scales within one block."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 from torch import Tensor
 
 from speechkit.errors import ComponentError
 from speechkit.nn import BodyMaker, Chunk, Residual, Serial, StreamLayer
 from speechkit_residuals.linked import Linked
 from speechkit_residuals.parts import cat_channels, chosen, matched
+
+if TYPE_CHECKING:
+    from speechkit.nn.lowering import Lowering
+    from speechkit.plans.program import Value
 
 
 class Scales(Linked):
@@ -34,6 +42,17 @@ class Scales(Linked):
         parts = [kept, *made] if self.first else [*made, kept]
         return cat_channels(parts)
 
+    def lower_into(self, program: Lowering, index: int, history: list[Value]) -> Value:
+        given = self._lower_group(program, history[0], index + self.first)
+        return program.added(given, history[-1]) if index else given
+
+    def lower_out_of(self, program: Lowering, index: int, y: Value, history: list[Value]) -> Value:
+        if index < self.groups - 2:
+            return y
+        kept = self._lower_group(program, history[0], 0 if self.first else self.groups - 1)
+        made = [*history[1:], y]
+        return program.join(*([kept, *made] if self.first else [*made, kept]))
+
     def width_into(self, index: int, widths: list[int]) -> int:
         return self.width
 
@@ -42,6 +61,9 @@ class Scales(Linked):
 
     def _group(self, x: Tensor, index: int) -> Tensor:
         return x[:, index * self.width : (index + 1) * self.width]
+
+    def _lower_group(self, program: Lowering, x: Value, index: int) -> Value:
+        return program.part(x, index * self.width, self.width)
 
 
 def res2(

@@ -1,5 +1,9 @@
 """Reversible columns, Cai et al., arXiv:2212.11696."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor, nn
 
@@ -7,6 +11,10 @@ from speechkit.errors import ComponentError
 from speechkit.nn import FrameWise, Serial, StreamLayer
 from speechkit_residuals.parts import cat_channels, same_width, widths
 from speechkit_residuals.reversible import Reversible, ReversibleSequence
+
+if TYPE_CHECKING:
+    from speechkit.nn.lowering import Lowering
+    from speechkit.plans.program import Value
 
 
 class Level(Reversible):
@@ -53,6 +61,23 @@ class Level(Reversible):
     def body_width(self, c_in: int) -> int:
         return self.reads * self.channels
 
+    def lower_read(self, program: Lowering, x: Value) -> Value:
+        below = self._lower_map(program, x, self.level)
+        if self.reads == 1:
+            return below
+        return program.join(below, self._lower_map(program, x, self.level + 2))
+
+    def lower_add(self, program: Lowering, x: Value, made: Value) -> Value:
+        own = self._lower_map(program, x, self.level + 1)
+        own = own if self.alpha is None else program.scaled(own, self._bounded())
+        start, end = (self.level + 1) * self.channels, (self.level + 2) * self.channels
+        made = program.join(program.part(x, 0, start), program.added(own, made))
+        rest = x.channels - end
+        return program.join(made, program.part(x, end, rest)) if rest else made
+
+    def _lower_map(self, program: Lowering, x: Value, place: int) -> Value:
+        return program.part(x, place * self.channels, self.channels)
+
     def _map(self, x: Tensor, place: int) -> Tensor:
         return x[:, place * self.channels : (place + 1) * self.channels]
 
@@ -78,6 +103,11 @@ class Fuse(nn.Module):
         y: Tensor = below + self.up(above.transpose(1, 2)).transpose(1, 2)
         return y
 
+    def lower(self, program: Lowering, x: Value) -> Value:
+        """A product of both."""
+        eye = torch.eye(len(self.up.weight))
+        return program.matrix(x, torch.cat([eye, self.up.weight], dim=1))
+
 
 class Spread(nn.Module):
     """x, concatenated with `levels` maps of zeros."""
@@ -89,6 +119,10 @@ class Spread(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return cat_channels([x, *([torch.zeros_like(x)] * self.levels)])
 
+    def lower(self, program: Lowering, x: Value) -> Value:
+        """One instruction."""
+        return program.part(x, 0, (self.levels + 1) * x.channels)
+
 
 class Top(nn.Module):
     """The last map."""
@@ -99,6 +133,10 @@ class Top(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return x[:, -self.channels :]
+
+    def lower(self, program: Lowering, x: Value) -> Value:
+        """One instruction."""
+        return program.part(x, x.channels - self.channels, self.channels)
 
 
 def revcol(blocks: list[StreamLayer], levels: int = 2, alpha_min: float = 1e-3) -> StreamLayer:

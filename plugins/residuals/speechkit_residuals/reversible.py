@@ -1,16 +1,22 @@
 """Layers with an inverse, and a sequence of them that stores none of their activations."""
 
+from __future__ import annotations
+
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from speechkit.errors import ComponentError
-from speechkit.nn import Chunk, Delay, Serial, State, StreamLayer
+from speechkit.nn import Chunk, Delay, Serial, State, StreamLayer, fuse
 from speechkit_residuals.parts import cat_channels
+
+if TYPE_CHECKING:
+    from speechkit.nn.lowering import Lowering
+    from speechkit.plans.program import Value
 
 _Back = tuple[Tensor, Tensor, dict[Tensor, Tensor]]
 """A layer's input, its gradient, and the gradients of parameters."""
@@ -71,6 +77,18 @@ class Reversible(StreamLayer):
         late, of_wait = self.wait.step(c, state[1])
         return Chunk(self.add(late.x, made.masked), late.valid), (of_body, of_wait)
 
+    def lower(self, program: Lowering, x: Value) -> Value:
+        made = program.add(fuse(self.body), self.lower_read(program, x))
+        return self.lower_add(program, program.add(self.wait, x), made)
+
+    def lower_read(self, program: Lowering, x: Value) -> Value:
+        """Adds `read` to a native program."""
+        program.refuse(f"no native {type(self).__name__}")
+
+    def lower_add(self, program: Lowering, x: Value, made: Value) -> Value:
+        """Adds `add` to a native program."""
+        program.refuse(f"no native {type(self).__name__}")
+
     def back(self, c: Chunk, dy: Tensor) -> _Back:
         """The input, its gradient and the parameters', from the output `c` and its gradient.
 
@@ -118,6 +136,15 @@ class Coupling(Reversible):
         half = y.shape[1] // 2
         return cat_channels([y[:, half:] - made, y[:, :half]])
 
+    def lower_read(self, program: Lowering, x: Value) -> Value:
+        half = x.channels // 2
+        return program.part(x, half, half)
+
+    def lower_add(self, program: Lowering, x: Value, made: Value) -> Value:
+        half = x.channels // 2
+        first = program.added(program.part(x, 0, half), made)
+        return program.join(program.part(x, half, half), first)
+
     def body_width(self, c_in: int) -> int:
         return c_in // 2
 
@@ -163,7 +190,7 @@ class _Moment(NamedTuple):
     buffers: list[Tensor]
 
     @classmethod
-    def now(cls, layer: nn.Module, device: torch.device) -> "_Moment":
+    def now(cls, layer: nn.Module, device: torch.device) -> _Moment:
         cuda = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
         return cls(torch.get_rng_state(), cuda, [b.clone() for b in layer.buffers()])
 

@@ -1,7 +1,9 @@
 """The temporal block of TRecViT: a gated linear recurrence, multiplied by a gate."""
 
+from __future__ import annotations
+
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
@@ -22,6 +24,10 @@ from speechkit.nn import (
     scan,
 )
 from speechkit_residuals.parts import Multiply, matched, narrow_only
+
+if TYPE_CHECKING:
+    from speechkit.nn.lowering import Lowering
+    from speechkit.plans.program import Value
 
 SHARPNESS = 8.0
 LEAST = 2.5e-7
@@ -76,6 +82,17 @@ class RGLRU(Recurrent):
         hs = scan(a, torch.where(real, given, 0.0), h)
         y = Chunk(hs.to(c.x.dtype).transpose(1, 2), c.valid)
         return y, (hs[:, -1], begun | c.valid.any(1, keepdim=True))
+
+    def lower(self, program: Lowering, x: Value) -> Value:
+        maps = [torch.block_diag(*(head.t() for head in gate)) for gate in self.gates]
+        gates = [
+            program.matrix(x, weight, bias.flatten())
+            for weight, bias in zip(maps, self.gate_bias, strict=True)
+        ]
+        given = program.expression("sigmoid(a) * b", {}, gates[0], x)
+        rate = {"rate": -SHARPNESS * F.softplus(self.decay.detach())}
+        log_a = program.expression("sigmoid(x) * rate", rate, gates[1])
+        return program.emit("scan", given, other=log_a, size=1, numbers=[LEAST])
 
     def macs(self, frames: int) -> int:
         # the two gates' maps, then the recurrence

@@ -1,9 +1,12 @@
 """Shallow stacks: blocks in parallel, or a mix of their outputs."""
 
+from __future__ import annotations
+
 import copy
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from functools import reduce
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -11,9 +14,13 @@ from torch import Tensor, nn
 from speechkit.component import Spec
 from speechkit.errors import ComponentError
 from speechkit.models import Model
-from speechkit.nn import Add, Chunk, Delay, Residual, Serial, State, StreamLayer
+from speechkit.nn import Add, Chunk, Delay, Residual, Serial, State, StreamLayer, fuse
 from speechkit_residuals.linked import Linked
 from speechkit_residuals.parts import chosen, same_width, widths
+
+if TYPE_CHECKING:
+    from speechkit.nn.lowering import Lowering
+    from speechkit.plans.program import Value
 
 
 class Excess(nn.Module):
@@ -21,6 +28,10 @@ class Excess(nn.Module):
 
     def forward(self, shortcut: Tensor, body: Tensor) -> Tensor:
         return body - shortcut
+
+    def lower(self, program: Lowering, shortcut: Value, body: Value) -> Value:
+        """One instruction."""
+        return program.expression("b - a", {}, shortcut, body)
 
 
 class SecondOrder(StreamLayer):
@@ -61,6 +72,18 @@ class SecondOrder(StreamLayer):
 
         y = self._run(c, call)
         return y, tuple(after)
+
+    def lower(self, program: Lowering, x: Value) -> Value:
+        blocks, count = [fuse(block) for block in self._aligned()], len(self._modules)
+        firsts = [program.add(block, x) for block in blocks]
+        total = program.scaled(program.add(Delay(self.late), x), (count - 1) * (count - 2) / 2)
+        for first in firsts:
+            total = program.added(total, program.scaled(first, -(count - 2)))
+        y = program.add(Delay(self.late), total)
+        for index, block in enumerate(blocks):
+            for first in firsts[:index]:
+                y = program.added(y, program.add(block, first))
+        return y
 
     def _run(self, c: Chunk, call: Callable[[StreamLayer, Chunk], Chunk]) -> Chunk:
         blocks, count = self._aligned(), len(self._modules)
@@ -159,6 +182,14 @@ class MixedStack(Linked):
             return y.x
         mixed: Tensor = self.mix([*(history[j].x for j in self.sources), y.x])[0]
         return mixed
+
+    def lower_out_of(self, program: Lowering, index: int, y: Value, history: list[Value]) -> Value:
+        if index < self.count - 1:
+            return y
+        sources = [*(history[j] for j in self.sources), y]
+        weights = self.mix.weight[0].unbind()
+        terms = [program.scaled(x, w) for x, w in zip(sources, weights, strict=True)]
+        return reduce(program.added, terms)
 
 
 def layer_mix(blocks: list[StreamLayer], init: str = "original") -> MixedStack:

@@ -1,8 +1,16 @@
 """Downsampling without loss, as in i-RevNet, arXiv:1802.07088."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 from torch import Tensor
 
 from speechkit.nn import BodyMaker, Serial, StreamLayer, Windowed
+
+if TYPE_CHECKING:
+    from speechkit.nn.lowering import Lowering
+    from speechkit.plans.program import Value
 
 
 class SpaceToDepth(Windowed):
@@ -21,6 +29,12 @@ class SpaceToDepth(Windowed):
         rows = x.transpose(1, 2)[:, : frames * self.stride]
         y: Tensor = rows.unflatten(1, (frames, self.stride)).flatten(2).transpose(1, 2)
         return y
+
+    def lower(self, program: Lowering, x: Value) -> Value:
+        rows, channels = x.rows // self.stride, self.channels_out(x.channels)
+        return program.emit(
+            "unfold", x, rows=rows, channels=channels, taps=self.stride, stride=self.stride
+        )
 
     def inverse(self, y: Tensor) -> Tensor:
         """The input, padded with zeros at its end to a multiple of the stride."""

@@ -39,7 +39,7 @@ class NativeLayer(StreamLayer):
         self.stride, self.rate, self.delay = layer.stride, layer.rate, layer.delay
         self.block_samples, self.c_in = block_samples, c_in
         program = Lowering()
-        program.add(fuse(layer, precision), program.input(layer.stride, c_in))
+        program.end(program.add(fuse(layer, precision), program.input(layer.stride, c_in)))
         if not program.instructions:
             raise LoweringError("no instruction gives the scores")
         self.outside = program.outside

@@ -155,6 +155,22 @@ def test_a_plugins_layer_lowers_itself() -> None:
     assert native_layer.channels == wide
 
 
+def test_what_a_layer_lowers_and_does_not_use_is_left_out() -> None:
+    class Wasteful(Doubled):
+        def lower(self, program: Lowering, x: Value) -> Value:
+            program.scaled(x, 5.0)
+            y = super().lower(program, x)
+            program.scaled(y, 7.0)
+            return y
+
+    layer, x = FrameWise(Wasteful()), torch.randn(1, 3, 4)
+    native_layer = NativeLayer(layer, 4, c_in=3)
+    assert torch.equal(native_layer.step(Chunk.of(x), native_layer.new_sessions(1))[0].x, 2 * x)
+    program = Lowering()
+    program.end(program.add(layer, program.input(1, 3)))
+    assert len(program.instructions) == 1
+
+
 @pytest.mark.parametrize("module", [Tripled(), nn.Softplus()])
 def test_a_layer_without_a_native_form_runs_in_torch_alone(module: nn.Module) -> None:
     net = lively(NETS["quartznet"]).stream_layer()

@@ -1,0 +1,53 @@
+"""The native step of each design that streams, in a net."""
+
+import pytest
+import torch
+
+import speechkit as sk
+from speechkit.nn import Serial
+from speechkit.testing import check_native
+from speechkit.testing.native import disturb_
+
+BLOCKS = (
+    sk.Block(channels=24, kernel=5, stride=2),
+    sk.Block(channels=24, kernel=5, repeat=2, residual=True),
+    sk.Block(channels=24, kernel=3, residual=True, copies=2),
+    sk.Block(channels=20, kernel=3, residual=True),
+)
+STRIDED = (*BLOCKS[:2], sk.Block(channels=24, kernel=3, stride=2), *BLOCKS[2:])
+PARTS = {
+    "residual": ("laurel:rank=2", "laurel:variant=rw,bound=none,vector=true", "laurel:variant=lr"),
+    "block": (
+        *("identity:shortcut=A", "preact", "wide:factor=2", "parallel:expand=2,norm=separate"),
+        *("preact:shortcut=scale", "preact:shortcut=dropout", "preact:shortcut=shortcut_gate"),
+        *("preact:shortcut=exclusive_gate", "ode", "ode:solver=heun,steps=2,h=0.5"),
+        *("res2:scale=2", "res2:identity=first", "reversible", "irevnet", "rglru:heads=4"),
+        *("mbconv:expand=2,reduction=4", "dense_rnn:hidden=3", "dense_rnn:cell=gru,hidden=5"),
+        "mod:expand=2,threshold=0.4",
+    ),
+    "stack": (
+        *("laurel:k=2,rank=2", "laurel:k=3,rank=2,shared=false", "laurel:rank=0", "hires"),
+        *("hires:side=input", "reversible", "revcol", "aila_linear", "aila_attn:dim=6,heads=2"),
+        *("parallel_shallow", "parallel_shallow:order=2", "layer_mix", "dense_easter:reduction=2"),
+    ),
+    "stem": ("space_to_depth",),
+}
+NETS = [
+    *(({kind: f"residuals/{name}"}, BLOCKS) for kind in PARTS for name in PARTS[kind]),
+    *(({"stack": f"residuals/{name}"}, STRIDED) for name in ("hires", "layer_mix")),
+]
+
+
+@pytest.mark.parametrize(
+    ("part", "blocks"),
+    NETS,
+    ids=[f"{len(blocks)}-{next(iter(part.values()))}" for part, blocks in NETS],
+)
+def test_a_native_step_computes_what_torch_does(
+    part: dict[str, str], blocks: tuple[sk.Block, ...]
+) -> None:
+    model = sk.build(sk.QuartzNet(labels=("a", "b"), blocks=blocks, **part), seed=0).eval()
+    disturb_(model)
+    net = Serial(model.stem, model.encoder, model.head)
+    x = torch.randn(3, 64, 47, generator=torch.Generator().manual_seed(1))
+    check_native(net, x, torch.tensor([47, 30, 1]))
