@@ -21,7 +21,7 @@ SLOWER := tests/test_docs.py tests/test_plugin_install.py tests/test_recipes.py 
 	tests/recipes/test_an4.py tests/train tests/cli tests/ops/test_triton.py
 
 .PHONY: install demo test fast slow soak drawn coverage lowest lint types docs peers measure bench bench-vad triton-aot bench-cuda \
-	hashes plans sbom fuzz sanitize ci
+	hashes plans wheel sbom fuzz sanitize ci
 
 install: $(STAMP)
 
@@ -120,6 +120,11 @@ hashes: install
 	@$(BIN)/uv pip compile pyproject.toml $(addprefix --extra ,$(HASHED)) -c constraints.txt -q \
 		--generate-hashes --no-annotate --custom-compile-command 'make hashes' \
 		--index-strategy unsafe-best-match $(PIP_ARGS) -o constraints-hashed.txt
+
+# a wheel in dist/, on Linux with the compiled libraries; and its tests
+wheel: install
+	@$(BIN)/python -m hatchling build -t wheel
+	@$(BIN)/pytest -m slow tests/test_wheel.py
 
 # a bill of materials (CycloneDX) of what is installed
 sbom: install

@@ -78,12 +78,23 @@ if not TYPE_CHECKING:
 
     def __getattr__(name: str) -> Any:
         if name in _HOME:
-            return getattr(importlib.import_module(_HOME[name]), name)
+            return getattr(_imported(_HOME[name]), name)
         if name in _MODULES:
-            return importlib.import_module(f"speechkit.{name}")
+            return _imported(f"speechkit.{name}")
         if name == "__version__":
             return importlib.import_module("speechkit.packages").core_version()
         raise AttributeError(f"module 'speechkit' has no attribute {name!r}")
+
+
+def _imported(module: str) -> Any:
+    from speechkit.errors import missing_extra
+
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if missing := missing_extra(error):
+            raise missing from error
+        raise
 
 
 def __dir__() -> list[str]:

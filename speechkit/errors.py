@@ -18,6 +18,9 @@ import re
 
 from speechkit.limits import MAX_MESSAGE_CHARACTERS
 
+OF_TORCH = {"jiwer": "jiwer", "torch": "torch", "yaml": "pyyaml"}
+"""The modules and packages of the extra torch, which are imported without further ado."""
+
 
 def one_line(text: object) -> str:
     """A message in one printable line: other characters escaped, the middle of a long one cut.
@@ -87,3 +90,9 @@ class MissingExtraError(SpeechkitError):
             f"{what} needs {package}, which is not installed; "
             f"type: pip install 'speechkit-core[{extra}]'"
         )
+
+
+def missing_extra(error: BaseException) -> MissingExtraError | None:
+    """The error for an import that failed since the extra torch is not installed."""
+    package = OF_TORCH.get(error.name or "") if isinstance(error, ModuleNotFoundError) else None
+    return MissingExtraError(package, "torch") if package else None

@@ -28,6 +28,26 @@ def run(code: str, *arguments: str) -> None:
     assert done.returncode == 0, done.stderr
 
 
+NEEDS_TORCH = """
+import speechkit as sk
+from speechkit.cli.main import run
+from speechkit.errors import MissingExtraError
+assert sk.components and sk.bundled_models()
+try:
+    sk.fit
+except MissingExtraError as error:
+    print(error)
+assert run(["evaluate", "an4", "--manifest", "no.jsonl"]) == 1
+"""
+
+
+def test_what_needs_torch_names_the_extra_in_one_line() -> None:
+    blocked = "import sys; sys.modules['torch'] = None\n" + NEEDS_TORCH
+    done = subprocess.run([sys.executable, "-c", blocked], capture_output=True, text=True)
+    line = "this needs torch, which is not installed; type: pip install 'speechkit-core[torch]'\n"
+    assert (done.stdout, done.stderr) == (line, f"error: {line}")
+
+
 def test_its_modules_are_imported() -> None:
     names = torch_free()
     assert "speechkit.decode.beam" in names

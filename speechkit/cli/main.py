@@ -17,7 +17,7 @@ import typer
 
 from speechkit.cli.extension import Commands, UsageError
 from speechkit.cli.output import Complaints, complain, escape_what_cannot_be_encoded
-from speechkit.errors import SpeechkitError, is_out_of_memory, one_line
+from speechkit.errors import SpeechkitError, is_out_of_memory, missing_extra, one_line
 from speechkit.limits import MAX_MESSAGE_CHARACTERS
 
 NOT_PLAIN = re.compile(r"Value error, |, unable to parse string as an? \w+")
@@ -122,6 +122,7 @@ def reason(error: Exception) -> str:
         command = error.ctx.command_path if error.ctx else "speechkit"
         message = NOT_PLAIN.sub("", error.format_message()).replace("Input should", "it should")
         return f"{message.rstrip('.?')}; type: {command} --help"
+    error = missing_extra(error) or error
     if isinstance(error, SpeechkitError):
         return str(error)
     if isinstance(error, OSError):
