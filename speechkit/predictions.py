@@ -37,7 +37,7 @@ class Segment:
 
 
 class Known(Protocol):
-    """What predictions must know of a model: a `Model` of torch or the `About` of a plan."""
+    """What predictions must know of a model: a `Model`, its task, or the `About` of a plan."""
 
     @property
     def labels(self) -> tuple[str, ...]:

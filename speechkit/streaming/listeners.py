@@ -1,7 +1,7 @@
 """Listeners: pure functions from scores to events, one for each task, with a plain state."""
 
 from dataclasses import dataclass, replace
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,6 +10,7 @@ from speechkit.component import Spec
 from speechkit.decode import Decoder, decoder_of
 from speechkit.errors import ConfigError, SpeechkitError, StreamError
 from speechkit.events import Event, Final, Keyword, Listener, Partial, SpeechEnd, SpeechStart
+from speechkit.predictions import Known
 from speechkit.rules import spotting, vad
 from speechkit.rules.endpointing import Endpointing, Segment, advance
 from speechkit.rules.probability import softmax, speech_probability
@@ -19,7 +20,6 @@ from speechkit.text.align import words_of
 from speechkit.text.confidence import Confidence
 from speechkit.units import rounded_s
 
-T = TypeVar("T")
 Scores = NDArray[np.float32]
 """The scores of valid frames, `[T, n]`."""
 
@@ -206,8 +206,8 @@ class TextListener:
         return [Final(text, words, words[-1].end_s, decided_s)]
 
 
-class Decides(Protocol):
-    """What a listener must know of a model: a task of torch's or the `About` of a plan."""
+class Decides(Known, Protocol):
+    """What a listener must know of a model: its task, or the `About` of a plan."""
 
     @property
     def decodes(self) -> bool:
@@ -222,19 +222,8 @@ class Decides(Protocol):
         """Whether the scores are those of the last seconds."""
 
     @property
-    def labels(self) -> tuple[str, ...]:
-        """The labels of the scores."""
-
-    @property
     def normalization(self) -> str:
         """The normalisation of texts."""
-
-    @property
-    def confidence(self) -> Confidence:
-        """The scale and bias of a word's score."""
-
-    def rule(self, kind: type[T]) -> T:
-        """The model's rule of a kind, or the kind's defaults."""
 
 
 def listener_for(

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from speechkit.builtin.factories import clip_head
 from speechkit.component import Component, Spec
+from speechkit.decode.greedy import GreedyCTC
 from speechkit.errors import ConfigError
 from speechkit.hookspecs import KINDS, hookimpl
 from speechkit.libraries import load
@@ -578,6 +579,16 @@ def test_a_decoder_that_forgets() -> None:
 
     found = errors("decoder", Forgetful)["check_chunks_change_nothing"]
     assert found.startswith("texts by frames at a time")
+
+
+def test_a_decoder_that_writes_into_the_scores() -> None:
+    class Writing(GreedyCTC):
+        def step(self, state: Any, log_probs: np.ndarray) -> tuple[Any, str]:
+            log_probs[:, 0] = 0
+            return super().step(state, log_probs)
+
+    found = errors("decoder", Writing)["check_chunks_change_nothing"]
+    assert "read-only" in found
 
 
 class Growing(Method):

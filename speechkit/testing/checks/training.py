@@ -84,10 +84,12 @@ def check_generator_decides(entry: Entry) -> None:
 
 def check_chunks_change_nothing(entry: Entry) -> None:
     """The text of scores as numpy arrays does not depend on the size of chunks; a state is plain
-    data and not changed."""
+    data, and neither it nor the scores are changed."""
     decoder = entry.factory()(tuple(" abc"), **entry.component.example)
     chance = torch.Generator().manual_seed(0)
     log_probs = (3 * torch.randn(30, 5, generator=chance)).log_softmax(1).numpy()
+    # an engine's memory, which a decoder must not write
+    log_probs.flags.writeable = False
     texts = {}
     for size in (1, 4, len(log_probs)):
         state = decoder.init()
