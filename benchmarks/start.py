@@ -1,9 +1,14 @@
-"""Cold starts: a new process that reads a clip and prints the segments of speech."""
+"""Cold starts: a new process that reads a clip and prints the segments of speech.
+
+With --long also those of fresh environments, with nothing but what each contestant needs.
+"""
 
 import json
+import shutil
 import subprocess
 import sys
-from functools import partial
+from collections.abc import Callable
+from functools import cache, partial
 from math import inf
 from pathlib import Path
 from typing import Any
@@ -19,6 +24,7 @@ from benchmarks.registry import TEMPORARY, Absent, Benchmark, Contestant, Option
 
 HERE = Path(__file__).parent
 BIN = Path(sys.executable).parent
+SILERO, OURS = "silero-vad through onnxruntime", "speechkit vad"
 CLIP_S, HOUR_S = 5.0, 3600.0
 
 
@@ -28,14 +34,33 @@ def benchmarks(options: Options) -> list[Benchmark]:
             "start/vad",
             f"a process, from nothing to the speech in {CLIP_S:g} s",
             (
-                Contestant("silero-vad through onnxruntime", silero, inf),
-                Contestant("speechkit vad", speechkit, 1e-6, segments),
+                Contestant(SILERO, silero, inf),
+                Contestant(OURS, speechkit, 1e-6, segments),
             ),
+        ),
+        Benchmark(
+            "start/installed",
+            "the same in an environment with nothing else",
+            (
+                Contestant(SILERO, partial(alone, options, silero, peer_environment), inf),
+                Contestant(OURS, partial(alone, options, speechkit, environment), 1e-6, segments),
+            ),
+        ),
+        Benchmark(
+            "start/size",
+            "the files of that environment, of Python only links",
+            (
+                Contestant(SILERO, partial(alone, options, size, peer_environment), inf),
+                Contestant(OURS, partial(alone, options, size, environment), inf),
+            ),
+            measure=lambda run: float(torch.as_tensor(run())),
+            unit="MB",
+            repeat=False,
         ),
         Benchmark(
             "start/memory",
             "the most memory of a process for an hour of audio",
-            (Contestant("speechkit vad", partial(an_hour, options), inf),),
+            (Contestant(OURS, partial(an_hour, options), inf),),
             measure=lambda run: float(torch.as_tensor(run())),
             unit="MiB",
             repeat=False,
@@ -59,15 +84,63 @@ def printed(*command: str | Path) -> Any:
     return json.loads(done.stdout)
 
 
-def silero() -> Run:
+def silero(programs: Path = BIN) -> Run:
     net = silero_folder() / "silero_vad.onnx"
-    command = (sys.executable, HERE / "silero.py", net, clip(CLIP_S))
+    command = (programs / "python", HERE / "silero.py", net, clip(CLIP_S))
     return lambda: torch.tensor(printed(*command))
 
 
-def speechkit() -> Run:
-    command = (BIN / "speechkit", "vad", "--json", clip(CLIP_S))
+def speechkit(programs: Path = BIN) -> Run:
+    command = (programs / "speechkit", "vad", "--json", clip(CLIP_S))
     return lambda: torch.tensor(printed(*command)["segments"])
+
+
+def alone(options: Options, what: Callable[[Path], Run], made: Callable[[], Path]) -> Run:
+    """A run in an environment that is made for it."""
+    if not options.long:
+        raise Absent("it takes minutes; give --long")
+    return what(made())
+
+
+@cache
+def environment() -> Path:
+    """The programs of an environment with speechkit's wheel and what it needs."""
+    wheels = TEMPORARY / "wheels"
+    shutil.rmtree(wheels, ignore_errors=True)
+    required("-m", "hatchling", "build", "-t", "wheel", "-d", str(wheels))
+    (wheel,) = wheels.iterdir()
+    return made_environment("speechkit", str(wheel))
+
+
+@cache
+def peer_environment() -> Path:
+    """The programs of an environment with what benchmarks/silero.py imports."""
+    return made_environment("onnxruntime", "numpy", "soundfile", "onnxruntime")
+
+
+def made_environment(name: str, *packages: str) -> Path:
+    folder = TEMPORARY / f"environment-{name}"
+    required("-m", "venv", "--clear", "--without-pip", str(folder))
+    programs = folder / BIN.name
+    pip = ("-m", "pip", "--python", str(programs / "python"), "install", "-q")
+    required(*pip, "-c", "constraints.txt", *packages)
+    return programs
+
+
+def required(*arguments: str) -> None:
+    """Runs Python in the root of the tree; Absent where it fails."""
+    done = subprocess.run((sys.executable, *arguments), cwd=HERE.parent, capture_output=True)
+    if done.returncode:
+        raise Absent(f"{' '.join(arguments[:2])} failed: {done.stderr.decode().splitlines()[-1]}")
+
+
+def size(programs: Path) -> Run:
+    """The size of an environment's files in MB."""
+    files = [
+        path for path in programs.parent.rglob("*") if path.is_file() and not path.is_symlink()
+    ]
+    total = sum(path.stat().st_size for path in files)
+    return lambda: torch.tensor(total / 1e6)
 
 
 def segments() -> Tensor:
