@@ -135,17 +135,18 @@ class NativeSpeechListeners:
             self.reset(row)
         self._edges = library.speech_edges
         kept = self._thresholds, self._lengths, self._states
-        self._arguments = SpeechFrames(*(x.ctypes.data for x in kept))
-        self._address = ctypes.addressof(self._arguments)
-        self._rows: Rows | None = None
-        self._scored: Scored | None = None
+        self._kept = tuple(x.ctypes.data for x in kept)
+        # the arguments for the latest scores with each number of blocks
+        self._pointed: dict[int, tuple[Rows, Scored, int, SpeechFrames]] = {}
         self._found = np.empty((0, 4), np.int64)
 
     def step(self, rows: Rows, scored: Scored, clock: Clock) -> Found:
         # addresses take longer than the rule, and a stream has the same arrays every time
-        if scored is not self._scored or rows is not self._rows:
-            self._point_at(rows, scored)
-        count = self._edges(self._address)
+        blocks = scored.valid.shape[1]
+        pointed = self._pointed.get(blocks)
+        if pointed is None or scored is not pointed[1] or rows is not pointed[0]:
+            pointed = self._pointed[blocks] = self._point_at(rows, scored)
+        count = self._edges(pointed[2])
         if not count:
             return []
         frames_each, found = scored.valid.shape[2], []
@@ -174,17 +175,17 @@ class NativeSpeechListeners:
         frames, began, ended, speaking, *split = self._states[row].tolist()
         return vad.State(frames, began, ended, bool(speaking), *split)
 
-    def _point_at(self, rows: Rows, scored: Scored) -> None:
-        """Sets the addresses of arrays in C order, and makes room for their edges."""
-        self._rows, self._scored = rows, scored
+    def _point_at(self, rows: Rows, scored: Scored) -> tuple[Rows, Scored, int, SpeechFrames]:
+        """The arguments for arrays in C order, with their address; makes room for their edges."""
         sessions, blocks, frames_each = scored.valid.shape
         most = EDGES_PER_FRAME * sessions * blocks * frames_each
         if most > len(self._found):
             self._found = np.empty((most, 4), np.int64)
-        to = self._arguments
+            self._pointed.clear()
+        to = SpeechFrames(*self._kept, self._found.ctypes.data)
         to.y, to.valid = scored.scores.ctypes.data, scored.valid.ctypes.data
         to.rows, to.sessions, to.frames = rows.ctypes.data, sessions, blocks * frames_each
-        to.edges = self._found.ctypes.data
+        return rows, scored, ctypes.addressof(to), to
 
 
 def row_listeners(
