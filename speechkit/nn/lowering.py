@@ -5,7 +5,7 @@ A layer without a native form runs in torch, alone: instruction `call`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from functools import partial, reduce
 from typing import Any, Protocol
 
@@ -99,6 +99,14 @@ class Lowering(Program):
         """The `channels` from `start` on, with zeros beyond the last."""
         return self.emit("part", x, size=start, channels=channels)
 
+    def repeat(self, x: Value, times: int) -> Value:
+        """The channels again and again, `[times · C]`."""
+        return self.emit("repeat", x, channels=times * x.channels)
+
+    def fold(self, x: Value, times: int) -> Value:
+        """y[c] = Σ_g x[g · C + c] for `times · C` channels."""
+        return self.emit("fold", x, channels=x.channels // times)
+
     def join(self, first: Value, *others: Value) -> Value:
         """Concatenates values along the channels."""
         for other in others:
@@ -158,8 +166,12 @@ class Lowering(Program):
 
         `speechkit.ops.expressions` has the language; `values` are numbers or vectors `[C]`.
         """
+        given = {
+            name: value.detach().cpu().numpy() if isinstance(value, Tensor) else value
+            for name, value in values.items()
+        }
         try:
-            numbers = assemble(text, values).packed(x.channels)
+            numbers = assemble(text, given).packed(x.channels)
         except ComponentError as error:
             self.refuse(str(error))
         return self.emit("expression", x, other=other, size=len(numbers), numbers=numbers)
@@ -170,14 +182,6 @@ class Lowering(Program):
         shares = [self.expression("exp(a - b)", {}, score, top) for score in scores]
         terms = map(partial(self.expression, "a * b", {}), shares, values)
         return self.expression("a / b", {}, reduce(self.added, terms), reduce(self.added, shares))
-
-    def products(self, features: Iterable[Value], weights: Tensor) -> Value:
-        """y = Σ_g W_g φ_g of the features φ_g, with W `[C', C, G]`."""
-        y = None
-        for feature, weight in zip(features, weights.unbind(2), strict=True):
-            y = self.matrix(feature, weight, residual=y)
-        assert y is not None
-        return y
 
     def unfold(self, x: Value, conv: Window) -> Value:
         """The frames that a convolution reads, one after another along the channels."""

@@ -22,6 +22,37 @@ inline void run_part(const Instruction& op, const Memory& m) {
   mark_alike(op, m);
 }
 
+// The channels again and again.
+inline void prepare_repeat(Loader&, Instruction& op) {
+  expect(op.width_in > 1 && op.rows == op.rows_in, "its rows differ from its input's");
+  expect(op.channels % op.channels_in == 0, "its channels are no multiple of its input's");
+}
+
+inline void run_repeat(const Instruction& op, const Memory& m) {
+  for (int64_t r = 0; r < op.rows; ++r)
+    for (int64_t c = 0; c < op.channels; c += op.channels_in)
+      std::memcpy(m.out + r * op.width + c, m.in + r * op.width_in, sizeof(float) * op.channels_in);
+  mark_alike(op, m);
+}
+
+// The inverse shape: y[c] = Σ_g x[g · channels + c].
+inline void prepare_fold(Loader&, Instruction& op) {
+  expect(op.width_in > 1 && op.width > 1 && op.rows == op.rows_in,
+         "its rows differ from its input's");
+  expect(op.channels_in % op.channels == 0, "its input's channels are no multiple of its own");
+}
+
+inline void run_fold(const Instruction& op, const Memory& m) {
+  for (int64_t r = 0; r < op.rows; ++r) {
+    const float* from = m.in + r * op.width_in;
+    float* __restrict__ to = m.out + r * op.width;
+    std::memcpy(to, from, sizeof(float) * op.channels);
+    for (int64_t start = op.channels; start < op.channels_in; start += op.channels)
+      for (int64_t c = 0; c < op.channels; ++c) to[c] += from[start + c];
+  }
+  mark_alike(op, m);
+}
+
 // y = (x, other) along the channels
 inline void prepare_join(Loader&, Instruction& op) {
   expect(op.second >= 0, "it needs two inputs");

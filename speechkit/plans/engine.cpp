@@ -47,6 +47,8 @@ constexpr Operation OPERATIONS[] = {
     {"scan", prepare_scan, run_scan, true},
     {"lstm", prepare_lstm, run_lstm},
     {"gru", prepare_gru, run_gru},
+    {"repeat", prepare_repeat, run_repeat},
+    {"fold", prepare_fold, run_fold},
     {"expression", prepare_expression, run_expression, true},
 };
 constexpr int64_t OPERATION_COUNT = sizeof OPERATIONS / sizeof *OPERATIONS;

@@ -77,7 +77,15 @@ inline void prepare_largest(Loader&, Instruction& op) {
 inline void run_largest(const Instruction& op, const Memory& m) {
   for (int64_t r = 0; r < op.rows; ++r) {
     const float* x = m.in + r * op.width;
-    std::fill_n(m.out + r * op.width, op.width, *std::max_element(x, x + op.channels));
+    const int64_t whole = op.channels / LANES * LANES;
+    float top = *std::max_element(x + whole - (whole ? LANES : 0), x + op.channels);
+    Register parts = constant(top);
+    for (int64_t c = 0; c < whole; c += LANES) {
+      const Register v = load(x + c);
+      parts = parts < v ? v : parts;
+    }
+    for (int64_t i = 0; i < LANES; ++i) top = std::max(top, parts[i]);
+    std::fill_n(m.out + r * op.width, op.width, top);
   }
   mark_alike(op, m);
 }

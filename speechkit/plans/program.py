@@ -14,7 +14,7 @@ CODES = (
     *("separable", "depthwise", "affine", "activate", "log", "delay", "add", "preemphasis"),
     *("spectrum", "resample", "log_softmax", "sliding_average", "running_average", "pcen"),
     *("bands", "call", "part", "unfold", "join", "normalize", "largest", "running_norm"),
-    *("cumulative_norm", "scan", "lstm", "gru", "expression"),
+    *("cumulative_norm", "scan", "lstm", "gru", "repeat", "fold", "expression"),
 )
 FIELDS = (
     *("code", "input", "other", "rows", "channels", "keep", "taps", "stride", "dilation", "left"),

@@ -23,6 +23,7 @@ from torch import Tensor
 
 import speechkit as sk
 from speechkit import compiler
+from speechkit.component import Spec
 from speechkit.folders import PLAN
 from speechkit.frontend import Resample
 from speechkit.libraries import load
@@ -31,6 +32,7 @@ from speechkit.ops import Activation, batch_norm, depthwise_conv, linear, native
 from speechkit.ops.separable_conv import PRECISIONS, Shape, pack
 from speechkit.plans.plan import load_plan
 from speechkit.plans.program import LoweringError
+from speechkit.plugins import components
 from speechkit.streaming.engines.native.layer import NativeLayer
 from speechkit.tasks.plans import plan_of
 from speechkit.testing import assert_close
@@ -194,8 +196,9 @@ def chunks_case(chance: Random) -> None:
 def plan_case(chance: Random) -> None:
     """A hundred random and mutated plans: each is refused in a line, or runs."""
     seeds = [load_plan(path) for path in sorted((PACKAGE / "bundled").rglob(PLAN))]
-    with suppress(LoweringError):
-        seeds.append(plan_of(sk.build(chance.choice(NETS)(chance)).eval()))
+    for make_net in (chance.choice(NETS), exchanged):
+        with suppress(LoweringError):
+            seeds.append(plan_of(sk.build(make_net(chance)).eval()))
     for _ in range(PLANS):
         make = plans.mutated if chance.random() < 0.8 else plans.random
         plans.run(make(chance.choice(seeds), chance), chance)
@@ -236,6 +239,23 @@ def parts_of(chance: Random) -> dict[str, object]:
     }
 
 
+def exchanged(chance: Random) -> sk.MarbleNet:
+    """A small net with another component of the core or of an installed plugin."""
+    kind = chance.choice(EXCHANGED)
+    entry = chance.choice([e for e in components(kind) if e.component.time != "utterance"])
+    channels = 8 * chance.randint(1, 3)
+    rest = sk.Block(channels=channels, kernel=chance.randint(1, 5), residual=True, copies=3)
+    return sk.MarbleNet(
+        frame_level=True,
+        blocks=(sk.Block(channels=channels, kernel=3, stride=2), rest),
+        frontend="log_mel:n_mels=24,normalize=running",
+        lookahead=chance.randint(0, 4),
+        **{kind: Spec(entry.qualified_name, dict(entry.component.example))},  # type: ignore[arg-type]
+    )
+
+
+EXCHANGED = "activation", "norm", "channel", "mixer", "residual", "block", "stack", "stem"
+"""The kinds of components that `exchanged` draws from."""
 NETS: list[Callable[[Random], sk.QuartzNet | sk.MarbleNet]] = [
     lambda chance: sk.QuartzNet(**parts_of(chance)),  # type: ignore[arg-type]
     lambda chance: sk.MarbleNet(frame_level=True, **parts_of(chance)),  # type: ignore[arg-type]

@@ -1,14 +1,21 @@
 """Simulates analog hardware, which computes with few levels and noise."""
 
+from __future__ import annotations
+
 import math
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from speechkit import ops
 from speechkit.component import Spec
-from speechkit.nn import Chunk, DepthwiseConv, LookAhead, Pointwise
+from speechkit.nn import Chunk, DepthwiseConv, LookAhead, Pointwise, as_layer
 from speechkit.plugins import registry
+
+if TYPE_CHECKING:
+    from speechkit.nn.lowering import Lowering
+    from speechkit.plans.program import Value
 
 
 class Hardware(nn.Module):
@@ -34,6 +41,22 @@ class Hardware(nn.Module):
 
     def out(self, x: Tensor) -> Tensor:
         return quantize(self.disturb(x).clamp(-1, 1), self.bits)
+
+    def into_steadily(self, program: Lowering, weight: Tensor) -> Tensor:
+        """`into` of a weight without noise, for a native program."""
+        self.refuse_noise(program)
+        return quantize(weight.detach().clamp(-1, 1), self.bits)
+
+    def lower(self, program: Lowering, x: Value) -> Value:
+        """Adds `into`, or `out`, without noise to a native program."""
+        self.refuse_noise(program)
+        rounded = "sign(x) * ceil(min(abs(x), 1) * levels - 0.5) / levels"
+        return program.expression(rounded, {"levels": 2.0**self.bits - 1}, x)
+
+    def refuse_noise(self, program: Lowering) -> None:
+        """Raises LoweringError if the noise stays on."""
+        if self.noisy != "training":
+            program.refuse("no native Hardware with noise")
 
     def disturb(self, x: Tensor) -> Tensor:
         """x with noise, if the noise is on."""
@@ -64,6 +87,11 @@ class Analog(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return self.hardware.into(self.activation(self.hardware.out(x)))
 
+    def lower(self, program: Lowering, x: Value) -> Value:
+        """Its activation between two roundings, if the noise is off."""
+        y = program.add(as_layer(self.activation), self.hardware.lower(program, x))
+        return self.hardware.lower(program, y)
+
 
 class AnalogLinear(Pointwise):
     """y = W' x with W' = into(W) of `Hardware`, drawn again in each call.
@@ -85,6 +113,9 @@ class AnalogLinear(Pointwise):
     def forward(self, c: Chunk) -> Chunk:
         y = ops.linear(c.x.transpose(1, 2), self.hardware.into(self.weight)).transpose(1, 2)
         return Chunk(y, c.valid)
+
+    def lower(self, program: Lowering, x: Value) -> Value:
+        return program.matrix(x, self.hardware.into_steadily(program, self.weight))
 
 
 class AnalogDepthwise(DepthwiseConv):
@@ -115,6 +146,9 @@ class AnalogDepthwise(DepthwiseConv):
     def convolve(self, window: Tensor) -> Tensor:
         weight = self.hardware.into(self.weight)
         return ops.depthwise_conv(window, weight, self.stride, self.dilation)
+
+    def lower(self, program: Lowering, x: Value) -> Value:
+        return program.depthwise(x, self, self.hardware.into_steadily(program, self.weight))
 
 
 def quantize(x: Tensor, bits: int) -> Tensor:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from functools import partial, reduce
 from typing import TYPE_CHECKING, TypeVar
 
 import torch
@@ -117,11 +116,11 @@ class AFKAN(StreamLayer):
     def lower(self, program: Lowering, x: Value) -> Value:
         act, func = self.names
         text = EXPRESSIONS[func].format(a=f"{act}(x - low)", b=f"{act}(high - x)")
-        ends = zip(self.low.tolist(), self.high.tolist(), strict=True)
-        terms = [program.expression(text, {"low": low, "high": high}, x) for low, high in ends]
-        if self.func_norm:
-            terms = _lower_to_range(program, terms)
-        y = self.reduce.lower(program, terms)  # type: ignore[operator]
+        ends = {"low": self.low, "high": self.high}
+        wide = {name: end.repeat_interleave(x.channels) for name, end in ends.items()}
+        y = program.expression(text, wide, program.repeat(x, len(self.low)))
+        y = _lower_to_range(program, y) if self.func_norm else y
+        y = self.reduce.lower(program, y)  # type: ignore[operator]
         y = y if self.norm is None else lower_layer_norm(program, y, self.norm)
         return program.matrix(program.expression(f"{act}(x)", {}, y), self.weight)
 
@@ -147,12 +146,12 @@ class GlobalAttention(nn.Module):
         pooled: Tensor = score.softmax(-1) * y.sum(-1)
         return pooled
 
-    def lower(self, program: Lowering, terms: list[Value]) -> Value:
-        """Adds it to a native program, from the functions of all channels."""
+    def lower(self, program: Lowering, y: Value) -> Value:
+        """Adds it to a native program, from the functions `[functions · C]`."""
         weights = self.score.weight[0] / self.temperature.clamp(min=1)
-        scaled = [program.scaled(term, w) for term, w in zip(terms, weights, strict=True)]
-        share = program.emit("log_softmax", reduce(program.added, scaled))
-        return program.expression("exp(a) * b", {}, share, reduce(program.added, terms))
+        share = program.emit("log_softmax", _lower_sum(program, y, weights))
+        pooled = program.fold(y, len(weights))
+        return program.expression("exp(a) * b", {}, share, pooled)
 
 
 class Multistep(nn.Module):
@@ -166,11 +165,10 @@ class Multistep(nn.Module):
         reduced: Tensor = self.linear(y).squeeze(-1)
         return reduced
 
-    def lower(self, program: Lowering, terms: list[Value]) -> Value:
-        """Adds it to a native program, from the functions of all channels."""
-        weights, bias = self.linear.weight[0], self.linear.bias.detach()
-        scaled = [program.scaled(term, w) for term, w in zip(terms, weights, strict=True)]
-        return program.expression("x + bias", {"bias": bias}, reduce(program.added, scaled))
+    def lower(self, program: Lowering, y: Value) -> Value:
+        """Adds it to a native program, from the functions `[functions · C]`."""
+        bias = {"bias": self.linear.bias}
+        return program.expression("x + bias", bias, _lower_sum(program, y, self.linear.weight[0]))
 
 
 class SpatialAttention(nn.Module):
@@ -187,16 +185,24 @@ class SpatialAttention(nn.Module):
         return pooled
 
     @torch.no_grad()
-    def lower(self, program: Lowering, terms: list[Value]) -> Value:
-        """Adds it to a native program, from the functions of all channels."""
-        channels = terms[0].channels
+    def lower(self, program: Lowering, y: Value) -> Value:
+        """Adds it to a native program, from the functions `[functions · C]`."""
         assert self.score.bias is not None
+        count = len(self.score.bias)
+        channels = y.channels // count
+        terms = [program.part(y, index * channels, channels) for index in range(count)]
         filtered = zip(terms, self.score.weight[:, 0], self.score.bias, strict=True)
         scores = [
             program.matrix(term, _band(taps, channels), bias.expand(channels))
             for term, taps, bias in filtered
         ]
         return program.attended(scores, terms)
+
+
+def _lower_sum(program: Lowering, y: Value, weights: Tensor) -> Value:
+    """Σ_j w_j φ_j of the functions `[functions · C]`."""
+    each = weights.repeat_interleave(y.channels // len(weights))
+    return program.fold(program.scaled(y, each), len(weights))
 
 
 def _band(taps: Tensor, channels: int) -> Tensor:
@@ -206,15 +212,12 @@ def _band(taps: Tensor, channels: int) -> Tensor:
     return taps[0] * near.t() + taps[1] * eye + taps[2] * near
 
 
-def _lower_to_range(program: Lowering, terms: list[Value]) -> list[Value]:
+def _lower_to_range(program: Lowering, y: Value) -> Value:
     """The functions of a frame scaled to [0, 1]."""
-    top = reduce(partial(program.expression, "max(a, b)", {}), terms)
-    bottom = reduce(partial(program.expression, "min(a, b)", {}), terms)
-    top = program.emit("largest", top)
-    bottom = program.scaled(program.emit("largest", program.scaled(bottom, -1.0)), -1.0)
-    width = program.expression("a - b + eps", {"eps": EPS}, top, bottom)
-    shifted = [program.expression("a - b", {}, term, bottom) for term in terms]
-    return [program.expression("a / b", {}, term, width) for term in shifted]
+    least = program.scaled(program.emit("largest", program.scaled(y, -1.0)), -1.0)
+    off = program.expression("a - b", {}, y, least)
+    top = program.emit("largest", off)
+    return program.expression("a / (b + eps)", {"eps": EPS}, off, top)
 
 
 REDUCERS: dict[str, Callable[[int, int], nn.Module]] = {

@@ -48,11 +48,11 @@ def chebyshev(x: Tensor, degree: int) -> Tensor:
     return torch.stack(terms[: degree + 1], dim=-1)
 
 
-def lower_chebyshev(program: Lowering, x: Value, degree: int) -> list[Value]:
-    """Adds `chebyshev` to a native program, as T_n(x) = cos(n acos x)."""
+def lower_chebyshev(program: Lowering, x: Value, degree: int) -> Value:
+    """Adds `chebyshev` to a native program, T_n(x) = cos(n acos x): `[(degree + 1) · C]`."""
     angle = program.expression("1.5707963267948966 - asin(x)", {}, x)
-    terms = [program.expression("0 * x + 1", {}, x), x][: degree + 1]
-    return [*terms, *(program.expression(f"cos({n} * x)", {}, angle) for n in range(2, degree + 1))]
+    n = torch.arange(degree + 1).repeat_interleave(x.channels)
+    return program.expression("cos(n * x)", {"n": n}, program.repeat(angle, degree + 1))
 
 
 def chebyshev_sum(x: Tensor, coefficients: Tensor) -> Tensor:
@@ -68,11 +68,11 @@ def radial(x: Tensor, places: Tensor) -> Tensor:
     return (-((x.unsqueeze(-1) - places) / (places[1] - places[0])).square()).exp()
 
 
-def lower_radial(program: Lowering, x: Value, places: Tensor) -> list[Value]:
-    """Adds `radial` to a native program."""
-    width = float(places[1] - places[0])
-    bump = "exp(-(((x - place) / width) ** 2))"
-    return [program.expression(bump, {"place": p, "width": width}, x) for p in places.tolist()]
+def lower_radial(program: Lowering, x: Value, places: Tensor) -> Value:
+    """Adds `radial` to a native program: `[G · C]`."""
+    values = {"place": places.repeat_interleave(x.channels), "width": places[1] - places[0]}
+    wide = program.repeat(x, len(places))
+    return program.expression("exp(-(((x - place) / width) ** 2))", values, wide)
 
 
 def even_knots(grid: int, order: int) -> Tensor:
@@ -98,23 +98,25 @@ def b_splines(x: Tensor, knots: Tensor, order: int) -> Tensor:
     return bases
 
 
-def lower_splines(program: Lowering, x: Value, knots: Tensor, order: int) -> list[Value]:
-    """Adds `b_splines` to a native program."""
-    lines = knots.detach().double().t()
-    values = {"knots": lines}
+def lower_splines(program: Lowering, x: Value, knots: Tensor, order: int) -> Value:
+    """Adds `b_splines` to a native program: `[G · C]`."""
+    lines = knots.detach().expand(x.channels, -1).t()
+    ends = {"low": lines[:-1].flatten(), "high": lines[1:].flatten()}
+    wide = program.repeat(x, len(lines) - 1)
+    y = program.expression("where(x < low, 0, where(x < high, 1, 0))", ends, wide)
     for k in range(1, order + 1):
         width = lines[k:] - lines[:-k]
-        values[f"inverse{k}"] = torch.where(width > 0, 1 / width.clamp(min=1e-30), 0)
-
-    def spline(j: int, k: int) -> str:
-        if k == 0:
-            return f"where(x < knots[{j}], 0, where(x < knots[{j + 1}], 1, 0))"
-        rising = f"(x - knots[{j}]) * inverse{k}[{j}] * ({spline(j, k - 1)})"
-        falling = f"(knots[{j + k + 1}] - x) * inverse{k}[{j + 1}] * ({spline(j + 1, k - 1)})"
-        return f"{rising} + {falling}"
-
-    count = len(lines) - order - 1
-    return [program.expression(spline(j, order), values, x) for j in range(count)]
+        inverse = torch.where(width > 0, 1 / width.clamp(min=1e-30), 0)
+        channels = (len(lines) - 1 - k) * x.channels
+        rising = {"knot": lines[: -k - 1].flatten(), "inverse": inverse[:-1].flatten()}
+        falling = {"knot": lines[k + 1 :].flatten(), "inverse": inverse[1:].flatten()}
+        wide = program.part(wide, 0, channels)
+        first, second = program.part(y, 0, channels), program.part(y, x.channels, channels)
+        y = program.added(
+            program.expression("(a - knot) * inverse * b", rising, wide, first),
+            program.expression("(knot - a) * inverse * b", falling, wide, second),
+        )
+    return y
 
 
 def phases(grid: int, order: int) -> tuple[Tensor, Tensor]:

@@ -53,10 +53,10 @@ class BSplineKAN(EdgeLayer):
         splines = b_splines(self.squash(x), self.knots, self.order)
         return torch.cat([F.silu(x).unsqueeze(-1), splines], dim=-1)
 
-    def lower_features(self, program: Lowering, x: Value) -> list[Value]:
+    def lower_features(self, program: Lowering, x: Value) -> Value:
         inside = program.expression(SQUASHED[self.squashed], {}, x)
         splines = lower_splines(program, inside, self.knots, self.order)
-        return [program.expression("silu(x)", {}, x), *splines]
+        return program.join(program.expression("silu(x)", {}, x), splines)
 
     def weights(self) -> Tensor:
         scale = 1 if self.scale is None else self.scale.unsqueeze(2)

@@ -39,7 +39,7 @@ class ChebyKAN(EdgeLayer):
     def features(self, x: Tensor) -> Tensor:
         return chebyshev(self.squash(x), self.degree)
 
-    def lower_features(self, program: Lowering, x: Value) -> list[Value]:
+    def lower_features(self, program: Lowering, x: Value) -> Value:
         inside = program.expression(SQUASHED[self.squashed], {}, x)
         return lower_chebyshev(program, inside, self.degree)
 
@@ -53,7 +53,7 @@ class ChebyKAN(EdgeLayer):
         return Chunk(self.norm(y.x.transpose(1, 2)).transpose(1, 2), c.valid)
 
     def lower(self, program: Lowering, x: Value) -> Value:
-        y = program.products(self.lower_features(program, x), self._kept_weights())
+        y = self.lower_edges(program, x)
         return y if self.norm is None else lower_layer_norm(program, y, self.norm)
 
 

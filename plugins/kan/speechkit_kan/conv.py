@@ -60,8 +60,8 @@ class KANConv(Conv):
         """φ, `[B, T, C]` → `[B, T, C, functions]`."""
         raise AssertionError("a KANConv is one of its subclasses")
 
-    def lower_terms(self, program: Lowering, x: Value) -> list[Value]:
-        """Adds base and φ to a native program."""
+    def lower_terms(self, program: Lowering, x: Value) -> Value:
+        """Adds base and φ to a native program: `[(1 + functions) · C]`."""
         program.refuse(f"no native {type(self).__name__}")
 
     def implementation(self) -> Choice:
@@ -89,18 +89,18 @@ class KANConv(Conv):
 
     @torch.no_grad()
     def lower(self, program: Lowering, x: Value) -> Value:
-        """A convolution of each φ − φ(0), which is 0 where the frame is not valid."""
+        """Convolutions of each φ − φ(0), which is 0 where a frame is not valid, and their sum."""
         zero = self.weight.new_zeros(1, 1, self.channels)
-        at_zero = torch.cat([self.base(zero).unsqueeze(3), self.functions(zero)], dim=3)[0, 0]
+        at_zero = torch.cat([self.base(zero).unsqueeze(3), self.functions(zero)], dim=3)[0, 0].t()
         rest = (self.coefficients * self.scale.unsqueeze(2)).transpose(1, 2)
         kernels = torch.cat([self.weight, rest], dim=1).expand(self.channels, -1, -1)
-        total = None
-        for index, term in enumerate(self.lower_terms(program, x)):
-            off = program.affine(term, torch.ones(self.channels), -at_zero[:, index])
-            y = program.depthwise(off, self, kernels[:, index])
-            total = y if total is None else program.added(total, y)
-        assert total is not None
-        shift = (kernels * at_zero.unsqueeze(2)).sum((1, 2))
+        kernels = kernels.transpose(0, 1).flatten(0, 1)
+        off = program.expression(
+            "x - zero", {"zero": at_zero.flatten()}, self.lower_terms(program, x)
+        )
+        y = program.depthwise(off, self, kernels)
+        shift = (kernels.sum(1) * at_zero.flatten()).unflatten(0, at_zero.shape).sum(0)
+        total = program.fold(y, len(at_zero))
         return program.affine(total, torch.ones_like(shift), shift)
 
     def macs(self, frames: int) -> int:
@@ -135,9 +135,9 @@ class ChebConv(KANConv):
     def functions(self, x: Tensor) -> Tensor:
         return chebyshev(x.tanh(), self.degree)
 
-    def lower_terms(self, program: Lowering, x: Value) -> list[Value]:
+    def lower_terms(self, program: Lowering, x: Value) -> Value:
         inside = program.expression(SQUASHED["tanh"], {}, x)
-        return [x, *lower_chebyshev(program, inside, self.degree)]
+        return program.join(x, lower_chebyshev(program, inside, self.degree))
 
 
 class SplineConv(KANConv):
@@ -164,9 +164,9 @@ class SplineConv(KANConv):
     def functions(self, x: Tensor) -> Tensor:
         return b_splines(x, self.knots, self.order)
 
-    def lower_terms(self, program: Lowering, x: Value) -> list[Value]:
+    def lower_terms(self, program: Lowering, x: Value) -> Value:
         splines = lower_splines(program, x, self.knots, self.order)
-        return [program.expression("silu(x)", {}, x), *splines]
+        return program.join(program.expression("silu(x)", {}, x), splines)
 
 
 class RadialConv(KANConv):
@@ -191,6 +191,6 @@ class RadialConv(KANConv):
     def functions(self, x: Tensor) -> Tensor:
         return radial(x, self.places)
 
-    def lower_terms(self, program: Lowering, x: Value) -> list[Value]:
+    def lower_terms(self, program: Lowering, x: Value) -> Value:
         bumps = lower_radial(program, x, self.places)
-        return [program.expression("silu(x)", {}, x), *bumps]
+        return program.join(program.expression("silu(x)", {}, x), bumps)

@@ -34,8 +34,8 @@ class EdgeLayer(StreamLayer):
         """The features, `[..., C]` → `[..., C, G]`."""
         raise AssertionError("an EdgeLayer is one of its subclasses")
 
-    def lower_features(self, program: Lowering, x: Value) -> list[Value]:
-        """Adds `features` to a native program, each `[C]`."""
+    def lower_features(self, program: Lowering, x: Value) -> Value:
+        """Adds `features` to a native program: `[G · C]`, the first of all channels first."""
         program.refuse(f"no native {type(self).__name__}")
 
     def weights(self) -> Tensor:
@@ -68,7 +68,12 @@ class EdgeLayer(StreamLayer):
         return Chunk(y.transpose(1, 2), c.valid)
 
     def lower(self, program: Lowering, x: Value) -> Value:
-        return program.products(self.lower_features(program, x), self._kept_weights())
+        return self.lower_edges(program, x)
+
+    def lower_edges(self, program: Lowering, x: Value) -> Value:
+        """Adds the sum of its edges to a native program."""
+        weights = self._kept_weights().transpose(1, 2).flatten(1)
+        return program.matrix(self.lower_features(program, x), weights)
 
     def macs(self, frames: int) -> int:
         return self.weights().numel() * frames

@@ -38,13 +38,11 @@ class ReluKAN(EdgeLayer):
         x = x.unsqueeze(-1)
         return (F.relu(x - self.low) * F.relu(self.high - x) * self.height).square()
 
-    def lower_features(self, program: Lowering, x: Value) -> list[Value]:
+    def lower_features(self, program: Lowering, x: Value) -> Value:
+        ends = {"low": self.low.t().flatten(), "high": self.high.t().flatten()}
+        wide = program.repeat(x, self.low.shape[1])
         bump = "(relu(x - low) * relu(high - x) * height) ** 2"
-        ends = zip(self.low.detach().t(), self.high.detach().t(), strict=True)
-        return [
-            program.expression(bump, {"low": low, "high": high, "height": self.height}, x)
-            for low, high in ends
-        ]
+        return program.expression(bump, {**ends, "height": self.height}, wide)
 
     def weights(self) -> Tensor:
         return self.coefficients
