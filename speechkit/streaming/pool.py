@@ -123,9 +123,10 @@ class SessionPool:
             samples = as_samples(samples)
         with self._lock:
             taken = self._put(session, samples)
-            until_s = time.monotonic() + wait_s if wait_s > 0 else 0.0
-            while taken < len(samples) and self._wait_until(until_s):
-                taken += self._put(session, samples[taken:])
+            if wait_s > 0:
+                until_s = time.monotonic() + wait_s
+                while taken < len(samples) and self._wait_until(until_s):
+                    taken += self._put(session, samples[taken:])
             return taken
 
     async def feed_async(self, session: int, samples: Samples) -> None:
@@ -145,7 +146,7 @@ class SessionPool:
 
     def is_done(self, session: int) -> bool:
         """True if all blocks of a finished session were computed or are in a step in progress."""
-        return bool(self._scheduler.owed[self._row(session)] == 0)
+        return self._scheduler.owes[self._row(session)] == 0
 
     def step(self, wait_s: float = 0.0) -> "Step | None":
         """Computes the next blocks of all sessions with waiting audio.
@@ -184,14 +185,15 @@ class SessionPool:
                 await asyncio.to_thread(step.events)
 
     def _row(self, session: int) -> int:
-        if session not in self._rows:
+        row = self._rows.get(session)
+        if row is None:
             raise StreamError(f"there is no session {session} in the pool; join gives its number")
-        return self._rows[session]
+        return row
 
     def _put(self, session: int, samples: NDArray[Any]) -> int:
         """Takes samples as far as there is room, with the lock held."""
         row = self._row(session)
-        if self._scheduler.owed[row] >= 0:
+        if self._scheduler.owes[row] >= 0:
             raise StreamError(f"session {session} is finished; join anew")
         taken = self._scheduler.put(row, samples)
         if self._waiters or self._watchers:

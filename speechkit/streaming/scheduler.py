@@ -12,7 +12,7 @@ from speechkit.streaming.engines.engine import Engine, Scored
 from speechkit.streaming.gate import Gate
 from speechkit.streaming.row_listeners import Clock, Found, RowListeners
 from speechkit.streaming.state import AGAIN, State, checked
-from speechkit.streaming.waiting import Rows, blocks_to_end
+from speechkit.streaming.waiting import Rows, blocks_to_end, numbers
 
 PLACE = {"given": list, "taken": list, "started": list, "owed": list, "listening": list}
 """The values in a state besides the engine's arrays and the gate."""
@@ -48,6 +48,7 @@ class Scheduler:
         self.capacity = len(w.given)
         # the blocks that an ended session still needs, −1 for one that has not ended
         self.owed = np.full(self.capacity, -1)
+        self.owes = numbers(self.owed)
         # the scores of the latest step of `compute`
         self.latest: Scored | None = None
         self._now = Clock(w.given, w.taken, w.started, w.block_samples, sample_rate)
@@ -89,10 +90,6 @@ class Scheduler:
     def next(self) -> tuple[Rows, int] | None:
         """The sessions with whole blocks, and how many of them to compute; None for none."""
         w = self.waiting
-        if self.capacity == 1 and not self._ending:
-            # a single session has no time for arrays
-            count = (w.given_to[0] - w.taken_from[0]) // w.block_samples
-            return (self._all, self.engine.most(count)) if count else None
         each = np.where(self.owed >= 0, self.owed, (w.given - w.taken) // w.block_samples)
         (rows,) = each.nonzero()
         if not len(rows):
@@ -105,6 +102,8 @@ class Scheduler:
         found: Found = []
         if self.gate:
             self.gate.speech.compute()
+        if self.capacity == 1 and not self._ending:
+            return self._compute_one()
         while chosen := self.next():
             rows, blocks = chosen
             self.latest = self.engine.step(rows, blocks)
@@ -114,6 +113,19 @@ class Scheduler:
             if new or len(ended):
                 step = Step(rows, self.latest, clock, ended)
                 found += [(int(rows[i]), event) for i, event in new + self._last_events(step)]
+        return found
+
+    def _compute_one(self) -> Found:
+        """The same for the only session: half of a short feed went into arrays of one number."""
+        found: Found = []
+        w, step, listen = self.waiting, self.engine.step, self.listeners.step
+        blocks = (w.given_to[0] - w.taken_from[0]) // w.block_samples
+        while blocks:
+            count = self.engine.most(blocks)
+            self.latest = scored = step(self._all, count)
+            found += listen(self._all, scored, self._now)
+            w.taken_from[0] += count * w.block_samples
+            blocks -= count
         return found
 
     def begin(self, rows: Rows, blocks: int) -> Step:
