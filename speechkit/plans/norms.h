@@ -90,10 +90,11 @@ inline void run_largest(const Instruction& op, const Memory& m) {
   mark_alike(op, m);
 }
 
-// y = (x − s / n) / √(q / n + eps) · scale + shift per channel, where at each valid row
-//     n = a n + 1,  q = a q + (1 − 1 / n) (x − s / n)² with the s / n before,  s = a s + x
-// numbers: a, n at first, eps; filters [2, channels]: s / n and q / n at first; weights [2, channels];
-// state: s, q, n
+// y = (x − μ) / √(v + eps) · scale + shift per channel, where at each valid row
+//     n = a n + 1,  v = v + ((1 − 1 / n) (x − μ)² − v) / n with the μ before,  μ = μ + (x − μ) / n
+// Sums instead of means would be divided by an n that rounding holds still, to 1e-4 of a mean.
+// numbers: a, n at first, eps; filters [2, channels]: μ and v at first; weights [2, channels];
+// state: μ, v, n
 inline void prepare_running_norm(Loader& loader, Instruction& op) {
   expect(op.width_in > 1, "it takes channels, not sound");
   op.table = loader.table(op.weights, 2, op.channels, op.width);
@@ -101,31 +102,30 @@ inline void prepare_running_norm(Loader& loader, Instruction& op) {
   const float* first = loader.numbers(op.filters, product(2, op.channels));
   float* state = loader.state(op, 2 * op.width + 1);
   for (int64_t c = 0; c < op.channels; ++c) {
-    state[c] = op.parameters[1] * first[c];
-    state[op.width + c] = op.parameters[1] * first[op.channels + c];
+    state[c] = first[c];
+    state[op.width + c] = first[op.channels + c];
   }
   state[2 * op.width] = op.parameters[1];
 }
 
 inline void run_running_norm(const Instruction& op, const Memory& m) {
   const float decay = op.parameters[0], eps = op.parameters[2];
-  float *s = m.state, *q = m.state + op.width, &n = m.state[2 * op.width];
+  float *centre = m.state, *v = m.state + op.width, &n = m.state[2 * op.width];
   const float *scale = op.table, *shift = op.table + op.width;
   for (int64_t r = 0; r < op.rows; ++r) {
-    const float *x = m.in + r * op.width, before = 1 / n;
+    const float* x = m.in + r * op.width;
     if (m.valid[r] != 0) {
       n = decay * n + 1;
-      const float share = 1 - 1 / n;
+      const float part = 1 / n;
       for (int64_t c = 0; c < op.width; ++c) {
-        const float surprise = x[c] - s[c] * before;
-        q[c] = decay * q[c] + share * surprise * surprise;
-        s[c] = decay * s[c] + x[c];
+        const float surprise = x[c] - centre[c];
+        v[c] += ((1 - part) * surprise * surprise - v[c]) * part;
+        centre[c] += surprise * part;
       }
     }
-    const float now = 1 / n;
     float* y = m.out + r * op.width;
     for (int64_t c = 0; c < op.width; ++c)
-      y[c] = (x[c] - s[c] * now) / std::sqrt(q[c] * now + eps) * scale[c] + shift[c];
+      y[c] = (x[c] - centre[c]) / std::sqrt(v[c] + eps) * scale[c] + shift[c];
   }
   mark_alike(op, m);
 }
