@@ -1,7 +1,6 @@
 """Reads JSON, YAML and tar files from outside, with limits on size and depth."""
 
 import json
-import tarfile
 from collections import Counter
 from collections.abc import Hashable, Iterable
 from pathlib import Path
@@ -35,7 +34,9 @@ class Limited:
     def read(self, size: int) -> bytes:
         """The next bytes; raises tarfile.ReadError if `size` is too large."""
         if size > self.most:
-            raise tarfile.ReadError(f"a header of {size:,} bytes")
+            from tarfile import ReadError
+
+            raise ReadError(f"a header of {size:,} bytes")
         data: bytes = self.file.read(size)
         return data
 

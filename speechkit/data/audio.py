@@ -12,7 +12,6 @@ from typing import BinaryIO
 
 import numpy as np
 import soundfile
-import soxr
 from numpy.typing import NDArray
 
 from speechkit.arrays import is_array
@@ -122,7 +121,10 @@ def read_sample_blocks(
         read += x.size
         loud += np.count_nonzero(np.abs(x) >= FULL_SCALE)
         if rate != target_rate:
-            resampler = resampler or soxr.ResampleStream(rate, target_rate, 1, quality="HQ")
+            # most recordings have the rate of the model
+            from soxr import ResampleStream
+
+            resampler = resampler or ResampleStream(rate, target_rate, 1, quality="HQ")
             x = resampler.resample_chunk(x, last)
         given += x.size
         if x.size or not last:

@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
-from pydantic import TypeAdapter
 
 from speechkit.decode.fusion import (
     Context,
@@ -49,9 +48,6 @@ class BeamState(NamedTuple):
 
     stable: tuple[int, ...]
     beams: tuple[Hypothesis, ...]
-
-
-_STATE = TypeAdapter(BeamState)
 
 
 class BeamCTC:
@@ -140,7 +136,10 @@ class BeamCTC:
 
     def restore(self, values: Sequence[Any]) -> BeamState:
         """The state from its nested lists, as JSON stores it; ValueError for other data."""
-        state: BeamState = _STATE.validate_python(values)
+        # a session that starts anew imports none of it
+        from pydantic import TypeAdapter
+
+        state: BeamState = TypeAdapter(BeamState).validate_python(values)
         tails = [state.stable, *(one.tail for one in state.beams)]
         if not state.beams or not all(0 <= i < self.blank for tail in tails for i in tail):
             raise ValueError(f"no beams over {self.blank} labels")

@@ -1,7 +1,6 @@
 """Loads plugins and finds their components."""
 
 import importlib
-import importlib.metadata
 import inspect
 import logging
 import os
@@ -10,7 +9,7 @@ from itertools import groupby
 from operator import attrgetter
 from pathlib import Path
 from textwrap import shorten
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import pluggy
 
@@ -30,6 +29,9 @@ from speechkit.plugins.loading import (
     reason,
     split,
 )
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
 
 log = logging.getLogger("speechkit.plugins")
 T = TypeVar("T")
@@ -254,8 +256,10 @@ class Registry:
     def _load_entry_points(self, wanted: set[str] | None, disabled: set[str]) -> None:
         if CORE in disabled:
             raise PluginError("plugin 'core' cannot be disabled; name another plugin")
+        from importlib.metadata import entry_points
+
         by_name = attrgetter("name")
-        points = sorted(importlib.metadata.entry_points(group=ENTRY_POINT_GROUP), key=by_name)
+        points = sorted(entry_points(group=ENTRY_POINT_GROUP), key=by_name)
         for name, claims in groupby(points, by_name):
             if name in disabled or (wanted is not None and name not in wanted):
                 continue
@@ -266,7 +270,7 @@ class Registry:
         for name in sorted((wanted or set()) - {point.name for point in points}):
             self._note_failure(name, f"not installed; {how_to_get(name)}")
 
-    def _load_entry_point(self, name: str, claims: list[importlib.metadata.EntryPoint]) -> None:
+    def _load_entry_point(self, name: str, claims: "list[EntryPoint]") -> None:
         """Loads the plugin of that name, or none where several distributions have one."""
         found = [point.dist for point in claims if point.dist]
         if len(found) > 1:

@@ -1,7 +1,6 @@
 """Where plugins come from: entry points and Python files, and what is asked of them."""
 
 import difflib
-import importlib.metadata
 import importlib.util
 import inspect
 import sys
@@ -9,10 +8,14 @@ from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from types import ModuleType
+from typing import TYPE_CHECKING
 
 from speechkit import hookspecs
 from speechkit.errors import PluginError
 from speechkit.packages import DISTRIBUTION, NAME, core_version
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
 
 PREFIX = "speechkit_"
 """The prefix of all hook names."""
@@ -52,7 +55,7 @@ def imported(path: Path) -> ModuleType:
     return module
 
 
-def offered_by(claims: Iterable[importlib.metadata.EntryPoint]) -> Iterator[tuple[str, str]]:
+def offered_by(claims: "Iterable[EntryPoint]") -> Iterator[tuple[str, str]]:
     """The kind and name of each component that these plugins would offer."""
     for point in claims:
         # a plugin that fails here offers nothing

@@ -1,0 +1,36 @@
+"""Values of arguments that need no conversion, or a plain one.
+
+typer converts each value, a missing one too, with pydantic, whose import takes longer than the rest
+of a command.
+"""
+
+from collections.abc import Callable
+from enum import Enum
+from pathlib import Path
+from typing import Any, get_type_hints
+
+
+def take_plain_values(parameters: list[Any], function: Callable[..., Any]) -> None:
+    """Makes parameters of a command of `function` give plain values without typer's conversion."""
+    types = get_type_hints(function)
+    for parameter in parameters:
+        kind = types.get(parameter.name)
+        parameter.process_value = _Plain(parameter, kind, parameter.process_value)
+
+
+class _Plain:
+    """A parameter's `process_value`, which leaves to typer what needs more than a plain type."""
+
+    def __init__(self, parameter: Any, kind: Any, convert: Callable[[Any, Any], Any]) -> None:
+        self.parameter, self.kind, self.convert = parameter, kind, convert
+
+    def __call__(self, ctx: Any, value: Any) -> Any:
+        parameter = self.parameter
+        single = parameter.nargs == 1 and not parameter.multiple
+        missing = value is None and single and not parameter.required
+        fits = type(value) is self.kind and isinstance(value, str | Enum)
+        if value and self.kind == list[Path] and all(type(item) is str for item in value):
+            value = [Path(item) for item in value]
+        elif not missing and not fits:
+            return self.convert(ctx, value)
+        return parameter.callback(ctx, parameter, value) if parameter.callback else value
