@@ -12,7 +12,7 @@ import soundfile
 import torch
 from torch import Tensor
 
-from speechkit import infer
+from speechkit import infer, scoring
 from speechkit.data import read_audio
 from speechkit.errors import (
     AudioError,
@@ -131,7 +131,7 @@ def test_long_sound_gives_the_same_in_pieces(
     model = build(nets["frame"]).eval()
     whole, *_ = speech_probabilities(model, audio(3 * RATE), RATE)
     monkeypatch.setattr(infer, "LONG_S", 0.7)
-    monkeypatch.delattr(infer, "scores_of")
+    monkeypatch.delattr(scoring, "scores_of")
     pieces, *_ = speech_probabilities(model, audio(3 * RATE), RATE)
     assert_close("speech", torch.from_numpy(whole), torch.from_numpy(pieces), 1e-5)
 
@@ -209,7 +209,7 @@ def test_a_long_file_is_transcribed_in_pieces_as_whole(
     whole = transcribe(model, path, vad=None)
     assert whole.text
     monkeypatch.setattr(infer, "LONG_S", 0.7)
-    monkeypatch.delattr(infer, "scores_of")
+    monkeypatch.delattr(scoring, "scores_of")
     pieces = transcribe(model, path, vad=None)
     assert pieces.text == whole.text
     assert pieces.duration_s == pytest.approx(3 + 77 / rate, abs=1e-4)
@@ -234,7 +234,7 @@ def test_a_long_file_gives_the_same_in_pieces(
     soundfile.write(path, audio(70 * rate + 77).numpy(), rate)
     with torch.no_grad():
         whole = model(read_audio(path)[None]).scores[0].softmax(1)[:, 1]
-    monkeypatch.delattr(infer, "scores_of")
+    monkeypatch.delattr(scoring, "scores_of")
     pieces, *_ = speech_probabilities(model, path)
     assert_close("speech", whole, torch.from_numpy(pieces), 1e-5)
 

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from speechkit.cli.infer import Format, Formatted
-from speechkit.cli.models import load_model, tell_purpose
+from speechkit.cli.models import load_net, tell_purpose
 from speechkit.cli.options import (
     AudioFiles,
     ChannelOption,
@@ -52,7 +52,7 @@ def align(
     Example: speechkit align clip.wav --text "enter five" --format textgrid
     """
     from speechkit.infer import align_text
-    from speechkit.tasks import require
+    from speechkit.plans.source import about_of
     from speechkit.text import normalized
     from speechkit.text.transcript import FORMATS
 
@@ -74,12 +74,13 @@ def align(
         out,
         recordings := Recordings(audio, channels_of(channel), raw_format(raw, rate, raw_channels)),
     )
-    net = load_model(model, device)
-    require(net, "transcribe")
+    net = load_net(model, device)
+    about = about_of(net)
+    about.require("transcribe")
     words = (
         " ".join(str(text).split())
         if text_file is None
-        else normalized(text_file, net.normalization, net.labels)
+        else normalized(text_file, about.normalization, about.labels)
     )
     tell_purpose(model)
     for recording, found in recordings.each(partial(align_text, net, text=words)):

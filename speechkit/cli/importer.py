@@ -33,7 +33,8 @@ def import_model(
     from speechkit.checkpoint import save
     from speechkit.importers import read_model
     from speechkit.models.profile import profile
-    from speechkit.streaming.engines.choice import suggested_window_s
+    from speechkit.streaming.nets import suggested_window_s
+    from speechkit.tasks.plans import about_of
 
     model = read_model(source, None if frames is None else frames.value)
     save(model, out)
@@ -51,7 +52,7 @@ def import_model(
         "why_not_streamable": figures.why_not_streamable,
     }
     listens = (
-        f"reads whole utterances; stream it with window_s={suggested_window_s(model):g}"
+        f"reads whole utterances; stream it with window_s={suggested_window_s(about_of(model)):g}"
         if figures.latency_s is None
         else f"streams with a delay of {figures.latency_s:.2f} s"
     )

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from speechkit.cli.models import decoder_spec, load_model, tell_purpose
+from speechkit.cli.models import decoder_spec, load_model, load_net, tell_purpose
 from speechkit.cli.options import (
     AudioFiles,
     ChannelOption,
@@ -60,12 +60,12 @@ def classify(
     Example: speechkit classify clip.wav clips/ --json
     """
     from speechkit.infer import classify as answer
-    from speechkit.tasks import require
+    from speechkit.plans.source import about_of
 
     audio, model = in_order("classify", audio, model, "digits")
     recordings = Recordings(audio, channels_of(channel), raw_format(raw, rate, raw_channels))
-    net = load_model(model, device)
-    require(net, "classify")
+    net = load_net(model, device)
+    about_of(net).require("classify")
     tell_purpose(model)
     for recording, found in recordings.each(partial(answer, net)):
         row = {
@@ -146,7 +146,7 @@ def transcribe(
         recordings := Recordings(audio, channels_of(channel), raw_format(raw, rate, raw_channels)),
     )
     spec = decoder_spec(decoder, lm, hotwords)
-    net = load_model(model, device)
+    net = load_net(model, device)
     reader = reader_of(net, spec)
     tell_purpose(model)
     vad = None if no_vad else DETECTOR

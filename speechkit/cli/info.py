@@ -1,6 +1,7 @@
 """`speechkit info` and `models`: a model's card, size, work and latency."""
 
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -11,6 +12,7 @@ from speechkit.cli.transform import transforms_in_words
 
 if TYPE_CHECKING:
     from speechkit.card import ModelCard
+    from speechkit.plans.about import About, Facts
 
 
 def info(
@@ -21,26 +23,24 @@ def info(
     as_json: Json = False,
 ) -> None:
     """Describe a model: its card, size, work per second, latency, receptive field."""
-    from speechkit.card import read_card, read_transforms
-    from speechkit.checkpoint import load, nonfinite
+    from speechkit.card import read_transforms
     from speechkit.folders import CONFIG, WEIGHTS, find
-    from speechkit.models.profile import profile
-    from speechkit.rules.changed import RULES
+    from speechkit.plans.source import card_of
 
-    folder = find(model)
-    card, applied = read_card(folder), read_transforms(folder)
-    net = load(folder, allow_nonfinite=allow_nonfinite)
+    about, facts, nonfinite = _described(model, allow_nonfinite)
+    files = [Path(model)]
+    if not files[0].is_file():
+        files = [find(model) / name for name in (CONFIG, WEIGHTS)]
+    card, applied = card_of(model), read_transforms(files[0].parent)
     row = {
-        "kind": net.config.kind,
-        "task": net.config.task,
-        "labels": list(net.labels),
-        "sample_rate": net.sample_rate,
-        "size_bytes": sum((folder / name).stat().st_size for name in (CONFIG, WEIGHTS)),
-        **asdict(profile(net)),
-        "rules": {
-            name: asdict(getattr(net.config, name)) for name in RULES if hasattr(net.config, name)
-        },
-        "nonfinite": nonfinite(net.state_dict()),
+        "kind": about.kind,
+        "task": about.task,
+        "labels": list(about.labels),
+        "sample_rate": about.sample_rate,
+        "size_bytes": sum(file.stat().st_size for file in files),
+        **asdict(facts.profile),
+        "rules": {name: asdict(rule) for name, rule in about.rules.items()},
+        "nonfinite": nonfinite,
         "card": card and asdict(card),
         "transforms": [asdict(one) for one in applied],
     }
@@ -48,6 +48,19 @@ def info(
     if applied:
         words["transforms"] = transforms_in_words(applied)
     show(row, pairs(words), as_json)
+
+
+def _described(model: str, allow_nonfinite: bool) -> "tuple[About, Facts, list[str]]":
+    """What a model is about, its facts, and the names of tensors with NaN; in torch without a
+    plan."""
+    from speechkit.plans.source import as_plan, with_torch
+
+    plan = as_plan(model)
+    if plan is not None and plan.facts is not None:
+        return plan.about, plan.facts, []
+    checkpoint, made = with_torch("speechkit.checkpoint"), with_torch("speechkit.tasks.plans")
+    net = checkpoint.load(model, allow_nonfinite=allow_nonfinite)
+    return made.about_of(net), made.facts_of(net), checkpoint.nonfinite(net.state_dict())
 
 
 def models(as_json: Json = False) -> None:

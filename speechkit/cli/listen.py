@@ -3,8 +3,9 @@
 import json
 import math
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Protocol
@@ -15,7 +16,7 @@ from rich.text import Text
 
 from speechkit.cli.models import (
     decoder_spec,
-    load_model,
+    load_net,
     postprocess,
     tell_purpose,
     with_rules,
@@ -53,6 +54,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from speechkit.events import Event
+    from speechkit.models import Model
+    from speechkit.plans.plan import Plan
     from speechkit.streaming import Stream, WindowedStream
 
 QUIETEST_DB = -60
@@ -98,6 +101,7 @@ def listen(
 
     Example: speechkit listen --model digits --microphone 2
     """
+    from speechkit.plans.source import about_of
     from speechkit.streaming import stream
     from speechkit.streaming.gate import DETECTOR
     from speechkit.streaming.sources import FileSource, Microphone
@@ -107,10 +111,11 @@ def listen(
     if (one := channels_of(channel)) == "each":
         raise ConfigError("--channel each: a stream has one channel; give mix, left, right or 1")
     net = with_rules(
-        load_model(model, device),
+        load_net(model, device),
         postprocess=postprocess(onset, offset, min_speech, min_silence, pad, max_speech),
         endpointing={"silence_after_s": endpoint_silence, "longest_s": endpoint_longest},
     )
+    sample_rate = about_of(net).sample_rate
     if file is None and (realtime or raw or rate or raw_channels or channel != "mix"):
         raise ConfigError(
             "--channel, --raw, --rate, --channels and --realtime belong to --file; add it, or "
@@ -120,13 +125,13 @@ def listen(
     source = (
         FileSource(
             standard_input() if str(file) == STDIN else file,
-            net.sample_rate,
+            sample_rate,
             realtime,
             channel=one,
             raw=raw_format(raw, rate, raw_channels),
         )
         if file
-        else Microphone(net.sample_rate, microphone)
+        else Microphone(sample_rate, microphone)
     )
     session = stream(
         net,
@@ -210,9 +215,7 @@ class Meter:
     """A line with a level meter, and the events above it."""
 
     def __init__(self, live: Live, session: "Stream | WindowedStream") -> None:
-        from speechkit.tasks import task_of
-
-        self.live, self.session, self.task = live, session, task_of(session.model)
+        self.live, self.session, self.caption = live, session, _caption_of(session.model)
 
     def ready(self, session: "Stream | WindowedStream") -> None:
         self.live.update(Text("ready; end it with Ctrl-C"))
@@ -241,9 +244,23 @@ class Meter:
         if self.session.approximate:
             late += ", approximate"
         scores = self.session.scores
-        caption = "" if scores is None else self.task.caption(scores)
+        caption = "" if scores is None else self.caption(scores)
         line = f"{bar} {level_db:4.0f} dB  {caption}  {late}  dropped {dropped}  {text}"
         return Text(inert(line))
+
+
+def _caption_of(net: "Plan | Model") -> "Callable[[NDArray[np.float32]], str]":
+    """What puts the scores of a frame in words: the rule of a plan's task, or a model's task."""
+    from speechkit.plans.plan import Plan
+    from speechkit.plans.source import with_torch
+    from speechkit.streaming.listeners import caption_for
+
+    if isinstance(net, Plan):
+        return partial(caption_for, net.about)
+    caption: Callable[[NDArray[np.float32]], str] = (
+        with_torch("speechkit.tasks").task_of(net).caption
+    )
+    return caption
 
 
 @contextmanager

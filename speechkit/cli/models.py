@@ -9,6 +9,7 @@ from speechkit.errors import ConfigError
 
 if TYPE_CHECKING:
     from speechkit.models import Model
+    from speechkit.plans.plan import Plan
 
 SMALL = 1_000_000
 """Models with fewer parameters use one thread, since a second one makes them slower."""
@@ -22,15 +23,26 @@ FLAGS = {
 """The options that are fields of each rule."""
 
 
+def load_net(name: str, device: str = "cpu") -> "Plan | Model":
+    """The plan of a command's model, which needs no torch; its Model without a plan or on another
+    device than the CPU."""
+    from speechkit.plans.source import as_plan
+
+    plan = as_plan(name) if device == "cpu" else None
+    return load_model(name, device) if plan is None else plan
+
+
 def load_model(name: str, device: str = "cpu") -> "Model":
     """The model of a command on its device; on the CPU prepared, with one thread if it is small."""
-    from speechkit.models import prepare
+    from speechkit.plans.source import with_torch
 
-    model = load_on(name, device)
+    prepare = with_torch("speechkit.models.prepare").prepare
+    model: Model = load_on(name, device)
     if next(model.parameters()).device.type != "cpu":
         return model
     small = sum(parameter.numel() for parameter in model.parameters()) < SMALL
-    return prepare(model, threads=1 if small else None)
+    prepared: Model = prepare(model, threads=1 if small else None)
+    return prepared
 
 
 def load_on(name: str, device: str) -> "Model":
@@ -60,17 +72,22 @@ def _device(name: str) -> Any:
     return device
 
 
-def with_rules(model: "Model", **rules: dict[str, float | None]) -> "Model":
-    """The model with changed rules: `postprocess={"onset": 0.4}`, `endpointing={...}`."""
+def with_rules(net: "Plan | Model", **rules: dict[str, float | None]) -> "Plan | Model":
+    """The plan or model with changed rules: `postprocess={"onset": 0.4}`, `endpointing={...}`."""
+    from speechkit.plans.source import about_of
+
     given = {
         rule: {name: value for name, value in fields.items() if value is not None}
         for rule, fields in rules.items()
     }
     asked = {rule: fields for rule, fields in given.items() if fields}
+    if not asked:
+        return net
+    about = about_of(net)
     for rule in asked:
-        if not hasattr(model.config, rule):
-            raise ConfigError(f"{FLAGS[rule]}, and this is a {model.config.kind}; leave them out")
-    return model.with_(**asked)
+        if rule not in about.rules:
+            raise ConfigError(f"{FLAGS[rule]}, and this is a {about.kind}; leave them out")
+    return net.with_(**asked)
 
 
 def postprocess(
@@ -110,8 +127,7 @@ def decoder_spec(decoder: str, lm: Path | None, hotwords: Path | None) -> Spec:
 
 def tell_purpose(name: str) -> None:
     """Prints the purpose of the model on stderr in one line, if it has a card."""
-    from speechkit.card import read_card
-    from speechkit.folders import find
+    from speechkit.plans.source import card_of
 
-    if card := read_card(find(name)):
+    if card := card_of(name):
         complain("note", f"{name} {card.purpose}")

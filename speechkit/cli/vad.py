@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, BinaryIO
 
 import typer
 
-from speechkit.cli.models import load_model, postprocess, tell_purpose, with_rules
+from speechkit.cli.models import load_net, postprocess, tell_purpose, with_rules
 from speechkit.cli.options import (
     AudioFiles,
     ChannelOption,
@@ -91,6 +91,7 @@ def vad(
     Example: speechkit vad call.wav --channel each --format rttm --out timelines
     """
     from speechkit.infer import require_detector, speech_probabilities
+    from speechkit.plans.source import about_of
     from speechkit.predictions import segments_of
 
     audio, model = in_order("vad", audio, model, "vad")
@@ -99,17 +100,18 @@ def vad(
         audio, channels_of(channel), raw_format(raw, rate, raw_channels), again=cut is not None
     )
     output = Output("jsonl" if frames else form, out, recordings)
-    net = load_model(model, device)
-    require_detector(net)
+    net = load_net(model, device)
+    require_detector(about_of(net))
     rules = postprocess(onset, offset, min_speech, min_silence, pad, max_speech)
     net = with_rules(net, postprocess=rules)
+    about = about_of(net)
     tell_purpose(model)
     header = CSV_HEADER if form is Format.csv and not frames else ""
     if out is None:
         print(header, end="")
     for recording, scored in recordings.each(partial(speech_probabilities, net)):
         speech, frame_s, duration_s = scored
-        found = segments_of(net, speech, frame_s, duration_s)
+        found = segments_of(about, speech, frame_s, duration_s)
         stretches = [(s.start_s, s.end_s, "speech") for s in found]
         if cut is not None:
             files = [

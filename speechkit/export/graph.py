@@ -23,9 +23,10 @@ from speechkit.models.profile import why_not_streamable
 from speechkit.nn import Chunk, Serial, StreamLayer
 from speechkit.nn.states import rebuilt, tensors_of
 from speechkit.packages import DISTRIBUTION
-from speechkit.streaming.engines.choice import block_strides
+from speechkit.streaming.nets import block_strides
 from speechkit.streaming.waiting import blocks_to_end, samples_to_end
 from speechkit.tasks import task_of
+from speechkit.tasks.plans import about_of
 from speechkit.text.align import EARLY_S
 
 NOISY_LOGGERS = ("", "torch.onnx", "torch._export", "torch.fx.experimental.symbolic_shapes")
@@ -183,7 +184,7 @@ def _offline(model: Model, c: Chunk, features: bool) -> Graph:
 
 def _stream(model: Model, c: Chunk, features: bool) -> Graph:
     layer = model.stream_layer(task_of(model).window_s)
-    strides = block_strides(model, layer, model.sample_rate)
+    strides = block_strides(about_of(model), layer.stride, model.sample_rate)
     latency_s = (layer.delay + strides * layer.rate) * model.frame_s
     if not features:
         parts: dict[str, Any] = dict(layer.named_children())

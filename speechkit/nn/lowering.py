@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from speechkit.errors import ComponentError
+from speechkit.nn.states import arrays_of, restored
 from speechkit.nn.stream import Chunk, State, StreamLayer
 from speechkit.ops.activation import NONE, Activation
 from speechkit.ops.bytecode import assemble
@@ -263,6 +264,14 @@ class TorchLayers:
             layer.init_state(1, channels) if isinstance(layer, StreamLayer) else ()
             for layer, channels in self._layers
         )
+
+    def arrays(self, session: int) -> dict[str, NDArray[Any]]:
+        """All numbers of a session's states."""
+        return arrays_of(self.states[session])
+
+    def restore(self, session: int, arrays: dict[str, NDArray[Any]]) -> None:
+        """Restores what `arrays` returned."""
+        self.states[session] = restored(self.states[session], arrays.values())
 
     @torch.inference_mode()
     def run(

@@ -17,6 +17,8 @@ T = TypeVar("T")
 
 COMMANDS = {"transcribe": "transcribe", "classify": "classify", "detect": "vad"}
 """The verbs that are functions of `sk`, and their commands."""
+TASKS = "ctc", "clip", "frame"
+"""The tasks whose scores become events without torch; others are those of plugins."""
 SHORTEST_BLOCK_S = 0.001
 
 

@@ -47,6 +47,11 @@ class Plan:
         default_factory=dict, init=False, repr=False
     )
 
+    def __reduce__(self) -> Any:
+        # what is laid out for this process stays here
+        parts = self.about, self.program, self.weights, self.clip_program, self.facts
+        return Plan, parts
+
     @property
     def classes(self) -> int:
         """The number of scores in a frame."""

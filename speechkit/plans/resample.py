@@ -3,6 +3,7 @@
 import math
 from dataclasses import replace
 from fractions import Fraction
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,6 +41,7 @@ def phases(rate_in: int, rate_out: int) -> tuple[NDArray[np.float64], int, int, 
     return h, stride, rate, reach
 
 
+@lru_cache(maxsize=16)
 def at_rate(plan: Plan, sample_rate: int) -> Plan:
     """The plan for samples at another rate: resampling, a delay if the net's stride needs one, and
     the plan's instructions."""

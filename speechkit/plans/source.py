@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Union
 from speechkit.card import ModelCard, read_card
 from speechkit.errors import CheckpointError, MissingExtraError
 from speechkit.folders import PLAN, digests, find
-from speechkit.plans.about import About
+from speechkit.plans.about import TASKS, About
 from speechkit.plans.plan import Plan, load_plan
 
 if TYPE_CHECKING:
@@ -38,13 +38,21 @@ def plan_beside(folder: Path) -> Plan | None:
 
 
 def resolve(source: ModelSource) -> "Plan | Model":
-    """The plan of a source as `as_plan` finds it, else its Model; needs torch for that."""
+    """The plan of a source as `as_plan` finds it, else its Model, for which torch is needed.
+
+    The Model of a folder is preferred if its task is a plugin's, whose events a plan does not have.
+    """
     plan = as_plan(source)
-    if plan is not None:
+    if plan is not None and (plan.about.task in TASKS or not _is_folder_with_torch(source)):
         return plan
     what = f"{source} has no plan, so it" if isinstance(source, str | os.PathLike) else "this"
     model: Model = with_torch("speechkit.checkpoint", what).as_model(source)
     return model
+
+
+def _is_folder_with_torch(source: ModelSource) -> bool:
+    is_folder = isinstance(source, str | os.PathLike) and Path(source).is_dir()
+    return is_folder and find_spec("torch") is not None
 
 
 def about_of(net: "Plan | Model") -> About:

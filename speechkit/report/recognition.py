@@ -19,6 +19,7 @@ from speechkit.predictions import transcript_of
 from speechkit.report.page import bars, curve, table
 from speechkit.streaming import stream
 from speechkit.tasks import metrics, outputs, task_of
+from speechkit.tasks.plans import about_of
 
 FED_S = 0.08
 """The duration of the blocks that a session is fed."""
@@ -175,7 +176,7 @@ def _whole(
             state, _ = reader.step(reader.init(), scores[:frames])
             utterance = utterances[index]
             ids = reader.ids(state)
-            found = transcript_of(model, scores[:frames], ids, utterance.duration_s)
+            found = transcript_of(about_of(model), scores[:frames], ids, utterance.duration_s)
             yield index, Result(utterance, reference, found.text, found.words)
 
 

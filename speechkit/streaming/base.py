@@ -8,10 +8,9 @@ import numpy as np
 
 from speechkit.data.samples import Samples, as_samples
 from speechkit.errors import StreamError
-from speechkit.events import Event, Gap
+from speechkit.events import Event, Gap, Listener
 from speechkit.streaming.kept import Kept, KeptSound
 from speechkit.streaming.state import Resumable
-from speechkit.tasks import Listener
 
 
 class Session(Resumable):

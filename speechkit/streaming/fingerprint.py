@@ -16,16 +16,10 @@ RULES = {"postprocess", "spotting", "endpointing", "confidence"}
 """Settings that may differ when a state is restored: `Model.with_` changes only decisions."""
 
 
-def settings_of(model: Model, sample_rate: int, vad: Model | None) -> dict[str, Any]:
-    """The settings that must be equal to restore a state."""
-    detector = None if vad is None else _fingerprint(vad)
-    return {"model": _fingerprint(model), "sample_rate": sample_rate, "vad": detector}
-
-
 _known: weakref.WeakKeyDictionary[Model, tuple[Any, str]] = weakref.WeakKeyDictionary()
 
 
-def _fingerprint(model: Model) -> str:
+def fingerprint(model: Model) -> str:
     """A digest of a model's weights and config; cached until they change."""
     tensors = model.state_dict()
     version = weights_version(tensors)

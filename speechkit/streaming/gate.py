@@ -6,14 +6,14 @@ from typing import Any, Generic, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from speechkit.checkpoint import ModelSource
 from speechkit.errors import StreamError
 from speechkit.limits import MAX_NUMBER
+from speechkit.plans.source import ModelSource
 from speechkit.streaming.state import AGAIN, check_array, checked
 from speechkit.streaming.waiting import Waiting
 
 Detector = ModelSource | None
-"""A model that detects speech frame by frame, its folder or its name; None for no detector."""
+"""A plan or model that detects speech frame by frame, its folder or name; None for none."""
 DETECTOR = "vad"
 """The bundled model that is the default detector for recognition."""
 NEVER = -1000.0

@@ -245,3 +245,33 @@ def listener_for(
         lag_s = SEGMENT_S / 2 if about.per_clip else 0.0
         return SpeechListener(about.rule(vad.PostProcessing), frame_s, lag_s)
     return KeywordListener(about.rule(spotting.Spotting), about.labels, frame_s)
+
+
+def caption_for(about: Decides, scores: Scores) -> str:
+    """One frame's scores `[n]` in a few words: that of speech, or the best label; "" for text."""
+    if about.decodes:
+        return ""
+    probabilities = softmax(scores)
+    index = 1 if about.detects else int(probabilities.argmax())
+    return f"{about.labels[index]} {float(probabilities[index]):.2f}"
+
+
+@dataclass(frozen=True)
+class Nothing:
+    """The state of a listener that remembers nothing."""
+
+
+class Silent:
+    """Gives no events, for scores whose meaning is not known."""
+
+    def init(self) -> Nothing:
+        return Nothing()
+
+    def step(self, state: Nothing, scores: Scores, decided_s: float) -> tuple[Nothing, list[Event]]:
+        return state, []
+
+    def finish(self, state: Nothing, decided_s: float) -> list[Event]:
+        return []
+
+    def restore(self, values: dict[str, Any]) -> Nothing:
+        return Nothing()

@@ -1,44 +1,36 @@
-"""Opens the sessions of a model: their engine, their listeners, and a recogniser's detector."""
+"""Opens the sessions of a plan or model: engine, listeners, and a recogniser's detector."""
 
 import math
-from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from speechkit.checkpoint import as_model
+from speechkit.component import Spec
 from speechkit.decode import Decoder
 from speechkit.errors import ConfigError, StreamError
-from speechkit.models import Model
-from speechkit.models.net import Name
-from speechkit.models.profile import why_not_streamable
-from speechkit.nn import Serial
+from speechkit.plans.about import About
+from speechkit.plans.plan import Plan
+from speechkit.plans.source import about_of, resolve, with_torch
 from speechkit.rules.vad import PostProcessing
-from speechkit.streaming.engines.choice import (
-    block_strides,
-    engine_of,
-    session_layer,
-    suggested_window_s,
-)
-from speechkit.streaming.engines.engine import Engine
 from speechkit.streaming.engines.native.engine import NativeEngine
-from speechkit.streaming.fingerprint import settings_of
 from speechkit.streaming.gate import DETECTOR, Detector, Gate
+from speechkit.streaming.nets import SessionNet, block_strides, net_of, suggested_window_s
 from speechkit.streaming.row_listeners import row_listeners
 from speechkit.streaming.scheduler import Scheduler
 from speechkit.streaming.speech import DetectedSpeech
 from speechkit.streaming.waiting import Waiting
-from speechkit.tasks import listener_of, require, task_of
+
+if TYPE_CHECKING:
+    from speechkit.models import Model
 
 PAD_MS = 100
 """Segments of the detector are extended by this much on both sides (docs/transcribing.md)."""
 ROOM_BLOCKS = 16
 """The blocks that can wait in a session that computes whatever it is fed at once."""
-MakeEngine = Callable[[Model, Serial, Waiting, int], Engine]
 
 
 class Opened:
-    """The scheduler of a model's sessions, and what they depend on.
+    """The scheduler of a net's sessions, and what they depend on.
 
     `latency_s` is the audio needed after the beginning of a frame until its score is returned and
     the `vad` has decided. At least `room` samples of a session can wait.
@@ -46,88 +38,109 @@ class Opened:
 
     def __init__(
         self,
-        model: Model,
+        net: SessionNet,
+        sample_rate: int,
         capacity: int,
-        sample_rate: int | None = None,
-        decoder: Decoder | Name | None = None,
+        decoder: Decoder | Spec | str | None = None,
         vad: Detector = None,
         room: int = 0,
-        make_engine: MakeEngine = engine_of,
     ) -> None:
-        self.model = model
-        self.sample_rate = rate = model.sample_rate if sample_rate is None else sample_rate
-        layer = session_layer(model, rate)
-        strides = block_strides(model, layer, rate)
-        block = strides * layer.stride
+        self.net, self.sample_rate, about = net, sample_rate, net.about
+        strides = block_strides(about, net.stride, sample_rate)
+        block = strides * net.stride
         waiting = Waiting(capacity, block, max(ROOM_BLOCKS, math.ceil(room / block)))
-        engine = make_engine(model, layer, waiting, rate)
-        lead_s = layer.delay * model.frame_s
+        engine = net.engine(waiting)
+        lead_s = net.delay * about.frame_s
         # of the detector less than a block waits longer than the recogniser's samples
-        gate = gate_of(model, rate, vad, capacity, lead_s, 2 * waiting.room)
-        self.detector = gate.speech.detector if gate else None
+        gate = gate_of(about, sample_rate, vad, capacity, lead_s, 2 * waiting.room)
+        self.detector = gate.speech.digest if gate else None
         held = gate.held if gate else 0
-        self.latency_s: float = lead_s + (strides * layer.rate + held) * model.frame_s
-        listener = listener_of(model, decoder)
-        library = engine.net.plan.library if isinstance(engine, NativeEngine) else None
-        listeners = row_listeners(listener, capacity, len(model.labels), library, gate)
-        self.scheduler = Scheduler(engine, listeners, rate, gate)
+        self.latency_s: float = lead_s + (strides * net.rate + held) * about.frame_s
+        library = engine.plan.library if isinstance(engine, NativeEngine) else None
+        listener, classes = net.listener(decoder), len(about.labels)
+        listeners = row_listeners(listener, capacity, classes, library, gate)
+        self.scheduler = Scheduler(engine, listeners, sample_rate, gate)
 
     @property
     def settings(self) -> dict[str, Any]:
         """The settings that must be equal to restore a state."""
-        return settings_of(self.model, self.sample_rate, self.detector)
+        rate = self.sample_rate
+        return {"model": self.net.digest, "sample_rate": rate, "vad": self.detector}
 
     def check_latency(self, max_latency_s: float) -> None:
         """Raises StreamError if the latency is above `max_latency_s`."""
         if self.latency_s > max_latency_s:
+            about = self.net.about
             raise StreamError(
-                f"this {self.model.config.kind} answers {self.latency_s:.2f} s late, more than "
+                f"this {about.kind} answers {self.latency_s:.2f} s late, more than "
                 f"max_latency_s={max_latency_s:g}; train with a smaller lookahead, raise it, or "
-                f"give window_s={suggested_window_s(self.model):g} for an approximate stream"
+                f"give window_s={suggested_window_s(about):g} for an approximate stream"
             )
 
 
+def opened(
+    source: "Plan | Model",
+    capacity: int,
+    sample_rate: int | None = None,
+    decoder: Decoder | Spec | str | None = None,
+    vad: Detector = None,
+    room: int = 0,
+) -> Opened:
+    """The sessions of a plan or model for samples at `sample_rate` (its own if None)."""
+    rate = source_rate(source) if sample_rate is None else sample_rate
+    return Opened(net_of(source, rate), rate, capacity, decoder, vad, room)
+
+
+def source_rate(source: "Plan | Model") -> int:
+    """The sample rate of a plan or model."""
+    return source.about.sample_rate if isinstance(source, Plan) else source.sample_rate
+
+
 def gate_of(
-    model: Model, sample_rate: int, vad: Detector, capacity: int, lead_s: float, room: int = 0
+    about: About, sample_rate: int, vad: Detector, capacity: int, lead_s: float, room: int = 0
 ) -> "Gate[DetectedSpeech] | None":
     """The gate for the scores of sessions; None without a detector."""
-    speech = speech_of(model, sample_rate, vad, capacity, room)
+    speech = speech_of(about, sample_rate, vad, capacity, room)
     if speech is None:
         return None
-    return Gate(speech, capacity, len(model.labels) + 1, model.frame_s, lead_s)
+    return Gate(speech, capacity, len(about.labels) + 1, about.frame_s, lead_s)
 
 
 def speech_of(
-    model: Model, sample_rate: int, vad: Detector, capacity: int = 1, room: int = 0
+    about: About, sample_rate: int, vad: Detector, capacity: int = 1, room: int = 0
 ) -> DetectedSpeech | None:
     """The speech of sessions before a recogniser; None without a detector.
 
     Raises ConfigError for an unusable detector, and if the model is no recogniser.
     """
-    if not task_of(model).decodes:
+    if not about.decodes:
         if vad not in (None, DETECTOR):
-            raise ConfigError(f"a vad is for recognition; leave it out for a {model.config.kind}")
+            raise ConfigError(f"a vad is for recognition; leave it out for a {about.kind}")
         return None
     if vad is None:
         return None
-    detector = _bundled() if vad == DETECTOR else _widened(as_model(vad))
-    opened = Opened(detector, capacity, sample_rate, room=room)
-    rule = detector.config.rule(PostProcessing).rule(detector.frame_s)
-    late_s = opened.latency_s + rule.late * detector.frame_s
-    return DetectedSpeech(opened.scheduler, late_s, detector)
+    detector = _bundled() if vad == DETECTOR else _widened(resolve(vad))
+    found = opened(detector, capacity, sample_rate, room=room)
+    frame_s = found.net.about.frame_s
+    rule = found.net.about.rule(PostProcessing).rule(frame_s)
+    late_s = found.latency_s + rule.late * frame_s
+    return DetectedSpeech(found.scheduler, late_s, found.net.digest)
 
 
 @cache
-def _bundled() -> Model:
-    return _widened(as_model(DETECTOR))
+def _bundled() -> "Plan | Model":
+    return _widened(resolve(DETECTOR))
 
 
-def _widened(detector: Model) -> Model:
+def _widened(detector: "Plan | Model") -> "Plan | Model":
     """The detector with segments that are `PAD_MS` longer on both sides and never split."""
-    require(detector, "detect")
-    if reason := why_not_streamable(detector):
-        raise ConfigError(f"vad: {reason}; give a detector that streams, or None for none")
-    post = detector.config.rule(PostProcessing)
+    about = about_of(detector)
+    about.require("detect")
+    if not isinstance(detector, Plan):
+        profile = with_torch("speechkit.models.profile")
+        if reason := profile.why_not_streamable(detector):
+            raise ConfigError(f"vad: {reason}; give a detector that streams, or None for none")
+    post = about.rule(PostProcessing)
     pads_ms = post.pad_onset_ms + PAD_MS, post.pad_offset_ms + PAD_MS
     return detector.with_(
         postprocess=replace(

@@ -7,23 +7,26 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
 
-from speechkit.checkpoint import ModelSource, as_model
+from speechkit.component import Spec
 from speechkit.data.samples import Samples, as_samples
 from speechkit.decode import Decoder
 from speechkit.errors import StreamError
 from speechkit.events import Event
-from speechkit.models.net import Name
-from speechkit.ops.separable_conv import Precision
+from speechkit.plans.plan import Plan
+from speechkit.plans.source import ModelSource, resolve, with_torch
 from speechkit.streaming import scheduler
-from speechkit.streaming.engines.choice import pool_engine
 from speechkit.streaming.gate import Detector
+from speechkit.streaming.nets import PlanNet, SessionNet
 from speechkit.streaming.opening import Opened
 from speechkit.streaming.row_listeners import Found
+
+if TYPE_CHECKING:
+    from speechkit.ops.separable_conv import Precision
 
 
 class SessionPool:
@@ -43,20 +46,19 @@ class SessionPool:
         capacity: int,
         sample_rate: int | None = None,
         *,
-        precision: Precision = "float32",
+        precision: "Precision" = "float32",
         room_s: float = 1.0,
-        decoder: Decoder | Name | None = None,
+        decoder: Decoder | Spec | str | None = None,
         vad: Detector = None,
         impl: str | None = None,
     ) -> None:
         if capacity < 1:
             raise StreamError(f"a pool of {capacity} sessions; give at least 1")
-        model = as_model(model)
-        make_engine = partial(pool_engine, precision=precision, impl=impl)
-        room = round(room_s * (sample_rate or model.sample_rate))
-        opened = Opened(model, capacity, sample_rate, decoder, vad, room, make_engine)
-        self.model, self.capacity = model, capacity
-        self.sample_rate, self.latency_s = opened.sample_rate, opened.latency_s
+        net = _net_of(model, sample_rate, precision, impl)
+        rate = net.about.sample_rate if sample_rate is None else sample_rate
+        opened = Opened(net, rate, capacity, decoder, vad, round(room_s * rate))
+        self.model, self.capacity = net.source, capacity
+        self.sample_rate, self.latency_s = rate, opened.latency_s
         self._scheduler, self._engine = opened.scheduler, opened.scheduler.engine
         self.net, self.bytes_each = self._engine.net, self._engine.bytes_each
         self.backend: str = self._engine.backend
@@ -273,6 +275,20 @@ class SessionPool:
                     return
                 yield event
             await self._change(changes)
+
+
+def _net_of(
+    model: ModelSource, sample_rate: int | None, precision: "Precision", impl: str | None
+) -> SessionNet:
+    """The net of a pool: a plan, which computes in float32, or a Model on its device."""
+    if precision == "float32" and impl is None:
+        model = resolve(model)
+        if isinstance(model, Plan):
+            return PlanNet(model, sample_rate or model.about.sample_rate)
+    in_torch = with_torch("speechkit.checkpoint").as_model(model)
+    choice = with_torch("speechkit.streaming.engines.choice")
+    net: SessionNet = choice.PoolNet(in_torch, sample_rate or in_torch.sample_rate, precision, impl)
+    return net
 
 
 class Step:

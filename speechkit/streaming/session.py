@@ -2,24 +2,28 @@
 
 import math
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from speechkit.checkpoint import ModelSource, as_model
+from speechkit.component import Spec
 from speechkit.data.samples import Samples, as_samples
 from speechkit.decode import Decoder
 from speechkit.errors import StreamError
 from speechkit.events import Event
-from speechkit.models import Model
-from speechkit.models.net import Name
+from speechkit.plans.plan import Plan
+from speechkit.plans.source import ModelSource, resolve, with_torch
 from speechkit.streaming.base import Session
 from speechkit.streaming.gate import DETECTOR, Detector
-from speechkit.streaming.opening import Opened
+from speechkit.streaming.opening import opened
 from speechkit.streaming.row_listeners import Found
 from speechkit.streaming.state import Resumable, State, checked, pack, unpack
 from speechkit.streaming.waiting import rows_of
-from speechkit.streaming.windowed import WindowedStream
+
+if TYPE_CHECKING:
+    from speechkit.models import Model
+    from speechkit.streaming.windowed import WindowedStream
 
 FINISHED = "this stream is finished; make a new one"
 
@@ -29,7 +33,7 @@ def stream(
     sample_rate: int | None = None,
     max_latency_s: float = 5.0,
     *,
-    decoder: Decoder | Name | None = None,
+    decoder: Decoder | Spec | str | None = None,
     vad: Detector = DETECTOR,
     window_s: float | None = None,
     right_s: float | None = None,
@@ -52,10 +56,14 @@ def stream(
     at most the last `limits.MAX_KEPT_S` seconds. Raises ConfigError for either if the model does
     not detect speech.
     """
-    model, kept = as_model(model), (pre_roll_ms, keep_segments)
+    kept = pre_roll_ms, keep_segments
     if window_s is not None:
-        return WindowedStream(model, sample_rate, window_s, right_s, hop_s, decoder, vad, *kept)
-    return Stream(model, sample_rate, max_latency_s, decoder, vad, *kept)
+        in_torch = with_torch("speechkit.checkpoint").as_model(model)
+        windowed: WindowedStream = with_torch("speechkit.streaming.windowed").WindowedStream(
+            in_torch, sample_rate, window_s, right_s, hop_s, decoder, vad, *kept
+        )
+        return windowed
+    return Stream(resolve(model), sample_rate, max_latency_s, decoder, vad, *kept)
 
 
 class Stream(Session):
@@ -70,21 +78,21 @@ class Stream(Session):
 
     def __init__(
         self,
-        model: Model,
+        model: "Plan | Model",
         sample_rate: int | None = None,
         max_latency_s: float = 5.0,
-        decoder: Decoder | Name | None = None,
+        decoder: Decoder | Spec | str | None = None,
         vad: Detector = DETECTOR,
         pre_roll_ms: float | None = None,
         keep_segments: bool = False,
     ) -> None:
         kept = pre_roll_ms, keep_segments
         self._made_with = model, sample_rate, max_latency_s, decoder, vad, *kept
-        opened = Opened(model, 1, sample_rate, decoder, vad)
-        opened.check_latency(max_latency_s)
-        self._opened, self._scheduler = opened, opened.scheduler
-        self.model, self.sample_rate = model, opened.sample_rate
-        self.latency_s = opened.latency_s
+        found = opened(model, 1, sample_rate, decoder, vad)
+        found.check_latency(max_latency_s)
+        self._opened, self._scheduler = found, found.scheduler
+        self.model, self.sample_rate = model, found.sample_rate
+        self.latency_s = found.latency_s
         self.backend: str = self._scheduler.engine.backend
         self._finished = False
         self._keep_sound(self._scheduler.listeners.listener, *kept)
@@ -153,18 +161,18 @@ class StreamBatch(Resumable):
         size: int,
         sample_rate: int | None = None,
         max_latency_s: float = 5.0,
-        decoder: Decoder | Name | None = None,
+        decoder: Decoder | Spec | str | None = None,
         vad: Detector = DETECTOR,
     ) -> None:
         if size < 1:
             raise StreamError(f"a batch of {size} sessions; give at least 1")
-        model = as_model(model)
-        self._made_with = model, size, sample_rate, max_latency_s, decoder, vad
-        opened = Opened(model, size, sample_rate, decoder, vad)
-        opened.check_latency(max_latency_s)
-        self._opened, self._scheduler = opened, opened.scheduler
-        self.model, self.size = model, size
-        self.sample_rate, self.latency_s = opened.sample_rate, opened.latency_s
+        net = resolve(model)
+        self._made_with = net, size, sample_rate, max_latency_s, decoder, vad
+        found = opened(net, size, sample_rate, decoder, vad)
+        found.check_latency(max_latency_s)
+        self._opened, self._scheduler = found, found.scheduler
+        self.model, self.size = net, size
+        self.sample_rate, self.latency_s = found.sample_rate, found.latency_s
         self.backend: str = self._scheduler.engine.backend
         self.block_samples: int = self._scheduler.waiting.block_samples
         self._finished = False

@@ -10,7 +10,6 @@ from speechkit.data.samples import Samples, as_samples
 from speechkit.errors import StreamError
 from speechkit.events import SpeechEnd, SpeechStart
 from speechkit.limits import MAX_NUMBER
-from speechkit.models import Model
 from speechkit.streaming.scheduler import Scheduler
 from speechkit.streaming.state import AGAIN, check_array, checked
 
@@ -20,8 +19,9 @@ T = TypeVar("T", bound=Samples)
 class DetectedSpeech:
     """The segments of speech in sessions; they are known `late_s` seconds afterwards."""
 
-    def __init__(self, scheduler: Scheduler, late_s: float, detector: Model) -> None:
-        self.scheduler, self.late_s, self.detector = scheduler, late_s, detector
+    def __init__(self, scheduler: Scheduler, late_s: float, digest: str) -> None:
+        # the digest of the detector, for states
+        self.scheduler, self.late_s, self.digest = scheduler, late_s, digest
         self.waiting = scheduler.waiting
         # for each session: a start, its end, the next start, …
         self._edges: list[list[float]] = [[] for _ in range(scheduler.capacity)]

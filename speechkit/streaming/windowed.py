@@ -16,11 +16,12 @@ from speechkit.models import Model, evaluating
 from speechkit.models.model import Output
 from speechkit.models.net import Name
 from speechkit.streaming.base import Session
-from speechkit.streaming.fingerprint import settings_of
+from speechkit.streaming.fingerprint import fingerprint
 from speechkit.streaming.gate import DETECTOR, Detector
 from speechkit.streaming.opening import gate_of
 from speechkit.streaming.state import AGAIN, State, checked, pack, unpack
 from speechkit.tasks import listener_of
+from speechkit.tasks.plans import about_of
 from speechkit.units import Seconds, to_samples
 
 PLACE = {
@@ -79,7 +80,7 @@ class WindowedStream(Session):
         self.window_s, self.right_s, self.hop_s = (
             round(seconds / model.frame_s) * model.frame_s for seconds in (window_s, right_s, hop_s)
         )
-        self._gate = gate_of(model, self.sample_rate, vad, 1, self.right_s)
+        self._gate = gate_of(about_of(model), self.sample_rate, vad, 1, self.right_s)
         held = self._gate.held if self._gate else 0
         self.latency_s = self.hop_s + self.right_s + held * model.frame_s
         self._frame_s = self.hop_s if model.per_clip else model.frame_s
@@ -170,8 +171,9 @@ class WindowedStream(Session):
 
     @property
     def _own_settings(self) -> dict[str, Any]:
-        detector = self._gate.speech.detector if self._gate else None
-        return {**settings_of(self.model, self.sample_rate, detector), **self._settings}
+        detector = self._gate.speech.digest if self._gate else None
+        own = {"model": fingerprint(self.model), "sample_rate": self.sample_rate, "vad": detector}
+        return {**own, **self._settings}
 
     def _check_open(self) -> None:
         if self._finished:

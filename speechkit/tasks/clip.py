@@ -17,9 +17,8 @@ from speechkit.models import Model, Output
 from speechkit.models.net import Name
 from speechkit.predictions import Label
 from speechkit.report.page import heat
-from speechkit.rules.probability import softmax
 from speechkit.rules.spotting import Spotting
-from speechkit.streaming.listeners import SEGMENT_S, listener_for
+from speechkit.streaming.listeners import SEGMENT_S, caption_for, listener_for
 from speechkit.tasks.base import Task
 from speechkit.tasks.metrics import accuracy, confusion
 
@@ -78,9 +77,7 @@ class Classification(Task):
 
     def caption(self, scores: NDArray[np.float32]) -> str:
         """The best label, or that of speech, and its probability."""
-        probabilities = softmax(scores)
-        index = 1 if self.detects else int(probabilities.argmax())
-        return f"{self.labels[index]} {float(probabilities[index]):.2f}"
+        return caption_for(self, scores)
 
     def sections(
         self, references: Sequence[int], predictions: Sequence[int]

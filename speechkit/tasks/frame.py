@@ -19,7 +19,7 @@ from speechkit.nn.states import in_numpy
 from speechkit.predictions import Segment
 from speechkit.report.page import curve
 from speechkit.rules.probability import softmax
-from speechkit.streaming.listeners import listener_for
+from speechkit.streaming.listeners import caption_for, listener_for
 from speechkit.tasks.base import IGNORED, Targets, Task
 from speechkit.tasks.metrics import auc, roc
 
@@ -91,7 +91,7 @@ class Detection(Task):
 
     def caption(self, scores: NDArray[np.float32]) -> str:
         """The probability of speech."""
-        return f"{self.labels[1]} {float(softmax(scores)[1]):.2f}"
+        return caption_for(self, scores)
 
     def sections(
         self, references: Sequence[int], predictions: Sequence[float]

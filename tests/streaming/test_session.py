@@ -20,7 +20,8 @@ from speechkit.errors import AudioError, StreamError
 from speechkit.models import Model, Net
 from speechkit.nn import Chunk
 from speechkit.plugins import Registry
-from speechkit.streaming import Stream, opening
+from speechkit.streaming import Stream
+from speechkit.streaming.engines import choice
 from speechkit.testing import assert_close, dyadic_
 
 RATE = 16000
@@ -53,7 +54,7 @@ class Recorder:
 
 @pytest.fixture
 def recorded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(opening, "listener_of", lambda *_: Recorder())
+    monkeypatch.setattr(choice, "listener_of", lambda *_: Recorder())
 
 
 @pytest.fixture(params=["running", "fixed"])

@@ -1,80 +1,84 @@
-"""The net of a session over audio at any rate, and the engine that computes it."""
+"""The net of sessions of a model in torch, and the engine that computes it."""
 
-import math
-
+from speechkit.component import Spec
+from speechkit.decode import Decoder
 from speechkit.errors import StreamError
+from speechkit.events import Listener
 from speechkit.frontend.resample import Resample
 from speechkit.models import Model
 from speechkit.models.profile import why_not_streamable
-from speechkit.nn import Serial, StreamLayer
+from speechkit.nn import Serial
 from speechkit.ops.separable_conv import Precision
+from speechkit.plans.about import About
 from speechkit.streaming.engines.cuda.engine import CudaEngine
 from speechkit.streaming.engines.native.engine import NativeEngine
 from speechkit.streaming.engines.native.layer import NativeLayer, native_layer
 from speechkit.streaming.engines.torch import TorchEngine
+from speechkit.streaming.fingerprint import fingerprint
+from speechkit.streaming.nets import check_rate, suggested_window_s
 from speechkit.streaming.waiting import Waiting
-from speechkit.tasks import task_of
-
-LONGEST_PERIOD = 2000
-"""The most input samples that make a whole number of samples at the model's rate: 441 for 44.1 to
-16 kHz."""
+from speechkit.tasks import listener_of
+from speechkit.tasks.plans import about_of
 
 
-def engine_of(
-    model: Model,
-    layer: Serial,
-    waiting: Waiting,
-    sample_rate: int,
-    precision: Precision = "float32",
-) -> NativeEngine | TorchEngine:
-    """The engine of sessions that go along with their samples: native, or else torch."""
-    key = sample_rate, waiting.block_samples, precision
-    native = native_layer(model, layer, waiting.block_samples, key, precision)
-    if isinstance(native, NativeLayer):
-        return NativeEngine(native, waiting)
-    return TorchEngine(model, layer, waiting, native)
+class ModelNet:
+    """A model over samples at `sample_rate`, computed natively if it can be, else in torch."""
+
+    def __init__(self, model: Model, sample_rate: int, precision: Precision = "float32") -> None:
+        self.source, self.about = model, about_of(model)
+        self.layer = session_layer(model, self.about, sample_rate)
+        self.stride, self.rate, self.delay = self.layer.stride, self.layer.rate, self.layer.delay
+        self._sample_rate, self._precision = sample_rate, precision
+
+    @property
+    def digest(self) -> str:
+        """A digest of the model's weights and config."""
+        return fingerprint(self.source)
+
+    def engine(self, waiting: Waiting) -> NativeEngine | TorchEngine | CudaEngine:
+        """The engine of sessions that go along with their samples: native, or else torch."""
+        key = self._sample_rate, waiting.block_samples, self._precision
+        native = native_layer(self.source, self.layer, waiting.block_samples, key, self._precision)
+        if isinstance(native, NativeLayer):
+            sessions = native.new_sessions(len(waiting.given))
+            return NativeEngine(native, sessions, waiting, native.in_torch)
+        return TorchEngine(self.source, self.layer, waiting, native)
+
+    def listener(self, decoder: Decoder | Spec | str | None) -> Listener:
+        """The listener of the model's task."""
+        return listener_of(self.source, decoder)
 
 
-def pool_engine(
-    model: Model,
-    layer: Serial,
-    waiting: Waiting,
-    sample_rate: int,
-    precision: Precision = "float32",
-    impl: str | None = None,
-) -> NativeEngine | TorchEngine | CudaEngine:
-    """The engine of sessions on the model's device; `impl` names that of convolutions."""
-    if next(model.parameters()).device.type != "cuda" and impl is None:
-        engine = engine_of(model, layer, waiting, sample_rate, precision)
-        if isinstance(engine, NativeEngine) or precision == "float32":
-            return engine
-    return CudaEngine(model, layer, waiting, precision, impl)
+class PoolNet(ModelNet):
+    """The same for a pool on the model's device; `impl` names the implementation of convolutions
+    on a card."""
+
+    def __init__(
+        self,
+        model: Model,
+        sample_rate: int,
+        precision: Precision = "float32",
+        impl: str | None = None,
+    ) -> None:
+        super().__init__(model, sample_rate, precision)
+        self._impl = impl
+
+    def engine(self, waiting: Waiting) -> NativeEngine | TorchEngine | CudaEngine:
+        """The engine of sessions on the model's device."""
+        if next(self.source.parameters()).device.type != "cuda" and self._impl is None:
+            engine = super().engine(waiting)
+            if isinstance(engine, NativeEngine) or self._precision == "float32":
+                return engine
+        return CudaEngine(self.source, self.layer, waiting, self._precision, self._impl)
 
 
-def suggested_window_s(model: Model) -> float:
-    """A suitable window for a model that cannot stream."""
-    return task_of(model).window_s or 8.0
-
-
-def block_strides(model: Model, layer: StreamLayer, sample_rate: int) -> int:
-    """The number of strides per block for a net over audio at `sample_rate`."""
-    return max(1, round(task_of(model).block_s * sample_rate / layer.stride))
-
-
-def session_layer(model: Model, sample_rate: int) -> Serial:
+def session_layer(model: Model, about: About, sample_rate: int) -> Serial:
     """The net over audio at `sample_rate`; raises StreamError if a part of it cannot stream."""
-    if not isinstance(sample_rate, int):
-        raise StreamError(f"sample_rate={sample_rate!r:.40} is no whole number; give one in hertz")
+    check_rate(sample_rate, about.sample_rate)
     if reason := why_not_streamable(model):
-        window_s = suggested_window_s(model)
+        window_s = suggested_window_s(about)
         raise StreamError(f"{reason}; or give window_s={window_s:g} for an approximate stream")
-    net = model.stream_layer(task_of(model).window_s)
+    net = model.stream_layer(about.window_s)
     if sample_rate == model.sample_rate:
         return net
-    period = sample_rate // math.gcd(sample_rate, model.sample_rate)
-    if sample_rate < 1 or period > LONGEST_PERIOD:
-        raise StreamError(
-            f"sample_rate={sample_rate} does not fit {model.sample_rate} Hz; resample the sound to "
-            f"{model.sample_rate} Hz first"
-        )
     return Serial(resample=Resample(sample_rate, model.sample_rate), net=net)

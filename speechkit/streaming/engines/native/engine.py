@@ -1,6 +1,8 @@
 """The engine in C++: a step of any of its sessions is one native call."""
 
 import ctypes
+import math
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -9,8 +11,8 @@ from numpy.typing import NDArray
 
 from speechkit.plans.engine import Outside, aligned
 from speechkit.streaming.engines.engine import Scores
-from speechkit.streaming.engines.native.layer import NativeLayer
-from speechkit.streaming.waiting import Rows, SoundCheck, Waiting
+from speechkit.streaming.engines.native.sessions import Sessions
+from speechkit.streaming.waiting import Rows, SoundCheck, Timed, Waiting
 
 MOST_BLOCKS = 16
 """More blocks of a session in one step are not faster."""
@@ -38,16 +40,19 @@ class NativeEngine:
 
     most_in_progress = 1
 
-    def __init__(self, layer: NativeLayer, waiting: Waiting) -> None:
-        self.net, self.waiting, plan = layer, waiting, layer.plan
-        self.stride, self.rate, self.delay = layer.stride, layer.rate, layer.delay
-        names = ", ".join(dict.fromkeys(layer.in_torch))
+    def __init__(
+        self, net: Timed, sessions: Sessions, waiting: Waiting, in_torch: Sequence[str] = ()
+    ) -> None:
+        self.net, self.waiting, self.plan = net, waiting, sessions.plan
+        self.stride, self.rate, self.delay = net.stride, net.rate, net.delay
+        names = ", ".join(dict.fromkeys(in_torch))
         self.backend = f"native, in torch: {names}" if names else "native"
-        capacity, frames = len(waiting.given), MOST_BLOCKS * layer.rows
-        self._sessions = layer.new_sessions(capacity)
-        self._outside = Outside(plan, self._sessions.torch)
+        plan, capacity = sessions.plan, len(waiting.given)
+        frames = MOST_BLOCKS * plan.rows_out
+        self._sessions = sessions
+        self._outside = Outside(plan, sessions.outside)
         self.bytes_each = self._sessions.native[0].nbytes
-        self._y = aligned(capacity * frames, layer.channels)
+        self._y = aligned(capacity * frames, plan.channels_out)
         self._valid = np.zeros(capacity * frames, np.bool_)
         self._scratch = aligned(min(capacity * MOST_BLOCKS, plan.group), plan.scratch_size)
         self._rows: Rows | None = None
@@ -89,9 +94,9 @@ class NativeEngine:
         self._sessions.restore(row, state)
 
     def _view(self, sessions: int, blocks: int) -> Scores:
-        count = sessions * blocks * self.net.rows
-        shape = sessions, blocks, self.net.rows
-        scores = self._y[:count].reshape(*shape, self.net.channels)
+        shape = sessions, blocks, self.plan.rows_out
+        count = math.prod(shape)
+        scores = self._y[:count].reshape(*shape, self.plan.channels_out)
         return Scores(scores, self._valid[:count].reshape(shape))
 
 

@@ -4,18 +4,17 @@ import weakref
 from typing import Any
 
 import torch
-from numpy.typing import NDArray
 from torch import nn
 
 from speechkit.errors import ConfigError
 from speechkit.models import Model
 from speechkit.nn import Chunk, FrameWise, Serial, State, StreamLayer, fuse
 from speechkit.nn.lowering import Lowering, TorchLayers
-from speechkit.nn.states import arrays_of, restored
 from speechkit.ops._dispatch import asked
 from speechkit.ops.separable_conv import Precision
-from speechkit.plans.engine import LoadedPlan, Steps
+from speechkit.plans.engine import LoadedPlan
 from speechkit.plans.program import LoweringError
+from speechkit.streaming.engines.native.sessions import Sessions
 from speechkit.streaming.fingerprint import weights_version
 
 
@@ -55,9 +54,10 @@ class NativeLayer(StreamLayer):
     def channels_out(self, c_in: int) -> int:
         return self.channels
 
-    def new_sessions(self, sessions: int) -> "Sessions":
+    def new_sessions(self, sessions: int) -> Sessions:
         """The states of sessions before their first sample."""
-        return Sessions(self, sessions)
+        outside = TorchLayers(self.outside, sessions) if self.outside else None
+        return Sessions(self.plan, sessions, outside)
 
     def init_state(
         self, batch: int, c_in: int, dtype: torch.dtype = torch.float32, device: Any = None
@@ -78,36 +78,6 @@ class NativeLayer(StreamLayer):
 
 def _module(layer: nn.Module) -> nn.Module:
     return layer.module if isinstance(layer, FrameWise) else layer
-
-
-class Sessions:
-    """The states of a batch of sessions: `native [sessions, S]`, and those of torch's layers."""
-
-    def __init__(self, layer: NativeLayer, sessions: int) -> None:
-        self.plan = layer.plan
-        self.native = layer.plan.new_states(sessions)
-        self.torch = TorchLayers(layer.outside, sessions) if layer.outside else None
-
-    def steps(self, sessions: int, blocks: int) -> Steps:
-        """Steps of some of the sessions, `blocks` blocks at a time."""
-        return Steps(self.plan, self.native, sessions, blocks, self.torch)
-
-    def state(self, session: int) -> dict[str, NDArray[Any]]:
-        """All numbers that the next block of a session depends on."""
-        layers = {} if self.torch is None else arrays_of(self.torch.states[session])
-        return {"native": self.native[session], **layers}
-
-    def restore(self, session: int, state: dict[str, NDArray[Any]]) -> None:
-        """Restores what `state` returned."""
-        self.native[session] = state.pop("native")
-        if self.torch is not None:
-            self.torch.states[session] = restored(self.torch.states[session], state.values())
-
-    def start(self, session: int) -> None:
-        """Starts a session anew."""
-        self.plan.start(self.native[session])
-        if self.torch is not None:
-            self.torch.start(session)
 
 
 _layers: weakref.WeakKeyDictionary[Model, dict[Any, tuple[Any, NativeLayer | str]]]

@@ -1,0 +1,106 @@
+"""What sessions compute: a plan, or a model in torch, over samples at the session's rate."""
+
+import math
+from typing import TYPE_CHECKING, Protocol
+
+from speechkit.component import Spec
+from speechkit.decode import Decoder
+from speechkit.errors import ConfigError, StreamError
+from speechkit.events import Listener
+from speechkit.plans.about import TASKS, About
+from speechkit.plans.plan import Plan
+from speechkit.plans.resample import at_rate
+from speechkit.plans.source import with_torch
+from speechkit.streaming.engines.engine import Engine
+from speechkit.streaming.engines.native.engine import NativeEngine
+from speechkit.streaming.engines.native.sessions import Sessions
+from speechkit.streaming.listeners import Silent, listener_for
+from speechkit.streaming.waiting import Timed, Waiting
+
+if TYPE_CHECKING:
+    from speechkit.models import Model
+
+LONGEST_PERIOD = 2000
+"""The most input samples that make a whole number of samples at the model's rate: 441 for 44.1 to
+16 kHz."""
+
+
+class SessionNet(Timed, Protocol):
+    """The net of sessions: its `stride`, `rate` and `delay` are those for samples at their rate."""
+
+    @property
+    def source(self) -> "Plan | Model":
+        """The plan or model."""
+        ...
+
+    @property
+    def about(self) -> About:
+        """What it is about; its times are those for samples at its own rate."""
+        ...
+
+    @property
+    def digest(self) -> str:
+        """A digest of what the scores depend on."""
+        ...
+
+    def engine(self, waiting: Waiting) -> Engine:
+        """The engine of the sessions whose samples are in `waiting`."""
+        ...
+
+    def listener(self, decoder: Decoder | Spec | str | None) -> Listener:
+        """The listener of a session; `decoder` is for text."""
+        ...
+
+
+class PlanNet:
+    """A plan over samples at `sample_rate`."""
+
+    def __init__(self, plan: Plan, sample_rate: int) -> None:
+        check_rate(sample_rate, plan.about.sample_rate)
+        self.source, self.about, self.digest = plan, plan.about, plan.digest
+        same = sample_rate == self.about.sample_rate
+        self._plan = plan if same else at_rate(plan, sample_rate)
+        about = self._plan.about
+        self.stride, self.rate, self.delay = about.stride, about.rate, about.delay
+
+    def engine(self, waiting: Waiting) -> NativeEngine:
+        """The engine in C++."""
+        loaded = self._plan.laid_out(waiting.block_samples // self.stride)
+        return NativeEngine(self, Sessions(loaded, len(waiting.given)), waiting)
+
+    def listener(self, decoder: Decoder | Spec | str | None) -> Listener:
+        """The listener of one of the core's tasks; that of a plugin's task gives no events."""
+        if decoder is not None and not self.about.decodes:
+            raise ConfigError(f"a decoder is for recognition; leave it out for a {self.about.kind}")
+        if self.about.task not in TASKS:
+            return Silent()
+        return listener_for(self.about, self.about.frame_s, decoder)
+
+
+def net_of(source: "Plan | Model", sample_rate: int) -> SessionNet:
+    """The net of sessions of a plan, or of a Model in torch, for samples at `sample_rate`."""
+    if isinstance(source, Plan):
+        return PlanNet(source, sample_rate)
+    net: SessionNet = with_torch("speechkit.streaming.engines.choice").ModelNet(source, sample_rate)
+    return net
+
+
+def check_rate(sample_rate: int, own: int) -> None:
+    """Raises StreamError for a rate from which samples cannot be brought to a model's own."""
+    if not isinstance(sample_rate, int):
+        raise StreamError(f"sample_rate={sample_rate!r:.40} is no whole number; give one in hertz")
+    period = sample_rate // math.gcd(sample_rate, own)
+    if sample_rate < 1 or period > LONGEST_PERIOD:
+        raise StreamError(
+            f"sample_rate={sample_rate} does not fit {own} Hz; resample the sound to {own} Hz first"
+        )
+
+
+def suggested_window_s(about: About) -> float:
+    """A suitable window for a model that cannot stream."""
+    return about.window_s or 8.0
+
+
+def block_strides(about: About, stride: int, sample_rate: int) -> int:
+    """The number of strides per block for a net over audio at `sample_rate`."""
+    return max(1, round(about.block_s * sample_rate / stride))
