@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from benchmarks.aot import FRAMES, NETS, SESSIONS, layers, plan
+from speechkit.ops.activation import NONE
 from speechkit.ops.separable_conv import Shape
 from speechkit.ops.separable_conv.triton import tiling
 from speechkit.streaming.engines.cuda.ring_net import Memory
@@ -79,7 +80,7 @@ def launches(net: str, sessions: int, frames_out: int) -> tuple[int, int]:
     """
     parts = ours = 0
     for shape, c_more in layers(net):
-        parts += (2 if shape.taps else 0) + 2 + (shape.activation.kind != "none")
+        parts += (2 if shape.taps else 0) + 2 + (shape.activation != NONE)
         parts += 4 if c_more else 0
         ours += 2 if tiling(sessions * frames_out, shape, True, torch.bfloat16).split else 1
     return parts, ours

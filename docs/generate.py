@@ -11,6 +11,7 @@ from speechkit import limits
 from speechkit.card import ModelCard, Score, bundled_models
 from speechkit.folders import find
 from speechkit.hookspecs import KINDS
+from speechkit.ops.activation import formula_of
 from speechkit.plugins import Entry, Registry
 
 SECURITY = Path(__file__).parents[1] / "SECURITY.md"
@@ -136,7 +137,7 @@ def _table(entries: list[Entry], figures: dict[str, dict[str, float]]) -> str:
             component.time,
             ", ".join(sorted(component.exports - {"torch"})),
             component.summary,
-            f"`{component.formula}`" if component.formula else "",
+            f"`{formula}`" if (formula := formula_of(entry)) else "",
             component.paper,
         ]
         if costs:

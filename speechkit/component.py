@@ -1,6 +1,5 @@
 """A component (what a plugin offers) and a spec (how a config names one)."""
 
-import ast
 import difflib
 import json
 import re
@@ -23,8 +22,7 @@ class Component:
     `"package.module:attribute"`, imported on first use. `time` is what an output frame may read:
     its own frame, the past, a bounded future, or the whole utterance. `foldable` is True if it has
     a `fuse()`. `parts` maps the parameters that name components to their kinds, such as `{"pool":
-    "pool"}`. `pointwise` is an elementwise expression of `speechkit.ops.expressions` with the names
-    of parameters. `exports` are its forms outside torch: "torch.export", "onnx". `example` are the
+    "pool"}`. `exports` are its forms outside torch: "torch.export", "onnx". `example` are the
     parameters with which checks build it. `needs` are values that the config of a net must have for
     a method, exporter, probe or transform, such as `{"activation": "velu"}`. `exempt` maps checks
     that it is expected to fail to the reasons. `task` is the task of a head: a component of kind
@@ -40,38 +38,11 @@ class Component:
     foldable: bool = False
     in_factor: int = 1
     parts: Mapping[str, str] = field(default_factory=dict)
-    pointwise: str = ""
     exports: frozenset[str] = frozenset({"torch"})
     example: Mapping[str, Any] = field(default_factory=dict)
     needs: Mapping[str, Any] = field(default_factory=dict)
     exempt: Mapping[str, str] = field(default_factory=dict)
     task: str = ""
-
-    def expression(self, values: Mapping[str, Any]) -> str:
-        """`pointwise` with numbers instead of parameters; "" if one is no number.
-
-        Raises ComponentError if its syntax is not Python's.
-        """
-        try:
-            tree = ast.parse(self.pointwise, mode="eval")
-        except SyntaxError as error:
-            raise ComponentError(f"pointwise {self.pointwise!r}: {error.msg}") from error
-        calls = {id(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)}
-        names = [n for n in ast.walk(tree) if isinstance(n, ast.Name) and id(n) not in calls]
-        given = {n.id: values.get(n.id) for n in names if n.id != "x"}
-        if not all(isinstance(value, int | float) for value in given.values()):
-            return ""
-        return ast.unparse(_Filled(given).visit(tree))
-
-
-class _Filled(ast.NodeTransformer):
-    """Replaces names by numbers."""
-
-    def __init__(self, given: Mapping[str, Any]) -> None:
-        self.given = given
-
-    def visit_Name(self, node: ast.Name) -> ast.expr:
-        return ast.Constant(float(self.given[node.id])) if node.id in self.given else node
 
 
 @dataclass(frozen=True)

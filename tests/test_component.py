@@ -8,7 +8,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from speechkit.component import Component, Spec, did_you_mean
+from speechkit.component import Spec, did_you_mean
 from speechkit.config import from_dict, to_dict
 from speechkit.errors import ComponentError
 from speechkit.limits import MAX_NESTED_COMPONENTS
@@ -176,19 +176,3 @@ def test_the_closest_known_name_is_suggested() -> None:
     assert did_you_mean("rleu", ["silu", "relu"]) == "Did you mean 'relu'? Known: relu, silu"
     assert did_you_mean("xyz", ["relu"]) == "Known: relu"
     assert did_you_mean("xyz", []) == "Known: none"
-
-
-def component(pointwise: str) -> Component:
-    return Component(name="it", factory="here:It", summary="It", pointwise=pointwise)
-
-
-def test_an_expression_has_numbers_in_the_place_of_parameters() -> None:
-    silu = component("x * sigmoid(beta * x)")
-    assert silu.expression({"beta": 2, "kind": "soft"}) == "x * sigmoid(2.0 * x)"
-    assert silu.expression({"beta": "soft"}) == silu.expression({}) == ""
-    assert component("max(x, 0)").expression({"max": 3}) == "max(x, 0)"
-
-
-def test_what_is_no_expression_is_refused() -> None:
-    with pytest.raises(ComponentError, match=r"pointwise 'tanh\(': .*never closed"):
-        component("tanh(").expression({})

@@ -16,7 +16,6 @@ def speechkit_activations() -> list[Component]:
             factory="speechkit.builtin.factories:relu",
             summary="Rectified linear unit",
             formula="max(x, 0)",
-            pointwise="max(x, 0)",
         ),
         component(
             name="silu",
@@ -24,7 +23,6 @@ def speechkit_activations() -> list[Component]:
             summary="Sigmoid-weighted linear unit (Swish with beta 1)",
             formula="x * sigmoid(x)",
             paper="arXiv:1702.03118",
-            pointwise="x * sigmoid(x)",
         ),
         component(
             name="gelu",

@@ -157,9 +157,12 @@ def _row(entry: "Entry") -> dict[str, str]:
 
 
 def _details(entry: "Entry") -> dict[str, Any]:
+    from speechkit.ops.activation import formula_of
+
     factory = entry.factory()
     component = {
         **asdict(entry.component),
+        "formula": formula_of(entry),
         # a factory such as functools.partial has no name
         "factory": f"{factory.__module__}:{getattr(factory, '__qualname__', factory)}",
         "exports": sorted(entry.component.exports),

@@ -2,6 +2,7 @@
 
 from speechkit.nn.block import BodyMaker, plain_block, skip_block
 from speechkit.nn.conv import Conv, DenseConv, DepthwiseConv, LookAhead, reach
+from speechkit.nn.elementwise import Elementwise
 from speechkit.nn.frame import Add, Affine, BatchNorm, Bias, Dropout, LogSoftmax, Pointwise
 from speechkit.nn.fuse import fuse
 from speechkit.nn.pool import AveragePool, ClipHead, PooledHead, RunningAverage, SlidingAverage
@@ -42,6 +43,7 @@ __all__ = [
     "DenseConv",
     "DepthwiseConv",
     "Dropout",
+    "Elementwise",
     "FrameWise",
     "LogSoftmax",
     "LookAhead",

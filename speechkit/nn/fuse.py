@@ -22,12 +22,7 @@ from speechkit.nn.frame import Affine, Bias
 from speechkit.nn.fused_serial import FusedSerial
 from speechkit.nn.separable import SeparableConv, SeparableResidual
 from speechkit.nn.stream import FrameWise, Residual, Serial, StreamLayer, as_layer
-from speechkit.ops.activation import (
-    NONE,
-    Activation,
-    activation_of,
-    expressed,
-)
+from speechkit.ops.activation import NONE, Activation, activation_of
 from speechkit.ops.describes import describes
 from speechkit.ops.separable_conv import Precision, Shape, implementation, pack
 
@@ -79,22 +74,24 @@ class _Open:
 
     def take(self, part: StreamLayer, impl: str | None) -> bool:
         """True if `impl` can run it with a norm or an activation."""
-        if type(part) is not FrameWise or self.activation is not NONE:
+        if self.activation is not NONE:
             return False
-        if isinstance(part.module, Affine) and not self.shortcut:
-            scale, shift = part.module.scale.double(), part.module.shift.double()
+        module = part.module if type(part) is FrameWise else part
+        if isinstance(module, Affine) and not self.shortcut:
+            scale, shift = module.scale.double(), module.shift.double()
             self.weight, self.bias = self.weight * scale[:, None], self.bias * scale + shift
             return True
-        found = activation_of(part.module)
-        if found is None and self.compiles(impl):
-            found = expressed(part.module)
-        self.activation = found or NONE
-        return found is not None
+        found = activation_of(module)
+        if found is None or found.is_gate or not self.runs(found, impl):
+            return False
+        self.activation = found
+        return True
 
-    def compiles(self, impl: str | None) -> bool:
-        """True if its kernel is compiled for it, which allows any expression."""
+    def runs(self, activation: Activation, impl: str | None) -> bool:
+        """True if `impl` has an op with this activation; a kernel of Triton's takes no vectors."""
         shape = Shape(self.weight.shape[1], self.weight.shape[0])
-        return implementation(shape, self.weight.to(self.dtype), impl).impl == "triton"
+        choice = implementation(shape, self.weight.to(self.dtype), impl)
+        return activation.fits and not (activation.vectors and choice.impl == "triton")
 
 
 _Part = StreamLayer | _Open

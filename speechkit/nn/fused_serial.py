@@ -9,11 +9,9 @@ from torch import Tensor, nn
 from torch.nn.modules.module import _has_any_global_hook
 
 from speechkit.nn.stream import Chunk, FrameWise, Residual, Serial, StreamLayer
-from speechkit.ops.activation import Activation, activation_of
 from speechkit.ops.describes import describes
 
 _Run = Callable[[Chunk], Chunk]
-RELU = Activation("relu")
 HOOKS = "_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backward_hooks"
 
 
@@ -101,7 +99,7 @@ def _is_relu(layer: StreamLayer) -> bool:
     if not _is_just(layer, FrameWise):
         return False
     module: Any = layer.module
-    return _is_just(module, type(module)) and activation_of(module) == RELU
+    return _is_just(module, nn.ReLU)
 
 
 def _is_just(module: nn.Module, *kinds: type[nn.Module]) -> bool:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from speechkit.errors import ComponentError
 from speechkit.nn.states import arrays_of, restored
 from speechkit.nn.stream import Chunk, State, StreamLayer
-from speechkit.ops.activation import NONE, Activation
+from speechkit.ops.activation import NONE, Activation, activation_of
 from speechkit.ops.bytecode import assemble
 from speechkit.ops.describes import describes
 from speechkit.ops.separable_conv import PRECISIONS, Packed, Shape
@@ -55,10 +55,12 @@ class Lowering(Program):
         """Adds a layer's instructions; returns its output."""
         begun = len(self.instructions), len(self.outside)
         try:
-            if not describes(layer, "lower"):
-                self.refuse(f"no native {type(layer).__name__}")
-            y: Value = layer.lower(self, x)  # type: ignore[operator]
-            return y
+            if describes(layer, "lower"):
+                y: Value = layer.lower(self, x)  # type: ignore[operator]
+                return y
+            if activation := activation_of(layer):
+                return self.activate(x, activation)
+            self.refuse(f"no native {type(layer).__name__}")
         except LoweringError:
             # sound is too long to be handed to torch, and a module alone does not know its channels
             if x.channels == 1 or not isinstance(layer, StreamLayer):
@@ -89,12 +91,18 @@ class Lowering(Program):
         return self.affine(x, scale, torch.zeros(x.channels))
 
     def activate(self, x: Value, activation: Activation) -> Value:
-        """y = f(x)."""
-        return self.emit("activate", x, **_activation(activation))
+        """y = f(x), or y = f(a, b) of the halves of x's channels."""
+        if activation.is_gate:
+            half = x.channels // 2
+            halves = self.part(x, 0, half), self.part(x, half, half)
+            return self.expression(activation.text, dict(activation.vectors), *halves)
+        if not activation.fits:
+            self.refuse(f"no native program for {activation.text[:80]!r}")
+        return self.emit("activate", x, **_activation(activation, x.channels))
 
     def added(self, x: Value, other: Value, activation: Activation = NONE) -> Value:
         """y = f(x + other)."""
-        return self.emit("add", x, other=other, **_activation(activation))
+        return self.emit("add", x, other=other, **_activation(activation, x.channels))
 
     def part(self, x: Value, start: int, channels: int) -> Value:
         """The `channels` from `start` on, with zeros beyond the last."""
@@ -175,7 +183,7 @@ class Lowering(Program):
             numbers = assemble(text, given).packed(x.channels)
         except ComponentError as error:
             self.refuse(str(error))
-        return self.emit("expression", x, other=other, size=len(numbers), numbers=numbers)
+        return self.emit("expression", x, other=other, numbers=numbers)
 
     def attended(self, scores: list[Value], values: list[Value]) -> Value:
         """Σ_j softmax_j(scores) · values in each channel."""
@@ -221,7 +229,7 @@ class Lowering(Program):
         bias: Tensor,
         residual: Value | None = None,
     ) -> Value:
-        more: dict[str, Any] = _activation(shape.activation)
+        more: dict[str, Any] = _activation(shape.activation, shape.c_out)
         if depthwise is not None:
             left, right = shape.padding
             more |= {"filters": depthwise, "taps": shape.taps, "dilation": shape.dilation}
@@ -244,9 +252,11 @@ class Lowering(Program):
         return self.emit("call", x, size=len(self.outside) - 1, **fields)
 
 
-def _activation(activation: Activation) -> dict[str, Any]:
+def _activation(activation: Activation, channels: int) -> dict[str, Any]:
     """The fields of an activation."""
-    return {"activation": activation.code, "numbers": activation.numbers}
+    if not activation.is_program:
+        return {"activation": activation.kind}
+    return {"activation": activation.kind, "numbers": activation.numbers(channels)}
 
 
 class TorchLayers:

@@ -23,7 +23,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from speechkit.errors import StreamError
-from speechkit.ops.activation import activation_of
 from speechkit.ops.describes import describes
 from speechkit.ops.explain import Choice
 
@@ -323,10 +322,7 @@ class FrameWise(StreamLayer):
         return as_layer(simpler, self.c_out)
 
     def lower(self, program: Lowering, x: Value) -> Value:
-        activation = activation_of(self.module)
-        return (
-            program.add(self.module, x) if activation is None else program.activate(x, activation)
-        )
+        return program.add(self.module, x)
 
 
 def as_layer(module: nn.Module, c_out: int | None = None) -> StreamLayer:

@@ -1,142 +1,141 @@
-"""Activations that a fused op can apply: a kind with a few numbers, or piecewise polynomials.
+"""The function of an activation: its expression with the numbers of a module."""
 
-A plugin's module can be fused if its attribute `native` is an Activation. With an attribute
-`expression`, kernels are compiled for it. Any other module runs after the op.
-"""
-
-import math
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import chain
 from typing import Any
 
-import torch
-import torch.nn.functional as F
+import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from speechkit.errors import ComponentError
+from speechkit.ops.bytecode import Code, assemble
 from speechkit.ops.describes import describes
+from speechkit.ops.expressions import (
+    filled,
+    is_gate,
+    missing,
+    names,
+)
+from speechkit.ops.torch_expressions import evaluate
+from speechkit.plugins import Entry
 
-KINDS = ("none", "relu", "clamp", "silu", "sigmoid", "tanh", "gelu", "gelu_tanh", "pieces")
-"""In the order of the C++ enumeration."""
+KINDS = ("none", "relu", "program")
+"""What a fused op knows, in the order of the C++ enumeration."""
 
 
 @dataclass(frozen=True)
 class Activation:
-    """y = f(x) for one of KINDS: clamp (low, high) and silu (beta) have parameters.
+    """y = f(x): an expression of `speechkit.ops.expressions`, "x * sigmoid(1.5 * x)".
 
-    `pieces` holds ascending bounds, then for each piece between them three coefficients
-    (c0, c1, c2) of c0 + c1 x + c2 x²: `Activation("pieces", (0.0,), ((0, 0.1, 0), (0, 1, 0)))`
-    is a leaky ReLU. Kind "expression", which C++ does not know, is a `text` for
-    `speechkit.ops.expressions` and the `module` that computes the same.
+    `vectors` are the names in it, each with a number for every channel. An expression of `a` and
+    `b` is a gate's, whose inputs are the halves of the channels.
     """
 
-    kind: str
-    parameters: tuple[float, ...] = ()
-    pieces: tuple[tuple[float, float, float], ...] = ()
-    text: str = ""
-    module: nn.Module | None = None
+    text: str = "x"
+    vectors: tuple[tuple[str, tuple[float, ...]], ...] = ()
 
     @property
-    def code(self) -> int:
-        """Its number in C++."""
-        return KINDS.index(self.kind)
+    def is_gate(self) -> bool:
+        """True if it has half as many output as input channels."""
+        return is_gate(self.text)
+
+    @functools.cached_property
+    def code(self) -> Code:
+        """Its program for C++; raises ComponentError if it is too long."""
+        return assemble(self.text, dict(self.vectors))
 
     @property
-    def numbers(self) -> list[float]:
-        """Its parameters in the form for C++."""
-        if self.kind != "pieces":
-            return [*self.parameters, 0.0, 0.0][: max(2, len(self.parameters))]
-        degrees = [max((n for n in (1, 2) if c[n]), default=0) for c in self.pieces]
-        rows = [(float(d), *c) for d, c in zip(degrees, self.pieces, strict=True)]
-        return [float(len(self.parameters)), *self.parameters, *chain.from_iterable(rows)]
+    def fits(self) -> bool:
+        """True if its program is not too long for C++."""
+        try:
+            return bool(self.code)
+        except ComponentError:
+            return False
+
+    @property
+    def kind(self) -> int:
+        """The number of its kind in C++."""
+        kind = "none" if self.code.is_identity else "relu" if self.code.is_relu else "program"
+        return KINDS.index(kind)
+
+    @property
+    def is_program(self) -> bool:
+        """True if C++ needs its `numbers`."""
+        return KINDS[self.kind] == "program"
+
+    def numbers(self, channels: int) -> NDArray[np.float32]:
+        """Its program for C++, for a number of channels."""
+        return self.code.packed(channels)
 
     def __call__(self, x: Tensor) -> Tensor:
-        """The same in torch."""
-        if self.kind == "pieces":
-            return self._polynomials(x)
-        function = self.module if self.module else _FUNCTIONS[self.kind]
-        y: Tensor = function(x, *self.parameters)
-        return y
-
-    def _polynomials(self, x: Tensor) -> Tensor:
-        y = x
-        for bound, c in zip((-math.inf, *self.parameters), self.pieces, strict=True):
-            piece = torch.full_like(x, c[0])
-            piece = piece + c[1] * x if c[1] or c[2] else piece
-            piece = piece + c[2] * x * x if c[2] else piece
-            y = torch.where(x >= bound, piece, y)
-        return y
+        """The same in torch: `[B, C, T]` → the same."""
+        return evaluate(self.text, x, {name: x.new_tensor(v) for name, v in self.vectors})
 
 
-NONE = Activation("none")
-_FUNCTIONS: dict[str, Any] = {
-    "none": lambda x: x,
-    "relu": torch.relu,
-    "clamp": torch.clamp,
-    "silu": lambda x, beta: x * torch.sigmoid(beta * x),
-    "sigmoid": torch.sigmoid,
-    "tanh": torch.tanh,
-    "gelu": F.gelu,
-    "gelu_tanh": lambda x: F.gelu(x, approximate="tanh"),
-}
+NONE = Activation()
+CHANNELS = 8
+"""Those of an activation that is made to read its expression."""
+RELU = Activation("relu(x)")
+
+
+def formula_of(entry: Entry) -> str:
+    """The formula of a component, which may be the expression of an activation."""
+    component = entry.component
+    if component.formula or entry.kind != "activation":
+        return component.formula
+    return statement(entry.make(CHANNELS, **component.example))
+
+
+def statement(module: nn.Module) -> str:
+    """The expression of what a module computes in evaluation, "" if it has none."""
+    known = _KNOWN.get(type(module))
+    if known is not None:
+        return known if isinstance(known, str) else known(module)
+    return str(module.expression) if describes(module, "expression") else ""
+
+
+def values_of(module: nn.Module, text: str) -> dict[str, Any]:
+    """The attributes of a module that an expression names; ComponentError if it lacks one."""
+    for name in names(text):
+        if not hasattr(module, name):
+            raise missing(text, name)
+    return {name: getattr(module, name) for name in names(text)}
 
 
 def activation_of(module: nn.Module) -> Activation | None:
-    """The Activation that equals a module, or None."""
-    made = _KNOWN.get(type(module))
-    if made:
-        return made(module)
-    declared = describes(module, "native")
-    return module.native if declared else None  # type: ignore[return-value]
+    """The function of a module in evaluation, with its current numbers, or None if it states none.
 
-
-def expressed(module: nn.Module) -> Activation | None:
-    """The Activation of a module with an `expression`, None if it has none or has parameters."""
-    text = getattr(module, "expression", None) if describes(module, "expression") else None
-    return Activation("expression", text=text, module=module) if text else None
+    Raises ComponentError for an expression that is invalid or names what the module does not have.
+    """
+    text = statement(module)
+    if not text:
+        return None
+    values = {
+        name: value.detach().cpu().double().numpy() if isinstance(value, Tensor) else value
+        for name, value in values_of(module, text).items()
+    }
+    return Activation(*filled(text, values))
 
 
 # by exact type: a subclass may compute something else
-_KNOWN: dict[type, Callable[[Any], Activation]] = {
-    nn.ReLU: lambda m: Activation("relu"),
-    nn.Hardtanh: lambda m: Activation("clamp", (float(m.min_val), float(m.max_val))),
-    nn.SiLU: lambda m: Activation("silu", (1.0,)),
-    nn.GELU: lambda m: Activation("gelu" if m.approximate == "none" else "gelu_tanh"),
-    nn.Sigmoid: lambda m: Activation("sigmoid"),
-    nn.Tanh: lambda m: Activation("tanh"),
-    nn.LeakyReLU: lambda m: Activation(
-        "pieces", (0.0,), ((0.0, float(m.negative_slope), 0.0), (0.0, 1.0, 0.0))
-    ),
+_KNOWN: dict[type, str | Callable[[Any], str]] = {
+    nn.Identity: "x",
+    nn.ReLU: "relu(x)",
+    nn.ReLU6: "min(max(x, 0), 6)",
+    nn.Hardtanh: "min(max(x, min_val), max_val)",
+    nn.LeakyReLU: "where(x > 0, x, negative_slope * x)",
+    nn.PReLU: "where(x > 0, x, weight * x)",
+    nn.SiLU: "silu(x)",
+    nn.GELU: lambda m: "gelu(x)" if m.approximate == "none" else GELU_TANH,
+    nn.Sigmoid: "sigmoid(x)",
+    nn.Tanh: "tanh(x)",
+    nn.ELU: "where(x > 0, x, alpha * expm1(min(x, 0)))",
+    nn.CELU: "where(x > 0, x, alpha * expm1(min(x, 0) / alpha))",
+    nn.SELU: "1.0507009873554804934193349852946"
+    " * where(x > 0, x, 1.6732632423543772848170429916717 * expm1(min(x, 0)))",
+    nn.Softplus: "softplus(beta * x) / beta",
+    nn.Mish: "x * tanh(softplus(x))",
 }
-
-
-def expression(activation: Activation) -> str:
-    """The expression that equals an activation."""
-    if activation.kind == "pieces":
-        return _pieces(activation)
-    if activation.kind == "expression":
-        return activation.text
-    return _EXPRESSIONS[activation.kind].format(*activation.parameters)
-
-
-_EXPRESSIONS = {
-    "none": "x",
-    "relu": "max(x, 0)",
-    "clamp": "min(max(x, {0!r}), {1!r})",
-    "silu": "x * sigmoid({0!r} * x)",
-    "sigmoid": "sigmoid(x)",
-    "tanh": "tanh(x)",
-    "gelu": f"0.5 * x * (1 + erf({math.sqrt(0.5)!r} * x))",
-    "gelu_tanh": f"0.5 * x * (1 + tanh({math.sqrt(2 / math.pi)!r} * (x + 0.044715 * x * x * x)))",
-}
-
-
-def _pieces(activation: Activation) -> str:
-    """Selects the last piece whose bound is below x; NaN stays NaN."""
-    text = "x"
-    bounds = ("x == x", *(f"x >= {bound!r}" for bound in activation.parameters))
-    for condition, (c0, c1, c2) in zip(bounds, activation.pieces, strict=True):
-        # terms with coefficient 0 are left out, since 0 · infinity is NaN
-        terms = [f"{c0!r}", f"{c1!r} * x" if c1 or c2 else "", f"{c2!r} * x * x" if c2 else ""]
-        text = f"where({condition}, {' + '.join(filter(None, terms))}, {text})"
-    return text
+GELU_TANH = "0.5 * x * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 * x * x * x)))"

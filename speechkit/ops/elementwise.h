@@ -81,20 +81,27 @@ inline Code code_at(const float* words, int64_t channels, bool second) {
   return {words, header[0], header[1], header[2], second, width};
 }
 
+// The floats of a program for `channels` channels, of which `header` are the first four; −1 if its
+// sizes are out of range.
+inline int64_t code_size(const float* header, int64_t channels) {
+  const Code found = code_at(header, channels, false);
+  if (found.count < 1 || found.count > MAX_INSTRUCTIONS || found.constant_count < 0 ||
+      found.constant_count > MAX_CONSTANTS || found.vector_count < 0 ||
+      found.vector_count > MAX_VECTORS || channels < 1 || channels > INT32_MAX)
+    return -1;
+  return found.vectors() + found.vector_count * found.width - header;
+}
+
 // Reads a program for `channels` channels from at most `size` floats: [instructions, constants,
 // vectors, 0 | instructions of 5 words, padded to 16 | constants, each 16 times | vectors, padded
 // to a multiple of 16]; the first two parts hold the bits of int32. Returns why not, or null.
-inline const char* read_code(const float* from, int64_t size, int64_t channels, bool second, Code& code) {
-  int32_t header[CODE_HEADER];
+inline const char* read_code(const float* from, int64_t size, int64_t channels, bool second,
+                             Code& code) {
   if (size < CODE_HEADER) return "an elementwise program is cut off";
-  std::memcpy(header, from, sizeof header);
-  if (header[0] < 1 || header[0] > MAX_INSTRUCTIONS || header[1] < 0 ||
-      header[1] > MAX_CONSTANTS || header[2] < 0 || header[2] > MAX_VECTORS || channels < 1 ||
-      channels > INT32_MAX)
-    return "an elementwise program has sizes out of range";
+  const int64_t needed = code_size(from, channels);
+  if (needed < 0) return "an elementwise program has sizes out of range";
+  if (needed > size) return "an elementwise program is cut off";
   const Code found = code_at(from, channels, second);
-  if (found.vectors() + found.vector_count * found.width - from > size)
-    return "an elementwise program is cut off";
   if (const char* why = verify(found)) return why;
   code = found;
   return nullptr;

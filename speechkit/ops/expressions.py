@@ -1,10 +1,10 @@
 """The language in which an activation states its function, and the graph that kernels run.
 
 An expression is arithmetic over `x`, numbers and names, with comparisons inside `where` and the
-functions of FUNCTIONS: "x * sigmoid(beta * x)". A name is a number, or a vector with a number for
-each channel; `levels[2]` is an element of a vector or a row of a matrix. `**` takes a whole number
-from 0 up. An expression without `x` is one of two inputs `a` and `b`, such as the halves of a
-gate's channels: "sigmoid(a) * b".
+functions of FUNCTIONS: "x * sigmoid(beta * x)". `pi` is π. Another name is a number, or a vector
+with a number for each channel; `levels[2]` is an element of a vector or a row of a matrix. `**`
+takes a whole number from 0 up. An expression without `x` is one of two inputs `a` and `b`, such as
+the halves of a gate's channels: "sigmoid(a) * b".
 """
 
 import ast
@@ -82,23 +82,26 @@ FUNCTIONS = {
     "where": 3,
 }
 """The functions of the language and how many arguments they take; pow(a, b) is NaN for a < 0."""
-_ARITHMETIC: dict[type[ast.AST], str] = {
-    ast.Add: "add",
-    ast.Sub: "subtract",
-    ast.Mult: "multiply",
-    ast.Div: "divide",
-    ast.USub: "negative",
-    ast.UAdd: "copy",
+_ARITHMETIC = {
+    "Add": "add",
+    "Sub": "subtract",
+    "Mult": "multiply",
+    "Div": "divide",
+    "USub": "negative",
+    "UAdd": "copy",
 }
-_COMPARED: dict[type[ast.AST], tuple[str, bool]] = {
-    ast.Lt: ("less", False),
-    ast.LtE: ("less_equal", False),
-    ast.Gt: ("less", True),
-    ast.GtE: ("less_equal", True),
-    ast.Eq: ("equal", False),
-    ast.NotEq: ("not_equal", False),
+"""The operation of each of Python's operators."""
+_COMPARED = {
+    "Lt": ("less", False),
+    "LtE": ("less_equal", False),
+    "Gt": ("less", True),
+    "GtE": ("less_equal", True),
+    "Eq": ("equal", False),
+    "NotEq": ("not_equal", False),
 }
 """The operation of a comparison, and whether its sides are swapped."""
+NUMBERS = {"pi": math.pi}
+"""Names that need no value."""
 HIGHEST_POWER = 64
 """The highest whole exponent of `**`, which is multiplied out."""
 DEEPEST = 128
@@ -129,6 +132,14 @@ def names(text: str) -> list[str]:
     return [name for name in _names(parsed(text)) if name not in _inputs(text)]
 
 
+def missing(text: str, name: str) -> ComponentError:
+    """The error about a name without a value."""
+    return ComponentError(
+        f"expression {_short(text)!r}: {name!r} is not x or a number; give the module an "
+        f"attribute {name!r}"
+    )
+
+
 def is_gate(text: str) -> bool:
     """True if it has two inputs `a` and `b` instead of `x`."""
     return _inputs(text) != ("x",)
@@ -154,7 +165,7 @@ def filled(
             return ast.Call(node.func, given, [])
 
         def visit_Name(self, node: ast.Name) -> ast.expr:
-            return node if node.id in inputs else self.value(node, node.id)
+            return node if node.id in (*inputs, *NUMBERS) else self.value(node, node.id)
 
         def visit_Subscript(self, node: ast.Subscript) -> ast.expr:
             row = node.slice.value  # type: ignore[attr-defined]
@@ -212,19 +223,21 @@ class Graph:
             case ast.Constant():
                 return self._number(float(node.value))  # type: ignore[arg-type]
             case ast.Name():
+                if node.id in NUMBERS:
+                    return self._number(NUMBERS[node.id])
                 return scope[node.id] if node.id in scope else self._named(node.id)
             case ast.Subscript():
                 return self._named(node.value.id, node.slice.value)  # type: ignore[attr-defined]
             case ast.UnaryOp():
-                return self._apply(_ARITHMETIC[type(node.op)], self._visit(node.operand, scope))
+                return self._apply(_ARITHMETIC[_kind(node.op)], self._visit(node.operand, scope))
             case ast.BinOp(op=ast.Pow()):
                 return self._power(self._visit(node.left, scope), node.right.value)  # type: ignore[attr-defined]
             case ast.BinOp():
                 left, right = self._visit(node.left, scope), self._visit(node.right, scope)
-                return self._apply(_ARITHMETIC[type(node.op)], left, right)
+                return self._apply(_ARITHMETIC[_kind(node.op)], left, right)
             case ast.Compare():
                 sides = [self._visit(node.left, scope), self._visit(node.comparators[0], scope)]
-                operation, swapped = _COMPARED[type(node.ops[0])]
+                operation, swapped = _COMPARED[_kind(node.ops[0])]
                 return self._apply(operation, *(sides[::-1] if swapped else sides))
             case ast.Call():
                 name = node.func.id  # type: ignore[attr-defined]
@@ -314,7 +327,7 @@ def _check(node: ast.expr, depth: int = 0, compared: bool = False) -> None:
             pass
         case ast.Subscript(value=ast.Name(), slice=ast.Constant(value=int())):
             pass
-        case ast.UnaryOp(op=ast.USub() | ast.UAdd()):
+        case ast.UnaryOp() if _kind(node.op) in _ARITHMETIC:
             _check(node.operand, depth)
         case ast.BinOp(op=ast.Pow()):
             exponent = node.right.value if isinstance(node.right, ast.Constant) else None
@@ -323,16 +336,20 @@ def _check(node: ast.expr, depth: int = 0, compared: bool = False) -> None:
                     f"** takes a whole number from 0 to {HIGHEST_POWER}, else use pow"
                 )
             _check(node.left, depth)
-        case ast.BinOp(op=ast.Add() | ast.Sub() | ast.Mult() | ast.Div()):
+        case ast.BinOp() if _kind(node.op) in _ARITHMETIC:
             _check(node.left, depth)
             _check(node.right, depth)
-        case ast.Compare(ops=[operator]) if compared and type(operator) in _COMPARED:
+        case ast.Compare(ops=[operator]) if compared and _kind(operator) in _COMPARED:
             _check(node.left, depth)
             _check(node.comparators[0], depth)
         case ast.Call():
             _check_call(node, depth)
         case _:
             raise SyntaxError(f"{type(node).__name__} has no place in it")
+
+
+def _kind(operator: ast.AST) -> str:
+    return type(operator).__name__
 
 
 def _check_call(node: ast.Call, depth: int) -> None:
@@ -350,7 +367,7 @@ def _check_call(node: ast.Call, depth: int) -> None:
 def _names(body: ast.expr) -> list[str]:
     calls = {id(node.func) for node in ast.walk(body) if isinstance(node, ast.Call)}
     found = [n for n in ast.walk(body) if isinstance(n, ast.Name) and id(n) not in calls]
-    return list(dict.fromkeys(node.id for node in found))
+    return list(dict.fromkeys(node.id for node in found if node.id not in NUMBERS))
 
 
 def _value(
@@ -358,10 +375,7 @@ def _value(
 ) -> float | NDArray[np.float64]:
     """The number or the vector of a name, or of one of its rows."""
     if name not in values:
-        raise ComponentError(
-            f"expression {_short(text)!r}: {name!r} is not x or a number; give the module an "
-            f"attribute {name!r}"
-        )
+        raise missing(text, name)
     try:
         value = np.asarray(values[name], np.float64)
         value = value if row is None else value[row]

@@ -2,7 +2,6 @@
 
 #pragma once
 
-#include "elementwise.h"
 #include "separable.h"
 
 namespace speechkit {
@@ -20,9 +19,13 @@ inline void run_affine(const Instruction& op, const Memory& m) {
 }
 
 inline void run_activate(const Instruction& op, const Memory& m) {
-  const int64_t count = op.rows * op.width;
-  if (m.out != m.in) std::memcpy(m.out, m.in, sizeof(float) * count);
-  activate(op.activation, op.parameters, m.out, count);
+  if (op.activation == PROGRAM) {
+    elementwise(code_at(op.parameters, op.width, false), m.in, nullptr, op.width, op.rows, op.width,
+                m.out, op.width);
+  } else {
+    if (m.out != m.in) std::memcpy(m.out, m.in, sizeof(float) * op.rows * op.width);
+    activate(op.activation, op.parameters, m.out, op.rows, op.width, op.width);
+  }
   mark_alike(op, m);
 }
 
@@ -35,17 +38,14 @@ inline void prepare_add(Loader& loader, Instruction& op) {
 inline void run_add(const Instruction& op, const Memory& m) {
   const int64_t count = op.rows * op.width;
   for (int64_t i = 0; i < count; ++i) m.out[i] = m.in[i] + m.second[i];
-  activate(op.activation, op.parameters, m.out, count);
+  activate(op.activation, op.parameters, m.out, op.rows, op.width, op.width);
   mark_alike(op, m);
 }
 
-// y = f(x) or f(x, other): numbers [size], a program of elementwise.h
+// y = f(x) or f(x, other): numbers, a program of elementwise.h
 inline void prepare_expression(Loader& loader, Instruction& op) {
   expect(op.width > 1, "it takes channels, not sound");
-  op.parameters = loader.table(op.numbers, 1, op.size, padded(op.size));
-  Code code;
-  const char* why = read_code(op.parameters, op.size, op.channels, op.second >= 0, code);
-  if (why) throw Failure{why};
+  prepare_code(loader, op, op.second >= 0);
 }
 
 inline void run_expression(const Instruction& op, const Memory& m) {

@@ -95,16 +95,19 @@ inline void run_depthwise(const Instruction& op, const Memory& m) {
   mark(op, m, past.flags, op.left, op.stride);
 }
 
+// The program of an elementwise function in `numbers`, with one or two inputs.
+inline void prepare_code(Loader& loader, Instruction& op, bool second) {
+  const int64_t size = code_size(loader.numbers(op.numbers, CODE_HEADER), op.width);
+  expect(size > 0, "its elementwise program has sizes out of range");
+  op.parameters = loader.table(op.numbers, 1, size, padded(size));
+  Code code;
+  const char* why = read_code(op.parameters, size, op.width, second, code);
+  expect(!why, why);
+}
+
 inline void prepare_activation(Loader& loader, Instruction& op) {
-  expect(op.activation <= PIECES, "there is no such activation");
-  if (op.activation == CLAMP || op.activation == SILU) {
-    op.parameters = loader.table(op.numbers, 1, 2, COLUMNS);
-  } else if (op.activation == PIECES) {
-    const float bounds = *loader.numbers(op.numbers, 1);
-    expect(bounds >= 0 && bounds <= 1024, "it has too many pieces");
-    const int64_t count = 1 + int64_t(bounds) + 4 * (int64_t(bounds) + 1);
-    op.parameters = loader.table(op.numbers, 1, count, padded(count));
-  }
+  expect(op.activation <= PROGRAM, "there is no such activation");
+  if (op.activation == PROGRAM) prepare_code(loader, op, false);
 }
 
 // weights [channels, channels of the input]
@@ -147,8 +150,7 @@ inline void multiply_rows(const Instruction& op, const float* x, int64_t x_step,
     if (relu) sum = sum < 0 ? Register{} : sum;
     store(out + r * step + c, sum);
   });
-  if (relu || op.activation == NONE) return;
-  for (int64_t r = 0; r < count; ++r) activate(op.activation, op.parameters, out + r * step, op.width);
+  if (!relu) activate(op.activation, op.parameters, out, count, op.width, step);
 }
 
 // Each weight is loaded once for the rows of all blocks.

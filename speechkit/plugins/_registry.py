@@ -1,7 +1,6 @@
 """Loads plugins and finds their components."""
 
 import importlib
-import inspect
 import logging
 import os
 from collections.abc import Iterable, Iterator, Mapping
@@ -174,23 +173,15 @@ class Registry:
     def build(
         self, kind: str, spec: Spec | str | Mapping[str, Any], /, *args: Any, **kw: Any
     ) -> Any:
-        """Calls the factory of `spec` with `args`, `kw` and the spec's own parameters.
-
-        A module without weights whose component has a `pointwise` gets it as `expression`, with
-        numbers for its parameters.
-        """
+        """Calls the factory of `spec` with `args`, `kw` and the spec's own parameters."""
         spec = Spec.parse(spec)
         entry = self.find(kind, spec.name)
         factory = entry.factory()
         check_parameters(spec, entry, factory, args, kw)
         try:
-            made = entry.make(*args, **kw, **spec.params)
+            return entry.make(*args, **kw, **spec.params)
         except (KeyError, TypeError, ValueError) as error:
             raise ComponentError(f"{kind} {spec}: {error}") from error
-        if entry.component.pointwise and not list(made.parameters()):
-            own = {n: p.default for n, p in inspect.signature(factory).parameters.items()}
-            made.expression = entry.component.expression({**own, **kw, **spec.params})
-        return made
 
     def derived(self, kind: str, spec: Spec | str, base: type[T], /, *args: Any) -> T:
         """Builds a component whose class must be derived from `base`, whose `component` it sets.

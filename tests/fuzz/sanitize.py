@@ -49,10 +49,9 @@ FLAGS = (
 # registers of 64 bytes askew on the stack that shows use after return
 ASAN = "detect_leaks=0:detect_stack_use_after_return=0"
 ACTIVATIONS = [
-    *map(Activation, ("none", "relu", "sigmoid", "tanh", "gelu", "gelu_tanh")),
-    Activation("silu", (1.5,)),
-    Activation("clamp", (-1.0, 0.5)),
-    Activation("pieces", (-1.0, 0.5), ((-0.2, 0.0, 0.0), (0.0, 0.3, 0.1), (-0.325, 1.0, 0.0))),
+    *(Activation("x"), Activation("relu(x)"), Activation("min(max(x, -1), 0.5)")),
+    *(Activation(f"{name}(x)") for name in ("sigmoid", "tanh", "gelu", "sin", "log1p", "asinh")),
+    Activation("where(x < -1, -0.2, where(x < 0.5, 0.3 * x + 0.1 * x * x, x - 0.325))"),
 ]
 PLANS = 100
 """The plans of one case."""

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from speechkit.compiler import HEADERS
 from speechkit.errors import ComponentError
 from speechkit.libraries import load
 from speechkit.limits import MAX_EXPRESSION_NODES, MAX_EXPRESSION_NUMBERS
@@ -18,7 +17,7 @@ from speechkit.ops.bytecode import Code, assemble
 from speechkit.ops.expressions import FUNCTIONS, OPERATIONS
 
 SOURCE = Path(__file__).with_name("elementwise.cpp")
-HEADER = (HEADERS / "elementwise.h").read_text(encoding="utf-8")
+HEADER = (Path(bytecode.__file__).parent / "elementwise.h").read_text(encoding="utf-8")
 Array = NDArray[Any]
 
 SCOPE: dict[str, Any] = {

@@ -8,7 +8,7 @@ from speechkit.ops.describes import describes
 
 
 class Shift(nn.Module):
-    native = "shift"
+    expression = "shift"
 
     def forward(self, x: Tensor) -> Tensor:
         return x + 1
@@ -24,7 +24,7 @@ class Other(Shift):
 
 
 class Again(Other):
-    native = "again"
+    expression = "again"
 
 
 class Mean(Windowed):
@@ -48,10 +48,10 @@ class Once(StreamLayer):
 @pytest.mark.parametrize(
     ("module", "name", "expected"),
     [
-        (Shift(), "native", True),
-        (Renamed(), "native", True),
-        (Other(), "native", False),
-        (Again(), "native", True),
+        (Shift(), "expression", True),
+        (Renamed(), "expression", True),
+        (Other(), "expression", False),
+        (Again(), "expression", True),
         (Shift(), "fuse", False),
         (Mean(0, 0, 1), "macs", True),
         (Median(0, 0, 1), "macs", False),
@@ -69,6 +69,6 @@ def test_an_attribute_describes_what_computes_as_its_class(
 def test_a_module_with_a_forward_of_its_own_is_another() -> None:
     module = Shift()
     module.forward = lambda x: x  # type: ignore[method-assign]
-    assert not describes(module, "native")
-    module.native = "identity"
-    assert describes(module, "native")
+    assert not describes(module, "expression")
+    module.expression = "identity"
+    assert describes(module, "expression")

@@ -15,8 +15,8 @@ from speechkit.testing import assert_close
 
 pytestmark = pytest.mark.usefixtures("poisoned_memory")
 
-RELU = Activation("relu")
-BENT = Activation("pieces", (-1.0, 0.5), ((-0.2, 0.0, 0.0), (0.0, 0.3, 0.1), (-0.325, 1.0, 0.0)))
+RELU = Activation("relu(x)")
+BENT = Activation("where(x < -1, -0.2, where(x < 0.5, 0.3 * x + 0.1 * x * x, x - 0.325))")
 # batch, frames, what is computed
 CASES = [
     (1, 1, Shape(1, 1, 1)),
@@ -26,18 +26,19 @@ CASES = [
     (2, 31, Shape(6, 64, stride=2)),
     (2, 31, Shape(4, 18, 5, stride=2, padding=(3, 1), activation=RELU)),
     (1, 90, Shape(64, 130, 7, dilation=2, padding=(12, 0))),
-    (2, 300, Shape(35, 50, 11, padding=(5, 5), activation=Activation("silu", (1.5,)))),
+    (2, 300, Shape(35, 50, 11, padding=(5, 5), activation=Activation("x * sigmoid(1.5 * x)"))),
     (2, 400, Shape(70, 20, 7, padding=(3, 3), activation=RELU)),
     (1, 120, Shape(20, 20, 3, padding=(1, 1), activation=BENT)),
-    (1, 70, Shape(20, 20, 3, padding=(1, 1), activation=Activation("clamp", (-5.0, 7.0)))),
+    (1, 70, Shape(20, 20, 3, padding=(1, 1), activation=Activation("min(max(x, -5), 7)"))),
 ]
 ACTIVATIONS = [
     NONE,
     RELU,
     BENT,
-    Activation("clamp", (0.0, 2.0)),
-    Activation("silu", (1.0,)),
-    *(Activation(kind) for kind in ("sigmoid", "tanh", "gelu", "gelu_tanh")),
+    Activation("min(max(x, 0), 2)"),
+    Activation("silu(x)"),
+    *(Activation(f"{name}(x)") for name in ("sigmoid", "tanh", "gelu", "sin", "softplus")),
+    Activation("max(x, 0) + slope * min(x, 0)", (("slope", (0.25,)),)),
 ]
 
 
@@ -106,17 +107,17 @@ def test_lower_precisions_come_close(
     assert_close("y", exactly(shape, x, valid, more), y, error)
 
 
-@pytest.mark.parametrize("activation", ACTIVATIONS, ids=lambda a: a.kind)
+@pytest.mark.parametrize("activation", ACTIVATIONS, ids=lambda a: a.text)
 def test_activations_equal_torchs(impl: str, activation: Activation) -> None:
     shape = Shape(1, 1, activation=activation)
     values = torch.cat([torch.linspace(-20, 20, 999), torch.tensor([-1e4, 1e4])])
     identity = pack(shape, None, torch.ones(1, 1), torch.zeros(1), impl)
-    expected = activation(values.double()).float()
+    expected = activation(values.double()[None, None])[0, 0].float()
     torch.testing.assert_close(identity(values[None, None])[0, 0], expected, atol=2e-6, rtol=2e-6)
     assert identity(torch.full((1, 1, 1), torch.nan)).isnan().all()
 
 
-@pytest.mark.parametrize("activation", [NONE, RELU, BENT], ids=lambda a: a.kind)
+@pytest.mark.parametrize("activation", [NONE, RELU, BENT], ids=lambda a: a.text)
 def test_infinity_makes_no_nan(impl: str, activation: Activation) -> None:
     ends = torch.tensor([[[-torch.inf, torch.inf]]])
     identity = pack(
@@ -174,12 +175,12 @@ def test_a_precision_that_is_not_there_is_refused() -> None:
 
 def test_modules_print_what_they_are() -> None:
     class Own(nn.Module):
-        native = BENT
+        expression = BENT.text
 
     class Changed(nn.ReLU):
         pass
 
-    assert activation_of(nn.Hardtanh(-1, 2)) == Activation("clamp", (-1.0, 2.0))
+    assert activation_of(nn.Hardtanh(-1, 2)) == Activation("min(max(x, -1.0), 2.0)")
     assert activation_of(Own()) == BENT
     assert activation_of(Changed()) is None
     x = torch.linspace(-3, 3, 50)

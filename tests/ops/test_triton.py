@@ -7,14 +7,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import nn
 
-from speechkit import Component, hookimpl
 from speechkit.errors import ComponentError, ConfigError
-from speechkit.ops import Activation, depthwise_conv, separable_conv
-from speechkit.ops.activation import expressed, expression
+from speechkit.ops import depthwise_conv, separable_conv
 from speechkit.ops.triton_expressions import translated
-from speechkit.plugins import Registry
 
 KERNELS = Path(__file__).with_name("test_triton_kernels.py")
 no_card = pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA card")
@@ -74,39 +70,6 @@ def test_types_it_has_no_kernel_for_are_named(monkeypatch: pytest.MonkeyPatch) -
     double = torch.zeros(2, 4, dtype=torch.float64)
     with pytest.raises(ConfigError, match=r"float32, bfloat16 and float16, not torch\.float64"):
         separable_conv(torch.zeros(1, 4, 9), None, double, torch.zeros(2), impl="triton")
-
-
-@pytest.mark.parametrize(
-    "activation",
-    [Activation("relu"), Activation("clamp", (-1.0, 2.0)), Activation("silu", (1.5,))],
-    ids=lambda a: a.kind,
-)
-def test_an_expression_is_the_activation(activation: Activation) -> None:
-    x = torch.linspace(-4, 4, 99)
-    scope = {"max": torch.maximum, "min": torch.minimum, "sigmoid": torch.sigmoid, "x": x}
-    text = expression(activation)
-    for name in ("max", "min"):
-        scope[name] = lambda a, b, f=scope[name]: f(*map(torch.as_tensor, (a, b)))
-    torch.testing.assert_close(eval(text, scope), activation(x))
-
-
-def test_what_is_built_knows_its_expression() -> None:
-    class Gate(nn.Module):
-        def __init__(self, channels: int, beta: float = 2.0, learn: bool = False) -> None:
-            super().__init__()
-            self.weight = nn.Parameter(torch.ones(channels)) if learn else None
-
-    formula = "where(x > 0, x, max(beta * x, -beta))"
-    component = Component(name="gate", factory=Gate, summary="A gate", pointwise=formula)
-    ours = Registry({"SPEECHKIT_PLUGINS": ""})
-    ours.add(type("Plugin", (), {"speechkit_activations": hookimpl(lambda: [component])}), "acme")
-    built = ours.build("activation", "gate", 8)
-    assert built.expression == "where(x > 0, x, max(2.0 * x, -2.0))"
-    assert expressed(built) == Activation("expression", text=built.expression, module=built)
-    assert ours.build("activation", "gate:beta=0.5", 8).expression.count("0.5") == 2
-    # weights may change, and a formula must not lie
-    assert expressed(ours.build("activation", "gate:learn=true", 8)) is None
-    assert expressed(ours.build("activation", "gate:beta=wide", 8)) is None
 
 
 @pytest.mark.parametrize(

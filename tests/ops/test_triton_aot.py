@@ -37,7 +37,7 @@ def ring(rows: int, frames: int, channels: int) -> Ring:
 
 @pytest.mark.parametrize("target", TARGETS)
 def test_a_steps_kernels_do_not_spill_in_loops(aot: ModuleType, target: int) -> None:
-    shape = Shape(256, 256, 33, padding=(32, 0), activation=Activation("relu"))
+    shape = Shape(256, 256, 33, padding=(32, 0), activation=Activation("relu(x)"))
     half = {"dtype": torch.bfloat16, "device": "meta"}
     matrix, bias = torch.zeros(256, 256, **half), torch.zeros(256, **half)
     with aot.launches(target) as found, torch.no_grad():

@@ -36,7 +36,6 @@ from speechkit.nn import (
     StreamLayer,
 )
 from speechkit.nn.lowering import Lowering
-from speechkit.ops.activation import Activation
 from speechkit.plans.engine import SOURCE
 from speechkit.plans.program import Value
 from speechkit.plugins import Entry, Registry, registry
@@ -125,7 +124,7 @@ def test_what_the_liars_are_made_of_passes(honest: type[nn.Module]) -> None:
 def test_honest_components_pass() -> None:
     assert not errors("norm", Honest, foldable=True, exports=frozenset({"torch", "torch.export"}))
     assert not causal(Leaky)
-    assert not errors("activation", activation(torch.sigmoid), pointwise="sigmoid(x)")
+    assert not errors("activation", activation(torch.sigmoid))
 
 
 def test_a_time_leak() -> None:
@@ -422,40 +421,45 @@ def test_a_gradient_of_another_function(mode: str) -> None:
     assert f"in {mode}: the gradient is not that of the function" in found
 
 
-def test_a_native_that_is_another_function() -> None:
+def test_an_expression_of_another_function() -> None:
     class Tanh(nn.Module):
-        native = Activation("sigmoid")
+        expression = "sigmoid(x)"
 
         def forward(self, x: Tensor) -> Tensor:
             return x.tanh()
 
     found = errors("activation", lambda channels: Tanh())
-    assert "native sigmoid: differs" in found["check_native_equals"]
+    assert "expression 'sigmoid(x)': differs" in found["check_expression_equals"]
     assert "in a fused net: differs" in found["check_fuse_equals"]
 
 
 @pytest.mark.parametrize(
-    ("formula", "says"),
+    ("text", "says"),
     [
         ("x * sigmoid(beta * x)", ""),
         ("x * sigmoid(x)", "differs by"),
-        ("x * sigmoid(gamma * x)", "'gamma' is not x or a number"),
+        ("x * sigmoid(gamma * x)", "'gamma' is not x or a number; give the module an attribute"),
         ("x * sigmoid(", "was never closed"),
         ("__import__('os')", "there is no __import__"),
     ],
 )
-def test_a_formula_for_kernels(formula: str, says: str) -> None:
+@pytest.mark.parametrize("learn", [False, True])
+def test_an_expression_with_numbers(text: str, says: str, learn: bool) -> None:
     class Swish(nn.Module):
+        expression = text
+
         def __init__(self, channels: int, beta: float = 1.0) -> None:
             super().__init__()
-            self.beta = beta
+            self.beta = nn.Parameter(torch.full((channels, 1), beta)[:, 0]) if learn else beta
 
         def forward(self, x: Tensor) -> Tensor:
-            return x * torch.sigmoid(self.beta * x)
+            beta = self.beta.to(x.dtype)[:, None] if learn else self.beta
+            return x * torch.sigmoid(beta * x)
 
-    found = errors("activation", Swish, pointwise=formula, example={"beta": 1.5})
-    assert set(found) == ({"check_pointwise_equals"} if says else set())
-    assert says in found.get("check_pointwise_equals", "")
+    found = errors("activation", Swish, example={"beta": 1.5}, paper="arXiv:1710.05941")
+    if not says:
+        assert not found
+    assert says in found.get("check_expression_equals", "")
 
 
 def test_a_whole_utterance_that_pretends_to_stream() -> None:

@@ -75,6 +75,16 @@ class VeLU(StreamLayer):
             y = y - (self.lambda_ot * wasserstein(mean, std)).to(x.dtype)
         return Chunk(y, c.valid)
 
+    @property
+    def expression(self) -> str:
+        """The function in evaluation."""
+        text = (
+            "scale * (1 + gamma * tanh(mu * running_std)) * x * sigmoid(alpha *"
+            " (atan(beta1 * x) + asin(min(max(beta2 * x, -0.999), 0.999))))"
+        )
+        cost = " - lambda_ot * (running_mean ** 2 + (running_std - 1) ** 2)"
+        return text + cost if self.ot == "subtract" else text
+
     def statistics(self, c: Chunk) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation of the whole layer's input."""
         if not self.training:
@@ -156,6 +166,13 @@ class ReluOrPoly(StreamLayer):
         self.turn()
         on = self.switches().to(x.dtype)[:, None]
         return Chunk(on * torch.relu(x) + (1 - on) * self.polynomial(x), c.valid)
+
+    @property
+    def expression(self) -> str:
+        """The function in evaluation."""
+        more = " + x * coefficients[2]" if self.degree == 2 else ""
+        polynomial = f"coefficients[0] + x * (coefficients[1]{more})"
+        return f"where(on > 0, relu(x), {polynomial})"
 
     def polynomial(self, x: Tensor) -> Tensor:
         """c0 + c1 x + c2 x²."""

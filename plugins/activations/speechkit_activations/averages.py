@@ -11,7 +11,15 @@ import torch
 from torch import Tensor
 
 from speechkit.errors import StreamError
-from speechkit.nn import AveragePool, Chunk, Recurrent, RunningAverage, State, StreamLayer
+from speechkit.nn import (
+    AveragePool,
+    Chunk,
+    Elementwise,
+    Recurrent,
+    RunningAverage,
+    State,
+    StreamLayer,
+)
 
 
 class ABReLU(StreamLayer):
@@ -92,14 +100,13 @@ class RunningLinearDC(Recurrent):
         return _lifted(c, mean.x), state
 
 
-class HalfLinear(torch.nn.Module):
+class HalfLinear(Elementwise):
     """y = x / 2: ReLU without |x| / 2, to compare `linear_dc` with. arXiv:2407.16556."""
+
+    expression = "0.5 * x"
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-
-    def forward(self, x: Tensor) -> Tensor:
-        return 0.5 * x
 
 
 def _biased(c: Chunk, mean: Tensor, beta: float) -> Chunk:

@@ -8,8 +8,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from speechkit.ops import Activation
-
 
 class HeLU(nn.Module):
     """y = max(x, 0); its gradient in training is 1 for x > −alpha.
@@ -17,6 +15,8 @@ class HeLU(nn.Module):
     So a unit slightly below zero still has a gradient. In evaluation it is ReLU, also in the
     backward pass. Kimhi et al., arXiv:2411.10573.
     """
+
+    expression = "relu(x)"
 
     def __init__(self, channels: int, alpha: float = 0.05) -> None:
         super().__init__()
@@ -28,11 +28,6 @@ class HeLU(nn.Module):
         y: Tensor = _Hysteresis.apply(x, self.alpha)  # type: ignore[no-untyped-call]
         return y
 
-    @property
-    def native(self) -> Activation | None:
-        # in training an op for ReLU would have ReLU's gradient
-        return None if self.training else Activation("relu")
-
 
 class ReGELU2(nn.Module):
     """y = x (1 + erf(x / √2)) / 2; it stores 2 bits of each value for its gradient.
@@ -41,6 +36,8 @@ class ReGELU2(nn.Module):
     GELU: 0, −0.049, 1.049 or 1. In evaluation it is GELU, also in the backward pass. Yang et al.,
     arXiv:2406.16282.
     """
+
+    expression = "gelu(x)"
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -51,10 +48,6 @@ class ReGELU2(nn.Module):
         y: Tensor = _TwoBits.apply(x, F.gelu, GELU_SLOPES, GELU_BOUNDS)  # type: ignore[no-untyped-call]
         return y
 
-    @property
-    def native(self) -> Activation | None:
-        return None if self.training else Activation("gelu")
-
 
 class ReSiLU2(nn.Module):
     """y = x · sigmoid(x); it stores 2 bits of each value for its gradient.
@@ -64,6 +57,8 @@ class ReSiLU2(nn.Module):
     arXiv:2406.16282.
     """
 
+    expression = "silu(x)"
+
     def __init__(self, channels: int) -> None:
         super().__init__()
 
@@ -72,10 +67,6 @@ class ReSiLU2(nn.Module):
             return F.silu(x)
         y: Tensor = _TwoBits.apply(x, F.silu, SILU_SLOPES, SILU_BOUNDS)  # type: ignore[no-untyped-call]
         return y
-
-    @property
-    def native(self) -> Activation | None:
-        return None if self.training else Activation("silu", (1.0,))
 
 
 # a_k and c_k as the authors found them by annealing

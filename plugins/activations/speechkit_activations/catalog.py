@@ -26,7 +26,6 @@ def smooth() -> list[Component]:
             summary="ReLU with a parabola of half-width beta around zero; beta may be learned",
             formula="0 for x <= -beta, (x + beta)^2 / (4 beta) between, x for x >= beta",
             paper="arXiv:2010.09931",
-            pointwise="where(x >= beta, x, max(x + beta, 0) * max(x + beta, 0) / (4 * beta))",
         ),
         _component(
             name="gsmelu",
@@ -42,15 +41,12 @@ def smooth() -> list[Component]:
             summary="Gompertz linear unit",
             formula="alpha * x * exp(-beta * exp(-gamma * x))",
             paper="arXiv:2502.03654",
-            pointwise="alpha * x * exp(-beta * exp(-gamma * x))",
         ),
         _component(
             name="swish",
             factory=f"{at}Swish",
             summary="Sigmoid-weighted linear unit; beta may be learned",
-            formula="x * sigmoid(beta * x)",
             paper="arXiv:1710.05941",
-            pointwise="x * sigmoid(beta * x)",
             example={"beta": 1.5},
         ),
         _component(
@@ -65,15 +61,12 @@ def smooth() -> list[Component]:
             name="mish",
             factory=f"{at}mish",
             summary="Self-regularised smooth unit",
-            formula="x * tanh(log(1 + exp(x)))",
             paper="arXiv:1908.08681",
-            pointwise="x * tanh(log(1 + exp(x)))",
         ),
         _component(
             name="gcu",
             factory=f"{at}GCU",
             summary="Growing cosine unit",
-            formula="x * cos(x)",
             paper="arXiv:2108.12943",
         ),
         _component(
@@ -82,16 +75,13 @@ def smooth() -> list[Component]:
             summary="Between ReLU (lam=0) and GELU (lam=1)",
             formula="(1 - lam) max(x, a x) + lam x (1 + erf(scale x / sqrt(2))) / 2",
             paper="arXiv:2402.02593",
-            pointwise="(1 - lam) * max(x, a * x) + lam * 0.5 * x * (1 + erf(scale * x / sqrt(2)))",
             example={"lam": 0.5, "scale": 1.5, "a": 0.1},
         ),
         _component(
             name="relu_silu",
             factory=f"{at}ReluSilu",
             summary="Between ReLU (lam=0) and SiLU (lam=1)",
-            formula="(1 - lam) max(x, 0) + lam x sigmoid(x)",
             paper="arXiv:2402.02593",
-            pointwise="(1 - lam) * max(x, 0) + lam * x * sigmoid(x)",
             example={"lam": 0.5},
         ),
         _component(
@@ -132,31 +122,26 @@ def gated() -> list[Component]:
             name="glu",
             factory=f"{at}GLU",
             summary="Gated linear unit; kind selects one of five gates",
-            formula="sigmoid(a) * b with x = [a, b]",
         ),
         component(
             name="bilinear",
             factory=f"{at}bilinear",
             summary="Bilinear unit: a gate without a function",
-            formula="a * b with x = [a, b]",
         ),
         component(
             name="reglu",
             factory=f"{at}reglu",
             summary="Linear unit gated by ReLU",
-            formula="max(a, 0) * b with x = [a, b]",
         ),
         component(
             name="geglu",
             factory=f"{at}geglu",
             summary="Linear unit gated by GELU",
-            formula="gelu(a) * b with x = [a, b]",
         ),
         component(
             name="swiglu",
             factory=f"{at}swiglu",
             summary="Linear unit gated by SiLU",
-            formula="a * sigmoid(a) * b with x = [a, b]",
         ),
     ]
 
@@ -198,18 +183,14 @@ def rectifiers() -> list[Component]:
             name="shifted_relu",
             factory=f"{at}sparse:ShiftedReLU",
             summary="ReLU shifted to b: the larger b, the more zeros",
-            formula="max(x - b, 0)",
             paper="arXiv:2310.04564",
-            pointwise="max(x - b, 0)",
             example={"b": 0.5},
         ),
         _component(
             name="fatrelu",
             factory=f"{at}sparse:FATReLU",
             summary="Zero below a positive threshold, the identity above",
-            formula="x for x >= threshold, else 0",
             paper="arXiv:2402.13516",
-            pointwise="where(x < threshold, 0, x)",
         ),
         _component(
             name="helu",
@@ -217,7 +198,6 @@ def rectifiers() -> list[Component]:
             summary="ReLU whose gradient in training starts slightly below zero",
             formula="max(x, 0), backward [x > -alpha]",
             paper="arXiv:2411.10573",
-            pointwise="max(x, 0)",
             exempt={"check_gradients": "the gradient in training starts slightly below zero"},
         ),
         _component(
@@ -226,7 +206,6 @@ def rectifiers() -> list[Component]:
             summary="GELU that stores 2 bits of each value for its gradient",
             formula="x * (1 + erf(x / sqrt(2))) / 2, backward one of 4 levels",
             paper="arXiv:2406.16282",
-            pointwise="0.5 * x * (1 + erf(x / sqrt(2)))",
             exempt=FOUR_LEVELS,
         ),
         _component(
@@ -235,7 +214,6 @@ def rectifiers() -> list[Component]:
             summary="SiLU that stores 2 bits of each value for its gradient",
             formula="x * sigmoid(x), backward one of 4 levels",
             paper="arXiv:2406.16282",
-            pointwise="x * sigmoid(x)",
             exempt=FOUR_LEVELS,
         ),
         _component(
@@ -244,16 +222,13 @@ def rectifiers() -> list[Component]:
             summary="SiLU or ReLU below zero, drawn at random in training, which may end with ReLU",
             formula="x for x >= 0, else SiLU(x) with probability p, else 0",
             paper="arXiv:2509.22358",
-            pointwise="max(x, 0)",
             example={"steps": 1000},
         ),
         _component(
             name="half_linear",
             factory=f"{at}averages:HalfLinear",
             summary="ReLU without its even part, to compare linear_dc with",
-            formula="x / 2",
             paper="arXiv:2407.16556",
-            pointwise="0.5 * x",
         ),
         _component(
             name="linear_dc",
@@ -283,28 +258,23 @@ def survey() -> list[Component]:
             factory=f"{at}sigmoid",
             summary="Logistic function",
             formula="1 / (1 + exp(-x))",
-            pointwise="sigmoid(x)",
         ),
         component(
             name="tanh",
             factory=f"{at}tanh",
             summary="Hyperbolic tangent",
-            formula="tanh(x)",
-            pointwise="tanh(x)",
         ),
         component(
             name="elliott",
             factory=f"{at}Elliott",
             summary="Logistic-like function without an exponential",
             formula="x / (2 (1 + |x|)) + 1/2",
-            pointwise="0.5 * x / (1 + abs(x)) + 0.5",
         ),
         component(
             name="lrelu",
             factory=f"{at}lrelu",
             summary="Leaky ReLU",
             formula="max(x, 0) + slope * min(x, 0)",
-            pointwise="where(x > 0, x, slope * x)",
         ),
         component(
             name="elu",
@@ -312,7 +282,6 @@ def survey() -> list[Component]:
             summary="Exponential linear unit",
             formula="x for x > 0, else alpha (exp(x) - 1)",
             paper="arXiv:1511.07289",
-            pointwise="where(x > 0, x, alpha * (exp(min(x, 0)) - 1))",
         ),
         component(
             name="selu",
@@ -327,27 +296,22 @@ def survey() -> list[Component]:
             summary="ELU with a continuous slope for every alpha",
             formula="x for x > 0, else alpha (exp(x / alpha) - 1)",
             paper="arXiv:1704.07483",
-            pointwise="where(x > 0, x, alpha * (exp(min(x, 0) / alpha) - 1))",
         ),
         component(
             name="softplus",
             factory=f"{at}softplus",
             summary="Smooth ReLU",
             formula="log(1 + exp(beta x)) / beta",
-            pointwise="max(x, 0) + log(1 + exp(-abs(beta * x))) / beta",
         ),
         component(
             name="lisht",
             factory=f"{at}LiSHT",
             summary="Linearly scaled hyperbolic tangent",
-            formula="x * tanh(x)",
-            pointwise="x * tanh(x)",
         ),
         component(
             name="srs",
             factory=f"{at}SRS",
             summary="Soft-root-sign, with both numbers learned for each channel",
-            formula="x / (x / a + exp(-x / b))",
             paper="arXiv:2003.00547",
         ),
         component(

@@ -6,57 +6,53 @@ max(|y|, tanh x), y = x · sigmoid(x).
 Ramachandran et al., arXiv:1710.05941.
 """
 
-from collections.abc import Callable, Mapping
-
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-Unary = Callable[[Tensor, Tensor], Tensor]
-Binary = Callable[[Tensor, Tensor, Tensor], Tensor]
+from speechkit.nn import Elementwise
 
-UNARY: Mapping[str, Unary] = {
-    "x": lambda x, b: x,
-    "neg": lambda x, b: -x,
-    "abs": lambda x, b: x.abs(),
-    "square": lambda x, b: x * x,
-    "cube": lambda x, b: x * x * x,
-    "sqrt": lambda x, b: (x.abs() + 1e-6).sqrt(),
-    "scale": lambda x, b: b * x,
-    "shift": lambda x, b: x + b,
-    "log": lambda x, b: (x.abs() + 1e-6).log(),
-    "exp": lambda x, b: x.exp(),
-    "sin": lambda x, b: x.sin(),
-    "cos": lambda x, b: x.cos(),
-    "sinh": lambda x, b: x.sinh(),
-    "cosh": lambda x, b: x.cosh(),
-    "tanh": lambda x, b: x.tanh(),
-    "asinh": lambda x, b: x.asinh(),
-    "atan": lambda x, b: x.atan(),
-    "sinc": lambda x, b: torch.sinc(x / torch.pi),
-    "relu": lambda x, b: x.clamp(min=0),
-    "below": lambda x, b: x.clamp(max=0),
-    "sigmoid": lambda x, b: x.sigmoid(),
-    "softplus": lambda x, b: F.softplus(x),
-    "bell": lambda x, b: (-x * x).exp(),
-    "erf": lambda x, b: x.erf(),
-    "const": lambda x, b: b.expand_as(x),
+UNARY = {
+    "x": "{u}",
+    "neg": "-{u}",
+    "abs": "abs({u})",
+    "square": "{u} ** 2",
+    "cube": "{u} ** 3",
+    "sqrt": "sqrt(abs({u}) + 1e-6)",
+    "scale": "{b} * {u}",
+    "shift": "{u} + {b}",
+    "log": "log(abs({u}) + 1e-6)",
+    "exp": "exp({u})",
+    "sin": "sin({u})",
+    "cos": "cos({u})",
+    "sinh": "sinh({u})",
+    "cosh": "cosh({u})",
+    "tanh": "tanh({u})",
+    "asinh": "asinh({u})",
+    "atan": "atan({u})",
+    "sinc": "sinc({u})",
+    "relu": "relu({u})",
+    "below": "min({u}, 0)",
+    "sigmoid": "sigmoid({u})",
+    "softplus": "softplus({u})",
+    "bell": "exp(-({u} ** 2))",
+    "erf": "erf({u})",
+    "const": "{b}",
 }
-"""u(x, b); b is learned if the name is in STARTS."""
+"""Functions of u as expressions; b is learned if the name is in STARTS."""
 
-BINARY: Mapping[str, Binary] = {
-    "add": lambda u, v, b: u + v,
-    "sub": lambda u, v, b: u - v,
-    "mul": lambda u, v, b: u * v,
-    "div": lambda u, v, b: u / (v + 1e-6),
-    "max": lambda u, v, b: torch.maximum(u, v),
-    "min": lambda u, v, b: torch.minimum(u, v),
-    "gate": lambda u, v, b: u.sigmoid() * v,
-    "near": lambda u, v, b: (-b * (u - v).square()).exp(),
-    "close": lambda u, v, b: (-b * (u - v).abs()).exp(),
-    "mix": lambda u, v, b: b * u + (1 - b) * v,
+BINARY = {
+    "add": "{u} + {v}",
+    "sub": "{u} - {v}",
+    "mul": "{u} * {v}",
+    "div": "{u} / ({v} + 1e-6)",
+    "max": "max({u}, {v})",
+    "min": "min({u}, {v})",
+    "gate": "sigmoid({u}) * {v}",
+    "near": "exp(-{b} * ({u} - {v}) ** 2)",
+    "close": "exp(-{b} * abs({u} - {v}))",
+    "mix": "{b} * {u} + (1 - {b}) * {v}",
 }
-"""Binary operations of u and v; b is learned if the name is in STARTS."""
+"""Operations of u and v as expressions; b is learned if the name is in STARTS."""
 
 STARTS = {"scale": 1.0, "shift": 0.0, "const": 1.0, "near": 1.0, "close": 1.0, "mix": 0.5}
 """The functions and operations with a learned number b, and its initial value."""
@@ -65,7 +61,7 @@ SMALL_UNARY = ("x", "relu", "sigmoid", "tanh", "sin", "abs")
 SMALL_BINARY = ("mul", "max", "add")
 
 
-class Composed(nn.Module):
+class Composed(Elementwise):
     """The activation of a formula such as `x mul sigmoid`, with a learned number for each name in
     `STARTS`.
 
@@ -89,18 +85,21 @@ class Composed(nn.Module):
             for place, word in enumerate(unit):
                 if word in STARTS:
                     self.numbers[f"{index}_{place}"] = nn.Parameter(torch.tensor(STARTS[word]))
+        self.expression = self._expression()
 
-    def forward(self, x: Tensor) -> Tensor:
-        y = x
+    @property
+    def learned(self) -> Tensor:
+        """The learned numbers in the order of the formula."""
+        return torch.stack(list(self.numbers.values()))
+
+    def _expression(self) -> str:
+        known, y = list(self.numbers), "x"
         for index, (first, join, second) in enumerate(self.units):
-            a, b, c = (self.number(index, place, x) for place in range(3))
-            y = BINARY[join](UNARY[first](y, a), UNARY[second](x, c), b)
+            names = (f"{index}_{place}" for place in range(3))
+            a, b, c = (f"learned[{known.index(n)}]" if n in known else "" for n in names)
+            u, v = UNARY[first].format(u=f"({y})", b=a), UNARY[second].format(u="x", b=c)
+            y = BINARY[join].format(u=f"({u})", v=f"({v})", b=b)
         return y
-
-    def number(self, unit: int, place: int, x: Tensor) -> Tensor:
-        """The learned number of a name; a placeholder for a name without one, which ignores it."""
-        key = f"{unit}_{place}"
-        return self.numbers[key].to(x.dtype) if key in self.numbers else x
 
     def extra_repr(self) -> str:
         return self.formula

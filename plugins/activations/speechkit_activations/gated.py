@@ -2,22 +2,18 @@
 
 import math
 
-import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
-
-from speechkit.nn import FrameWise, Pointwise, Serial, StreamLayer
+from speechkit.nn import Elementwise, FrameWise, Pointwise, Serial, StreamLayer
 
 GATES = {
-    "glu": torch.sigmoid,
-    "bilinear": lambda a: a,
-    "reglu": F.relu,
-    "geglu": F.gelu,
-    "swiglu": F.silu,
+    "glu": "sigmoid(a) * b",
+    "bilinear": "a * b",
+    "reglu": "relu(a) * b",
+    "geglu": "gelu(a) * b",
+    "swiglu": "silu(a) * b",
 }
 
 
-class GLU(nn.Module):
+class GLU(Elementwise):
     """y = g(a) · b with a the first half of the channels and b the second.
 
     g is sigmoid (`glu`), identity (`bilinear`), ReLU (`reglu`), GELU (`geglu`) or SiLU (`swiglu`).
@@ -29,12 +25,7 @@ class GLU(nn.Module):
         super().__init__()
         if kind not in GATES:
             raise ValueError(f"kind={kind!r}: give one of {', '.join(GATES)}")
-        self.kind = kind
-
-    def forward(self, x: Tensor) -> Tensor:
-        a, b = x.chunk(2, dim=1)
-        y: Tensor = GATES[self.kind](a) * b
-        return y
+        self.expression = GATES[kind]
 
 
 def bilinear(channels: int) -> GLU:

@@ -4,10 +4,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from speechkit.ops import Activation
-
 LEVELS = {"relu": (0.0, 1.0), "identity": (1.0, 1.0), "leaky": (0.01, 1.0)}
 """The initial factors of x below and above zero."""
+MOST_KNOTS = 64
+"""The most knots of an expression."""
 
 
 class PReLU(nn.PReLU):
@@ -18,6 +18,7 @@ class PReLU(nn.PReLU):
     """
 
     undecayed = ("weight",)
+    expression = "where(x > 0, x, weight * x)"
 
     def __init__(self, channels: int, init: float = 0.25, per_channel: bool = True) -> None:
         super().__init__(channels if per_channel else 1, init)
@@ -25,12 +26,6 @@ class PReLU(nn.PReLU):
 
     def forward(self, x: Tensor) -> Tensor:
         return F.prelu(x, self.weight.to(x.dtype))
-
-    @property
-    def native(self) -> Activation | None:
-        if self.training or len(self.weight) > 1:
-            return None
-        return Activation("pieces", (0.0,), ((0, self.weight.item(), 0), (0, 1, 0)))
 
 
 class Tmaf(nn.Module):
@@ -85,6 +80,15 @@ class Tmaf(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return self.multiplier(x, self.levels) * x
 
+    @property
+    def expression(self) -> str:
+        """The function; "" for more knots than a program takes."""
+        rises = (
+            f" + where(x > knots[{j}], levels[{j + 1}] - levels[{j}], 0)"
+            for j in range(len(self.knots))
+        )
+        return f"(levels[0]{''.join(rises)}) * x" if len(self.knots) <= MOST_KNOTS else ""
+
     def multiplier(self, x: Tensor, levels: Tensor) -> Tensor:
         """α(x) `[B, C, T]` for levels `[knots + 1, C]`."""
         levels = levels.to(x.dtype)[:, :, None]
@@ -96,15 +100,6 @@ class Tmaf(nn.Module):
                 step = step + (smooth - smooth.detach())
             alpha = alpha + rise * step
         return alpha
-
-    @property
-    def native(self) -> Activation | None:
-        if self.training or self.levels.shape[1] > 1:
-            return None
-        lines = tuple((0.0, level, 0.0) for level in self.levels[:, 0].tolist())
-        # by default a bound belongs to the piece above it; here it belongs to the one below
-        above = torch.nextafter(self.knots[:, 0].float(), torch.tensor(torch.inf))
-        return Activation("pieces", tuple(above.tolist()), lines)
 
 
 class TmafTri(Tmaf):

@@ -6,14 +6,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from speechkit.ops import Activation
+from speechkit.nn import Elementwise
 from speechkit_activations.numbers import (
     before_softplus,
     beside,
     must_be_positive,
     number,
     positive,
-    settled,
 )
 
 
@@ -27,6 +26,7 @@ class SmeLU(nn.Module):
     """
 
     undecayed = ("raw",)
+    expression = "where(x >= beta, x, max(x + beta, 0) ** 2 / (4 * beta))"
 
     def __init__(
         self, channels: int, beta: float = 1.0, learn: bool = False, per_channel: bool = False
@@ -45,14 +45,6 @@ class SmeLU(nn.Module):
         slope = ((x + beta) / (2 * beta)).clamp(0, 1)
         return x * slope + beta * slope * (1 - slope)
 
-    @property
-    def native(self) -> Activation | None:
-        beta = settled(self.beta, self)
-        if beta is None:
-            return None
-        parabola = beta / 4, 0.5, 1 / (4 * beta)
-        return Activation("pieces", (-beta, beta), ((0, 0, 0), parabola, (0, 1, 0)))
-
 
 class GSmeLU(nn.Module):
     """Two lines of any slopes, joined by a parabola on [−alpha, beta].
@@ -63,6 +55,11 @@ class GSmeLU(nn.Module):
     With alpha = beta, slopes 0 and 1 and t = 0 it is SmeLU. Shamir et al., arXiv:2010.09931; the
     parabola follows from equal value and slope at both joints.
     """
+
+    expression = (
+        "g_minus * x + t + (g_plus - g_minus) * where(x >= beta, x + (alpha - beta) / 2,"
+        " max(x + alpha, 0) ** 2 / (2 * (alpha + beta)))"
+    )
 
     def __init__(
         self,
@@ -85,25 +82,15 @@ class GSmeLU(nn.Module):
         rise = above * (x + self.alpha) - above * above * (width / 2)
         return self.g_minus * x + self.t + (self.g_plus - self.g_minus) * rise
 
-    @property
-    def native(self) -> Activation:
-        alpha, beta, low, high, t = self.alpha, self.beta, self.g_minus, self.g_plus, self.t
-        width, change = alpha + beta, high - low
-        parabola = (
-            t + alpha**2 * change / (2 * width),
-            (alpha * high + beta * low) / width,
-            change / (2 * width),
-        )
-        right = t + change * (alpha - beta) / 2, high, 0.0
-        return Activation("pieces", (-alpha, beta), ((t, low, 0.0), parabola, right))
 
-
-class GoLU(nn.Module):
+class GoLU(Elementwise):
     """y = alpha · x · exp(−beta · exp(−gamma · x)): x gated by the Gompertz curve.
 
     All three are 1 and fixed in the paper. x is clamped in the gate where the gate would underflow
     in float64, since the gradient would be 0 · ∞ there. Das et al., arXiv:2502.03654.
     """
+
+    expression = "alpha * x * exp(-beta * exp(-gamma * max(x, lowest)))"
 
     def __init__(
         self, channels: int, alpha: float = 1.0, beta: float = 1.0, gamma: float = 1.0
@@ -111,20 +98,17 @@ class GoLU(nn.Module):
         super().__init__()
         must_be_positive(beta=beta, gamma=gamma)
         self.alpha, self.beta, self.gamma = alpha, beta, gamma
-        self.floor = -math.log(1000 / beta) / gamma
-
-    def forward(self, x: Tensor) -> Tensor:
-        gate = torch.exp(-self.beta * torch.exp(-self.gamma * x.clamp(min=self.floor)))
-        return self.alpha * x * gate
+        self.lowest = -math.log(1000 / beta) / gamma
 
 
-class Swish(nn.Module):
+class Swish(Elementwise):
     """y = x · sigmoid(beta · x), with a fixed beta or one learned for the layer or each channel.
 
     Ramachandran et al., arXiv:1710.05941.
     """
 
     undecayed = ("beta",)
+    expression = "x * sigmoid(beta * x)"
 
     def __init__(
         self, channels: int, beta: float = 1.0, learn: bool = False, per_channel: bool = False
@@ -132,16 +116,8 @@ class Swish(nn.Module):
         super().__init__()
         self.beta = number(beta, channels, learn, per_channel)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return x * torch.sigmoid(beside(self.beta, x) * x)
 
-    @property
-    def native(self) -> Activation | None:
-        beta = settled(self.beta, self)
-        return None if beta is None else Activation("silu", (beta,))
-
-
-class SAU(nn.Module):
+class SAU(Elementwise):
     """Leaky ReLU of slope alpha, convolved with a Gaussian of standard deviation sigma.
 
         y = x ((1 + alpha) + (1 − alpha) erf(x / (√2 sigma))) / 2
@@ -152,6 +128,10 @@ class SAU(nn.Module):
     """
 
     undecayed = ("alpha",)
+    expression = (
+        "0.5 * x * (1 + alpha + (1 - alpha) * erf(x / sigma / sqrt(2)))"
+        " + (1 - alpha) * (sigma / sqrt(2 * pi) * exp(-0.5 * (x / sigma) ** 2))"
+    )
 
     def __init__(
         self,
@@ -166,18 +146,16 @@ class SAU(nn.Module):
         self.alpha = number(alpha, channels, learn, per_channel)
         self.sigma = sigma
 
-    def forward(self, x: Tensor) -> Tensor:
-        alpha, z = beside(self.alpha, x), x / self.sigma
-        tail = self.sigma / math.sqrt(2 * math.pi) * torch.exp(-0.5 * z * z)
-        line = 0.5 * x * ((1 + alpha) + (1 - alpha) * torch.erf(z / math.sqrt(2)))
-        return line + (1 - alpha) * tail
-
 
 class ReluGelu(nn.Module):
     """y = (1 − lam) · relu_a(x) + lam · x (1 + erf(scale · x / √2)) / 2, from ReLU to GELU.
 
     relu_a(x) = max(x, a x) for a < 1. Shah & Youngblood, arXiv:2402.02593.
     """
+
+    expression = (
+        "(1 - lam) * where(x > 0, x, a * x) + lam * (0.5 * x * (1 + erf(x * (scale / sqrt(2)))))"
+    )
 
     def __init__(self, channels: int, lam: float = 1.0, scale: float = 1.0, a: float = 0.0) -> None:
         super().__init__()
@@ -188,25 +166,23 @@ class ReluGelu(nn.Module):
         return (1 - self.lam) * F.leaky_relu(x, self.a) + self.lam * gelu
 
 
-class ReluSilu(nn.Module):
+class ReluSilu(Elementwise):
     """y = (1 − lam) · max(x, 0) + lam · x sigmoid(x). Shah & Youngblood, arXiv:2402.02593."""
+
+    expression = "(1 - lam) * relu(x) + lam * silu(x)"
 
     def __init__(self, channels: int, lam: float = 1.0) -> None:
         super().__init__()
         self.lam = lam
 
-    def forward(self, x: Tensor) -> Tensor:
-        return (1 - self.lam) * torch.relu(x) + self.lam * F.silu(x)
 
-
-class GCU(nn.Module):
+class GCU(Elementwise):
     """y = x · cos(x), the growing cosine unit. Noel et al., arXiv:2108.12943."""
+
+    expression = "x * cos(x)"
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x * torch.cos(x)
 
 
 def mish(channels: int) -> nn.Module:

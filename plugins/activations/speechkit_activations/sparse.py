@@ -6,23 +6,17 @@ Shape of the functions: `[B, C, T]` → the same.
 import torch
 from torch import Tensor, nn
 
-from speechkit.nn import FrameWise, Pointwise, Serial, StreamLayer
-from speechkit.ops import Activation
+from speechkit.nn import Elementwise, FrameWise, Pointwise, Serial, StreamLayer
 
 
-class ShiftedReLU(nn.Module):
+class ShiftedReLU(Elementwise):
     """y = max(x − b, 0): the larger b, the more zeros. Mirzadeh et al., arXiv:2310.04564."""
+
+    expression = "relu(x - b)"
 
     def __init__(self, channels: int, b: float = 0.0) -> None:
         super().__init__()
         self.b = b
-
-    def forward(self, x: Tensor) -> Tensor:
-        return torch.relu(x - self.b)
-
-    @property
-    def native(self) -> Activation:
-        return Activation("pieces", (self.b,), ((0, 0, 0), (-self.b, 1, 0)))
 
 
 class FATReLU(nn.Module):
@@ -33,6 +27,7 @@ class FATReLU(nn.Module):
     arXiv:2402.13516, add the threshold at the end of training.
     """
 
+    expression = "where(x < threshold, 0, x)"
     calls: Tensor
 
     def __init__(self, channels: int, threshold: float = 0.01, relu_calls: int = 0) -> None:
@@ -48,12 +43,6 @@ class FATReLU(nn.Module):
             threshold = torch.where(self.calls > self.relu_calls, threshold, 0.0)
         # with this order of the comparison a NaN stays
         return torch.where(x < threshold, 0.0, x)
-
-    @property
-    def native(self) -> Activation | None:
-        if self.training and self.relu_calls:
-            return None
-        return Activation("pieces", (self.threshold,), ((0, 0, 0), (0, 1, 0)))
 
 
 def relu_linear(c_in: int, c_out: int) -> StreamLayer:

@@ -6,8 +6,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from speechkit.ops import Activation
-
 MODES = ("relu", "expected", "sample")
 
 
@@ -55,6 +53,14 @@ class Stochastic(nn.Module):
         # where, not if: with an if, the CPU would wait for the counter from the GPU
         return torch.where(self.calls > self.switch, torch.relu(x), drawn)
 
+    @property
+    def expression(self) -> str:
+        """The function in evaluation, "" if that is drawn at random."""
+        above = "x" if self.positive == "relu" else "silu(x)"
+        return {"relu": "relu(x)", "expected": f"where(x < 0, p * silu(x), {above})"}.get(
+            self.eval_mode, ""
+        )
+
     def evaluate(self, x: Tensor) -> Tensor:
         """The function in evaluation."""
         if self.eval_mode == "relu":
@@ -77,7 +83,3 @@ class Stochastic(nn.Module):
     def above(self, x: Tensor) -> Tensor:
         """The values where x ≥ 0."""
         return x if self.positive == "relu" else F.silu(x)
-
-    @property
-    def native(self) -> Activation | None:
-        return Activation("relu") if not self.training and self.eval_mode == "relu" else None

@@ -8,6 +8,7 @@ import math
 import torch
 from torch import Tensor, nn
 
+from speechkit.nn import Elementwise
 from speechkit_activations.numbers import (
     before_softplus,
     beside,
@@ -49,24 +50,22 @@ def softplus(channels: int, beta: float = 1.0) -> nn.Module:
     return nn.Softplus(beta)
 
 
-class Elliott(nn.Module):
+class Elliott(Elementwise):
     """y = x / (2 (1 + |x|)) + 1/2. Elliott, 1993."""
 
+    expression = "0.5 * x / (1 + abs(x)) + 0.5"
+
     def __init__(self, channels: int) -> None:
         super().__init__()
 
-    def forward(self, x: Tensor) -> Tensor:
-        return 0.5 * x / (1 + x.abs()) + 0.5
 
-
-class LiSHT(nn.Module):
+class LiSHT(Elementwise):
     """y = x · tanh(x)."""
 
+    expression = "x * tanh(x)"
+
     def __init__(self, channels: int) -> None:
         super().__init__()
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x * torch.tanh(x)
 
 
 class SRS(nn.Module):
@@ -78,6 +77,7 @@ class SRS(nn.Module):
     """
 
     undecayed = ("rho", "kappa")
+    expression = "x / (x / a + exp(-x / b))"
 
     def __init__(self, channels: int, a: float = 5.0, b: float = 3.0, learn: bool = True) -> None:
         super().__init__()
@@ -88,9 +88,18 @@ class SRS(nn.Module):
         self.rho = number(before_softplus(b) if learn else b, channels, learn, True)
         self.kappa = number(before_softplus(spare) if learn else spare, channels, learn, True)
 
+    @property
+    def a(self) -> float | Tensor:
+        """The number below x."""
+        return self.b / math.e + positive(self.kappa)
+
+    @property
+    def b(self) -> float | Tensor:
+        """The number below −x."""
+        return positive(self.rho)
+
     def forward(self, x: Tensor) -> Tensor:
-        b = beside(positive(self.rho), x)
-        a = b / math.e + beside(positive(self.kappa), x)
+        a, b = beside(self.a, x), beside(self.b, x)
         # where x < 0, both sides are multiplied by exp(x / b), so that they are finite
         small = torch.exp(-x.abs() / b)
         above = x > 0
@@ -106,6 +115,10 @@ class PAU(nn.Module):
     """
 
     undecayed = ("top", "bottom")
+    expression = (
+        "(top[0] + x * (top[1] + x * (top[2] + x * (top[3] + x * (top[4] + x * top[5])))))"
+        " / (1 + abs(x * (bottom[0] + x * (bottom[1] + x * (bottom[2] + x * bottom[3])))))"
+    )
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -124,6 +137,7 @@ class PDELU(nn.Module):
     """
 
     undecayed = ("alpha",)
+    expression = "where(x > 0, x, alpha * (pow(max(1 + (1 - t) * min(x, 0), 0), 1 / (1 - t)) - 1))"
 
     def __init__(
         self, channels: int, alpha: float = 1.0, t: float = 0.9, learn: bool = True

@@ -261,16 +261,20 @@ def test_paper_079_mish_minimum_slope_and_tails() -> None:
     assert torch.autograd.gradcheck(mish(1), (x[::10].clone().requires_grad_(),))
 
 
-@pytest.mark.parametrize("module", [SmeLU(2, 0.5), GSmeLU(2, 0.5, 1.0, 0.1), Swish(2, 1.5)])
+@pytest.mark.parametrize(
+    "module",
+    [
+        *(SmeLU(2, 0.5), SmeLU(2, learn=True, per_channel=True), GSmeLU(2, 0.5, 1.0, 0.1)),
+        *(Swish(2, 1.5), Swish(2, learn=True, per_channel=True), SAU(2, per_channel=True)),
+        *(ReluGelu(2, 0.3, 1.2, 1.5), GoLU(2), GCU(2), ReluSilu(2, 0.4), mish(2)),
+    ],
+)
 def test_fused_ops_take_them_in(module: nn.Module, line: Tensor) -> None:
-    native = activation_of(module)
-    assert native is not None
-    assert_close("native", module(line), native(line), 1e-12)
-
-
-def test_a_learned_number_is_taken_in_once_it_is_settled() -> None:
-    module = Swish(2, learn=True)
-    assert module.native is None
-    module.eval()
-    assert module.native is not None
-    assert Swish(2, learn=True, per_channel=True).eval().native is None
+    module.double()
+    x = line.expand(1, 2, -1)
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter += torch.rand(parameter.shape, generator=torch.Generator().manual_seed(4))
+        found = activation_of(module)
+        assert found is not None
+        assert_close("expression", module(x), found(x), 1e-12)

@@ -57,6 +57,10 @@ class ChebyKAN(EdgeLayer):
         return y if self.norm is None else lower_layer_norm(program, y, self.norm)
 
 
+HIGHEST = 8
+"""The highest degree of an expression, whose length doubles with each second degree."""
+
+
 class Chebyshev(nn.Module):
     """y[c] = Σ_n a_cn T_n(tanh x[c]): an activation that each channel learns; it starts as tanh.
 
@@ -70,6 +74,7 @@ class Chebyshev(nn.Module):
         super().__init__()
         at_least(degree=(degree, 1))
         self.squash = squashing(squash, "tanh", "clip")
+        self.expression = _clenshaw(degree, SQUASHED[squash]) if degree <= HIGHEST else ""
         self.coefficients = nn.Parameter(torch.zeros(channels, degree + 1))
         with torch.no_grad():
             self.coefficients[:, 1] = 1
@@ -77,6 +82,20 @@ class Chebyshev(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         frames = self.squash(x.transpose(1, 2))
         return chebyshev_sum(frames, self.coefficients).transpose(1, 2)
+
+    @property
+    def by_degree(self) -> Tensor:
+        """The coefficients `[degree + 1, C]`."""
+        return self.coefficients.T
+
+
+def _clenshaw(degree: int, t: str) -> str:
+    """The sum of `chebyshev_sum` as an expression."""
+    later, last = f"by_degree[{degree}]", ""
+    for n in range(degree - 1, 0, -1):
+        less = f" - {last}" if last else ""
+        later, last = f"(by_degree[{n}] + 2 * {t} * {later}{less})", later
+    return f"by_degree[0] + {t} * {later}" + (f" - {last}" if last else "")
 
 
 def lower_layer_norm(program: Lowering, x: Value, norm: nn.LayerNorm) -> Value:

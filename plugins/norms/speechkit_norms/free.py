@@ -5,7 +5,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from speechkit.errors import ComponentError
-from speechkit.ops import Activation
 
 
 class LearnableLeakyReLU(nn.Module):
@@ -16,19 +15,13 @@ class LearnableLeakyReLU(nn.Module):
     """
 
     undecayed = ("slope",)
+    expression = "where(x > 0, x, slope * x)"
 
     def __init__(self, channels: int, init: float = 0.01, mode: str = "layer") -> None:
         super().__init__()
         if mode not in ("layer", "channel"):
             raise ComponentError(f"mode={mode!r}: give layer or channel")
         self.slope = nn.Parameter(torch.full((channels if mode == "channel" else 1,), init))
-
-    @property
-    def native(self) -> Activation | None:
-        """The fused op's activation, if the slope is no longer trained."""
-        if self.training or len(self.slope) > 1:
-            return None
-        return Activation("pieces", (0.0,), ((0.0, self.slope.item(), 0.0), (0.0, 1.0, 0.0)))
 
     def forward(self, x: Tensor) -> Tensor:
         return F.prelu(x, self.slope.to(x.dtype))

@@ -106,7 +106,7 @@ void run(const Shape& s, const float* x, const bool* valid, const float* taps, c
           multiply(w, sound + first * apart, apart, count, work, put, fetch);
         }
         if (s.activation != RELU)
-          activate(s.activation, parameters, y + at, count * s.channels_out);
+          activate(s.activation, parameters, y + at, count, s.channels_out, s.channels_out);
       }
     }
   }

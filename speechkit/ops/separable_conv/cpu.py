@@ -44,7 +44,7 @@ def pack(
     plain = pointwise.detach().contiguous()
     function = _library().separable_conv_pack
     call(function, plain, packed, scale, offset, precision, shape.c_in, shape.c_out)
-    numbers = torch.tensor(shape.activation.numbers)
+    numbers = torch.from_numpy(shape.activation.numbers(shape.c_out))
     return taps, packed, bias_padded, scale, offset, numbers, depthwise, pointwise, bias
 
 
@@ -66,7 +66,7 @@ def run(
         residual,
         [shape.c_out, shape.taps, shape.stride, shape.dilation, *shape.padding],
         PRECISIONS.index(shape.precision),
-        shape.activation.code,
+        shape.activation.kind,
     )
     return y
 

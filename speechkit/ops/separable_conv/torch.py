@@ -41,4 +41,4 @@ def run(
     y = F.linear(rows.to(pointwise.dtype), pointwise, bias.to(pointwise.dtype)).to(x.dtype)
     if residual is not None:
         y = y + residual.transpose(1, 2)
-    return shape.activation(y).transpose(1, 2)
+    return shape.activation(y.transpose(1, 2))

@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from speechkit.ops.activation import expression
 from speechkit.ops.gpu import interpreted, launch, tile, tiles, why_not
 from speechkit.ops.separable_conv.ring import ActiveRows, Ring, Shortcut
 from speechkit.ops.separable_conv.shape import Shape
@@ -186,7 +185,7 @@ def _constants(shape: Shape, t: Tiling, dtype: torch.dtype) -> dict[str, Any]:
         "TAPS": 0 if t.split else shape.taps,
         "STRIDE": shape.stride,
         "DILATION": shape.dilation,
-        "ACTIVATION": compiled(expression(shape.activation)),
+        "ACTIVATION": compiled(shape.activation.text),
         "PRECISION": "tf32" if fast else "tf32x3",
         # the interpreter multiplies the bits of bfloat16 as integers
         "EXACT": interpreted() and dtype == torch.bfloat16,

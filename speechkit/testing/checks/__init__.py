@@ -7,11 +7,10 @@ from speechkit.testing.checks.command import KIND as COMMAND
 from speechkit.testing.checks.command import check_command_explains_itself
 from speechkit.testing.checks.equivalence import (
     check_export_equals,
+    check_expression_equals,
     check_fuse_equals,
     check_lowered_equals,
     check_macs_grow_with_frames,
-    check_native_equals,
-    check_pointwise_equals,
 )
 from speechkit.testing.checks.layer import (
     check_every_step_trains,
@@ -147,9 +146,7 @@ def functions_for(entry: Entry) -> list[Function]:
     if entry.kind == "head":
         found += [check_head_serves_a_task, check_clip_head_streams]
     if entry.kind == "activation":
-        found.append(check_native_equals)
-    if entry.component.pointwise:
-        found.append(check_pointwise_equals)
+        found.append(check_expression_equals)
     if entry.component.exports - {"torch"}:
         found.append(check_export_equals)
     return found

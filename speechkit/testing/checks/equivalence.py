@@ -1,6 +1,5 @@
-"""Other forms of a layer compute the same: folded, fused, native, as a formula, exported."""
+"""Other forms of a layer compute the same: folded, fused, native, as an expression, exported."""
 
-import inspect
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,13 +23,13 @@ from speechkit.nn import (
     as_layer,
     fuse,
 )
-from speechkit.ops.activation import activation_of
+from speechkit.ops.activation import statement, values_of
 from speechkit.ops.describes import describes
+from speechkit.ops.torch_expressions import evaluate
 from speechkit.plans.program import LoweringError
 from speechkit.plugins import Entry
 from speechkit.streaming.engines.native.layer import NativeLayer
-from speechkit.testing.formula import evaluate
-from speechkit.testing.specimen import Specimen, specimens, used
+from speechkit.testing.specimen import Specimen, used
 from speechkit.testing.stream import assert_close, dyadic_
 
 EXPORTS: dict[str, tuple[ModuleType, str]] = {
@@ -64,21 +63,24 @@ def check_fuse_equals(entry: Entry) -> None:
         assert_close(f"{specimen} in a fused net", _run(net, x), _run(prepared, x), rtol=1e-5)
 
 
-def check_native_equals(entry: Entry) -> None:
-    """The attribute `native`, which fused ops use instead, is the same function."""
+def check_expression_equals(entry: Entry) -> None:
+    """The attribute `expression` states what the module computes."""
     for specimen in used(entry):
-        native = activation_of(specimen.made)
-        if native is not None:
-            x = 4 * specimen.input()
-            name = f"{specimen}, native {native.kind}"
-            assert_close(name, _run(specimen.layer, x), native(x), rtol=1e-6)
+        module, x = specimen.made, 4 * specimen.input()
+        text = statement(module)
+        if text:
+            try:
+                y = evaluate(text, x, values_of(module, text))
+            except ComponentError as error:
+                raise AssertionError(str(error)) from error
+            assert_close(f"{specimen}, expression {text!r}", _run(specimen.layer, x), y, rtol=1e-6)
 
 
 def check_lowered_equals(entry: Entry) -> None:
     """In a net with native steps, `lower` returns the same as the layer."""
     for specimen in used(entry, torch.float32):
         made, c_in = specimen.made, specimen.c_in
-        if not describes(made, "lower") or entry.component.time == "utterance":
+        if not (describes(made, "lower") or statement(made)) or entry.component.time == "utterance":
             continue
         merges = entry.kind == "residual"
         layer = Residual(StreamLayer(), StreamLayer(), made) if merges else specimen.layer
@@ -104,21 +106,6 @@ def check_macs_grow_with_frames(entry: Entry) -> None:
             found = [specimen.made.macs(n * specimen.unit) for n in (1, 25, 100)]  # type: ignore[operator]
             assert found == sorted(found), f"{specimen}: macs of 1, 25, 100 frames are {found}"
             assert all(type(n) is int and n >= 0 for n in found), f"{specimen}: macs are {found}"
-
-
-def check_pointwise_equals(entry: Entry) -> None:
-    """The formula in `pointwise` returns the same as a new component."""
-    formula = entry.component.pointwise
-    signature = inspect.signature(entry.factory()).parameters
-    values = {**{n: p.default for n, p in signature.items()}, **entry.component.example}
-    for specimen in specimens(entry):
-        layer, x = specimen.layer.double().eval(), 4 * specimen.input()
-        try:
-            # with names in it where a parameter is no number, which is refused
-            y = evaluate(entry.component.expression(values) or formula, x)
-        except ComponentError as error:
-            raise AssertionError(f"pointwise={formula!r}: {error}") from error
-        assert_close(f"{specimen}, pointwise={formula!r}", _run(layer, x), y, rtol=1e-6)
 
 
 def check_export_equals(entry: Entry) -> None:

@@ -10,6 +10,7 @@ from unittest.mock import patch
 from speechkit.component import Spec, Time, did_you_mean
 from speechkit.errors import ComponentError
 from speechkit.hookspecs import KINDS
+from speechkit.ops.activation import formula_of
 from speechkit.plugins import Entry, Registry
 from speechkit.testing.specimen import LAYERS, specimens
 
@@ -31,7 +32,7 @@ def check_metadata(entry: Entry) -> None:
     assert re.fullmatch("[a-z][a-z0-9_]*", name), f"name {name!r} is not snake_case"
     assert component.summary.strip(), "summary is empty; say in a line what it is"
     assert "\n" not in component.summary, "summary has more than one line"
-    assert component.formula or component.paper, "give a formula or a paper"
+    assert component.paper or formula_of(entry), "give a formula, an expression or a paper"
     times = get_args(Time)
     assert component.time in times, f"time is {component.time!r}; give {', '.join(times)}"
     parameters = inspect.signature(entry.factory()).parameters

@@ -12,8 +12,6 @@ def speechkit_activations() -> list[Component]:
             name="squareplus",
             factory="speechkit_acme.layers:Squareplus",
             summary="A smooth ReLU without an exponential",
-            formula="(x + sqrt(x * x + b)) / 2",
-            pointwise="(x + sqrt(x * x + b)) / 2",
             paper="arXiv:2112.11687",
             exports=EXPORTS,
             example={"b": 2.0},

@@ -3,16 +3,17 @@
 import torch
 from torch import Tensor, nn
 
+from speechkit.nn import Elementwise
 
-class Squareplus(nn.Module):
+
+class Squareplus(Elementwise):
     """y = (x + sqrt(x² + b)) / 2. Shape: `[B, C, T]` → the same. Barron, arXiv:2112.11687."""
+
+    expression = "(x + sqrt(x * x + b)) / 2"
 
     def __init__(self, channels: int, b: float = 4.0) -> None:
         super().__init__()
         self.b = b
-
-    def forward(self, x: Tensor) -> Tensor:
-        return (x + torch.sqrt(x * x + self.b)) / 2
 
 
 class MeanAbs(nn.Module):
