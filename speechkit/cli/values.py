@@ -27,10 +27,11 @@ class _Plain:
     def __call__(self, ctx: Any, value: Any) -> Any:
         parameter = self.parameter
         single = parameter.nargs == 1 and not parameter.multiple
-        missing = value is None and single and not parameter.required
         fits = type(value) is self.kind and isinstance(value, str | Enum)
-        if value and self.kind == list[Path] and all(type(item) is str for item in value):
+        if value is None and not parameter.required:
+            value = None if single else ()
+        elif value and self.kind == list[Path] and all(type(item) is str for item in value):
             value = [Path(item) for item in value]
-        elif not missing and not fits:
+        elif not fits:
             return self.convert(ctx, value)
         return parameter.callback(ctx, parameter, value) if parameter.callback else value
