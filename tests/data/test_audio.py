@@ -328,7 +328,7 @@ def test_an_rf64_from_a_pipe_has_no_length_and_is_read_whole() -> None:
 
 def test_a_chain_of_too_many_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     one = stored(tone(seconds=0.1), **FORMATS["opus"])
-    monkeypatch.setattr("speechkit.data.audio.MAX_CHAINED", 2)
+    monkeypatch.setattr("speechkit.data.recording.MAX_CHAINED", 2)
     assert len(read_audio(one * 2)) == 3200
     with pytest.raises(AudioError, match="joins more than 2 channels of 3 recordings"):
         read_audio(one * 3)
