@@ -94,7 +94,7 @@ struct NoFetch {
 
 // The sums of R rows of X by one panel of V registers.
 template <class K, int R, int V, class Put, class Fetch>
-inline void multiply_tile(const typename K::X* x, int64_t x_step, int64_t depth,
+inline void multiply_tile(const typename K::X* x, int64_t x_step, int64_t x_next, int64_t depth,
                           const typename K::W* w, int64_t row, int64_t column, Put put,
                           Fetch fetch) {
   for (int r = 0; r < R; ++r)
@@ -113,7 +113,7 @@ inline void multiply_tile(const typename K::X* x, int64_t x_step, int64_t depth,
     for (int r = 0; r < R; ++r) {
 #pragma GCC unroll 4
       for (int v = 0; v < V; ++v)
-        sum[r][v] = K::add(sum[r][v], x + r * x_step + i * K::group, panel[v]);
+        sum[r][v] = K::add(sum[r][v], x + r * x_step + i * x_next, panel[v]);
     }
   }
 #pragma GCC unroll 8
@@ -125,34 +125,36 @@ inline void multiply_tile(const typename K::X* x, int64_t x_step, int64_t depth,
 }
 
 template <class K, int V, class Put, class Fetch>
-void multiply_panel(const typename K::X* x, int64_t x_step, int64_t rows, int64_t depth,
-                    const typename K::W* w, int64_t column, Put put, Fetch fetch) {
+void multiply_panel(const typename K::X* x, int64_t x_step, int64_t x_next, int64_t rows,
+                    int64_t depth, const typename K::W* w, int64_t column, Put put, Fetch fetch) {
   int64_t r = 0;
   for (; r + ROWS <= rows; r += ROWS)
-    multiply_tile<K, ROWS, V>(x + r * x_step, x_step, depth, w, r, column, put, fetch);
+    multiply_tile<K, ROWS, V>(x + r * x_step, x_step, x_next, depth, w, r, column, put, fetch);
   x += r * x_step;
   switch (rows - r) {
-    case 1: multiply_tile<K, 1, V>(x, x_step, depth, w, r, column, put, fetch); break;
-    case 2: multiply_tile<K, 2, V>(x, x_step, depth, w, r, column, put, fetch); break;
-    case 3: multiply_tile<K, 3, V>(x, x_step, depth, w, r, column, put, fetch); break;
-    case 4: multiply_tile<K, 4, V>(x, x_step, depth, w, r, column, put, fetch); break;
-    case 5: multiply_tile<K, 5, V>(x, x_step, depth, w, r, column, put, fetch); break;
+    case 1: multiply_tile<K, 1, V>(x, x_step, x_next, depth, w, r, column, put, fetch); break;
+    case 2: multiply_tile<K, 2, V>(x, x_step, x_next, depth, w, r, column, put, fetch); break;
+    case 3: multiply_tile<K, 3, V>(x, x_step, x_next, depth, w, r, column, put, fetch); break;
+    case 4: multiply_tile<K, 4, V>(x, x_step, x_next, depth, w, r, column, put, fetch); break;
+    case 5: multiply_tile<K, 5, V>(x, x_step, x_next, depth, w, r, column, put, fetch); break;
   }
 }
 
 // Calls put(row, column, sums of LANES columns) for all rows of X, `x_step` apart, and columns, and
-// fetch(row, column) long before it, where the memory of the results may be prefetched.
+// fetch(row, column) long before it, where the memory of the results may be prefetched. The groups
+// of a row are `x_next` apart.
 template <class K, class Put, class Fetch = NoFetch>
 void multiply(const typename K::X* x, int64_t x_step, int64_t rows, int64_t depth,
-              const typename K::W* w, int64_t columns, Put put, Fetch fetch = {}) {
+              const typename K::W* w, int64_t columns, Put put, Fetch fetch = {},
+              int64_t x_next = K::group) {
   const int64_t width = padded(columns);
   for (int64_t c = 0; c < width; c += PANEL) {
     const typename K::W* panel = w + c * depth * K::group;
     switch (std::min(PANEL, width - c) / LANES) {
-      case 1: multiply_panel<K, 1>(x, x_step, rows, depth, panel, c, put, fetch); break;
-      case 2: multiply_panel<K, 2>(x, x_step, rows, depth, panel, c, put, fetch); break;
-      case 3: multiply_panel<K, 3>(x, x_step, rows, depth, panel, c, put, fetch); break;
-      case 4: multiply_panel<K, 4>(x, x_step, rows, depth, panel, c, put, fetch); break;
+      case 1: multiply_panel<K, 1>(x, x_step, x_next, rows, depth, panel, c, put, fetch); break;
+      case 2: multiply_panel<K, 2>(x, x_step, x_next, rows, depth, panel, c, put, fetch); break;
+      case 3: multiply_panel<K, 3>(x, x_step, x_next, rows, depth, panel, c, put, fetch); break;
+      case 4: multiply_panel<K, 4>(x, x_step, x_next, rows, depth, panel, c, put, fetch); break;
     }
   }
 }

@@ -12,7 +12,10 @@ from speechkit.testing import assert_close
 pytestmark = pytest.mark.usefixtures("poisoned_memory")
 
 # batch, frames, inputs, outputs
-SHAPES = [(1, 64, 1, 1), (2, 33, 5, 29), (1, 97, 64, 64), (3, 40, 17, 130), (2, 100, 256, 48)]
+SHAPES = [
+    *((1, 64, 1, 1), (2, 33, 5, 29), (1, 97, 64, 64), (3, 40, 17, 130), (2, 100, 256, 48)),
+    (3, 700, 70, 20),
+]
 
 
 @pytest.fixture(autouse=True)
@@ -64,3 +67,5 @@ def test_what_it_cannot_take_goes_to_torch() -> None:
 
 def test_the_custom_op_keeps_torchs_rules() -> None:
     torch.library.opcheck(torch.ops.speechkit.linear, operands((2, 40, 7, 18)))
+    x, dy = torch.randn(2, 40, 7), torch.randn(2, 40, 18)
+    torch.library.opcheck(torch.ops.speechkit.linear_weight, (x, dy))
