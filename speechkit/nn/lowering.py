@@ -5,11 +5,10 @@ A layer without a native form runs in torch, alone: instruction `call`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial, reduce
 from typing import Any, Protocol
 
-import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
@@ -21,6 +20,7 @@ from speechkit.ops.activation import NONE, Activation, activation_of
 from speechkit.ops.bytecode import assemble
 from speechkit.ops.describes import describes
 from speechkit.ops.separable_conv import PRECISIONS, Packed, Shape
+from speechkit.plans.engine import Floats
 from speechkit.plans.program import LoweringError, Program, Value
 
 
@@ -283,23 +283,42 @@ class TorchLayers:
         """Restores what `arrays` returned."""
         self.states[session] = restored(self.states[session], arrays.values())
 
-    @torch.inference_mode()
-    def run(
+    def bind(
         self,
         number: int,
-        session: int,
-        x: NDArray[np.float32],
-        valid: NDArray[np.bool_],
-        other: NDArray[np.float32] | None,
-    ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-        """The output of layer `number` and its validity, for x `[T, C]` of a session."""
+        x: Floats,
+        valid: Floats,
+        other: Floats | None,
+        y: Floats,
+        y_valid: Floats,
+    ) -> Callable[[int], None]:
+        """A function that runs a layer for a session in this memory, as `OutsideLayers` says."""
         layer, _ = self._layers[number]
-        c = Chunk(torch.from_numpy(x.copy())[None].transpose(1, 2), torch.from_numpy(valid)[None])
-        if isinstance(layer, StreamLayer):
-            states = list(self.states[session])
-            y, states[number] = layer.step(c, states[number])
-            self.states[session] = tuple(states)
-            return y.x[0].T.numpy(), y.valid[0].numpy()
-        assert other is not None
-        shortcut = torch.from_numpy(other.copy())[None].transpose(1, 2)
-        return layer(shortcut, c.x)[0].T.numpy(), valid
+        given, made, flags = _channels_last(x), _channels_last(y), torch.from_numpy(valid)
+        made_flags, inference = torch.from_numpy(y_valid), torch.inference_mode()
+        shortcut = None if other is None else _channels_last(other)
+
+        def merge(session: int) -> None:
+            with inference:
+                made.copy_(layer(shortcut, given))
+                made_flags.copy_(flags)
+
+        if not isinstance(layer, StreamLayer):
+            return merge
+        step = layer.step
+
+        def run(session: int) -> None:
+            with inference:
+                states = self.states[session]
+                out, state = step(Chunk(given, flags.bool()[None]), states[number])
+                made.copy_(out.x)
+                made_flags.copy_(out.valid[0])
+                if state is not states[number]:
+                    self.states[session] = (*states[:number], state, *states[number + 1 :])
+
+        return run
+
+
+def _channels_last(rows: Floats) -> Tensor:
+    """Rows `[T, C]` as `[1, C, T]` in the same memory."""
+    return torch.from_numpy(rows)[None].transpose(1, 2)

@@ -2,8 +2,9 @@
 
 import ctypes
 import weakref
+from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,10 +37,20 @@ class Sizes(ctypes.Structure):
 class OutsideLayers(Protocol):
     """The layers of a plan that run outside the engine, for the sessions of one batch."""
 
-    def run(
-        self, number: int, session: int, x: Floats, valid: NDArray[np.bool_], other: Floats | None
-    ) -> tuple[Floats, NDArray[np.bool_]]:
-        """The output of layer `number` and its validity, for x `[T, C]` of a session."""
+    def bind(
+        self,
+        number: int,
+        x: Floats,
+        valid: Floats,
+        other: Floats | None,
+        y: Floats,
+        y_valid: Floats,
+    ) -> Callable[[int], None]:
+        """A function that runs layer `number` for a session, again and again in the same memory.
+
+        It reads x `[T, C]`, which of its rows are valid (0 or 1), and perhaps another input, and
+        writes y and its validity.
+        """
         ...
 
 
@@ -115,6 +126,8 @@ class Outside:
     def __init__(self, plan: LoadedPlan, layers: OutsideLayers | None) -> None:
         self._plan, self._layers = plan, layers
         self._error: BaseException | None = None
+        # one for each place of a step's scratch
+        self._bound: dict[Any, Callable[[int], None]] = {}
         self.context = 0
         if layers is not None:
             self.context = id(self)
@@ -128,22 +141,27 @@ class Outside:
 
     def run(self, number: int, session: int, *addresses: int | None) -> None:
         """Runs a layer outside the engine: x, its validity, another input, y and its validity."""
-        assert self._layers is not None
-        (rows_in, channels_in), (rows, channels) = self._plan.outside[number]
-        x, valid, other, y, y_valid = addresses
         try:
-            found, real = self._layers.run(
-                number,
-                session,
-                _view(x, rows_in, channels_in),
-                _view(valid, 1, rows_in)[0] != 0,
-                None if other is None else _view(other, rows, channels),
-            )
-            _view(y, rows, channels)[:] = found
-            _view(y_valid, 1, rows)[:] = real
+            bound = self._bound.get((number, addresses))
+            if bound is None:
+                bound = self._bound[number, addresses] = self._bind(number, *addresses)
+            bound(session)
         # nothing may be raised through C++
         except BaseException as error:
             self._error = error
+
+    def _bind(self, number: int, *addresses: int | None) -> Callable[[int], None]:
+        assert self._layers is not None
+        (rows_in, channels_in), (rows, channels) = self._plan.outside[number]
+        x, valid, other, y, y_valid = addresses
+        return self._layers.bind(
+            number,
+            _view(x, rows_in, channels_in),
+            _view(valid, 1, rows_in)[0],
+            None if other is None else _view(other, rows, channels),
+            _view(y, rows, channels),
+            _view(y_valid, 1, rows)[0],
+        )
 
 
 class Steps:
