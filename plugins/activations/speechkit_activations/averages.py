@@ -4,8 +4,10 @@ Each has two forms: the mean is over the whole utterance, or over all frames up 
 The second form streams; at the last frame both are the same.
 """
 
+from __future__ import annotations
+
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -20,6 +22,10 @@ from speechkit.nn import (
     State,
     StreamLayer,
 )
+
+if TYPE_CHECKING:
+    from speechkit.nn.lowering import Lowering
+    from speechkit.plans.program import Value
 
 
 class ABReLU(StreamLayer):
@@ -61,6 +67,11 @@ class RunningABReLU(Recurrent):
         mean, state = self.average.step(c, state)
         return _biased(c, mean.x, self.beta), state
 
+    def lower(self, program: Lowering, x: Value) -> Value:
+        share = torch.full((x.channels, x.channels), 1 / x.channels)
+        mean = program.matrix(program.add(self.average, x), share)
+        return program.expression("max(a - beta * b, 0)", {"beta": self.beta}, x, mean)
+
 
 class LinearDC(StreamLayer):
     """y = x / 2 + m / 2 with m[c] the mean of |x| over valid frames: ReLU without harmonics.
@@ -98,6 +109,10 @@ class RunningLinearDC(Recurrent):
     def step(self, c: Chunk, state: State) -> tuple[Chunk, State]:
         mean, state = self.average.step(_absolute(c), state)
         return _lifted(c, mean.x), state
+
+    def lower(self, program: Lowering, x: Value) -> Value:
+        mean = program.add(self.average, program.expression("abs(x)", {}, x))
+        return program.expression("0.5 * a + 0.5 * b", {}, x, mean)
 
 
 class HalfLinear(Elementwise):

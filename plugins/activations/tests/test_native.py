@@ -17,6 +17,9 @@ NETS = [
     {"channel": "activations/analog_linear:noisy=training"},
     {"mixer": "activations/analog_depthwise:noisy=training,bits=3"},
     {"channel": "activations/relu_linear"},
+    {"channel": "activations/glu_ffn"},
+    {"activation": "activations/linear_dc_running"},
+    {"activation": "activations/abrelu_running:beta=0.5"},
 ]
 
 

@@ -13,6 +13,7 @@ BLOCKS = (
     sk.Block(channels=24, kernel=4, dilation=2, residual=True),
 )
 PARTS = {
+    "activation": ("cheby", "cheby:degree=3,squash=clip"),
     "channel": (
         *("bspline", "bspline:squash=none,scaler=false", "bspline:order=1,grid=2,squash=clip"),
         *("cheby", "cheby:degree=0,norm=none", "cheby:degree=7,squash=clip", "relu_kan", "af_kan"),
