@@ -22,21 +22,25 @@ from speechkit.models import Model
 SOUND_S = 1.92
 """A multiple of every step."""
 SESSIONS = (16, 256)
+PACKETS_MS = (32, 160)
+"""What each session of a pool is fed at a time, with calls of its own."""
 STEPS_MS = (10, 20, 80, 160)
 MEETING = 2560
 """After so many samples all steps and blocks end together; there probabilities are compared."""
 
 
 def benchmarks(options: Options) -> list[Benchmark]:
-    def ours(name: str, step_ms: int, sessions: int = 1) -> Contestant:
-        build = partial(listening, step_ms, sessions)
+    def ours(name: str, step_ms: int, sessions: int = 1, alone: bool = False) -> Contestant:
+        build = partial(pooled if alone else listening, step_ms, sessions)
         return Contestant(f"speechkit, {name}", build, 1e-3, offline, sessions)
 
+    most = SESSIONS[-1]
     contestants = (
         Contestant("silero-vad, 32 ms", silero, 1e-3, silero_offline),
         Contestant("webrtcvad, 30 ms", webrtc, inf),
         ours("32 ms", 32),
         *(ours(f"{sessions} sessions, 32 ms", 32, sessions) for sessions in SESSIONS),
+        *(ours(f"pool of {most}, {ms} ms", ms, most, alone=True) for ms in PACKETS_MS),
         *(ours(f"{step_ms} ms", step_ms) for step_ms in STEPS_MS),
     )
     work = f"{SOUND_S:g} s of one session's sound, so many ms at a time"
@@ -71,6 +75,29 @@ def listening(step_ms: int, sessions: int) -> Run:
         return torch.stack(_known(scores[every - 1 :: every]))[:, -1].softmax(1)[:, 1]
 
     return one if sessions == 1 else many
+
+
+def pooled(step_ms: int, sessions: int) -> Run:
+    """The same in a pool, whose sessions are fed one after the other."""
+    step = step_ms * SAMPLE_RATE // 1000
+    parts = speech(SOUND_S).reshape(-1, step)
+    every = lcm(step, MEETING) // step
+    pool = sk.SessionPool(model_of(), sessions)
+    numbers = [pool.join() for _ in range(sessions)]
+
+    def run() -> Tensor:
+        found = []
+        for index, part in enumerate(parts, start=1):
+            for number in numbers:
+                pool.feed(number, part)
+            while made := pool.step():
+                made.events()
+                last = made
+            if index % every == 0:
+                found.append(last.scores()[numbers[-1]][-1])
+        return torch.from_numpy(np.stack(found)).softmax(1)[:, 1]
+
+    return run
 
 
 def _known(scores: list[NDArray[np.float32] | None]) -> list[Tensor]:

@@ -64,7 +64,7 @@ class Waiting:
             and at + count <= room
         ):
             first = row * room + at
-            self._sound[first : first + count] = numbers(samples)
+            self._sound[first : first + count] = memoryview(samples)  # type: ignore[arg-type]
             if not self.is_sound(first, count, 1):
                 self.sound[row, at : at + count] = as_samples(samples)
         else:

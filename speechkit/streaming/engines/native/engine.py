@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from speechkit.plans.engine import Outside, aligned
 from speechkit.streaming.engines.engine import Scores
 from speechkit.streaming.engines.native.sessions import Sessions
-from speechkit.streaming.waiting import Rows, SoundCheck, Timed, Waiting
+from speechkit.streaming.waiting import Rows, SoundCheck, Timed, Waiting, numbers
 
 MOST_BLOCKS = 16
 """More blocks of a session in one step are not faster."""
@@ -27,12 +27,6 @@ class _Waiting(ctypes.Structure):
         *(("room", _I), ("given", _P), ("taken", _P), ("y", _P), ("valid", _P), ("context", _P)),
         *(("rows", _P), ("sessions", _I), ("blocks", _I)),
     )
-
-
-class _Samples(ctypes.Structure):
-    """`Samples` of plans/engine.cpp."""
-
-    _fields_ = (("sound", _P), *((name, _I) for name in ("step", "first", "count", "rows")))
 
 
 class NativeEngine:
@@ -102,14 +96,15 @@ class NativeEngine:
 
 def sound_check(library: ctypes.CDLL, waiting: Waiting) -> SoundCheck:
     """A quick check of samples in `waiting`."""
-    arguments = _Samples(waiting.sound.ctypes.data, waiting.room, 0, 0, 1)
-    address = ctypes.addressof(arguments)
+    arguments = np.array([waiting.sound.ctypes.data, waiting.room, 0, 0, 1])
+    address, to = arguments.ctypes.data, numbers(arguments)
     # it is too short to let another thread run
     check = ctypes.PyDLL(library._name).samples_are_sound
     check.argtypes, check.restype = (_P,), ctypes.c_bool
 
     def is_sound(first: int, count: int, rows: int) -> bool:
-        arguments.first, arguments.count, arguments.rows = first, count, rows
+        # `Samples` of plans/engine.cpp
+        to[2], to[3], to[4] = first, count, rows
         sound: bool = check(address)
         return sound
 
