@@ -8,7 +8,7 @@ import typer
 from typer.core import TyperGroup
 
 from speechkit.cli.output import complain
-from speechkit.cli.values import take_plain_values
+from speechkit.cli.values import PlainCommand, take_plain_values
 from speechkit.errors import PluginError
 
 COMMANDS = {
@@ -51,11 +51,8 @@ class OwnCommands(Mapping[str, Any]):
         if isinstance(found, typer.Typer):
             cli.add_typer(found, name=name)
         else:
-            cli.command(name, context_settings=SETTINGS.get(name))(found)
-        command = typer.main.get_group(cli).commands[name]
-        if not isinstance(found, typer.Typer):
-            take_plain_values(command.params, found)
-        return command
+            cli.command(name, cls=PlainCommand, context_settings=SETTINGS.get(name))(found)
+        return typer.main.get_group(cli).commands[name]
 
     def __iter__(self) -> Iterator[str]:
         return iter(COMMANDS)
@@ -113,10 +110,9 @@ class Commands(TyperGroup):
     def __init__(self, *args: Any, **settings: Any) -> None:
         super().__init__(*args, **settings)
         self.commands: Any = OwnCommands()
-        if self.callback:
-            take_plain_values(self.params, self.callback)
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        take_plain_values(self, ctx)
         # to the front, where it is read before the command, which may be the plugin's own, is found
         end = args.index("--") if "--" in args else len(args)
         plugins: list[str] = []

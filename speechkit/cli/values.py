@@ -9,11 +9,21 @@ from enum import Enum
 from pathlib import Path
 from typing import Any, get_type_hints
 
+from typer.core import TyperCommand
 
-def take_plain_values(parameters: list[Any], function: Callable[..., Any]) -> None:
-    """Makes parameters of a command of `function` give plain values without typer's conversion."""
-    types = get_type_hints(function)
-    for parameter in parameters:
+
+class PlainCommand(TyperCommand):
+    """A command whose parameters give plain values."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        take_plain_values(self, ctx)
+        return super().parse_args(ctx, args)
+
+
+def take_plain_values(command: Any, ctx: Any) -> None:
+    """Makes the parameters of a command or group give plain values without typer's conversion."""
+    types = get_type_hints(command.callback)
+    for parameter in command.get_params(ctx):
         kind = types.get(parameter.name)
         parameter.process_value = _Plain(parameter, kind, parameter.process_value)
 
@@ -27,7 +37,7 @@ class _Plain:
     def __call__(self, ctx: Any, value: Any) -> Any:
         parameter = self.parameter
         single = parameter.nargs == 1 and not parameter.multiple
-        fits = type(value) is self.kind and isinstance(value, str | Enum)
+        fits = type(value) is self.kind and isinstance(value, bool | str | Enum)
         if value is None and not parameter.required:
             value = None if single else ()
         elif value and self.kind == list[Path] and all(type(item) is str for item in value):
