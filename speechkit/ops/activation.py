@@ -110,8 +110,11 @@ def activation_of(module: nn.Module) -> Activation | None:
     Raises ComponentError for an expression that is invalid or names what the module does not have.
     """
     text = statement(module)
-    if not text:
-        return None
+    return with_numbers(module, text) if text else None
+
+
+def with_numbers(module: nn.Module, text: str) -> Activation:
+    """An expression whose names are attributes of a module, with their current numbers."""
     values = {
         name: value.detach().cpu().double().numpy() if isinstance(value, Tensor) else value
         for name, value in values_of(module, text).items()

@@ -1,8 +1,19 @@
 """Piecewise linear functions whose slopes are learned. Shape of all: `[B, C, T]` → the same."""
 
+from __future__ import annotations
+
+from functools import reduce
+from typing import TYPE_CHECKING
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from speechkit.ops.activation import with_numbers
+
+if TYPE_CHECKING:
+    from speechkit.nn.lowering import Lowering
+    from speechkit.plans.program import Value
 
 LEVELS = {"relu": (0.0, 1.0), "identity": (1.0, 1.0), "leaky": (0.01, 1.0)}
 """The initial factors of x below and above zero."""
@@ -83,11 +94,15 @@ class Tmaf(nn.Module):
     @property
     def expression(self) -> str:
         """The function; "" for more knots than a program takes."""
+        return self.stepped("levels")
+
+    def stepped(self, levels: str) -> str:
+        """The multiplier with the levels of this name, times x."""
         rises = (
-            f" + where(x > knots[{j}], levels[{j + 1}] - levels[{j}], 0)"
+            f" + where(x > knots[{j}], {levels}[{j + 1}] - {levels}[{j}], 0)"
             for j in range(len(self.knots))
         )
-        return f"(levels[0]{''.join(rises)}) * x" if len(self.knots) <= MOST_KNOTS else ""
+        return f"({levels}[0]{''.join(rises)}) * x" if len(self.knots) <= MOST_KNOTS else ""
 
     def multiplier(self, x: Tensor, levels: Tensor) -> Tensor:
         """α(x) `[B, C, T]` for levels `[knots + 1, C]`."""
@@ -125,3 +140,18 @@ class TmafTri(Tmaf):
         y = super().forward(x)
         y = y + self.multiplier(below, self.from_below) * below
         return y + self.multiplier(above, self.from_above) * above
+
+    def lower(self, program: Lowering, x: Value) -> Value:
+        last = x.channels - 1
+        if not last or len(self.knots) > MOST_KNOTS:
+            program.refuse("no native tmaf_tri of one channel or many knots")
+        zero = program.part(program.part(x, last, 2), 1, 1)
+        below, above = program.join(zero, program.part(x, 0, last)), program.part(x, 1, last + 1)
+        neighbours = {"levels": x, "from_below": below, "from_above": above}
+        return reduce(
+            program.added,
+            (
+                program.activate(value, with_numbers(self, self.stepped(name)))
+                for name, value in neighbours.items()
+            ),
+        )
