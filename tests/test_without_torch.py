@@ -121,3 +121,101 @@ with FileSource(path, 8000) as source:
 
 def test_it_reads_recordings(tmp_path: Path) -> None:
     run(SOUNDS, str(tmp_path))
+
+
+VERBS = """
+import sys
+from pathlib import Path
+import numpy as np
+import speechkit as sk
+from speechkit.data import read_manifest, read_samples
+from speechkit.events import Final, Keyword, SpeechEnd, SpeechStart
+from speechkit.plans.plan import Plan, load_plan
+
+clips = Path(sk.__file__).parent / "bundled" / "clips"
+seven, spoken = read_manifest(clips / "clips.jsonl")[7], read_manifest(clips / "spoken.jsonl")[0]
+assert sk.classify("digits", seven.audio).label == seven.label
+assert sk.detect("vad", seven.audio)
+assert sk.transcribe("an4", spoken.audio).text == spoken.text
+
+def events(model, x, rate, **options):
+    session = sk.stream(model, rate, **options)
+    assert isinstance(session.model, Plan) and session.backend == "native"
+    found = [e for at in range(0, len(x), 999) for e in session.feed(x[at : at + 999])]
+    again = sk.stream(model, rate, **options)
+    again.state = session.state
+    assert again.finish() == (rest := session.finish())
+    return [type(event) for event in found + rest]
+
+for rate in (8000, 16000, 44100):
+    x = read_samples(spoken.audio, target_rate=rate)
+    assert events("vad", x, rate)[:2] == [SpeechStart, SpeechEnd]
+    assert Final in events("an4", x, rate)
+x = np.pad(read_samples(seven.audio, target_rate=8000), 4000)
+assert events("digits", x, 8000) == [Keyword]
+pool = sk.SessionPool("vad", 2)
+pool.feed(pool.join(), read_samples(seven.audio))
+assert pool.step().scores()
+assert not any(name.startswith("torch.") for name in sys.modules)
+"""
+
+
+def test_recordings_and_streams_run_on_plans() -> None:
+    run(VERBS)
+
+
+COMMANDS = """
+import sys
+from pathlib import Path
+import speechkit as sk
+from speechkit.cli.main import run
+models = Path(sk.__file__).parent / "bundled" / "models"
+audio = str(next((models.parent / "clips").glob("*.flac")))
+for line in (
+    ["vad", audio, "--onset", "0.4", "--cut", sys.argv[1]],
+    ["vad", audio, "--model", str(models / "vad_causal" / "plan.safetensors"), "--frames"],
+    ["classify", audio, "--json"],
+    ["transcribe", audio, "--decoder", "beam:beam=4"],
+    ["align", audio, "--text", "zero"],
+    ["listen", "--file", audio],
+    ["models"],
+    ["info", "an4"],
+    ["info", str(models / "vad" / "plan.safetensors")],
+    ["doctor"],
+):
+    assert run(line) == 0, line
+assert not any(name.startswith("torch.") for name in sys.modules)
+"""
+
+
+def test_commands_run_on_plans(tmp_path: Path) -> None:
+    run(COMMANDS, str(tmp_path))
+
+
+REFUSED = """
+import shutil, sys
+from pathlib import Path
+import speechkit as sk
+from speechkit.cli.main import run
+models = Path(sk.__file__).parent / "bundled" / "models"
+audio = str(next((models.parent / "clips").glob("*.flac")))
+shutil.copytree(models / "vad", "mine")
+Path("mine/plan.safetensors").unlink()
+assert run(["vad", audio, "--device", "cuda"]) == 1
+assert run(["vad", audio, "--model", "mine"]) == 1
+assert run(["listen", "--file", audio, "--window-s", "2"]) == 1
+"""
+
+
+def test_what_has_no_plan_or_needs_a_device_says_so(tmp_path: Path) -> None:
+    blocked = "import sys; sys.modules['torch'] = None\n" + REFUSED
+    done = subprocess.run(
+        [sys.executable, "-c", blocked], capture_output=True, text=True, cwd=tmp_path
+    )
+    assert done.returncode == 0, done.stderr
+    rest = "needs torch, which is not installed; type: pip install 'speechkit-core[torch]'"
+    assert done.stderr.splitlines() == [
+        f"error: --device cuda {rest}",
+        f"error: mine has no plan, so it {rest}",
+        f"error: an approximate stream {rest}",
+    ]

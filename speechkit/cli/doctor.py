@@ -3,6 +3,7 @@
 import importlib.metadata
 import platform
 import shutil
+from pathlib import Path
 from typing import Any
 
 from speechkit.cli.options import Json
@@ -32,19 +33,17 @@ NAMESAKE = "speechkit"
 def doctor(as_json: Json = False) -> None:
     """Print versions, devices, audio formats and plugins, and what is wrong with them."""
     import soundfile
-    import torch
 
-    from speechkit.ops.explain import implementations
+    from speechkit.plans.engine import library
     from speechkit.plugins import registry
 
-    cards = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    engine = library()
     row = {
         "python": platform.python_version(),
         "packages": {name: _version(name) for name in PACKAGES},
         "ffmpeg": shutil.which("ffmpeg"),
-        "cuda": cards if torch.cuda.is_available() else [],
-        "threads": torch.get_num_threads(),
-        "ops": {choice.op: str(choice) for choice in implementations()},
+        "plans": engine if isinstance(engine, str) else Path(engine._name).name,
+        **_of_torch(),
         "microphones": _microphones(),
         "audio_formats": sorted(soundfile.available_formats()),
         "plugins": registry().plugins(),
@@ -57,6 +56,21 @@ def doctor(as_json: Json = False) -> None:
             f"the unrelated distribution {NAMESAKE} {namesake} is installed and may shadow this; "
             f"type: pip uninstall {NAMESAKE} && pip install --force-reinstall speechkit-core",
         )
+
+
+def _of_torch() -> dict[str, Any]:
+    """The cards, threads and ops of torch; nothing where it is not installed."""
+    from speechkit.plans.source import has_torch, with_torch
+
+    if not has_torch():
+        return {"cuda": [], "threads": None, "ops": {}}
+    torch, explain = with_torch("torch"), with_torch("speechkit.ops.explain")
+    cards = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    return {
+        "cuda": cards if torch.cuda.is_available() else [],
+        "threads": torch.get_num_threads(),
+        "ops": {choice.op: str(choice) for choice in explain.implementations()},
+    }
 
 
 def _microphones() -> dict[str, str] | str:
@@ -81,8 +95,9 @@ def _in_words(row: dict[str, Any]) -> dict[str, str]:
         "python": row["python"],
         **{name: version or "not installed" for name, version in row["packages"].items()},
         "ffmpeg": row["ffmpeg"] or "not on the PATH",
+        "plans": row["plans"],
         "cuda": ", ".join(row["cuda"]) or "none",
-        "threads": str(row["threads"]),
+        "threads": str(row["threads"] or "one, without torch"),
         **{f"op {op}": text.removeprefix(f"{op}: ") for op, text in row["ops"].items()},
         **_microphones_in_words(row["microphones"]),
         "audio formats": " ".join(row["audio_formats"]),

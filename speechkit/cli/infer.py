@@ -92,12 +92,12 @@ def predict_command(verb: str) -> Callable[..., None]:
         as_json: Json = False,
     ) -> None:
         from speechkit.config import to_dict
+        from speechkit.plans.source import with_torch
         from speechkit.plugins import calling
-        from speechkit.tasks import require
 
         recordings = Recordings(audio, channels_of(channel), raw_format(raw, rate, raw_channels))
         net = load_model(model, device)
-        task = require(net, verb)
+        task = with_torch("speechkit.tasks").require(net, verb)
         tell_purpose(model)
 
         def answer(*args: Any, **kw: Any) -> Any:

@@ -1,5 +1,7 @@
 """`speechkit info` and `models`: a model's card, size, work and latency."""
 
+import json
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -8,10 +10,9 @@ import typer
 
 from speechkit.cli.options import Json, ModelName
 from speechkit.cli.output import pairs, show
-from speechkit.cli.transform import transforms_in_words
 
 if TYPE_CHECKING:
-    from speechkit.card import ModelCard
+    from speechkit.card import AppliedTransform, ModelCard
     from speechkit.plans.about import About, Facts
 
 
@@ -126,3 +127,14 @@ def _value(value: Any) -> str:
     if isinstance(value, list | tuple):
         return ", ".join(map(str, value)) or "none"
     return "none" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def transforms_in_words(applied: "Sequence[AppliedTransform]") -> str:
+    """Each transform, followed by its report."""
+    lines = []
+    for one in applied:
+        lines.append(one.name)
+        for key, value in one.report.items():
+            text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+            lines.append(f"  {key} {text}")
+    return "\n".join(lines)

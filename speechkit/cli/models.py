@@ -26,10 +26,13 @@ FLAGS = {
 def load_net(name: str, device: str = "cpu") -> "Plan | Model":
     """The plan of a command's model, which needs no torch; its Model without a plan or on another
     device than the CPU."""
-    from speechkit.plans.source import as_plan
+    from speechkit.plans.source import as_plan, with_torch
 
     plan = as_plan(name) if device == "cpu" else None
-    return load_model(name, device) if plan is None else plan
+    if plan is not None:
+        return plan
+    with_torch("torch", f"{name} has no plan, so it" if device == "cpu" else f"--device {device}")
+    return load_model(name, device)
 
 
 def load_model(name: str, device: str = "cpu") -> "Model":
@@ -47,16 +50,18 @@ def load_model(name: str, device: str = "cpu") -> "Model":
 
 def load_on(name: str, device: str) -> "Model":
     """The model of a command on its device, not prepared."""
-    from speechkit.checkpoint import load
+    from speechkit.plans.source import with_torch
 
     place = _device(device)
-    return load(name).to(place)
+    model: Model = with_torch("speechkit.checkpoint").load(name).to(place)
+    return model
 
 
 def _device(name: str) -> Any:
     """The torch device of `--device`; raises ConfigError if it is not available."""
-    import torch
+    from speechkit.plans.source import with_torch
 
+    torch = with_torch("torch")
     if name.isdecimal():
         raise ConfigError(
             f"--device {name}: it is where the model computes, such as cpu or cuda; an input "

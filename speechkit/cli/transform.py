@@ -1,21 +1,17 @@
 """`speechkit transform`: makes a new model from a trained one."""
 
-import json
 import shlex
-from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
+from speechkit.cli.info import transforms_in_words
 from speechkit.cli.models import load_on
 from speechkit.cli.options import Device, Json, ModelName, Seed, complete_component
 from speechkit.cli.output import pairs, show
 from speechkit.cli.transcript_files import refuse_input
-
-if TYPE_CHECKING:
-    from speechkit.card import AppliedTransform
 
 
 def transform(
@@ -63,14 +59,3 @@ def transform(
     save(made, out, card, [*before, *applied])
     row = {"model": str(out), "transforms": [asdict(one) for one in applied]}
     show(row, pairs({"model": out, "transforms": transforms_in_words(applied)}), as_json)
-
-
-def transforms_in_words(applied: "Sequence[AppliedTransform]") -> str:
-    """Each transform, followed by its report."""
-    lines = []
-    for one in applied:
-        lines.append(one.name)
-        for key, value in one.report.items():
-            text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-            lines.append(f"  {key} {text}")
-    return "\n".join(lines)

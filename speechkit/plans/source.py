@@ -52,7 +52,7 @@ def resolve(source: ModelSource) -> "Plan | Model":
 
 def _is_folder_with_torch(source: ModelSource) -> bool:
     is_folder = isinstance(source, str | os.PathLike) and Path(source).is_dir()
-    return is_folder and find_spec("torch") is not None
+    return is_folder and has_torch()
 
 
 def about_of(net: "Plan | Model") -> About:
@@ -71,10 +71,15 @@ def card_of(source: str | os.PathLike[str]) -> ModelCard | None:
     return read_card(find(source))
 
 
+def has_torch() -> bool:
+    """Whether torch is installed."""
+    return find_spec("torch") is not None
+
+
 def with_torch(module: str, what: str = "this") -> Any:
     """A module that imports torch; if that is not installed, MissingExtraError says `what` needs
     it."""
-    if find_spec("torch") is None:
+    if not has_torch():
         raise MissingExtraError("torch", "torch", what)
     return import_module(module)
 

@@ -58,7 +58,7 @@ def stream(
     """
     kept = pre_roll_ms, keep_segments
     if window_s is not None:
-        in_torch = with_torch("speechkit.checkpoint").as_model(model)
+        in_torch = with_torch("speechkit.checkpoint", "an approximate stream").as_model(model)
         windowed: WindowedStream = with_torch("speechkit.streaming.windowed").WindowedStream(
             in_torch, sample_rate, window_s, right_s, hop_s, decoder, vad, *kept
         )
