@@ -26,6 +26,8 @@ from speechkit.tasks import task_of
 
 TOLERANCE = 1e-3
 """Of scores, relative to the largest: recurrent layers amplify the rounding of float32."""
+COARSE = {"activation activations/analog": 0.2}
+"""The same where values are rounded to few levels: one between two may take either."""
 STEP = 20 * SAMPLE_RATE // 1000
 STEPS = 40
 """Steps of a round."""
@@ -50,7 +52,13 @@ Fields = tuple[tuple[str, str], ...]
 
 def benchmarks(options: Options) -> list[Benchmark]:
     contestants = tuple(
-        Contestant(name, partial(Session, fields), TOLERANCE, partial(latest, fields), STEPS)
+        Contestant(
+            name,
+            partial(Session, fields),
+            COARSE.get(name, TOLERANCE),
+            partial(latest, fields),
+            STEPS,
+        )
         for name, fields in {PLAIN: (), **nets()}.items()
     )
     work = "a step of 20 ms of a frame-level MarbleNet with one component exchanged"

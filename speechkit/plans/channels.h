@@ -16,8 +16,8 @@ inline void run_part(const Instruction& op, const Memory& m) {
   const int64_t copied = std::min(op.channels, op.channels_in - op.size);
   for (int64_t r = 0; r < op.rows; ++r) {
     float* to = m.out + r * op.width;
-    std::memset(to, 0, sizeof(float) * op.width);
     std::memcpy(to, m.in + r * op.width_in + op.size, sizeof(float) * copied);
+    std::memset(to + copied, 0, sizeof(float) * (op.width - copied));
   }
   mark_alike(op, m);
 }

@@ -6,32 +6,28 @@
 
 namespace speechkit {
 
-// Σ f(x) over `count` numbers.
+// Σ f(x) over `count` numbers; f takes a register or a number.
 template <class F>
 inline float total(const float* x, int64_t count, F f) {
   Register sum = {};
   int64_t i = 0;
   for (; i + LANES <= count; i += LANES) sum += f(load(x + i));
-  float parts[LANES], rest[LANES] = {};
-  if (i < count) {
-    std::memcpy(rest, x + i, sizeof(float) * (count - i));
-    store(rest, f(load(rest)));
-    std::memset(rest + (count - i), 0, sizeof(float) * (LANES - (count - i)));
-    sum += load(rest);
-  }
+  float rest = 0, parts[LANES];
+  for (; i < count; ++i) rest += f(x[i]);
+  if (count < LANES) return rest;
   store(parts, sum);
   for (int64_t half = LANES / 2; half; half /= 2)
     for (int64_t j = 0; j < half; ++j) parts[j] += parts[j + half];
-  return parts[0];
+  return parts[0] + rest;
 }
 
 inline float mean(const float* x, int64_t count) {
-  return total(x, count, [](Register v) { return v; }) / float(count);
+  return total(x, count, [](auto v) { return v; }) / float(count);
 }
 
 // The mean of (x − centre)².
 inline float spread(const float* x, int64_t count, float centre) {
-  return total(x, count, [=](Register v) { return (v - centre) * (v - centre); }) / float(count);
+  return total(x, count, [=](auto v) { return (v - centre) * (v - centre); }) / float(count);
 }
 
 // y = (x − centre) · factor · scale + shift of `count` numbers; y may be x.

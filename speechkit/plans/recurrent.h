@@ -21,9 +21,11 @@ inline void run_scan(const Instruction& op, const Memory& m) {
     const float *x = m.in + r * op.width, *log_a = m.second + r * op.width;
     if (m.valid[r] != 0) {
       const bool scaled = op.size && begun != 0;
-      for (int64_t c = 0; c < op.channels; ++c) {
-        const float scale = scaled ? std::sqrt(std::max(-std::expm1(2 * log_a[c]), least)) : 1;
-        m.state[c] = std::exp(log_a[c]) * m.state[c] + scale * x[c];
+      for (int64_t c = 0; c < op.width; c += LANES) {
+        const Register log = load(log_a + c);
+        Register u = load(x + c);
+        if (scaled) u *= root(largest(-exponential_minus_1(log + log), constant(least)));
+        store(m.state + c, exponential(log) * load(m.state + c) + u);
       }
       begun = 1;
     }
@@ -53,10 +55,6 @@ inline void recur(const Instruction& op, const float* h, float* z) {
   const Matrix u{FLOAT32,  op.channels, op.channels_in, op.packed,
                  op.shift, op.scale,    op.offset};
   multiply(u, h, op.width, 1, work, [=](int64_t, int64_t c, Register sum) { store(z + c, sum); });
-}
-
-inline void tanh_of(float* x, int64_t count) {
-  for (int64_t i = 0; i < count; ++i) x[i] = std::tanh(x[i]);
 }
 
 // The rows of h: row o is that after row o · stride of the input.
@@ -96,11 +94,11 @@ inline void run_lstm(const Instruction& op, const Memory& m) {
     if (op.size) normalized(z, 4 * n, op.filter, op.shift);
     for (int64_t i = 0; i < 4 * n; ++i) z[i] += x[i];
     map(z, 2 * n, z, sigmoid);
-    tanh_of(z + 2 * n, n);
+    map(z + 2 * n, n, z + 2 * n, hyperbolic_tangent);
     map(z + 3 * n, n, z + 3 * n, sigmoid);
     for (int64_t i = 0; i < n; ++i) shown[i] = c[i] = z[n + i] * c[i] + z[i] * z[2 * n + i];
     if (op.size) normalized(shown, n, op.table, op.table + op.width);
-    tanh_of(shown, n);
+    map(shown, n, shown, hyperbolic_tangent);
     for (int64_t i = 0; i < n; ++i) h[i] = z[3 * n + i] * shown[i];
   });
 }
@@ -120,7 +118,7 @@ inline void run_gru(const Instruction& op, const Memory& m) {
     for (int64_t i = 0; i < 2 * n; ++i) z[i] += x[i];
     map(z, 2 * n, z, sigmoid);
     for (int64_t i = 0; i < n; ++i) z[2 * n + i] = x[2 * n + i] + z[i] * z[2 * n + i];
-    tanh_of(z + 2 * n, n);
+    map(z + 2 * n, n, z + 2 * n, hyperbolic_tangent);
     for (int64_t i = 0; i < n; ++i) h[i] = (1 - z[n + i]) * z[2 * n + i] + z[n + i] * h[i];
   });
 }

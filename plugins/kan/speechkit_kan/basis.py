@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from speechkit.errors import ComponentError
@@ -101,22 +102,28 @@ def b_splines(x: Tensor, knots: Tensor, order: int) -> Tensor:
 def lower_splines(program: Lowering, x: Value, knots: Tensor, order: int) -> Value:
     """Adds `b_splines` to a native program: `[G · C]`."""
     lines = knots.detach().expand(x.channels, -1).t()
+    count = len(lines) - 1
+    wide = program.repeat(x, count)
     ends = {"low": lines[:-1].flatten(), "high": lines[1:].flatten()}
-    wide = program.repeat(x, len(lines) - 1)
     y = program.expression("where(x < low, 0, where(x < high, 1, 0))", ends, wide)
     for k in range(1, order + 1):
         width = lines[k:] - lines[:-k]
         inverse = torch.where(width > 0, 1 / width.clamp(min=1e-30), 0)
-        channels = (len(lines) - 1 - k) * x.channels
-        rising = {"knot": lines[: -k - 1].flatten(), "inverse": inverse[:-1].flatten()}
-        falling = {"knot": lines[k + 1 :].flatten(), "inverse": inverse[1:].flatten()}
-        wide = program.part(wide, 0, channels)
-        first, second = program.part(y, 0, channels), program.part(y, x.channels, channels)
+        # of the last k functions, which are none, the factors are 0
+        rising = _lines(inverse[:-1], -lines[: -k - 1] * inverse[:-1], count)
+        falling = _lines(-inverse[1:], lines[k + 1 :] * inverse[1:], count)
+        after = program.part(y, x.channels, y.channels)
         y = program.added(
-            program.expression("(a - knot) * inverse * b", rising, wide, first),
-            program.expression("(knot - a) * inverse * b", falling, wide, second),
+            program.expression("(a * slope + start) * b", rising, wide, y),
+            program.expression("(a * slope + start) * b", falling, wide, after),
         )
-    return y
+    return program.part(y, 0, (count - order) * x.channels)
+
+
+def _lines(slope: Tensor, start: Tensor, count: int) -> dict[str, Tensor]:
+    """The slopes and starts of lines `[G, C]`, with zeros for up to `count` of them."""
+    rows = 0, 0, 0, count - len(slope)
+    return {"slope": F.pad(slope, rows).flatten(), "start": F.pad(start, rows).flatten()}
 
 
 def phases(grid: int, order: int) -> tuple[Tensor, Tensor]:
