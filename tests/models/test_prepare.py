@@ -19,7 +19,7 @@ from speechkit.libraries import load
 from speechkit.models import Model, Prepared
 from speechkit.models.profile import profile
 from speechkit.ops.separable_conv import cpu
-from speechkit.streaming import session
+from speechkit.streaming.engines import choice
 from speechkit.testing import assert_close
 
 compiled = pytest.mark.skipif(isinstance(load(cpu.SOURCE), str), reason="there is no C++ compiler")
@@ -212,7 +212,7 @@ def test_events_are_the_originals(model: Model, impl: str | None) -> None:
 def test_sessions_give_the_same_bits_however_they_are_fed(
     model: Model, dtype: Any, error: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(session, "listener_of", lambda *_: Recorder())
+    monkeypatch.setattr(choice, "listener_of", lambda *_: Recorder())
     prepared = sk.prepare(model, dtype=dtype)
     whole = torch.stack(fed(prepared, []))
     for each in (160, 1600, 2999):

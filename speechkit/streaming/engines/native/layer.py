@@ -92,8 +92,9 @@ def native_layer(
     It is cached under `key` and shared by all sessions, until a weight of the model changes.
     """
     weight = next(model.parameters())
-    if asked() not in ("auto", "cpu"):
-        return f"implementation {asked()!r} was asked for"
+    for impl in (asked(), model.prepared and model.prepared.impl):
+        if impl not in (None, "auto", "cpu"):
+            return f"implementation {impl!r} was asked for"
     if weight.dtype != torch.float32 or weight.device.type != "cpu":
         return f"it computes in float32 on the CPU, not {weight.dtype} on {weight.device.type}"
     version = weights_version(model.state_dict())
