@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeGuard
+from weakref import WeakKeyDictionary
 
 from torch import Tensor
 
@@ -11,6 +12,7 @@ from speechkit.nn.stream import Chunk, Delay, Serial, State, StreamLayer, Window
 from speechkit.ops.activation import NONE
 from speechkit.ops.explain import Choice
 from speechkit.ops.separable_conv import Packed
+from speechkit.ops.separable_conv.block import Block
 
 if TYPE_CHECKING:
     from speechkit.nn.lowering import Lowering
@@ -67,6 +69,10 @@ class SeparableConv(Windowed):
         )
 
 
+BLOCKS: WeakKeyDictionary[SeparableResidual, Block] = WeakKeyDictionary()
+"""They hold addresses, which a copy of a layer must not share."""
+
+
 class SeparableResidual(StreamLayer):
     """y = f(last(head(x)) + shortcut(x)): a block whose last op adds the shortcut and activates.
 
@@ -86,8 +92,24 @@ class SeparableResidual(StreamLayer):
         return self.last.channels_out(c_in)
 
     def forward(self, c: Chunk) -> Chunk:
+        block = self.block()
+        if block and block.can_take(c.x):
+            return Chunk(block(c.x, c.valid), c.valid)
         y: Chunk = self.last(self.head(c), self.shortcut(c).x)
         return y
+
+    def block(self) -> Block | None:
+        """All parts as one native call, if they have that form and no hooks."""
+        body, shortcut = [*_row(self.head), self.last], _row(self.shortcut)
+        packed = [x.packed for x in (*body, *shortcut) if _is_plain(x)]
+        if len(packed) < len(body) + len(shortcut):
+            return None
+        known = BLOCKS.get(self)
+        if known is None or not known.holds(packed):
+            if not shortcut or not all(map(Block.can_hold, packed)):
+                return None
+            BLOCKS[self] = known = Block(packed[: len(body)], packed[len(body) :])
+        return known
 
     def init_state(self, batch: int, c_in: int, *more: object) -> State:
         between, out = self.head.channels_out(c_in), self.shortcut.channels_out(c_in)
@@ -114,10 +136,18 @@ class SeparableResidual(StreamLayer):
 
     def projection(self) -> Packed | None:
         """The shortcut, if it is only a matrix and a bias."""
-        row = list(self.shortcut) if isinstance(self.shortcut, Serial) else [self.shortcut]
+        row = _row(self.shortcut)
         only = row[0] if len(row) == 1 else None
         if type(only) is not SeparableConv:
             return None
         shape = only.packed.shape
         plain = not shape.taps and shape.stride == 1 and shape.activation == NONE
         return only.packed if plain else None
+
+
+def _row(layer: StreamLayer) -> list[StreamLayer]:
+    return list(layer) if isinstance(layer, Serial) else [layer]
+
+
+def _is_plain(layer: StreamLayer) -> TypeGuard[SeparableConv]:
+    return type(layer) is SeparableConv and not (layer._forward_hooks or layer._forward_pre_hooks)

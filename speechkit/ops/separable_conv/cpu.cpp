@@ -138,3 +138,37 @@ extern "C" void separable_conv(const float* x, const bool* valid, const float* t
 
 // The lanes of a register, which is the size of a group of taps.
 extern "C" int64_t separable_conv_lanes() { return LANES; }
+
+// One convolution with stride 1 that keeps the number of frames.
+struct Layer {
+  const float* taps;
+  const void* packed;
+  const float *bias, *scale, *offset, *parameters;
+  int64_t channels, channels_out, count, dilation, left, precision, activation;
+};
+
+// A row of them from x to y; between them, numbers lie in a and b by turns.
+static void row(const Layer* layers, int64_t count, const float* x, const bool* valid, float* a,
+                float* b, float* y, const float* residual, int64_t batch, int64_t frames,
+                int threads) {
+  for (int64_t i = 0; i < count; ++i) {
+    const Layer& l = layers[i];
+    const bool last = i + 1 == count;
+    float* to = last ? y : i % 2 ? b : a;
+    separable_conv(x, valid, l.taps, l.packed, l.bias, l.scale, l.offset, last ? residual : nullptr,
+                   l.parameters, to, batch, frames, l.channels, l.count, 1, l.dilation, l.left,
+                   frames, l.channels_out, l.precision, l.activation, threads);
+    x = to;
+  }
+}
+
+// y = body(x), where the last layer of the body adds shortcut(x); work has three times `area`
+// numbers, the most that a layer returns.
+extern "C" void separable_block(const Layer* body, int64_t count, const Layer* shortcut,
+                                int64_t shortcuts, const float* x, const bool* valid, float* work,
+                                float* y, int64_t area, int64_t batch, int64_t frames,
+                                int threads) {
+  float *a = work, *b = work + area, *more = work + 2 * area;
+  row(shortcut, shortcuts, x, valid, a, b, more, nullptr, batch, frames, threads);
+  row(body, count, x, valid, a, b, y, more, batch, frames, threads);
+}

@@ -42,7 +42,7 @@ def pack(
     packed = torch.empty(rows * len(bias_padded), dtype=STORED[shape.precision])
     precision = PRECISIONS.index(shape.precision)
     plain = pointwise.detach().contiguous()
-    function = _library().separable_conv_pack
+    function = library().separable_conv_pack
     call(function, plain, packed, scale, offset, precision, shape.c_in, shape.c_out)
     numbers = torch.from_numpy(shape.activation.numbers(shape.c_out))
     return taps, packed, bias_padded, scale, offset, numbers, depthwise, pointwise, bias
@@ -100,7 +100,7 @@ def _forward(
     y = rows.new_empty(batch, _frames_out(frames, sizes), c_out)
     given = rows, marks, taps, packed, bias, scale, offset, more, numbers, y
     shape = batch, frames, channels, count, stride, dilation, left, y.shape[1], c_out
-    call(_library().separable_conv, *given, *shape, precision, activation)
+    call(library().separable_conv, *given, *shape, precision, activation)
     return y.transpose(1, 2)
 
 
@@ -131,15 +131,16 @@ def _frames_out(frames: int, sizes: list[int]) -> int:
     return (left + frames + right - dilation * (max(taps, 1) - 1) - 1) // stride + 1
 
 
-def _library() -> ctypes.CDLL:
-    library = load(SOURCE)
-    assert isinstance(library, ctypes.CDLL), library
-    return library
+def library() -> ctypes.CDLL:
+    """The C++ functions; `unsupported` says whether there are any."""
+    found = load(SOURCE)
+    assert isinstance(found, ctypes.CDLL), found
+    return found
 
 
 def _grouped(depthwise: Tensor) -> Tensor:
     """`[C, 1, K]` as groups of a register's channels, `[C / lanes, K, lanes]`."""
-    lanes = int(_library().separable_conv_lanes())
+    lanes = int(library().separable_conv_lanes())
     taps = depthwise[:, 0]
     taps = torch.nn.functional.pad(taps, (0, 0, 0, -len(taps) % lanes))
     groups: Tensor = taps.unflatten(0, (-1, lanes)).transpose(1, 2).contiguous()
