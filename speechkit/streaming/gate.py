@@ -1,7 +1,7 @@
 """A speech detector before a recogniser: text is returned only where it finds speech."""
 
 import math
-from typing import Any, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,7 +10,10 @@ from speechkit.errors import StreamError
 from speechkit.limits import MAX_NUMBER
 from speechkit.plans.source import ModelSource
 from speechkit.streaming.state import AGAIN, check_array, checked
-from speechkit.streaming.waiting import Waiting
+
+if TYPE_CHECKING:
+    # it has a scheduler, which has a gate
+    from speechkit.streaming.speech import DetectedSpeech
 
 Detector = ModelSource | None
 """A plan or model that detects speech frame by frame, its folder or name; None for none."""
@@ -21,43 +24,7 @@ NEVER = -1000.0
 Floats = NDArray[np.float32]
 
 
-class Speech(Protocol):
-    """The segments of speech in sessions, which are known `late_s` seconds afterwards."""
-
-    late_s: float
-    waiting: Waiting
-    state: Any
-
-    def put(self, row: int, samples: NDArray[Any]) -> int:
-        """Takes a session's next samples; returns their number."""
-        ...
-
-    def put_all(self, samples: NDArray[Any]) -> int:
-        """Takes the next samples `[capacity, N]` of sessions that are all at the same place."""
-        ...
-
-    def compute(self) -> None:
-        """Finds the segments in everything that waits."""
-        ...
-
-    def start(self, row: int) -> None:
-        """Starts a new session in a row."""
-        ...
-
-    def end(self, row: int) -> None:
-        """Ends a session's samples."""
-        ...
-
-    def at(self, row: int, times_s: NDArray[np.float64]) -> NDArray[np.bool_]:
-        """True for those of a session's times `[T]` that are in speech, in ascending order within
-        a call and between calls."""
-        ...
-
-
-S = TypeVar("S", bound=Speech)
-
-
-class Gate(Generic[S]):
+class Gate:
     """Sets the CTC log-probabilities `[T, V + 1]` of sessions to the blank outside speech.
 
     The last `held` frames are delayed until the detector has decided on them. The scores of a frame
@@ -65,7 +32,7 @@ class Gate(Generic[S]):
     """
 
     def __init__(
-        self, speech: S, capacity: int, classes: int, frame_s: float, lead_s: float
+        self, speech: "DetectedSpeech", capacity: int, classes: int, frame_s: float, lead_s: float
     ) -> None:
         self.speech, self._frame_s = speech, frame_s
         self.held = max(0, math.ceil(round((speech.late_s - lead_s) / frame_s, 6)))

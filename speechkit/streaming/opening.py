@@ -98,7 +98,7 @@ def source_rate(source: "Plan | Model") -> int:
 
 def gate_of(
     about: About, sample_rate: int, vad: Detector, capacity: int, lead_s: float, room: int = 0
-) -> "Gate[DetectedSpeech] | None":
+) -> Gate | None:
     """The gate for the scores of sessions; None without a detector."""
     speech = speech_of(about, sample_rate, vad, capacity, room)
     if speech is None:

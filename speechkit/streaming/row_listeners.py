@@ -2,7 +2,7 @@
 
 import ctypes
 from dataclasses import asdict, astuple, fields
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,43 +35,15 @@ class Clock(NamedTuple):
         return int(end - self.started[index]) / self.sample_rate
 
 
-class RowListeners(Protocol):
-    """The listeners of sessions in rows."""
-
-    @property
-    def listener(self) -> Listener:
-        """The listener that makes events from the scores of each session."""
-        ...
-
-    def step(self, rows: Rows, scored: Scored, clock: Clock) -> Found:
-        """The events in the next blocks of the sessions in `rows`."""
-        ...
-
-    def finish(self, row: int, decided_s: float) -> list[Event]:
-        """The events at the end of a session."""
-        ...
-
-    def reset(self, row: int) -> None:
-        """Starts a row anew."""
-        ...
-
-    @property
-    def states(self) -> list[dict[str, Any]]:
-        """The state of each row as plain data and arrays."""
-        ...
-
-    @states.setter
-    def states(self, plain: list[dict[str, Any]]) -> None: ...
-
-
 class Listeners:
     """One call of the listener for each session and block; a `gate` before it blanks scores."""
 
-    def __init__(self, listener: Listener, capacity: int, gate: Gate[Any] | None = None) -> None:
+    def __init__(self, listener: Listener, capacity: int, gate: Gate | None = None) -> None:
         self.listener, self.gate = listener, gate
         self._states = [listener.init() for _ in range(capacity)]
 
     def step(self, rows: Rows, scored: Scored, clock: Clock) -> Found:
+        """The events in the next blocks of the sessions in `rows`."""
         found: Found = []
         scores, valid = scored.scores, scored.valid
         for index, row in enumerate(rows.tolist()):
@@ -85,17 +57,20 @@ class Listeners:
         return found
 
     def finish(self, row: int, decided_s: float) -> list[Event]:
+        """The events at the end of a session."""
         rest = self.gate.finish(row) if self.gate else None
         events = [] if rest is None or not len(rest) else self._step(row, rest, decided_s)
         return events + self.listener.finish(self._states[row], decided_s)
 
     def reset(self, row: int) -> None:
+        """Starts a row anew."""
         self._states[row] = self.listener.init()
         if self.gate:
             self.gate.reset(row)
 
     @property
     def states(self) -> list[dict[str, Any]]:
+        """The state of each row as plain data and arrays."""
         return [asdict(state) for state in self._states]
 
     @states.setter
@@ -141,6 +116,7 @@ class NativeSpeechListeners:
         self._found = np.empty((0, 4), np.int64)
 
     def step(self, rows: Rows, scored: Scored, clock: Clock) -> Found:
+        """The events in the next blocks of the sessions in `rows`."""
         # addresses take longer than the rule, and a stream has the same arrays every time
         blocks = scored.valid.shape[1]
         pointed = self._pointed.get(blocks)
@@ -157,13 +133,16 @@ class NativeSpeechListeners:
         return found
 
     def finish(self, row: int, decided_s: float) -> list[Event]:
+        """The events at the end of a session."""
         return self.listener.finish(self._state(row), decided_s)
 
     def reset(self, row: int) -> None:
+        """Starts a row anew."""
         self._states[row] = astuple(self.listener.init())
 
     @property
     def states(self) -> list[dict[str, Any]]:
+        """The state of each row as plain data."""
         return [asdict(self._state(row)) for row in range(len(self._states))]
 
     @states.setter
@@ -188,12 +167,15 @@ class NativeSpeechListeners:
         return rows, scored, ctypes.addressof(to), to
 
 
+RowListeners = Listeners | NativeSpeechListeners
+
+
 def row_listeners(
     listener: Listener,
     capacity: int,
     classes: int,
     library: ctypes.CDLL | None,
-    gate: Gate[Any] | None = None,
+    gate: Gate | None = None,
 ) -> RowListeners:
     """The listeners of `capacity` sessions; `library` if a native engine computes the scores."""
     # by exact type, since a subclass may have another rule

@@ -41,7 +41,7 @@ class Scheduler:
         engine: Engine,
         listeners: RowListeners,
         sample_rate: int,
-        gate: Gate[Any] | None = None,
+        gate: Gate | None = None,
     ) -> None:
         self.engine, self.listeners, self.gate = engine, listeners, gate
         self.waiting = w = engine.waiting
