@@ -157,7 +157,8 @@ void run_steps(const Plan& plan, float* states, float* scratch, int64_t sessions
       for (int64_t n = 0; n < first.rows; ++n) flags[n] = row + n < real(index);
       session[g] = session_of(index);
       state[g] = states + session[g] * state_size;
-      steps[g] = int64_t(state[g][0]);
+      // a state may be from a file: any number there is a place in the strips
+      steps[g] = int64_t(std::min(std::max(0.0f, state[g][0]), float(CYCLE - 1)));
       state[g][0] = float((steps[g] + 1) % CYCLE);
     }
     for (const Instruction& op : plan.instructions) {

@@ -202,6 +202,34 @@ def test_rows_of_a_batch_are_each_as_if_alone_and_begin_anew() -> None:
         waiting.reset(0)
 
 
+@pytest.mark.parametrize("rate", [RATE, 22050])
+def test_sessions_of_a_pool_are_each_as_if_alone(rate: int) -> None:
+    sounds = [tones(1 + seed / 4, seed).numpy() for seed in range(5)]
+    pool, chance = sk.SessionPool(READER, 3, rate, vad=DETECTOR), np.random.default_rng(0)
+    found: dict[int, list[Event]] = {}
+    index_of: dict[int, int] = {}
+    waiting, at = list(range(5)), [0] * 5
+    while waiting or len(found) < 5 or any(not pool.is_done(s) for s in index_of):
+        while waiting and len(index_of) < 3:
+            index_of[pool.join()] = waiting.pop()
+        for session, index in index_of.items():
+            x = sounds[index]
+            if at[index] < len(x):
+                piece = x[at[index] :][: int(chance.integers(1, 9000))]
+                at[index] += pool.feed(session, piece)
+                if at[index] == len(x):
+                    pool.finish(session)
+        if step := pool.step():
+            for session, events in step.events().items():
+                found.setdefault(index_of[session], []).extend(events)
+            for session in step.ended:
+                found.setdefault(index_of.pop(session), [])
+                pool.leave(session)
+    for index, x in enumerate(sounds):
+        assert found[index] == events_of(sk.stream(READER, rate, vad=DETECTOR), [x])
+    assert any(texts(events) for events in found.values())
+
+
 @settings(max_examples=5)
 @given(cuts=st.lists(st.integers(0, 32_000), max_size=8).map(sorted))
 def test_an_approximate_session_has_the_gate_too(cuts: list[int]) -> None:

@@ -235,6 +235,22 @@ def test_scores_fetched_late_are_those_of_their_own_step(device: str) -> None:
     np.testing.assert_array_equal(*found)
 
 
+def test_a_session_that_leaves_early_keeps_its_events_and_its_row_starts_anew(device: str) -> None:
+    eager = {"onset": 0, "offset": 0, "min_speech_ms": 0}
+    pool = pool_of(listener(device).with_(postprocess=eager), 1, device)
+    begun = []
+    for seed in range(3):
+        session = pool.join()
+        pool.feed(session, sound(1280, seed))
+        begun.append(pool.step().events()[session])
+        pool.feed(session, sound(640, seed + 9))
+        step = pool.step()
+        # before anyone asked for the results, which are no second start
+        pool.leave(session)
+        assert step.events() == {}
+    assert begun == [begun[0]] * 3
+
+
 class Delayed(CpuQueue):
     """Work that is done when it is waited for, as on a card that is slow."""
 

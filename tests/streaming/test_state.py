@@ -277,6 +277,20 @@ def test_no_state_makes_the_native_rule_write_beyond_its_buffer(frames: int) -> 
     assert len(events) <= EDGES_PER_FRAME * frames == len(rule._found)
 
 
+@pytest.mark.parametrize("steps", [-1e30, -5, 15.5, 1e9, 3e38])
+def test_no_state_makes_the_engine_leave_its_memory(steps: float) -> None:
+    session = sk.stream("vad")
+    if session.backend != "native":
+        pytest.skip("no C++ compiler")
+    session.feed(sound(8000))
+    state = session.state
+    state["native"][0, 0] = steps
+    session.state = sealed(state, plain_of(state))
+    session.feed(sound(16000))
+    # the number of steps is right again
+    assert session.state["native"][0, 0] in range(16)
+
+
 def test_a_refused_state_leaves_a_session_as_it_was() -> None:
     x = sound(32000)
     other = sk.stream("an4", decoder="beam")

@@ -65,7 +65,8 @@ class Engine(Timed, Protocol):
         ...
 
     def state(self, row: int) -> dict[str, NDArray[Any]]:
-        """All numbers that a session's next block depends on, besides its samples."""
+        """All numbers that a session's next block depends on, besides its samples, which the
+        engine may change later."""
         ...
 
     def restore(self, row: int, state: dict[str, NDArray[Any]]) -> None:

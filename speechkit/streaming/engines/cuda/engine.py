@@ -15,6 +15,7 @@ from torch import Tensor
 
 from speechkit.models import Model, evaluating
 from speechkit.nn import StreamLayer
+from speechkit.nn.states import arrays_of, in_numpy
 from speechkit.ops.separable_conv import ActiveRows, Precision
 from speechkit.streaming.engines.cuda.graphs import CpuQueue, CudaQueue, Queue
 from speechkit.streaming.engines.cuda.ring_net import Memory, RingNet
@@ -70,11 +71,14 @@ class CudaEngine:
         new = torch.from_numpy(rows).to(self._memory.counts.device)
         self._queue.now(lambda: self._memory.reset(new))
 
+    @torch.inference_mode()
     def state(self, row: int) -> dict[str, NDArray[Any]]:
-        raise NotImplementedError
+        return arrays_of(tuple(x[row] for x in self._memory.tensors()))
 
+    @torch.inference_mode()
     def restore(self, row: int, state: dict[str, NDArray[Any]]) -> None:
-        raise NotImplementedError
+        for x, array in zip(self._memory.tensors(), state.values(), strict=True):
+            x[row] = torch.from_numpy(array).to(x)
 
     def _capture(self, rows: int, blocks: int, side: int) -> "CapturedStep":
         """The captured step for these numbers; two alternate, so that copies overlap."""
@@ -148,8 +152,7 @@ class Pending:
         """`[n, blocks, T, C]`."""
         self._wait()
         y = self._captured.made(self._rows)[0]
-        y = y.float() if y.dtype == torch.bfloat16 else y
-        return y.numpy().reshape(self._rows, self._blocks, -1, y.shape[2])
+        return in_numpy(y).numpy().reshape(self._rows, self._blocks, -1, y.shape[2])
 
     @property
     def valid(self) -> NDArray[np.bool_]:

@@ -255,8 +255,11 @@ class Memory:
             Ring(x, marks, spec.rate)
             for x, marks, spec in zip(frames, valid, net.specs, strict=True)
         ]
-        whole = *self._frames, *self._valid, *tensors_of(tuple(self.states))
-        self.bytes_each = sum(x[0].numel() * x.element_size() for x in whole)
+        self.bytes_each = sum(x[0].numel() * x.element_size() for x in self.tensors()[:-1])
+
+    def tensors(self) -> list[Tensor]:
+        """All tensors of the sessions, each `[rows + 1, ...]`; the last one is `counts`."""
+        return [*self._frames, *self._valid, *tensors_of(tuple(self.states)), self.counts]
 
     @torch.inference_mode()
     def reset(self, rows: Tensor) -> None:
