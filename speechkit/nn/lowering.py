@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from functools import partial, reduce
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
@@ -294,14 +295,15 @@ class TorchLayers:
     ) -> Callable[[int], None]:
         """A function that runs a layer for a session in this memory, as `OutsideLayers` says."""
         layer, _ = self._layers[number]
-        given, made, flags = _channels_last(x), _channels_last(y), torch.from_numpy(valid)
-        made_flags, inference = torch.from_numpy(y_valid), torch.inference_mode()
+        given, made, inference = _channels_last(x), _channels_last(y), torch.inference_mode()
+        real = np.empty(valid.shape, np.bool_)
+        c = Chunk(given, torch.from_numpy(real)[None])
         shortcut = None if other is None else _channels_last(other)
 
         def merge(session: int) -> None:
             with inference:
                 made.copy_(layer(shortcut, given))
-                made_flags.copy_(flags)
+                y_valid[:] = valid
 
         if not isinstance(layer, StreamLayer):
             return merge
@@ -310,9 +312,10 @@ class TorchLayers:
         def run(session: int) -> None:
             with inference:
                 states = self.states[session]
-                out, state = step(Chunk(given, flags.bool()[None]), states[number])
+                np.not_equal(valid, 0, out=real)
+                out, state = step(c, states[number])
                 made.copy_(out.x)
-                made_flags.copy_(out.valid[0])
+                y_valid[:] = out.valid.numpy()[0]
                 if state is not states[number]:
                     self.states[session] = (*states[:number], state, *states[number + 1 :])
 

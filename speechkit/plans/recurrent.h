@@ -6,27 +6,48 @@
 
 namespace speechkit {
 
+enum Scan : int64_t { REAL, NORMALIZED, COMPLEX };
+
 // h = a h + u with u = x and ln a = other, both per channel; y = h. With `size` 1, u is
-// √(max(1 − a², least)) x except at a session's first valid row. numbers: least; state: h, begun
+// √(max(1 − a², least)) x except at a session's first valid row. With `size` 2, u, a = other and h
+// are complex: the first half of the channels is real. numbers: least; state: h, begun
 inline void prepare_scan(Loader& loader, Instruction& op) {
   expect(op.second >= 0 && op.width_in > 1, "it needs two inputs of channels");
-  expect(op.size <= 1, "there is no such scan");
-  op.parameters = loader.table(op.numbers, 1, 1, COLUMNS);
+  expect(op.size <= COMPLEX, "there is no such scan");
+  expect(op.size != COMPLEX || op.channels % 2 == 0, "its channels are not pairs");
+  if (op.size == NORMALIZED) op.parameters = loader.table(op.numbers, 1, 1, COLUMNS);
   loader.state(op, op.width + 1);
 }
 
+inline void scan_real(const Instruction& op, const float* x, const float* log_a, bool begun,
+                      float* h) {
+  const bool scaled = op.size == NORMALIZED && begun;
+  for (int64_t c = 0; c < op.width; c += LANES) {
+    const Register log = load(log_a + c);
+    Register u = load(x + c);
+    if (scaled)
+      u *= root(largest(-exponential_minus_1(log + log), constant(op.parameters[0])));
+    store(h + c, exponential(log) * load(h + c) + u);
+  }
+}
+
+inline void scan_complex(const float* x, const float* a, int64_t half, float* h) {
+  for (int64_t c = 0; c < half; ++c) {
+    const float re = h[c], im = h[half + c];
+    h[c] = a[c] * re - a[half + c] * im + x[c];
+    h[half + c] = a[c] * im + a[half + c] * re + x[half + c];
+  }
+}
+
 inline void run_scan(const Instruction& op, const Memory& m) {
-  float &begun = m.state[op.width], least = op.parameters[0];
+  float& begun = m.state[op.width];
   for (int64_t r = 0; r < op.rows; ++r) {
-    const float *x = m.in + r * op.width, *log_a = m.second + r * op.width;
+    const float *x = m.in + r * op.width, *a = m.second + r * op.width;
     if (m.valid[r] != 0) {
-      const bool scaled = op.size && begun != 0;
-      for (int64_t c = 0; c < op.width; c += LANES) {
-        const Register log = load(log_a + c);
-        Register u = load(x + c);
-        if (scaled) u *= root(largest(-exponential_minus_1(log + log), constant(least)));
-        store(m.state + c, exponential(log) * load(m.state + c) + u);
-      }
+      if (op.size == COMPLEX)
+        scan_complex(x, a, op.channels / 2, m.state);
+      else
+        scan_real(op, x, a, begun != 0, m.state);
       begun = 1;
     }
     std::memcpy(m.out + r * op.width, m.state, sizeof(float) * op.width);
