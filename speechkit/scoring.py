@@ -14,8 +14,8 @@ from speechkit.models.profile import why_not_streamable
 from speechkit.nn import Chunk, StreamLayer
 from speechkit.plans.checks import check_length, finite
 from speechkit.plans.scorer import STEP_S
+from speechkit.plans.timing import blocks_to_end
 from speechkit.streaming.engines.native.layer import native_layer
-from speechkit.streaming.waiting import blocks_to_end
 from speechkit.tasks.plans import about_of
 
 WINDOWS_AT_ONCE = 64

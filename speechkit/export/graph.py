@@ -23,8 +23,8 @@ from speechkit.models.profile import why_not_streamable
 from speechkit.nn import Chunk, Serial, StreamLayer
 from speechkit.nn.states import rebuilt, tensors_of
 from speechkit.packages import DISTRIBUTION
+from speechkit.plans.timing import blocks_to_end, samples_to_end
 from speechkit.streaming.nets import block_strides
-from speechkit.streaming.waiting import blocks_to_end, samples_to_end
 from speechkit.tasks import task_of
 from speechkit.tasks.plans import about_of
 from speechkit.text.align import EARLY_S

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from speechkit.plans.checks import check_length, finite
 from speechkit.plans.engine import Steps
 from speechkit.plans.plan import Plan
+from speechkit.plans.timing import blocks_to_end
 
 Floats = NDArray[np.float32]
 
@@ -49,7 +50,7 @@ class PlanScorer:
                     filled = 0
         check_length(samples, about.sample_rate, about.shortest)
         pending[0, filled:] = 0
-        for _ in range(-(-(filled + about.delay * about.stride // about.rate) // size)):
+        for _ in range(blocks_to_end(about, filled, size)):
             yield step(filled)
             filled = 0
             pending[:] = 0

@@ -11,11 +11,12 @@ from speechkit.plans.about import TASKS, About
 from speechkit.plans.plan import Plan
 from speechkit.plans.resample import at_rate
 from speechkit.plans.source import with_torch
+from speechkit.plans.timing import Timed
 from speechkit.streaming.engines.engine import Engine
 from speechkit.streaming.engines.native.engine import NativeEngine
 from speechkit.streaming.engines.native.sessions import Sessions
 from speechkit.streaming.listeners import Silent, listener_for
-from speechkit.streaming.waiting import Timed, Waiting
+from speechkit.streaming.waiting import Waiting
 
 if TYPE_CHECKING:
     from speechkit.models import Model

@@ -8,11 +8,12 @@ from numpy.typing import NDArray
 
 from speechkit.errors import StreamError
 from speechkit.limits import MAX_NUMBER
+from speechkit.plans.timing import blocks_to_end
 from speechkit.streaming.engines.engine import Engine, Scored
 from speechkit.streaming.gate import Gate
 from speechkit.streaming.row_listeners import Clock, Found, RowListeners
 from speechkit.streaming.state import AGAIN, State, checked
-from speechkit.streaming.waiting import Rows, blocks_to_end, numbers
+from speechkit.streaming.waiting import Rows, numbers
 
 PLACE = {"given": list, "taken": list, "started": list, "owed": list, "listening": list}
 """The values in a state besides the engine's arrays and the gate."""

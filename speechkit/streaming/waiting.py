@@ -1,7 +1,7 @@
 """The samples of sessions that wait for a step."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,24 +15,6 @@ Rows = NDArray[np.int64]
 SoundCheck = Callable[[int, int, int], bool]
 """(first, count, rows) → True if samples are in [-1, 1]: `count` from number `first` of the whole
 array on, and those below them in the next rows."""
-
-
-class Timed(Protocol):
-    """What streams `rate` frames for each `stride` samples, and trails by `delay` frames."""
-
-    stride: int
-    rate: int
-    delay: int
-
-
-def samples_to_end(net: Timed) -> int:
-    """How many samples after the last one bring out the last frame of a stream."""
-    return net.delay * net.stride // net.rate
-
-
-def blocks_to_end(net: Timed, samples: int, block_samples: int) -> int:
-    """The number of blocks from the last `samples` of a stream to its last frame."""
-    return -(-(samples + samples_to_end(net)) // block_samples)
 
 
 class Waiting:

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from speechkit.nn import Chunk, StreamLayer
+from speechkit.plans.timing import blocks_to_end
 from speechkit.streaming.engines.native.layer import NativeLayer
 from speechkit.testing.stream import assert_close
 
@@ -50,8 +51,8 @@ def disturb_(module: nn.Module, seed: int = 0) -> nn.Module:
 
 def _stepped(layer: NativeLayer, block: int, x: Tensor, lengths: Tensor | None) -> Chunk:
     """The output for x, aligned with it."""
-    frames = x.shape[2] + layer.delay * layer.stride // layer.rate
-    whole = F.pad(x, (0, -(-frames // block) * block - x.shape[2]))
+    blocks = blocks_to_end(layer, x.shape[2], block)
+    whole = F.pad(x, (0, blocks * block - x.shape[2]))
     given = torch.full((len(x),), x.shape[2]) if lengths is None else lengths
     c = Chunk.of(whole, given)
     c = Chunk(c.x.masked_fill(~c.valid[:, None], torch.nan), c.valid)

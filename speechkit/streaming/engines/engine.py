@@ -5,7 +5,8 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from speechkit.streaming.waiting import Rows, Timed, Waiting
+from speechkit.plans.timing import Timed
+from speechkit.streaming.waiting import Rows, Waiting
 
 
 class Scored(Protocol):
