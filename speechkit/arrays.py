@@ -1,6 +1,7 @@
-"""Numpy arrays over the numbers that users give: arrays, torch tensors and others."""
+"""Numpy arrays over the numbers that users give, such as torch tensors, and digests of arrays."""
 
-from collections.abc import Iterator
+import hashlib
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -8,6 +9,9 @@ from numpy.typing import NDArray
 
 if TYPE_CHECKING:
     from typing_extensions import TypeIs
+
+
+DIGEST_BYTES = 16
 
 
 class Numbers(Protocol):
@@ -35,3 +39,13 @@ def array_of(numbers: Any) -> NDArray[Any]:
     found: NDArray[Any]
     found = numbers.numpy(force=True) if hasattr(numbers, "detach") else np.asarray(numbers)
     return found
+
+
+def digest_of(arrays: Mapping[str, NDArray[Any]], text: bytes) -> bytes:
+    """A digest of named arrays and a text."""
+    digest = hashlib.blake2b(text, digest_size=DIGEST_BYTES)
+    for name, x in sorted(arrays.items()):
+        # the names of types are torch's, as in the states that were stored before
+        digest.update(f"\n{name} torch.{x.dtype.name} {list(x.shape)}\n".encode())
+        digest.update(np.ascontiguousarray(x).reshape(-1).view(np.uint8).data)
+    return digest.digest()

@@ -10,11 +10,11 @@ from speechkit.events import Listener
 from speechkit.plans.about import TASKS, About
 from speechkit.plans.plan import Plan
 from speechkit.plans.resample import at_rate
+from speechkit.plans.sessions import Sessions
 from speechkit.plans.source import with_torch
 from speechkit.plans.timing import Timed
 from speechkit.streaming.engines.engine import Engine
 from speechkit.streaming.engines.native.engine import NativeEngine
-from speechkit.streaming.engines.native.sessions import Sessions
 from speechkit.streaming.listeners import Silent, listener_for
 from speechkit.streaming.waiting import Waiting
 

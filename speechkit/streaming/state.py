@@ -1,6 +1,5 @@
 """Converts a session's state to named arrays, as safetensors stores them, and back."""
 
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import fields
@@ -9,7 +8,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from speechkit.arrays import array_of, is_array
+from speechkit.arrays import DIGEST_BYTES, array_of, digest_of, is_array
 from speechkit.errors import StreamError
 from speechkit.limits import MAX_NUMBER
 from speechkit.untrusted import UntrustedError, parse_json
@@ -22,7 +21,6 @@ SESSION = "session"
 """The array with a digest of everything and, as JSON bytes, all values that are no arrays."""
 ASIDE = "tensor"
 """The key in that JSON that refers to an array by name."""
-DIGEST_BYTES = 16
 AGAIN = "begin the session anew"
 
 
@@ -47,16 +45,6 @@ def _resumed(kind: Any, made_with: tuple[Any, ...], state: State) -> Any:
     session = kind(*made_with)
     session.state = state
     return session
-
-
-def digest_of(arrays: Mapping[str, NDArray[Any]], text: bytes) -> bytes:
-    """A digest of named arrays and a text."""
-    digest = hashlib.blake2b(text, digest_size=DIGEST_BYTES)
-    for name, x in sorted(arrays.items()):
-        # the names of types are torch's, as in the states that were stored before
-        digest.update(f"\n{name} torch.{x.dtype.name} {list(x.shape)}\n".encode())
-        digest.update(np.ascontiguousarray(x).reshape(-1).view(np.uint8).data)
-    return digest.digest()
 
 
 def pack(arrays: State, plain: dict[str, Any], settings: dict[str, Any]) -> State:

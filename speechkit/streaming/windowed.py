@@ -13,10 +13,10 @@ from speechkit.decode import Decoder
 from speechkit.errors import StreamError
 from speechkit.events import Event
 from speechkit.models import Model, evaluating
+from speechkit.models.fingerprint import fingerprint
 from speechkit.models.model import Output
 from speechkit.models.net import Name
 from speechkit.streaming.base import Session
-from speechkit.streaming.fingerprint import fingerprint
 from speechkit.streaming.gate import DETECTOR, Detector
 from speechkit.streaming.opening import gate_of
 from speechkit.streaming.state import AGAIN, State, checked, pack, unpack

@@ -15,6 +15,7 @@ import safetensors.numpy
 from safetensors import SafetensorError
 
 import speechkit as sk
+from speechkit.arrays import DIGEST_BYTES
 from speechkit.cli.main import run as run_speechkit
 from speechkit.data import audio_duration_s, read_audio, read_manifest
 from speechkit.data.audio import read_sample_blocks
@@ -26,7 +27,7 @@ from speechkit.importers import read_model
 from speechkit.plans.plan import load_plan
 from speechkit.plans.scorer import PlanScorer
 from speechkit.streaming.session import Stream
-from speechkit.streaming.state import DIGEST_BYTES, SESSION, State, seal
+from speechkit.streaming.state import SESSION, State, seal
 
 from . import seeds
 from .contract import Fault, Run, check_line

@@ -15,6 +15,7 @@ from safetensors.numpy import load, save
 from torch import Tensor
 
 import speechkit as sk
+from speechkit.arrays import DIGEST_BYTES
 from speechkit.decode.beam import BeamCTC
 from speechkit.errors import StreamError
 from speechkit.events import Event
@@ -30,7 +31,7 @@ from speechkit.streaming.row_listeners import (
     NativeSpeechListeners,
     row_listeners,
 )
-from speechkit.streaming.state import DIGEST_BYTES, SESSION, State, seal
+from speechkit.streaming.state import SESSION, State, seal
 
 Session = sk.streaming.Stream | sk.streaming.WindowedStream
 RATE = 16000

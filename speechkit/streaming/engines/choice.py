@@ -6,6 +6,7 @@ from speechkit.errors import StreamError
 from speechkit.events import Listener
 from speechkit.frontend.resample import Resample
 from speechkit.models import Model
+from speechkit.models.fingerprint import fingerprint
 from speechkit.models.profile import why_not_streamable
 from speechkit.nn import Serial
 from speechkit.ops.separable_conv import Precision
@@ -14,7 +15,6 @@ from speechkit.streaming.engines.cuda.engine import CudaEngine
 from speechkit.streaming.engines.native.engine import NativeEngine
 from speechkit.streaming.engines.native.layer import NativeLayer, native_layer
 from speechkit.streaming.engines.torch import TorchEngine
-from speechkit.streaming.fingerprint import fingerprint
 from speechkit.streaming.nets import check_rate, suggested_window_s
 from speechkit.streaming.waiting import Waiting
 from speechkit.tasks import listener_of

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from speechkit.models import Model, evaluating
 from speechkit.nn import StreamLayer
@@ -109,7 +108,7 @@ class CapturedStep:
         there = {name: x.to(device, copy=True) for name, x in {**given, **made}.items()}
         if device.type == "cuda":
             given, made = ({n: x.pin_memory() for n, x in d.items()} for d in (given, made))
-        self._here = {**given, **made}
+        self.here = {**given, **made}
         self._given = [(given[name], there[name]) for name in given]
         self._made = [(there[name], made[name]) for name in made]
         self._queue = queue
@@ -127,16 +126,12 @@ class CapturedStep:
         self, rows: Rows, x: NDArray[np.float32], real: NDArray[np.int64]
     ) -> Callable[[], None]:
         """Starts a step of `rows` over x `[n, N]`; the result is a wait for its end."""
-        here, n = self._here, len(rows)
+        here, n = self.here, len(rows)
         here["x"][:n] = torch.from_numpy(x)
         for name, values, nobody in (("real", real, 0), ("slots", rows, -1)):
             here[name][:n] = torch.from_numpy(values)
             here[name][n:] = nobody
         return self._queue.run(self._given, self._work, self._made)
-
-    def made(self, count: int) -> tuple[Tensor, Tensor]:
-        """The scores `[count, T, n]` and validity `[count, T]` of a step that has ended."""
-        return self._here["y"][:count], self._here["valid"][:count]
 
 
 class Pending:
@@ -150,15 +145,17 @@ class Pending:
     @property
     def scores(self) -> NDArray[Any]:
         """`[n, blocks, T, C]`."""
-        self._wait()
-        y = self._captured.made(self._rows)[0]
-        return in_numpy(y).numpy().reshape(self._rows, self._blocks, -1, y.shape[2])
+        return self._made("y")
 
     @property
     def valid(self) -> NDArray[np.bool_]:
         """`[n, blocks, T]`."""
+        return self._made("valid")
+
+    def _made(self, name: str) -> NDArray[Any]:
         self._wait()
-        return self._captured.made(self._rows)[1].numpy().reshape(self._rows, self._blocks, -1)
+        x = in_numpy(self._captured.here[name][: self._rows]).numpy()
+        return x.reshape(self._rows, self._blocks, -1, *x.shape[2:])
 
 
 def power_of_two(at_most: int) -> int:

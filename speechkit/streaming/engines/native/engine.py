@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from speechkit.plans.engine import Outside, aligned
+from speechkit.plans.sessions import Sessions
 from speechkit.plans.timing import Timed
 from speechkit.streaming.engines.engine import Scores
-from speechkit.streaming.engines.native.sessions import Sessions
 from speechkit.streaming.waiting import Rows, SoundCheck, Waiting, numbers
 
 MOST_BLOCKS = 16

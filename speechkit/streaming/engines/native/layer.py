@@ -8,14 +8,14 @@ from torch import nn
 
 from speechkit.errors import ConfigError
 from speechkit.models import Model
+from speechkit.models.fingerprint import weights_version
 from speechkit.nn import Chunk, FrameWise, Serial, State, StreamLayer, fuse
 from speechkit.nn.lowering import Lowering, TorchLayers
 from speechkit.ops._dispatch import asked
 from speechkit.ops.separable_conv import Precision
 from speechkit.plans.engine import LoadedPlan
 from speechkit.plans.program import LoweringError
-from speechkit.streaming.engines.native.sessions import Sessions
-from speechkit.streaming.fingerprint import weights_version
+from speechkit.plans.sessions import Sessions
 
 
 class NativeLayer(StreamLayer):

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from speechkit.arrays import digest_of
 from speechkit.config import to_dict
 from speechkit.models import Model
-from speechkit.streaming.state import digest_of
 
 RULES = {"postprocess", "spotting", "endpointing", "confidence"}
 """Settings that may differ when a state is restored: `Model.with_` changes only decisions."""
