@@ -2,6 +2,7 @@
 
 import ast
 import functools
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -122,8 +123,35 @@ def function_of(text: str) -> Function:
     return _made.get(text) or _make(text)
 
 
+def _shared(text: str) -> str:
+    """The same in Python, with each repeated part computed once, where it is needed first."""
+    body = ast.parse(text, mode="eval").body
+    keys = {
+        id(node): ast.dump(node)
+        for node in ast.walk(body)
+        if isinstance(node, ast.BinOp | ast.UnaryOp | ast.Call)
+    }
+    counts = Counter(keys.values())
+    given: dict[str, str] = {}
+
+    class Sharer(ast.NodeTransformer):
+        def visit(self, node: ast.AST) -> ast.AST:
+            key = keys.get(id(node), "")
+            if counts[key] < 2:
+                return self.generic_visit(node)
+            if key in given:
+                return ast.Name(given[key])
+            # the parts are visited in the order in which they are computed
+            value = self.generic_visit(node)
+            name = given[key] = f"part_{len(given)}"
+            return ast.NamedExpr(ast.Name(name), value)  # type: ignore[arg-type]
+
+    return ast.unparse(Sharer().visit(body))
+
+
 def _make(text: str) -> Function:
-    body, wanted = ast.unparse(parsed(text)), names(text)
+    parsed(text)
+    body, wanted = _shared(text), names(text)
     arguments = ", ".join(("where", *(("a", "b") if is_gate(text) else ("x",)), *wanted))
     # only arithmetic, comparisons and known functions are parsed, which makes eval safe
     made = eval(f"lambda {arguments}: {body}", dict(_SCOPE))

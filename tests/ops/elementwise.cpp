@@ -12,10 +12,3 @@ extern "C" const char* run_elementwise(const float* packed, int64_t size, int64_
   elementwise(code, first, second, step, rows, channels, out, out_step);
   return nullptr;
 }
-
-// Nanoseconds of `times` calls without the checks.
-extern "C" void repeat_elementwise(const float* packed, int64_t channels, const float* first,
-                                   int64_t step, int64_t rows, float* out, int64_t times) {
-  for (int64_t i = 0; i < times; ++i)
-    elementwise(code_at(packed, channels, false), first, nullptr, step, rows, channels, out, step);
-}

@@ -6,7 +6,7 @@ from torch import nn
 
 from speechkit.errors import ComponentError
 from speechkit.nn import Elementwise
-from speechkit.ops.torch_expressions import evaluate
+from speechkit.ops.torch_expressions import _SCOPE, evaluate
 
 X = torch.linspace(-3, 3, 13, dtype=torch.float64)
 
@@ -66,6 +66,17 @@ def test_a_module_of_its_expression(dtype: torch.dtype) -> None:
     assert module.slope.grad is not None
     assert module.levels.grad is not None
     assert module.levels.grad.tolist() == [[0, 0, 0], [7, 7, 7]]
+
+
+def test_a_repeated_part_is_computed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+    tanh = torch.tanh
+    monkeypatch.setitem(_SCOPE, "tanh", lambda a: calls.append(1) or tanh(a))
+    text = "tanh(2 * x) * where(tanh(2 * x) > 0, sqrt(abs(tanh(2 * x))), -tanh(2 * x)) + tanh(x)"
+    y = X.mul(2).tanh()
+    expected = y * torch.where(y > 0, y.abs().sqrt(), -y) + X.tanh()
+    torch.testing.assert_close(evaluate(text, X, {}), expected)
+    assert len(calls) == 2
 
 
 def test_a_gate_halves_the_channels() -> None:
