@@ -156,8 +156,6 @@ def load_plan(path: str | os.PathLike[str]) -> Plan:
                 f"{path} has instructions of {found[name].shape[1]} numbers, this version of "
                 f"{len(FIELDS)}; export the model again"
             )
-    if np.isnan(found["weights"]).any():
-        raise CheckpointError(f"{path}: 'weights' holds NaN; export the model again")
     return Plan(stored.about, facts=stored.facts, **found)
 
 

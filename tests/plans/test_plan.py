@@ -88,7 +88,6 @@ def test_the_window_of_a_plan_of_clips_stays(plan: Plan, nets: dict[str, Net]) -
         ({"program": None}, "it lacks 'program'"),
         ({"weights": np.zeros(3)}, "'weights' is F64"),
         ({"weights": np.zeros((3, 1), np.float32)}, "'weights' is F32 .3, 1.; a plan's is F32"),
-        ({"weights": np.full(3, np.nan, np.float32)}, "'weights' holds NaN"),
         ({"program": np.zeros((0, 18), np.int64)}, "the first from 1 to"),
         ({"program": np.zeros((1, 18), np.int32)}, "'program' is I32"),
         ({"more": np.zeros(1, np.float32)}, "holds 'more', which is no part of a plan"),

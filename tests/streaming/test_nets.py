@@ -1,0 +1,124 @@
+"""Sessions of a plan are those of its model; a plan of a plugin's task gives scores alone."""
+
+import copy
+import pickle
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import speechkit as sk
+from speechkit.errors import ConfigError, StreamError
+from speechkit.events import Event, Keyword
+from speechkit.folders import PLAN
+from speechkit.models import Net
+from speechkit.plans.plan import Plan
+from speechkit.plans.source import resolve
+from speechkit.tasks.plans import facts_of, plan_of
+
+RATE = 16000
+
+
+@pytest.fixture
+def model(net: Net) -> sk.Model:
+    return sk.build(net).eval()
+
+
+@pytest.fixture
+def plan(model: sk.Model) -> Plan:
+    return plan_of(model)
+
+
+def sound(seconds: float, rate: int = RATE) -> np.ndarray:
+    chance = np.random.default_rng(0)
+    x = chance.normal(0, 0.1, round(seconds * rate)).astype(np.float32)
+    return x * (np.arange(len(x)) // (rate // 2) % 2)
+
+
+def events(source: object, x: np.ndarray, rate: int) -> list[Event]:
+    session = sk.stream(source, rate)
+    return session.feed(x) + session.finish()
+
+
+@pytest.mark.parametrize("rate", [8000, RATE, 44100])
+def test_events_are_those_of_the_model(model: sk.Model, plan: Plan, rate: int) -> None:
+    x = sound(2, rate)
+    found, expected = events(plan, x, rate), events(model, x, rate)
+    assert [type(event) for event in found] == [type(event) for event in expected]
+    for one, other in zip(found, expected, strict=True):
+        assert (one.at_s, one.decided_s) == (other.at_s, other.decided_s)
+        if isinstance(one, Keyword) and isinstance(other, Keyword):
+            assert one.label == other.label
+    session, own = sk.stream(plan, rate), sk.stream(model, rate)
+    assert session.latency_s == pytest.approx(own.latency_s)
+    session.feed(x)
+    own.feed(x)
+    assert session.scores is not None
+    assert own.scores is not None
+    np.testing.assert_allclose(session.scores, own.scores, rtol=1e-4, atol=1e-5)
+
+
+def test_a_session_is_copied_and_pickled(plan: Plan) -> None:
+    x, session = sound(1), sk.stream(plan)
+    session.feed(x[:9000])
+    copies = copy.deepcopy(session), pickle.loads(pickle.dumps(session))
+    expected = session.feed(x[9000:]) + session.finish()
+    for other in copies:
+        assert other.feed(x[9000:]) + other.finish() == expected
+
+
+def test_a_state_goes_on_with_other_rules_and_not_with_another_plan(
+    nets: dict[str, Net],
+) -> None:
+    plan, other = (plan_of(sk.build(nets["frame"], seed)) for seed in (0, 1))
+    session = sk.stream(plan)
+    session.feed(sound(1))
+    sk.stream(plan.with_(postprocess={"onset": 0.2})).state = session.state
+    with pytest.raises(StreamError, match="another model"):
+        sk.stream(other).state = session.state
+
+
+def test_batches_and_pools_take_plans(nets: dict[str, Net]) -> None:
+    plan, x = plan_of(sk.build(nets["frame"])), sound(1)
+    batch, pool = sk.StreamBatch(plan, 2), sk.SessionPool(plan, 2)
+    alone = events(plan, x, RATE)
+    found = batch.feed(np.stack([x, x]))
+    assert [own + more for own, more in zip(found, batch.finish(), strict=True)] == [alone] * 2
+    assert (batch.backend, pool.backend) == ("native", "native")
+
+
+def test_a_rate_that_does_not_fit_is_refused(plan: Plan) -> None:
+    with pytest.raises(StreamError, match="does not fit 16000 Hz; resample the sound"):
+        sk.stream(plan, 16001)
+    with pytest.raises(StreamError, match=r"sample_rate=8000.5 is no whole number"):
+        sk.stream(plan, 8000.5)  # type: ignore[arg-type]
+
+
+def test_a_decoder_is_for_text(nets: dict[str, Net]) -> None:
+    with pytest.raises(ConfigError, match="leave it out for a marblenet"):
+        sk.stream(plan_of(sk.build(nets["frame"])), decoder="greedy")
+
+
+def test_the_task_of_a_plugin_gives_scores_and_no_events(nets: dict[str, Net]) -> None:
+    plan = plan_of(sk.build(nets["frame"]))
+    foreign = replace(plan, about=replace(plan.about, task="acme/angle", verb="aim"))
+    session = sk.stream(foreign)
+    again = sk.stream(foreign)
+    assert session.feed(sound(1)) == []
+    again.state = session.state
+    assert again.finish() == session.finish() == []
+    assert session.scores is not None
+    with pytest.raises(ConfigError, match="cannot detect; use `speechkit aim`"):
+        sk.detect(replace(foreign, about=replace(foreign.about, postprocess=None)), sound(1), RATE)
+
+
+def test_a_folder_with_a_plugins_task_gives_its_model(nets: dict[str, Net], tmp_path: Path) -> None:
+    model = sk.build(nets["frame"])
+    sk.save(model, tmp_path / "mine")
+    plan = replace(plan_of(model), facts=facts_of(model, tmp_path / "mine"))
+    plan.save(tmp_path / "mine" / PLAN)
+    assert isinstance(resolve(tmp_path / "mine"), Plan)
+    replace(plan, about=replace(plan.about, task="acme/angle")).save(tmp_path / "mine" / PLAN)
+    assert isinstance(resolve(tmp_path / "mine"), sk.Model)
+    assert isinstance(resolve(tmp_path / "mine" / PLAN), Plan)
