@@ -9,21 +9,20 @@ using namespace speechkit;
 
 namespace {
 
-// A tile is a multiple of the outputs and rows that are computed at once.
-constexpr int64_t TILE_STEP = 24, MOST_FRAMES = 168;
+// The most frames of a tile: with more, its rows would crowd the matrix out of the L2 cache.
+constexpr int64_t MOST_FRAMES = 168;
 // The panels of the input that are copied at once, as longer runs of memory are faster to read.
 constexpr int64_t PANELS = 4;
-static_assert(TILE_STEP % TILE == 0 && TILE_STEP % ROWS == 0, "a tile would end with a remainder");
 
 struct Shape {
   int64_t batch, frames, channels, taps, stride, dilation, left, frames_out, channels_out;
   int64_t precision, activation;
 
-  // Tiles of equal size, at least one for each thread.
+  // Tiles of equal size, and equally many for each thread.
   int64_t tile_frames(int threads) const {
-    const int64_t tiles = std::max((frames_out + MOST_FRAMES - 1) / MOST_FRAMES,
-                                   (threads + batch - 1) / std::max<int64_t>(batch, 1));
-    return std::min(MOST_FRAMES, round_up((frames_out + tiles - 1) / tiles, TILE_STEP));
+    int64_t tiles = std::max<int64_t>(1, (frames_out + MOST_FRAMES - 1) / MOST_FRAMES);
+    if (batch % threads) tiles = round_up(tiles, threads);
+    return std::max<int64_t>(ROWS, round_up((frames_out + tiles - 1) / tiles, ROWS));
   }
 };
 
