@@ -34,27 +34,29 @@ class Libraries(BuildHookInterface[Any]):
         if version == "editable" or (sys.platform, platform.machine()) != ("linux", "x86_64"):
             return
         sys.path.insert(0, str(ROOT))
-        from speechkit.compiler import UnbuiltError, build, compiler
+        from speechkit import compiler
         from speechkit.libraries import INSTRUCTIONS, prebuilt
 
-        program = compiler()
+        program = compiler.compiler()
         if program is None:
             self.app.display_warning("no C++ compiler: libraries are compiled at first use")
             return
         self.folder = tempfile.mkdtemp()
+        # all processors compile at once, and nobody waits for a command
+        compiler.LONGEST_BUILD_S = 1200
 
         def made(source: Path, instructions: str) -> tuple[str, str]:
             place = prebuilt(source, instructions).relative_to(ROOT)
             target = Path(self.folder, place)
             target.parent.mkdir(parents=True, exist_ok=True)
-            build(source, program, target, *INSTRUCTIONS[instructions].compiler, *LINKING)
+            compiler.build(source, program, target, *INSTRUCTIONS[instructions].compiler, *LINKING)
             return str(target), str(place)
 
         jobs = product(sorted((ROOT / "speechkit").rglob("*.cpp")), INSTRUCTIONS)
         try:
             with ThreadPoolExecutor(os.cpu_count()) as threads:
                 places = dict(threads.map(made, *zip(*jobs, strict=True)))
-        except (UnbuiltError, OSError) as error:
+        except (compiler.UnbuiltError, OSError) as error:
             self.app.display_warning(f"libraries are compiled at first use: {error}")
             return
         build_data["force_include"].update(places)

@@ -28,7 +28,7 @@ pytestmark = [
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("wheel")
     command = (sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", folder)
-    subprocess.run(command, cwd=ROOT, check=True, capture_output=True, timeout=600)
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True, timeout=1800)
     (path,) = folder.iterdir()
     return path
 
