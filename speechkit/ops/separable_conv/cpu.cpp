@@ -41,6 +41,8 @@ struct Output {
 
   void put(int64_t r, int64_t c, Register sum) const {
     const int64_t at = r * columns + c, width = columns - c;
+    // shorter registers than of AVX-512 also hold nothing but padding
+    if (width <= 0) return;
     const bool whole = width >= LANES;
     if (residual) sum += whole ? load(residual + at) : widen_some<float>(residual + at, width);
     if (relu) sum = sum < 0 ? Register{} : sum;
