@@ -1,6 +1,7 @@
 """The samples of sessions that wait for a step."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, cast
 
 import numpy as np
@@ -31,7 +32,7 @@ class Waiting:
         self._sound = numbers(self.sound.reshape(-1))
         self.given_to, self.taken_from = numbers(self.given), numbers(self.taken)
         # an engine in C++ checks faster
-        self.is_sound: SoundCheck = self._is_sound
+        self.is_sound: SoundCheck = partial(_is_sound, self.sound)
 
     def put(self, row: int, samples: NDArray[Any]) -> int:
         """Takes a session's next samples `[N]` as far as there is room; returns their number."""
@@ -120,9 +121,10 @@ class Waiting:
         sound[:, at : at + first] = x[:, :first]
         sound[:, : x.shape[1] - first] = x[:, first:]
 
-    def _is_sound(self, first: int, count: int, rows: int) -> bool:
-        row, at = divmod(first, self.room)
-        return not count or is_sound(self.sound[row : row + rows, at : at + count], 2)
+
+def _is_sound(sound: NDArray[np.float32], first: int, count: int, rows: int) -> bool:
+    row, at = divmod(first, sound.shape[1])
+    return not count or is_sound(sound[row : row + rows, at : at + count], 2)
 
 
 def numbers(x: NDArray[Any]) -> memoryview:

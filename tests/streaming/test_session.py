@@ -1,6 +1,8 @@
 """Sessions return the events of the whole recording, for any chunks, resumed, mixed or batched."""
 
+import gc
 import itertools
+import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -287,6 +289,21 @@ def test_a_state_does_not_depend_on_how_the_sound_was_cut(model: Model, recorded
             np.testing.assert_array_equal(state[name], tensor, name)
         resumed.state = state
         assert torch.equal(torch.stack(resumed.feed(later)), rest)
+
+
+def test_memory_is_freed_with_the_stream(model: Model) -> None:
+    stream = sk.stream(model)
+    stream.feed(sound(1000))
+    scheduler = weakref.ref(stream._scheduler)
+    engine = weakref.ref(stream._scheduler.engine)
+    gc.disable()
+    try:
+        del stream
+        # at once, as no collector counts the bytes
+        assert scheduler() is None
+        assert engine() is None
+    finally:
+        gc.enable()
 
 
 def test_a_finished_stream_takes_no_more(nets: dict[str, Net]) -> None:

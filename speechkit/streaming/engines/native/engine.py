@@ -3,7 +3,6 @@
 import ctypes
 import math
 from collections.abc import Sequence
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -17,6 +16,7 @@ from speechkit.streaming.waiting import Rows, SoundCheck, Waiting, numbers
 
 MOST_BLOCKS = 16
 """More blocks of a session in one step are not faster."""
+MOST_VIEWS = 64
 _P, _I = ctypes.c_void_p, ctypes.c_int64
 
 
@@ -59,7 +59,7 @@ class NativeEngine:
         to.y, to.valid = (array.ctypes.data for array in memory)
         self._address = ctypes.addressof(to)
         self._step = plan.library.step_waiting
-        self._scored = lru_cache(maxsize=64)(self._view)
+        self._views: dict[tuple[int, int], Scores] = {}
         waiting.is_sound = sound_check(plan.library, waiting)
 
     def most(self, blocks: int) -> int:
@@ -76,7 +76,7 @@ class NativeEngine:
         self._arguments.blocks = blocks
         self._step(self._address)
         self._outside.check()
-        return self._scored(len(rows), blocks)
+        return self._views.get((len(rows), blocks)) or self._view(len(rows), blocks)
 
     def reset(self, rows: Rows) -> None:
         for row in rows.tolist():
@@ -89,10 +89,14 @@ class NativeEngine:
         self._sessions.restore(row, state)
 
     def _view(self, sessions: int, blocks: int) -> Scores:
+        """The memory of a step's scores, which is kept for the steps of the same size."""
         shape = sessions, blocks, self.plan.rows_out
         count = math.prod(shape)
         scores = self._y[:count].reshape(*shape, self.plan.channels_out)
-        return Scores(scores, self._valid[:count].reshape(shape))
+        if len(self._views) == MOST_VIEWS:
+            self._views.clear()
+        view = self._views[sessions, blocks] = Scores(scores, self._valid[:count].reshape(shape))
+        return view
 
 
 def sound_check(library: ctypes.CDLL, waiting: Waiting) -> SoundCheck:
