@@ -12,7 +12,8 @@ namespace speechkit {
 
 // the largest number in an instruction, and the most floats of one array
 constexpr int64_t MOST = int64_t(1) << 28;
-constexpr int64_t LONGEST_CYCLE = 16;
+// a longer one moves rows less often, but then the states of many sessions fill the cache
+constexpr int64_t LONGEST_CYCLE = 4;
 
 // a · b · c, at most MOST
 inline int64_t product(int64_t a, int64_t b, int64_t c = 1) {
