@@ -82,6 +82,11 @@ class Lowering(Program):
             del self.instructions[begun:]
         return self._call(module, body, other=shortcut)
 
+    def require(self, layer: nn.Module, name: str, method: str) -> None:
+        """Refuses a layer of a subclass that has another `method`, whose native form is `name`."""
+        if not describes(layer, name, (method,)):
+            self.refuse(f"no native {type(layer).__name__}.{method}")
+
     def affine(self, x: Value, scale: Tensor, shift: Tensor) -> Value:
         """y = x · scale + shift per channel."""
         return self.emit("affine", x, weights=torch.stack([scale, shift]).detach().float())

@@ -45,6 +45,23 @@ class Once(StreamLayer):
         return c, state
 
 
+def test_other_methods_may_count() -> None:
+    class Scaled(Shift):
+        def scale(self) -> int:
+            return 2
+
+        def lower_scale(self) -> int:
+            return 2
+
+    class Tripled(Scaled):
+        def scale(self) -> int:
+            return 3
+
+    assert describes(Scaled(), "lower_scale", ("scale",))
+    assert describes(Tripled(), "lower_scale")
+    assert not describes(Tripled(), "lower_scale", ("scale",))
+
+
 @pytest.mark.parametrize(
     ("module", "name", "expected"),
     [

@@ -90,6 +90,8 @@ class KANConv(Conv):
     @torch.no_grad()
     def lower(self, program: Lowering, x: Value) -> Value:
         """Convolutions of each φ − φ(0), which is 0 where a frame is not valid, and their sum."""
+        program.require(self, "lower_terms", "functions")
+        program.require(self, "lower_terms", "base")
         zero = self.weight.new_zeros(1, 1, self.channels)
         at_zero = torch.cat([self.base(zero).unsqueeze(3), self.functions(zero)], dim=3)[0, 0].t()
         rest = (self.coefficients * self.scale.unsqueeze(2)).transpose(1, 2)

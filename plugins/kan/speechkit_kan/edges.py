@@ -72,6 +72,7 @@ class EdgeLayer(StreamLayer):
 
     def lower_edges(self, program: Lowering, x: Value) -> Value:
         """Adds the sum of its edges to a native program."""
+        program.require(self, "lower_features", "features")
         weights = self._kept_weights().transpose(1, 2).flatten(1)
         return program.matrix(self.lower_features(program, x), weights)
 

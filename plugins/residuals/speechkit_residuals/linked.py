@@ -60,14 +60,10 @@ class Linked(StreamLayer):
 
     def lower_into(self, program: Lowering, index: int, history: list[Value]) -> Value:
         """Adds `into` to a native program."""
-        if type(self).into is not Linked.into:
-            program.refuse(f"no native {type(self).__name__}")
         return history[-1]
 
     def lower_out_of(self, program: Lowering, index: int, y: Value, history: list[Value]) -> Value:
         """Adds `out_of` to a native program."""
-        if type(self).out_of is not Linked.out_of:
-            program.refuse(f"no native {type(self).__name__}")
         return y
 
     def forgets(self, index: int) -> bool:
@@ -110,6 +106,8 @@ class Linked(StreamLayer):
         return y, tuple(after)
 
     def lower(self, program: Lowering, x: Value) -> Value:
+        program.require(self, "lower_into", "into")
+        program.require(self, "lower_out_of", "out_of")
         history = [x]
         for index, layer in enumerate(self.calls()):
             history = [program.add(self.waits[index], h) for h in history]

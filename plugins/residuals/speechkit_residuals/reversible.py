@@ -78,6 +78,8 @@ class Reversible(StreamLayer):
         return Chunk(self.add(late.x, made.masked), late.valid), (of_body, of_wait)
 
     def lower(self, program: Lowering, x: Value) -> Value:
+        program.require(self, "lower_read", "read")
+        program.require(self, "lower_add", "add")
         made = program.add(fuse(self.body), self.lower_read(program, x))
         return self.lower_add(program, program.add(self.wait, x), made)
 

@@ -2,9 +2,12 @@
 
 import pytest
 import torch
+from speechkit_residuals.aila import LinearStack
+from torch import Tensor
 
 import speechkit as sk
-from speechkit.nn import Serial
+from speechkit.nn import Chunk, Pointwise, Serial, StreamLayer
+from speechkit.streaming.engines.native.layer import NativeLayer
 from speechkit.testing import check_native
 from speechkit.testing.native import disturb_
 
@@ -51,3 +54,13 @@ def test_a_native_step_computes_what_torch_does(
     net = Serial(model.stem, model.encoder, model.head)
     x = torch.randn(3, 64, 47, generator=torch.Generator().manual_seed(1))
     check_native(net, x, torch.tensor([47, 30, 1]))
+
+
+def test_another_way_of_linking_runs_in_torch() -> None:
+    class Doubled(LinearStack):
+        def into(self, index: int, history: list[Chunk]) -> Tensor:
+            return 2 * super().into(index, history)
+
+    blocks: list[StreamLayer] = [Pointwise(4, 4) for _ in range(3)]
+    assert NativeLayer(LinearStack(blocks), 1, c_in=4).in_torch == []
+    assert NativeLayer(Doubled(blocks), 1, c_in=4).in_torch == ["Doubled"]
