@@ -232,8 +232,10 @@ def test_the_activation_of_a_plugin_joins_by_its_expression() -> None:
     c = Chunk.of(noise(2, 20, 8).float().transpose(1, 2))
     with torch.no_grad():
         assert_close("y", layer(c).x, fused(c).x, ERRORS[torch.float32])
-    # elsewhere it stays a layer
-    assert len(list(fuse(layer, impl="torch"))) == 2
+    # with a number for each channel it stays a layer
+    apart = Serial(Pointwise(8, 12), FrameWise(nn.PReLU(12))).eval().to(DEVICE)
+    assert len(list(fuse(apart, impl="triton"))) == 2
+    assert len(list(fuse(apart, impl="torch"))) == 1
 
 
 def test_a_net_in_rings_gives_the_references_scores() -> None:
