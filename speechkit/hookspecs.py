@@ -157,8 +157,9 @@ def speechkit_exporters() -> list[Component]:
     returns the largest difference of its scores relative to the largest, or None.
 
     The factory's attribute `suffix` ends the file's name. The file is for a block of a stream where
-    `streaming`, else for an utterance; it has the front end in it where `features`. `example` is
-    audio `[B, N]` and lengths `[B]`; what `f` raises leaves no file behind (docs/export.md).
+    `streaming`, else for an utterance; it has the front end in it where `features`. A factory with
+    a parameter `folder` gets the model's, or None. `example` is audio `[B, N]` and lengths `[B]`;
+    what `f` raises leaves no file behind (docs/export.md).
     """
 
 

@@ -27,5 +27,6 @@ def speechkit_exporters() -> list[Component]:
             summary="A plan, which speechkit runs without torch",
             formula="max |y - scores| <= 1e-4 max |scores|",
             time="lookahead",
+            example={"features": True},
         ),
     ]
