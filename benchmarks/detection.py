@@ -23,7 +23,7 @@ SOUND_S = 1.92
 """A multiple of every step."""
 SESSIONS = (16, 256)
 PACKETS_MS = (32, 160)
-"""What each session of a pool is fed at a time, with calls of its own."""
+"""What each session of a pool is fed at a time."""
 STEPS_MS = (10, 20, 80, 160)
 MEETING = 2560
 """After so many samples all steps and blocks end together; there probabilities are compared."""
@@ -78,7 +78,7 @@ def listening(step_ms: int, sessions: int) -> Run:
 
 
 def pooled(step_ms: int, sessions: int) -> Run:
-    """The same in a pool, whose sessions are fed one after the other."""
+    """The same in a pool."""
     step = step_ms * SAMPLE_RATE // 1000
     parts = speech(SOUND_S).reshape(-1, step)
     every = lcm(step, MEETING) // step
@@ -88,8 +88,7 @@ def pooled(step_ms: int, sessions: int) -> Run:
     def run() -> Tensor:
         found = []
         for index, part in enumerate(parts, start=1):
-            for number in numbers:
-                pool.feed(number, part)
+            pool.feed_many(numbers, np.tile(part, (sessions, 1)))
             while made := pool.step():
                 made.events()
                 last = made

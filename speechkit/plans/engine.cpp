@@ -220,19 +220,15 @@ extern "C" void step_waiting(const Waiting* w) {
       w->context);
 }
 
-// `count` samples from the one that is `first` in the whole array, and those below them in the rows
-// that follow `step` apart.
 struct Samples {
   const float* sound;
-  int64_t step, first, count, rows;
+  int64_t first, count;
 };
 
-// True if they are all within [−1, 1]; false for a NaN.
+// True if `count` samples from number `first` on are within [−1, 1]; false for a NaN.
 extern "C" bool samples_are_sound(const Samples* s) {
   bool sound = true;
-  for (int64_t row = 0; row < s->rows; ++row)
-    for (int64_t n = 0; n < s->count; ++n)
-      sound &= std::fabs(s->sound[s->first + row * s->step + n]) <= 1;
+  for (int64_t n = 0; n < s->count; ++n) sound &= std::fabs(s->sound[s->first + n]) <= 1;
   return sound;
 }
 

@@ -4,7 +4,7 @@ import asyncio
 import threading
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -131,6 +131,17 @@ class SessionPool:
                     taken += self._put(session, samples[taken:])
             return taken
 
+    def feed_many(self, sessions: Sequence[int], samples: NDArray[Any]) -> NDArray[np.int64]:
+        """Takes the next samples `[n, N]` of n sessions; returns how many each had room for."""
+        with self._lock:
+            rows = np.array([self._open_row(session) for session in sessions], np.int64)
+            if not len(rows) or len(set(sessions)) < len(rows):
+                raise StreamError(f"{len(rows)} sessions, some twice; give each of them once")
+            counts = self._scheduler.put_rows(rows, samples)
+            if self._waiters or self._watchers:
+                self._tell()
+            return counts
+
     async def feed_async(self, session: int, samples: Samples) -> None:
         """Takes all of a session's next samples; waits where its buffer is full."""
         rest = as_samples(samples)
@@ -192,12 +203,15 @@ class SessionPool:
             raise StreamError(f"there is no session {session} in the pool; join gives its number")
         return row
 
-    def _put(self, session: int, samples: NDArray[Any]) -> int:
-        """Takes samples as far as there is room, with the lock held."""
+    def _open_row(self, session: int) -> int:
         row = self._row(session)
         if self._scheduler.owes[row] >= 0:
             raise StreamError(f"session {session} is finished; join anew")
-        taken = self._scheduler.put(row, samples)
+        return row
+
+    def _put(self, session: int, samples: NDArray[Any]) -> int:
+        """Takes samples as far as there is room, with the lock held."""
+        taken = self._scheduler.put(self._open_row(session), samples)
         if self._waiters or self._watchers:
             self._tell()
         return taken

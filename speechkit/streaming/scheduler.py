@@ -63,12 +63,13 @@ class Scheduler:
             self.gate.speech.put(row, samples[:count])
         return count
 
-    def put_all(self, samples: NDArray[Any]) -> int:
-        """Takes the next samples `[capacity, N]` of sessions that are all at the same place."""
-        count = self.waiting.put_all(samples)
+    def put_rows(self, rows: Rows, samples: NDArray[Any]) -> Rows:
+        """Takes the next samples `[n, N]` of sessions; returns how many of each had room `[n]`."""
+        counts = self.waiting.put_rows(rows, samples)
         if self.gate:
-            self.gate.speech.put_all(samples[:, :count])
-        return count
+            for row, own, count in zip(rows.tolist(), samples, counts, strict=True):
+                self.gate.speech.put(row, own[:count])
+        return counts
 
     def start(self, row: int) -> None:
         """Starts a new session in a row."""

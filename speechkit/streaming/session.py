@@ -174,6 +174,7 @@ class StreamBatch(Resumable):
         self.model, self.size = net, size
         self.sample_rate, self.latency_s = found.sample_rate, found.latency_s
         self.backend: str = self._scheduler.engine.backend
+        self._rows = np.arange(size)
         self.block_samples: int = self._scheduler.waiting.block_samples
         self._finished = False
 
@@ -184,9 +185,9 @@ class StreamBatch(Resumable):
         scheduler = self._scheduler
         if type(samples) is not np.ndarray or samples.size > self.size * scheduler.waiting.room:
             samples = rows_of(samples, self.size)
-        taken, found = scheduler.put_all(samples), scheduler.compute()
+        taken, found = scheduler.put_rows(self._rows, samples)[0], scheduler.compute()
         while taken < samples.shape[1]:
-            taken += scheduler.put_all(samples[:, taken:])
+            taken += scheduler.put_rows(self._rows, samples[:, taken:])[0]
             found += scheduler.compute()
         return self._by_row(found)
 

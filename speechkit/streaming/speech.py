@@ -30,10 +30,6 @@ class DetectedSpeech:
         """Takes a session's next samples as far as there is room; returns their number."""
         return self.scheduler.put(row, samples)
 
-    def put_all(self, samples: NDArray[Any]) -> int:
-        """Takes the next samples `[capacity, N]` of sessions that are all at the same place."""
-        return self.scheduler.put_all(samples)
-
     def feed(self, samples: Samples) -> None:
         """Finds the segments after the next samples of a single session."""
         x = as_samples(samples)

@@ -13,9 +13,8 @@ from speechkit.errors import StreamError
 FLOAT32 = np.dtype(np.float32)
 Rows = NDArray[np.int64]
 """The rows of sessions, `[n]`."""
-SoundCheck = Callable[[int, int, int], bool]
-"""(first, count, rows) → True if samples are in [-1, 1]: `count` from number `first` of the whole
-array on, and those below them in the next rows."""
+SoundCheck = Callable[[int, int], bool]
+"""(first, count) → True if samples are in [-1, 1], counted over all rows."""
 
 
 class Waiting:
@@ -48,36 +47,27 @@ class Waiting:
         ):
             first = row * room + at
             self._sound[first : first + count] = memoryview(samples)  # type: ignore[arg-type]
-            if not self.is_sound(first, count, 1):
+            if not self.is_sound(first, count):
                 self.sound[row, at : at + count] = as_samples(samples)
         else:
             x = as_samples(samples)[:free]
             count = len(x)
-            self._write(self.sound[row : row + 1], at, x[None])
+            self._write(slice(row, row + 1), at, x[None])
         self.given_to[row] = given + count
         return count
 
-    def put_all(self, samples: NDArray[Any]) -> int:
-        """Takes the next samples `[capacity, N]` of sessions that are all at the same place."""
-        capacity, given = len(self.given), self.given_to[0]
-        free, at = self.room - given + self.taken_from[0], given % self.room
-        if (
-            type(samples) is np.ndarray
-            and samples.dtype is FLOAT32
-            and samples.ndim == 2
-            and len(samples) == capacity
-            and samples.shape[1] <= min(free, self.room - at)
-        ):
-            count = samples.shape[1]
-            self.sound[:, at : at + count] = samples
-            if not self.is_sound(at, count, capacity):
-                self.sound[:, at : at + count] = rows_of(samples, capacity)
+    def put_rows(self, rows: Rows, samples: Samples | Sequence[Samples]) -> Rows:
+        """Takes the next samples `[n, N]` of sessions; returns how many of each had room `[n]`."""
+        x, given, capacity = rows_of(samples, len(rows)), self.given[rows], len(self.given)
+        at, free = given % self.room, self.room - given + self.taken[rows]
+        counts: Rows = np.minimum(free, x.shape[1])
+        if (at == at[0]).all() and (counts == counts[0]).all():
+            self._write(slice(None) if len(rows) == capacity else rows, at[0], x[:, : counts[0]])
         else:
-            x = rows_of(samples, capacity)[:, :free]
-            count = x.shape[1]
-            self._write(self.sound, at, x)
-        self.given += count
-        return count
+            for row, place, own, count in zip(rows.tolist(), at.tolist(), x, counts, strict=True):
+                self._write(slice(row, row + 1), place, own[None, :count])
+        self.given[rows] += counts
+        return counts
 
     def take(self, rows: Rows, blocks: int) -> tuple[NDArray[np.float32], Rows]:
         """The next blocks of sessions, `[n, blocks · block_samples]`, and how many samples of each
@@ -115,16 +105,16 @@ class Waiting:
         self.given[row] = taken + len(pending)
         self.sound[row, taken % self.room :][: len(pending)] = pending
 
-    def _write(self, sound: NDArray[np.float32], at: int, x: NDArray[np.float32]) -> None:
-        """Copies x `[n, N]` to rings `[n, room]` from a place on."""
+    def _write(self, rows: slice | Rows, at: int, x: NDArray[np.float32]) -> None:
+        """Copies x `[n, N]` to rings from a place on."""
         first = min(x.shape[1], self.room - at)
-        sound[:, at : at + first] = x[:, :first]
-        sound[:, : x.shape[1] - first] = x[:, first:]
+        self.sound[rows, at : at + first] = x[:, :first]
+        if first < x.shape[1]:
+            self.sound[rows, : x.shape[1] - first] = x[:, first:]
 
 
-def _is_sound(sound: NDArray[np.float32], first: int, count: int, rows: int) -> bool:
-    row, at = divmod(first, sound.shape[1])
-    return not count or is_sound(sound[row : row + rows, at : at + count], 2)
+def _is_sound(sound: NDArray[np.float32], first: int, count: int) -> bool:
+    return not count or is_sound(sound.reshape(-1)[first : first + count], 1)
 
 
 def numbers(x: NDArray[Any]) -> memoryview:

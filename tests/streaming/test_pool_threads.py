@@ -154,6 +154,35 @@ def test_scores_do_not_depend_on_the_sessions_beside_them(model: Model) -> None:
         np.testing.assert_array_equal(np.concatenate(found[session]), np.concatenate(wanted)[late:])
 
 
+def test_many_are_fed_in_one_call_wherever_they_are(model: Model) -> None:
+    pool, chance = sk.SessionPool(model, 6, room_s=0.1), np.random.default_rng(2)
+    given = sounds(3)[:3]
+    numbers, at = [pool.join() for _ in given], np.zeros(3, np.int64)
+    # at places of their own, some with little room
+    for index, session in enumerate(numbers):
+        at[index] += pool.feed(session, given[index][: 700 * index + 13])
+    found: dict[int, list[Event]] = {session: [] for session in numbers}
+    while (at < 4000).any():
+        size = int(chance.integers(1, 900))
+        packet = np.stack([x[start:][:size] for x, start in zip(given, at, strict=True)])
+        at += pool.feed_many(numbers, packet)
+        step = pool.step() if chance.random() < 0.7 else None
+        for session, events in step.events().items() if step else ():
+            found[session] += events
+    for session, x, start in zip(numbers, given, at, strict=True):
+        pool.feed(session, x[start : start + 5])
+    for session in numbers:
+        pool.finish(session)
+    while step := pool.step():
+        for session, events in step.events().items():
+            found[session] += events
+    for session, x, end in zip(numbers, given, at, strict=True):
+        alone = sk.stream(model)
+        assert found[session] == alone.feed(x[: end + 5]) + alone.finish()
+    with pytest.raises(StreamError, match="2 sessions, some twice"):
+        pool.feed_many([pool.join()] * 2, np.zeros((2, 5), np.float32))
+
+
 def test_who_waits_for_room_or_sound_is_woken(model: Model) -> None:
     pool = sk.SessionPool(model, 1, room_s=0.1)
     session = pool.join()

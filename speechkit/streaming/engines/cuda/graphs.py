@@ -1,7 +1,6 @@
 """Runs the work of a step on its device: at once on the CPU, or with graphs and streams on CUDA."""
 
 from collections.abc import Callable, Sequence
-from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -13,32 +12,19 @@ WARM_UP = 3
 """The runs before a capture, which compile kernels and initialise libraries."""
 
 
-class Queue(Protocol):
-    """Runs work in the order in which it is given."""
-
-    def capture(self, work: Work) -> Work:
-        """The same work, prepared to be run often; it may be run a few times now."""
-        ...
-
-    def now(self, work: Work) -> None:
-        """Runs work once."""
-        ...
-
-    def run(self, given: Copies, work: Work, made: Copies) -> Callable[[], None]:
-        """Copies inputs, runs the work and copies results; returns a wait for the end."""
-        ...
-
-
 class CpuQueue:
-    """Runs everything before a call returns."""
+    """Runs work in the order in which it is given, each before a call returns."""
 
     def capture(self, work: Work) -> Work:
+        """The same work, prepared to be run often; a queue may run it a few times now."""
         return work
 
     def now(self, work: Work) -> None:
+        """Runs work once."""
         work()
 
     def run(self, given: Copies, work: Work, made: Copies) -> Callable[[], None]:
+        """Copies inputs, runs the work and copies results; returns a wait for the end."""
         _copy(given)
         work()
         _copy(made)
@@ -87,6 +73,9 @@ class CudaQueue:
             done = torch.cuda.Event()
             done.record(self._out)
         return done.synchronize
+
+
+Queue = CpuQueue | CudaQueue
 
 
 def _copy(pairs: Copies) -> None:

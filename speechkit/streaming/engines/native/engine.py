@@ -101,15 +101,15 @@ class NativeEngine:
 
 def sound_check(library: ctypes.CDLL, waiting: Waiting) -> SoundCheck:
     """A quick check of samples in `waiting`."""
-    arguments = np.array([waiting.sound.ctypes.data, waiting.room, 0, 0, 1])
+    arguments = np.array([waiting.sound.ctypes.data, 0, 0])
     address, to = arguments.ctypes.data, numbers(arguments)
     # it is too short to let another thread run
     check = ctypes.PyDLL(library._name).samples_are_sound
     check.argtypes, check.restype = (_P,), ctypes.c_bool
 
-    def is_sound(first: int, count: int, rows: int) -> bool:
+    def is_sound(first: int, count: int) -> bool:
         # `Samples` of plans/engine.cpp
-        to[2], to[3], to[4] = first, count, rows
+        to[1], to[2] = first, count
         sound: bool = check(address)
         return sound
 
