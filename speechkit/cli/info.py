@@ -10,6 +10,7 @@ import typer
 
 from speechkit.cli.options import Json, ModelName
 from speechkit.cli.output import pairs, show
+from speechkit.errors import ConfigError
 
 if TYPE_CHECKING:
     from speechkit.card import AppliedTransform, ModelCard
@@ -59,6 +60,10 @@ def _described(model: str, allow_nonfinite: bool) -> "tuple[About, Facts, list[s
     plan = as_plan(model)
     if plan is not None and plan.facts is not None:
         return plan.about, plan.facts, []
+    if Path(model).is_file():
+        raise ConfigError(
+            f"{model} was saved without facts; speechkit export MODEL --format native writes them"
+        )
     checkpoint, made = with_torch("speechkit.checkpoint"), with_torch("speechkit.tasks.plans")
     net = checkpoint.load(model, allow_nonfinite=allow_nonfinite)
     return made.about_of(net), made.facts_of(net), checkpoint.nonfinite(net.state_dict())

@@ -22,6 +22,7 @@ def test_json_is_one_object(cli: Cli) -> None:
     assert {"WAV", "FLAC", "OGG"} <= set(row["audio_formats"])
     assert "core" in row["plugins"]
     assert row["threads"] >= 1
+    assert row["plans"].endswith(".so")
 
 
 def test_each_op_says_what_runs_it(cli: Cli) -> None:

@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 from safetensors.torch import load_file, save_file
 
+from speechkit.plans.plan import Plan, load_plan
+
 from .conftest import Cli
 
 KEYS = {
@@ -49,6 +51,19 @@ def test_the_thresholds_that_options_change_are_shown(cli: Cli, model: str, rule
     assert rule in cli("info", model).out
     (rules,) = json.loads(cli("info", model, "--json").out)["rules"].values()
     assert rule.split()[0] in rules
+
+
+def test_a_plan_shows_what_its_model_shows(cli: Cli, models: Path, tmp_path: Path) -> None:
+    file = tmp_path / "speech.safetensors"
+    assert cli("export", models / "speech", "--format", "native", "--out", file).code == 0
+    row, own = (json.loads(cli("info", x, "--json").out) for x in (file, models / "speech"))
+    assert row.pop("size_bytes") == file.stat().st_size
+    assert row == {name: value for name, value in own.items() if name != "size_bytes"}
+    plan = load_plan(file)
+    Plan(plan.about, plan.program, plan.weights).save(file)
+    ended = cli("info", file)
+    assert ended.code == 1
+    assert "was saved without facts; speechkit export MODEL --format native" in ended.err
 
 
 def test_models_lists_what_is_bundled(cli: Cli) -> None:

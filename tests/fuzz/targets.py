@@ -4,6 +4,7 @@ import contextlib
 import copy
 import io
 import json
+import math
 import re
 import shutil
 from collections.abc import Callable
@@ -77,6 +78,10 @@ def readers(folder: Path) -> dict[str, Target]:
             scorer.clips(seeds.sound()[None])
         for _ in scorer.parts([seeds.sound()]):
             pass
+        for rate in (given.about.sample_rate, 44100):
+            session = sk.stream(given, rate, math.inf, vad=None)
+            session.feed(seeds.sound())
+            session.finish()
 
     def state(path: Path, out: Path) -> None:
         try:
