@@ -17,10 +17,11 @@ from speechkit.folders import CONFIG, PLAN, WEIGHTS
 from speechkit.models import Net
 from speechkit.plans.about import About, Facts
 from speechkit.plans.plan import KEY, Plan, load_plan
+from speechkit.plans.program import CODES, FIELDS
 from speechkit.plans.source import as_plan
 from speechkit.rules.spotting import Spotting
 from speechkit.rules.vad import PostProcessing
-from speechkit.tasks.plans import about_of, facts_of
+from speechkit.tasks.plans import about_of, facts_of, plan_of
 
 BUNDLED = Path(sk.__file__).parent / "bundled" / "models"
 
@@ -90,6 +91,8 @@ def test_the_window_of_a_plan_of_clips_stays(plan: Plan, nets: dict[str, Net]) -
         ({"weights": np.zeros((3, 1), np.float32)}, "'weights' is F32 .3, 1.; a plan's is F32"),
         ({"program": np.zeros((0, 18), np.int64)}, "the first from 1 to"),
         ({"program": np.zeros((1, 18), np.int32)}, "'program' is I32"),
+        ({"program": np.zeros((1, 17), np.int64)}, "has instructions of 17 numbers, this version"),
+        ({"clip_program": np.zeros((1, 19), np.int64)}, "has instructions of 19 numbers"),
         ({"more": np.zeros(1, np.float32)}, "holds 'more', which is no part of a plan"),
     ],
     ids=str,
@@ -147,6 +150,14 @@ def test_files_of_other_kinds_are_refused(plan: Plan, tmp_path: Path) -> None:
     (tmp_path / PLAN).write_bytes((2**24).to_bytes(8, "little") + b" " * 2**24)
     with pytest.raises(CheckpointError, match="a header of 16,777,216 bytes"):
         load_plan(tmp_path / PLAN)
+
+
+def test_a_plan_with_layers_that_it_does_not_hold_is_refused(nets: dict[str, Net]) -> None:
+    plan = plan_of(sk.build(nets["frame"]))
+    calling = plan.program.copy()
+    calling[-1, FIELDS.index("code")] = CODES.index("call")
+    with pytest.raises(CheckpointError, match="this plan calls layers that it does not hold"):
+        replace(plan, program=calling).laid_out(1)
 
 
 @pytest.fixture
