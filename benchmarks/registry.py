@@ -51,11 +51,6 @@ def milliseconds(run: Run) -> float:
     return 1000 * (time.perf_counter() - began_s)
 
 
-def microseconds(run: Run) -> float:
-    """The time of one round."""
-    return 1000 * milliseconds(run)
-
-
 @dataclass(frozen=True)
 class Figure:
     """The result of a contestant: figures of one unit of work, or in `refused` the reason for none.
