@@ -3,6 +3,7 @@
 import importlib
 import json
 import sys
+import time
 from math import inf
 from pathlib import Path
 from types import SimpleNamespace
@@ -150,6 +151,15 @@ def test_one_round_is_enough_where_nothing_is_timed(bench, fakes):
     measure = lambda run: rounds.append(run) or 1.0  # noqa: E731
     bench.timing.timed(fakes.benchmark(measure=measure, repeat=False), 9)
     assert len(rounds) == 1
+
+
+def test_with_the_processors_time_only_what_runs_here_is_measured_anew(bench, fakes):
+    ours = bench.run.on_the_processor(fakes.benchmark())
+    assert ours.measure is bench.registry.processor_milliseconds
+    assert ours.unit == "ms of the processor"
+    assert ours.measure(lambda: time.sleep(0.05)) < 40
+    elsewhere = fakes.benchmark(measure=lambda run: 1.0, unit="MiB")
+    assert bench.run.on_the_processor(elsewhere) is elsewhere
 
 
 def test_results_are_written_and_drawn(bench, fakes, tmp_path):
