@@ -153,11 +153,13 @@ def test_one_round_is_enough_where_nothing_is_timed(bench, fakes):
     assert len(rounds) == 1
 
 
-def test_with_the_processors_time_only_what_runs_here_is_measured_anew(bench, fakes):
+def test_with_the_processors_time_only_what_runs_here_is_measured_anew(bench, fakes, monkeypatch):
     ours = bench.run.on_the_processor(fakes.benchmark())
     assert ours.measure is bench.registry.processor_milliseconds
     assert ours.unit == "ms of the processor"
-    assert ours.measure(lambda: time.sleep(0.05)) < 40
+    now_s = iter([1.0, 1.25])
+    monkeypatch.setattr(time, "process_time", lambda: next(now_s))
+    assert ours.measure(lambda: None) == 250
     elsewhere = fakes.benchmark(measure=lambda run: 1.0, unit="MiB")
     assert bench.run.on_the_processor(elsewhere) is elsewhere
 
