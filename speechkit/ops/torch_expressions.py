@@ -1,6 +1,7 @@
 """Computes expressions in torch, with gradients."""
 
 import ast
+import builtins
 import functools
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -110,7 +111,8 @@ _TORCH: dict[str, Callable[..., Any]] = {
     "min": _smallest,
     "pow": _power,
 }
-_SCOPE: dict[str, Any] = {"__builtins__": {}, **NUMBERS} | {
+# only checked syntax is evaluated; torch may import something in a function, which needs builtins
+_SCOPE: dict[str, Any] = {"__builtins__": builtins, **NUMBERS} | {
     name: _of_tensors(name, _TORCH.get(name) or getattr(torch, name))
     for name in FUNCTIONS
     if name != "where"

@@ -1,8 +1,9 @@
 """A command line to call, tiny models to call it with, and sound."""
 
 import io
+import sys
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -28,6 +29,15 @@ class Ended(NamedTuple):
 
 
 Cli = Callable[..., Ended]
+
+
+@pytest.fixture
+def forgotten(tmp_path: Path) -> Iterator[None]:
+    """Modules that a test has written are imported anew by the next one; no others are."""
+    yield
+    for name, module in list(sys.modules.items()):
+        if str(getattr(module, "__file__", None)).startswith(str(tmp_path)):
+            del sys.modules[name]
 
 
 @pytest.fixture

@@ -12,6 +12,8 @@ from speechkit.plugins import components, registry
 
 from .conftest import Cli
 
+pytestmark = pytest.mark.usefixtures("forgotten")
+
 
 def test_one_json_line_for_each_component(cli: Cli) -> None:
     rows = [json.loads(line) for line in cli("plugins", "list", "--json").out.splitlines()]
@@ -85,10 +87,7 @@ def speechkit_norms():
 """
 
 
-def test_check_prints_a_line_for_each_failure(
-    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(sys, "modules", sys.modules.copy())
+def test_check_prints_a_line_for_each_failure(cli: Cli, tmp_path: Path) -> None:
     (tmp_path / "mixed_up.py").write_text(MIXED_UP)
     ended = cli("plugins", "check", tmp_path / "mixed_up.py")
     assert ended.code == 1
@@ -98,10 +97,7 @@ def test_check_prints_a_line_for_each_failure(
     assert re.search(counts, last)
 
 
-def test_check_gives_each_failure_as_json(
-    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(sys, "modules", sys.modules.copy())
+def test_check_gives_each_failure_as_json(cli: Cli, tmp_path: Path) -> None:
     (tmp_path / "mixed_up.py").write_text(MIXED_UP)
     rows = [
         json.loads(line)
@@ -133,9 +129,8 @@ def test_check_is_content_with_a_new_plugin(
     ],
 )
 def test_a_plugin_of_which_nothing_can_be_checked(
-    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str, says: str
+    cli: Cli, tmp_path: Path, source: str, says: str
 ) -> None:
-    monkeypatch.setattr(sys, "modules", sys.modules.copy())
     path = tmp_path / "hookless.py"
     path.write_text(source)
     ended = cli("plugins", "check", path)
@@ -157,10 +152,7 @@ def speechkit_losses():
 """
 
 
-def test_skipped_checks_are_named_and_are_no_checks(
-    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(sys, "modules", sys.modules.copy())
+def test_skipped_checks_are_named_and_are_no_checks(cli: Cli, tmp_path: Path) -> None:
     (tmp_path / "skipping.py").write_text(SKIPPED)
     check = "check_losses_are_finite"
     ended = cli("plugins", "check", tmp_path / "skipping.py", "--only", check)
@@ -173,10 +165,7 @@ def test_skipped_checks_are_named_and_are_no_checks(
     assert list(json.loads(ended.out)) == ["check", "skipped"]
 
 
-def test_a_plugin_may_implement_a_hook_of_a_later_speechkit(
-    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(sys, "modules", sys.modules.copy())
+def test_a_plugin_may_implement_a_hook_of_a_later_speechkit(cli: Cli, tmp_path: Path) -> None:
     later = "@hookimpl(optionalhook=True)\ndef speechkit_wonders():\n    return []\n"
     (tmp_path / "early.py").write_text(MIXED_UP + later)
     ended = cli("plugins", "check", tmp_path / "early.py", "--only", "check_metadata")
