@@ -15,8 +15,8 @@ from speechkit.plugins import Registry, using
 torch.set_num_threads(1)
 
 HERE = Path(__file__).parent
-LOADED = {"residuals": "residuals,norms,activations", "runtime": ""}
-"""What a package's tests want beside it; the runtime is no plugin."""
+LOADED = {"residuals": "residuals,norms,activations"}
+"""What a package's tests want beside it."""
 
 
 def package_of(path: Path) -> str:

@@ -19,15 +19,13 @@ from speechkit.predictions import Label, Segment, label_of, segments_of, transcr
 from speechkit.rules.probability import softmax
 from speechkit.rules.vad import overlap_smooth
 from speechkit.streaming.gate import DETECTOR, Detector, blanked, middles_s
-from speechkit.streaming.listeners import SEGMENT_S
-from speechkit.streaming.opening import speech_of
-from speechkit.streaming.speech import DetectedSpeech
 from speechkit.text.transcript import Transcript
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from speechkit.models import Model
+    from speechkit.streaming.speech import DetectedSpeech
 
 LONG_S = 60.0
 """Longer recordings are read and computed in pieces if the model streams."""
@@ -50,6 +48,9 @@ def transcribe(
     returned only where `vad` detects speech; None disables it. Long recordings are computed in
     pieces if the model streams.
     """
+    # sessions take a while to import, and only this verb needs them
+    from speechkit.streaming.opening import speech_of
+
     net = resolve(model)
     reader, scorer = reader_of(net, decoder), scorer_of(net)
     about = scorer.about
@@ -191,7 +192,7 @@ def _log_probs(
     sample_rate: int | None,
     channel: Channel,
     raw: RawFormat | None,
-    speech: DetectedSpeech | None = None,
+    speech: "DetectedSpeech | None" = None,
 ) -> tuple[Floats, float]:
     """CTC log-probabilities `[T, V + 1]` of a whole recording, blank where there is no `speech`,
     and its duration in seconds."""
@@ -234,6 +235,8 @@ class Counted:
 
 def _windows(scorer: Scorer, samples: Floats) -> tuple[NDArray[np.float64], float]:
     """The smoothed probabilities of a clip classifier in steps of an eighth of its window."""
+    from speechkit.streaming.listeners import SEGMENT_S
+
     about = scorer.about
     check_length(len(samples), about.sample_rate, about.shortest)
     step = round(SEGMENT_S / 8 * about.sample_rate)

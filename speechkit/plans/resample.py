@@ -2,7 +2,6 @@
 
 import math
 from dataclasses import replace
-from fractions import Fraction
 from functools import lru_cache
 
 import numpy as np
@@ -80,7 +79,7 @@ def at_rate(plan: Plan, sample_rate: int) -> Plan:
             stride=samples,
             rate=strides * about.rate,
             delay=(late + wait) // about.stride * about.rate + about.delay,
-            shortest=math.ceil(Fraction(about.shortest * stride, rate)),
+            shortest=-(-about.shortest * stride // rate),
         ),
         program=np.concatenate([program.table, behind]),
         weights=program.weights.array,
