@@ -54,7 +54,7 @@ class Activation:
         except ComponentError:
             return False
 
-    @property
+    @functools.cached_property
     def kind(self) -> int:
         """The number of its kind in C++."""
         kind = "none" if self.code.is_identity else "relu" if self.code.is_relu else "program"
