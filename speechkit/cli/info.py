@@ -29,7 +29,7 @@ def info(
     from speechkit.folders import CONFIG, WEIGHTS, find
     from speechkit.plans.source import card_of
 
-    about, facts, nonfinite = _described(model, allow_nonfinite)
+    about, facts, nonfinite, in_torch = _described(model, allow_nonfinite)
     files = [Path(model)]
     if not files[0].is_file():
         files = [find(model) / name for name in (CONFIG, WEIGHTS)]
@@ -42,6 +42,7 @@ def info(
         "size_bytes": sum(file.stat().st_size for file in files),
         **asdict(facts.profile),
         "rules": {name: asdict(rule) for name, rule in about.rules.items()},
+        "in_torch": in_torch,
         "nonfinite": nonfinite,
         "card": card and asdict(card),
         "transforms": [asdict(one) for one in applied],
@@ -52,21 +53,23 @@ def info(
     show(row, pairs(words), as_json)
 
 
-def _described(model: str, allow_nonfinite: bool) -> "tuple[About, Facts, list[str]]":
-    """What a model is about, its facts, and the names of tensors with NaN; in torch without a
-    plan."""
+def _described(model: str, allow_nonfinite: bool) -> "tuple[About, Facts, list[str], list[str]]":
+    """What a model is about, its facts, the names of tensors with NaN, and the types of layers that
+    a stream runs in torch."""
     from speechkit.plans.source import as_plan, with_torch
 
     plan = as_plan(model)
     if plan is not None and plan.facts is not None:
-        return plan.about, plan.facts, []
+        return plan.about, plan.facts, [], []
     if Path(model).is_file():
         raise ConfigError(
             f"{model} was saved without facts; speechkit export MODEL --format native writes them"
         )
     checkpoint, made = with_torch("speechkit.checkpoint"), with_torch("speechkit.tasks.plans")
     net = checkpoint.load(model, allow_nonfinite=allow_nonfinite)
-    return made.about_of(net), made.facts_of(net), checkpoint.nonfinite(net.state_dict())
+    facts = made.facts_of(net)
+    in_torch = made.layers_in_torch(net) if facts.profile.streamable else []
+    return made.about_of(net), facts, checkpoint.nonfinite(net.state_dict()), in_torch
 
 
 def models(as_json: Json = False) -> None:
@@ -113,13 +116,19 @@ def _in_words(row: dict[str, Any]) -> dict[str, str]:
         "look-ahead": seconds("lookahead_s", "no bound"),
         "receptive field": seconds("receptive_field_s", "no bound"),
         "latency": seconds("latency_s", "does not stream"),
-        "streamable": "yes" if row["streamable"] else f"no: {row['why_not_streamable']}",
+        "streamable": _streaming(row),
     }
     for name, rules in row["rules"].items():
         words[name] = "\n".join(f"{rule} {_value(value)}" for rule, value in rules.items())
     if row["nonfinite"]:
         words["NaN or infinity in"] = "\n".join(row["nonfinite"])
     return words
+
+
+def _streaming(row: dict[str, Any]) -> str:
+    if not row["streamable"]:
+        return f"no: {row['why_not_streamable']}"
+    return f"yes, in torch: {', '.join(row['in_torch'])}" if row["in_torch"] else "yes"
 
 
 def _work(row: dict[str, Any]) -> str:

@@ -56,13 +56,27 @@ def plan_of(model: Model) -> Plan:
     return Plan(about, program.table, program.weights.array, clips.table if clips else None)
 
 
+def layers_in_torch(model: Model) -> list[str]:
+    """The types of the layers of a model that streams which have no native form."""
+    program = Lowering()
+    layer = model.stream_layer(task_of(model).window_s)
+    try:
+        program.add(fuse(layer, "float32"), program.input(layer.stride, 1))
+    except LoweringError:
+        return ["all layers"]
+    return _types(program)
+
+
 def _lowered(layer: StreamLayer, program: Lowering) -> Lowering:
     program.end(program.add(fuse(layer, "float32"), program.input(layer.stride, 1)))
-    if program.outside:
-        modules = [m.module if isinstance(m, FrameWise) else m for m, _ in program.outside]
-        names = sorted({type(module).__name__ for module in modules})
+    if names := _types(program):
         raise LoweringError(f"no native {', '.join(names)}")
     return program
+
+
+def _types(program: Lowering) -> list[str]:
+    modules = [m.module if isinstance(m, FrameWise) else m for m, _ in program.outside]
+    return sorted({type(module).__name__ for module in modules})
 
 
 def facts_of(model: Model, folder: Path | None = None) -> Facts:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from safetensors.torch import load_file, save_file
 
+import speechkit as sk
 from speechkit.plans.plan import Plan, load_plan
 
 from .conftest import Cli
@@ -16,7 +17,8 @@ from .conftest import Cli
 KEYS = {
     *("kind", "task", "labels", "sample_rate", "frame_s", "size_bytes"),
     *("parameters", "macs_per_s", "not_counted", "latency_s", "lookahead_s", "receptive_field_s"),
-    *("streamable", "why_not_streamable", "card", "nonfinite", "rules", "transforms"),
+    *("streamable", "why_not_streamable", "card", "in_torch", "nonfinite"),
+    *("rules", "transforms"),
 }
 
 
@@ -156,3 +158,15 @@ def test_weights_that_are_not_finite_are_shown_when_asked(
     row = json.loads(cli("info", folder, "--allow-nonfinite", "--json").out)
     assert row["nonfinite"] == ["head.linear.bias"]
     assert "head.linear.bias" in cli("info", folder, "--allow-nonfinite").out
+
+
+def test_layers_that_a_stream_runs_in_torch_are_named(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = sk.MarbleNet(frame_level=True, size="3x1x64")
+    sk.save(sk.build(config), tmp_path / "vad")
+    assert json.loads(cli("info", tmp_path / "vad", "--json").out)["in_torch"] == []
+    monkeypatch.delattr(sk.nn.BatchNorm, "lower")
+    monkeypatch.delattr(sk.nn.BatchNorm, "fuse")
+    assert json.loads(cli("info", tmp_path / "vad", "--json").out)["in_torch"] == ["BatchNorm"]
+    assert "yes, in torch: BatchNorm" in cli("info", tmp_path / "vad").out

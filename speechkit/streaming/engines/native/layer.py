@@ -12,6 +12,7 @@ from speechkit.models.fingerprint import weights_version
 from speechkit.nn import Chunk, FrameWise, Serial, State, StreamLayer, fuse
 from speechkit.nn.lowering import Lowering, TorchLayers
 from speechkit.ops._dispatch import asked
+from speechkit.ops.explain import Choice
 from speechkit.ops.separable_conv import Precision
 from speechkit.plans.engine import LoadedPlan
 from speechkit.plans.program import LoweringError
@@ -43,6 +44,8 @@ class NativeLayer(StreamLayer):
             raise LoweringError("no instruction gives the scores")
         self.outside = program.outside
         self.in_torch = [type(_module(layer)).__name__ for layer, _ in program.outside]
+        # named here for `explain`
+        self.torch = nn.ModuleList(_module(layer) for layer, _ in program.outside)
         strides = block_samples // layer.stride
         table, weights = program.table, program.weights.array
         try:
@@ -53,6 +56,10 @@ class NativeLayer(StreamLayer):
 
     def channels_out(self, c_in: int) -> int:
         return self.channels
+
+    def implementation(self) -> Choice:
+        """The engine, and the layers that it hands to torch."""
+        return Choice("stream", "native", {name: "it runs in torch" for name in self.in_torch})
 
     def new_sessions(self, sessions: int) -> Sessions:
         """The states of sessions before their first sample."""
