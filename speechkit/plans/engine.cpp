@@ -213,8 +213,10 @@ extern "C" void step_waiting(const Waiting* w) {
       *w->plan, w->states, w->scratch, w->sessions, w->blocks,
       [=](int64_t i) { return w->rows[i]; },
       [=](int64_t i, int64_t row) {
-        const int64_t session = w->rows[i];
-        return w->sound + session * w->room + (w->taken[session] + row) % w->room;
+        const int64_t session = w->rows[i], block = w->plan->first.rows;
+        // a session that has ended within a block goes on at the next block, without real samples
+        const int64_t at = (w->taken[session] + row + block - 1) / block * block;
+        return w->sound + session * w->room + at % w->room;
       },
       [=](int64_t i) { return w->given[w->rows[i]] - w->taken[w->rows[i]]; }, w->y, w->valid,
       w->context);
