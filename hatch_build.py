@@ -34,8 +34,8 @@ class Libraries(BuildHookInterface[Any]):
         if version == "editable" or (sys.platform, platform.machine()) != ("linux", "x86_64"):
             return
         sys.path.insert(0, str(ROOT))
-        from speechkit import compiler
-        from speechkit.libraries import INSTRUCTIONS, prebuilt
+        from speechkit.native import compiler
+        from speechkit.native.libraries import INSTRUCTIONS, prebuilt
 
         program = compiler.compiler()
         if program is None:

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from speechkit import limits
 from speechkit.card import ModelCard, Score, bundled_models
-from speechkit.folders import find
 from speechkit.hookspecs import KINDS
+from speechkit.io.folders import find
 from speechkit.ops.activation import formula_of
 from speechkit.plugins import Entry, Registry
 

@@ -10,8 +10,8 @@ from typing import Any
 
 from speechkit.config import from_dict, to_dict
 from speechkit.errors import CheckpointError, ConfigError
+from speechkit.io.untrusted import UntrustedError, read_json
 from speechkit.limits import MAX_CARD_BYTES, MAX_TRANSFORMS_BYTES
-from speechkit.untrusted import UntrustedError, read_json
 
 CARD = "card.json"
 """The card's file in a model folder."""

@@ -19,13 +19,13 @@ from speechkit.card import CARD, TRANSFORMS, AppliedTransform, ModelCard
 from speechkit.component import Spec
 from speechkit.config import from_dict, to_dict, write_json
 from speechkit.errors import CheckpointError, ComponentError, PluginError
-from speechkit.files import atomic_folder, recover
-from speechkit.folders import CONFIG, FORMAT, PLAN, WEIGHTS, find, read_config
+from speechkit.io.files import atomic_folder, recover
+from speechkit.io.folders import CONFIG, FORMAT, PLAN, WEIGHTS, find, read_config
+from speechkit.io.untrusted import UntrustedError, check_tensors_header, read_json
 from speechkit.models import Model, Net, build
 from speechkit.models.model import refuse_prepared
 from speechkit.packages import DISTRIBUTION, OURS, how_to_get
 from speechkit.plugins import CORE, registry
-from speechkit.untrusted import UntrustedError, check_tensors_header, read_json
 
 log = logging.getLogger(__name__)
 

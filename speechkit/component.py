@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from speechkit.errors import ComponentError
+from speechkit.io.untrusted import UntrustedError, parse_json
 from speechkit.limits import MAX_NESTED_COMPONENTS
-from speechkit.untrusted import UntrustedError, parse_json
 
 Time = Literal["frame", "causal", "lookahead", "utterance"]
 

@@ -10,9 +10,9 @@ from typing import Any, ClassVar, TypeVar
 
 from speechkit.component import Spec, did_you_mean
 from speechkit.errors import ConfigError
+from speechkit.io.plain import UnfitError, fitted
+from speechkit.io.untrusted import UntrustedError, check_plain, parse_json
 from speechkit.limits import MAX_NUMBER, MAX_PROCESSES_PER_CPU, MAX_TIME_S, MAX_WIDTH
-from speechkit.plain import UnfitError, fitted
-from speechkit.untrusted import UntrustedError, check_plain, parse_json
 
 T = TypeVar("T")
 

@@ -8,7 +8,7 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from speechkit.arrays import Numbers, array_of
+from speechkit.io.arrays import Numbers, array_of
 from speechkit.rules import vad
 from speechkit.rules.probability import softmax
 from speechkit.text import decode

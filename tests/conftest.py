@@ -14,9 +14,9 @@ import soundfile
 import torch
 from hypothesis import settings
 
-from speechkit import libraries
 from speechkit.data import Utterance, write_manifest
 from speechkit.models import Block, MarbleNet, MatchboxNet, Net, QuartzNet
+from speechkit.native import libraries
 
 torch.set_num_threads(1)
 settings.register_profile("repeatable", derandomize=True, deadline=None)

@@ -16,8 +16,8 @@ from speechkit.data import Utterance, read_audio, read_manifest
 from speechkit.events import Final
 from speechkit.export import example_of
 from speechkit.export.native import difference
-from speechkit.folders import CONFIG, PLAN, WEIGHTS, read_config
 from speechkit.infer import stream_scores
+from speechkit.io.folders import CONFIG, PLAN, WEIGHTS, read_config
 from speechkit.limits import MAX_MESSAGE_CHARACTERS
 from speechkit.models.net import COMPONENTS
 from speechkit.plans.about import About, Facts

@@ -18,13 +18,14 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 import speechkit as sk
-from speechkit import card, checkpoint, folders, infer
+from speechkit import card, checkpoint, infer
 from speechkit.checkpoint import ModelSource, load, save
 from speechkit.component import Component
 from speechkit.data import Utterance, audio_duration_s
 from speechkit.errors import CheckpointError, PluginError, SpeechkitError
-from speechkit.folders import CONFIG, WEIGHTS, find
 from speechkit.hookspecs import hookimpl
+from speechkit.io import folders
+from speechkit.io.folders import CONFIG, WEIGHTS, find
 from speechkit.models import Block, MarbleNet, MatchboxNet, Model, Net, QuartzNet, build
 from speechkit.plugins import Registry, using
 

@@ -28,8 +28,8 @@ from speechkit.export import EXAMPLE_S, Exported, example_of, export, native
 from speechkit.export import onnx as onnx_form
 from speechkit.export.check import check
 from speechkit.export.graph import Graph, graph_of
-from speechkit.folders import PLAN
 from speechkit.infer import stream_scores
+from speechkit.io.folders import PLAN
 from speechkit.models import Net
 from speechkit.models.profile import profile
 from speechkit.nn import Chunk, FrameWise, Serial, StreamLayer

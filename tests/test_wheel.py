@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 import speechkit
-from speechkit import compiler
-from speechkit.libraries import INSTRUCTIONS, processor_flags
+from speechkit.native import compiler
+from speechkit.native.libraries import INSTRUCTIONS, processor_flags
 
 ROOT = Path(speechkit.__file__).parents[1]
 TESTED = ("tests/ops/test_[bdls]*.py", "tests/plans", "tests/streaming/engines/native")
@@ -81,7 +81,7 @@ def test_the_platform_is_the_oldest_with_the_functions_that_are_called(wheel: Pa
 LOADED = """
 from pathlib import Path
 import speechkit
-from speechkit.libraries import load
+from speechkit.native.libraries import load
 for source in Path(speechkit.__file__).parent.rglob("*.cpp"):
     print(Path(load(source)._name).name.removeprefix(source.stem))
 """

@@ -12,7 +12,7 @@ import typer
 from speechkit.cli.options import Json
 from speechkit.cli.output import say, show
 from speechkit.cli.train import load_run
-from speechkit.files import atomic_file
+from speechkit.io.files import atomic_file
 
 if TYPE_CHECKING:
     from speechkit.train.ablation import Trial

@@ -9,7 +9,7 @@ from speechkit.cli.models import decoder_spec, load_model
 from speechkit.cli.options import DecoderOption, Device, HotwordsOption, Json, Lm, ModelName
 from speechkit.cli.output import complain, in_words, pairs, show
 from speechkit.cli.transcript_files import refuse_input, refuse_other_kind
-from speechkit.files import atomic_file
+from speechkit.io.files import atomic_file
 
 Manifest = Annotated[Path, typer.Option(metavar="M", help="JSON lines: what to judge it on.")]
 
@@ -31,7 +31,7 @@ def evaluate(
 ) -> None:
     """Judge a model on a manifest: WER and CER, accuracy or AUC, as fractions."""
     from speechkit.data import read_manifest
-    from speechkit.folders import find
+    from speechkit.io.folders import find
     from speechkit.report import judge, page
 
     if report is not None:
@@ -63,7 +63,7 @@ def calibrate(
     from speechkit.checkpoint import load, save
     from speechkit.data import utterances_of
     from speechkit.errors import ConfigError
-    from speechkit.folders import find
+    from speechkit.io.folders import find
     from speechkit.report.recognition import recognition
     from speechkit.tasks import metrics, require
     from speechkit.text import confidence

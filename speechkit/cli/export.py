@@ -43,7 +43,7 @@ def export(
     from speechkit.component import Spec
     from speechkit.data import read_manifest
     from speechkit.export import export as write
-    from speechkit.folders import PLAN, find
+    from speechkit.io.folders import PLAN, find
     from speechkit.plugins import registry
 
     name, *given = form.split(":", 1)

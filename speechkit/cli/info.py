@@ -26,7 +26,7 @@ def info(
 ) -> None:
     """Describe a model: its card, size, work per second, latency, receptive field."""
     from speechkit.card import read_transforms
-    from speechkit.folders import CONFIG, WEIGHTS, find
+    from speechkit.io.folders import CONFIG, WEIGHTS, find
     from speechkit.plans.source import card_of
 
     about, facts, nonfinite, in_torch = _described(model, allow_nonfinite)

@@ -16,7 +16,7 @@ from speechkit.cli.options import Json, complete_component, complete_kind
 from speechkit.cli.output import pairs, say, show
 from speechkit.component import did_you_mean
 from speechkit.errors import ComponentError, PluginError
-from speechkit.files import atomic_folder
+from speechkit.io.files import atomic_folder
 from speechkit.limits import MAX_PROCESSES
 from speechkit.plugins import CORE
 

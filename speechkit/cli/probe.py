@@ -35,7 +35,7 @@ def probe(
     """Look into a model: print the numbers that probes find, and draw the rest on a page."""
     from speechkit.checkpoint import write_tensors
     from speechkit.config import write_json
-    from speechkit.files import atomic_folder
+    from speechkit.io.files import atomic_folder
     from speechkit.probes import Examples
     from speechkit.probes import probe as look
     from speechkit.report.page import number

@@ -51,7 +51,7 @@ def in_order(
 def is_model(path: Path) -> bool:
     """True if a path given as a recording is a model folder or the name of a bundled model."""
     from speechkit.card import bundled_folders
-    from speechkit.folders import CONFIG, WEIGHTS
+    from speechkit.io.folders import CONFIG, WEIGHTS
 
     if path.is_dir():
         return all((path / name).is_file() for name in (CONFIG, WEIGHTS))

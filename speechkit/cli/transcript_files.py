@@ -7,7 +7,7 @@ from pathlib import Path
 from speechkit.cli.output import say
 from speechkit.cli.recordings import Recordings
 from speechkit.errors import ConfigError
-from speechkit.files import atomic_file
+from speechkit.io.files import atomic_file
 from speechkit.text.timeline import Recording
 
 ONE_FILE = ("srt", "vtt", "audacity", "textgrid")

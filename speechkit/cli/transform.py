@@ -37,7 +37,7 @@ def transform(
     from speechkit.card import read_card, read_transforms
     from speechkit.checkpoint import check_place, save
     from speechkit.errors import ConfigError
-    from speechkit.folders import find
+    from speechkit.io.folders import find
     from speechkit.probes import Examples
     from speechkit.transforms import transform as apply
 

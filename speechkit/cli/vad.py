@@ -33,7 +33,7 @@ from speechkit.cli.options import (
 )
 from speechkit.cli.recordings import Recordings, in_order
 from speechkit.cli.transcript_files import Output, new_file
-from speechkit.files import atomic_file
+from speechkit.io.files import atomic_file
 from speechkit.text.timeline import Recording, Stretch, audacity, srt, textgrid, vtt
 
 if TYPE_CHECKING:

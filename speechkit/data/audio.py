@@ -8,12 +8,12 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from speechkit.arrays import is_array
 from speechkit.data.foreign import Foreign
 from speechkit.data.pipes import Piped, RawFormat
 from speechkit.data.recording import File, Recording, check_rate, opened, source_name
 from speechkit.data.samples import Channel, Samples, as_array, as_floats, check, mono
 from speechkit.errors import AudioError
+from speechkit.io.arrays import is_array
 from speechkit.units import Seconds, to_samples
 
 CLIPPED_SHARE = 0.01

@@ -6,7 +6,7 @@ import urllib.request
 from pathlib import Path
 
 from speechkit.errors import AudioError
-from speechkit.files import atomic_folder
+from speechkit.io.files import atomic_folder
 
 
 def download(url: str, folder: Path) -> Path:

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from speechkit.errors import ManifestError
-from speechkit.files import atomic_file
+from speechkit.io.files import atomic_file
+from speechkit.io.untrusted import UntrustedError, parse_json
 from speechkit.text import is_unicode, lines_of
-from speechkit.untrusted import UntrustedError, parse_json
 
 Segments = tuple[tuple[float, float], ...]
 

@@ -12,12 +12,12 @@ import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
-from speechkit.arrays import is_array
 from speechkit.data.containers import contents
 from speechkit.data.foreign import Foreign, kind_of
 from speechkit.data.pipes import Piped, RawFormat
 from speechkit.data.samples import name_of
 from speechkit.errors import AudioError
+from speechkit.io.arrays import is_array
 from speechkit.limits import (
     HIGHEST_RATE,
     LOWEST_RATE,

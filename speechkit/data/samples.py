@@ -5,8 +5,8 @@ from typing import Any, Literal, TypeGuard
 import numpy as np
 from numpy.typing import NDArray
 
-from speechkit.arrays import Numbers, array_of, is_array
 from speechkit.errors import AudioError
+from speechkit.io.arrays import Numbers, array_of, is_array
 from speechkit.limits import MAX_CHANNELS
 
 Samples = NDArray[Any] | Numbers

@@ -20,9 +20,9 @@ import soundfile
 from speechkit.data.audio import audio_duration_s, read_samples, sample_rate_of
 from speechkit.data.manifest import Utterance, parse_row, row_of
 from speechkit.errors import AudioError, ManifestError
-from speechkit.files import atomic_folder
+from speechkit.io.files import atomic_folder
+from speechkit.io.untrusted import Limited
 from speechkit.limits import MAX_JSON_BYTES, MAX_MEMBER_BYTES
-from speechkit.untrusted import Limited
 
 COPIED = (".flac", ".opus", ".ogg", ".mp3")
 """Formats that are copied into a shard unchanged; others and parts of files become 16-bit FLAC."""

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Protocol
 
 from speechkit.errors import SpeechkitError
-from speechkit.files import atomic_file
+from speechkit.io.files import atomic_file
 from speechkit.limits import MAX_ORDER
 from speechkit.text import Spelling, lines_of
 

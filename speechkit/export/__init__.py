@@ -13,8 +13,8 @@ from speechkit.component import Spec
 from speechkit.data import Utterance, read_audio
 from speechkit.errors import CheckpointError, ConfigError
 from speechkit.export.graph import Example, UnexportableError
-from speechkit.files import atomic_file
-from speechkit.folders import find
+from speechkit.io.files import atomic_file
+from speechkit.io.folders import find
 from speechkit.models import Model
 from speechkit.models.model import refuse_prepared
 from speechkit.models.profile import why_not_streamable

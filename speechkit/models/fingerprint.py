@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from speechkit.arrays import digest_of
 from speechkit.config import to_dict
+from speechkit.io.arrays import digest_of
 from speechkit.models import Model
 
 RULES = {"postprocess", "spotting", "endpointing", "confidence"}

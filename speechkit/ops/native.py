@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from speechkit.libraries import load
+from speechkit.native.libraries import load
 
 # torch.library.custom_op would import the compiler, more than a second, on the first call
 LIBRARY = torch.library.Library("speechkit", "DEF")

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from speechkit.errors import ConfigError
-from speechkit.libraries import load
+from speechkit.native.libraries import load
 from speechkit.plans.program import CODES, FIELDS, LoweringError
 
 SOURCE = Path(__file__).with_name("engine.cpp")

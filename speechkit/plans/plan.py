@@ -15,13 +15,13 @@ from safetensors import SafetensorError, safe_open
 
 from speechkit.config import Config, from_dict, to_dict
 from speechkit.errors import CheckpointError, ConfigError
-from speechkit.files import atomic_file
+from speechkit.io.files import atomic_file
+from speechkit.io.untrusted import UntrustedError, check_tensors_header, parse_json
 from speechkit.limits import MAX_INSTRUCTIONS, MAX_WEIGHTS
 from speechkit.packages import DISTRIBUTION
 from speechkit.plans.about import About, Facts
 from speechkit.plans.engine import LoadedPlan
 from speechkit.plans.program import CODES, FIELDS, LoweringError
-from speechkit.untrusted import UntrustedError, check_tensors_header, parse_json
 
 FORMAT = 1
 """The version of the file's format."""

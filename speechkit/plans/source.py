@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Union
 
 from speechkit.card import ModelCard, read_card
 from speechkit.errors import CheckpointError, MissingExtraError
-from speechkit.folders import PLAN, digests, find
+from speechkit.io.folders import PLAN, digests, find
 from speechkit.plans.about import TASKS, About
 from speechkit.plans.plan import Plan, load_plan
 

@@ -8,10 +8,10 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from speechkit.arrays import DIGEST_BYTES, array_of, digest_of, is_array
 from speechkit.errors import StreamError
+from speechkit.io.arrays import DIGEST_BYTES, array_of, digest_of, is_array
+from speechkit.io.untrusted import UntrustedError, parse_json
 from speechkit.limits import MAX_NUMBER
-from speechkit.untrusted import UntrustedError, parse_json
 
 T = TypeVar("T")
 State = dict[str, NDArray[Any]]

@@ -7,12 +7,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from speechkit.arrays import array_of
 from speechkit.data import Batch, Channel, RawFormat, Source, Utterance
 from speechkit.decode import Decoder
 from speechkit.errors import ManifestError
 from speechkit.events import Listener
 from speechkit.infer import detect
+from speechkit.io.arrays import array_of
 from speechkit.models import Model, Output
 from speechkit.models.net import Name
 from speechkit.nn.states import in_numpy

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from speechkit.card import read_card
 from speechkit.errors import StreamError
-from speechkit.folders import digests
+from speechkit.io.folders import digests
 from speechkit.models import Model
 from speechkit.models.model import refuse_prepared
 from speechkit.models.profile import profile, why_not_streamable

@@ -10,8 +10,8 @@ from pathlib import Path
 import torch
 
 from speechkit.config import from_dict
+from speechkit.io.untrusted import read_json
 from speechkit.train import Run, fit
-from speechkit.untrusted import read_json
 
 if __name__ == "__main__":
     torch.set_num_threads(1)

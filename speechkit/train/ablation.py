@@ -19,14 +19,14 @@ from speechkit.checkpoint import load
 from speechkit.config import check_processes, from_dict, override, write_json
 from speechkit.data import read_manifest
 from speechkit.errors import ConfigError
-from speechkit.files import atomic_file
+from speechkit.io.files import atomic_file
+from speechkit.io.untrusted import UntrustedError, read_json
 from speechkit.models import Model, build
 from speechkit.models.profile import profile
 from speechkit.plugins import calling, registry
 from speechkit.tasks import error_of, metrics_of, outputs, task_of
 from speechkit.train import Run, fit
 from speechkit.train.resume import BEST, RUN
-from speechkit.untrusted import UntrustedError, read_json
 
 TIME = "train_s.json"
 """A file in the folder of a run that was never interrupted: its training time."""

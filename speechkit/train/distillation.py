@@ -14,7 +14,7 @@ from torch.nn.utils.rnn import pad_sequence
 from speechkit.checkpoint import load, write_tensors
 from speechkit.data import Batch, UtteranceDataset
 from speechkit.errors import TrainingError
-from speechkit.files import atomic_file
+from speechkit.io.files import atomic_file
 from speechkit.models import Model, Output, prepare
 from speechkit.train.method import Method
 

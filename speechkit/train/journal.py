@@ -8,8 +8,8 @@ from typing import Any
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from speechkit.errors import MissingExtraError, TrainingError
-from speechkit.files import atomic_file
-from speechkit.untrusted import UntrustedError, parse_json
+from speechkit.io.files import atomic_file
+from speechkit.io.untrusted import UntrustedError, parse_json
 
 FILE = "metrics.jsonl"
 

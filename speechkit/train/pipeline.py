@@ -15,13 +15,13 @@ from speechkit.checkpoint import load, save
 from speechkit.component import Spec, did_you_mean
 from speechkit.config import from_dict, to_dict, write_json
 from speechkit.errors import ConfigError
-from speechkit.files import atomic_file
+from speechkit.io.files import atomic_file
+from speechkit.io.untrusted import UntrustedError, read_json
 from speechkit.probes import Examples
 from speechkit.train.loop import fit
 from speechkit.train.resume import RUN
 from speechkit.train.run import Run
 from speechkit.transforms import transform
-from speechkit.untrusted import UntrustedError, read_json
 
 FILE = "pipeline.json"
 NAME = re.compile(r"\w[\w.-]*")

@@ -23,11 +23,11 @@ from speechkit.checkpoint import (
 from speechkit.component import Spec
 from speechkit.config import from_dict, to_dict, write_json
 from speechkit.errors import SpeechkitError, TrainingError, one_line
-from speechkit.files import atomic_file, locked, recover
+from speechkit.io.files import atomic_file, locked, recover
+from speechkit.io.untrusted import UntrustedError, parse_json, read_json
 from speechkit.models import Model
 from speechkit.nn.collectives import full_tensor, gather, spread_as
 from speechkit.train.journal import FILE
-from speechkit.untrusted import UntrustedError, parse_json, read_json
 
 T = TypeVar("T")
 

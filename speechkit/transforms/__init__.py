@@ -14,13 +14,13 @@ from torch import Tensor
 from speechkit.card import AppliedTransform
 from speechkit.component import Spec
 from speechkit.errors import ComponentError, ConfigError
+from speechkit.io.untrusted import parse_json
 from speechkit.limits import MAX_REPORT_BYTES
 from speechkit.models import Model, Net, build
 from speechkit.models.model import evaluating, refuse_prepared
 from speechkit.nn.seeded import seeded
 from speechkit.plugins import calling, registry
 from speechkit.probes import Examples
-from speechkit.untrusted import parse_json
 
 log = logging.getLogger(__name__)
 

@@ -22,11 +22,11 @@ import torch
 from torch import Tensor
 
 import speechkit as sk
-from speechkit import compiler
 from speechkit.component import Spec
-from speechkit.folders import PLAN
 from speechkit.frontend import Resample
-from speechkit.libraries import load
+from speechkit.io.folders import PLAN
+from speechkit.native import compiler
+from speechkit.native.libraries import load
 from speechkit.nn import Chunk, Serial
 from speechkit.ops import Activation, batch_norm, depthwise_conv, linear, native
 from speechkit.ops.separable_conv import PRECISIONS, Shape, pack

@@ -16,7 +16,7 @@ import yaml
 import speechkit as sk
 from speechkit.data import Utterance, read_audio, write_manifest
 from speechkit.data.shards import write_shards
-from speechkit.folders import CONFIG, WEIGHTS
+from speechkit.io.folders import CONFIG, WEIGHTS
 from speechkit.streaming.session import Stream
 from speechkit.tasks.plans import plan_of
 

@@ -16,15 +16,15 @@ import safetensors.numpy
 from safetensors import SafetensorError
 
 import speechkit as sk
-from speechkit.arrays import DIGEST_BYTES
 from speechkit.cli.main import run as run_speechkit
 from speechkit.data import audio_duration_s, read_audio, read_manifest
 from speechkit.data.audio import read_sample_blocks
 from speechkit.data.shards import read_shards
 from speechkit.decode.ngram import read_arpa
 from speechkit.errors import SpeechkitError
-from speechkit.folders import CONFIG, WEIGHTS
 from speechkit.importers import read_model
+from speechkit.io.arrays import DIGEST_BYTES
+from speechkit.io.folders import CONFIG, WEIGHTS
 from speechkit.plans.plan import load_plan
 from speechkit.plans.scorer import PlanScorer
 from speechkit.streaming.session import Stream

@@ -15,9 +15,9 @@ from speechkit.data import read_audio, read_manifest
 from speechkit.errors import ConfigError
 from speechkit.events import Event, to_row
 from speechkit.export import export
-from speechkit.libraries import load
 from speechkit.models import Model, Prepared
 from speechkit.models.profile import profile
+from speechkit.native.libraries import load
 from speechkit.ops.separable_conv import cpu
 from speechkit.streaming.engines import choice
 from speechkit.testing import assert_close

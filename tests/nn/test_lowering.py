@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from speechkit.libraries import load
+from speechkit.native.libraries import load
 from speechkit.nn import Chunk, Conv, FrameWise, Recurrent, State, StreamLayer, scan
 from speechkit.nn.lowering import Lowering
 from speechkit.plans.engine import SOURCE

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from speechkit.libraries import load
+from speechkit.native.libraries import load
 from speechkit.ops import batch_norm
 from speechkit.ops.batch_norm import cpu
 from speechkit.testing import assert_close

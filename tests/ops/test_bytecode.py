@@ -10,8 +10,8 @@ import pytest
 from numpy.typing import NDArray
 
 from speechkit.errors import ComponentError
-from speechkit.libraries import load
 from speechkit.limits import MAX_EXPRESSION_NODES, MAX_EXPRESSION_NUMBERS
+from speechkit.native.libraries import load
 from speechkit.ops import bytecode
 from speechkit.ops.bytecode import Code, assemble
 from speechkit.ops.expressions import FUNCTIONS, OPERATIONS

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from speechkit.errors import ConfigError
-from speechkit.libraries import load
+from speechkit.native.libraries import load
 from speechkit.ops import depthwise_conv, use_impl
 from speechkit.ops.depthwise_conv import cpu, numba, reference
 from speechkit.testing import assert_close

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 import speechkit as sk
-from speechkit.libraries import load
+from speechkit.native.libraries import load
 from speechkit.nn import DenseConv, DepthwiseConv, FrameWise, Pointwise, Serial
 from speechkit.ops.explain import Choice, explain, implementations
 from speechkit.ops.separable_conv import cpu

@@ -4,7 +4,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from speechkit.errors import ConfigError
-from speechkit.libraries import load
+from speechkit.native.libraries import load
 from speechkit.ops import linear
 from speechkit.ops.linear import cpu
 from speechkit.testing import assert_close

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from speechkit.libraries import load
+from speechkit.native.libraries import load
 from speechkit.nn import Chunk, SeparableConv, SeparableResidual, Serial
 from speechkit.ops import Activation
 from speechkit.ops.activation import NONE, RELU

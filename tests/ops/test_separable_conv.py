@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from speechkit.errors import ConfigError
-from speechkit.libraries import load
+from speechkit.native.libraries import load
 from speechkit.ops import Activation, separable_conv
 from speechkit.ops.activation import NONE, activation_of
 from speechkit.ops.separable_conv import Packed, Shape, cpu, pack

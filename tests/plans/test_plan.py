@@ -13,7 +13,7 @@ from safetensors.numpy import save_file
 import speechkit as sk
 from speechkit.config import to_dict
 from speechkit.errors import CheckpointError, ConfigError
-from speechkit.folders import CONFIG, PLAN, WEIGHTS
+from speechkit.io.folders import CONFIG, PLAN, WEIGHTS
 from speechkit.models import Net
 from speechkit.plans.about import About, Facts
 from speechkit.plans.plan import KEY, Plan, load_plan

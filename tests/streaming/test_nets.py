@@ -11,7 +11,7 @@ import pytest
 import speechkit as sk
 from speechkit.errors import ConfigError, StreamError
 from speechkit.events import Event, Keyword
-from speechkit.folders import PLAN
+from speechkit.io.folders import PLAN
 from speechkit.models import Net
 from speechkit.plans.plan import Plan
 from speechkit.plans.source import resolve

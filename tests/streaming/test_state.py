@@ -15,10 +15,10 @@ from safetensors.numpy import load, save
 from torch import Tensor
 
 import speechkit as sk
-from speechkit.arrays import DIGEST_BYTES
 from speechkit.decode.beam import BeamCTC
 from speechkit.errors import StreamError
 from speechkit.events import Event
+from speechkit.io.arrays import DIGEST_BYTES
 from speechkit.models import Model, Net
 from speechkit.plans.engine import library
 from speechkit.rules import vad

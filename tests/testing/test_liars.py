@@ -17,8 +17,8 @@ from speechkit.component import Component, Spec
 from speechkit.decode.greedy import GreedyCTC
 from speechkit.errors import ConfigError
 from speechkit.hookspecs import KINDS, hookimpl
-from speechkit.libraries import load
 from speechkit.models import MatchboxNet
+from speechkit.native.libraries import load
 from speechkit.nn import (
     Add,
     Affine,

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 
 from speechkit.errors import TrainingError
-from speechkit.files import PART, atomic_folder
+from speechkit.io.files import PART, atomic_folder
 from speechkit.train.resume import BEST, LAST, RUN, open_folder
 
 ALONE = SimpleNamespace(is_global_zero=True, rank_zero_first=nullcontext)

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from speechkit.component import Spec
 from speechkit.config import from_dict, write_json
 from speechkit.errors import ConfigError, SpeechkitError
-from speechkit.files import atomic_file
-from speechkit.untrusted import UntrustedError, read_json
+from speechkit.io.files import atomic_file
+from speechkit.io.untrusted import UntrustedError, read_json
 from speechkit_activations.compose import BINARY, UNARY
 
 if TYPE_CHECKING:

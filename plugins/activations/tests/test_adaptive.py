@@ -233,7 +233,7 @@ import torch
 
 from speechkit.config import from_dict
 from speechkit.train import Run, fit
-from speechkit.untrusted import read_json
+from speechkit.io.untrusted import read_json
 
 torch.set_num_threads(1)
 run = from_dict(Run, read_json(Path(sys.argv[1])))

@@ -7,7 +7,7 @@ import typer
 
 from speechkit.cli.options import Json, ModelName
 from speechkit.cli.output import show
-from speechkit.files import atomic_file
+from speechkit.io.files import atomic_file
 
 
 def kan_plot(

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from speechkit.errors import CheckpointError
+from speechkit.io.untrusted import Limited, UntrustedError, parse_yaml
 from speechkit.limits import MAX_ARCHIVE_BYTES, MAX_ARCHIVE_MEMBERS
-from speechkit.untrusted import Limited, UntrustedError, parse_yaml
 
 MOST_HEADER_BYTES = 1 << 20
 

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from speechkit.libraries import load
+from speechkit.native.libraries import load
 from speechkit.ops.native import LIBRARY, call
 
 SOURCE = Path(__file__).with_name("cpu.cpp")

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from speechkit.libraries import load
+from speechkit.native.libraries import load
 from speechkit.ops.native import LIBRARY, call
 from speechkit.ops.separable_conv.shape import PRECISIONS, Shape
 from speechkit.ops.separable_conv.unfused import needs_gradient, unfused

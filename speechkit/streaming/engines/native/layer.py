@@ -59,7 +59,7 @@ class NativeLayer(StreamLayer):
 
     def implementation(self) -> Choice:
         """The engine, and the layers that it hands to torch."""
-        return Choice("stream", "native", {name: "it runs in torch" for name in self.in_torch})
+        return Choice("stream", "native", dict.fromkeys(self.in_torch, "it runs in torch"))
 
     def new_sessions(self, sessions: int) -> Sessions:
         """The states of sessions before their first sample."""

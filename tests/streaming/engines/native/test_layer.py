@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 import speechkit as sk
 from speechkit.frontend import Resample, Running
-from speechkit.libraries import load
 from speechkit.models import Model, Net
+from speechkit.native.libraries import load
 from speechkit.nn import Add, Chunk, Delay, FrameWise, Residual, Serial, State, StreamLayer
 from speechkit.nn.lowering import Lowering
 from speechkit.plans import program

@@ -9,8 +9,8 @@ from typing import Any
 from speechkit.card import bundled_folders
 from speechkit.component import did_you_mean
 from speechkit.errors import CheckpointError
+from speechkit.io.untrusted import read_json
 from speechkit.packages import DISTRIBUTION, NAME
-from speechkit.untrusted import read_json
 
 FORMAT = 1
 CONFIG = "config.json"

@@ -14,7 +14,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 from speechkit.card import CARD, ModelCard, bundled_folders
 from speechkit.config import Config
 from speechkit.errors import ConfigError
-from speechkit.plain import UnfitError, fitted
+from speechkit.io.plain import UnfitError, fitted
 from speechkit.rules.vad import PostProcessing
 
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 import speechkit
-from speechkit import compiler, libraries
-from speechkit.libraries import INSTRUCTIONS, load, prebuilt
+from speechkit.native import compiler, libraries
+from speechkit.native.libraries import INSTRUCTIONS, load, prebuilt
 
 PACKAGE = Path(speechkit.__file__).parent
 BEST, MIDDLE, LEAST = INSTRUCTIONS

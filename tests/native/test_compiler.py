@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 import speechkit
-from speechkit import compiler
-from speechkit.libraries import load
+from speechkit.native import compiler
+from speechkit.native.libraries import load
 
 PACKAGE = Path(speechkit.__file__).parent
 
@@ -82,8 +82,8 @@ def test_no_compiler_is_one_line(
 LOAD = """
 import sys
 from pathlib import Path
-from speechkit import compiler
-from speechkit.libraries import load
+from speechkit.native import compiler
+from speechkit.native.libraries import load
 library = load(Path(sys.argv[1]))
 print(library if isinstance(library, str) else library.answer())
 """
@@ -102,8 +102,8 @@ def fake_compiler(folder: Path, monkeypatch: pytest.MonkeyPatch, script: str) ->
 DAMAGE = """
 import sys
 from pathlib import Path
-from speechkit import compiler
-from speechkit.libraries import load
+from speechkit.native import compiler
+from speechkit.native.libraries import load
 path = Path(sys.argv[1])
 assert load(path).answer() == 42
 (built,) = compiler.cache_folder().glob("*.so")

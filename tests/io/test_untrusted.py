@@ -10,8 +10,8 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from speechkit.io.untrusted import UntrustedError, parse_json, parse_yaml
 from speechkit.limits import MAX_JSON_BYTES, MAX_JSON_DEPTH, MAX_NUMBER
-from speechkit.untrusted import UntrustedError, parse_json, parse_yaml
 
 numbers = st.integers(-int(MAX_NUMBER), int(MAX_NUMBER)) | st.floats(-MAX_NUMBER, MAX_NUMBER)
 plain = st.recursive(

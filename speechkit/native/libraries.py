@@ -40,7 +40,7 @@ def load(source: Path) -> ctypes.CDLL | str:
     if library := _of_the_wheel(source):
         return library
     # not needed where the wheel has the libraries
-    from speechkit.compiler import compiled
+    from speechkit.native.compiler import compiled
 
     return compiled(source)
 

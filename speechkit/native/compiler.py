@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 from speechkit.errors import one_line
-from speechkit.files import atomic_file, locked
+from speechkit.io.files import atomic_file, locked
 
 log = logging.getLogger(__name__)
 
@@ -23,7 +23,7 @@ FLAGS = ("-O3", "-std=c++17", "-fno-math-errno", "-fPIC", "-shared")
 THIS_PROCESSOR = "-march=native"
 PARALLEL = "-fopenmp"
 LONGEST_BUILD_S = 120
-HEADERS = Path(__file__).parent / "ops"
+HEADERS = Path(__file__).parents[1] / "ops"
 """The headers that any source may include; others lie next to their source."""
 
 

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from speechkit import files
-from speechkit.files import LOCK, PART, atomic_file, atomic_folder, locked, recover
+from speechkit.io import files
+from speechkit.io.files import LOCK, PART, atomic_file, atomic_folder, locked, recover
 
 OWN = ("config.json", "model.bin", "training/state.bin")
 

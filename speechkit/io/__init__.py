@@ -1,0 +1,1 @@
+"""Files, folders, and data from outside: reading and writing with stated limits."""

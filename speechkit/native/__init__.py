@@ -1,0 +1,1 @@
+"""The C++ libraries: those of the wheel, or compiled on first use."""
