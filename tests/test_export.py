@@ -365,6 +365,18 @@ def test_a_layer_that_does_not_declare_the_form_is_named(
     assert [said in line for line in warned] == [True] * (not declares)
 
 
+def test_a_plan_needs_no_declared_form(
+    nets: dict[str, Net], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    one = sk.Component(name="plain", factory=lambda *a, **k: torch.nn.ReLU(), summary="-")
+    ours = Registry({"SPEECHKIT_PLUGINS": ""})
+    ours.add(SimpleNamespace(speechkit_activations=sk.hookimpl(lambda: [one])), "acme")
+    with using(ours):
+        model = sk.build(replace(nets["frame"], activation="acme/plain"))
+        export(model, tmp_path / "model.safetensors", "native")
+    assert not [r for r in caplog.records if r.name == "speechkit.export"]
+
+
 def test_a_missing_package_says_what_to_install(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

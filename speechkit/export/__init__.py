@@ -82,7 +82,8 @@ def _undeclared(model: Model, exporter: Spec) -> str:
     found = registry().find("exporter", exporter.name)
     # the name of an exporter has no dot
     form = found.component.name.replace("_", ".")
-    if found.plugin != CORE:
+    # a layer shows whether it has a native form when it is lowered
+    if found.plugin != CORE or form == "native":
         return ""
     names = {
         f"{entry.kind} {entry.qualified_name}"

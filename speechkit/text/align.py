@@ -86,7 +86,8 @@ def _best_path(
     path = np.empty(frames, np.int64)
     for frame in range(frames - 1, -1, -1):
         path[frame] = state
-        state -= came_from[frame, state - starts[frame]]
+        # a Python number, since with numpy 2 the sum would be of 8 bits
+        state -= int(came_from[frame, state - starts[frame]])
     return path
 
 

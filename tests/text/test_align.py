@@ -51,6 +51,16 @@ def test_finds_the_best_of_all_paths(ids: list[int], frames: int, seed: int) -> 
     assert align(log_probs, np.array(ids)) == runs
 
 
+def test_a_long_text_has_its_spans() -> None:
+    ids = np.random.default_rng(0).integers(0, 28, 200).tolist()
+    log_probs = np.full((1000, 29), -20.0, np.float32)
+    log_probs[:, 28] = -0.1
+    for index, label in enumerate(ids):
+        log_probs[5 * index + 2, label] = 0
+    spans = align(log_probs, ids)
+    assert spans == [(5 * index + 2, 5 * index + 2) for index in range(200)]
+
+
 def test_an_empty_text_has_no_spans() -> None:
     assert align(np.zeros((4, 3), np.float32), []) == []
 
