@@ -8,7 +8,7 @@ import torch
 
 from speechkit.errors import ConfigError
 from speechkit.export.graph import Example, UnexportableError
-from speechkit.models import Model
+from speechkit.models import Model, evaluating
 from speechkit.nn import Chunk
 from speechkit.plans.plan import Plan, load_plan
 from speechkit.plans.program import LoweringError
@@ -46,7 +46,8 @@ class Native:
                 f"this model has no plan: {error}; it runs in torch, or use --format onnx"
             ) from error
         replace(plan, facts=facts_of(model, self.folder)).save(path)
-        worst = difference(load_plan(path), model, example)
+        with evaluating(model):
+            worst = difference(load_plan(path), model, example)
         if not worst <= TOLERANCE:
             raise UnexportableError(
                 f"the plan's scores are off by {worst:.1e} of the largest, more than "
