@@ -197,6 +197,7 @@ import shutil, sys
 from pathlib import Path
 import speechkit as sk
 from speechkit.cli.main import run
+from speechkit.implementation import use_impl
 models = Path(sk.__file__).parent / "bundled" / "models"
 audio = str(next((models.parent / "clips").glob("*.flac")))
 shutil.copytree(models / "vad", "mine")
@@ -204,6 +205,13 @@ Path("mine/plan.safetensors").unlink()
 assert run(["vad", audio, "--device", "cuda"]) == 1
 assert run(["vad", audio, "--model", "mine"]) == 1
 assert run(["listen", "--file", audio, "--window-s", "2"]) == 1
+assert run(["info", "mine"]) == 1
+shutil.copy(models / "an4" / "plan.safetensors", "mine")
+assert run(["vad", audio, "--model", "mine"]) == 1
+assert run(["info", "mine"]) == 1
+for model in ("mine/plan.safetensors", "vad"):
+    with use_impl("torch"):
+        assert run(["vad", audio, "--model", model]) == 1
 """
 
 
@@ -214,8 +222,20 @@ def test_what_has_no_plan_or_needs_a_device_says_so(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     rest = "needs torch, which is not installed; type: pip install 'speechkit-core[torch]'"
+    stale = (
+        "mine/plan.safetensors is of another model than the files beside it; the plan is not "
+        "used; export the model again"
+    )
     assert done.stderr.splitlines() == [
         f"error: --device cuda {rest}",
         f"error: mine has no plan, so it {rest}",
-        f"error: an approximate stream {rest}",
+        f"error: --window-s 2 {rest}",
+        f"error: mine has no plan, so it {rest}",
+        f"warning: {stale}",
+        f"error: mine has no usable plan, so it {rest}",
+        f"warning: {stale}",
+        f"error: mine has no usable plan, so it {rest}",
+        "error: implementation 'torch' is for models in torch, and a plan computes in float32 in "
+        "C++ on the CPU; give the model, its folder, or a bundled name",
+        f"error: implementation 'torch' {rest}",
     ]

@@ -56,7 +56,7 @@ def info(
 def _described(model: str, allow_nonfinite: bool) -> "tuple[About, Facts, list[str], list[str]]":
     """What a model is about, its facts, the names of tensors with NaN, and the types of layers that
     a stream runs in torch."""
-    from speechkit.plans.source import as_plan, with_torch
+    from speechkit.plans.source import as_plan, why_torch, with_torch
 
     plan = as_plan(model)
     if plan is not None and plan.facts is not None:
@@ -65,7 +65,8 @@ def _described(model: str, allow_nonfinite: bool) -> "tuple[About, Facts, list[s
         raise ConfigError(
             f"{model} was saved without facts; speechkit export MODEL --format native writes them"
         )
-    checkpoint, made = with_torch("speechkit.checkpoint"), with_torch("speechkit.tasks.plans")
+    checkpoint = with_torch("speechkit.checkpoint", why_torch(model))
+    made = with_torch("speechkit.tasks.plans")
     net = checkpoint.load(model, allow_nonfinite=allow_nonfinite)
     facts = made.facts_of(net)
     in_torch = made.layers_in_torch(net) if facts.profile.streamable else []

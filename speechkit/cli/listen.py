@@ -110,8 +110,9 @@ def listen(
         model = _as_before(argument, model)
     if (one := channels_of(channel)) == "each":
         raise ConfigError("--channel each: a stream has one channel; give mix, left, right or 1")
+    option = None if window_s is None else f"--window-s {window_s:g}"
     net = with_rules(
-        load_net(model, device),
+        load_net(model, device, option),
         postprocess=postprocess(onset, offset, min_speech, min_silence, pad, max_speech),
         endpointing={"silence_after_s": endpoint_silence, "longest_s": endpoint_longest},
     )

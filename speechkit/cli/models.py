@@ -23,15 +23,22 @@ FLAGS = {
 """The options that are fields of each rule."""
 
 
-def load_net(name: str, device: str = "cpu") -> "Plan | Model":
-    """The plan of a command's model, which needs no torch; its Model without a plan or on another
-    device than the CPU."""
-    from speechkit.plans.source import as_plan, with_torch
+def load_net(name: str, device: str = "cpu", option: str | None = None) -> "Plan | Model":
+    """The plan of a command's model, which needs no torch; its Model without a plan, on another
+    device than the CPU, and for an `option` that a plan does not have."""
+    from speechkit.implementation import PLANS, asked
+    from speechkit.plans.source import as_plan, refuse_plan, why_torch, with_torch
 
-    plan = as_plan(name) if device == "cpu" else None
-    if plan is not None:
+    if option or device != "cpu":
+        what = option or f"--device {device}"
+    elif (impl := asked()) not in PLANS:
+        what = f"implementation {impl!r:.40}"
+    elif (plan := as_plan(name)) is not None:
         return plan
-    with_torch("torch", f"{name} has no plan, so it" if device == "cpu" else f"--device {device}")
+    else:
+        what = why_torch(name)
+    refuse_plan(name, what)
+    with_torch("torch", what)
     return load_model(name, device)
 
 

@@ -32,6 +32,8 @@ def find(path: str | os.PathLike[str]) -> Path:
         if (folder / CONFIG).is_file():
             return folder
         raise CheckpointError(f"{folder} has no {CONFIG}; give a folder written by speechkit")
+    if folder.is_file():
+        raise CheckpointError(f"{folder} is a file; give the folder of a model, or a bundled name")
     bundled = {entry.name: entry for entry in bundled_folders()}
     if str(path) in bundled:
         return bundled[str(path)]

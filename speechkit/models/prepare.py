@@ -5,9 +5,9 @@ import copy
 import torch
 
 from speechkit.errors import ConfigError
+from speechkit.implementation import asked
 from speechkit.models.model import Model, Prepared, refuse_prepared
 from speechkit.nn import fuse
-from speechkit.ops._dispatch import asked
 from speechkit.ops.separable_conv import PRECISIONS, Precision
 
 

@@ -1,6 +1,6 @@
 """Functions on tensors that have more than one implementation."""
 
-from speechkit.ops._dispatch import use_impl
+from speechkit.implementation import use_impl
 from speechkit.ops.activation import Activation
 from speechkit.ops.batch_norm import batch_norm
 from speechkit.ops.depthwise_conv import depthwise_conv

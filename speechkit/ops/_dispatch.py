@@ -1,9 +1,6 @@
 """Chooses the implementation of an op: the requested one, or the fastest that is possible."""
 
-import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Mapping
 from types import ModuleType
 from typing import Any, NamedTuple
 
@@ -11,27 +8,10 @@ import torch
 
 from speechkit.component import did_you_mean
 from speechkit.errors import ConfigError
+from speechkit.implementation import AUTO, asked
 
-AUTO = "auto"
 NAMES = ("cpu", "numba", "triton", "torch", "reference")
 """Implementations, the fastest first; an op may lack some of them."""
-FROM_ENVIRONMENT = os.environ.get("SPEECHKIT_IMPL", AUTO)
-_asked: ContextVar[str | None] = ContextVar("impl", default=None)
-
-
-@contextmanager
-def use_impl(name: str) -> Iterator[None]:
-    """Within the block, ops run their implementation `name`, or raise ConfigError."""
-    token = _asked.set(name)
-    try:
-        yield
-    finally:
-        _asked.reset(token)
-
-
-def asked(impl: str | None = None) -> str:
-    """The requested name: `impl`, else that of `use_impl`, else SPEECHKIT_IMPL, else "auto"."""
-    return impl or _asked.get() or FROM_ENVIRONMENT
 
 
 class Choice(NamedTuple):

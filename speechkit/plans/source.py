@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Union
 
 from speechkit.card import ModelCard, read_card
-from speechkit.errors import CheckpointError, MissingExtraError
+from speechkit.errors import CheckpointError, ConfigError, MissingExtraError
+from speechkit.implementation import PLANS, asked
 from speechkit.io.folders import PLAN, digests, find
 from speechkit.plans.about import TASKS, About
 from speechkit.plans.plan import Plan, load_plan
@@ -40,14 +41,48 @@ def plan_beside(folder: Path) -> Plan | None:
 def resolve(source: ModelSource) -> "Plan | Model":
     """The plan of a source as `as_plan` finds it, else its Model, for which torch is needed.
 
-    The Model of a folder is preferred if its task is a plugin's, whose events a plan does not have.
+    The Model is also for another implementation than that of plans, as `use_impl` or SPEECHKIT_IMPL
+    name it, and ConfigError refuses a plan then. The Model of a folder is preferred if its task is
+    a plugin's, whose events a plan does not have.
     """
+    if (impl := asked()) not in PLANS:
+        return in_torch(source, f"implementation {impl!r:.40}")
     plan = as_plan(source)
     if plan is not None and (plan.about.task in TASKS or not _is_folder_with_torch(source)):
         return plan
-    what = f"{source} has no plan, so it" if isinstance(source, str | os.PathLike) else "this"
+    return in_torch(source, why_torch(source))
+
+
+def why_torch(source: ModelSource) -> str:
+    """What needs torch where `as_plan` finds no plan, for an error."""
+    if not isinstance(source, str | os.PathLike):
+        return "this"
+    usable = "usable " if (find(source) / PLAN).is_file() else ""
+    return f"{source} has no {usable}plan, so it"
+
+
+def in_torch(source: ModelSource, what: str) -> "Model":
+    """The Model of a source for `what` a plan cannot do; ConfigError refuses a plan."""
+    refuse_plan(source, what)
     model: Model = with_torch("speechkit.checkpoint", what).as_model(source)
     return model
+
+
+def refuse_plan(source: ModelSource, what: str) -> None:
+    """Raises ConfigError for a plan or its file, which cannot do `what`."""
+    if _is_plan(source):
+        raise ConfigError(
+            f"{what} is for models in torch, and a plan computes in float32 in C++ on the CPU; "
+            "give the model, its folder, or a bundled name"
+        )
+
+
+def _is_plan(source: ModelSource) -> bool:
+    """Whether a source is a plan or the path of one, which may be missing."""
+    if not isinstance(source, str | os.PathLike):
+        return isinstance(source, Plan)
+    path = Path(source)
+    return path.is_file() or (path.suffix == Path(PLAN).suffix and not path.is_dir())
 
 
 def _is_folder_with_torch(source: ModelSource) -> bool:
@@ -94,4 +129,4 @@ def as_plan(source: ModelSource) -> Plan | None:
         return source
     if not isinstance(source, str | os.PathLike):
         return None
-    return load_plan(source) if Path(source).is_file() else plan_beside(find(source))
+    return load_plan(source) if _is_plan(source) else plan_beside(find(source))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from speechkit.component import Spec
 from speechkit.decode import Decoder
 from speechkit.errors import ConfigError, StreamError
+from speechkit.implementation import asked
 from speechkit.plans.about import About
 from speechkit.plans.plan import Plan
 from speechkit.plans.source import about_of, resolve, with_torch
@@ -119,7 +120,7 @@ def speech_of(
         return None
     if vad is None:
         return None
-    detector = _bundled() if vad == DETECTOR else _widened(resolve(vad))
+    detector = _bundled(asked()) if vad == DETECTOR else _widened(resolve(vad))
     found = opened(detector, capacity, sample_rate, room=room)
     frame_s = found.net.about.frame_s
     rule = found.net.about.rule(PostProcessing).rule(frame_s)
@@ -128,7 +129,8 @@ def speech_of(
 
 
 @cache
-def _bundled() -> "Plan | Model":
+def _bundled(impl: str) -> "Plan | Model":
+    """The bundled detector for an implementation, as `resolve` chooses by it."""
     return _widened(resolve(DETECTOR))
 
 

@@ -18,7 +18,7 @@ from speechkit.decode import Decoder
 from speechkit.errors import StreamError
 from speechkit.events import Event
 from speechkit.plans.plan import Plan
-from speechkit.plans.source import ModelSource, resolve, with_torch
+from speechkit.plans.source import ModelSource, in_torch, resolve, with_torch
 from speechkit.streaming import scheduler
 from speechkit.streaming.gate import Detector
 from speechkit.streaming.nets import PlanNet, SessionNet
@@ -299,9 +299,11 @@ def _net_of(
         model = resolve(model)
         if isinstance(model, Plan):
             return PlanNet(model, sample_rate or model.about.sample_rate)
-    in_torch = with_torch("speechkit.checkpoint").as_model(model)
+    else:
+        what = f"precision={precision!r:.40}" if impl is None else f"impl={impl!r:.40}"
+        model = in_torch(model, what)
     choice = with_torch("speechkit.streaming.engines.choice")
-    net: SessionNet = choice.PoolNet(in_torch, sample_rate or in_torch.sample_rate, precision, impl)
+    net: SessionNet = choice.PoolNet(model, sample_rate or model.sample_rate, precision, impl)
     return net
 
 

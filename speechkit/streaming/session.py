@@ -13,7 +13,7 @@ from speechkit.decode import Decoder
 from speechkit.errors import StreamError
 from speechkit.events import Event
 from speechkit.plans.plan import Plan
-from speechkit.plans.source import ModelSource, resolve, with_torch
+from speechkit.plans.source import ModelSource, in_torch, resolve, with_torch
 from speechkit.streaming.base import Session
 from speechkit.streaming.gate import DETECTOR, Detector
 from speechkit.streaming.opening import opened
@@ -58,9 +58,9 @@ def stream(
     """
     kept = pre_roll_ms, keep_segments
     if window_s is not None:
-        in_torch = with_torch("speechkit.checkpoint", "an approximate stream").as_model(model)
+        made = in_torch(model, "an approximate stream")
         windowed: WindowedStream = with_torch("speechkit.streaming.windowed").WindowedStream(
-            in_torch, sample_rate, window_s, right_s, hop_s, decoder, vad, *kept
+            made, sample_rate, window_s, right_s, hop_s, decoder, vad, *kept
         )
         return windowed
     return Stream(resolve(model), sample_rate, max_latency_s, decoder, vad, *kept)

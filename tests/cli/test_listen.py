@@ -198,6 +198,15 @@ def test_the_meter_line_says_level_score_latency_and_drops(eager: Path) -> None:
     assert line.endswith("dropped 7  hello")
 
 
+def test_an_approximate_stream_of_a_model_with_a_plan_runs_in_torch(cli: Cli, sounds: Path) -> None:
+    ended = cli("listen", "--file", sounds / "low.wav", "--window-s", "0.5")
+    assert ended.code == 0
+    assert [row["event"] for row in rows(ended.out)][:: len(rows(ended.out)) - 1] == [
+        "ready",
+        "end",
+    ]
+
+
 def test_a_model_that_cannot_stream_names_the_command_that_works(
     cli: Cli, tmp_path: Path, sounds: Path
 ) -> None:

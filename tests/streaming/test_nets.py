@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 import speechkit as sk
-from speechkit.errors import ConfigError, StreamError
+from speechkit.errors import CheckpointError, ConfigError, StreamError
 from speechkit.events import Event, Keyword
+from speechkit.implementation import use_impl
 from speechkit.io.folders import PLAN
 from speechkit.models import Net
 from speechkit.plans.plan import Plan
@@ -122,3 +123,42 @@ def test_a_folder_with_a_plugins_task_gives_its_model(nets: dict[str, Net], tmp_
     replace(plan, about=replace(plan.about, task="acme/angle")).save(tmp_path / "mine" / PLAN)
     assert isinstance(resolve(tmp_path / "mine"), sk.Model)
     assert isinstance(resolve(tmp_path / "mine" / PLAN), Plan)
+
+
+BUNDLED = Path(sk.__file__).parent / "bundled" / "models"
+
+
+@pytest.mark.parametrize("impl", ["torch", "reference"])
+def test_an_implementation_that_is_asked_for_computes_a_named_model(impl: str) -> None:
+    with use_impl(impl):
+        sessions = sk.stream("vad"), sk.StreamBatch(BUNDLED / "vad", 2), sk.SessionPool("vad", 2)
+        detector = sk.stream("an4").model
+    reason = f"torch: implementation {impl!r} was asked for"
+    assert [session.backend for session in sessions] == [reason] * 3
+    assert isinstance(detector, sk.Model)
+    with use_impl("cpu"):
+        assert sk.stream("vad").backend == "native"
+
+
+def test_what_is_for_torch_refuses_a_plan_in_one_line(plan: Plan, tmp_path: Path) -> None:
+    plan.save(tmp_path / PLAN)
+    for source in (plan, tmp_path / PLAN):
+        line = (
+            "is for models in torch, and a plan computes in float32 .* give the model, its folder"
+        )
+        with use_impl("torch"), pytest.raises(ConfigError, match=f"implementation 'torch' {line}"):
+            sk.stream(source)
+        with pytest.raises(ConfigError, match=f"impl='torch' {line}"):
+            sk.SessionPool(source, 2, impl="torch")
+        with pytest.raises(ConfigError, match=f"precision='bfloat16' {line}"):
+            sk.SessionPool(source, 2, precision="bfloat16")
+        with pytest.raises(ConfigError, match=f"an approximate stream {line}"):
+            sk.stream(source, window_s=1.0)
+    with pytest.raises(CheckpointError, match=r"no\.safetensors cannot be read: No such file"):
+        sk.stream(tmp_path / "no.safetensors")
+
+
+@pytest.mark.parametrize("precision", ["float16", None])
+def test_a_pool_names_its_precisions(nets: dict[str, Net], precision: str | None) -> None:
+    with pytest.raises(ConfigError, match=f"precision={precision!r}: give one of float32, bfloat"):
+        sk.SessionPool(sk.build(nets["frame"]), 2, precision=precision)  # type: ignore[arg-type]

@@ -2,14 +2,14 @@
 
 from speechkit.component import Spec
 from speechkit.decode import Decoder
-from speechkit.errors import StreamError
+from speechkit.errors import ConfigError, StreamError
 from speechkit.events import Listener
 from speechkit.frontend.resample import Resample
 from speechkit.models import Model
 from speechkit.models.fingerprint import fingerprint
 from speechkit.models.profile import why_not_streamable
 from speechkit.nn import Serial
-from speechkit.ops.separable_conv import Precision
+from speechkit.ops.separable_conv import PRECISIONS, Precision
 from speechkit.plans.about import About
 from speechkit.streaming.engines.cuda.engine import CudaEngine
 from speechkit.streaming.engines.native.engine import NativeEngine
@@ -60,6 +60,9 @@ class PoolNet(ModelNet):
         precision: Precision = "float32",
         impl: str | None = None,
     ) -> None:
+        if precision not in PRECISIONS:
+            given = f"precision={precision!r:.40}"
+            raise ConfigError(f"{given}: give one of {', '.join(PRECISIONS)}")
         super().__init__(model, sample_rate, precision)
         self._impl = impl
 

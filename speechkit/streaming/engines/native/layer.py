@@ -7,11 +7,11 @@ import torch
 from torch import nn
 
 from speechkit.errors import ConfigError
+from speechkit.implementation import PLANS, asked
 from speechkit.models import Model
 from speechkit.models.fingerprint import weights_version
 from speechkit.nn import Chunk, FrameWise, Serial, State, StreamLayer, fuse
 from speechkit.nn.lowering import Lowering, TorchLayers
-from speechkit.ops._dispatch import asked
 from speechkit.ops.explain import Choice
 from speechkit.ops.separable_conv import Precision
 from speechkit.plans.engine import LoadedPlan
@@ -100,7 +100,7 @@ def native_layer(
     """
     weight = next(model.parameters())
     for impl in (asked(), model.prepared and model.prepared.impl):
-        if impl not in (None, "auto", "cpu"):
+        if impl not in (None, *PLANS):
             return f"implementation {impl!r} was asked for"
     if weight.dtype != torch.float32 or weight.device.type != "cpu":
         return f"it computes in float32 on the CPU, not {weight.dtype} on {weight.device.type}"
