@@ -2,7 +2,7 @@
 
 import json
 import weakref
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -16,24 +16,30 @@ RULES = {"postprocess", "spotting", "endpointing", "confidence"}
 """Settings that may differ when a state is restored: `Model.with_` changes only decisions."""
 
 
-_known: weakref.WeakKeyDictionary[Model, tuple[Any, str]] = weakref.WeakKeyDictionary()
+Digest = Callable[[Model], str]
+_known: weakref.WeakKeyDictionary[Model, dict[Digest, tuple[Any, str]]]
+_known = weakref.WeakKeyDictionary()
+
+
+def cached(digest: Digest, model: Model) -> str:
+    """A digest of a model, computed again where a weight has changed."""
+    version, known = weights_version(model.state_dict()), _known.setdefault(model, {})
+    if digest not in known or known[digest][0] != version:
+        known[digest] = version, digest(model)
+    return known[digest][1]
 
 
 def fingerprint(model: Model) -> str:
-    """A digest of a model's weights and config; cached until they change."""
-    tensors = model.state_dict()
-    version = weights_version(tensors)
-    if model not in _known or _known[model][0] != version:
-        config = to_dict(model.config)
-        net = {name: value for name, value in config.items() if name not in RULES}
-        about = [net, model.prepared and model.prepared.dtype]
-        arrays = {
-            # numpy has no bfloat16
-            name: (x.view(torch.int16) if x.dtype == torch.bfloat16 else x).numpy(force=True)
-            for name, x in tensors.items()
-        }
-        _known[model] = version, digest_of(arrays, json.dumps(about).encode()).hex()
-    return _known[model][1]
+    """A digest of a model's weights and config."""
+    config = to_dict(model.config)
+    net = {name: value for name, value in config.items() if name not in RULES}
+    about = [net, model.prepared and model.prepared.dtype]
+    arrays = {
+        # numpy has no bfloat16
+        name: (x.view(torch.int16) if x.dtype == torch.bfloat16 else x).numpy(force=True)
+        for name, x in model.state_dict().items()
+    }
+    return digest_of(arrays, json.dumps(about).encode()).hex()
 
 
 def weights_version(tensors: Mapping[str, Tensor]) -> Any:

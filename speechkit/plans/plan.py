@@ -87,7 +87,8 @@ class Plan:
     @cached_property
     def digest(self) -> str:
         """A digest of what the scores depend on; rules are left out."""
-        about = to_dict(self.about)
+        # read once, as a plan in memory may have 1 where that from its file has 1.0
+        about = to_dict(from_dict(About, to_dict(self.about), "about"))
         for name in (*self.about.rules, "confidence"):
             del about[name]
         found = hashlib.blake2b(json.dumps(about).encode(), digest_size=16)

@@ -58,11 +58,16 @@ class PlanNet:
 
     def __init__(self, plan: Plan, sample_rate: int) -> None:
         check_rate(sample_rate, plan.about.sample_rate)
-        self.source, self.about, self.digest = plan, plan.about, plan.digest
+        self.source, self.about = plan, plan.about
         same = sample_rate == self.about.sample_rate
         self._plan = plan if same else at_rate(plan, sample_rate)
         about = self._plan.about
         self.stride, self.rate, self.delay = about.stride, about.rate, about.delay
+
+    @property
+    def digest(self) -> str:
+        """That of the plan."""
+        return self.source.digest
 
     def engine(self, waiting: Waiting) -> NativeEngine:
         """The engine in C++."""

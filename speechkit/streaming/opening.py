@@ -54,7 +54,7 @@ class Opened:
         lead_s = net.delay * about.frame_s
         # of the detector less than a block waits longer than the recogniser's samples
         gate = gate_of(about, sample_rate, vad, capacity, lead_s, 2 * waiting.room)
-        self.detector = gate.speech.digest if gate else None
+        self._speech = gate.speech if gate else None
         held = gate.held if gate else 0
         self.latency_s: float = lead_s + (strides * net.rate + held) * about.frame_s
         library = engine.plan.library if isinstance(engine, NativeEngine) else None
@@ -65,8 +65,12 @@ class Opened:
     @property
     def settings(self) -> dict[str, Any]:
         """The settings that must be equal to restore a state."""
-        rate = self.sample_rate
-        return {"model": self.net.digest, "sample_rate": rate, "vad": self.detector}
+        return {
+            "engine": "native" if isinstance(self.scheduler.engine, NativeEngine) else "torch",
+            "model": self.net.digest,
+            "sample_rate": self.sample_rate,
+            "vad": self._speech and self._speech.digest,
+        }
 
     def check_latency(self, max_latency_s: float) -> None:
         """Raises StreamError if the latency is above `max_latency_s`."""
@@ -125,7 +129,7 @@ def speech_of(
     frame_s = found.net.about.frame_s
     rule = found.net.about.rule(PostProcessing).rule(frame_s)
     late_s = found.latency_s + rule.late * frame_s
-    return DetectedSpeech(found.scheduler, late_s, found.net.digest)
+    return DetectedSpeech(found.scheduler, late_s, found.net)
 
 
 @cache

@@ -10,6 +10,7 @@ from speechkit.data.samples import Samples, as_samples
 from speechkit.errors import StreamError
 from speechkit.events import SpeechEnd, SpeechStart
 from speechkit.limits import MAX_NUMBER
+from speechkit.streaming.nets import SessionNet
 from speechkit.streaming.scheduler import Scheduler
 from speechkit.streaming.state import AGAIN, check_array, checked
 
@@ -19,12 +20,16 @@ T = TypeVar("T", bound=Samples)
 class DetectedSpeech:
     """The segments of speech in sessions; they are known `late_s` seconds afterwards."""
 
-    def __init__(self, scheduler: Scheduler, late_s: float, digest: str) -> None:
-        # the digest of the detector, for states
-        self.scheduler, self.late_s, self.digest = scheduler, late_s, digest
+    def __init__(self, scheduler: Scheduler, late_s: float, net: SessionNet) -> None:
+        self.scheduler, self.late_s, self._net = scheduler, late_s, net
         self.waiting = scheduler.waiting
         # for each session: a start, its end, the next start, …
         self._edges: list[list[float]] = [[] for _ in range(scheduler.capacity)]
+
+    @property
+    def digest(self) -> str:
+        """The digest of the detector, for states."""
+        return self._net.digest
 
     def put(self, row: int, samples: NDArray[Any]) -> int:
         """Takes a session's next samples as far as there is room; returns their number."""

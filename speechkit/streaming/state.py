@@ -84,7 +84,15 @@ def unpack(
     except UntrustedError as error:
         raise StreamError(f"the state is damaged: {error}; {AGAIN}") from error
     about = checked(data, {"settings": dict, "plain": dict})
-    if unlike := [name for name, own in settings.items() if about["settings"].get(name) != own]:
+    was = about["settings"]
+    unlike = [name for name, own in settings.items() if was.get(name) != own]
+    if "engine" in unlike and isinstance(was.get("engine"), str):
+        raise StreamError(
+            f"this state is of the {was['engine']:.20} engine, and this session has the "
+            f"{settings['engine']} one; make the session as that one was (sk.ops.use_impl, "
+            "SPEECHKIT_IMPL, the model's device and type, window_s), or begin it anew"
+        )
+    if unlike:
         raise StreamError(
             f"this state is of another {' and '.join(unlike)}; restore it into a stream of the "
             "same model, sample rate and settings"

@@ -13,7 +13,7 @@ from speechkit.decode import Decoder
 from speechkit.errors import StreamError
 from speechkit.events import Event
 from speechkit.models import Model, evaluating
-from speechkit.models.fingerprint import fingerprint
+from speechkit.models.fingerprint import cached, fingerprint
 from speechkit.models.model import Output
 from speechkit.models.net import Name
 from speechkit.streaming.base import Session
@@ -171,9 +171,13 @@ class WindowedStream(Session):
 
     @property
     def _own_settings(self) -> dict[str, Any]:
-        detector = self._gate.speech.digest if self._gate else None
-        own = {"model": fingerprint(self.model), "sample_rate": self.sample_rate, "vad": detector}
-        return {**own, **self._settings}
+        return {
+            "engine": "windowed",
+            "model": cached(fingerprint, self.model),
+            "sample_rate": self.sample_rate,
+            "vad": self._gate and self._gate.speech.digest,
+            **self._settings,
+        }
 
     def _check_open(self) -> None:
         if self._finished:

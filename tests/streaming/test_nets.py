@@ -80,6 +80,46 @@ def test_a_state_goes_on_with_other_rules_and_not_with_another_plan(
         sk.stream(other).state = session.state
 
 
+@pytest.mark.parametrize("rate", [8000, RATE, 44100])
+def test_a_state_goes_between_a_model_and_its_plan(
+    model: sk.Model, plan: Plan, rate: int, tmp_path: Path
+) -> None:
+    plan.save(tmp_path / PLAN)
+    x, sources = sound(1, rate), (model, plan, tmp_path / PLAN)
+    for source in sources:
+        first = sk.stream(source, rate)
+        first.feed(x)
+        state, found = first.state, first.feed(x) + first.finish()
+        for other in sources:
+            second = sk.stream(other, rate)
+            second.state = state
+            assert second.feed(x) + second.finish() == found
+            np.testing.assert_array_equal(second.scores, first.scores)
+
+
+def test_a_state_goes_between_a_bundled_recogniser_and_its_plan() -> None:
+    model, detector, x = sk.load("an4"), sk.load("vad"), sound(1)
+    first, second = sk.stream("an4"), sk.stream(model, vad=detector)
+    first.feed(x)
+    second.state = first.state
+    assert second.finish() == first.finish()
+
+
+def test_a_state_of_another_engine_is_named(nets: dict[str, Net]) -> None:
+    model = sk.build(nets["frame"])
+    with use_impl("torch"):
+        in_torch = sk.stream(model)
+    native, windowed = sk.stream(model), sk.stream(model, window_s=0.5)
+    with pytest.raises(
+        StreamError, match="is of the torch engine, and this session has the native"
+    ):
+        native.state = in_torch.state
+    with pytest.raises(StreamError, match=r"is of the native engine, .* torch one; .*use_impl"):
+        in_torch.state = native.state
+    with pytest.raises(StreamError, match="is of the windowed engine, and this session"):
+        native.state = windowed.state
+
+
 def test_batches_and_pools_take_plans(nets: dict[str, Net]) -> None:
     plan, x = plan_of(sk.build(nets["frame"])), sound(1)
     batch, pool = sk.StreamBatch(plan, 2), sk.SessionPool(plan, 2)

@@ -6,11 +6,12 @@ from speechkit.errors import ConfigError, StreamError
 from speechkit.events import Listener
 from speechkit.frontend.resample import Resample
 from speechkit.models import Model
-from speechkit.models.fingerprint import fingerprint
+from speechkit.models.fingerprint import cached, fingerprint
 from speechkit.models.profile import why_not_streamable
 from speechkit.nn import Serial
 from speechkit.ops.separable_conv import PRECISIONS, Precision
 from speechkit.plans.about import About
+from speechkit.plans.program import LoweringError
 from speechkit.streaming.engines.cuda.engine import CudaEngine
 from speechkit.streaming.engines.native.engine import NativeEngine
 from speechkit.streaming.engines.native.layer import NativeLayer, native_layer
@@ -18,7 +19,7 @@ from speechkit.streaming.engines.torch import TorchEngine
 from speechkit.streaming.nets import check_rate, suggested_window_s
 from speechkit.streaming.waiting import Waiting
 from speechkit.tasks import listener_of
-from speechkit.tasks.plans import about_of
+from speechkit.tasks.plans import about_of, plan_of
 
 
 class ModelNet:
@@ -29,17 +30,20 @@ class ModelNet:
         self.layer = session_layer(model, self.about, sample_rate)
         self.stride, self.rate, self.delay = self.layer.stride, self.layer.rate, self.layer.delay
         self._sample_rate, self._precision = sample_rate, precision
+        self._like_plan = False
 
     @property
     def digest(self) -> str:
-        """A digest of the model's weights and config."""
-        return fingerprint(self.source)
+        """That of the model's plan if sessions are computed like the plan's, else that of its
+        weights and config."""
+        return cached(_plan_digest if self._like_plan else fingerprint, self.source)
 
     def engine(self, waiting: Waiting) -> NativeEngine | TorchEngine | CudaEngine:
         """The engine of sessions that go along with their samples: native, or else torch."""
         key = self._sample_rate, waiting.block_samples, self._precision
         native = native_layer(self.source, self.layer, waiting.block_samples, key, self._precision)
         if isinstance(native, NativeLayer):
+            self._like_plan = not native.in_torch and self.source.prepared is None
             sessions = native.new_sessions(len(waiting.given))
             return NativeEngine(native, sessions, waiting, native.in_torch)
         return TorchEngine(self.source, self.layer, waiting, native)
@@ -73,6 +77,14 @@ class PoolNet(ModelNet):
             if isinstance(engine, NativeEngine) or self._precision == "float32":
                 return engine
         return CudaEngine(self.source, self.layer, waiting, self._precision, self._impl)
+
+
+def _plan_digest(model: Model) -> str:
+    try:
+        return plan_of(model).digest
+    # a model of clips streams natively where its head for whole clips may have no native form
+    except LoweringError:
+        return fingerprint(model)
 
 
 def session_layer(model: Model, about: About, sample_rate: int) -> Serial:
