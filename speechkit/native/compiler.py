@@ -43,7 +43,7 @@ def compiled(source: Path) -> ctypes.CDLL | str:
     level = logging.WARNING if program else logging.INFO
     try:
         if program is None:
-            raise UnbuiltError(f"no C++ compiler ({', '.join(COMPILERS)})")
+            raise UnbuiltError(f"no C++ compiler ({', '.join(COMPILERS)}); install one")
         return ctypes.CDLL(str(_built(source, program)))
     except (UnbuiltError, OSError) as error:
         reason = one_line(error)

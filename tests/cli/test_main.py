@@ -34,8 +34,11 @@ def test_starting_imports_no_torch(code: str) -> None:
     assert ended.returncode == 0, ended.stderr
 
 
-def test_the_installed_command_exits_with_the_code() -> None:
-    command = [sys.executable, "-c", "from speechkit.cli.main import main; main()", "--bogus"]
+@pytest.mark.parametrize(
+    "python", [["-c", "from speechkit.cli.main import main; main()"], ["-m", "speechkit"]]
+)
+def test_the_command_exits_with_the_code(python: list[str]) -> None:
+    command = [sys.executable, *python, "--bogus"]
     ended = subprocess.run(command, capture_output=True, text=True)
     assert ended.returncode == 2
     assert ended.stderr.splitlines() == [
