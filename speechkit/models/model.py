@@ -76,15 +76,15 @@ class Model(nn.Module):
         postprocess: PostProcessing | dict[str, Any] | None = None,
         spotting: Spotting | dict[str, Any] | None = None,
         endpointing: Endpointing | dict[str, Any] | None = None,
+        **unknown: Any,
     ) -> "Model":
         """A model with the same weights and other rules; this one does not change.
 
         A dict changes the fields that it names. A lower onset also lowers the offset in proportion,
         unless that is given too. Raises ConfigError for a rule that this family does not have.
         """
-        rules = changed_rules(
-            self.config, postprocess=postprocess, spotting=spotting, endpointing=endpointing
-        )
+        given = {"postprocess": postprocess, "spotting": spotting, "endpointing": endpointing}
+        rules = changed_rules(self.config, **given, **unknown)
         model = copy.copy(self)
         model.config = replace(self.config, **rules)
         return model

@@ -12,16 +12,22 @@ RULES = ("postprocess", "spotting", "endpointing")
 def changed_rules(owner: Any, **given: Any) -> dict[str, Any]:
     """The new rules of an owner with a `kind`, such as a config, without those given as None.
 
-    A dict changes the fields that it names. A lower onset also lowers the offset in proportion,
-    unless that is given too. Raises ConfigError for a rule that the owner does not have.
+    A dict changes the fields that it names, and an object of the rule's type replaces it. A lower
+    onset also lowers the offset in proportion, unless that is given too. Raises ConfigError for
+    another type, and for a rule that the owner does not have.
     """
     own = [name for name in RULES if getattr(owner, name, None) is not None]
-    rules = {name: rule for name, rule in given.items() if rule is not None}
+    rules = {name: rule for name, rule in given.items() if rule is not None or name not in RULES}
     for name, rule in rules.items():
         if name not in own:
-            raise ConfigError(f"a {owner.kind} has no {name}; give {' or '.join(own)}")
+            what = f"give {' or '.join(own)}" if own else "leave it out"
+            raise ConfigError(f"a {owner.kind} has no {name:.40}; {what}")
+        before = getattr(owner, name)
         if isinstance(rule, dict):
-            rules[name] = _changed(getattr(owner, name), rule, name)
+            rules[name] = _changed(before, rule, name)
+        elif not isinstance(rule, type(before)):
+            kind = type(before).__name__
+            raise ConfigError(f"{name}={rule!r:.40}: give a dict of its fields, or a {kind}")
     return rules
 
 
