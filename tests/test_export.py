@@ -34,6 +34,7 @@ from speechkit.models import Net
 from speechkit.models.profile import profile
 from speechkit.nn import Chunk, FrameWise, Serial, StreamLayer
 from speechkit.plans.plan import Plan, load_plan
+from speechkit.plans.program import LoweringError
 from speechkit.plans.source import as_plan
 from speechkit.plugins import Registry, using
 from speechkit.tasks.plans import about_of, plan_of
@@ -188,8 +189,14 @@ def test_what_has_no_plan_says_why(nets: dict[str, Net], tmp_path: Path) -> None
     path = tmp_path / "model.safetensors"
     model = sk.build(replace(nets["frame"], frontend=PLAIN))
     model.head = Serial(FrameWise(Loudest()), model.head)
-    with pytest.raises(CheckpointError, match=r"has no plan: no native Loudest; .*--format onnx"):
+    with pytest.raises(
+        CheckpointError,
+        match=r"has no plan: no native Loudest; it runs in torch, or use --format onnx$",
+    ):
         export(model, path, "native")
+    line = "this model has no plan: no native Loudest; it runs in torch"
+    with pytest.raises(LoweringError, match=f"^{line}$"):
+        plan_of(model)
     with pytest.raises(StreamError, match="reads the whole utterance"):
         export(sk.build(replace(nets["ctc"], frontend="log_mel")), path, "native")
     for given in ({"streaming": True}, {"features": False}):

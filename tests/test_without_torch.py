@@ -223,8 +223,8 @@ def test_what_has_no_plan_or_needs_a_device_says_so(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     rest = "needs torch, which is not installed; type: pip install 'speechkit-core[torch]'"
     stale = (
-        "mine/plan.safetensors is of another model than the files beside it; the plan is not "
-        "used; export the model again"
+        "the plan is not used: mine/plan.safetensors is of another model than the files beside it; "
+        "write it again with: speechkit export mine --format native --out mine/plan.safetensors"
     )
     assert done.stderr.splitlines() == [
         f"error: --device cuda {rest}",

@@ -42,9 +42,7 @@ class Native:
         try:
             plan = plan_of(model)
         except LoweringError as error:
-            raise UnexportableError(
-                f"this model has no plan: {error}; it runs in torch, or use --format onnx"
-            ) from error
+            raise UnexportableError(f"{error}, or use --format onnx") from error
         replace(plan, facts=facts_of(model, self.folder)).save(path)
         with evaluating(model):
             worst = difference(load_plan(path), model, example)

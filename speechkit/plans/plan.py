@@ -25,6 +25,7 @@ from speechkit.plans.program import CODES, FIELDS, LoweringError
 
 FORMAT = 1
 """The version of the file's format."""
+WRITE = "write one with: speechkit export MODEL --format native"
 KEY = "speechkit"
 """The property of the file that holds JSON."""
 
@@ -148,9 +149,10 @@ def load_plan(path: str | os.PathLike[str]) -> Plan:
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read: {error.strerror or error}") from error
     except (SafetensorError, UntrustedError) as error:
-        raise CheckpointError(f"{path} cannot be read: {error}") from error
+        reason = str(error).removeprefix("Error while deserializing ")
+        raise CheckpointError(f"{path} is no plan or damaged: {reason}; {WRITE}") from error
     if unknown := sorted(names - set(found)):
-        raise CheckpointError(f"{path} holds {unknown[0]!r}, which is no part of a plan")
+        raise CheckpointError(f"{path} holds {unknown[0]!r}, which is no part of a plan; {WRITE}")
     for name in ("program", "clip_program"):
         if name in found and found[name].shape[1] != len(FIELDS):
             raise CheckpointError(
@@ -162,9 +164,7 @@ def load_plan(path: str | os.PathLike[str]) -> Plan:
 
 def _read_stored(metadata: dict[str, str] | None, path: Path) -> _Stored:
     if not metadata or KEY not in metadata:
-        raise CheckpointError(
-            f"{path} is no plan; write one with: speechkit export MODEL --format native"
-        )
+        raise CheckpointError(f"{path} is no plan; {WRITE}")
     try:
         data = parse_json(metadata[KEY])
         if isinstance(data, dict) and data.get("format") not in (None, FORMAT):
@@ -174,7 +174,7 @@ def _read_stored(metadata: dict[str, str] | None, path: Path) -> _Stored:
             )
         stored: _Stored = from_dict(_Stored, data, str(path))
     except (ConfigError, UntrustedError) as error:
-        raise CheckpointError(f"{path} describes no model: {error}") from error
+        raise CheckpointError(f"{path} describes no model: {error}; {WRITE}") from error
     return stored
 
 

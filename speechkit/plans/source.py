@@ -5,6 +5,7 @@ import os
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Any, Union
 
 from speechkit.card import ModelCard, read_card
@@ -31,9 +32,12 @@ def plan_beside(folder: Path) -> Plan | None:
     try:
         plan = load_plan(path)
         if plan.facts is None or plan.facts.files != digests(folder):
-            raise CheckpointError(f"{path} is of another model than the files beside it")
+            raise CheckpointError(
+                f"{path} is of another model than the files beside it; write it again with: "
+                f"speechkit export {quote(str(folder))} --format native --out {quote(str(path))}"
+            )
     except (CheckpointError, OSError) as error:
-        log.warning(f"{error}; the plan is not used; export the model again")
+        log.warning(f"the plan is not used: {error}")
         return None
     return plan
 

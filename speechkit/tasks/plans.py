@@ -51,8 +51,11 @@ def plan_of(model: Model) -> Plan:
     if reason := why_not_streamable(model):
         raise StreamError(reason)
     about = about_of(model)
-    program = _lowered(model.stream_layer(about.window_s), Lowering())
-    clips = _lowered(model.stream_layer(), Lowering(program)) if model.per_clip else None
+    try:
+        program = _lowered(model.stream_layer(about.window_s), Lowering())
+        clips = _lowered(model.stream_layer(), Lowering(program)) if model.per_clip else None
+    except LoweringError as error:
+        raise LoweringError(f"this model has no plan: {error}; it runs in torch") from error
     return Plan(about, program.table, program.weights.array, clips.table if clips else None)
 
 

@@ -145,11 +145,18 @@ def test_files_of_other_kinds_are_refused(plan: Plan, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="has format 2; this version reads 1: pip install"):
         load_plan(tmp_path / PLAN)
     save_file({"program": plan.program}, tmp_path / PLAN, {KEY: "{"})
-    with pytest.raises(CheckpointError, match="describes no model: it is not JSON"):
+    with pytest.raises(CheckpointError, match=r"describes no model: it is not JSON.*; write one"):
         load_plan(tmp_path / PLAN)
     (tmp_path / PLAN).write_bytes((2**24).to_bytes(8, "little") + b" " * 2**24)
-    with pytest.raises(CheckpointError, match="a header of 16,777,216 bytes"):
+    with pytest.raises(CheckpointError, match=r"a header of 16,777,216 bytes.*; write one with"):
         load_plan(tmp_path / PLAN)
+    plan.save(tmp_path / PLAN)
+    for damaged in (b"RIFF", (tmp_path / PLAN).read_bytes()[:-1]):
+        (tmp_path / PLAN).write_bytes(damaged)
+        with pytest.raises(
+            CheckpointError, match=r"no plan or damaged: .*; write one with: speech"
+        ):
+            load_plan(tmp_path / PLAN)
 
 
 def test_a_plan_with_layers_that_it_does_not_hold_is_refused(nets: dict[str, Net]) -> None:
