@@ -13,6 +13,7 @@ from speechkit.errors import CheckpointError, ConfigError, MissingExtraError
 from speechkit.implementation import PLANS, asked
 from speechkit.io.folders import PLAN, digests, find
 from speechkit.plans.about import TASKS, About
+from speechkit.plans.engine import library
 from speechkit.plans.plan import Plan, load_plan
 
 if TYPE_CHECKING:
@@ -46,15 +47,16 @@ def resolve(source: ModelSource) -> "Plan | Model":
     """The plan of a source as `as_plan` finds it, else its Model, for which torch is needed.
 
     The Model is also for another implementation than that of plans, as `use_impl` or SPEECHKIT_IMPL
-    name it, and ConfigError refuses a plan then. The Model of a folder is preferred if its task is
-    a plugin's, whose events a plan does not have.
+    name it, and ConfigError refuses a plan then. Where torch is installed, it is also for a folder
+    whose task is a plugin's, as a plan has no events of that, and where there is no engine.
     """
     if (impl := asked()) not in PLANS:
         return in_torch(source, f"implementation {impl!r:.40}")
     plan = as_plan(source)
-    if plan is not None and (plan.about.task in TASKS or not _is_folder_with_torch(source)):
-        return plan
-    return in_torch(source, why_torch(source))
+    if plan is None:
+        return in_torch(source, why_torch(source))
+    runs = plan.about.task in TASKS and not isinstance(library(), str)
+    return plan if runs or _is_plan(source) or not has_torch() else in_torch(source, "this")
 
 
 def why_torch(source: ModelSource) -> str:
@@ -87,11 +89,6 @@ def _is_plan(source: ModelSource) -> bool:
         return isinstance(source, Plan)
     path = Path(source)
     return path.is_file() or (path.suffix == Path(PLAN).suffix and not path.is_dir())
-
-
-def _is_folder_with_torch(source: ModelSource) -> bool:
-    is_folder = isinstance(source, str | os.PathLike) and Path(source).is_dir()
-    return is_folder and has_torch()
 
 
 def about_of(net: "Plan | Model") -> About:

@@ -14,11 +14,11 @@ import speechkit as sk
 from speechkit.config import to_dict
 from speechkit.errors import CheckpointError, ConfigError
 from speechkit.io.folders import CONFIG, PLAN, WEIGHTS
-from speechkit.models import Net
+from speechkit.models import Model, Net
 from speechkit.plans.about import About, Facts
 from speechkit.plans.plan import KEY, Plan, load_plan
 from speechkit.plans.program import CODES, FIELDS
-from speechkit.plans.source import as_plan
+from speechkit.plans.source import as_plan, resolve
 from speechkit.rules.spotting import Spotting
 from speechkit.rules.vad import PostProcessing
 from speechkit.tasks.plans import about_of, facts_of, plan_of
@@ -212,3 +212,11 @@ def test_what_a_plan_is_about_tells_the_right_verb(plan: Plan) -> None:
     plan.about.require("detect")
     assert isinstance(plan.about, About)
     assert Facts.__dataclass_fields__.keys() >= {"profile", "card"}
+
+
+def test_without_an_engine_a_bundled_model_runs_in_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert isinstance(resolve("vad"), Plan)
+    monkeypatch.setattr("speechkit.plans.source.library", lambda: "no C++ compiler")
+    assert isinstance(resolve("vad"), Model)
+    monkeypatch.setattr("speechkit.plans.source.has_torch", lambda: False)
+    assert isinstance(resolve("vad"), Plan)
