@@ -1,5 +1,7 @@
 """Saves and loads model folders: `model.safetensors` and `config.json`, never a pickle."""
 
+import speechkit.torch_required
+
 import logging
 import os
 import re

@@ -82,7 +82,7 @@ class TrainingError(SpeechkitError):
     """A run that cannot go on."""
 
 
-class MissingExtraError(SpeechkitError):
+class MissingExtraError(SpeechkitError, ImportError):
     """An optional dependency that is not installed."""
 
     def __init__(self, package: str, extra: str, what: str = "this") -> None:

@@ -1,5 +1,7 @@
 """The scores of whole recordings by a model in torch, at once or piece by piece."""
 
+import speechkit.torch_required
+
 from collections.abc import Iterable, Iterator
 from itertools import chain, islice
 

@@ -48,6 +48,38 @@ def test_what_needs_torch_names_the_extra_in_one_line() -> None:
     assert (done.stdout, done.stderr) == (line, f"error: {line}")
 
 
+IN_ONE_LINE = """
+import importlib
+import pkgutil
+
+import speechkit
+import speechkit.data
+import speechkit.streaming
+from speechkit.errors import MissingExtraError
+
+def needs_torch(get, *what):
+    try:
+        get(*what)
+    except MissingExtraError as error:
+        assert str(error).endswith("type: pip install 'speechkit-core[torch]'"), error
+        return True
+    return False
+
+names = [m.name for m in pkgutil.walk_packages(speechkit.__path__, "speechkit.")]
+# the engines are loaded by `with_torch`
+public = [name for name in names if "engines" not in name and "template" not in name]
+found = {name for name in public if needs_torch(importlib.import_module, name)}
+assert found >= {"speechkit.export", "speechkit.nn", "speechkit.checkpoint", "speechkit.train"}
+given = {name for name in speechkit.data.__all__ if needs_torch(getattr, speechkit.data, name)}
+assert given >= {"read_audio", "read_blocks", "collate", "apply"} and "read_samples" not in given
+assert needs_torch(getattr, speechkit.streaming, "WindowedStream")
+"""
+
+
+def test_modules_and_names_that_need_torch_say_so_in_one_line() -> None:
+    run(IN_ONE_LINE)
+
+
 def test_its_modules_are_imported() -> None:
     names = torch_free()
     assert "speechkit.decode.beam" in names

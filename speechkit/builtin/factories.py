@@ -1,5 +1,7 @@
 """Factories of the core's small layers, imported when a config names one of them."""
 
+import speechkit.torch_required
+
 from torch import nn
 
 from speechkit.component import Spec

@@ -5,6 +5,8 @@ domain "audio" x is `[1, N]`, in "features" it is `[F, T]`; values after `length
 The input is never changed in place.
 """
 
+import speechkit.torch_required
+
 import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass

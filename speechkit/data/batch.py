@@ -1,5 +1,7 @@
 """Batches: which utterances go together, and how they become tensors."""
 
+import speechkit.torch_required
+
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass

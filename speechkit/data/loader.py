@@ -1,5 +1,7 @@
 """Loads utterances as batches, in this process or in workers, with identical results."""
 
+import speechkit.torch_required
+
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path

@@ -1,5 +1,7 @@
 """Reads files, bytes, arrays and tensors as mono float32 tensors at one sample rate."""
 
+import speechkit.torch_required
+
 import math
 from collections.abc import Iterator
 

@@ -1,5 +1,7 @@
 """Exports models to files for other runtimes, and compares their output with the model's."""
 
+import speechkit.torch_required
+
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,5 +1,7 @@
 """From audio to features. A layer that cannot stream raises an error that names an alternative."""
 
+import speechkit.torch_required
+
 from speechkit.frontend.base import Offline
 from speechkit.frontend.mel import MFCC, LogMel
 from speechkit.frontend.nemo1 import NemoPowerSpectrum, PadTo

@@ -1,5 +1,7 @@
 """The three families of models: configs, and `build`, which makes models from them."""
 
+import speechkit.torch_required
+
 import torch
 
 from speechkit.component import Spec

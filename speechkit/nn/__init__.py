@@ -1,5 +1,7 @@
 """Layers that compute the same for whole utterances and chunk by chunk; see `stream.py` first."""
 
+import speechkit.torch_required
+
 from speechkit.nn.block import BodyMaker, plain_block, skip_block
 from speechkit.nn.conv import Conv, DenseConv, DepthwiseConv, LookAhead, reach
 from speechkit.nn.elementwise import Elementwise

@@ -1,5 +1,7 @@
 """Functions on tensors that have more than one implementation."""
 
+import speechkit.torch_required
+
 from speechkit.implementation import use_impl
 from speechkit.ops.activation import Activation
 from speechkit.ops.batch_norm import batch_norm

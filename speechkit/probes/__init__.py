@@ -3,6 +3,8 @@
 A probe is a component whose factory returns `f(model, examples)` → tensors by name.
 """
 
+import speechkit.torch_required
+
 import copy
 from collections.abc import Iterable
 from typing import Any, Protocol

@@ -1,5 +1,7 @@
 """Approximate streaming for models that read whole utterances: runs on overlapping windows."""
 
+import speechkit.torch_required
+
 from dataclasses import asdict
 from typing import Any
 

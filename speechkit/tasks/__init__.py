@@ -3,6 +3,8 @@
 Tasks come through the hook `speechkit_tasks`; the component of a model's head names its task.
 """
 
+import speechkit.torch_required
+
 from speechkit.events import Listener
 from speechkit.tasks.base import (
     IGNORED,

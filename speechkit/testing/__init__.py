@@ -1,5 +1,7 @@
 """Checks of components, for plugin authors and for speechkit's own tests."""
 
+import speechkit.torch_required
+
 from speechkit.testing.conformance import (
     Check,
     Outcome,

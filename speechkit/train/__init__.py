@@ -1,6 +1,8 @@
 """Training: the settings of a run (`run.py`), the loop (`loop.py`), the interface of training
 methods (`method.py`), and sequences of runs (`pipeline.py`)."""
 
+import speechkit.torch_required
+
 from speechkit.train.loop import dry_run, fit
 from speechkit.train.method import Method
 from speechkit.train.pipeline import Pipeline

@@ -3,6 +3,8 @@
 A transform is a component whose factory returns `f(model, examples)` → a new model and a report.
 """
 
+import speechkit.torch_required
+
 import json
 import logging
 from collections.abc import Iterable, Mapping
