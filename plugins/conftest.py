@@ -16,7 +16,7 @@ torch.set_num_threads(1)
 
 HERE = Path(__file__).parent
 LOADED = {"residuals": "residuals,norms,activations"}
-"""What a package's tests want beside it."""
+"""The plugins for the tests of a package that needs others too."""
 
 
 def package_of(path: Path) -> str:

@@ -38,7 +38,7 @@ class Log(nn.Module):
         return torch.log(x + self.guard)
 
     def lower(self, program: Lowering, x: Value) -> Value:
-        """One instruction."""
+        """The same as one instruction of a native program."""
         return program.emit("log", x, numbers=[self.guard])
 
     def extra_repr(self) -> str:

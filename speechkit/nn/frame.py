@@ -139,7 +139,7 @@ class Affine(nn.Module):
         return torch.addcmul(self.shift[:, None], x, self.scale[:, None])
 
     def lower(self, program: Lowering, x: Value) -> Value:
-        """One instruction."""
+        """The same as one instruction of a native program."""
         return program.affine(x, self.scale, self.shift)
 
 

@@ -43,18 +43,18 @@ class Hardware(nn.Module):
         return quantize(self.disturb(x).clamp(-1, 1), self.bits)
 
     def into_steadily(self, program: Lowering, weight: Tensor) -> Tensor:
-        """`into` of a weight without noise, for a native program."""
+        """The weight after `into` without noise, for a native program."""
         self.refuse_noise(program)
         return quantize(weight.detach().clamp(-1, 1), self.bits)
 
     def lower(self, program: Lowering, x: Value) -> Value:
-        """Adds `into`, or `out`, without noise to a native program."""
+        """Adds `into` or `out`, which are the same without noise, to a native program."""
         self.refuse_noise(program)
         rounded = "sign(x) * ceil(min(abs(x), 1) * levels - 0.5) / levels"
         return program.expression(rounded, {"levels": 2.0**self.bits - 1}, x)
 
     def refuse_noise(self, program: Lowering) -> None:
-        """Raises LoweringError if the noise stays on."""
+        """Raises LoweringError if there is noise in evaluation."""
         if self.noisy != "training":
             program.refuse("no native Hardware with noise")
 
@@ -88,7 +88,7 @@ class Analog(nn.Module):
         return self.hardware.into(self.activation(self.hardware.out(x)))
 
     def lower(self, program: Lowering, x: Value) -> Value:
-        """Its activation between two roundings, if the noise is off."""
+        """The activation between `out` and `into` in a native program, if the noise is off."""
         y = program.add(as_layer(self.activation), self.hardware.lower(program, x))
         return self.hardware.lower(program, y)
 

@@ -38,7 +38,7 @@ UNARY = {
     "erf": "erf({u})",
     "const": "{b}",
 }
-"""Functions of u as expressions; b is learned if the name is in STARTS."""
+"""Functions of u as expressions; `{b}` is learned if the name is in STARTS."""
 
 BINARY = {
     "add": "{u} + {v}",

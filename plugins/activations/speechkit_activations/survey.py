@@ -90,12 +90,12 @@ class SRS(nn.Module):
 
     @property
     def a(self) -> float | Tensor:
-        """The number below x."""
+        """The divisor a of x."""
         return self.b / math.e + positive(self.kappa)
 
     @property
     def b(self) -> float | Tensor:
-        """The number below −x."""
+        """The divisor b of −x."""
         return positive(self.rho)
 
     def forward(self, x: Tensor) -> Tensor:

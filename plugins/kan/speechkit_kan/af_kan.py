@@ -147,7 +147,7 @@ class GlobalAttention(nn.Module):
         return pooled
 
     def lower(self, program: Lowering, y: Value) -> Value:
-        """Adds it to a native program, from the functions `[functions · C]`."""
+        """The same in a native program; y are the functions `[functions · C]`."""
         weights = self.score.weight[0] / self.temperature.clamp(min=1)
         share = program.emit("log_softmax", _lower_sum(program, y, weights))
         pooled = program.fold(y, len(weights))
@@ -166,7 +166,7 @@ class Multistep(nn.Module):
         return reduced
 
     def lower(self, program: Lowering, y: Value) -> Value:
-        """Adds it to a native program, from the functions `[functions · C]`."""
+        """The same in a native program; y are the functions `[functions · C]`."""
         bias = {"bias": self.linear.bias}
         return program.expression("x + bias", bias, _lower_sum(program, y, self.linear.weight[0]))
 
@@ -186,7 +186,7 @@ class SpatialAttention(nn.Module):
 
     @torch.no_grad()
     def lower(self, program: Lowering, y: Value) -> Value:
-        """Adds it to a native program, from the functions `[functions · C]`."""
+        """The same in a native program; y are the functions `[functions · C]`."""
         assert self.score.bias is not None
         count = len(self.score.bias)
         channels = y.channels // count
@@ -213,7 +213,7 @@ def _band(taps: Tensor, channels: int) -> Tensor:
 
 
 def _lower_to_range(program: Lowering, y: Value) -> Value:
-    """The functions of a frame scaled to [0, 1]."""
+    """Scales the functions of each frame to [0, 1]."""
     least = program.scaled(program.emit("largest", program.scaled(y, -1.0)), -1.0)
     off = program.expression("a - b", {}, y, least)
     top = program.emit("largest", off)

@@ -109,7 +109,7 @@ def lower_splines(program: Lowering, x: Value, knots: Tensor, order: int) -> Val
     for k in range(1, order + 1):
         width = lines[k:] - lines[:-k]
         inverse = torch.where(width > 0, 1 / width.clamp(min=1e-30), 0)
-        # of the last k functions, which are none, the factors are 0
+        # there are k functions fewer; the factors of those left over are 0
         rising = _lines(inverse[:-1], -lines[: -k - 1] * inverse[:-1], count)
         falling = _lines(-inverse[1:], lines[k + 1 :] * inverse[1:], count)
         after = program.part(y, x.channels, y.channels)

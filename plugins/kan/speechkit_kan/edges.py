@@ -35,7 +35,7 @@ class EdgeLayer(StreamLayer):
         raise AssertionError("an EdgeLayer is one of its subclasses")
 
     def lower_features(self, program: Lowering, x: Value) -> Value:
-        """Adds `features` to a native program: `[G · C]`, the first of all channels first."""
+        """Adds `features` to a native program: `[G · C]`, the first of each channel first."""
         program.refuse(f"no native {type(self).__name__}")
 
     def weights(self) -> Tensor:

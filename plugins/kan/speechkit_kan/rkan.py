@@ -33,7 +33,7 @@ class Gate(nn.Module):
         return body * (1 + shortcut.sigmoid())
 
     def lower(self, program: Lowering, shortcut: Value, body: Value) -> Value:
-        """One instruction."""
+        """The same as one instruction of a native program."""
         return program.expression("b * (1 + sigmoid(a))", {}, shortcut, body)
 
 

@@ -58,7 +58,7 @@ class RMSNorm(nn.Module):
         return y.to(x.dtype).transpose(1, 2)
 
     def lower(self, program: Lowering, x: Value) -> Value:
-        """One instruction."""
+        """The same as one instruction of a native program."""
         return program.normalize(
             x,
             self.eps,
@@ -94,7 +94,7 @@ class LayerNorm(nn.Module):
         )
 
     def lower(self, program: Lowering, x: Value) -> Value:
-        """One instruction."""
+        """The same as one instruction of a native program."""
         return program.normalize(x, self.eps, self.weight, self.bias)
 
     def extra_repr(self) -> str:
@@ -124,7 +124,7 @@ class GroupNorm(nn.Module):
         return torch.addcmul(self.bias, y, self.weight).to(x.dtype).transpose(1, 2)
 
     def lower(self, program: Lowering, x: Value) -> Value:
-        """One instruction."""
+        """The same as one instruction of a native program."""
         return program.normalize(x, self.eps, self.weight, self.bias, groups=self.groups)
 
     def extra_repr(self) -> str:

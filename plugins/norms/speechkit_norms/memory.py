@@ -43,7 +43,7 @@ class MSLayerNorm(nn.Module):
         return y.transpose(1, 2)
 
     def lower(self, program: Lowering, x: Value) -> Value:
-        """One instruction."""
+        """The same as one instruction of a native program."""
         return program.normalize(x, self.eps)
 
     def extra_repr(self) -> str:
@@ -70,7 +70,7 @@ class MSRMSNorm(nn.Module):
         return y.transpose(1, 2)
 
     def lower(self, program: Lowering, x: Value) -> Value:
-        """One instruction."""
+        """The same as one instruction of a native program."""
         return program.normalize(x, self.eps, centred=False)
 
     def extra_repr(self) -> str:

@@ -128,7 +128,7 @@ class LayerAttention(nn.Module):
         return weights
 
     def lower(self, program: Lowering, layers: list[Value]) -> Value:
-        """Adds it to a native program; the softmax is over the layers, in each head's channels."""
+        """The same in a native program; the softmax is over the layers, in each head's channels."""
         dim = len(self.query.weight)
         # each channel gets the sum over those of its head
         head = torch.arange(dim) // (dim // self.heads)

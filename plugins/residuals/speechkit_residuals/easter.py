@@ -51,7 +51,7 @@ class Part(nn.Module):
         return x[:, self.start : self.end]
 
     def lower(self, program: Lowering, x: Value) -> Value:
-        """One instruction."""
+        """The same as one instruction of a native program."""
         return program.part(x, self.start, self.end - self.start)
 
 
@@ -62,12 +62,12 @@ class Twice(nn.Module):
         return cat_channels([x, x])
 
     def lower(self, program: Lowering, x: Value) -> Value:
-        """One instruction."""
+        """The same as one instruction of a native program."""
         return program.join(x, x)
 
 
 class Joint(nn.Module):
-    """(merge(old, body), old), concatenated."""
+    """y = (merge(old, body), old), concatenated along the channels."""
 
     def __init__(self, merge: nn.Module) -> None:
         super().__init__()
@@ -77,18 +77,18 @@ class Joint(nn.Module):
         return cat_channels([self.merge(old, body), old])
 
     def lower(self, program: Lowering, old: Value, body: Value) -> Value:
-        """Its merge rule, then one instruction."""
+        """The same in a native program: the merge rule, then one instruction."""
         return program.join(program.merge(self.merge, old, body), old)
 
 
 class Beside(nn.Module):
-    """(data, old), concatenated."""
+    """y = (data, old), concatenated along the channels."""
 
     def forward(self, old: Tensor, data: Tensor) -> Tensor:
         return cat_channels([data, old])
 
     def lower(self, program: Lowering, old: Value, data: Value) -> Value:
-        """One instruction."""
+        """The same as one instruction of a native program."""
         return program.join(data, old)
 
 

@@ -30,7 +30,7 @@ class MatchChannels(nn.Module):
         return nn.functional.pad(x.transpose(1, 2), (0, missing)).transpose(1, 2)
 
     def lower(self, program: Lowering, x: Value) -> Value:
-        """One instruction."""
+        """The same as one instruction of a native program."""
         return program.part(x, 0, self.channels)
 
 

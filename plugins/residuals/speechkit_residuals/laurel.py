@@ -54,7 +54,7 @@ class Laurel(nn.Module):
         return y
 
     def lower(self, program: Lowering, shortcut: Value, body: Value) -> Value:
-        """Sums of scaled values, and two products."""
+        """The same in a native program."""
         if self.low_rank is not None:
             shortcut = program.added(self.low_rank.lower(program, shortcut), shortcut)
         if self.weights is None:
@@ -84,7 +84,7 @@ class LowRank(nn.Module):
         return (x.transpose(1, 2) @ self.a.t() @ self.b.t()).transpose(1, 2)
 
     def lower(self, program: Lowering, x: Value) -> Value:
-        """Two products."""
+        """The same as two products of a native program."""
         return program.matrix(program.matrix(x, self.a), self.b)
 
     def macs(self, frames: int) -> int:

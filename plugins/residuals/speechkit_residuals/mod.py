@@ -79,7 +79,7 @@ class Routed(StreamLayer):
         return self.forward(c), state
 
     def lower(self, program: Lowering, x: Value) -> Value:
-        """Every frame goes through the feed-forward layer, unlike in torch."""
+        """The same in a native program, which computes the feed-forward layer for every frame."""
         if self.mode == "topk":
             program.refuse("no native Routed with mode=topk")
         normal = program.add(fuse(self.norm), x)

@@ -34,7 +34,7 @@ class Multiply(nn.Module):
         return shortcut * body
 
     def lower(self, program: Lowering, shortcut: Value, body: Value) -> Value:
-        """One instruction."""
+        """The same as one instruction of a native program."""
         return program.expression("a * b", {}, shortcut, body)
 
 

@@ -38,7 +38,7 @@ class Scaled(nn.Module):
         return self.factor * shortcut + body
 
     def lower(self, program: Lowering, shortcut: Value, body: Value) -> Value:
-        """Two instructions."""
+        """The same as two instructions of a native program."""
         return program.added(program.scaled(shortcut, self.factor), body)
 
 
@@ -61,7 +61,7 @@ class Gated(nn.Module):
         return y
 
     def lower(self, program: Lowering, shortcut: Value, body: Value) -> Value:
-        """A product and three instructions."""
+        """The same in a native program."""
         gate = program.matrix(shortcut, self.gate.weight, self.gate.bias)
         kept = program.expression("(1 - sigmoid(a)) * b", {}, gate, shortcut)
         if self.exclusive:
@@ -81,7 +81,7 @@ class DroppedShortcut(nn.Module):
         return dropped
 
     def lower(self, program: Lowering, shortcut: Value, body: Value) -> Value:
-        """Their sum, in evaluation."""
+        """The sum, as in evaluation, in a native program."""
         return program.added(shortcut, body)
 
 

@@ -104,7 +104,7 @@ class Fuse(nn.Module):
         return y
 
     def lower(self, program: Lowering, x: Value) -> Value:
-        """A product of both."""
+        """The same as one product of a native program, with the matrix [I, U]."""
         eye = torch.eye(len(self.up.weight))
         return program.matrix(x, torch.cat([eye, self.up.weight], dim=1))
 
@@ -120,7 +120,7 @@ class Spread(nn.Module):
         return cat_channels([x, *([torch.zeros_like(x)] * self.levels)])
 
     def lower(self, program: Lowering, x: Value) -> Value:
-        """One instruction."""
+        """The same as one instruction of a native program."""
         return program.part(x, 0, (self.levels + 1) * x.channels)
 
 
@@ -135,7 +135,7 @@ class Top(nn.Module):
         return x[:, -self.channels :]
 
     def lower(self, program: Lowering, x: Value) -> Value:
-        """One instruction."""
+        """The same as one instruction of a native program."""
         return program.part(x, x.channels - self.channels, self.channels)
 
 

@@ -30,7 +30,7 @@ class Excess(nn.Module):
         return body - shortcut
 
     def lower(self, program: Lowering, shortcut: Value, body: Value) -> Value:
-        """One instruction."""
+        """The same as one instruction of a native program."""
         return program.expression("b - a", {}, shortcut, body)
 
 
