@@ -27,20 +27,20 @@ from speechkit.plugins import components
 from speechkit.tasks import task_of
 
 TOLERANCE = 1e-3
-"""Of scores, relative to the largest: recurrent layers amplify the rounding of float32."""
+"""The largest difference of scores, relative to the largest: recurrent layers amplify rounding."""
 COARSE = {"activation activations/analog": 0.2}
-"""The same where values are rounded to few levels: one between two may take either."""
+"""The same for components that round to a few levels: one between two may go to either."""
 STEP = 20 * SAMPLE_RATE // 1000
 BLOCK, BLOCKS = 4, 10
-"""Steps of a block, the longest that scores of a net come in, and blocks of a round."""
+"""Steps in a block, and blocks in a round; no net returns scores less often than once per block."""
 STEPS = BLOCK * BLOCKS
 BEGUN_S = 2.4
-"""The sound before the first round, longer than the look-ahead of the nets."""
+"""The duration of the sound before the first round, longer than the look-ahead of the nets."""
 PLAIN = "relu + batch norm"
 FIELDS = "activation", "norm", "channel", "mixer", "residual", "block", "stack", "stem", "frontend"
 """The kinds that are fields of a config under their own names, and may read whole utterances."""
 CLIPS = "head", "pool"
-"""The kinds that stream a pool over the utterance as one over the frames so far."""
+"""The kinds whose pool over the utterance becomes one over the frames so far in a stream."""
 NESTED = {
     "pool": ("head", "core/clip", "pool"),
     "normalizer": ("frontend", "core/log_mel", "normalize"),
@@ -125,12 +125,12 @@ def latest(fields: Fields) -> Tensor:
 
 
 def sound() -> NDArray[np.float32]:
-    """All that a session is fed until the end of its first round."""
+    """All the sound that a session is fed until the end of its first round."""
     return speech(BEGUN_S + STEPS * STEP / SAMPLE_RATE)
 
 
 def round_us(run: Run) -> float:
-    """The time of a round, from the median of its blocks: other processes disturb it less."""
+    """A round in microseconds, from the median of its blocks: other processes disturb it less."""
     assert isinstance(run, Session)
     times_s = []
     for block in range(0, STEPS, BLOCK):

@@ -23,7 +23,7 @@ SOUND_S = 1.92
 """A multiple of every step."""
 SESSIONS = (16, 256)
 PACKETS_MS = (32, 160)
-"""What each session of a pool is fed at a time."""
+"""The milliseconds of sound that each session of a pool is fed at a time."""
 STEPS_MS = (10, 20, 80, 160)
 MEETING = 2560
 """After so many samples all steps and blocks end together; there probabilities are compared."""

@@ -22,7 +22,7 @@ ROUNDS = 9
 
 @torch.inference_mode()
 def cost(layer: SeparableConv, given: tuple[Any, ...]) -> tuple[float, float]:
-    """The least of the processor's times of a call, in seconds, and its flop."""
+    """The least processor time of a call in seconds, and its floating-point operations."""
     times = []
     for _ in range(ROUNDS):
         begun_s = time.process_time()

@@ -68,7 +68,7 @@ class Figure:
 
 
 def processor_milliseconds(run: Run) -> float:
-    """The processor's time of one round, which other processes change less."""
+    """The processor time of one round, which other processes change less than elapsed time."""
     began_s = time.process_time()
     run()
     return 1000 * (time.process_time() - began_s)

@@ -60,7 +60,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def on_the_processor(benchmark: Benchmark) -> Benchmark:
-    """A benchmark of this process by the processor's time instead of the clock's."""
+    """A benchmark of this process by processor time instead of elapsed time."""
     if benchmark.measure is not milliseconds:
         return benchmark
     return replace(benchmark, measure=processor_milliseconds, unit="ms of the processor")
@@ -91,7 +91,7 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("names", nargs="*", metavar="NAME", help="such as offline, or offline/5x5-1")
     top.add_argument("--rounds", type=int, default=15, help="turns of each contestant (15)")
     top.add_argument("--threads", type=int, default=1, help="threads of each contestant (1)")
-    top.add_argument("--cpu", action="store_true", help="the processor's time, not the clock's")
+    top.add_argument("--cpu", action="store_true", help="processor time instead of elapsed time")
     top.add_argument("--list", action="store_true", help="say what there is, and time nothing")
     top.add_argument("--compile", action="store_true", help="torch.compile too, which takes long")
     top.add_argument("--long", action="store_true", help="an hour of sound too")

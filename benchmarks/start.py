@@ -1,6 +1,6 @@
 """Cold starts: a new process that reads a clip and prints the segments of speech.
 
-With --long also those of fresh environments, with nothing but what each contestant needs.
+With --long also in new environments, which contain only what each contestant needs.
 """
 
 import json
@@ -32,7 +32,7 @@ def benchmarks(options: Options) -> list[Benchmark]:
     return [
         Benchmark(
             "start/vad",
-            f"a process, from nothing to the speech in {CLIP_S:g} s",
+            f"a new process that prints the speech in {CLIP_S:g} s of sound",
             (
                 Contestant(SILERO, silero, inf),
                 Contestant(OURS, speechkit, 1e-6, segments),
@@ -40,7 +40,7 @@ def benchmarks(options: Options) -> list[Benchmark]:
         ),
         Benchmark(
             "start/installed",
-            "the same in an environment with nothing else",
+            "the same in an environment that contains nothing else",
             (
                 Contestant(SILERO, partial(alone, options, silero, peer_environment), inf),
                 Contestant(OURS, partial(alone, options, speechkit, environment), 1e-6, segments),
@@ -48,7 +48,7 @@ def benchmarks(options: Options) -> list[Benchmark]:
         ),
         Benchmark(
             "start/size",
-            "the files of that environment, of Python only links",
+            "the files of that environment, without Python itself",
             (
                 Contestant(SILERO, partial(alone, options, size, peer_environment), inf),
                 Contestant(OURS, partial(alone, options, size, environment), inf),
