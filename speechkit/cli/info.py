@@ -54,8 +54,8 @@ def info(
 
 
 def _described(model: str, allow_nonfinite: bool) -> "tuple[About, Facts, list[str], list[str]]":
-    """What a model is about, its facts, the names of tensors with NaN, and the types of layers that
-    a stream runs in torch."""
+    """The `About` and `Facts` of a model, the names of its tensors with NaN, and the types of its
+    layers that run in torch in a stream."""
     from speechkit.plans.source import as_plan, why_torch, with_torch
 
     plan = as_plan(model)

@@ -251,7 +251,7 @@ class Meter:
 
 
 def _caption_of(net: "Plan | Model") -> "Callable[[NDArray[np.float32]], str]":
-    """What puts the scores of a frame in words: the rule of a plan's task, or a model's task."""
+    """The function that describes the scores of a frame in words for the model's task."""
     from speechkit.plans.plan import Plan
     from speechkit.plans.source import with_torch
     from speechkit.streaming.listeners import caption_for

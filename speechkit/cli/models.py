@@ -24,8 +24,11 @@ FLAGS = {
 
 
 def load_net(name: str, device: str = "cpu", option: str | None = None) -> "Plan | Model":
-    """The plan of a command's model, which needs no torch; its Model without a plan, on another
-    device than the CPU, and for an `option` that a plan does not have."""
+    """The plan of a command's model, which needs no torch.
+
+    Its Model instead, in torch, if it has no plan, for another device than the CPU or another
+    implementation, and for an `option` that a plan does not have.
+    """
     from speechkit.implementation import PLANS, asked
     from speechkit.plans.source import as_plan, refuse_plan, why_torch, with_torch
 

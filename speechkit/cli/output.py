@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from speechkit.errors import one_line
 
-# a command that prints no table imports none of it
+# rich is imported only by commands that print a table
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
     from rich.table import Table

@@ -1,7 +1,7 @@
-"""Values of arguments that need no conversion, or a plain one.
+"""Takes the values of arguments without typer's conversion where they need none.
 
-typer converts each value, a missing one too, with pydantic, whose import takes longer than the rest
-of a command.
+typer converts each value, even a missing one, with pydantic, whose import takes longer than the
+rest of a command.
 """
 
 from collections.abc import Callable
@@ -13,7 +13,7 @@ from typer.core import TyperCommand
 
 
 class PlainCommand(TyperCommand):
-    """A command whose parameters give plain values."""
+    """A command whose parameters are not converted by typer where they need no conversion."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         take_plain_values(self, ctx)
@@ -21,7 +21,7 @@ class PlainCommand(TyperCommand):
 
 
 def take_plain_values(command: Any, ctx: Any) -> None:
-    """Makes the parameters of a command or group give plain values without typer's conversion."""
+    """Replaces typer's conversion in the parameters of a command or group, where none is needed."""
     types = get_type_hints(command.callback)
     for parameter in command.get_params(ctx):
         kind = types.get(parameter.name)
@@ -29,7 +29,7 @@ def take_plain_values(command: Any, ctx: Any) -> None:
 
 
 class _Plain:
-    """A parameter's `process_value`, which leaves to typer what needs more than a plain type."""
+    """A parameter's `process_value`, which calls typer's own for values that need conversion."""
 
     def __init__(self, parameter: Any, kind: Any, convert: Callable[[Any, Any], Any]) -> None:
         self.parameter, self.kind, self.convert = parameter, kind, convert

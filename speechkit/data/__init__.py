@@ -1,6 +1,6 @@
 """Audio, manifests, augmentations and batches: everything before the front end.
 
-Names are loaded on first use, since some modules need torch and others do not.
+A name is imported on first use, since only some of the modules need torch.
 """
 
 import importlib

@@ -193,7 +193,7 @@ def source_name(source: object) -> str:
 
 
 def _is_cut_short(file: soundfile.SoundFile, stream: BinaryIO) -> bool:
-    """True where the header gives more than the file holds, which libsndfile silently accepts."""
+    """True if the header gives more than the file holds, which libsndfile silently accepts."""
     if file.format == "OGG":
         stream.seek(-min(stream.seek(0, io.SEEK_END), 65536), io.SEEK_END)
         tail = stream.read()

@@ -25,8 +25,8 @@ class Decoder(Protocol):
         ...
 
     def step(self, state: Any, log_probs: NDArray[np.float32]) -> tuple[Any, str]:
-        """The next state and the text so far, after valid frames log_probs `[T, V + 1]`, an array
-        of numpy."""
+        """The next state and the text so far, after valid frames; `log_probs` is a numpy array
+        `[T, V + 1]`."""
         ...
 
     def finish(self, state: Any) -> str:

@@ -136,7 +136,7 @@ class BeamCTC:
 
     def restore(self, values: Sequence[Any]) -> BeamState:
         """The state from its nested lists, as JSON stores it; ValueError for other data."""
-        # a session that starts anew imports none of it
+        # only restoring a state needs pydantic, which is slow to import
         from pydantic import TypeAdapter
 
         state: BeamState = TypeAdapter(BeamState).validate_python(values)
