@@ -5,11 +5,12 @@ import os
 from collections.abc import Iterable, Mapping
 from dataclasses import fields, is_dataclass
 from functools import partial
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
 from speechkit.component import Spec, did_you_mean
-from speechkit.errors import ConfigError
+from speechkit.errors import ConfigError, SpeechkitError
 from speechkit.io.plain import UnfitError, fitted
 from speechkit.io.untrusted import UntrustedError, check_plain, parse_json
 from speechkit.limits import MAX_NUMBER, MAX_PROCESSES_PER_CPU, MAX_TIME_S, MAX_WIDTH
@@ -32,14 +33,27 @@ class Config:
         _check_values({field.name: getattr(self, field.name) for field in fields(self)})  # type: ignore[arg-type]
 
 
-def check_range(name: str, value: float, low: float, high: float) -> None:
-    """Raises ConfigError unless low <= value <= high."""
-    if not low <= value <= high:
+def check_range(
+    name: str,
+    value: float,
+    low: float,
+    high: float,
+    *,
+    whole: bool = False,
+    error: type[SpeechkitError] = ConfigError,
+) -> None:
+    """Raises `error` unless value is a number, a `whole` one if asked, and low <= value <= high."""
+    # NaN makes the comparison false, and True is an int
+    if isinstance(value, Integral if whole else Real) and not isinstance(value, bool):
+        if low <= value <= high:
+            return
         # an int may have thousands of digits
-        shown = (
-            "a large number" if isinstance(value, int) and abs(value) > MAX_NUMBER else f"{value:g}"
-        )
-        raise ConfigError(f"{name}={shown}: give a number from {low:g} to {high:g}")
+        large = isinstance(value, int) and abs(value) > MAX_NUMBER
+        shown = "a large number" if large else f"{value:g}"
+    else:
+        shown = f"{value!r:.40}"
+    kind = "a whole number" if whole else "a number"
+    raise error(f"{name}={shown}: give {kind} from {low:g} to {high:g}")
 
 
 def check_processes(name: str, count: int, least: int = 1) -> None:

@@ -6,9 +6,11 @@ from typing import Any
 
 import numpy as np
 
+from speechkit.config import check_range
 from speechkit.data.samples import Samples, as_samples
 from speechkit.errors import StreamError
 from speechkit.events import Event, Gap, Listener
+from speechkit.limits import MAX_TIME_S
 from speechkit.streaming.kept import Kept, KeptSound
 from speechkit.streaming.state import Resumable
 
@@ -36,8 +38,8 @@ class Session(Resumable):
 
         Silence replaces them, so that later times are right.
         """
-        if samples < 0:
-            raise StreamError(f"a gap of {samples} samples; give a number from 0 up")
+        most = MAX_TIME_S * self.sample_rate
+        check_range("samples of a gap", samples, 0, most, whole=True, error=StreamError)
         at_s = self._fed / self.sample_rate
         events: list[Event] = []
         for start in range(0, samples, self.sample_rate):

@@ -6,6 +6,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from speechkit.component import Spec
+from speechkit.config import check_range
 from speechkit.decode import Decoder
 from speechkit.errors import ConfigError, StreamError
 from speechkit.implementation import asked
@@ -49,8 +50,13 @@ class Opened:
         self.net, self.sample_rate, about = net, sample_rate, net.about
         strides = block_strides(about, net.stride, sample_rate)
         block = strides * net.stride
-        waiting = Waiting(capacity, block, max(ROOM_BLOCKS, math.ceil(room / block)))
-        engine = net.engine(waiting)
+        try:
+            waiting = Waiting(capacity, block, max(ROOM_BLOCKS, math.ceil(room / block)))
+            engine = net.engine(waiting)
+        except MemoryError as error:
+            raise StreamError(
+                f"no memory for {capacity} sessions; give fewer, or less room"
+            ) from error
         lead_s = net.delay * about.frame_s
         # of the detector less than a block waits longer than the recogniser's samples
         gate = gate_of(about, sample_rate, vad, capacity, lead_s, 2 * waiting.room)
@@ -74,6 +80,7 @@ class Opened:
 
     def check_latency(self, max_latency_s: float) -> None:
         """Raises StreamError if the latency is above `max_latency_s`."""
+        check_range("max_latency_s", max_latency_s, 0, math.inf, error=StreamError)
         if self.latency_s > max_latency_s:
             about = self.net.about
             raise StreamError(

@@ -4,7 +4,7 @@ import asyncio
 import threading
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -13,17 +13,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from speechkit.component import Spec
+from speechkit.config import check_range
 from speechkit.data.samples import Samples, as_samples
 from speechkit.decode import Decoder
 from speechkit.errors import StreamError
 from speechkit.events import Event
+from speechkit.limits import MAX_KEPT_S, MAX_SESSIONS, MAX_TIME_S
 from speechkit.plans.plan import Plan
 from speechkit.plans.source import ModelSource, in_torch, resolve, with_torch
 from speechkit.streaming import scheduler
 from speechkit.streaming.gate import Detector
 from speechkit.streaming.nets import PlanNet, SessionNet
-from speechkit.streaming.opening import Opened
+from speechkit.streaming.opening import Opened, source_rate
 from speechkit.streaming.row_listeners import Found
+from speechkit.streaming.scheduler import BROKEN
 
 if TYPE_CHECKING:
     from speechkit.ops.separable_conv import Precision
@@ -38,6 +41,9 @@ class SessionPool:
     All methods may be called from any thread; the samples of one session must come in order.
     `join`, `feed` and `is_done` do not wait for a step, the others wait for the one in progress.
     Events are those of each `step`, or are given by `events` while `run` makes the steps.
+
+    An error in a step breaks its sessions, and one in a decoder that session: it takes no more
+    samples, and may leave. The others go on.
     """
 
     def __init__(
@@ -52,26 +58,31 @@ class SessionPool:
         vad: Detector = None,
         impl: str | None = None,
     ) -> None:
-        if capacity < 1:
-            raise StreamError(f"a pool of {capacity} sessions; give at least 1")
+        check_range("capacity", capacity, 1, MAX_SESSIONS, whole=True, error=StreamError)
+        check_range("room_s", room_s, 0, MAX_KEPT_S, error=StreamError)
         net = _net_of(model, sample_rate, precision, impl)
         rate = net.about.sample_rate if sample_rate is None else sample_rate
         opened = Opened(net, rate, capacity, decoder, vad, round(room_s * rate))
         self.model, self.capacity = net.source, capacity
         self.sample_rate, self.latency_s = rate, opened.latency_s
         self._scheduler, self._engine = opened.scheduler, opened.scheduler.engine
+        self._scheduler.title, self._scheduler.anew = "session {}", "join anew"
         self.net, self.bytes_each = self._engine.net, self._engine.bytes_each
         self.backend: str = self._engine.backend
         self.block_samples: int = opened.scheduler.waiting.block_samples
         self._free = list(range(capacity))[::-1]
         self._rows: dict[int, int] = {}
-        self._numbers = np.zeros(capacity, np.int64)
+        self._numbers = self._scheduler.numbers
         self._joined = 0
         self._in_progress: deque[Step] = deque()
-        self._inboxes: dict[int, deque[Event | None]] = {}
+        # each ends with None or an error, which stays
+        self._inboxes: dict[int, deque[Event | StreamError | None]] = {}
+        self._iterated: set[int] = set()
+        self._failure: Exception | None = None
         # the lock protects what `feed` reads and writes, the rest belongs to who made it `busy`
         self._lock = threading.Lock()
         self._changed = threading.Condition(self._lock)
+        self._idle = threading.Condition(self._lock)
         self._busy = False
         self._guests = self._changes = self._waiters = 0
         self._watchers: list[Callable[[], object]] = []
@@ -112,8 +123,10 @@ class SessionPool:
                 del self._rows[session]
                 self._scheduler.start(row)
                 self._free.append(row)
-            self._deliver(session, None)
-            self._inboxes.pop(session, None)
+                self._deliver(session, None)
+                self._inboxes.pop(session)
+                self._iterated.discard(session)
+                self._tell()
 
     def feed(self, session: int, samples: Samples, wait_s: float = 0.0) -> int:
         """Takes a session's next samples and returns their number.
@@ -123,10 +136,10 @@ class SessionPool:
         """
         if not isinstance(samples, np.ndarray):
             samples = as_samples(samples)
+        until_s = _until_s(wait_s) if wait_s else 0.0
         with self._lock:
             taken = self._put(session, samples)
-            if wait_s > 0:
-                until_s = time.monotonic() + wait_s
+            if until_s:
                 while taken < len(samples) and self._wait_until(until_s):
                     taken += self._put(session, samples[taken:])
             return taken
@@ -134,12 +147,16 @@ class SessionPool:
     def feed_many(self, sessions: Sequence[int], samples: NDArray[Any]) -> NDArray[np.int64]:
         """Takes the next samples `[n, N]` of n sessions; returns how many each had room for."""
         with self._lock:
-            rows = np.array([self._open_row(session) for session in sessions], np.int64)
-            if not len(rows) or len(set(sessions)) < len(rows):
+            if not isinstance(sessions, Iterable) or not len(sessions):
+                raise StreamError(f"{sessions!r:.40} are no sessions; give the numbers of some")
+            rows = np.array([self._row(session) for session in sessions], np.int64)
+            if len(set(rows.tolist())) < len(rows):
                 raise StreamError(f"{len(rows)} sessions, some twice; give each of them once")
+            if self._scheduler.closed:
+                self._scheduler.check_open(*rows.tolist())
             counts = self._scheduler.put_rows(rows, samples)
-            if self._waiters or self._watchers:
-                self._tell()
+            if counts.any():
+                self._took()
             return counts
 
     async def feed_async(self, session: int, samples: Samples) -> None:
@@ -154,11 +171,15 @@ class SessionPool:
 
     def finish(self, session: int) -> None:
         """Ends a session's audio; its remaining events are returned by later steps."""
-        with self._alone():
+        with self._alone(), self._lock:
             self._scheduler.end(self._row(session))
+            self._tell()
 
     def is_done(self, session: int) -> bool:
-        """True if all blocks of a finished session were computed or are in a step in progress."""
+        """True if all blocks of a finished session were computed or are in a step in progress.
+
+        A broken session is done too.
+        """
         return self._scheduler.owes[self._row(session)] == 0
 
     def step(self, wait_s: float = 0.0) -> "Step | None":
@@ -167,7 +188,7 @@ class SessionPool:
         None if there are none, nor within `wait_s` seconds. It waits for a device only if two steps
         are in progress.
         """
-        until_s = time.monotonic() + wait_s if wait_s > 0 else 0.0
+        until_s = _until_s(wait_s) if wait_s else 0.0
         while True:
             with self._alone(patient=True):
                 with self._lock:
@@ -175,60 +196,118 @@ class SessionPool:
                 if chosen is not None:
                     self._fetch(self._engine.most_in_progress - 1)
                     sessions = self._numbers[chosen[0]].tolist()
-                    step = Step(self, sessions, self._scheduler.begin(*chosen))
+                    with self._breaking():
+                        step = Step(self, sessions, self._scheduler.begin(*chosen))
                     self._in_progress.append(step)
+                    with self._lock:
+                        self._tell()
                     return step
             with self._lock:
-                if self._changes == changes + 1 and not self._wait_until(until_s):
+                if self._changes == changes and not self._wait_until(until_s):
                     return None
 
     def events(self, session: int) -> AsyncIterator[Event]:
-        """The events of a session from now on until its end, as `run` makes them."""
-        self._row(session)
-        return self._events(self._inboxes.setdefault(session, deque()))
+        """The events of a session from the first call on until its end, as `run` makes them.
+
+        Raises StreamError if the session breaks, or `run` ends with an error.
+        """
+        row = self._row(session)
+        with self._lock:
+            if session in self._iterated:
+                raise StreamError(f"session {session} has an iterator of its events; use that one")
+            if session not in self._inboxes and self._scheduler.closed.get(row) == BROKEN:
+                self._scheduler.check_open(row)
+            self._iterated.add(session)
+            return self._events(session, self._inboxes.setdefault(session, deque()))
 
     async def run(self) -> NoReturn:
-        """Makes steps while sessions wait, each in a thread, until it is cancelled."""
-        while True:
-            changes = self._changes
-            step = await asyncio.to_thread(self.step)
-            if step is None:
-                await self._change(changes)
-            else:
-                await asyncio.to_thread(step.events)
+        """Makes steps while sessions wait, each in a thread, until it is cancelled.
+
+        An error of it reaches all who wait for room or events.
+        """
+        self._failure = None
+        try:
+            while True:
+                changes = self._changes
+                if not await asyncio.to_thread(self._turn):
+                    await self._change(changes)
+        except Exception as error:
+            with self._lock:
+                self._failure = error
+                self._tell()
+            raise
+
+    def _turn(self) -> bool:
+        """Makes a step, and delivers the events of all until now; False if there was none."""
+        step = self.step()
+        with self._alone(patient=True):
+            self._fetch(0)
+        if step:
+            step.events()
+        return step is not None
 
     def _row(self, session: int) -> int:
-        row = self._rows.get(session)
-        if row is None:
-            raise StreamError(f"there is no session {session} in the pool; join gives its number")
-        return row
-
-    def _open_row(self, session: int) -> int:
-        row = self._row(session)
-        if self._scheduler.owes[row] >= 0:
-            raise StreamError(f"session {session} is finished; join anew")
-        return row
+        try:
+            return self._rows[session]
+        # a list has no hash
+        except (KeyError, TypeError):
+            raise StreamError(
+                f"there is no session {session!r:.40} in the pool; join gives its number"
+            ) from None
 
     def _put(self, session: int, samples: NDArray[Any]) -> int:
         """Takes samples as far as there is room, with the lock held."""
-        taken = self._scheduler.put(self._open_row(session), samples)
+        taken = self._scheduler.put(self._row(session), samples)
+        if taken:
+            self._took()
+        return taken
+
+    def _took(self) -> None:
+        """Counts a change, and wakes who waits, after samples came."""
         if self._waiters or self._watchers:
             self._tell()
-        return taken
+        else:
+            self._changes += 1
 
     def _fetch(self, left: int) -> None:
         """Fetches the results of the oldest steps in progress, except for the newest `left`."""
         while len(self._in_progress) > left:
             step = self._in_progress.popleft()
-            for index, event in step.fetch(self._scheduler):
-                self._deliver(step.sessions[index], event)
-            for session in step.ended:
-                self._deliver(session, None)
+            with self._breaking():
+                found = step.fetch(self._scheduler)
+            broken = self._scheduler.newly_broken()
+            with self._lock:
+                for index, event in found:
+                    self._deliver(step.sessions[index], event)
+                for row, error in broken.items():
+                    if not self._deliver(int(self._numbers[row]), error):
+                        step.errors.append(error)
+                for session in step.ended:
+                    self._deliver(session, None)
+                self._tell()
 
-    def _deliver(self, session: int, event: Event | None) -> None:
-        """Hands an event, or None for the end, to who waits for the session's events."""
-        if session in self._inboxes:
-            self._inboxes[session].append(event)
+    def _deliver(self, session: int, event: Event | StreamError | None) -> bool:
+        """Hands an event, an error, or None for the end, to who iterates over a session's events;
+        False for nobody."""
+        if event is None:
+            self._inboxes.setdefault(session, deque())
+        if session not in self._inboxes:
+            return False
+        self._inboxes[session].append(event)
+        return True
+
+    @contextmanager
+    def _breaking(self) -> Iterator[None]:
+        """Hands an error within to who iterates over the events of the sessions that it broke."""
+        try:
+            yield
+        except BaseException as error:
+            with self._lock:
+                for session, row in self._rows.items():
+                    if self._scheduler.closed.get(row) == BROKEN:
+                        self._deliver(session, self._scheduler.broken_by(row, error))
+                self._tell()
+            raise
 
     @contextmanager
     def _alone(self, patient: bool = False) -> Iterator[None]:
@@ -236,7 +315,7 @@ class SessionPool:
         with self._lock:
             self._guests += not patient
             while self._busy or (patient and self._guests):
-                self._changed.wait()
+                self._idle.wait()
             self._guests -= not patient
             self._busy = True
         try:
@@ -244,7 +323,7 @@ class SessionPool:
         finally:
             with self._lock:
                 self._busy = False
-                self._tell()
+                self._idle.notify_all()
 
     def _tell(self) -> None:
         """Wakes all who wait for a change, with the lock held."""
@@ -271,6 +350,9 @@ class SessionPool:
         changed = asyncio.Event()
         wake = partial(loop.call_soon_threadsafe, changed.set)
         with self._lock:
+            if self._failure is not None:
+                reason = f"{type(self._failure).__name__}: {self._failure}"
+                raise StreamError(f"run ended, as {reason}; call it again") from self._failure
             if self._changes != since:
                 return
             self._watchers.append(wake)
@@ -281,29 +363,46 @@ class SessionPool:
                 if wake in self._watchers:
                     self._watchers.remove(wake)
 
-    async def _events(self, inbox: deque[Event | None]) -> AsyncIterator[Event]:
-        while True:
-            changes = self._changes
-            while inbox:
-                if (event := inbox.popleft()) is None:
-                    return
-                yield event
-            await self._change(changes)
+    async def _events(
+        self, session: int, inbox: deque[Event | StreamError | None]
+    ) -> AsyncIterator[Event]:
+        try:
+            while True:
+                changes = self._changes
+                while inbox:
+                    if (event := inbox[0]) is None:
+                        return
+                    if isinstance(event, StreamError):
+                        raise event
+                    inbox.popleft()
+                    yield event
+                await self._change(changes)
+        finally:
+            self._iterated.discard(session)
+
+
+def _until_s(wait_s: float) -> float:
+    """The time until which to wait."""
+    check_range("wait_s", wait_s, 0, MAX_TIME_S, error=StreamError)
+    return time.monotonic() + wait_s
 
 
 def _net_of(
     model: ModelSource, sample_rate: int | None, precision: "Precision", impl: str | None
 ) -> SessionNet:
     """The net of a pool: a plan, which computes in float32, or a Model on its device."""
+    if precision not in ("float32", "bfloat16"):
+        raise StreamError(f"precision={precision!r:.40}; give float32 or bfloat16")
     if precision == "float32" and impl is None:
         model = resolve(model)
         if isinstance(model, Plan):
-            return PlanNet(model, sample_rate or model.about.sample_rate)
+            return PlanNet(model, source_rate(model) if sample_rate is None else sample_rate)
     else:
         what = f"precision={precision!r:.40}" if impl is None else f"impl={impl!r:.40}"
         model = in_torch(model, what)
+    rate = source_rate(model) if sample_rate is None else sample_rate
     choice = with_torch("speechkit.streaming.engines.choice")
-    net: SessionNet = choice.PoolNet(model, sample_rate or model.sample_rate, precision, impl)
+    net: SessionNet = choice.PoolNet(model, rate, precision, impl)
     return net
 
 
@@ -314,6 +413,8 @@ class Step:
         self.sessions = sessions
         self.ended = [sessions[index] for index in begun.ended.tolist()]
         self._pool, self._begun = pool, begun
+        # of its sessions, each raised once
+        self.errors: list[StreamError] = []
         self._found: Found | None = None
         self._made: tuple[NDArray[Any], NDArray[np.bool_]]
 
@@ -325,8 +426,13 @@ class Step:
         return {session: own[marks] for session, own, marks in rows}
 
     def events(self) -> dict[int, list[Event]]:
-        """The events of each session in the step that has any; waits until they are ready."""
+        """The events of each session in the step that has any; waits until they are ready.
+
+        Raises StreamError, once, for each session whose decoder raised.
+        """
         self._wait()
+        if self.errors:
+            raise self.errors.pop(0)
         events: dict[int, list[Event]] = {}
         for index, event in self._found or ():
             events.setdefault(self.sessions[index], []).append(event)
@@ -342,5 +448,7 @@ class Step:
     def _wait(self) -> None:
         if self._found is None:
             with self._pool._alone():
-                while self._found is None:
+                while self in self._pool._in_progress:
                     self._pool._fetch(len(self._pool._in_progress) - 1)
+        if self._found is None:
+            raise StreamError("this step failed, which broke its sessions; join anew")

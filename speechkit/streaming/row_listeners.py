@@ -40,6 +40,8 @@ class Listeners:
 
     def __init__(self, listener: Listener, capacity: int, gate: Gate | None = None) -> None:
         self.listener, self.gate = listener, gate
+        # the errors of rows whose listener raised; they have no events until they are reset
+        self.failed: dict[int, Exception] = {}
         self._states = [listener.init() for _ in range(capacity)]
 
     def step(self, rows: Rows, scored: Scored, clock: Clock) -> Found:
@@ -47,24 +49,37 @@ class Listeners:
         found: Found = []
         scores, valid = scored.scores, scored.valid
         for index, row in enumerate(rows.tolist()):
-            for block in range(valid.shape[1]):
-                new = scores[index, block][valid[index, block]]
-                if self.gate:
-                    new = self.gate.feed(row, new)
-                if len(new):
-                    events = self._step(row, new, clock.decided_s(index, block))
-                    found += [(index, event) for event in events]
+            if row in self.failed:
+                continue
+            try:
+                for block in range(valid.shape[1]):
+                    new = scores[index, block][valid[index, block]]
+                    if self.gate:
+                        new = self.gate.feed(row, new)
+                    if len(new):
+                        events = self._step(row, new, clock.decided_s(index, block))
+                        found += [(index, event) for event in events]
+            # the other sessions go on
+            except Exception as error:
+                self.failed[row] = error
         return found
 
     def finish(self, row: int, decided_s: float) -> list[Event]:
         """The events at the end of a session."""
-        rest = self.gate.finish(row) if self.gate else None
-        events = [] if rest is None or not len(rest) else self._step(row, rest, decided_s)
-        return events + self.listener.finish(self._states[row], decided_s)
+        if row in self.failed:
+            return []
+        try:
+            rest = self.gate.finish(row) if self.gate else None
+            events = [] if rest is None or not len(rest) else self._step(row, rest, decided_s)
+            return events + self.listener.finish(self._states[row], decided_s)
+        except Exception as error:
+            self.failed[row] = error
+            return []
 
     def reset(self, row: int) -> None:
         """Starts a row anew."""
         self._states[row] = self.listener.init()
+        self.failed.pop(row, None)
         if self.gate:
             self.gate.reset(row)
 
@@ -76,6 +91,7 @@ class Listeners:
     @states.setter
     def states(self, plain: list[dict[str, Any]]) -> None:
         self._states = [self.listener.restore(state) for state in plain]
+        self.failed.clear()
 
     def _step(self, row: int, scores: NDArray[np.float32], decided_s: float) -> list[Event]:
         self._states[row], events = self.listener.step(self._states[row], scores, decided_s)
@@ -100,6 +116,8 @@ class NativeSpeechListeners:
 
     def __init__(self, listener: SpeechListener, capacity: int, library: ctypes.CDLL) -> None:
         self.listener = listener
+        # as for `Listeners`, but this rule never raises
+        self.failed: dict[int, Exception] = {}
         rule = listener.rule
         self._thresholds = np.array([rule.onset, rule.offset])
         self._lengths = np.array(

@@ -1,7 +1,8 @@
 """Sessions of one model in the rows of an engine: what is computed next, and the events of it."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +18,9 @@ from speechkit.streaming.waiting import Rows, numbers
 
 PLACE = {"given": list, "taken": list, "started": list, "owed": list, "listening": list}
 """The values in a state besides the engine's arrays and the gate."""
+
+
+FINISHED, BROKEN = "finished", "broken"
 
 
 @dataclass(frozen=True)
@@ -35,7 +39,13 @@ class Scheduler:
     A session is started, takes samples, and is ended; its blocks are computed together with those
     of the others. The `gate` blanks the scores of a recogniser outside speech. A scheduler belongs
     to one thread.
+
+    The sessions of a step that raised are broken, since their states may be half advanced, and so
+    is one whose listener raised: they take no samples until they are started anew.
     """
+
+    title, anew = "this stream", "make a new one"
+    """A session in messages, whose number of `numbers` replaces {}, and how to begin another."""
 
     def __init__(
         self,
@@ -50,7 +60,11 @@ class Scheduler:
         # the blocks that an ended session still needs, −1 for one that has not ended
         self.owed = np.full(self.capacity, -1)
         self.owes = numbers(self.owed)
-        # the scores of the latest step of `compute`
+        # the rows that take no samples, and why: FINISHED or BROKEN
+        self.closed: dict[int, str] = {}
+        self.failed = listeners.failed
+        self.numbers = np.arange(self.capacity)
+        # the scores of the latest step of `compute`, unless it was of some sessions only
         self.latest: Scored | None = None
         self._now = Clock(w.given, w.taken, w.started, w.block_samples, sample_rate)
         self._all = np.arange(self.capacity)
@@ -58,6 +72,8 @@ class Scheduler:
 
     def put(self, row: int, samples: NDArray[Any]) -> int:
         """Takes a session's next samples `[N]` as far as there is room; returns their number."""
+        if self.closed:
+            self.check_open(row)
         count = self.waiting.put(row, samples)
         if self.gate:
             self.gate.speech.put(row, samples[:count])
@@ -75,6 +91,7 @@ class Scheduler:
         """Starts a new session in a row."""
         self.waiting.start(row)
         self.owed[row] = -1
+        self.closed.pop(row, None)
         self.engine.reset(np.array([row]))
         self.listeners.reset(row)
         if self.gate:
@@ -82,12 +99,36 @@ class Scheduler:
 
     def end(self, row: int) -> None:
         """Ends a session's samples."""
+        self.check_open(row)
+        self.closed[row] = FINISHED
         left = self.waiting.given_to[row] - self.waiting.taken_from[row]
         # the last block brings the events of the end
         self.owed[row] = max(1, blocks_to_end(self.engine, left, self.waiting.block_samples))
         self._ending = True
         if self.gate:
             self.gate.speech.end(row)
+
+    def check_open(self, *rows: int) -> None:
+        """Raises StreamError if a session is finished or broken."""
+        for row in rows:
+            if row in self.closed:
+                raise StreamError(f"{self._name(row)} is {self.closed[row]}; {self.anew}")
+
+    def broken_by(self, row: int, error: BaseException) -> StreamError:
+        """The error for who waits for a broken session."""
+        reason = f"{type(error).__name__}: {error}"
+        told = StreamError(
+            f"{self._name(row)} is broken, since a step raised {reason}; {self.anew}"
+        )
+        told.__cause__ = error
+        return told
+
+    def newly_broken(self) -> dict[int, StreamError]:
+        """Closes the sessions whose listener raised since the last call; their errors, by row."""
+        failed = self.failed.items()
+        new = {row: error for row, error in failed if self.closed.get(row) != BROKEN}
+        self._break(new)
+        return {row: self.broken_by(row, error) for row, error in new.items()}
 
     def next(self) -> tuple[Rows, int] | None:
         """The sessions with whole blocks, and how many of them to compute; None for none."""
@@ -103,18 +144,23 @@ class Scheduler:
         """Computes everything that waits; returns the events, each with its row."""
         found: Found = []
         if self.gate:
-            self.gate.speech.compute()
+            self._detect()
         if self.capacity == 1 and not self._ending:
             return self._compute_one()
         while chosen := self.next():
             rows, blocks = chosen
-            self.latest = self.engine.step(rows, blocks)
-            clock = self._now if rows is self._all else self.clock(rows)
-            new = self.listeners.step(rows, self.latest, clock)
-            ended = self._pass_on(rows, blocks)
-            if new or len(ended):
-                step = Step(rows, self.latest, clock, ended)
-                found += [(int(rows[i]), event) for i, event in new + self._last_events(step)]
+            try:
+                scored = self.engine.step(rows, blocks)
+                self.latest = scored if rows is self._all else None
+                clock = self._now if rows is self._all else self.clock(rows)
+                new = self.listeners.step(rows, scored, clock)
+                ended = self._pass_on(rows, blocks)
+                if new or len(ended):
+                    new += self._last_events(Step(rows, scored, clock, ended))
+                    found += [(int(rows[index]), event) for index, event in new]
+            except BaseException:
+                self._break(rows.tolist())
+                raise
         return found
 
     def _compute_one(self) -> Found:
@@ -122,25 +168,48 @@ class Scheduler:
         found: Found = []
         w, step, listen = self.waiting, self.engine.step, self.listeners.step
         blocks = (w.given_to[0] - w.taken_from[0]) // w.block_samples
-        while blocks:
-            count = self.engine.most(blocks)
-            self.latest = scored = step(self._all, count)
-            found += listen(self._all, scored, self._now)
-            w.taken_from[0] += count * w.block_samples
-            blocks -= count
+        try:
+            while blocks:
+                count = self.engine.most(blocks)
+                self.latest = scored = step(self._all, count)
+                found += listen(self._all, scored, self._now)
+                w.taken_from[0] += count * w.block_samples
+                blocks -= count
+        except BaseException:
+            self._break([0])
+            raise
         return found
+
+    def _detect(self) -> None:
+        """Computes the detector's scores before those of the sessions."""
+        speech = cast(Gate, self.gate).speech
+        try:
+            speech.compute()
+        except BaseException:
+            closed = speech.scheduler.closed.items()
+            self._break([row for row, why in closed if why == BROKEN])
+            raise
 
     def begin(self, rows: Rows, blocks: int) -> Step:
         """Starts the computation of blocks of sessions; call `events` of each step in order."""
         if self.gate:
-            self.gate.speech.compute()
+            self._detect()
         clock = self.clock(rows)
-        scored = self.engine.step(rows, blocks)
-        return Step(rows, scored, clock, self._pass_on(rows, blocks))
+        try:
+            scored = self.engine.step(rows, blocks)
+            return Step(rows, scored, clock, self._pass_on(rows, blocks))
+        except BaseException:
+            self._break(rows.tolist())
+            raise
 
     def events(self, step: Step) -> Found:
         """The events of a step, each with the index of its session."""
-        return self.listeners.step(step.rows, step.scored, step.clock) + self._last_events(step)
+        try:
+            found = self.listeners.step(step.rows, step.scored, step.clock)
+            return found + self._last_events(step)
+        except BaseException:
+            self._break(step.rows.tolist())
+            raise
 
     def clock(self, rows: Rows) -> Clock:
         """The places of sessions now."""
@@ -158,6 +227,16 @@ class Scheduler:
         self._ending = bool((self.owed > 0).any())
         ended: Rows = ((owed > 0) & (left == 0)).nonzero()[0]
         return ended
+
+    def _break(self, rows: Iterable[int]) -> None:
+        """Closes sessions whose states may be half advanced."""
+        for row in rows:
+            self.closed[row] = BROKEN
+            # nothing more is computed for them
+            self.owed[row] = 0
+
+    def _name(self, row: int) -> str:
+        return self.title.format(self.numbers[row])
 
     def _last_events(self, step: Step) -> Found:
         """The events at the end of sessions."""
@@ -180,6 +259,7 @@ class Scheduler:
     @property
     def place(self) -> dict[str, Any]:
         """The plain values of a state, which may contain arrays."""
+        self.check_open(*(row for row, why in self.closed.items() if why == BROKEN))
         w = self.waiting
         numbers = {"given": w.given, "taken": w.taken, "started": w.started, "owed": self.owed}
         return {
@@ -210,6 +290,7 @@ class Scheduler:
             self.engine.restore(row, {name: array[row] for name, array in arrays.items()})
             self.waiting.restore(row, started, taken, pending[row, : given - taken])
             self.owed[row] = owed
+        self.closed = {row: FINISHED for row, owed in enumerate(rows[3]) if owed >= 0}
         self._ending = bool((self.owed > 0).any())
 
     def _fits(self, *place: Any) -> bool:

@@ -8,10 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from speechkit.component import Spec
+from speechkit.config import check_range
 from speechkit.data.samples import Samples, as_samples
 from speechkit.decode import Decoder
 from speechkit.errors import StreamError
 from speechkit.events import Event
+from speechkit.limits import MAX_SESSIONS
 from speechkit.plans.plan import Plan
 from speechkit.plans.source import ModelSource, in_torch, resolve, with_torch
 from speechkit.streaming.base import Session
@@ -24,8 +26,6 @@ from speechkit.streaming.waiting import rows_of
 if TYPE_CHECKING:
     from speechkit.models import Model
     from speechkit.streaming.windowed import WindowedStream
-
-FINISHED = "this stream is finished; make a new one"
 
 
 def stream(
@@ -94,7 +94,6 @@ class Stream(Session):
         self.model, self.sample_rate = model, found.sample_rate
         self.latency_s = found.latency_s
         self.backend: str = self._scheduler.engine.backend
-        self._finished = False
         self._keep_sound(self._scheduler.listeners.listener, *kept)
 
     @property
@@ -119,7 +118,6 @@ class Stream(Session):
         values = checked(plain, {"place": dict, "kept": object})
         kept = self._kept_of(values["kept"])
         self._scheduler.restore(arrays, values["place"])
-        self._finished = bool(self._scheduler.owed[0] == 0)
         self._go_on(kept)
 
     @property
@@ -127,8 +125,6 @@ class Stream(Session):
         return int(self._scheduler.waiting.given[0])
 
     def _feed(self, samples: Samples) -> list[Event]:
-        if self._finished:
-            raise StreamError(FINISHED)
         scheduler = self._scheduler
         # what does not fit at once is checked as a whole, so that bad samples change nothing
         if type(samples) is not np.ndarray or samples.size > scheduler.waiting.room:
@@ -137,22 +133,25 @@ class Stream(Session):
         while taken < len(samples):
             taken += scheduler.put(0, samples[taken:])
             found += scheduler.compute()
-        return [event for _, event in found] if found else []
+        return self._events(found) if found or scheduler.failed else []
 
     def _finish(self) -> list[Event]:
-        if self._finished:
-            raise StreamError(FINISHED)
-        self._finished = True
         self._scheduler.end(0)
-        return [event for _, event in self._scheduler.compute()]
+        return self._events(self._scheduler.compute())
+
+    def _events(self, found: Found) -> list[Event]:
+        for error in self._scheduler.newly_broken().values():
+            raise error
+        return [event for _, event in found]
 
 
 class StreamBatch(Resumable):
     """`size` independent sessions that are computed together, a block of each at a time.
 
     `latency_s` is the audio needed after the beginning of a frame until its score is returned and
-    the vad has decided. `scores` are those of the latest frame, `[size, n]`, for a meter. A batch
-    belongs to one thread; the model, the `decoder` and the `vad` may be shared.
+    the vad has decided. `scores` are those of the latest frame, `[size, n]`, for a meter. A row
+    that is finished, or broken by an error, is `reset` before the next `feed`. A batch belongs to
+    one thread; the model, the `decoder` and the `vad` may be shared.
     """
 
     def __init__(
@@ -164,25 +163,25 @@ class StreamBatch(Resumable):
         decoder: Decoder | Spec | str | None = None,
         vad: Detector = DETECTOR,
     ) -> None:
-        if size < 1:
-            raise StreamError(f"a batch of {size} sessions; give at least 1")
+        check_range("size", size, 1, MAX_SESSIONS, whole=True, error=StreamError)
         net = resolve(model)
         self._made_with = net, size, sample_rate, max_latency_s, decoder, vad
         found = opened(net, size, sample_rate, decoder, vad)
         found.check_latency(max_latency_s)
         self._opened, self._scheduler = found, found.scheduler
+        self._scheduler.title, self._scheduler.anew = "row {}", "reset it"
         self.model, self.size = net, size
         self.sample_rate, self.latency_s = found.sample_rate, found.latency_s
         self.backend: str = self._scheduler.engine.backend
         self._rows = np.arange(size)
         self.block_samples: int = self._scheduler.waiting.block_samples
-        self._finished = False
+        # events that could not be returned, as the listener of another row raised
+        self._late: Found = []
 
     def feed(self, samples: Samples | Sequence[Samples]) -> list[list[Event]]:
         """The events of each session after its next samples, `[size, N]`, N the same for all."""
-        if self._finished:
-            raise StreamError(FINISHED)
         scheduler = self._scheduler
+        scheduler.check_open(*scheduler.closed)
         if type(samples) is not np.ndarray or samples.size > self.size * scheduler.waiting.room:
             samples = rows_of(samples, self.size)
         taken, found = scheduler.put_rows(self._rows, samples)[0], scheduler.compute()
@@ -192,30 +191,38 @@ class StreamBatch(Resumable):
         return self._by_row(found)
 
     def finish(self) -> list[list[Event]]:
-        """The remaining events; afterwards the batch takes no more samples."""
-        if self._finished:
-            raise StreamError(FINISHED)
-        self._finished = True
+        """The remaining events; afterwards a row takes no more samples until it is reset."""
+        self._scheduler.check_open(*self._scheduler.closed)
         for row in range(self.size):
             self._scheduler.end(row)
         return self._by_row(self._scheduler.compute())
 
     def reset(self, row: int) -> None:
-        """Starts a new session in a row, between blocks (after a multiple of `block_samples`)."""
-        if not 0 <= row < self.size:
-            raise StreamError(f"no row {row}; give one from 0 to {self.size - 1}")
+        """Starts a new session in a row, between blocks (after a multiple of `block_samples`).
+
+        A broken row may be reset at any time; its blocks are computed apart if that is within one.
+        """
+        if row not in range(self.size):
+            raise StreamError(f"no row {row!r:.40}; give one from 0 to {self.size - 1}")
         gate = self._scheduler.gate
         places = [self._scheduler.waiting, *([gate.speech.waiting] if gate else [])]
-        if filled := max(int(w.given[row] - w.taken[row]) for w in places):
+        # a broken row takes no more samples to fill its block
+        if row not in self._scheduler.closed and (
+            filled := max(int(w.given[row] - w.taken[row]) for w in places)
+        ):
             raise StreamError(
                 f"{filled} samples of a block are waiting; reset a row after a multiple of "
                 f"{math.lcm(*(w.block_samples for w in places))} samples"
             )
         self._scheduler.start(row)
+        self._late = [(other, event) for other, event in self._late if other != row]
 
     @property
     def scores(self) -> NDArray[np.float32] | None:
-        """The scores of the latest frame, `[size, n]`; None before the first."""
+        """The scores of the latest frame, `[size, n]`.
+
+        None before the first, and if the latest step was of some rows only.
+        """
         latest = self._scheduler.latest
         return None if latest is None else latest.scores[:, -1, -1].copy()
 
@@ -232,9 +239,14 @@ class StreamBatch(Resumable):
     def state(self, stored: State) -> None:
         scheduler = self._scheduler
         scheduler.restore(*unpack(stored, scheduler.arrays(), self._opened.settings))
-        self._finished = bool((scheduler.owed == 0).all())
+        self._late = []
 
     def _by_row(self, found: Found) -> list[list[Event]]:
+        found, self._late = self._late + found, []
+        if self._scheduler.failed:
+            broken = self._scheduler.newly_broken()
+            self._late = [(row, event) for row, event in found if row not in broken]
+            raise next(iter(broken.values()))
         events: list[list[Event]] = [[] for _ in range(self.size)]
         for row, event in found:
             events[row].append(event)

@@ -128,10 +128,10 @@ def rows_of(samples: Samples | Sequence[Samples], size: int) -> NDArray[np.float
         return np.ascontiguousarray(samples)
     if not isinstance(samples, Sequence) and not getattr(samples, "ndim", 0):
         raise StreamError(f"cannot read {type(samples).__name__} as {size} rows of samples")
-    rows = [as_samples(row) for row in samples]
-    if len(rows) != size or len({len(row) for row in rows}) > 1:
-        raise StreamError(
-            f"{len(rows)} rows of {sorted({len(row) for row in rows})} samples; "
-            f"give {size} rows of one length"
-        )
+    given = list(samples)
+    if len(given) != size:
+        raise StreamError(f"samples of {len(given)} sessions, expected {size}; give a row for each")
+    rows = [as_samples(row) for row in given]
+    if len(lengths := {len(row) for row in rows}) > 1:
+        raise StreamError(f"rows of {sorted(lengths)} samples; give all of one length")
     return np.stack(rows)

@@ -27,7 +27,7 @@ BLOCKS = 1, 2, 4
 class CudaEngine:
     """Computes blocks of the sessions in `waiting` by a `RingNet`; see `Engine`."""
 
-    backend, most_in_progress = "cuda", 2
+    most_in_progress = 2
 
     def __init__(
         self,
@@ -39,6 +39,7 @@ class CudaEngine:
     ) -> None:
         weight = next(model.parameters())
         self.model, self.waiting = model, waiting
+        self.backend = "cuda" if weight.is_cuda else "torch: a pool with impl or bfloat16"
         self.stride, self.rate, self.delay = layer.stride, layer.rate, layer.delay
         self._strides = waiting.block_samples // layer.stride
         self.net = RingNet(layer, weight.dtype, precision, impl)
