@@ -211,12 +211,10 @@ class SessionPool:
 
         Raises StreamError if the session breaks, or `run` ends with an error.
         """
-        row = self._row(session)
+        self._row(session)
         with self._lock:
             if session in self._iterated:
                 raise StreamError(f"session {session} has an iterator of its events; use that one")
-            if session not in self._inboxes and self._scheduler.closed.get(row) == BROKEN:
-                self._scheduler.check_open(row)
             self._iterated.add(session)
             return self._events(session, self._inboxes.setdefault(session, deque()))
 
@@ -280,21 +278,20 @@ class SessionPool:
                 for index, event in found:
                     self._deliver(step.sessions[index], event)
                 for row, error in broken.items():
-                    if not self._deliver(int(self._numbers[row]), error):
+                    session = int(self._numbers[row])
+                    self._deliver(session, error)
+                    if session not in self._iterated:
                         step.errors.append(error)
                 for session in step.ended:
                     self._deliver(session, None)
                 self._tell()
 
-    def _deliver(self, session: int, event: Event | StreamError | None) -> bool:
-        """Hands an event, an error, or None for the end, to who iterates over a session's events;
-        False for nobody."""
-        if event is None:
+    def _deliver(self, session: int, event: Event | StreamError | None) -> None:
+        """Hands an event to who iterates; the end, None, and errors are also kept for others."""
+        if event is None or isinstance(event, StreamError):
             self._inboxes.setdefault(session, deque())
-        if session not in self._inboxes:
-            return False
-        self._inboxes[session].append(event)
-        return True
+        if session in self._inboxes:
+            self._inboxes[session].append(event)
 
     @contextmanager
     def _breaking(self) -> Iterator[None]:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
@@ -16,7 +17,6 @@ from speechkit.errors import StreamError
 from speechkit.models import Model, Net
 from speechkit.streaming.scheduler import BROKEN
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*was never awaited")
 BLOCK, READ = 320, 1280
 """The samples of a block of the detector and of the recogniser."""
 
@@ -148,9 +148,9 @@ def test_a_detector_that_raises_breaks_the_sessions_behind_it(
         stream.feed(sound(10))
 
 
-def choking_on(model: Model, x: np.ndarray) -> Choking:
+def choking_on(model: Model, x: np.ndarray, impl: str | None = None) -> Choking:
     """A decoder that raises at the scores of a sound's third block."""
-    decoder, pool = Choking(model.labels), sk.SessionPool(model, 1)
+    decoder, pool = Choking(model.labels), sk.SessionPool(model, 1, impl=impl)
     session = pool.join()
     decoder.chokes_on = float(scores_of(pool, session, x[: 3 * READ])[-1, 0])
     return decoder
@@ -409,3 +409,56 @@ def test_a_step_that_failed_when_it_was_read_is_one_line(reader: Model) -> None:
     with pytest.raises(StreamError, match="this step failed"):
         step.scores()
     assert pool._scheduler.closed == {pool._rows[session]: BROKEN}
+
+
+def test_two_loops_may_run_one_pool(fused: tuple[Model, Fuse]) -> None:
+    model, sounds = fused[0], [sound(20 * BLOCK, seed) for seed in range(2)]
+    pool = sk.SessionPool(model, 2)
+
+    def served(x: np.ndarray) -> list[Any]:
+        async def one() -> list[Any]:
+            session = pool.join()
+            collecting = asyncio.create_task(collected(pool.events(session)))
+            for part in np.split(x, 20):
+                await pool.feed_async(session, part)
+                await asyncio.sleep(0)
+            pool.finish(session)
+            return await collecting
+
+        return run_while(pool, one)  # type: ignore[no-any-return]
+
+    with ThreadPoolExecutor(2) as threads:
+        found = list(threads.map(served, sounds))
+    for events, x in zip(found, sounds, strict=True):
+        alone = sk.stream(model)
+        assert events == alone.feed(x) + alone.finish()
+
+
+@pytest.mark.parametrize("backwards", [False, True])
+def test_a_session_that_breaks_has_no_events_in_the_steps_after(
+    reader: Model, backwards: bool
+) -> None:
+    sounds = [sound(12 * READ, seed) for seed in range(2)]
+    # a pool as on a card, where a step is in progress while the next begins
+    pool = sk.SessionPool(reader, 2, impl="torch", decoder=choking_on(reader, sounds[1], "torch"))
+    first, second = (pool.join() for _ in sounds)
+    pool.feed(second, sounds[1][: 4 * READ])
+    steps = []
+    for start in range(0, 12 * READ, READ):
+        pool.feed(first, sounds[0][start : start + READ])
+        steps.append(pool.step())
+    found, errors = [], 0
+    for step in steps[::-1] if backwards else steps:
+        assert step is not None
+        try:
+            found.append(step.events())
+        except StreamError:
+            errors += 1
+            found.append(step.events())
+    assert errors == 1
+    found = found[::-1] if backwards else found
+    assert [second in step.sessions for step in steps if step][:4] == [True] * 4
+    assert not any(second in events for events in found[3:])
+    wanted = sk.stream(reader, vad=None).feed(sounds[0])
+    got = [event for events in found for event in events.get(first, [])]
+    assert [type(event) for event in got] == [type(event) for event in wanted]
