@@ -19,7 +19,7 @@ import re
 from speechkit.limits import MAX_MESSAGE_CHARACTERS
 
 OF_TORCH = {"jiwer": "jiwer", "torch": "torch", "yaml": "pyyaml"}
-"""The modules and packages of the extra torch, which are imported without further ado."""
+"""The modules of the extra torch, and their packages, for `missing_extra`."""
 
 
 def one_line(text: object) -> str:
@@ -93,6 +93,6 @@ class MissingExtraError(SpeechkitError, ImportError):
 
 
 def missing_extra(error: BaseException) -> MissingExtraError | None:
-    """The error for an import that failed since the extra torch is not installed."""
+    """The error for an import that failed because the extra torch is not installed, else None."""
     package = OF_TORCH.get(error.name or "") if isinstance(error, ModuleNotFoundError) else None
     return MissingExtraError(package, "torch") if package else None

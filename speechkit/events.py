@@ -90,8 +90,10 @@ Event = SpeechStart | SpeechEnd | Keyword | Partial | Final | Gap
 
 
 class Listener(Protocol):
-    """Turns the scores of one session into events; `state` is a dataclass of plain data and
-    numpy arrays."""
+    """Turns the scores of one session into events.
+
+    `state` is a dataclass of plain data and numpy arrays.
+    """
 
     def init(self) -> Any:
         """The state before the first frame."""

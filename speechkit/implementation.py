@@ -7,7 +7,7 @@ from contextvars import ContextVar
 
 AUTO = "auto"
 PLANS = (AUTO, "cpu")
-"""The names for which sessions and recordings are computed by the C++ engine of plans."""
+"""The implementations with which the C++ engine of plans computes sessions and recordings."""
 FROM_ENVIRONMENT = os.environ.get("SPEECHKIT_IMPL", AUTO)
 _asked: ContextVar[str | None] = ContextVar("impl", default=None)
 

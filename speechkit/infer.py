@@ -48,7 +48,7 @@ def transcribe(
     returned only where `vad` detects speech; None disables it. Long recordings are computed in
     pieces if the model streams.
     """
-    # sessions take a while to import, and only this verb needs them
+    # sessions take a while to import, and only this function needs them
     from speechkit.streaming.opening import speech_of
 
     net = resolve(model)
@@ -179,7 +179,7 @@ class Scorer(Protocol):
 
 
 def scorer_of(net: "Plan | Model") -> Scorer:
-    """The scorer of a plan, or that of a Model in torch."""
+    """Computes scores with a plan, or with a Model in torch."""
     if isinstance(net, Plan):
         return PlanScorer(net)
     scorer: Scorer = with_torch("speechkit.scoring").ModelScorer(net)

@@ -22,7 +22,7 @@ def core_version() -> str:
 def how_to_get(plugin: str) -> str:
     """What to do for a plugin that is not installed.
 
-    Of others than speechkit's own it names no package, for anybody can publish one of that name.
+    It names a package only for speechkit's own plugins: anybody can publish one of another name.
     """
     if plugin in OURS:
         return f"type: pip install speechkit-{plugin}"

@@ -37,7 +37,7 @@ class Segment:
 
 
 class Known(Protocol):
-    """What predictions must know of a model: a `Model`, its task, or the `About` of a plan."""
+    """The properties of a model that predictions need: a `Model`, its task, or a plan's `About`."""
 
     @property
     def labels(self) -> tuple[str, ...]:

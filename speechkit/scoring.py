@@ -31,10 +31,10 @@ class ModelScorer:
         self.model, self.about = model, about_of(model)
 
     def parts(self, blocks: Iterable[Floats]) -> Iterator[Floats]:
-        """The scores `[T, n]` of one recording in blocks `[N]`, piece by piece if it has several
-        and the model streams.
+        """The scores `[T, n]` of one recording, which is given in blocks `[N]`.
 
-        The scores are the same, and hours of audio fit into memory.
+        A model that streams computes several blocks piece by piece, so that hours of audio fit into
+        memory; the scores are the same.
         """
         sound = (torch.as_tensor(block) for block in blocks)
         begun = list(islice(sound, 2))

@@ -49,8 +49,8 @@ def export(
     """Writes the model with an exporter component such as `onnx:streaming=true`.
 
     The file is tested on `audio`, else on noise; int8 is calibrated on `audio`. It is written
-    atomically. Raises CheckpointError where its output differs from the model's. An exporter whose
-    factory has a parameter `folder` gets that of a model which is not given in memory.
+    atomically. Raises CheckpointError where its output differs from the model's. An exporter
+    whose factory has a parameter `folder` gets the model's, or None for a model in memory.
     """
     folder = None if isinstance(model, Model) else find(model)
     model = as_model(model)
@@ -84,7 +84,7 @@ def _undeclared(model: Model, exporter: Spec) -> str:
     found = registry().find("exporter", exporter.name)
     # the name of an exporter has no dot
     form = found.component.name.replace("_", ".")
-    # a layer shows whether it has a native form when it is lowered
+    # components do not list a native form; lowering finds the layers without one
     if found.plugin != CORE or form == "native":
         return ""
     names = {

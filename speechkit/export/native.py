@@ -21,7 +21,7 @@ TOLERANCE = 1e-4
 class Native:
     """Writes the plan of a model, which serves recordings and streams.
 
-    It holds the digests of the files in `folder`, the model's, so that it may lie beside them.
+    Given the model's `folder`, it stores the digests of the files there, so the plan may lie there.
     """
 
     suffix = ".safetensors"

@@ -148,7 +148,7 @@ class Running(Recurrent, Fixed):
     def lower_running(
         self, program: Lowering, x: Value, scale: Tensor | None = None, shift: Tensor | None = None
     ) -> Value:
-        """Adds its step to a program, then y · scale + shift per channel."""
+        """Adds the step of the norm to a native program, then y · scale + shift per channel."""
         return program.emit(
             "running_norm",
             x,

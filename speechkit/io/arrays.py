@@ -15,7 +15,7 @@ DIGEST_BYTES = 16
 
 
 class Numbers(Protocol):
-    """What numpy can read, such as a torch tensor."""
+    """Numbers that numpy can read, such as a torch tensor."""
 
     def __array__(self, dtype: Any = None) -> NDArray[Any]: ...
 
@@ -23,19 +23,19 @@ class Numbers(Protocol):
 
 
 def is_array(given: object) -> "TypeIs[NDArray[Any] | Numbers]":
-    """True for arrays, tensors and what else has `__array__`."""
+    """True for arrays, tensors and other objects with `__array__`."""
     return hasattr(given, "__array__")
 
 
 def array_of(numbers: Any) -> NDArray[Any]:
-    """The array over the memory of an array, a torch tensor or another object with `__array__`.
+    """The numpy array over the memory of an array, a torch tensor or other object with `__array__`.
 
-    Tensors on a device are copied from there. Raises TypeError for other objects, and TypeError or
+    Tensors on a device are copied to the CPU. Raises TypeError for other objects, and TypeError or
     RuntimeError for tensors that numpy cannot hold: sparse ones, bfloat16, those without memory.
     """
     if not hasattr(numbers, "__array__"):
         raise TypeError(f"{type(numbers).__name__} is no array")
-    # a tensor with a gradient or on a device has no `__array__`; torch need not be imported
+    # `__array__` fails for tensors with a gradient or on a device; only tensors have `detach`
     found: NDArray[Any]
     found = numbers.numpy(force=True) if hasattr(numbers, "detach") else np.asarray(numbers)
     return found

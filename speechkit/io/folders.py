@@ -1,4 +1,4 @@
-"""Model folders: the names of their files, where they are, and their description."""
+"""Model folders: where they are, the names of their files, and the stored config."""
 
 import hashlib
 import os
@@ -16,7 +16,7 @@ FORMAT = 1
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
 PLAN = "plan.safetensors"
-"""The plan of the model (`speechkit.plans`), with which it runs without torch."""
+"""The plan of the model (`speechkit.plans`), on which it runs without torch."""
 WORD = re.compile(r"[\w.+!-]{0,80}", re.ASCII)
 """Valid names of versions and distributions."""
 

@@ -1,6 +1,6 @@
-"""Reads plain data into the type that it fits exactly, as most stored data does.
+"""Reads plain data that needs no conversion, such as JSON, as dataclasses.
 
-pydantic reads the rest, and its import takes longer than most commands.
+pydantic reads other data; its import takes longer than most commands.
 """
 
 from dataclasses import MISSING, fields, is_dataclass
@@ -10,14 +10,14 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 
 class UnfitError(Exception):
-    """Data is of another type or needs conversion, or the type is none that is read here."""
+    """Data is of another type or needs conversion, or the type is not supported here."""
 
 
 def fitted(kind: Any, data: Any) -> Any:
     """The value that pydantic returns for data that needs no conversion; UnfitError for other data.
 
-    Types are dataclasses, their fields' and their items'; numbers of float may be integers, and
-    tuples are stored as lists.
+    `kind` is a dataclass, or the type of a field or of its items. A float may be given as an
+    integer, and a tuple as a list.
     """
     origin, parts = get_origin(kind), get_args(kind)
     if kind is Any:
@@ -40,7 +40,7 @@ def fitted(kind: Any, data: Any) -> Any:
     elif kind is float and type(data) is int:
         return _called(float, data)
     elif kind is str and type(data) is str:
-        # half a surrogate pair is refused
+        # a lone surrogate cannot be encoded and is refused
         _called(data.encode)
         return data
     elif kind in (bool, float, int) and type(data) is kind:

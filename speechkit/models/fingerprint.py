@@ -1,4 +1,4 @@
-"""Tells models apart: digests of their weights and settings, which a state is restored by."""
+"""Digests of a model's weights and settings; a state is restored only to a model with the same."""
 
 import json
 import weakref
@@ -22,7 +22,7 @@ _known = weakref.WeakKeyDictionary()
 
 
 def cached(digest: Digest, model: Model) -> str:
-    """A digest of a model, computed again where a weight has changed."""
+    """A digest of a model, which is computed again only after a weight has changed."""
     version, known = weights_version(model.state_dict()), _known.setdefault(model, {})
     if digest not in known or known[digest][0] != version:
         known[digest] = version, digest(model)

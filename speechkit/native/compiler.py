@@ -32,14 +32,14 @@ class UnbuiltError(Exception):
 
 
 def compiler() -> str | None:
-    """The path of the first C++ compiler that there is."""
+    """The path of the first C++ compiler that is installed, or None."""
     return next(filter(None, map(shutil.which, COMPILERS)), None)
 
 
 def compiled(source: Path) -> ctypes.CDLL | str:
     """The library of one C++ file, or the reason in one line why there is none."""
     program = compiler()
-    # a missing compiler is no problem that the user must solve
+    # a missing compiler needs no warning: models can run in torch, and a plan raises an error
     level = logging.WARNING if program else logging.INFO
     try:
         if program is None:
@@ -57,7 +57,7 @@ def build(source: Path, program: str, target: Path, *flags: str) -> None:
     try:
         _run(program, *flags, PARALLEL, str(source), "-o", str(target))
     except UnbuiltError:
-        # some compilers have no OpenMP; then one thread is used
+        # some compilers have no OpenMP; without it, one thread is used
         _run(program, *flags, str(source), "-o", str(target))
 
 

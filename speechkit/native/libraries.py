@@ -16,7 +16,7 @@ log = logging.getLogger(__name__)
 
 
 class Instructions(NamedTuple):
-    """The flags of the compiler, and those of /proc/cpuinfo that a processor needs."""
+    """The compiler's flags for a set of instructions, and the flags in /proc/cpuinfo it needs."""
 
     compiler: tuple[str, ...]
     processor: frozenset[str]
@@ -31,7 +31,7 @@ INSTRUCTIONS = {
     "x86-64-v4": Instructions(("-march=x86-64-v4",), _V4),
     "x86-64-v3": Instructions(("-march=x86-64-v3",), _V3),
 }
-"""The sets of instructions that libraries of a wheel are for, from the fastest on."""
+"""The sets of instructions for which a wheel has libraries, the fastest first."""
 
 
 @functools.cache
@@ -39,14 +39,14 @@ def load(source: Path) -> ctypes.CDLL | str:
     """The library of one C++ file, or the reason in one line why there is none."""
     if library := _of_the_wheel(source):
         return library
-    # not needed where the wheel has the libraries
+    # imported here, as it is not needed where the wheel has the libraries
     from speechkit.native.compiler import compiled
 
     return compiled(source)
 
 
 def prebuilt(source: Path, instructions: str) -> Path:
-    """Where a wheel has the library of a source for a set of instructions."""
+    """The path of a source's library in a wheel, for a set of instructions."""
     return source.with_name(f"{source.stem}.{instructions}.so")
 
 
@@ -64,9 +64,9 @@ def _of_the_wheel(source: Path) -> ctypes.CDLL | None:
 
 @functools.cache
 def processor_flags() -> frozenset[str]:
-    """What this processor can do, by the names of Linux; empty on other systems."""
+    """The flags of this processor in /proc/cpuinfo; empty on other systems than Linux."""
     with suppress(OSError), open("/proc/cpuinfo", encoding="utf-8") as lines:
-        # the rest repeats it for each core, and takes long to read where there are many
+        # only the first core is read: the file repeats the line for each core, and some have many
         for line in lines:
             if line.startswith("flags"):
                 return frozenset(line.partition(":")[2].split())

@@ -6,11 +6,11 @@ from speechkit.config import from_dict, to_dict
 from speechkit.errors import ConfigError
 
 RULES = ("postprocess", "spotting", "endpointing")
-"""The fields of a config, or of what a plan is about, that hold rules."""
+"""The fields of a config, or of the `About` of a plan, that hold rules."""
 
 
 def changed_rules(owner: Any, **given: Any) -> dict[str, Any]:
-    """The new rules of an owner with a `kind`, such as a config, without those given as None.
+    """The changed rules of an `owner`, a config or an `About`; those given as None are left out.
 
     A dict changes the fields that it names, and an object of the rule's type replaces it. A lower
     onset also lowers the offset in proportion, unless that is given too. Raises ConfigError for

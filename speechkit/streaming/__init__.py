@@ -1,6 +1,6 @@
 """Streaming: sessions that take samples as they come and return events.
 
-The sessions are loaded on first use, since they need torch and listeners and states do not.
+The sessions are imported on first use, since they need much more than states and listeners.
 """
 
 import importlib

@@ -282,7 +282,7 @@ def task_of(model: Model) -> Task:
 def listener_of(
     model: Model, decoder: Decoder | Name | None = None, frame_s: float | None = None
 ) -> Listener:
-    """The listener of the model's task, over frames of `frame_s` (the model's if None)."""
+    """The listener of the model's task for frames of `frame_s` seconds (the model's if None)."""
     task = task_of(model)
     if decoder is not None and not task.decodes:
         raise ConfigError(f"a decoder is for recognition; leave it out for a {model.config.kind}")

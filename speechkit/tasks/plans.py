@@ -60,7 +60,7 @@ def plan_of(model: Model) -> Plan:
 
 
 def layers_in_torch(model: Model) -> list[str]:
-    """The types of the layers of a model that streams which have no native form."""
+    """The types of the layers without a native form, in a model that streams."""
     program = Lowering()
     layer = model.stream_layer(task_of(model).window_s)
     try:

@@ -42,7 +42,7 @@ def check_native(
 
 @torch.no_grad()
 def disturb_(module: nn.Module, seed: int = 0) -> nn.Module:
-    """Adds noise to the weights, of which many start at 0 or 1, and returns the module."""
+    """Adds noise to the weights, many of which start at 0 or 1; returns the module."""
     generator = torch.Generator().manual_seed(seed)
     for parameter in module.parameters():
         parameter.add_(0.2 * torch.randn(parameter.shape, generator=generator))

@@ -83,8 +83,10 @@ def check_generator_decides(entry: Entry) -> None:
 
 
 def check_chunks_change_nothing(entry: Entry) -> None:
-    """The text of scores as numpy arrays does not depend on the size of chunks; a state is plain
-    data, and neither it nor the scores are changed."""
+    """The text does not depend on the size of chunks, which are numpy arrays of scores.
+
+    A state is plain data; `step` changes neither the given state nor the scores.
+    """
     decoder = entry.factory()(tuple(" abc"), **entry.component.example)
     chance = torch.Generator().manual_seed(0)
     log_probs = (3 * torch.randn(30, 5, generator=chance)).log_softmax(1).numpy()
