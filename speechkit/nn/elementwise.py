@@ -1,4 +1,4 @@
-"""A module that is made of its expression."""
+"""A module that computes its expression at every element."""
 
 from typing import Any
 
@@ -20,7 +20,7 @@ class Elementwise(nn.Module):
 
     def __init_subclass__(cls, **more: Any) -> None:
         super().__init_subclass__(**more)
-        # made here, as torch.compile cannot look into it
+        # parsed here, since torch.compile cannot trace the parser
         if isinstance(text := vars(cls).get("expression"), str):
             function_of(text)
 

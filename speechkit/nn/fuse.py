@@ -88,7 +88,7 @@ class _Open:
         return True
 
     def runs(self, activation: Activation, impl: str | None) -> bool:
-        """True if `impl` has an op with this activation; a kernel of Triton's takes no vectors."""
+        """True if `impl` has an op with this activation; Triton kernels take no vectors."""
         shape = Shape(self.weight.shape[1], self.weight.shape[0])
         choice = implementation(shape, self.weight.to(self.dtype), impl)
         return activation.fits and not (activation.vectors and choice.impl == "triton")

@@ -26,7 +26,7 @@ from speechkit.plans.program import LoweringError, Program, Value
 
 
 class Window(Protocol):
-    """What a convolution over time reads."""
+    """The attributes of a convolution over time that its native form needs."""
 
     kernel: int
     stride: int
@@ -36,10 +36,10 @@ class Window(Protocol):
 
 
 class Lowering(Program):
-    """A program that layers write with their `lower(program, x)`.
+    """A program to which layers add instructions with their `lower(program, x)`.
 
-    `outside` are the layers and merge rules that run in torch, by number, each with the number
-    of its input channels.
+    `outside` lists the layers and merge rules that run in torch, each with the number of its input
+    channels.
     """
 
     def __init__(self, program: Program | None = None) -> None:
@@ -63,7 +63,7 @@ class Lowering(Program):
                 return self.activate(x, activation)
             self.refuse(f"no native {type(layer).__name__}")
         except LoweringError:
-            # sound is too long to be handed to torch, and a module alone does not know its channels
+            # sound has too many rows for a call of torch, and only a StreamLayer knows its channels
             if x.channels == 1 or not isinstance(layer, StreamLayer):
                 raise
             del self.instructions[begun[0] :], self.outside[begun[1] :]
@@ -83,7 +83,7 @@ class Lowering(Program):
         return self._call(module, body, other=shortcut)
 
     def require(self, layer: nn.Module, name: str, method: str) -> None:
-        """Refuses a layer of a subclass that has another `method`, whose native form is `name`."""
+        """Refuses a layer that overrides `method` but not `name`, which is its native form."""
         if not describes(layer, name, (method,)):
             self.refuse(f"no native {type(layer).__name__}.{method}")
 
@@ -115,11 +115,11 @@ class Lowering(Program):
         return self.emit("part", x, size=start, channels=channels)
 
     def repeat(self, x: Value, times: int) -> Value:
-        """The channels again and again, `[times · C]`."""
+        """The channels `times` times, one after another, `[times · C]`."""
         return self.emit("repeat", x, channels=times * x.channels)
 
     def fold(self, x: Value, times: int) -> Value:
-        """y[c] = Σ_g x[g · C + c] for `times · C` channels."""
+        """y[c] = Σ_g x[g · C + c], `[C]`, for x `[times · C]`."""
         return self.emit("fold", x, channels=x.channels // times)
 
     def join(self, first: Value, *others: Value) -> Value:
@@ -143,8 +143,8 @@ class Lowering(Program):
     ) -> Value:
         """y = (x − μ) / √(v + eps) · scale + shift in every group of a frame's channels.
 
-        v is the mean of (x − μ)² over the first `counted` channels of a group, μ their mean, or 0
-        unless `centred`. `outside`: eps is added to the root.
+        v is the mean of (x − μ)² over the first `counted` channels of a group. μ is the mean of
+        these channels if `centred`, else 0. If `outside`, eps is added to the root, not to v.
         """
         return self.emit(
             "normalize",
@@ -177,9 +177,10 @@ class Lowering(Program):
     def expression(
         self, text: str, values: Mapping[str, Any], x: Value, other: Value | None = None
     ) -> Value:
-        """y = f(x), or f(a, b) of x and another value of its size, for an expression with values.
+        """y = f(x), or f(a, b) with a = x and b = `other`, a value of the same size.
 
-        `speechkit.ops.expressions` has the language; `values` are numbers or vectors `[C]`.
+        f is the expression `text` (`speechkit.ops.expressions`); `values` are the numbers or
+        vectors `[C]` of the names in it.
         """
         given = {
             name: value.detach().cpu().numpy() if isinstance(value, Tensor) else value
@@ -282,7 +283,7 @@ class TorchLayers:
         )
 
     def arrays(self, session: int) -> dict[str, NDArray[Any]]:
-        """All numbers of a session's states."""
+        """The arrays of a session's states by name."""
         return arrays_of(self.states[session])
 
     def restore(self, session: int, arrays: dict[str, NDArray[Any]]) -> None:
@@ -298,7 +299,7 @@ class TorchLayers:
         y: Floats,
         y_valid: Floats,
     ) -> Callable[[int], None]:
-        """A function that runs a layer for a session in this memory, as `OutsideLayers` says."""
+        """A function that runs a layer for a session in this memory; see `OutsideLayers`."""
         layer, _ = self._layers[number]
         given, made, inference = _channels_last(x), _channels_last(y), torch.inference_mode()
         real = np.empty(valid.shape, np.bool_)
@@ -328,5 +329,5 @@ class TorchLayers:
 
 
 def _channels_last(rows: Floats) -> Tensor:
-    """Rows `[T, C]` as `[1, C, T]` in the same memory."""
+    """The tensor `[1, C, T]` over the memory of rows `[T, C]`."""
     return torch.from_numpy(rows)[None].transpose(1, 2)

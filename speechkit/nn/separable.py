@@ -70,7 +70,7 @@ class SeparableConv(Windowed):
 
 
 BLOCKS: WeakKeyDictionary[SeparableResidual, Block] = WeakKeyDictionary()
-"""They hold addresses, which a copy of a layer must not share."""
+"""Native blocks, not kept in the layers, whose copies must not share the addresses in them."""
 
 
 class SeparableResidual(StreamLayer):

@@ -27,13 +27,13 @@ def rebuilt(state: State, tensors: Iterator[Tensor]) -> State:
 
 
 def arrays_of(state: State) -> dict[str, NDArray[Any]]:
-    """The numbers of the tensors by `layers.N`; bfloat16, which numpy lacks, as float32."""
+    """The tensors as arrays named `layers.N`; bfloat16, which numpy lacks, becomes float32."""
     found = enumerate(tensors_of(state))
     return {f"layers.{i}": in_numpy(x).numpy(force=True) for i, x in found}
 
 
 def restored(state: State, arrays: Iterable[NDArray[Any]]) -> State:
-    """The nested structure of `state` with the numbers of `arrays_of`."""
+    """The nested structure of `state` with the values of `arrays`, as `arrays_of` gives them."""
     pairs = zip(tensors_of(state), arrays, strict=True)
     return rebuilt(state, (torch.from_numpy(array).to(x) for x, array in pairs))
 

@@ -9,7 +9,8 @@ namespace speechkit {
 // In the order of KINDS in activation.py.
 enum Activation : int64_t { NONE, RELU, PROGRAM };
 
-// In place, rows of `channels` numbers that are `step` apart; `numbers` are of a PROGRAM.
+// Applies an activation in place to rows of `channels` numbers that are `step` apart; `numbers` are
+// those of a PROGRAM.
 inline void activate(int64_t kind, const float* numbers, float* x, int64_t rows, int64_t channels,
                      int64_t step) {
   if (kind == NONE) return;

@@ -22,7 +22,7 @@ from speechkit.ops.torch_expressions import evaluate
 from speechkit.plugins import Entry
 
 KINDS = ("none", "relu", "program")
-"""What a fused op knows, in the order of the C++ enumeration."""
+"""The kinds of activation of a fused op, in the order of the C++ enumeration."""
 
 
 @dataclass(frozen=True)
@@ -38,17 +38,17 @@ class Activation:
 
     @property
     def is_gate(self) -> bool:
-        """True if it has half as many output as input channels."""
+        """True for a gate, which has half as many output as input channels."""
         return is_gate(self.text)
 
     @functools.cached_property
     def code(self) -> Code:
-        """Its program for C++; raises ComponentError if it is too long."""
+        """The expression as a program for C++; raises ComponentError if it is too long."""
         return assemble(self.text, dict(self.vectors))
 
     @property
     def fits(self) -> bool:
-        """True if its program is not too long for C++."""
+        """True if the program is not too long for C++."""
         try:
             return bool(self.code)
         except ComponentError:
@@ -66,7 +66,7 @@ class Activation:
         return KINDS[self.kind] == "program"
 
     def numbers(self, channels: int) -> NDArray[np.float32]:
-        """Its program for C++, for a number of channels."""
+        """The program packed for C++, for inputs with `channels` channels."""
         return self.code.packed(channels)
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -76,12 +76,12 @@ class Activation:
 
 NONE = Activation()
 CHANNELS = 8
-"""Those of an activation that is made to read its expression."""
+"""The channels of an activation that is built only to read its expression."""
 RELU = Activation("relu(x)")
 
 
 def formula_of(entry: Entry) -> str:
-    """The formula of a component, which may be the expression of an activation."""
+    """The formula of a component; for an activation without one, its expression."""
     component = entry.component
     if component.formula or entry.kind != "activation":
         return component.formula
@@ -89,7 +89,7 @@ def formula_of(entry: Entry) -> str:
 
 
 def statement(module: nn.Module) -> str:
-    """The expression of what a module computes in evaluation, "" if it has none."""
+    """The expression that a module computes in evaluation, "" if it has none."""
     known = _KNOWN.get(type(module))
     if known is not None:
         return known if isinstance(known, str) else known(module)

@@ -12,10 +12,10 @@ from speechkit.limits import MAX_EXPRESSION_NODES, MAX_EXPRESSION_NUMBERS
 from speechkit.ops.expressions import OPERATIONS, Graph, is_gate
 
 REGISTERS, FIRST, SECOND, CONSTANTS = 32, 32, 33, 34
-"""The numbers of operands: registers, the two inputs, then constants, then vectors."""
+"""How operands are numbered: registers, the two inputs, then constants, then vectors."""
 RESULT = REGISTERS
 LANES = 16
-"""The repeats of a constant, and the multiple to which vectors are padded."""
+"""How often a constant is repeated, and the multiple to which vectors are padded."""
 _CODES = {operation: code for code, operation in enumerate(OPERATIONS)}
 
 
@@ -34,19 +34,19 @@ class Code:
 
     @property
     def is_identity(self) -> bool:
-        """True if it is x."""
+        """True if the program returns x."""
         return np.array_equal(self.code, [[_CODES["copy"], RESULT, FIRST, 0, 0]])
 
     @property
     def is_relu(self) -> bool:
-        """True if it is max(x, 0)."""
+        """True if the program returns max(x, 0)."""
         alone = np.array_equal(self.code, [[_CODES["max"], RESULT, FIRST, CONSTANTS, 0]])
         return alone and np.array_equal(self.constants, [0.0])
 
     def packed(self, channels: int) -> NDArray[np.float32]:
-        """The form for C++, whose first part holds the bits of integers.
+        """The program as floats for `read_code` in elementwise.h; the first hold the bits of int32.
 
-        Raises ComponentError if its vectors have another number of channels.
+        Raises ComponentError if the vectors have another number of channels.
         """
         count, width = len(self.vectors), -(-channels // LANES) * LANES
         if count and self.vectors.shape[1] != channels:
@@ -90,7 +90,7 @@ def assemble(text: str, values: Mapping[str, Any] | None = None) -> Code:
 
 
 def _fused(graph: Graph) -> Graph:
-    """With each product that only a sum reads as one operation."""
+    """Makes one operation of each sum and a product that only this sum reads."""
     used = graph.used()
     readers = [operand for index in used for operand in graph.nodes[index][1]]
     for index in used:
@@ -105,7 +105,7 @@ def _fused(graph: Graph) -> Graph:
 
 
 def _allocated(graph: Graph, constants: Mapping[float, int], text: str) -> NDArray[np.int32]:
-    """The rows of code, in which a register is used again after its last reader."""
+    """The rows of code; a register is used again after the last operation that reads it."""
     used = graph.used()
     last = {operand: index for index in used for operand in graph.nodes[index][1]}
     places: dict[int, int] = {}

@@ -1,4 +1,4 @@
-"""Whether what a module says of itself holds for what it computes."""
+"""Whether an attribute that describes a module holds for what the module computes."""
 
 from torch import nn
 
@@ -9,9 +9,9 @@ COMPUTES = "forward", "step", "compute", "convolve"
 def describes(module: nn.Module, name: str, computes: tuple[str, ...] = COMPUTES) -> bool:
     """Whether the attribute or method `name` describes what this very module computes.
 
-    It does where it belongs to the module itself, or to a class that no subclass in between
-    computes differently from: a subclass with a `forward`, `step`, `compute` or `convolve` of its
-    own has to give the attribute again. `computes` are the methods that count, if they are others.
+    It does if the module itself has it, or a class of which no subclass computes differently: a
+    subclass that overrides `forward`, `step`, `compute` or `convolve` has to define the attribute
+    again. `computes` names the methods that count.
     """
     own = vars(module)
     if name in own:

@@ -81,8 +81,8 @@ inline Code code_at(const float* words, int64_t channels, bool second) {
   return {words, header[0], header[1], header[2], second, width};
 }
 
-// The floats of a program for `channels` channels, of which `header` are the first four; −1 if its
-// sizes are out of range.
+// How many floats a program for `channels` channels takes, of which `header` are the first four; −1
+// if the sizes in it are out of range.
 inline int64_t code_size(const float* header, int64_t channels) {
   const Code found = code_at(header, channels, false);
   if (found.count < 1 || found.count > MAX_INSTRUCTIONS || found.constant_count < 0 ||
@@ -185,7 +185,7 @@ inline void run_code(const Code& code, const float* first, const float* second, 
     const int64_t n = std::min(STRIP, count - start);
     for (int32_t i = 0; i < code.count; ++i) {
       const Calculation op = code[i];
-      // a copy of `a` for the operands that an operation does not have
+      // operands that an operation does not have are set to `a`, so that they can be read
       const int given = op.operands();
       const Numbers a = operand(op.a, start), b = given > 1 ? operand(op.b, start) : a,
                     c = given > 2 ? operand(op.c, start) : a;

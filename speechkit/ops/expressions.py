@@ -105,12 +105,15 @@ NUMBERS = {"pi": math.pi}
 HIGHEST_POWER = 64
 """The highest whole exponent of `**`, which is multiplied out."""
 DEEPEST = 128
-"""The most operations inside each other; functions of Python's library recurse over them."""
+"""The deepest nesting of operations; functions of Python's library recurse over them."""
 
 
 @functools.lru_cache(maxsize=4096)
 def parsed(text: str) -> ast.expr:
-    """The syntax of an expression, which nobody may change; raises ComponentError if invalid."""
+    """The syntax tree of an expression; raises ComponentError if it is invalid.
+
+    The tree is shared between calls and must not be changed.
+    """
     if len(text) > MAX_EXPRESSION_CHARACTERS:
         raise ComponentError(
             f"an expression has {len(text)} characters; it takes {MAX_EXPRESSION_CHARACTERS}"
@@ -187,13 +190,13 @@ def filled(
 
 @dataclass
 class Graph:
-    """An expression as operations, each with the numbers of those before it; equal ones are one.
+    """An expression as a list of operations, in which equal operations occur once.
 
-    `nodes` are pairs of an operation and its operands. `x` or `a` is the operation "first", `b` is
-    "second", and a "number" has its value in `numbers`: a float, or an array `[C]`. What depends on
-    numbers alone is computed in float64. Functions that are not in `own` are replaced by their
-    definitions. `values` gives the names' numbers, as anything that numpy takes. Raises
-    ComponentError for an invalid expression and for a name without a value.
+    `nodes` are pairs of an operation and its operands, the indices of earlier nodes. `x` or `a` is
+    the operation "first", `b` is "second", and a "number" has its value in `numbers`: a float, or
+    an array `[C]`. What depends on numbers alone is computed in float64. Functions that are not in
+    `own` are replaced by their definitions. `values` are the numbers of the names, in any form that
+    numpy reads. Raises ComponentError for an invalid expression and for a name without a value.
     """
 
     text: str

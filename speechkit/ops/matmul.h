@@ -87,7 +87,7 @@ struct Int8 {
   }
 };
 
-// For results whose memory need not be fetched.
+// For results whose memory is not prefetched.
 struct NoFetch {
   void operator()(int64_t, int64_t) const {}
 };
@@ -140,9 +140,9 @@ void multiply_panel(const typename K::X* x, int64_t x_step, int64_t x_next, int6
   }
 }
 
-// Calls put(row, column, sums of LANES columns) for all rows of X, `x_step` apart, and columns, and
-// fetch(row, column) long before it, where the memory of the results may be prefetched. The groups
-// of a row are `x_next` apart.
+// Calls put(row, column, sums of LANES columns) for all columns and all rows of X, `x_step` apart.
+// Calls fetch(row, column) long before that, which may prefetch the memory of the result. The
+// groups of a row are `x_next` apart.
 template <class K, class Put, class Fetch = NoFetch>
 void multiply(const typename K::X* x, int64_t x_step, int64_t rows, int64_t depth,
               const typename K::W* w, int64_t columns, Put put, Fetch fetch = {},

@@ -1,4 +1,4 @@
-"""Functions of C++ libraries on tensors."""
+"""Calls functions of C++ libraries with tensors."""
 
 import ctypes
 from pathlib import Path

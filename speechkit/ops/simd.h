@@ -55,7 +55,7 @@ struct Aligned {
 template <class T>
 using Buffer = std::vector<T, Aligned<T>>;
 
-// Gives a buffer that is used again and again room for `count` numbers; they are not cleared.
+// Makes room for `count` numbers in a reused buffer; they are not cleared.
 template <class T>
 inline void grow(Buffer<T>& buffer, int64_t count) {
   if (int64_t(buffer.size()) < count) buffer.resize(count);
@@ -84,7 +84,7 @@ inline void narrow(Vector<float>::type x, float* to) { store(to, x); }
 inline void narrow(Vector<double>::type x, double* to) { store(to, x); }
 inline void narrow(Vector<float>::type x, bfloat16* to) {
 #if defined(__AVX512BF16__)
-  // the same, but that numbers below 2^-126 become zero
+  // the same, except that numbers below 2^-126 become zero
   const __m256bh halves = _mm512_cvtneps_pbh((__m512)x);
   std::memcpy(to, &halves, sizeof halves);
 #else

@@ -24,7 +24,7 @@ class Function:
     is_gate: bool
 
     def __call__(self, x: Tensor, values: Mapping[str, float | Tensor]) -> Tensor:
-        """f of every element of x `[B, C, T]`; a gate's halves the channels.
+        """f of every element of x `[B, C, T]`; the result of a gate has half the channels.
 
         A vector among the values is `[C]`, a matrix `[n, C]`.
         """
@@ -44,7 +44,7 @@ def evaluate(text: str, x: Tensor, values: Mapping[str, float | Tensor]) -> Tens
 
 
 def _beside(value: float | Tensor, x: Tensor) -> float | Tensor:
-    """A number in a shape and type that go with frames `[B, C, T]`."""
+    """A number or vector in a shape and type that broadcast with frames `[B, C, T]`."""
     if not isinstance(value, Tensor):
         return value
     value = value.to(x.dtype)
@@ -126,7 +126,7 @@ def function_of(text: str) -> Function:
 
 
 def _shared(text: str) -> str:
-    """The same in Python, with each repeated part computed once, where it is needed first."""
+    """The expression in Python, with each repeated part computed once, where it is first needed."""
     body = ast.parse(text, mode="eval").body
     keys = {
         id(node): ast.dump(node)

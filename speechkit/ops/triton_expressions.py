@@ -88,7 +88,7 @@ def compiled(text: str) -> Any:
     import triton.language as tl
 
     source = "".join(["def f(x):\n", *(f"    {line}\n" for line in translated(text))])
-    # triton reads the source of a function from linecache, like tracebacks do
+    # triton reads the source of a function from linecache
     name = f"<expression {text}>"
     linecache.cache[name] = len(source), None, source.splitlines(keepends=True), name
     scope: dict[str, Any] = {"tl": tl, "__name__": __name__}

@@ -60,7 +60,7 @@ inline Register round_down(Register x) {
   return y > x ? y - 1 : y;
 }
 
-// The integer next to x where |x| < 2^22: to add and subtract 1.5 · 2^23 rounds.
+// The integer nearest to x where |x| < 2^22: adding and subtracting 1.5 · 2^23 rounds.
 inline Register nearest(Register x) {
   const Register magic = constant(12582912.0f);
   return (x + magic) - magic;
@@ -157,7 +157,7 @@ inline Register error_function(Register x) {
                                    0.005011966917663813f, -0.0006090379320085049f) *
                             x +
                         x;
-  // ln erfc up to 4, from where on erf is 1
+  // the polynomial is ln erfc up to 4; beyond that, erf is 1
   const Register end = constant(4.0f), t = size > end ? end : size;
   const Register tail = polynomial(t, -0.00016644777497276664f, -1.127797245979309f,
                                    -0.6369760632514954f, -0.10411367565393448f,

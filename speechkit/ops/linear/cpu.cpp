@@ -23,7 +23,7 @@ extern "C" void linear(const float* x, const float* w, const float* bias, float*
       if (columns - c >= LANES) {
         store(out + r * columns + c, value);
       } else if (columns > c) {
-        // shorter registers than of AVX-512 also hold nothing but padding
+        // where registers are shorter than those of AVX-512, some hold only padding
         narrow_some(value, out + r * columns + c, columns - c);
       }
     };
@@ -38,8 +38,8 @@ extern "C" void linear(const float* x, const float* w, const float* bias, float*
 // The gradient of W [columns, depth]: dW = dYᵀ X, for x [rows, depth] and dy [rows, columns].
 extern "C" void linear_weight(const float* x, const float* dy, float* dw, int64_t rows,
                               int64_t depth, int64_t columns, int threads) {
-  // of so many rows a panel of X stays in the L2 cache while dY passes by, in tiles of ROWS columns;
-  // a pitch that is no multiple of 4 KiB spreads the tiles over the L1 cache
+  // BLOCK rows of a panel of X stay in the L2 cache while tiles of ROWS columns of dY are read; a
+  // PITCH that is no multiple of 4 KiB spreads the tiles over the L1 cache
   constexpr int64_t BLOCK = 1024, PITCH = BLOCK * ROWS + LANES;
   const int64_t tiles = (columns + ROWS - 1) / ROWS;
   Buffer<float> turned(tiles * PITCH);

@@ -1,6 +1,6 @@
 """A residual block of packed convolutions as one call of C++.
 
-Called one by one, small layers take less time than Python needs between them.
+Called one by one, small layers take less time than Python takes between the calls.
 """
 
 import ctypes
@@ -39,18 +39,18 @@ class Block:
         self.widest = max(packed.shape.c_out for packed in self.parts)
 
     def holds(self, parts: Sequence[Packed]) -> bool:
-        """True if it was made of these."""
+        """True if the block was made of these convolutions."""
         return [*map(id, parts)] == [*map(id, self.parts)]
 
     @staticmethod
     def can_hold(packed: Packed) -> bool:
-        """True if C++ runs it, and it returns as many frames as it gets."""
+        """True if C++ runs the convolution, and it returns as many frames as it gets."""
         s = packed.shape
         same = s.stride == 1 and sum(s.padding) == s.dilation * (max(s.taps, 1) - 1)
         return same and packed.choice.impl == "cpu"
 
     def can_take(self, x: Tensor) -> bool:
-        """True unless x needs a gradient or its operations are recorded, as for compile."""
+        """True for a plain tensor on the CPU without gradient, while no operations are recorded."""
         modes = torch._C._len_torch_dispatch_stack() or torch._C._functorch.peek_interpreter_stack()
         recorded = modes or torch.compiler.is_compiling() or torch._C._get_tracing_state()
         plain = type(x) is Tensor and x.device.type == "cpu"

@@ -41,7 +41,7 @@ struct Output {
 
   void put(int64_t r, int64_t c, Register sum) const {
     const int64_t at = r * columns + c, width = columns - c;
-    // shorter registers than of AVX-512 also hold nothing but padding
+    // where registers are shorter than those of AVX-512, some hold only padding
     if (width <= 0) return;
     const bool whole = width >= LANES;
     if (residual) sum += whole ? load(residual + at) : widen_some<float>(residual + at, width);
@@ -77,7 +77,7 @@ void run(const Shape& s, const float* x, const bool* valid, const float* taps, c
   const bool half = s.precision == BFLOAT16;
 #pragma omp parallel num_threads(threads) if (threads > 1)
   {
-    // they keep their memory from call to call
+    // static, so that their memory is reused by later calls
     static thread_local Operand work;
     static thread_local Buffer<float> rows, panels;
     if (s.taps) {
@@ -148,7 +148,7 @@ struct Layer {
   int64_t channels, channels_out, count, dilation, left, precision, activation;
 };
 
-// A row of them from x to y; between them, numbers lie in a and b by turns.
+// Several layers one after another, from x to y; a and b hold the results in between by turns.
 static void row(const Layer* layers, int64_t count, const float* x, const bool* valid, float* a,
                 float* b, float* y, const float* residual, int64_t batch, int64_t frames,
                 int threads) {
@@ -163,8 +163,8 @@ static void row(const Layer* layers, int64_t count, const float* x, const bool* 
   }
 }
 
-// y = body(x), where the last layer of the body adds shortcut(x); work has three times `area`
-// numbers, the most that a layer returns.
+// y = body(x), where the last layer of the body adds shortcut(x). No layer returns more than `area`
+// numbers; `work` has room for three times as many.
 extern "C" void separable_block(const Layer* body, int64_t count, const Layer* shortcut,
                                 int64_t shortcuts, const float* x, const bool* valid, float* work,
                                 float* y, int64_t area, int64_t batch, int64_t frames,

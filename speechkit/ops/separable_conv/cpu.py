@@ -132,7 +132,7 @@ def _frames_out(frames: int, sizes: list[int]) -> int:
 
 
 def library() -> ctypes.CDLL:
-    """The C++ functions; `unsupported` says whether there are any."""
+    """The C++ functions; call it only where `unsupported` gives no reason."""
     found = load(SOURCE)
     assert isinstance(found, ctypes.CDLL), found
     return found
