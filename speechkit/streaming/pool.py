@@ -156,7 +156,7 @@ class SessionPool:
                 self._scheduler.check_open(*rows.tolist())
             counts = self._scheduler.put_rows(rows, samples)
             if counts.any():
-                self._took()
+                self._tell()
             return counts
 
     async def feed_async(self, session: int, samples: Samples) -> None:
@@ -257,15 +257,8 @@ class SessionPool:
         """Takes samples as far as there is room, with the lock held."""
         taken = self._scheduler.put(self._row(session), samples)
         if taken:
-            self._took()
-        return taken
-
-    def _took(self) -> None:
-        """Counts a change, and wakes who waits, after samples came."""
-        if self._waiters or self._watchers:
             self._tell()
-        else:
-            self._changes += 1
+        return taken
 
     def _fetch(self, left: int) -> None:
         """Fetches the results of the oldest steps in progress, except for the newest `left`."""
@@ -323,9 +316,10 @@ class SessionPool:
                 self._idle.notify_all()
 
     def _tell(self) -> None:
-        """Wakes all who wait for a change, with the lock held."""
+        """Counts a change and wakes all who wait for one, with the lock held."""
         self._changes += 1
-        self._changed.notify_all()
+        if self._waiters:
+            self._changed.notify_all()
         watchers, self._watchers = self._watchers, []
         for wake in watchers:
             wake()
