@@ -12,7 +12,7 @@ from speechkit.plans.source import ModelSource
 from speechkit.streaming.state import AGAIN, check_array, checked
 
 if TYPE_CHECKING:
-    # it has a scheduler, which has a gate
+    # it imports the scheduler, which imports this module
     from speechkit.streaming.speech import DetectedSpeech
 
 Detector = ModelSource | None
@@ -41,7 +41,7 @@ class Gate:
         self._passed = [0] * capacity
 
     def feed(self, row: int, scores: Floats) -> Floats:
-        """The scores of the next frames that are decided, after more valid frames of a session."""
+        """Takes the scores of a session's next valid frames; returns those that are decided."""
         waiting = np.concatenate([self._held[row], scores])
         count = max(0, len(waiting) - self.held)
         self._held[row] = waiting[count:]
@@ -77,7 +77,7 @@ class Gate:
         self._passed, self._held = passed, held
 
     def _blanked(self, row: int, scores: Floats) -> Floats:
-        """The scores of a session's next frames."""
+        """Blanks the scores of a session's next frames outside speech."""
         frames = self._passed[row] + np.arange(len(scores))
         self._passed[row] += len(scores)
         return blanked(scores, self.speech.at(row, middles_s(frames, self._frame_s)))

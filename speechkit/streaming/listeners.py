@@ -207,7 +207,7 @@ class TextListener:
 
 
 class Decides(Known, Protocol):
-    """What a listener must know of a model: its task, or the `About` of a plan."""
+    """The properties of a model that a listener needs: its task, or the `About` of a plan."""
 
     @property
     def decodes(self) -> bool:
@@ -223,7 +223,7 @@ class Decides(Known, Protocol):
 
     @property
     def normalization(self) -> str:
-        """The normalisation of texts."""
+        """The name of the normalisation of texts."""
 
 
 def listener_for(
@@ -248,7 +248,7 @@ def listener_for(
 
 
 def caption_for(about: Decides, scores: Scores) -> str:
-    """One frame's scores `[n]` in a few words: that of speech, or the best label; "" for text."""
+    """One frame's scores `[n]` in words: the probability of speech or of the best label, or ""."""
     if about.decodes:
         return ""
     probabilities = softmax(scores)

@@ -1,4 +1,4 @@
-"""What sessions compute: a plan, or a model in torch, over samples at the session's rate."""
+"""The nets of sessions: a plan, or a model in torch, over samples at the session's rate."""
 
 import math
 from typing import TYPE_CHECKING, Protocol
@@ -27,7 +27,7 @@ LONGEST_PERIOD = 2000
 
 
 class SessionNet(Timed, Protocol):
-    """The net of sessions: its `stride`, `rate` and `delay` are those for samples at their rate."""
+    """The net of sessions; `stride`, `rate` and `delay` hold for samples at the sessions' rate."""
 
     @property
     def source(self) -> "Plan | Model":
@@ -36,7 +36,7 @@ class SessionNet(Timed, Protocol):
 
     @property
     def about(self) -> About:
-        """What it is about; its times are those for samples at its own rate."""
+        """The model's properties; its times hold for samples at its own rate."""
         ...
 
     @property
@@ -66,7 +66,7 @@ class PlanNet:
 
     @property
     def digest(self) -> str:
-        """That of the plan."""
+        """The digest of the plan."""
         return self.source.digest
 
     def engine(self, waiting: Waiting) -> NativeEngine:
@@ -92,7 +92,7 @@ def net_of(source: "Plan | Model", sample_rate: int) -> SessionNet:
 
 
 def check_rate(sample_rate: int, own: int) -> None:
-    """Raises StreamError for a rate from which samples cannot be brought to a model's own."""
+    """Raises StreamError for a rate from which samples cannot be resampled to the model's own."""
     if not isinstance(sample_rate, int):
         raise StreamError(f"sample_rate={sample_rate!r:.40} is no whole number; give one in hertz")
     period = sample_rate // math.gcd(sample_rate, own)
@@ -103,7 +103,7 @@ def check_rate(sample_rate: int, own: int) -> None:
 
 
 def suggested_window_s(about: About) -> float:
-    """A suitable window for a model that cannot stream."""
+    """A suitable window in seconds for a model that cannot stream."""
     return about.window_s or 8.0
 
 

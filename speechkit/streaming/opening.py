@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 PAD_MS = 100
 """Segments of the detector are extended by this much on both sides (docs/transcribing.md)."""
 ROOM_BLOCKS = 16
-"""The blocks that can wait in a session that computes whatever it is fed at once."""
+"""How many blocks of a session can wait where each feed is computed at once."""
 
 
 class Opened:
@@ -58,7 +58,7 @@ class Opened:
                 f"no memory for {capacity} sessions; give fewer, or less room"
             ) from error
         lead_s = net.delay * about.frame_s
-        # of the detector less than a block waits longer than the recogniser's samples
+        # less than a block of the detector waits longer than the recogniser's samples
         gate = gate_of(about, sample_rate, vad, capacity, lead_s, 2 * waiting.room)
         self._speech = gate.speech if gate else None
         held = gate.held if gate else 0
@@ -141,7 +141,7 @@ def speech_of(
 
 @cache
 def _bundled(impl: str) -> "Plan | Model":
-    """The bundled detector for an implementation, as `resolve` chooses by it."""
+    """The bundled detector; `resolve` chooses it by `impl`, which is here the key of the cache."""
     return _widened(resolve(DETECTOR))
 
 

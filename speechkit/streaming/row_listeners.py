@@ -21,7 +21,7 @@ Found = list[tuple[int, Event]]
 
 
 class Clock(NamedTuple):
-    """The places of a step's sessions before it, `[n]`: samples given, taken, and at the start."""
+    """The samples `[n]` of a step's sessions before the step: given, taken, and at their start."""
 
     given: Rows
     taken: Rows
@@ -109,7 +109,7 @@ class SpeechFrames(ctypes.Structure):
 
 
 class NativeSpeechListeners:
-    """The same for starts and ends of speech between two classes, in one native call for all.
+    """`Listeners` for starts and ends of speech, with one native call for all sessions.
 
     The rule in Python takes a microsecond for each frame of each session, a fifth of its net.
     """

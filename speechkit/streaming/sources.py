@@ -84,7 +84,7 @@ class FileSource:
 def _parts(blocks: Iterator[NDArray[np.float32]], size: int) -> Iterator[NDArray[np.float32]]:
     """The samples of blocks, at most `size` at a time."""
     for block in blocks:
-        # of an empty block one empty part, after which a reader can stop
+        # an empty block gives one empty part, after which a reader can stop
         yield from (block[at : at + size] for at in range(0, max(1, len(block)), size))
 
 

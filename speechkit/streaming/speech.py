@@ -18,7 +18,7 @@ T = TypeVar("T", bound=Samples)
 
 
 class DetectedSpeech:
-    """The segments of speech in sessions; they are known `late_s` seconds afterwards."""
+    """The segments of speech in sessions; each is known `late_s` seconds later."""
 
     def __init__(self, scheduler: Scheduler, late_s: float, net: SessionNet) -> None:
         self.scheduler, self.late_s, self._net = scheduler, late_s, net

@@ -18,7 +18,7 @@ State = dict[str, NDArray[Any]]
 """Named arrays, for `safetensors.numpy`."""
 
 SESSION = "session"
-"""The array with a digest of everything and, as JSON bytes, all values that are no arrays."""
+"""The name of the array that holds a digest of everything and, as JSON, all other values."""
 ASIDE = "tensor"
 """The key in that JSON that refers to an array by name."""
 AGAIN = "begin the session anew"
@@ -72,7 +72,7 @@ def seal(arrays: State, text: bytes) -> State:
 def unpack(
     stored: Mapping[str, Any], like: State, settings: dict[str, Any]
 ) -> tuple[State, dict[str, Any]]:
-    """The arguments of `pack`; `stored` may hold torch tensors too.
+    """The arrays and the plain data that `pack` was given; `stored` may hold torch tensors too.
 
     Raises StreamError if the state is incomplete or changed, if its session had other settings, or
     if its arrays are not finite or differ from `like` in shape or type.

@@ -34,12 +34,12 @@ class ModelNet:
 
     @property
     def digest(self) -> str:
-        """That of the model's plan if sessions are computed like the plan's, else that of its
-        weights and config."""
+        """The digest of the model's plan if sessions give the same scores as the plan, else that of
+        its weights and config."""
         return cached(_plan_digest if self._like_plan else fingerprint, self.source)
 
     def engine(self, waiting: Waiting) -> NativeEngine | TorchEngine | CudaEngine:
-        """The engine of sessions that go along with their samples: native, or else torch."""
+        """The engine of the sessions whose samples are in `waiting`: native, else torch."""
         key = self._sample_rate, waiting.block_samples, self._precision
         native = native_layer(self.source, self.layer, waiting.block_samples, key, self._precision)
         if isinstance(native, NativeLayer):
@@ -54,8 +54,11 @@ class ModelNet:
 
 
 class PoolNet(ModelNet):
-    """The same for a pool on the model's device; `impl` names the implementation of convolutions
-    on a card."""
+    """A model for a pool on the model's device.
+
+    `impl` names the implementation of convolutions for the engine of GPUs, which it selects on a
+    CPU too.
+    """
 
     def __init__(
         self,
@@ -82,7 +85,7 @@ class PoolNet(ModelNet):
 def _plan_digest(model: Model) -> str:
     try:
         return plan_of(model).digest
-    # a model of clips streams natively where its head for whole clips may have no native form
+    # a model of clips may stream natively although its head for whole clips has no native form
     except LoweringError:
         return fingerprint(model)
 

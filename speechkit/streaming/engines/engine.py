@@ -12,22 +12,22 @@ from speechkit.streaming.waiting import Rows, Waiting
 class Scored(Protocol):
     """The scores of blocks, and which frames are valid; the next step may overwrite them.
 
-    A device may still compute them: they are waited for when they are read.
+    A device may still be computing them; reading them waits for it.
     """
 
     @property
     def scores(self) -> NDArray[np.float32]:
-        """`[n, blocks, T, C]`."""
+        """The scores `[n, blocks, T, C]`."""
         ...
 
     @property
     def valid(self) -> NDArray[np.bool_]:
-        """`[n, blocks, T]`."""
+        """Which frames are valid, `[n, blocks, T]`."""
         ...
 
 
 class Scores(NamedTuple):
-    """The same, computed."""
+    """Scores and their validity in arrays, already computed."""
 
     scores: NDArray[np.float32]
     valid: NDArray[np.bool_]
@@ -36,8 +36,8 @@ class Scores(NamedTuple):
 class Engine(Timed, Protocol):
     """Computes the scores of sessions, each in a row with a state of its own.
 
-    Their samples are those in `waiting`, and blocks are a multiple of `stride` samples. At most
-    `most_in_progress` steps may be in progress whose scores were not read.
+    Their samples are in `waiting`, and a block is a multiple of `stride` samples. The scores of at
+    most `most_in_progress` steps may be unread.
     """
 
     backend: str
@@ -46,7 +46,7 @@ class Engine(Timed, Protocol):
     """The net as it is computed, for `sk.ops.explain`."""
     waiting: Waiting
     bytes_each: int
-    """The memory of a session."""
+    """The memory of a session in bytes."""
     most_in_progress: int
 
     def most(self, blocks: int) -> int:
@@ -66,8 +66,10 @@ class Engine(Timed, Protocol):
         ...
 
     def state(self, row: int) -> dict[str, NDArray[Any]]:
-        """All numbers that a session's next block depends on, besides its samples, which the
-        engine may change later."""
+        """The arrays that a session's next block depends on, besides its samples.
+
+        The engine may change them later.
+        """
         ...
 
     def restore(self, row: int, state: dict[str, NDArray[Any]]) -> None:

@@ -28,7 +28,7 @@ class TorchEngine:
         weight = next(model.parameters())
         self._dtype, self._device = weight.dtype, weight.device
         self._state = self._fresh(len(waiting.given))
-        # whether no layer knows the memory of the state, so that it may be written
+        # whether only this engine holds the memory of the state, so that it may be written
         self._own = True
         self.bytes_each = sum(x[0].nbytes for x in tensors_of(self._state))
 
@@ -79,7 +79,7 @@ class TorchEngine:
         return _copied(self.net.init_state(sessions, 1, self._dtype, self._device))
 
     def _write(self, rows: Tensor, new: Iterator[Tensor]) -> None:
-        """Sets the states of rows."""
+        """Sets the states of some rows."""
         if not self._own:
             self._state, self._own = _copied(self._state), True
         for old, x in zip(tensors_of(self._state), new, strict=True):

@@ -21,7 +21,7 @@ from speechkit.streaming.engines.cuda.ring_net import Memory, RingNet
 from speechkit.streaming.waiting import Rows, Waiting
 
 BLOCKS = 1, 2, 4
-"""The numbers of blocks per session that a step can compute; more than one if all sessions lag."""
+"""How many blocks of each session a step can compute; more than one if all sessions lag."""
 
 
 class CudaEngine:
@@ -81,7 +81,7 @@ class CudaEngine:
             x[row] = torch.from_numpy(array).to(x)
 
     def _capture(self, rows: int, blocks: int, side: int) -> "CapturedStep":
-        """The captured step for these numbers; two alternate, so that copies overlap."""
+        """The captured step for so many rows and blocks; two alternate, so that copies overlap."""
         key = rows, blocks, side
         if key not in self._captured:
             with evaluating(self.model):
@@ -126,7 +126,7 @@ class CapturedStep:
     def run(
         self, rows: Rows, x: NDArray[np.float32], real: NDArray[np.int64]
     ) -> Callable[[], None]:
-        """Starts a step of `rows` over x `[n, N]`; the result is a wait for its end."""
+        """Starts a step of `rows` over x `[n, N]`; returns a function that waits for its end."""
         here, n = self.here, len(rows)
         here["x"][:n] = torch.from_numpy(x)
         for name, values, nobody in (("real", real, 0), ("slots", rows, -1)):
@@ -136,7 +136,7 @@ class CapturedStep:
 
 
 class Pending:
-    """The scores of a step in progress, which are waited for when they are read."""
+    """The scores of a step in progress; reading them waits for its end."""
 
     def __init__(
         self, captured: CapturedStep, wait: Callable[[], None], rows: int, blocks: int

@@ -24,7 +24,7 @@ class CpuQueue:
         work()
 
     def run(self, given: Copies, work: Work, made: Copies) -> Callable[[], None]:
-        """Copies inputs, runs the work and copies results; returns a wait for the end."""
+        """Copies inputs, runs the work and copies results; returns a function that waits."""
         _copy(given)
         work()
         _copy(made)

@@ -44,7 +44,7 @@ class NativeLayer(StreamLayer):
             raise LoweringError("no instruction gives the scores")
         self.outside = program.outside
         self.in_torch = [type(_module(layer)).__name__ for layer, _ in program.outside]
-        # named here for `explain`
+        # registered as modules, so that `explain` lists them
         self.torch = nn.ModuleList(_module(layer) for layer, _ in program.outside)
         strides = block_samples // layer.stride
         table, weights = program.table, program.weights.array
