@@ -79,7 +79,7 @@ def check_tensors_header(path: Path) -> None:
     if MAX_TENSORS_HEADER_BYTES < header_bytes <= path.stat().st_size:
         raise UntrustedError(
             f"it has a header of {header_bytes:,} bytes, more than "
-            f"{MAX_TENSORS_HEADER_BYTES:,}; it is no model's"
+            f"{MAX_TENSORS_HEADER_BYTES:,}; it is not a model file"
         )
 
 

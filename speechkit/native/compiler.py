@@ -150,7 +150,7 @@ def cache_folder() -> Path:
         return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "speechkit"
     except RuntimeError as error:
         raise UnbuiltError(
-            "this user has no home; have SPEECHKIT_CACHE name a folder for C++ libraries"
+            "this user has no home folder; set SPEECHKIT_CACHE to a folder for C++ libraries"
         ) from error
 
 

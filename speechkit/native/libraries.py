@@ -58,7 +58,7 @@ def _of_the_wheel(source: Path) -> ctypes.CDLL | None:
             try:
                 return ctypes.CDLL(str(path))
             except OSError as error:
-                log.warning("%s; it is compiled instead", one_line(error))
+                log.warning("%s; the library is compiled instead", one_line(error))
     return None
 
 

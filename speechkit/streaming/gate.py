@@ -68,7 +68,7 @@ class Gate:
         if not len(passed) == len(held) == capacity or not all(
             type(n) is int and 0 <= n <= MAX_NUMBER for n in passed
         ):
-            raise StreamError(f"the state is damaged: it counts wrongly; {AGAIN}")
+            raise StreamError(f"the state is damaged: its frame counts are invalid; {AGAIN}")
         for scores in held:
             frames = len(scores) if isinstance(scores, np.ndarray) and scores.ndim else 0
             like = np.empty((min(frames, self.held), *self._nothing.shape[1:]), np.float32)

@@ -93,7 +93,9 @@ class DetectedSpeech:
         values = checked(stored, {"arrays": dict, "place": dict, "edges": list})
         arrays, edges, own = values["arrays"], values["edges"], self.scheduler.arrays()
         if len(edges) != len(self._edges) or not all(map(_are_times, edges)):
-            raise StreamError(f"the state is damaged: its edges are no times; {AGAIN}")
+            raise StreamError(
+                f"the state is damaged: the edges of speech in it are not times; {AGAIN}"
+            )
         for name, like in own.items():
             check_array(name, arrays.get(name), like)
         self.scheduler.restore({name: arrays[name] for name in own}, values["place"])
