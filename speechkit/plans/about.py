@@ -1,4 +1,4 @@
-"""What sessions and commands must know of a model besides its instructions and weights."""
+"""The properties of a model that sessions and commands need besides instructions and weights."""
 
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar

@@ -54,7 +54,7 @@ constexpr Operation OPERATIONS[] = {
 constexpr int64_t OPERATION_COUNT = sizeof OPERATIONS / sizeof *OPERATIONS;
 // a multiple of every instruction's cycle
 constexpr int64_t CYCLE = LONGEST_CYCLE;
-// blocks, of one or several sessions, that an instruction computes together
+// the most blocks, of one or several sessions, that an instruction computes together
 constexpr int64_t GROUP = 12;
 constexpr int64_t MOST_INSTRUCTIONS = 1 << 16;
 

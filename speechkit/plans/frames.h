@@ -69,7 +69,7 @@ inline void run_log_softmax(const Instruction& op, const Memory& m) {
   mark_alike(op, m);
 }
 
-// The rows of `keep` rows earlier, unchanged, valid or not.
+// Delays by `keep` rows, which stay unchanged, valid or not.
 inline void prepare_delay(Loader& loader, Instruction& op) {
   loader.past(op);
   expect(op.rows == op.rows_in && op.width == op.width_in && op.channels == op.channels_in,

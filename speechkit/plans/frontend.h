@@ -145,7 +145,8 @@ inline int64_t table_floats(int64_t size) {
   return count;
 }
 
-// weights: the Hann window of `taps` samples, which is `rate` samples into `size`; filters: tables
+// weights: the Hann window of `taps` samples, which begins at sample `rate` of the transform's `size`;
+// filters: the tables
 inline void prepare_spectrum(Loader& loader, Instruction& op) {
   expect_sound(op);
   const bool power_of_two = !(op.size & (op.size - 1));

@@ -12,7 +12,8 @@ namespace speechkit {
 
 // the largest number in an instruction, and the most floats of one array
 constexpr int64_t MOST = int64_t(1) << 28;
-// a longer one moves rows less often, but then the states of many sessions fill the cache
+// the most steps in a strip of past.h: with more, rows move less often, but the states of many
+// sessions fill the cache
 constexpr int64_t LONGEST_CYCLE = 4;
 
 // a · b · c, at most MOST

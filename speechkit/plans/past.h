@@ -1,8 +1,9 @@
 // The past rows of an instruction, which a session's state keeps.
 //
-// They are masked, in groups of LANES channels, so that the taps of a channel are contiguous, in a
-// strip for `cycle` steps. At the end of the strip, the rows that are still needed move to the front.
-// Their validity follows them.
+// Groups of LANES channels lie in a strip each, so that the taps of a channel are contiguous. A strip
+// has room for the rows of `cycle` steps; at its end, the rows that are still needed move to the
+// front. Invalid rows are zero if the instruction asks for it. Behind the strips is the validity of
+// their rows.
 
 #pragma once
 

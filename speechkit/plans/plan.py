@@ -49,7 +49,7 @@ class Plan:
     )
 
     def __reduce__(self) -> Any:
-        # what is laid out for this process stays here
+        # laid-out plans hold addresses of this process
         parts = self.about, self.program, self.weights, self.clip_program, self.facts
         return Plan, parts
 
@@ -88,7 +88,7 @@ class Plan:
     @cached_property
     def digest(self) -> str:
         """A digest of what the scores depend on; rules are left out."""
-        # read once, as a plan in memory may have 1 where that from its file has 1.0
+        # converted once, as a plan in memory may have 1 where the one from its file has 1.0
         about = to_dict(from_dict(About, to_dict(self.about), "about"))
         for name in (*self.about.rules, "confidence"):
             del about[name]

@@ -15,8 +15,8 @@
 
 namespace speechkit {
 
-// An instruction in a file; the fields of plans/program.py. `rows` are those of its value for one
-// stride. The last four are offsets into the weights.
+// An instruction in a file, with the fields of plans/program.py. `rows` counts the rows of its value
+// for one stride. The last four fields are offsets into the weights.
 struct Source {
   int64_t code, input, other, rows, channels, keep, taps, stride, dilation, left, rate, size;
   int64_t activation, precision, weights, filters, bias, numbers;
@@ -48,11 +48,12 @@ struct Operation {
   // throws Failure for an invalid instruction; reserves memory
   void (*prepare)(Loader&, Instruction&);
   void (*run)(const Instruction&, const Memory&);
-  // its value may replace the input, if nothing else reads that; the same rows stay valid
+  // its value may take the place of its input in memory, if nothing else reads that; the same rows
+  // are valid
   bool in_place = false;
-  // what is left to do for `blocks` blocks at once, whose scratches are `size` apart
+  // the rest of the work, for `blocks` blocks at once, whose scratches are `size` apart
   void (*together)(const Instruction&, float* scratch, int64_t size, int64_t blocks) = nullptr;
-  // its second input has the channels that the first lacks, not those of its value
+  // its second input has only the channels of its value that the first does not have
   bool joins = false;
 };
 
@@ -64,7 +65,7 @@ inline void expect(bool holds, const char* reason) {
   if (!holds) throw Failure{reason};
 }
 
-// Marks which rows of a value are valid: each as the row of its input `first` + r · `every`.
+// Marks which rows of a value are valid: row r if row `first` + r · `every` of its input is.
 inline void mark(const Instruction& op, const Memory& m, const float* flags, int64_t first,
                  int64_t every) {
   for (int64_t r = 0; r < op.rows; ++r) m.out_valid[r] = flags[first + r * every];

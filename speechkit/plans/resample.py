@@ -49,7 +49,7 @@ def at_rate(plan: Plan, sample_rate: int) -> Plan:
     right = filters.shape[1] - 1 - left
     late = right // stride * rate
     wait = -late % about.stride
-    # strides of the net in one of the whole
+    # how many strides of the net make one stride of the whole plan
     strides = rate // math.gcd(about.stride, rate)
     samples = strides * about.stride * stride // rate
     program = Program()
@@ -69,7 +69,7 @@ def at_rate(plan: Plan, sample_rate: int) -> Plan:
     behind = plan.program.copy()
     rows, values = FIELDS.index("rows"), [FIELDS.index(name) for name in ("input", "other")]
     behind[:, rows] *= strides
-    # −1 stands for no value
+    # −1 means that there is no other value
     behind[:, values] += np.where(behind[:, values] >= 0, x.number, 0)
     return replace(
         plan,

@@ -16,7 +16,7 @@ class OutsideSessions(OutsideLayers, Protocol):
         ...
 
     def arrays(self, session: int) -> dict[str, NDArray[Any]]:
-        """All numbers of a session's states."""
+        """The arrays of a session's states by name."""
         ...
 
     def restore(self, session: int, arrays: dict[str, NDArray[Any]]) -> None:
@@ -38,7 +38,7 @@ class Sessions:
         return Steps(self.plan, self.native, sessions, blocks, self.outside)
 
     def state(self, session: int) -> dict[str, NDArray[Any]]:
-        """All numbers that the next block of a session depends on."""
+        """The arrays that the next block of a session depends on, by name."""
         layers = {} if self.outside is None else self.outside.arrays(session)
         return {"native": self.native[session], **layers}
 

@@ -46,9 +46,9 @@ def plan_beside(folder: Path) -> Plan | None:
 def resolve(source: ModelSource) -> "Plan | Model":
     """The plan of a source as `as_plan` finds it, else its Model, for which torch is needed.
 
-    The Model is also for another implementation than that of plans, as `use_impl` or SPEECHKIT_IMPL
-    name it, and ConfigError refuses a plan then. Where torch is installed, it is also for a folder
-    whose task is a plugin's, as a plan has no events of that, and where there is no engine.
+    If `use_impl` or SPEECHKIT_IMPL names an implementation that plans do not have, it is the Model,
+    and a plan raises ConfigError. Where torch is installed, it is also the Model for a folder whose
+    task is a plugin's, since its plan gives no events, and for any folder if there is no engine.
     """
     if (impl := asked()) not in PLANS:
         return in_torch(source, f"implementation {impl!r:.40}")
@@ -60,7 +60,7 @@ def resolve(source: ModelSource) -> "Plan | Model":
 
 
 def why_torch(source: ModelSource) -> str:
-    """What needs torch where `as_plan` finds no plan, for an error."""
+    """The start of an error message: what needs torch where `as_plan` finds no plan."""
     if not isinstance(source, str | os.PathLike):
         return "this"
     usable = "usable " if (find(source) / PLAN).is_file() else ""
@@ -68,7 +68,7 @@ def why_torch(source: ModelSource) -> str:
 
 
 def in_torch(source: ModelSource, what: str) -> "Model":
-    """The Model of a source for `what` a plan cannot do; ConfigError refuses a plan."""
+    """The Model of a source, for `what` a plan cannot do; raises ConfigError for a plan."""
     refuse_plan(source, what)
     model: Model = with_torch("speechkit.checkpoint", what).as_model(source)
     return model

@@ -4,7 +4,7 @@ from typing import Protocol
 
 
 class Timed(Protocol):
-    """What streams `rate` frames for each `stride` samples, and trails by `delay` frames."""
+    """A stream with `rate` frames for each `stride` samples, which are `delay` frames late."""
 
     @property
     def stride(self) -> int: ...

@@ -7,8 +7,9 @@
 #include <cstdint>
 #include <cstring>
 
-// The arguments of `speech_edges`: y [sessions, frames, 2] where valid, and states [capacity, 7] of
-// frames, began, ended, speaking, edge, pause, level, of which `rows` names each session's.
+// The arguments of `speech_edges`: logits y [sessions, frames, 2], of which only those where `valid`
+// are read, and states [capacity, 7] (frames, began, ended, speaking, edge, pause, level), in which
+// `rows` gives the row of each session.
 struct SpeechFrames {
   const double* thresholds;
   const int64_t* lengths;
@@ -20,9 +21,9 @@ struct SpeechFrames {
   int64_t sessions, frames;
 };
 
-// The rule of speechkit/rules/vad.py over frames of two logits. Writes (session, frame of these, at
-// frame, whether it starts) for each edge, at most three per frame in any state, and returns their
-// number.
+// The rule of speechkit/rules/vad.py over frames of two logits. Writes each edge as (session, frame of
+// this call, frame of the session where it lies, whether speech starts), at most three per frame in any
+// state, and returns their number.
 extern "C" int64_t speech_edges(const SpeechFrames* all) {
   const int64_t frames = all->frames, *lengths = all->lengths;
   const double onset = all->thresholds[0], offset = all->thresholds[1];
