@@ -75,11 +75,11 @@ class SessionPool:
         self._numbers = self._scheduler.numbers
         self._joined = 0
         self._in_progress: deque[Step] = deque()
-        # each ends with None or an error, which stays
+        # each ends with None or an error, which is never removed
         self._inboxes: dict[int, deque[Event | StreamError | None]] = {}
         self._iterated: set[int] = set()
         self._failure: Exception | None = None
-        # the lock protects what `feed` reads and writes, the rest belongs to who made it `busy`
+        # the lock protects what `feed` reads and writes; the rest belongs to the thread in `_alone`
         self._lock = threading.Lock()
         self._changed = threading.Condition(self._lock)
         self._idle = threading.Condition(self._lock)
@@ -221,7 +221,7 @@ class SessionPool:
     async def run(self) -> NoReturn:
         """Makes steps while sessions wait, each in a thread, until it is cancelled.
 
-        An error of it reaches all who wait for room or events.
+        Its error is raised in all calls that wait for room or events.
         """
         self._failure = None
         try:
@@ -236,7 +236,7 @@ class SessionPool:
             raise
 
     def _turn(self) -> bool:
-        """Makes a step, and delivers the events of all until now; False if there was none."""
+        """Makes a step, and delivers all events so far; False if no step was made."""
         step = self.step()
         with self._alone(patient=True):
             self._fetch(0)
@@ -280,7 +280,7 @@ class SessionPool:
                 self._tell()
 
     def _deliver(self, session: int, event: Event | StreamError | None) -> None:
-        """Hands an event to who iterates; the end, None, and errors are also kept for others."""
+        """Hands an event to the session's iterator; the end, None, and errors are also kept."""
         if event is None or isinstance(event, StreamError):
             self._inboxes.setdefault(session, deque())
         if session in self._inboxes:
@@ -288,7 +288,7 @@ class SessionPool:
 
     @contextmanager
     def _breaking(self) -> Iterator[None]:
-        """Hands an error within to who iterates over the events of the sessions that it broke."""
+        """Hands an error in the block to the iterators of the sessions that it broke."""
         try:
             yield
         except BaseException as error:
@@ -301,7 +301,7 @@ class SessionPool:
 
     @contextmanager
     def _alone(self, patient: bool = False) -> Iterator[None]:
-        """Nobody else steps, finishes or leaves within; who is `patient` comes last."""
+        """Within the block no other thread steps, finishes or leaves; `patient` callers go last."""
         with self._lock:
             self._guests += not patient
             while self._busy or (patient and self._guests):
@@ -373,7 +373,7 @@ class SessionPool:
 
 
 def _until_s(wait_s: float) -> float:
-    """The time until which to wait."""
+    """The time until which to wait, on the monotonic clock, in seconds."""
     check_range("wait_s", wait_s, 0, MAX_TIME_S, error=StreamError)
     return time.monotonic() + wait_s
 

@@ -40,12 +40,13 @@ class Scheduler:
     of the others. The `gate` blanks the scores of a recogniser outside speech. A scheduler belongs
     to one thread.
 
-    The sessions of a step that raised are broken, since their states may be half advanced, and so
-    is one whose listener raised: they take no samples until they are started anew.
+    If a step raises, its sessions are broken, since some of their states may be changed already. A
+    session whose listener raises is broken too. Broken sessions take no samples until they are
+    started anew.
     """
 
     title, anew = "this stream", "make a new one"
-    """A session in messages, whose number of `numbers` replaces {}, and how to begin another."""
+    """The name of a session in messages, in which {} is its number, and how to begin another."""
 
     def __init__(
         self,
@@ -115,7 +116,7 @@ class Scheduler:
                 raise StreamError(f"{self._name(row)} is {self.closed[row]}; {self.anew}")
 
     def broken_by(self, row: int, error: BaseException) -> StreamError:
-        """The error for who waits for a broken session."""
+        """The error for callers that wait for a broken session."""
         reason = f"{type(error).__name__}: {error}"
         told = StreamError(
             f"{self._name(row)} is broken, since a step raised {reason}; {self.anew}"
@@ -164,7 +165,7 @@ class Scheduler:
         return found
 
     def _compute_one(self) -> Found:
-        """The same for the only session: half of a short feed went into arrays of one number."""
+        """`compute` for a single session; arrays of one number would double a short feed's time."""
         found: Found = []
         w, step, listen = self.waiting, self.engine.step, self.listeners.step
         blocks = (w.given_to[0] - w.taken_from[0]) // w.block_samples
@@ -212,7 +213,7 @@ class Scheduler:
             raise
 
     def clock(self, rows: Rows) -> Clock:
-        """The places of sessions now."""
+        """The samples given, taken and at the start of sessions now."""
         given, taken, started, *each = self._now
         return Clock(given[rows], taken[rows], started[rows], *each)
 
@@ -229,7 +230,7 @@ class Scheduler:
         return ended
 
     def _break(self, rows: Iterable[int]) -> None:
-        """Closes sessions whose states may be half advanced."""
+        """Closes sessions after an error, which may have changed some of their states."""
         for row in rows:
             self.closed[row] = BROKEN
             # nothing more is computed for them
@@ -275,7 +276,7 @@ class Scheduler:
         if any(len(row) != self.capacity for row in [*rows, values["listening"]]) or not all(
             map(self._fits, *rows)
         ):
-            raise StreamError(f"the state is damaged: it counts wrongly; {AGAIN}")
+            raise StreamError(f"the state is damaged: its sample counts are invalid; {AGAIN}")
         # parts that may raise are restored first, and undone if a later one raises
         was = self.listeners.states
         self.listeners.states = values["listening"]

@@ -126,7 +126,7 @@ class Stream(Session):
 
     def _feed(self, samples: Samples) -> list[Event]:
         scheduler = self._scheduler
-        # what does not fit at once is checked as a whole, so that bad samples change nothing
+        # if samples do not fit at once, all are checked first, so that bad ones change nothing
         if type(samples) is not np.ndarray or samples.size > scheduler.waiting.room:
             samples = as_samples(samples)
         taken, found = scheduler.put(0, samples), scheduler.compute()

@@ -14,7 +14,7 @@ FLOAT32 = np.dtype(np.float32)
 Rows = NDArray[np.int64]
 """The rows of sessions, `[n]`."""
 SoundCheck = Callable[[int, int], bool]
-"""(first, count) → True if samples are in [-1, 1], counted over all rows."""
+"""(first, count) → True if these samples, numbered over all rows, are in [-1, 1]."""
 
 
 class Waiting:
@@ -30,7 +30,7 @@ class Waiting:
         self.given, self.taken, self.started = np.zeros((3, capacity), np.int64)
         self._sound = numbers(self.sound.reshape(-1))
         self.given_to, self.taken_from = numbers(self.given), numbers(self.taken)
-        # an engine in C++ checks faster
+        # an engine in C++ replaces it with a faster check
         self.is_sound: SoundCheck = partial(_is_sound, self.sound)
 
     def put(self, row: int, samples: NDArray[Any]) -> int:
@@ -79,7 +79,7 @@ class Waiting:
         return x.reshape(len(rows), blocks * length), self.real(rows, blocks * length)
 
     def real(self, rows: Rows, samples: int) -> Rows:
-        """How many of the next samples of each session were given."""
+        """How many of the next `samples` of each session were given; the rest is padding."""
         real: Rows = np.minimum(self.given[rows] - self.taken[rows], samples)
         return real
 
@@ -106,7 +106,7 @@ class Waiting:
         self.sound[row, taken % self.room :][: len(pending)] = pending
 
     def _write(self, rows: slice | Rows, at: int, x: NDArray[np.float32]) -> None:
-        """Copies x `[n, N]` to rings from a place on."""
+        """Copies x `[n, N]` into the rings of `rows`, from place `at` on."""
         first = min(x.shape[1], self.room - at)
         self.sound[rows, at : at + first] = x[:, :first]
         if first < x.shape[1]:
