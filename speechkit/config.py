@@ -65,7 +65,7 @@ def check_component(kind: str, spec: Spec) -> None:
     """Raises ConfigError for a parameter that is a time or an integer beyond the limits."""
     _check_values(spec.params, f"{kind} {spec.name}: ")
     for name, value in spec.params.items():
-        if isinstance(value, int):
+        if isinstance(value, int) and not isinstance(value, bool):
             check_range(f"{kind} {spec.name}: {name}", value, -MAX_WIDTH, MAX_WIDTH)
         elif isinstance(value, Spec):
             check_component(f"{kind} {spec.name}: {name}", value)

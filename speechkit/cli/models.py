@@ -30,13 +30,13 @@ def load_net(name: str, device: str = "cpu", option: str | None = None) -> "Plan
     implementation, and for an `option` that a plan does not have.
     """
     from speechkit.implementation import PLANS, asked
-    from speechkit.plans.source import as_plan, refuse_plan, why_torch, with_torch
+    from speechkit.plans.source import refuse_plan, usable_plan, why_torch, with_torch
 
     if option or device != "cpu":
         what = option or f"--device {device}"
     elif (impl := asked()) not in PLANS:
         what = f"implementation {impl!r:.40}"
-    elif (plan := as_plan(name)) is not None:
+    elif (plan := usable_plan(name)) is not None:
         return plan
     else:
         what = why_torch(name)

@@ -52,11 +52,16 @@ def resolve(source: ModelSource) -> "Plan | Model":
     """
     if (impl := asked()) not in PLANS:
         return in_torch(source, f"implementation {impl!r:.40}")
+    plan = usable_plan(source)
+    return in_torch(source, why_torch(source)) if plan is None else plan
+
+
+def usable_plan(source: ModelSource) -> Plan | None:
+    """The plan of a source; None where there is none or, with torch, its Model does more."""
     plan = as_plan(source)
-    if plan is None:
-        return in_torch(source, why_torch(source))
-    runs = plan.about.task in TASKS and not isinstance(library(), str)
-    return plan if runs or _is_plan(source) or not has_torch() else in_torch(source, "this")
+    if plan is None or _is_plan(source) or not has_torch():
+        return plan
+    return plan if plan.about.task in TASKS and not isinstance(library(), str) else None
 
 
 def why_torch(source: ModelSource) -> str:

@@ -382,8 +382,6 @@ def _net_of(
     model: ModelSource, sample_rate: int | None, precision: "Precision", impl: str | None
 ) -> SessionNet:
     """The net of a pool: a plan, which computes in float32, or a Model on its device."""
-    if precision not in ("float32", "bfloat16"):
-        raise StreamError(f"precision={precision!r:.40}; give float32 or bfloat16")
     if precision == "float32" and impl is None:
         model = resolve(model)
         if isinstance(model, Plan):
