@@ -123,8 +123,10 @@ def _converted(kind: Any, data: Any, where: str) -> Any:
     except ValidationError as error:
         first = error.errors()[0]
         path = ".".join(str(part) for part in first["loc"])
+        # a value that is no config has no path
+        reason = f"{path} - {first['msg']}" if path else first["msg"]
         more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
-        raise ConfigError(f"{where}: {path} - {first['msg']}{more}") from error
+        raise ConfigError(f"{where}: {reason}{more}") from error
 
 
 def override(config: T, assignments: Iterable[str]) -> T:

@@ -100,6 +100,11 @@ def test_an_unknown_key_is_named_with_its_path(
         from_dict(Run, data)
 
 
+def test_a_value_that_is_no_config_is_refused_without_a_path() -> None:
+    with pytest.raises(ConfigError, match=r"^postprocess\.onset: Input should be a valid number"):
+        from_dict(float, "high", "postprocess.onset")
+
+
 def test_override_sets_nested_fields_and_leaves_the_original(run: Run) -> None:
     changed = override(
         run,
