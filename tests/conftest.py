@@ -15,8 +15,10 @@ import torch
 from hypothesis import settings
 
 from speechkit.data import Utterance, write_manifest
-from speechkit.models import Block, MarbleNet, MatchboxNet, Net, QuartzNet
+from speechkit.models import Block, MarbleNet, MatchboxNet, Model, Net, QuartzNet, build
 from speechkit.native import libraries
+from speechkit.plans.plan import Plan
+from speechkit.tasks.plans import plan_of
 
 torch.set_num_threads(1)
 settings.register_profile("repeatable", derandomize=True, deadline=None)
@@ -66,6 +68,18 @@ def nets() -> dict[str, Net]:
 def net(request: pytest.FixtureRequest, nets: dict[str, Net]) -> Net:
     """Each of `nets` in turn."""
     return nets[request.param]
+
+
+@pytest.fixture
+def model(net: Net) -> Model:
+    """A model of each of `nets`."""
+    return build(net).eval()
+
+
+@pytest.fixture
+def plan(model: Model) -> Plan:
+    """The plan of `model`."""
+    return plan_of(model)
 
 
 @pytest.fixture

@@ -21,16 +21,6 @@ from speechkit.tasks.plans import plan_of
 RATE = 16000
 
 
-@pytest.fixture
-def model(net: Net) -> sk.Model:
-    return sk.build(net).eval()
-
-
-@pytest.fixture
-def plan(model: sk.Model) -> Plan:
-    return plan_of(model)
-
-
 def sound(samples: int, seed: int = 0) -> NDArray[np.float32]:
     return np.random.default_rng(seed).uniform(-0.2, 0.2, samples).astype(np.float32)
 

@@ -21,16 +21,6 @@ from speechkit.tasks.plans import facts_of, plan_of
 RATE = 16000
 
 
-@pytest.fixture
-def model(net: Net) -> sk.Model:
-    return sk.build(net).eval()
-
-
-@pytest.fixture
-def plan(model: sk.Model) -> Plan:
-    return plan_of(model)
-
-
 def sound(seconds: float, rate: int = RATE) -> np.ndarray:
     chance = np.random.default_rng(0)
     x = chance.normal(0, 0.1, round(seconds * rate)).astype(np.float32)
