@@ -4,9 +4,10 @@ import copy
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-from speechkit.nn import Chunk, StreamLayer
+from speechkit.models import Net, build
+from speechkit.nn import Chunk, Serial, StreamLayer
 from speechkit.plans.timing import blocks_to_end
 from speechkit.streaming.engines.native.layer import NativeLayer
 from speechkit.testing.stream import assert_close
@@ -41,12 +42,17 @@ def check_native(
 
 
 @torch.no_grad()
-def disturb_(module: nn.Module, seed: int = 0) -> nn.Module:
-    """Adds noise to the weights, many of which start at 0 or 1; returns the module."""
-    generator = torch.Generator().manual_seed(seed)
-    for parameter in module.parameters():
-        parameter.add_(0.2 * torch.randn(parameter.shape, generator=generator))
-    return module
+def check_native_net(config: Net) -> None:
+    """`check_native` for the stem, the encoder and the head of a model, with noise on weights."""
+    model = build(config, seed=0).eval()
+    generator = torch.Generator().manual_seed(0)
+    # many weights start at 0 or 1
+    for weight in model.parameters():
+        weight.add_(0.2 * torch.randn(weight.shape, generator=generator))
+    net = Serial(model.stem, model.encoder, model.head)
+    # with a mean and a scale that norms change
+    x = 2 * torch.randn(3, 64, 47, generator=torch.Generator().manual_seed(1)) + 1
+    check_native(net, x, torch.tensor([47, 30, 1]))
 
 
 def _stepped(layer: NativeLayer, block: int, x: Tensor, lengths: Tensor | None) -> Chunk:

@@ -1,12 +1,9 @@
 """The native step of each KAN layer, in a net."""
 
 import pytest
-import torch
 
 import speechkit as sk
-from speechkit.nn import Serial
-from speechkit.testing import check_native
-from speechkit.testing.native import disturb_
+from speechkit.testing.native import check_native_net
 
 BLOCKS = (
     sk.Block(channels=20, kernel=5, stride=2),
@@ -29,8 +26,4 @@ NETS = [{kind: f"kan/{name}"} for kind in PARTS for name in PARTS[kind]]
 
 @pytest.mark.parametrize("part", NETS, ids=lambda part: next(iter(part.values())))
 def test_a_native_step_computes_what_torch_does(part: dict[str, str]) -> None:
-    model = sk.build(sk.QuartzNet(labels=("a", "b"), blocks=BLOCKS, **part), seed=0).eval()
-    disturb_(model)
-    net = Serial(model.stem, model.encoder, model.head)
-    x = torch.randn(3, 64, 47, generator=torch.Generator().manual_seed(1))
-    check_native(net, x, torch.tensor([47, 30, 1]))
+    check_native_net(sk.QuartzNet(labels=("a", "b"), blocks=BLOCKS, **part))
