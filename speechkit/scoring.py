@@ -42,7 +42,7 @@ class ModelScorer:
             parts = stream_scores(self.model, chain(begun, sound), STEP_S)
         else:
             parts = iter([scores_of(self.model, torch.cat([*begun, *sound])).scores[0]])
-        return (_in_numpy(part) for part in parts)
+        return map(_floats, parts)
 
     @torch.inference_mode()
     def clips(self, windows: Floats) -> Floats:
@@ -52,11 +52,11 @@ class ModelScorer:
         parts = torch.from_numpy(windows.copy()).to(device).split(WINDOWS_AT_ONCE)
         with evaluating(self.model):
             scores = [finite(self.model(part.contiguous()).scores) for part in parts]
-        return _in_numpy(torch.cat(scores))
+        return _floats(torch.cat(scores))
 
 
-def _in_numpy(scores: Tensor) -> Floats:
-    array: Floats = scores.float().cpu().numpy()
+def _floats(scores: Tensor) -> Floats:
+    array: Floats = scores.float().numpy(force=True)
     return array
 
 

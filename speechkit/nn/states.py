@@ -27,9 +27,9 @@ def rebuilt(state: State, tensors: Iterator[Tensor]) -> State:
 
 
 def arrays_of(state: State) -> dict[str, NDArray[Any]]:
-    """The tensors as arrays named `layers.N`; bfloat16, which numpy lacks, becomes float32."""
+    """The tensors as arrays named `layers.N`, by `in_numpy`."""
     found = enumerate(tensors_of(state))
-    return {f"layers.{i}": in_numpy(x).numpy(force=True) for i, x in found}
+    return {f"layers.{i}": in_numpy(x) for i, x in found}
 
 
 def restored(state: State, arrays: Iterable[NDArray[Any]]) -> State:
@@ -38,6 +38,7 @@ def restored(state: State, arrays: Iterable[NDArray[Any]]) -> State:
     return rebuilt(state, (torch.from_numpy(array).to(x) for x, array in pairs))
 
 
-def in_numpy(x: Tensor) -> Tensor:
-    """The tensor in a type that numpy has: float32 instead of bfloat16."""
-    return x.float() if x.dtype == torch.bfloat16 else x
+def in_numpy(x: Tensor) -> NDArray[Any]:
+    """The tensor as an array on the CPU; bfloat16, which numpy lacks, becomes float32."""
+    found: NDArray[Any] = (x.float() if x.dtype == torch.bfloat16 else x).numpy(force=True)
+    return found

@@ -18,8 +18,6 @@ from speechkit.streaming.waiting import Rows, numbers
 
 PLACE = {"given": list, "taken": list, "started": list, "owed": list, "listening": list}
 """The values in a state besides the engine's arrays and the gate."""
-
-
 FINISHED, BROKEN = "finished", "broken"
 
 
@@ -118,11 +116,11 @@ class Scheduler:
     def broken_by(self, row: int, error: BaseException) -> StreamError:
         """The error for callers that wait for a broken session."""
         reason = f"{type(error).__name__}: {error}"
-        told = StreamError(
+        broken = StreamError(
             f"{self._name(row)} is broken, since a step raised {reason}; {self.anew}"
         )
-        told.__cause__ = error
-        return told
+        broken.__cause__ = error
+        return broken
 
     def newly_broken(self) -> dict[int, StreamError]:
         """Closes the sessions whose listener raised since the last call; their errors, by row."""

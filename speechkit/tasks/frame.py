@@ -12,7 +12,6 @@ from speechkit.decode import Decoder
 from speechkit.errors import ManifestError
 from speechkit.events import Listener
 from speechkit.infer import detect
-from speechkit.io.arrays import array_of
 from speechkit.models import Model, Output
 from speechkit.models.net import Name
 from speechkit.nn.states import in_numpy
@@ -58,7 +57,7 @@ class Detection(Task):
 
     def predictions(self, output: Output) -> list[float]:
         """The probability of speech of each frame."""
-        speech = softmax(array_of(in_numpy(output.scores)))[:, :, 1]
+        speech = softmax(in_numpy(output.scores))[:, :, 1]
         rows = zip(speech, output.lengths.tolist(), strict=True)
         return [p for row, n in rows for p in row[:n].tolist()]
 

@@ -41,10 +41,8 @@ class TorchEngine:
     @torch.inference_mode()
     def step(self, rows: Rows, blocks: int) -> Scores:
         samples, real = self.waiting.take(rows, blocks)
-        x, block = (
-            torch.from_numpy(samples[:, None]).to(self._device, self._dtype),
-            self.waiting.block_samples,
-        )
+        x = torch.from_numpy(samples[:, None]).to(self._device, self._dtype)
+        block = self.waiting.block_samples
         places = torch.arange(blocks * block, device=x.device)
         valid = places < torch.from_numpy(real).to(x.device)[:, None]
         all_rows, parts = len(rows) == len(self.waiting.given), []
@@ -61,7 +59,7 @@ class TorchEngine:
         else:
             self._write(chosen, tensors_of(state))
         scores, marks = (torch.stack(part, 1) for part in zip(*parts, strict=True))
-        return Scores(in_numpy(scores).numpy(force=True), marks.numpy(force=True))
+        return Scores(in_numpy(scores), in_numpy(marks))
 
     @torch.inference_mode()
     def reset(self, rows: Rows) -> None:

@@ -155,7 +155,7 @@ class Pending:
 
     def _made(self, name: str) -> NDArray[Any]:
         self._wait()
-        x = in_numpy(self._captured.here[name][: self._rows]).numpy()
+        x = in_numpy(self._captured.here[name][: self._rows])
         return x.reshape(self._rows, self._blocks, -1, *x.shape[2:])
 
 
