@@ -31,14 +31,19 @@ ROWS = Serial, FusedSerial
 
 
 def fuse(
-    layer: StreamLayer, precision: Precision = "float32", impl: str | None = None
+    layer: StreamLayer,
+    precision: Precision = "float32",
+    impl: str | None = None,
+    *,
+    factored: bool = False,
 ) -> StreamLayer:
     """A layer with fewer parts that is equal in evaluation; `layer` is not changed.
 
-    Its 1×1 products are in `precision`, and its ops run `impl` (the fastest if None). Raises
-    ConfigError if `impl` is not possible.
+    Its 1×1 products are in `precision`, and its ops run `impl` (the fastest if None). If
+    `factored`, each op also keeps its matrix without the norm that is folded into it, as a plan
+    stores it. Raises ConfigError if `impl` is not possible.
     """
-    return _Fuser(precision, impl).fuse(layer)
+    return _Fuser(precision, impl, factored).fuse(layer)
 
 
 @torch.no_grad()
@@ -57,13 +62,16 @@ def fold_norms(row: Serial) -> None:
 
 @dataclass
 class _Open:
-    """A sub-block to which a norm or an activation may still be added; weights in float64."""
+    """A sub-block to which a norm or an activation may still be added; scale and bias in float64.
+
+    Its matrix is `weight`, with the rows multiplied by `scale`.
+    """
 
     mixer: Any
     stride: int
     weight: Tensor
+    scale: Tensor
     bias: Tensor
-    dtype: torch.dtype
     activation: Activation = NONE
     head: Sequence["_Part"] = field(default_factory=list)
     shortcut: Sequence["_Part"] = field(default_factory=list)
@@ -79,7 +87,7 @@ class _Open:
         module = part.module if type(part) is FrameWise else part
         if isinstance(module, Affine) and not self.shortcut:
             scale, shift = module.scale.double(), module.shift.double()
-            self.weight, self.bias = self.weight * scale[:, None], self.bias * scale + shift
+            self.scale, self.bias = self.scale * scale, self.bias * scale + shift
             return True
         found = activation_of(module)
         if found is None or found.is_gate or not self.runs(found, impl):
@@ -90,7 +98,7 @@ class _Open:
     def runs(self, activation: Activation, impl: str | None) -> bool:
         """True if `impl` has an op with this activation; Triton kernels take no vectors."""
         shape = Shape(self.weight.shape[1], self.weight.shape[0])
-        choice = implementation(shape, self.weight.to(self.dtype), impl)
+        choice = implementation(shape, self.weight, impl)
         return activation.fits and not (activation.vectors and choice.impl == "triton")
 
 
@@ -101,6 +109,7 @@ _Part = StreamLayer | _Open
 class _Fuser:
     precision: Precision
     impl: str | None
+    factored: bool
 
     def fuse(self, layer: StreamLayer) -> StreamLayer:
         return self.close(self.parts(layer))
@@ -148,8 +157,11 @@ class _Fuser:
             precision=self.precision,
         )
         depthwise = mixer.weight.detach() if mixer else None
-        weight, bias = part.weight.to(part.dtype), part.bias.to(part.dtype)
-        last = SeparableConv(pack(shape, depthwise, weight, bias, self.impl))
+        dtype = part.weight.dtype
+        scaled = (part.weight.double() * part.scale[:, None]).to(dtype)
+        packed = pack(shape, depthwise, scaled, part.bias.to(dtype), self.impl)
+        factors = (part.weight, part.scale.to(dtype)) if self.factored else None
+        last = SeparableConv(packed, factors)
         if not part.shortcut:
             return last
         return SeparableResidual(self.close(part.head), last, self.close(part.shortcut))
@@ -182,11 +194,12 @@ def _opened(part: StreamLayer, last: _Part | None) -> _Open | None:
     weight, bias, stride = found
     joins = isinstance(last, StreamLayer) and describes(last, "depthwise") and stride == 1
     mixer: Any = last if joins else None
-    exact = weight.detach().double()
+    weight = weight.detach()
+    zeros = weight.new_zeros(len(weight), dtype=torch.float64)
     return _Open(
         mixer=mixer,
         stride=mixer.stride if mixer else stride,
-        weight=exact,
-        bias=exact.new_zeros(len(exact)) if bias is None else bias.detach().double(),
-        dtype=weight.dtype,
+        weight=weight,
+        scale=zeros + 1,
+        bias=zeros if bias is None else bias.detach().double(),
     )

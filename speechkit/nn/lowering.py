@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import partial, reduce
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
@@ -20,9 +20,12 @@ from speechkit.nn.stream import Chunk, State, StreamLayer
 from speechkit.ops.activation import NONE, Activation, activation_of
 from speechkit.ops.bytecode import assemble
 from speechkit.ops.describes import describes
-from speechkit.ops.separable_conv import PRECISIONS, Packed, Shape
+from speechkit.ops.separable_conv import PRECISIONS, Shape
 from speechkit.plans.engine import Floats
 from speechkit.plans.program import LoweringError, Program, Value
+
+if TYPE_CHECKING:
+    from speechkit.nn.separable import SeparableConv
 
 
 class Window(Protocol):
@@ -220,12 +223,13 @@ class Lowering(Program):
             **fields,
         )
 
-    def separable(self, x: Value, packed: Packed, residual: Value | None = None) -> Value:
+    def separable(self, x: Value, conv: SeparableConv, residual: Value | None = None) -> Value:
         """f(W (w * x) + b + residual)."""
-        *_, depthwise, weight, bias = packed.weights
+        *_, depthwise, weight, bias = conv.packed.weights
         assert weight is not None
         assert bias is not None
-        return self._separable(x, packed.shape, depthwise, weight, bias, residual)
+        weight, scale = conv.factors or (weight, None)
+        return self._separable(x, conv.packed.shape, depthwise, weight, bias, residual, scale)
 
     def _separable(
         self,
@@ -235,6 +239,7 @@ class Lowering(Program):
         weight: Tensor,
         bias: Tensor,
         residual: Value | None = None,
+        scale: Tensor | None = None,
     ) -> Value:
         more: dict[str, Any] = _activation(shape.activation, shape.c_out)
         if depthwise is not None:
@@ -250,7 +255,7 @@ class Lowering(Program):
             stride=shape.stride,
             precision=PRECISIONS.index(shape.precision),
             weights=weight,
-            bias=bias,
+            bias=torch.stack([torch.ones_like(bias) if scale is None else scale, bias]),
             **more,
         )
 

@@ -23,13 +23,14 @@ if TYPE_CHECKING:
 class SeparableConv(Windowed):
     """y = f(W (w * x) + b + residual): a complete sub-block as one op, for inference.
 
+    `factors` are W without the norm after it, `[C', C]`, and the norm's scale of each row, `[C']`.
     Shape: x `[B, C, T]`, y and residual `[B, C', ceil(T / stride)]`.
     """
 
-    def __init__(self, packed: Packed) -> None:
+    def __init__(self, packed: Packed, factors: tuple[Tensor, Tensor] | None = None) -> None:
         shape = packed.shape
         super().__init__(*shape.padding, shape.stride)
-        self.packed = packed
+        self.packed, self.factors = packed, factors
         # a step is padded with earlier frames
         self._within = replace(packed, shape=replace(shape, padding=(0, 0)))
         self._span = shape.dilation * (max(shape.taps, 1) - 1) + 1
@@ -56,7 +57,7 @@ class SeparableConv(Windowed):
         return self._within(x[:, :, : (frames - 1) * self.stride + self._span], None, residual)
 
     def lower(self, program: Lowering, x: Value) -> Value:
-        return program.separable(x, self.packed)
+        return program.separable(x, self)
 
     def lower_to_rings(self, net: RingNet, x: Stream) -> Stream:
         return net.conv(self.packed, x)
@@ -129,7 +130,7 @@ class SeparableResidual(StreamLayer):
 
     def lower(self, program: Lowering, x: Value) -> Value:
         shortcut = program.add(self.shortcut_wait, program.add(self.shortcut, x))
-        return program.separable(program.add(self.head, x), self.last.packed, shortcut)
+        return program.separable(program.add(self.head, x), self.last, shortcut)
 
     def lower_to_rings(self, net: RingNet, x: Stream) -> Stream:
         return net.residual(self, x)

@@ -21,6 +21,7 @@ from speechkit.limits import MAX_INSTRUCTIONS, MAX_WEIGHTS
 from speechkit.packages import DISTRIBUTION
 from speechkit.plans.about import About, Facts
 from speechkit.plans.engine import LoadedPlan
+from speechkit.plans.halves import BLOCK, joined, split
 from speechkit.plans.program import CODES, FIELDS, LoweringError
 
 FORMAT = 1
@@ -112,7 +113,10 @@ class Plan:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes the plan as one file, atomically, the same bytes for the same plan."""
-        tensors: dict[str, NDArray[Any]] = {"program": self.program, "weights": self.weights}
+        weights, halves, marks = split(self.weights)
+        tensors: dict[str, NDArray[Any]] = {"program": self.program, "weights": weights}
+        if len(halves):
+            tensors |= {"halves": halves, "marks": marks}
         if self.clip_program is not None:
             tensors["clip_program"] = self.clip_program
         stored = _Stored(format=FORMAT, about=self.about, facts=self.facts)
@@ -142,8 +146,13 @@ def load_plan(path: str | os.PathLike[str]) -> Plan:
             names = set(file.keys())
             found = {
                 "program": _read(file, "program", "I64", 2, MAX_INSTRUCTIONS),
-                "weights": _read(file, "weights", "F32", 1, MAX_WEIGHTS),
+                "weights": _read(file, "weights", "F32", 1, MAX_WEIGHTS, least=0),
             }
+            if "halves" in names:
+                halves = _read(file, "halves", "F16", 2, MAX_WEIGHTS // BLOCK)
+                marks = _read(file, "marks", "U8", 1, MAX_WEIGHTS // BLOCK)
+                found["weights"] = joined(found["weights"], halves, marks)
+                names -= {"halves", "marks"}
             if "clip_program" in names:
                 found["clip_program"] = _read(file, "clip_program", "I64", 2, MAX_INSTRUCTIONS)
     except OSError as error:
@@ -178,16 +187,16 @@ def _read_stored(metadata: dict[str, str] | None, path: Path) -> _Stored:
     return stored
 
 
-def _read(file: Any, name: str, dtype: str, dims: int, most: int) -> NDArray[Any]:
+def _read(file: Any, name: str, dtype: str, dims: int, most: int, least: int = 1) -> NDArray[Any]:
     """A tensor of a file; raises UntrustedError for another type or shape than expected."""
     if name not in file.keys():  # noqa: SIM118  it is no dict
         raise UntrustedError(f"it lacks {name!r}")
     part = file.get_slice(name)
     shape = part.get_shape()
-    if part.get_dtype() != dtype or len(shape) != dims or not 0 < shape[0] <= most:
+    if part.get_dtype() != dtype or len(shape) != dims or not least <= shape[0] <= most:
         raise UntrustedError(
             f"{name!r} is {part.get_dtype()} {shape}; a plan's is {dtype} with {dims} dimensions, "
-            f"the first from 1 to {most:,}"
+            f"the first from {least} to {most:,}"
         )
     array: NDArray[Any] = file.get_tensor(name)
     return array

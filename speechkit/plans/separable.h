@@ -110,7 +110,7 @@ inline void prepare_activation(Loader& loader, Instruction& op) {
   if (op.activation == PROGRAM) prepare_code(loader, op, false);
 }
 
-// weights [channels, channels of the input]
+// weights [channels, channels of the input], whose rows are multiplied by bias[0]; b is bias[1]
 inline void prepare_separable(Loader& loader, Instruction& op) {
   expect(op.width_in > 1, "it takes channels, not sound");
   expect(op.precision <= INT8, "there is no such precision");
@@ -122,11 +122,18 @@ inline void prepare_separable(Loader& loader, Instruction& op) {
   }
   const int64_t wide = padded(op.channels), deep = round_up(op.channels_in, Int8::group);
   const float* from = loader.numbers(op.weights, product(op.channels, op.channels_in));
+  const float* factors = loader.numbers(op.bias, product(2, op.channels));
+  Buffer<float> scaled(op.channels * op.channels_in);
+  bool finite = true;
+  for (int64_t c = 0; c < op.channels; ++c)
+    for (int64_t i = c * op.channels_in; i < (c + 1) * op.channels_in; ++i)
+      scaled[i] = float(double(from[i]) * double(factors[c])), finite &= std::isfinite(scaled[i]);
+  expect(finite, "its weights are too large");
   float* packed = loader.hold(product(wide, deep));
   float *scale = loader.hold(wide), *offset = loader.hold(wide);
-  pack_for(op.precision, from, op.channels_in, op.channels, packed, scale, offset);
+  pack_for(op.precision, scaled.data(), op.channels_in, op.channels, packed, scale, offset);
   op.packed = packed, op.scale = scale, op.offset = offset;
-  op.shift = loader.table(op.bias, 1, op.channels, wide);
+  op.shift = loader.table(op.bias + op.channels, 1, op.channels, wide);
   prepare_activation(loader, op);
 }
 

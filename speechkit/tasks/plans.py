@@ -71,7 +71,8 @@ def layers_in_torch(model: Model) -> list[str]:
 
 
 def _lowered(layer: StreamLayer, program: Lowering) -> Lowering:
-    program.end(program.add(fuse(layer, "float32"), program.input(layer.stride, 1)))
+    fused = fuse(layer, "float32", factored=True)
+    program.end(program.add(fused, program.input(layer.stride, 1)))
     if names := _types(program):
         raise LoweringError(f"no native {', '.join(names)}")
     return program
