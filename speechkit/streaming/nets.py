@@ -40,6 +40,11 @@ class SessionNet(Timed, Protocol):
         ...
 
     @property
+    def sample_rate(self) -> int:
+        """The rate of the sessions' samples in hertz."""
+        ...
+
+    @property
     def digest(self) -> str:
         """A digest of what the scores depend on."""
         ...
@@ -54,13 +59,13 @@ class SessionNet(Timed, Protocol):
 
 
 class PlanNet:
-    """A plan over samples at `sample_rate`."""
+    """A plan over samples at `sample_rate` (its own if None)."""
 
-    def __init__(self, plan: Plan, sample_rate: int) -> None:
-        check_rate(sample_rate, plan.about.sample_rate)
+    def __init__(self, plan: Plan, sample_rate: int | None = None) -> None:
         self.source, self.about = plan, plan.about
-        same = sample_rate == self.about.sample_rate
-        self._plan = plan if same else at_rate(plan, sample_rate)
+        self.sample_rate = checked_rate(sample_rate, self.about.sample_rate)
+        same = self.sample_rate == self.about.sample_rate
+        self._plan = plan if same else at_rate(plan, self.sample_rate)
         about = self._plan.about
         self.stride, self.rate, self.delay = about.stride, about.rate, about.delay
 
@@ -83,7 +88,7 @@ class PlanNet:
         return listener_for(self.about, self.about.frame_s, decoder)
 
 
-def net_of(source: "Plan | Model", sample_rate: int) -> SessionNet:
+def net_of(source: "Plan | Model", sample_rate: int | None) -> SessionNet:
     """The net of sessions of a plan, or of a Model in torch, for samples at `sample_rate`."""
     if isinstance(source, Plan):
         return PlanNet(source, sample_rate)
@@ -91,8 +96,13 @@ def net_of(source: "Plan | Model", sample_rate: int) -> SessionNet:
     return net
 
 
-def check_rate(sample_rate: int, own: int) -> None:
-    """Raises StreamError for a rate from which samples cannot be resampled to the model's own."""
+def checked_rate(sample_rate: int | None, own: int) -> int:
+    """The rate of samples, the model's `own` if None.
+
+    Raises StreamError for a rate from which samples cannot be resampled to the model's own.
+    """
+    if sample_rate is None:
+        return own
     if not isinstance(sample_rate, int):
         raise StreamError(f"sample_rate={sample_rate!r:.40} is no whole number; give one in hertz")
     period = sample_rate // math.gcd(sample_rate, own)
@@ -100,6 +110,7 @@ def check_rate(sample_rate: int, own: int) -> None:
         raise StreamError(
             f"sample_rate={sample_rate} does not fit {own} Hz; resample the sound to {own} Hz first"
         )
+    return sample_rate
 
 
 def suggested_window_s(about: About) -> float:

@@ -41,14 +41,13 @@ class Opened:
     def __init__(
         self,
         net: SessionNet,
-        sample_rate: int,
         capacity: int,
         decoder: Decoder | Spec | str | None = None,
         vad: Detector = None,
         room: int = 0,
     ) -> None:
-        self.net, self.sample_rate, about = net, sample_rate, net.about
-        strides = block_strides(about, net.stride, sample_rate)
+        self.net, self.sample_rate, about = net, net.sample_rate, net.about
+        strides = block_strides(about, net.stride, net.sample_rate)
         block = strides * net.stride
         try:
             waiting = Waiting(capacity, block, max(ROOM_BLOCKS, math.ceil(room / block)))
@@ -59,14 +58,14 @@ class Opened:
             ) from error
         lead_s = net.delay * about.frame_s
         # less than a block of the detector waits longer than the recogniser's samples
-        gate = gate_of(about, sample_rate, vad, capacity, lead_s, 2 * waiting.room)
+        gate = gate_of(about, net.sample_rate, vad, capacity, lead_s, 2 * waiting.room)
         self._speech = gate.speech if gate else None
         held = gate.held if gate else 0
         self.latency_s: float = lead_s + (strides * net.rate + held) * about.frame_s
         library = engine.plan.library if isinstance(engine, NativeEngine) else None
         listener, classes = net.listener(decoder), len(about.labels)
         listeners = row_listeners(listener, capacity, classes, library, gate)
-        self.scheduler = Scheduler(engine, listeners, sample_rate, gate)
+        self.scheduler = Scheduler(engine, listeners, net.sample_rate, gate)
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -99,13 +98,7 @@ def opened(
     room: int = 0,
 ) -> Opened:
     """The sessions of a plan or model for samples at `sample_rate` (its own if None)."""
-    rate = source_rate(source) if sample_rate is None else sample_rate
-    return Opened(net_of(source, rate), rate, capacity, decoder, vad, room)
-
-
-def source_rate(source: "Plan | Model") -> int:
-    """The sample rate of a plan or model."""
-    return source.about.sample_rate if isinstance(source, Plan) else source.sample_rate
+    return Opened(net_of(source, sample_rate), capacity, decoder, vad, room)
 
 
 def gate_of(

@@ -24,7 +24,7 @@ from speechkit.plans.source import ModelSource, in_torch, resolve, with_torch
 from speechkit.streaming import scheduler
 from speechkit.streaming.gate import Detector
 from speechkit.streaming.nets import PlanNet, SessionNet
-from speechkit.streaming.opening import Opened, source_rate
+from speechkit.streaming.opening import Opened
 from speechkit.streaming.row_listeners import Found
 from speechkit.streaming.scheduler import BROKEN
 
@@ -61,10 +61,9 @@ class SessionPool:
         check_range("capacity", capacity, 1, MAX_SESSIONS, whole=True, error=StreamError)
         check_range("room_s", room_s, 0, MAX_KEPT_S, error=StreamError)
         net = _net_of(model, sample_rate, precision, impl)
-        rate = net.about.sample_rate if sample_rate is None else sample_rate
-        opened = Opened(net, rate, capacity, decoder, vad, round(room_s * rate))
+        opened = Opened(net, capacity, decoder, vad, round(room_s * net.sample_rate))
         self.model, self.capacity = net.source, capacity
-        self.sample_rate, self.latency_s = rate, opened.latency_s
+        self.sample_rate, self.latency_s = net.sample_rate, opened.latency_s
         self._scheduler, self._engine = opened.scheduler, opened.scheduler.engine
         self._scheduler.title, self._scheduler.anew = "session {}", "join anew"
         self.net, self.bytes_each = self._engine.net, self._engine.bytes_each
@@ -136,7 +135,7 @@ class SessionPool:
         """
         if not isinstance(samples, np.ndarray):
             samples = as_samples(samples)
-        until_s = _until_s(wait_s) if wait_s else 0.0
+        until_s = _until_s(wait_s)
         with self._lock:
             taken = self._put(session, samples)
             if until_s:
@@ -188,7 +187,7 @@ class SessionPool:
         None if there are none, nor within `wait_s` seconds. It waits for a device only if two steps
         are in progress.
         """
-        until_s = _until_s(wait_s) if wait_s else 0.0
+        until_s = _until_s(wait_s)
         while True:
             with self._alone(patient=True):
                 with self._lock:
@@ -373,7 +372,9 @@ class SessionPool:
 
 
 def _until_s(wait_s: float) -> float:
-    """The time until which to wait, on the monotonic clock, in seconds."""
+    """The time until which to wait, on the monotonic clock, in seconds; 0 to wait for nothing."""
+    if not wait_s:
+        return 0.0
     check_range("wait_s", wait_s, 0, MAX_TIME_S, error=StreamError)
     return time.monotonic() + wait_s
 
@@ -385,13 +386,12 @@ def _net_of(
     if precision == "float32" and impl is None:
         model = resolve(model)
         if isinstance(model, Plan):
-            return PlanNet(model, source_rate(model) if sample_rate is None else sample_rate)
+            return PlanNet(model, sample_rate)
     else:
         what = f"precision={precision!r:.40}" if impl is None else f"impl={impl!r:.40}"
         model = in_torch(model, what)
-    rate = source_rate(model) if sample_rate is None else sample_rate
     choice = with_torch("speechkit.streaming.engines.choice")
-    net: SessionNet = choice.PoolNet(model, rate, precision, impl)
+    net: SessionNet = choice.PoolNet(model, sample_rate, precision, impl)
     return net
 
 

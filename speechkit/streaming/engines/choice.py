@@ -16,20 +16,23 @@ from speechkit.streaming.engines.cuda.engine import CudaEngine
 from speechkit.streaming.engines.native.engine import NativeEngine
 from speechkit.streaming.engines.native.layer import NativeLayer, native_layer
 from speechkit.streaming.engines.torch import TorchEngine
-from speechkit.streaming.nets import check_rate, suggested_window_s
+from speechkit.streaming.nets import checked_rate, suggested_window_s
 from speechkit.streaming.waiting import Waiting
 from speechkit.tasks import listener_of
 from speechkit.tasks.plans import about_of, plan_of
 
 
 class ModelNet:
-    """A model over samples at `sample_rate`, computed natively if it can be, else in torch."""
+    """A model over samples at `sample_rate` (its own if None), natively or else in torch."""
 
-    def __init__(self, model: Model, sample_rate: int, precision: Precision = "float32") -> None:
+    def __init__(
+        self, model: Model, sample_rate: int | None = None, precision: Precision = "float32"
+    ) -> None:
         self.source, self.about = model, about_of(model)
-        self.layer = session_layer(model, self.about, sample_rate)
+        self.sample_rate = checked_rate(sample_rate, self.about.sample_rate)
+        self.layer = session_layer(model, self.about, self.sample_rate)
         self.stride, self.rate, self.delay = self.layer.stride, self.layer.rate, self.layer.delay
-        self._sample_rate, self._precision = sample_rate, precision
+        self._precision = precision
         self._like_plan = False
 
     @property
@@ -40,7 +43,7 @@ class ModelNet:
 
     def engine(self, waiting: Waiting) -> NativeEngine | TorchEngine | CudaEngine:
         """The engine of the sessions whose samples are in `waiting`: native, else torch."""
-        key = self._sample_rate, waiting.block_samples, self._precision
+        key = self.sample_rate, waiting.block_samples, self._precision
         native = native_layer(self.source, self.layer, waiting.block_samples, key, self._precision)
         if isinstance(native, NativeLayer):
             self._like_plan = not native.in_torch and self.source.prepared is None
@@ -63,7 +66,7 @@ class PoolNet(ModelNet):
     def __init__(
         self,
         model: Model,
-        sample_rate: int,
+        sample_rate: int | None = None,
         precision: Precision = "float32",
         impl: str | None = None,
     ) -> None:
@@ -92,7 +95,6 @@ def _plan_digest(model: Model) -> str:
 
 def session_layer(model: Model, about: About, sample_rate: int) -> Serial:
     """The net over audio at `sample_rate`; raises StreamError if a part of it cannot stream."""
-    check_rate(sample_rate, about.sample_rate)
     if reason := why_not_streamable(model):
         window_s = suggested_window_s(about)
         raise StreamError(f"{reason}; or give window_s={window_s:g} for an approximate stream")
