@@ -53,7 +53,7 @@ def main(arguments: list[str] | None = None) -> int:
             print(*(f"    {contestant.name}" for contestant in benchmark.contestants), sep="\n")
         return 0
     if not run_tests():
-        print("the tests are red: nothing is timed", file=sys.stderr)
+        print("the tests fail: nothing is timed", file=sys.stderr)
         return 1
     run(benchmarks, asked.rounds, console, threads=asked.threads)
     return 0
@@ -87,12 +87,14 @@ def run(
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    top = argparse.ArgumentParser(prog="benchmarks/run.py", description="Speed beside peers.")
+    top = argparse.ArgumentParser(
+        prog="benchmarks/run.py", description="Speed compared with other packages."
+    )
     top.add_argument("names", nargs="*", metavar="NAME", help="such as offline, or offline/5x5-1")
     top.add_argument("--rounds", type=int, default=15, help="turns of each contestant (15)")
     top.add_argument("--threads", type=int, default=1, help="threads of each contestant (1)")
     top.add_argument("--cpu", action="store_true", help="processor time instead of elapsed time")
-    top.add_argument("--list", action="store_true", help="say what there is, and time nothing")
+    top.add_argument("--list", action="store_true", help="list the benchmarks, and time nothing")
     top.add_argument("--compile", action="store_true", help="torch.compile too, which takes long")
     top.add_argument("--long", action="store_true", help="an hour of sound too")
     return top

@@ -37,9 +37,7 @@ def benchmarks(options: Options) -> list[Benchmark]:
             f"streaming/{name}-{step_ms}",
             f"{what}, one step of {step_ms} ms, 1 session",
             tuple(
-                Contestant(
-                    label, partial(build, step_ms), off, units=round(1000 * SOUND_S / step_ms)
-                )
+                Contestant(label, partial(build, step_ms), off, units=steps_of(step_ms))
                 for label, (build, off) in contestants.items()
             ),
             audio_s=step_ms / 1000,
@@ -154,7 +152,7 @@ def stepping(layer: StreamLayer, rows: Tensor, step: int) -> Run:
 def stepping_natively(
     layer: StreamLayer, rows: Tensor, step: int, precision: Precision = "float32"
 ) -> Run:
-    """The front end in one of our sessions."""
+    """The same in C++; raises Absent if the layer has no native form."""
     try:
         native = NativeLayer(layer, step, precision, rows.shape[1])
     except LoweringError as error:

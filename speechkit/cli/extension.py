@@ -83,12 +83,12 @@ def _verbs(own: Collection[str]) -> list[str]:
     verbs = []
     for entry in registry().components("task"):
         if entry.plugin != CORE:
-            from speechkit.plans.about import COMMANDS
+            from speechkit.plans import about
 
             try:
                 task: Any = entry.factory()
                 # one derived from a task of the core keeps its verb, and needs no other command
-                if task.verb in own and task.verb not in COMMANDS:
+                if task.verb in own and task.verb not in about.COMMANDS:
                     complain(
                         "warning",
                         f"task {entry.qualified_name}: {task.verb} is a command of speechkit; "
