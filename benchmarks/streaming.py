@@ -152,7 +152,7 @@ def stepping(layer: StreamLayer, rows: Tensor, step: int) -> Run:
 def stepping_natively(
     layer: StreamLayer, rows: Tensor, step: int, precision: Precision = "float32"
 ) -> Run:
-    """The same in C++; raises Absent if the layer has no native form."""
+    """`stepping` in C++; raises Absent if the layer has no native form."""
     try:
         native = NativeLayer(layer, step, precision, rows.shape[1])
     except LoweringError as error:
