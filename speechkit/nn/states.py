@@ -26,6 +26,11 @@ def rebuilt(state: State, tensors: Iterator[Tensor]) -> State:
     return tuple(rebuilt(part, tensors) for part in state)
 
 
+def copied(state: State) -> State:
+    """The same state in its own memory."""
+    return rebuilt(state, (x.clone() for x in tensors_of(state)))
+
+
 def arrays_of(state: State) -> dict[str, NDArray[Any]]:
     """The tensors as arrays named `layers.N`, by `in_numpy`."""
     found = enumerate(tensors_of(state))

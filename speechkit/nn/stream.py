@@ -330,6 +330,11 @@ def as_layer(module: nn.Module, c_out: int | None = None) -> StreamLayer:
     return module if isinstance(module, StreamLayer) else FrameWise(module, c_out)
 
 
+def unwrapped(layer: nn.Module) -> nn.Module:
+    """The module in a FrameWise, otherwise the layer itself."""
+    return layer.module if isinstance(layer, FrameWise) else layer
+
+
 class Serial(StreamLayer):
     """Applies layers in order, numbered or named: `Serial(a, b)`, `Serial(mixer=a, norm=b)`.
 

@@ -8,8 +8,9 @@ from speechkit.io.folders import digests
 from speechkit.models import Model
 from speechkit.models.model import refuse_prepared
 from speechkit.models.profile import profile, why_not_streamable
-from speechkit.nn import FrameWise, StreamLayer, fuse
+from speechkit.nn import StreamLayer, fuse
 from speechkit.nn.lowering import Lowering
+from speechkit.nn.stream import unwrapped
 from speechkit.packages import core_version
 from speechkit.plans.about import About, Facts
 from speechkit.plans.plan import Plan
@@ -79,8 +80,7 @@ def _lowered(layer: StreamLayer, program: Lowering) -> Lowering:
 
 
 def _types(program: Lowering) -> list[str]:
-    modules = [m.module if isinstance(m, FrameWise) else m for m, _ in program.outside]
-    return sorted({type(module).__name__ for module in modules})
+    return sorted({type(unwrapped(layer)).__name__ for layer, _ in program.outside})
 
 
 def facts_of(model: Model, folder: Path | None = None) -> Facts:

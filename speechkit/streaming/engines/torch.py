@@ -9,7 +9,7 @@ from torch import Tensor
 
 from speechkit.models import Model, evaluating
 from speechkit.nn import Chunk, State, StreamLayer
-from speechkit.nn.states import arrays_of, in_numpy, rebuilt, tensors_of
+from speechkit.nn.states import arrays_of, copied, in_numpy, rebuilt, tensors_of
 from speechkit.streaming.engines.engine import Scores
 from speechkit.streaming.waiting import Rows, Waiting
 
@@ -74,15 +74,11 @@ class TorchEngine:
         self._write(torch.tensor([row]), new)
 
     def _fresh(self, sessions: int) -> State:
-        return _copied(self.net.init_state(sessions, 1, self._dtype, self._device))
+        return copied(self.net.init_state(sessions, 1, self._dtype, self._device))
 
     def _write(self, rows: Tensor, new: Iterator[Tensor]) -> None:
         """Sets the states of some rows."""
         if not self._own:
-            self._state, self._own = _copied(self._state), True
+            self._state, self._own = copied(self._state), True
         for old, x in zip(tensors_of(self._state), new, strict=True):
             old.index_copy_(0, rows.to(old.device), x.to(old))
-
-
-def _copied(state: State) -> State:
-    return rebuilt(state, (x.clone() for x in tensors_of(state)))

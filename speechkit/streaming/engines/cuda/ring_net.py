@@ -14,7 +14,6 @@ from torch import Tensor, nn
 
 from speechkit.nn import (
     Chunk,
-    FrameWise,
     SeparableResidual,
     Serial,
     State,
@@ -22,7 +21,8 @@ from speechkit.nn import (
     describes,
     fuse,
 )
-from speechkit.nn.states import rebuilt, tensors_of
+from speechkit.nn.states import copied, rebuilt, tensors_of
+from speechkit.nn.stream import unwrapped
 from speechkit.ops.explain import Choice
 from speechkit.ops.separable_conv import ActiveRows, Packed, Precision, Ring, Shortcut, pack
 
@@ -100,8 +100,7 @@ class RingLayer(nn.Module):
 
     def init_state(self, batch: int, dtype: torch.dtype, device: torch.device | str) -> State:
         """The state before the first frame, in its own memory."""
-        state = self.row.init_state(batch, self.c_in, dtype, device)
-        return rebuilt(state, (tensor.clone() for tensor in tensors_of(state)))
+        return copied(self.row.init_state(batch, self.c_in, dtype, device))
 
     def implementation(self) -> Choice:
         """Its implementation and its rings."""
@@ -300,4 +299,4 @@ def _parts(
 
 
 def _name(layer: nn.Module) -> str:
-    return type(layer.module if isinstance(layer, FrameWise) else layer).__name__
+    return type(unwrapped(layer)).__name__

@@ -10,8 +10,9 @@ from speechkit.errors import ConfigError
 from speechkit.implementation import PLANS, asked
 from speechkit.models import Model
 from speechkit.models.fingerprint import weights_version
-from speechkit.nn import Chunk, FrameWise, Serial, State, StreamLayer, fuse
+from speechkit.nn import Chunk, Serial, State, StreamLayer, fuse
 from speechkit.nn.lowering import Lowering, TorchLayers
+from speechkit.nn.stream import unwrapped
 from speechkit.ops.explain import Choice
 from speechkit.ops.separable_conv import Precision
 from speechkit.plans.engine import LoadedPlan
@@ -43,9 +44,9 @@ class NativeLayer(StreamLayer):
         if not program.instructions:
             raise LoweringError("no instruction gives the scores")
         self.outside = program.outside
-        self.in_torch = [type(_module(layer)).__name__ for layer, _ in program.outside]
         # registered as modules, so that `explain` lists them
-        self.torch = nn.ModuleList(_module(layer) for layer, _ in program.outside)
+        self.torch = nn.ModuleList(unwrapped(layer) for layer, _ in program.outside)
+        self.in_torch = [type(module).__name__ for module in self.torch]
         strides = block_samples // layer.stride
         table, weights = program.table, program.weights.array
         try:
@@ -81,10 +82,6 @@ class NativeLayer(StreamLayer):
         return Chunk(
             torch.from_numpy(steps.y[:, 0]).transpose(1, 2), torch.from_numpy(steps.valid[:, 0])
         ), state
-
-
-def _module(layer: nn.Module) -> nn.Module:
-    return layer.module if isinstance(layer, FrameWise) else layer
 
 
 _layers: weakref.WeakKeyDictionary[Model, dict[Any, tuple[Any, NativeLayer | str]]]
