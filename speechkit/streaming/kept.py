@@ -94,7 +94,7 @@ class KeptSound:
         kept = Kept(**checked(values, {"first": int, "begin": int, "sound": np.ndarray}))
         check_array("sound", kept.sound, np.empty(kept.sound.size, np.float32))
         if kept.first < 0 or kept.begin > kept.first + len(kept.sound):
-            raise StreamError(f"the state is damaged: it counts wrongly; {AGAIN}")
+            raise StreamError(f"the state is damaged: its sample counts are invalid; {AGAIN}")
         return kept
 
     def _samples(self, seconds: float) -> int:
@@ -114,8 +114,8 @@ class KeptSound:
         """A copy of the samples from number `begin` to a time."""
         if begin < self._first:
             _log.warning(
-                "a segment is longer than %g s, of which its event brings the last; give the model "
-                "a max_speech_s",
+                "a segment is longer than %g s; its event has only the last of its samples: give "
+                "the model a max_speech_s",
                 MAX_KEPT_S,
             )
         start, end = (max(0, at - self._first) for at in (begin, self._samples(end_s)))

@@ -57,7 +57,7 @@ class Opened:
                 f"no memory for {capacity} sessions; give fewer, or less room"
             ) from error
         lead_s = net.delay * about.frame_s
-        # less than a block of the detector waits longer than the recogniser's samples
+        # up to a block that the recogniser has computed already may still wait in the detector
         gate = gate_of(about, net.sample_rate, vad, capacity, lead_s, 2 * waiting.room)
         self._speech = gate.speech if gate else None
         held = gate.held if gate else 0

@@ -160,7 +160,7 @@ class WindowedStream(Session):
         arrays, plain = unpack(stored, like, self._own_settings)
         values = checked(plain, PLACE)
         if not 0 <= values["held"] <= min(len(self._window), values["consumed"]):
-            raise StreamError(f"the state is damaged: it counts wrongly; {AGAIN}")
+            raise StreamError(f"the state is damaged: its sample counts are invalid; {AGAIN}")
         # parts that may raise are checked first
         kept = self._kept_of(values["kept"])
         if self._gate:
