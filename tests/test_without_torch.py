@@ -19,13 +19,13 @@ def torch_free() -> list[str]:
     return found
 
 
-def run(code: str, *arguments: str) -> None:
+def run(code: str, *arguments: str, folder: Path | None = None) -> subprocess.CompletedProcess[str]:
     """Runs code in a fresh process in which torch cannot be imported."""
     blocked = "import sys; sys.modules['torch'] = None\n" + code
-    done = subprocess.run(
-        [sys.executable, "-c", blocked, *arguments], capture_output=True, text=True
-    )
+    command = [sys.executable, "-c", blocked, *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=folder)
     assert done.returncode == 0, done.stderr
+    return done
 
 
 NEEDS_TORCH = """
@@ -42,8 +42,7 @@ assert run(["evaluate", "an4", "--manifest", "no.jsonl"]) == 1
 
 
 def test_what_needs_torch_names_the_extra_in_one_line() -> None:
-    blocked = "import sys; sys.modules['torch'] = None\n" + NEEDS_TORCH
-    done = subprocess.run([sys.executable, "-c", blocked], capture_output=True, text=True)
+    done = run(NEEDS_TORCH)
     line = "this needs torch, which is not installed; type: pip install 'speechkit-core[torch]'\n"
     assert (done.stdout, done.stderr) == (line, f"error: {line}")
 
@@ -248,11 +247,7 @@ for model in ("mine/plan.safetensors", "vad"):
 
 
 def test_what_has_no_plan_or_needs_a_device_says_so(tmp_path: Path) -> None:
-    blocked = "import sys; sys.modules['torch'] = None\n" + REFUSED
-    done = subprocess.run(
-        [sys.executable, "-c", blocked], capture_output=True, text=True, cwd=tmp_path
-    )
-    assert done.returncode == 0, done.stderr
+    done = run(REFUSED, folder=tmp_path)
     rest = "needs torch, which is not installed; type: pip install 'speechkit-core[torch]'"
     stale = (
         "the plan is not used: mine/plan.safetensors is of another model than the files beside it; "
