@@ -11,7 +11,15 @@ from numpy.typing import NDArray
 from speechkit.data.foreign import Foreign
 from speechkit.data.pipes import Piped, RawFormat
 from speechkit.data.recording import File, Recording, check_rate, opened, source_name
-from speechkit.data.samples import Channel, Samples, as_array, as_floats, check, mono
+from speechkit.data.samples import (
+    LOUDEST,
+    Channel,
+    Samples,
+    as_array,
+    as_floats,
+    check,
+    mono,
+)
 from speechkit.errors import AudioError
 from speechkit.io.arrays import is_array
 from speechkit.units import Seconds, to_samples
@@ -56,8 +64,9 @@ def read_samples(
     flac, ogg, opus, mp3 or NIST sph. With the extra `av` or the program ffmpeg they may be m4a,
     mp4, webm, aac, wma or amr. A stream that cannot seek, such as standard input, holds WAV. With
     `raw` a source is samples without a header. Only `duration_s` seconds from `offset_s` are read.
-    Values beyond ±1 are clipped. A file is read to its end, even if its header gives another
-    length. Gives an AudioWarning where it is cut short, clipped, or its channels cancel each other.
+    Values beyond ±1 are clipped, before the rate is changed. A file is read to its end, even if its
+    header gives another length. Gives an AudioWarning where it is cut short, clipped, or its
+    channels cancel each other.
 
     Shape: `[N]` float32.
     """
@@ -104,15 +113,17 @@ def read_sample_blocks(
         check(x, name)
         read += x.size
         loud += np.count_nonzero(np.abs(x) >= FULL_SCALE)
+        x = np.clip(x, -1, 1)
         if rate != target_rate:
             # most recordings have the rate of the model
             from soxr import ResampleStream
 
             resampler = resampler or ResampleStream(rate, target_rate, 1, quality="HQ")
-            x = resampler.resample_chunk(x, last)
+            # sound at full scale may reach beyond it between its samples
+            x = np.clip(resampler.resample_chunk(x, last), -LOUDEST, LOUDEST)
         given += x.size
         if x.size or not last:
-            yield np.clip(x, -1, 1)
+            yield x
     _warn_if_clipped(loud / max(1, read), name)
     if mixed < CANCELS * power:
         warnings.warn(

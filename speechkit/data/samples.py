@@ -14,6 +14,10 @@ Channel = Literal["mix", "left", "right"] | int
 """The channel to read: the mean of all, the first, the second, or a number from 1 on."""
 
 
+LOUDEST = 2.0
+"""Samples beyond it have another full scale; up to it they are clipped to ±1."""
+
+
 def as_samples(source: Samples) -> NDArray[np.float32]:
     """Samples as contiguous mono float32 in [-1, 1]; the sample rate is not changed.
 
@@ -89,7 +93,7 @@ def check(x: NDArray[np.float32], name: str) -> None:
     if not np.isfinite(x).all():
         raise AudioError(f"{name} contains NaN or infinity; repair it or leave it out")
     peak = np.abs(x).max(initial=0)
-    if peak > 2:
+    if peak > LOUDEST:
         raise AudioError(
             f"{name} reaches {peak:g}, expected [-1, 1]; divide it by its full scale, such as 32768"
         )

@@ -21,8 +21,10 @@ inline float total(const float* x, int64_t count, F f) {
   return parts[0] + rest;
 }
 
+// Around the first number, so that rounding is small beside the spread, and none where all are equal.
 inline float mean(const float* x, int64_t count) {
-  return total(x, count, [](auto v) { return v; }) / float(count);
+  const float first = x[0];
+  return first + total(x, count, [=](auto v) { return v - first; }) / float(count);
 }
 
 // The mean of (x − centre)².

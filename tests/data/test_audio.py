@@ -122,6 +122,14 @@ def test_arrays_and_tensors_give_the_same_sound() -> None:
             assert torch.equal(read_audio(source, sample_rate=16000), expected)
 
 
+def test_resampled_sound_at_full_scale_keeps_its_peaks() -> None:
+    x = np.clip(8 * np.sin(np.arange(8000) * 0.7), -1, 1).astype(np.float32)
+    with pytest.warns(AudioWarning, match="is clipped"):
+        y = read_audio(x, sample_rate=8000, target_rate=16000)
+    # between samples at full scale the sound goes beyond it
+    assert 1.05 < y.abs().max() <= 2
+
+
 def test_two_channels_are_averaged(tmp_path: Path) -> None:
     stereo = np.stack([tone(), np.zeros(16000)], axis=1)
     x = read_audio(write(tmp_path / "a.wav", stereo))
