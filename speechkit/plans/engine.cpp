@@ -77,8 +77,6 @@ void run(const Instruction& op, float* scratch, float* state, int64_t steps, int
 
 }  // namespace
 
-struct speechkit_plan : Plan {};
-
 extern "C" speechkit_plan* speechkit_open(const int64_t* program, int64_t length,
                                           const float* weights, int64_t weight_count,
                                           int64_t stride, int64_t channels, int64_t strides,
@@ -104,7 +102,7 @@ extern "C" speechkit_plan* speechkit_open(const int64_t* program, int64_t length
       name = OPERATIONS[code].name;
       loader.add(sources[at], OPERATIONS[code], strides);
     }
-    return static_cast<speechkit_plan*>(loader.plan.release());
+    return loader.plan.release();
   } catch (const Failure& failure) {
     std::snprintf(error, size_t(error_size), "%s %lld: %s", name, (long long)at,
                   failure.reason.c_str());
@@ -115,7 +113,7 @@ extern "C" speechkit_plan* speechkit_open(const int64_t* program, int64_t length
   return nullptr;
 }
 
-extern "C" void speechkit_close(speechkit_plan* plan) { delete static_cast<Plan*>(plan); }
+extern "C" void speechkit_close(speechkit_plan* plan) { delete plan; }
 
 extern "C" void speechkit_get_sizes(const speechkit_plan* plan, speechkit_sizes* sizes) {
   *sizes = {plan->first.rows,    plan->first.channels,         plan->last.rows,

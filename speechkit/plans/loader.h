@@ -28,15 +28,21 @@ struct Value {
   int64_t rows, channels, width, at, last_reader;
 };
 
-// A plan that is ready to run.
-struct Plan {
-  std::vector<Instruction> instructions;
-  Arena memory;
-  Buffer<float> start;
+}  // namespace speechkit
+
+// A plan that is ready to run; speechkit.h names it.
+struct speechkit_plan {
+  std::vector<speechkit::Instruction> instructions;
+  speechkit::Arena memory;
+  speechkit::Buffer<float> start;
   int64_t scratch = 0;
-  Value first, last;
+  speechkit::Value first, last;
   speechkit_call call;
 };
+
+namespace speechkit {
+
+typedef speechkit_plan Plan;
 
 class Loader {
  public:
