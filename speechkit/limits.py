@@ -95,8 +95,8 @@ MAX_PROCESSES_PER_CPU = 8
 """Processes of a run, of a loader or of an ablation for each processor of the machine."""
 
 MAX_KEPT_S = 600.0
-"""Seconds before the start of speech, of one segment, or that wait in a pool, whose samples a
-session keeps."""
+"""Seconds before the start of speech, of one segment, of an approximate session's window, or that
+wait in a pool, whose samples a session keeps."""
 MAX_SESSIONS = 65_536
 """Sessions of a pool or a batch."""
 

@@ -11,6 +11,9 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from speechkit.config import check_range
+from speechkit.errors import StreamError
+from speechkit.limits import MAX_LATENCY_S
 from speechkit.models import Model, evaluating, scores_of
 from speechkit.models.profile import why_not_streamable
 from speechkit.nn import Chunk, StreamLayer
@@ -65,6 +68,7 @@ def stream_scores(
     model: Model, audio: Tensor | Iterable[Tensor], chunk_s: float = 0.08
 ) -> Iterator[Tensor]:
     """The scores of audio `[N]` as it arrives in chunks, as `speechkit.infer.stream_scores`."""
+    check_range("chunk_s", chunk_s, 0, MAX_LATENCY_S, error=StreamError)
     net = model.stream_layer()
     chunk = max(1, round(chunk_s / model.frame_s)) * net.stride
     native = native_layer(model, net, chunk, ("scores", chunk))

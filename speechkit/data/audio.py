@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
+from speechkit.config import check_range
 from speechkit.data.foreign import Foreign
 from speechkit.data.pipes import Piped, RawFormat
 from speechkit.data.recording import File, Recording, check_rate, opened, source_name
@@ -22,6 +23,7 @@ from speechkit.data.samples import (
 )
 from speechkit.errors import AudioError
 from speechkit.io.arrays import is_array
+from speechkit.limits import MAX_NUMBER
 from speechkit.units import Seconds, to_samples
 
 CLIPPED_SHARE = 0.01
@@ -98,6 +100,8 @@ def read_sample_blocks(
     Shape: `[N]` float32 for each block.
     """
     name = source_name(source)
+    if block_s != math.inf:
+        check_range("block_s", block_s, 0, MAX_NUMBER, error=AudioError)
     if is_array(source):
         blocks = _from_array(source, sample_rate, offset_s, duration_s, block_s)
     else:
@@ -107,10 +111,10 @@ def read_sample_blocks(
     power = mixed = 0.0
     for frames, rate, last in blocks:
         x = mono(frames, name, channel)
+        check(x, name)
         if frames.ndim == 2 and frames.shape[1] > 1 and channel == "mix":
             power += float(np.square(frames, dtype=np.float64).mean(axis=1).sum())
             mixed += float(np.square(x, dtype=np.float64).sum())
-        check(x, name)
         read += x.size
         loud += np.count_nonzero(np.abs(x) >= FULL_SCALE)
         x = np.clip(x, -1, 1)
@@ -259,7 +263,8 @@ def _part(
 
 
 def _check_part(name: str, offset_s: float, duration_s: float | None) -> None:
-    if offset_s < 0 or (duration_s is not None and duration_s <= 0):
+    # NaN makes a comparison false
+    if not 0 <= offset_s <= MAX_NUMBER or not (duration_s is None or 0 < duration_s <= MAX_NUMBER):
         raise AudioError(
             f"cannot read {duration_s} s from {offset_s} s of {name}; give offset_s >= 0 and "
             "duration_s > 0"

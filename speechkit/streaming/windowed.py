@@ -9,11 +9,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from speechkit.config import check_range
 from speechkit.data import read_audio
 from speechkit.data.samples import Samples, as_samples
 from speechkit.decode import Decoder
 from speechkit.errors import StreamError
 from speechkit.events import Event
+from speechkit.limits import HIGHEST_RATE, LOWEST_RATE, MAX_KEPT_S
 from speechkit.models import Model, evaluating
 from speechkit.models.fingerprint import cached, fingerprint
 from speechkit.models.model import Output
@@ -65,19 +67,29 @@ class WindowedStream(Session):
     ) -> None:
         kept = pre_roll_ms, keep_segments
         self._made_with = model, sample_rate, window_s, right_s, hop_s, decoder, vad, *kept
+        check_range("window_s", window_s, model.frame_s, MAX_KEPT_S, error=StreamError)
         if right_s is None:
             right_s = 0 if model.per_clip else window_s / 4
         if hop_s is None:
             hop_s = window_s / (8 if model.per_clip else 4)
-        if hop_s < model.frame_s or right_s < 0 or hop_s + right_s > window_s:
+        least = {"hop_s": (hop_s, model.frame_s), "right_s": (right_s, 0)}
+        for name, (seconds, low) in least.items():
+            check_range(name, seconds, low, MAX_KEPT_S, error=StreamError)
+        if hop_s + right_s > window_s:
             raise StreamError(
                 f"window_s={window_s:g}, right_s={right_s:g}, hop_s={hop_s:g}: give "
-                f"hop_s >= {model.frame_s:g}, right_s >= 0 and window_s >= hop_s + right_s"
+                "window_s >= hop_s + right_s"
             )
         self.model = model
         self.sample_rate = model.sample_rate if sample_rate is None else sample_rate
-        if self.sample_rate < 1:
-            raise StreamError(f"sample_rate={sample_rate}; give one in hertz, such as 16000")
+        check_range(
+            "sample_rate",
+            self.sample_rate,
+            LOWEST_RATE,
+            HIGHEST_RATE,
+            whole=True,
+            error=StreamError,
+        )
         # a whole number of frames, so that every window begins at a frame of the recording
         self.window_s, self.right_s, self.hop_s = (
             round(seconds / model.frame_s) * model.frame_s for seconds in (window_s, right_s, hop_s)

@@ -145,6 +145,8 @@ def test_the_source_array_is_left_alone() -> None:
     assert np.array_equal(x, before)
 
 
+# bits of 16-bit samples that are read as float32 are often such numbers
+SIGNALLING = np.full((9, 2), 0x7FA00000, np.uint32).view(np.float32)
 ARRAYS: dict[str, tuple[Any, dict[str, Any], str]] = {
     "no rate": (tone(), {}, "does not say its sample rate; pass sample_rate="),
     "rate 0": (tone(), {"sample_rate": 0}, "is at 0 Hz, expected 4000 to 384000"),
@@ -166,6 +168,22 @@ ARRAYS: dict[str, tuple[Any, dict[str, Any], str]] = {
     "not sound": (b"hello world" * 99, {}, "cannot decode the sound in 1089 bytes: .*; give wav"),
     "late": (tone(), {"sample_rate": 16000, "offset_s": 2.0}, "ends at 1 s, before 2 s"),
     "long": (tone(), {"sample_rate": 16000, "duration_s": 2.0}, "ends at 1 s, before 2 s"),
+    "offset NaN": (tone(), {"sample_rate": 16000, "offset_s": np.nan}, r"give offset_s >= 0"),
+    "offset inf": (tone(), {"sample_rate": 16000, "offset_s": np.inf}, r"give offset_s >= 0"),
+    "part NaN": (tone(), {"sample_rate": 16000, "duration_s": np.nan}, r"give offset_s >= 0"),
+    "part inf": (tone(), {"sample_rate": 16000, "duration_s": np.inf}, r"give offset_s >= 0"),
+    "too large for float32": (np.full(9, 1e300), {"sample_rate": 8000}, "contains NaN or infinity"),
+    "signalling NaN": (SIGNALLING, {"sample_rate": 8000}, "contains NaN or infinity"),
+    "opposite infinities": (
+        np.array([[np.inf, -np.inf]], np.float32),
+        {"sample_rate": 8000},
+        "contains NaN or infinity",
+    ),
+    "channels too large to add": (
+        np.full((9, 2), 3e38, np.float32),
+        {"sample_rate": 8000},
+        "contains NaN or infinity",
+    ),
     "no part": (tone(), {"sample_rate": 16000, "duration_s": 0.0}, r"give offset_s >= 0 and dur"),
 }
 

@@ -6,17 +6,32 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 import speechkit as sk
+from speechkit.data import read_sample_blocks
 from speechkit.errors import AudioError, ConfigError, SpeechkitError, StreamError
+from speechkit.infer import stream_scores
 
 X = np.zeros(1000, np.float32)
+
+
+def approximate(**arguments: Any) -> object:
+    return sk.stream("vad", **{"window_s": 8.0, **arguments})
+
+
 REFUSED: dict[str, Callable[[Any], object]] = {
     "capacity": lambda value: sk.SessionPool("vad", value),
     "size": lambda value: sk.StreamBatch("vad", value),
     "room_s": lambda value: sk.SessionPool("vad", 1, room_s=value),
     "max_latency_s": lambda value: sk.stream("vad", max_latency_s=value),
     "pre_roll_ms": lambda value: sk.stream("vad", pre_roll_ms=value),
+    "window_s": lambda value: approximate(window_s=value),
+    "right_s": lambda value: approximate(right_s=value),
+    "hop_s": lambda value: approximate(hop_s=value),
+    "sample_rate": lambda value: approximate(sample_rate=value),
+    "chunk_s": lambda value: list(stream_scores("vad", torch.zeros(1000), value)),
+    "block_s": lambda value: list(read_sample_blocks(X, 16000, block_s=value)),
     "wait_s": lambda value: sk.SessionPool("vad", 1).step(wait_s=value),
     "samples of a gap": lambda value: sk.stream("vad").skip(value),
 }
@@ -26,13 +41,18 @@ VALUES = [-1, math.nan, "3", [1], True]
 @pytest.mark.parametrize("value", VALUES, ids=str)
 @pytest.mark.parametrize("name", REFUSED)
 def test_a_number_out_of_range_is_one_line(name: str, value: Any) -> None:
-    with pytest.raises((StreamError, ConfigError), match=f"{name}=.*: give a .*number from"):
+    with pytest.raises(
+        (StreamError, ConfigError, AudioError), match=f"{name}=.*: give a .*number from"
+    ):
         REFUSED[name](value)
 
 
 LARGE_OR_BROKEN = [
     *(("capacity", value) for value in (1.5, 10**30)),
     *(("size", value) for value in (1.5, 0)),
+    *((name, value) for name in ("window_s", "right_s", "hop_s") for value in (math.inf, 1e30)),
+    *(("sample_rate", value) for value in (math.inf, 10**400, 0)),
+    *(("chunk_s", value) for value in (math.inf, 1e30)),
     *(("room_s", value) for value in (1e9, math.inf)),
     *(("wait_s", value) for value in (1e10, math.inf)),
     *(("samples of a gap", value) for value in (1.5, 10**12)),

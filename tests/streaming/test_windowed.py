@@ -128,8 +128,16 @@ def test_a_state_is_restored(nets: dict[str, Net]) -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"hop_s": 0}, {"hop_s": 0.001}, {"right_s": -1}, {"right_s": 5, "hop_s": 5}]
+    ("wrong", "expected"),
+    [
+        ({"hop_s": 0}, "hop_s=0: give a number from 0.02 to 600"),
+        ({"hop_s": 0.001}, "hop_s=0.001: give a number from 0.02 to 600"),
+        ({"right_s": -1}, "right_s=-1: give a number from 0 to 600"),
+        ({"right_s": 5, "hop_s": 5}, "window_s >= hop_s"),
+    ],
 )
-def test_impossible_windows_are_refused(nets: dict[str, Net], wrong: dict[str, float]) -> None:
-    with pytest.raises(StreamError, match="window_s >= hop_s"):
+def test_impossible_windows_are_refused(
+    nets: dict[str, Net], wrong: dict[str, float], expected: str
+) -> None:
+    with pytest.raises(StreamError, match=expected):
         WindowedStream(sk.build(nets["ctc"]), window_s=8, **wrong)
