@@ -12,10 +12,6 @@ from speechkit.limits import MAX_CHANNELS
 Samples = NDArray[Any] | Numbers
 Channel = Literal["mix", "left", "right"] | int
 """The channel to read: the mean of all, the first, the second, or a number from 1 on."""
-UNCHECKED = np.errstate(invalid="ignore", over="ignore")
-"""For arithmetic on samples that `check` has not seen, and whose result it refuses."""
-
-
 LOUDEST = 2.0
 """Samples beyond it have another full scale; up to it they are clipped to ±1."""
 
@@ -71,13 +67,14 @@ def as_array(source: Samples) -> NDArray[Any]:
     return x
 
 
-@UNCHECKED
+# `check` refuses the result
+@np.errstate(invalid="ignore", over="ignore")
 def as_floats(x: NDArray[Any]) -> NDArray[np.float32]:
     """A new array of float32; int16 is multiplied by 1/32768."""
     return x.astype(np.float32, order="C") / (32768 if x.dtype == np.int16 else 1)
 
 
-@UNCHECKED
+@np.errstate(invalid="ignore", over="ignore")
 def mono(x: NDArray[np.float32], name: str, channel: Channel = "mix") -> NDArray[np.float32]:
     """One channel of `[N]` or `[N, channels]`, or the mean of all."""
     number = {"left": 1, "right": 2}.get(channel, channel) if isinstance(channel, str) else channel
