@@ -5,7 +5,7 @@ import re
 DISTRIBUTION = "speechkit-core"
 NAME = re.compile("[a-z0-9_]+")
 """Valid names of plugins."""
-OURS = ("activations", "kan", "methods", "norms", "residuals")
+OURS = ("activations", "kan", "methods", "mixers", "norms", "residuals")
 """The plugins of this repository, each in the distribution `speechkit-NAME`."""
 
 
