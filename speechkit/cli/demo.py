@@ -26,21 +26,21 @@ def demo(as_json: Json = False) -> None:
     if not CLIPS.is_file():
         raise ManifestError(f"no bundled clips at {CLIPS}; type: pip install -U speechkit-core")
     model = load_model(MODEL)
-    table = Table("clip", "said", "heard", "streamed", "difference", box=None)
+    table = Table("clip", "label", "whole", "streamed", "difference", box=None)
     right, worst, clips = 0, 0.0, read_manifest(CLIPS)
     for clip in clips:
         audio = read_audio(clip.audio, target_rate=model.sample_rate)
         with torch.inference_mode():
             offline = model(audio[None]).scores[0]
         streamed = torch.cat(list(stream_scores(model, audio, CHUNK_S)))[-1]
-        heard, stream = label_of(model, offline), label_of(model, streamed)
+        whole, stream = label_of(model, offline), label_of(model, streamed)
         difference = (offline - streamed).abs().max().item()
-        right, worst = right + (heard.label == clip.label), max(worst, difference)
+        right, worst = right + (whole.label == clip.label), max(worst, difference)
         row = {
             "audio_filepath": str(clip.audio),
-            "said": clip.label,
-            "label": heard.label,
-            "score": heard.score,
+            "label": clip.label,
+            "whole_label": whole.label,
+            "whole_score": whole.score,
             "streamed_label": stream.label,
             "streamed_score": stream.score,
             "difference": difference,
@@ -48,7 +48,7 @@ def demo(as_json: Json = False) -> None:
         table.add_row(
             clip.audio.name,
             clip.label,
-            f"{heard.label} {heard.score:.1%}",
+            f"{whole.label} {whole.score:.1%}",
             f"{stream.label} {stream.score:.1%}",
             f"{difference:.1e}",
         )

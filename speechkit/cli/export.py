@@ -1,5 +1,6 @@
 """`speechkit export`: writes a model as a file that runs without speechkit."""
 
+import inspect
 from pathlib import Path
 from typing import Annotated
 
@@ -8,6 +9,7 @@ import typer
 from speechkit.cli.options import Json, ModelName
 from speechkit.cli.output import show
 from speechkit.cli.transcript_files import refuse_input, refuse_other_kind
+from speechkit.errors import ConfigError
 
 SOUNDS = 16
 """The number of recordings of a manifest on which an exported file is tested."""
@@ -51,7 +53,10 @@ def export(
     spec.params.update(streaming=streaming, features=features)
     if int8:
         spec.params["int8"] = True
-    suffix = getattr(registry().find("exporter", spec.name).factory(), "suffix", "")
+    factory = registry().find("exporter", spec.name).factory()
+    if int8 and "int8" not in inspect.signature(factory).parameters:
+        raise ConfigError(f"--int8: {form} has no such form; give --format onnx")
+    suffix = getattr(factory, "suffix", "")
     if out is None:
         marks = ("-stream" if streaming else "") + ("-int8" if int8 else "")
         out = Path(find(model).name + marks + suffix)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from speechkit.cli.options import Json, ModelName
+from speechkit.cli.options import Json, ModelOrPlan
 from speechkit.cli.output import pairs, show
 from speechkit.errors import ConfigError
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def info(
-    model: ModelName,
+    model: ModelOrPlan,
     allow_nonfinite: Annotated[
         bool, typer.Option("--allow-nonfinite", help="Describe a model with NaN in its weights.")
     ] = False,

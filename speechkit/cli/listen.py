@@ -122,6 +122,8 @@ def listen(
             "--channel, --raw, --rate, --channels and --realtime belong to --file; add it, or "
             "leave them out for the microphone"
         )
+    if file is not None and microphone is not None:
+        raise ConfigError(f"--microphone {microphone} and --file: give one of them")
     reader = decoder_spec(decoder, lm, hotwords)
     source = (
         FileSource(

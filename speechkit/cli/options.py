@@ -86,6 +86,14 @@ ModelName = Annotated[
     str,
     typer.Argument(
         metavar="MODEL",
+        help="A model folder, or a bundled model such as digits.",
+        autocompletion=complete_model,
+    ),
+]
+ModelOrPlan = Annotated[
+    str,
+    typer.Argument(
+        metavar="MODEL",
         help="A model folder, a plan, or a bundled model such as digits.",
         autocompletion=complete_model,
     ),

@@ -107,7 +107,9 @@ class Recordings:
     def label(self, recording: Recording) -> str:
         """The name of a recording in text output."""
         each = self.channels == "each"
-        return f"{recording.path} channel {recording.channel}" if each else str(recording.path)
+        # a new line in a file's name would begin another result
+        name = str(recording.path).replace("\n", "\\n")
+        return f"{name} channel {recording.channel}" if each else name
 
     def _channels(self, path: Path) -> list[Recording]:
         from speechkit.data import channel_count

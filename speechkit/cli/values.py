@@ -9,6 +9,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any, get_type_hints
 
+import typer
 from typer.core import TyperCommand
 
 
@@ -36,6 +37,8 @@ class _Plain:
 
     def __call__(self, ctx: Any, value: Any) -> Any:
         parameter = self.parameter
+        if value == "" or (isinstance(value, list | tuple) and "" in value):
+            raise typer.BadParameter("it is empty; give a value, or leave it out", ctx, parameter)
         single = parameter.nargs == 1 and not parameter.multiple
         fits = type(value) is self.kind and isinstance(value, bool | str | Enum)
         if value is None and not parameter.required:

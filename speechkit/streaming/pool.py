@@ -274,7 +274,8 @@ class SessionPool:
                     self._deliver(session, error)
                     if session not in self._iterated:
                         step.errors.append(error)
-                for session in step.ended:
+                    step.over.add(session)
+                for session in step.over:
                     self._deliver(session, None)
                 self._tell()
 
@@ -400,12 +401,21 @@ class Step:
 
     def __init__(self, pool: SessionPool, sessions: list[int], begun: scheduler.Step) -> None:
         self.sessions = sessions
-        self.ended = [sessions[index] for index in begun.ended.tolist()]
         self._pool, self._begun = pool, begun
+        self.over: set[int] = set()
         # of its sessions, each raised once
         self.errors: list[StreamError] = []
         self._found: Found | None = None
         self._made: tuple[NDArray[Any], NDArray[np.bool_]]
+
+    @property
+    def ended(self) -> list[int]:
+        """The sessions that end with this step; waits until they are known.
+
+        Each session is in one step's list: that of its last events, or where its decoder raised.
+        """
+        self._wait()
+        return sorted(self.over)
 
     def scores(self) -> dict[int, NDArray[Any]]:
         """The new scores `[T, n]` of each session in the step; waits until they are ready."""
@@ -429,6 +439,11 @@ class Step:
 
     def fetch(self, scheduler: scheduler.Scheduler) -> Found:
         """Waits for the end and copies the results, in the order of steps, as listeners need it."""
+        rows = self._begun.rows
+        for index in self._begun.ended.tolist():
+            # one that broke after this step was begun ended in the step that broke it
+            if scheduler.closed.get(int(rows[index])) != BROKEN:
+                self.over.add(self.sessions[index])
         self._found = scheduler.events(self._begun)
         scored = self._begun.scored
         self._made = scored.scores.copy(), scored.valid.copy()

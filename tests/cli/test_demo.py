@@ -27,9 +27,9 @@ def test_streamed_and_offline_scores_agree(cli: Cli, bundle: Path) -> None:
     ended = cli("demo", "--json")
     rows = [json.loads(line) for line in ended.out.splitlines()]
     assert ended.code == 0
-    assert [row["said"] for row in rows] == ["low", "high"]
+    assert [row["label"] for row in rows] == ["low", "high"]
     assert all(row["difference"] < 1e-4 for row in rows)
-    assert all(row["label"] == row["streamed_label"] for row in rows)
+    assert all(row["whole_label"] == row["streamed_label"] for row in rows)
 
 
 def test_it_reads_well(cli: Cli, bundle: Path) -> None:

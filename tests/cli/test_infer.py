@@ -1,6 +1,7 @@
 """Sound files in, an answer for each; and one line for each that cannot be used."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -188,3 +189,15 @@ def test_a_decoder_that_is_not_there_is_one_error(cli: Cli, models: Path, sounds
     )
     assert (ended.code, ended.out) == (1, "")
     assert "Did you mean 'greedy'" in ended.err
+
+
+@pytest.mark.parametrize("command", ["classify", "vad"])
+def test_a_new_line_in_a_name_begins_no_result(
+    cli: Cli, models: Path, sounds: Path, tmp_path: Path, command: str
+) -> None:
+    named = tmp_path / "one\ntwo.wav"
+    shutil.copy(sounds / "low.wav", named)
+    model = {"classify": models / "words", "vad": models / "speech"}[command]
+    printed = cli(command, named, "--model", model).out.splitlines()
+    assert printed
+    assert all(line.startswith(f"{tmp_path}/one\\ntwo.wav") for line in printed)

@@ -146,6 +146,12 @@ def test_real_time_takes_its_time(
     assert sum(slept) == pytest.approx(0.5)
 
 
+def test_a_file_and_a_microphone_are_two_sources(cli: Cli, eager: Path, sounds: Path) -> None:
+    ended = cli("listen", "--model", eager, "--file", sounds / "low.wav", "--microphone", "0")
+    assert (ended.code, ended.out) == (1, "")
+    assert "--microphone 0 and --file: give one of them" in ended.err
+
+
 def test_options_of_a_file_need_one(cli: Cli, eager: Path) -> None:
     ended = cli("listen", "--model", eager, "--raw", "s16le")
     assert ended.code == 1

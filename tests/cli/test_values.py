@@ -13,6 +13,8 @@ from speechkit.cli.extension import COMMANDS, OwnCommands, UsageError
 from speechkit.cli.main import app
 from speechkit.cli.vad import vad
 
+from .conftest import Cli
+
 LINES = [
     ["a.wav"],
     ["a.wav", "-"],
@@ -72,3 +74,20 @@ sys.exit(str(others & set(sys.modules)) if others & set(sys.modules) else 0)
     clip = next((bundled_folders()[0].parents[1] / "clips").glob("*.flac"))
     done = subprocess.run([sys.executable, "-c", code, clip], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("line", "name"),
+    [
+        (["vad", "low.wav", "--out", ""], "'--out'"),
+        (["vad", "low.wav", "--cut="], "'--cut'"),
+        (["vad", ""], "'AUDIO'"),
+        (["transcribe", "low.wav", "--lm", ""], "'--lm'"),
+        (["classify", "low.wav", "--model", ""], "'--model'"),
+        (["export", "digits", "--audio", ""], "'--audio'"),
+    ],
+)
+def test_an_empty_value_is_refused_and_named(cli: Cli, line: list[str], name: str) -> None:
+    ended = cli(*line)
+    assert (ended.code, ended.out, ended.err.count("\n")) == (2, "", 1)
+    assert f"{name}: it is empty; give a value, or leave it out" in ended.err

@@ -462,3 +462,27 @@ def test_a_session_that_breaks_has_no_events_in_the_steps_after(
     wanted = sk.stream(reader, vad=None).feed(sounds[0])
     got = [event for events in found for event in events.get(first, [])]
     assert [type(event) for event in got] == [type(event) for event in wanted]
+
+
+@pytest.mark.parametrize("impl", [None, "torch"])
+@pytest.mark.parametrize("finished", [False, True])
+def test_a_session_whose_decoder_raised_ends_with_one_step(
+    reader: Model, impl: str | None, finished: bool
+) -> None:
+    sounds = [sound(6 * READ, seed) for seed in range(2)]
+    decoder = choking_on(reader, sounds[1], impl)
+    pool = sk.SessionPool(reader, 2, impl=impl, decoder=decoder, room_s=10)
+    sessions = [pool.join() for _ in sounds]
+    for session, x in zip(sessions, sounds, strict=True):
+        pool.feed(session, x)
+    pool.finish(sessions[0])
+    if finished:
+        # its last step may be in progress while its decoder raises
+        pool.finish(sessions[1])
+    ended = []
+    while len(ended) < 2:
+        step = pool.step()
+        assert step is not None
+        ended += step.ended
+    assert sorted(ended) == sessions
+    assert pool.step() is None
