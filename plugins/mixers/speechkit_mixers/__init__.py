@@ -3,9 +3,24 @@
 Nothing here imports torch; the designs are in the modules beside this one.
 """
 
+from functools import partial
+
 from speechkit import Component, hookimpl
+
+_COMPONENT = partial(Component, exports=frozenset({"torch", "torch.export", "onnx"}))
 
 
 @hookimpl
 def speechkit_mixers() -> list[Component]:
-    return []
+    return [
+        _COMPONENT(
+            name="multires",
+            factory="speechkit_mixers.multires:MultiRes",
+            summary="Causal convolution whose kernel is a tree of two short filters per channel",
+            formula="w_r x + w_0 a_J + sum_j w_j (high * a_{j-1}), a_j = low * a_{j-1}",
+            paper="arXiv:2305.01638",
+            time="causal",
+            foldable=True,
+            example={"memory": 5},
+        ),
+    ]

@@ -1,0 +1,24 @@
+"""The page says what there is."""
+
+import re
+from pathlib import Path
+
+from speechkit.plugins import registry
+
+PAGE = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+
+
+def test_its_code_runs() -> None:
+    blocks = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+    assert blocks
+    names: dict[str, object] = {}
+    for block in blocks:
+        exec(block, names)
+
+
+def test_it_lists_every_component() -> None:
+    mine = [entry for entry in registry().components() if entry.plugin == "mixers"]
+    assert mine
+    for entry in mine:
+        name = entry.component.name
+        assert re.search(rf"^\|.*`{name}`.*\|$", PAGE, re.MULTILINE), entry.qualified_name

@@ -1,0 +1,68 @@
+"""One row of each family's net may have a mixer of this package: it learns, streams, comes back."""
+
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+
+import speechkit as sk
+from speechkit.infer import stream_scores
+from speechkit.models import Net
+from speechkit.testing.native import check_native_net
+
+NETS = {
+    "quartznet": partial(sk.QuartzNet, size="5x5"),
+    "matchboxnet": partial(sk.MatchboxNet, labels=("a", "b"), size="3x1x64"),
+    "marblenet": partial(sk.MarbleNet, size="3x2x64"),
+}
+MIXERS = ["multires"]
+AUDIO = 0.1 * torch.randn(2, 8000, generator=torch.Generator().manual_seed(0))
+
+
+def with_row(net: str, mixer: str) -> Net:
+    """The net whose second row has the mixer, and whose frames do not read the utterance."""
+    config = NETS[net](frontend="log_mel:normalize=fixed")
+    rows = list(config.blocks)
+    rows[1] = replace(rows[1], mixer=f"mixers/{mixer}")
+    return replace(config, size="custom", blocks=tuple(rows))
+
+
+@pytest.mark.parametrize("mixer", MIXERS)
+@pytest.mark.parametrize("net", NETS)
+def test_it_learns_and_streams(net: str, mixer: str) -> None:
+    model = sk.build(with_row(net, mixer)).train()
+    scores = model(AUDIO, torch.tensor([8000, 6000])).scores
+    scores.square().mean().backward()
+    for name, weight in model.named_parameters():
+        assert weight.grad is not None, f"no gradient reaches {name}"
+        assert weight.grad.isfinite().all(), name
+
+    with torch.inference_mode():
+        offline = model.eval()(AUDIO[:1]).scores[0]
+    streamed = torch.cat(list(stream_scores(model, AUDIO[0], chunk_s=0.05)))
+    if streamed.shape != offline.shape:
+        # of a clip, the last score of a stream is that of all of it
+        streamed = streamed[-1]
+    torch.testing.assert_close(streamed, offline, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("mixer", MIXERS)
+def test_it_comes_back(mixer: str, tmp_path: Path) -> None:
+    model = sk.build(with_row("marblenet", mixer)).eval()
+    sk.save(model, tmp_path / "model")
+    again = sk.load(tmp_path / "model")
+    assert again.config == model.config
+    with torch.inference_mode():
+        assert torch.equal(again(AUDIO).scores, model(AUDIO).scores)
+
+
+@pytest.mark.parametrize("mixer", MIXERS)
+def test_its_native_step_is_the_nets(mixer: str) -> None:
+    rows = (
+        sk.Block(channels=24, kernel=5, stride=2),
+        sk.Block(channels=24, kernel=5, repeat=2, residual=True, mixer=f"mixers/{mixer}"),
+        sk.Block(channels=20, kernel=3, residual=True),
+    )
+    check_native_net(sk.QuartzNet(labels=("a", "b"), blocks=rows))
