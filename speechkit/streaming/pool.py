@@ -277,6 +277,8 @@ class SessionPool:
                     step.over.add(session)
                 for session in step.over:
                     self._deliver(session, None)
+                # last, for another thread may wait for it
+                step.found = found
                 self._tell()
 
     def _deliver(self, session: int, event: Event | StreamError | None) -> None:
@@ -405,7 +407,7 @@ class Step:
         self.over: set[int] = set()
         # of its sessions, each raised once
         self.errors: list[StreamError] = []
-        self._found: Found | None = None
+        self.found: Found | None = None
         self._made: tuple[NDArray[Any], NDArray[np.bool_]]
 
     @property
@@ -433,7 +435,7 @@ class Step:
         if self.errors:
             raise self.errors.pop(0)
         events: dict[int, list[Event]] = {}
-        for index, event in self._found or ():
+        for index, event in self.found or ():
             events.setdefault(self.sessions[index], []).append(event)
         return events
 
@@ -444,15 +446,15 @@ class Step:
             # one that broke after this step was begun ended in the step that broke it
             if scheduler.closed.get(int(rows[index])) != BROKEN:
                 self.over.add(self.sessions[index])
-        self._found = scheduler.events(self._begun)
+        found = scheduler.events(self._begun)
         scored = self._begun.scored
         self._made = scored.scores.copy(), scored.valid.copy()
-        return self._found
+        return found
 
     def _wait(self) -> None:
-        if self._found is None:
+        if self.found is None:
             with self._pool._alone():
                 while self in self._pool._in_progress:
                     self._pool._fetch(len(self._pool._in_progress) - 1)
-        if self._found is None:
+        if self.found is None:
             raise StreamError("this step failed, which broke its sessions; join anew")
