@@ -23,4 +23,26 @@ def speechkit_mixers() -> list[Component]:
             foldable=True,
             example={"memory": 5},
         ),
+        _COMPONENT(
+            name="sic",
+            factory="speechkit_mixers.sic:SingleIntraChannel",
+            summary="Depthwise convolution with a shortcut of its own",
+            formula="x + w * x",
+            paper="arXiv:1608.04337",
+            time="lookahead",
+            foldable=True,
+        ),
+    ]
+
+
+@hookimpl
+def speechkit_channel_layers() -> list[Component]:
+    return [
+        _COMPONENT(
+            name="topo",
+            factory="speechkit_mixers.topo:topo",
+            summary="1x1 layer in which each output reads a window of a grid of the channels",
+            formula="y[a] = sum_n w[a, n] x[s(a) + n], a and n places in the grid",
+            paper="arXiv:1608.04337",
+        )
     ]
