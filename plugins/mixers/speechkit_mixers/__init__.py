@@ -14,6 +14,15 @@ _COMPONENT = partial(Component, exports=frozenset({"torch", "torch.export", "onn
 def speechkit_mixers() -> list[Component]:
     return [
         _COMPONENT(
+            name="attention",
+            factory="speechkit_mixers.attention:attention",
+            summary="Attention over a window, with weights from a softmax or from a ReLU",
+            formula="sum_j f(q_t . k_j / sqrt(d)) v_j for each head",
+            paper="arXiv:2104.07012",
+            time="lookahead",
+            example={"weight": "reluformer", "window": 7},
+        ),
+        _COMPONENT(
             name="multires",
             factory="speechkit_mixers.multires:MultiRes",
             summary="Causal convolution whose kernel is a tree of two short filters per channel",
