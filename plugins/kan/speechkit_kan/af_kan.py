@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -23,12 +23,21 @@ if TYPE_CHECKING:
     from speechkit.plans.program import Value
 
 T = TypeVar("T")
-ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
-    "silu": F.silu,
-    "relu": F.relu,
-    "gelu": F.gelu,
-    "softplus": F.softplus,
+ACTIVATIONS: dict[str, tuple[Callable[[Tensor], Tensor], str]] = {
+    "silu": (F.silu, "silu({x})"),
+    "relu": (F.relu, "relu({x})"),
+    "gelu": (F.gelu, "gelu({x})"),
+    "softplus": (F.softplus, "softplus({x})"),
+    "sigmoid": (torch.sigmoid, "sigmoid({x})"),
+    "tanh": (torch.tanh, "tanh({x})"),
+    "leaky_relu": (F.leaky_relu, "max({x}, 0.01 * {x})"),
+    "elu": (F.elu, "where({x} > 0, {x}, expm1({x}))"),
+    "selu": (
+        F.selu,
+        "where({x} > 0, 1.0507009873554805 * {x}, 1.7580993408473766 * expm1({x}))",
+    ),
 }
+"""The authors' activations, each with its expression of {x}."""
 FUNCTIONS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "quad1": lambda a, b: (a * b).square(),
     "quad2": lambda a, b: a * b + a.square() + b.square(),
@@ -79,9 +88,9 @@ class AFKAN(StreamLayer):
     ) -> None:
         super().__init__()
         at_least(grid=(grid, 1), order=(order, 0))
-        self.act = _chosen("act", act, ACTIVATIONS)
+        self.act, self.act_expression = _chosen("act", act, ACTIVATIONS)
         self.func = _chosen("func", func, FUNCTIONS)
-        self.names = act, func
+        self.func_expression = EXPRESSIONS[func]
         make = _chosen("reduce", reduce, REDUCERS)
         self.func_norm = _chosen("func_norm", func_norm, {"frame": True, "none": False})
         low, high = phases(grid, order)
@@ -114,15 +123,16 @@ class AFKAN(StreamLayer):
         return Chunk(ops.linear(y, self.weight).transpose(1, 2), c.valid)
 
     def lower(self, program: Lowering, x: Value) -> Value:
-        act, func = self.names
-        text = EXPRESSIONS[func].format(a=f"{act}(x - low)", b=f"{act}(high - x)")
+        act = self.act_expression
+        a, b = act.format(x="(x - low)"), act.format(x="(high - x)")
+        text = self.func_expression.format(a=f"({a})", b=f"({b})")
         ends = {"low": self.low, "high": self.high}
         wide = {name: end.repeat_interleave(x.channels) for name, end in ends.items()}
         y = program.expression(text, wide, program.repeat(x, len(self.low)))
         y = _lower_to_range(program, y) if self.func_norm else y
         y = self.reduce.lower(program, y)  # type: ignore[operator]
         y = y if self.norm is None else lower_layer_norm(program, y, self.norm)
-        return program.matrix(program.expression(f"{act}(x)", {}, y), self.weight)
+        return program.matrix(program.expression(act.format(x="x"), {}, y), self.weight)
 
     def macs(self, frames: int) -> int:
         # the sum over each channel's functions, then the product
@@ -172,17 +182,26 @@ class Multistep(nn.Module):
 
 
 class SpatialAttention(nn.Module):
-    """y[i] = Σ_j α_ij φ_ij, α_i = softmax_j of φ filtered over 3 neighbouring channels."""
+    """y[i] = Σ_j α_ij φ_ij, α_i = softmax_j(s_ij / max(τ, 1)), τ learned from √C.
+
+    s_j is φ_j filtered over 3 neighbouring channels.
+    """
 
     def __init__(self, channels: int, functions: int) -> None:
         super().__init__()
         self.score = nn.Conv1d(functions, functions, 3, padding=1, groups=functions)
+        self.temperature = nn.Parameter(torch.tensor(math.sqrt(channels)))
 
     def forward(self, y: Tensor) -> Tensor:
         rows = y.flatten(0, -3).transpose(1, 2)
-        score = self.score(rows).transpose(1, 2).view_as(y)
+        score = self.score(rows).transpose(1, 2).view_as(y) / self.temperature.clamp(min=1)
         pooled: Tensor = (score.softmax(-1) * y).sum(-1)
         return pooled
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        # models saved before there was a temperature did not divide
+        state_dict.setdefault(f"{prefix}temperature", torch.ones(()))
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
     @torch.no_grad()
     def lower(self, program: Lowering, y: Value) -> Value:
@@ -191,10 +210,12 @@ class SpatialAttention(nn.Module):
         count = len(self.score.bias)
         channels = y.channels // count
         terms = [program.part(y, index * channels, channels) for index in range(count)]
-        filtered = zip(terms, self.score.weight[:, 0], self.score.bias, strict=True)
+        sharpness = 1 / self.temperature.clamp(min=1)
+        weight, bias = self.score.weight[:, 0] * sharpness, self.score.bias * sharpness
+        filtered = zip(terms, weight, bias, strict=True)
         scores = [
-            program.matrix(term, _band(taps, channels), bias.expand(channels))
-            for term, taps, bias in filtered
+            program.matrix(term, _band(taps, channels), shift.expand(channels))
+            for term, taps, shift in filtered
         ]
         return program.attended(scores, terms)
 
