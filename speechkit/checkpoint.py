@@ -128,21 +128,25 @@ def load(path: str | os.PathLike[str], *, allow_nonfinite: bool = False) -> Mode
     _check_components(folder, config)
     model = build(config)
     tensors = read_tensors(folder / WEIGHTS, allow_nonfinite)
-    own = model.state_dict()
-    for name, value in own.items():
-        if name not in tensors:
-            raise CheckpointError(
-                f"{folder / WEIGHTS} lacks {name!r}; it is not this config's model"
-            )
-        if tensors[name].shape != value.shape:
-            raise CheckpointError(
-                f"{folder / WEIGHTS}: {name!r} has shape {list(tensors[name].shape)}, "
-                f"the config asks for {list(value.shape)}"
-            )
-    if unknown := sorted(set(tensors) - set(own)):
-        raise CheckpointError(f"{folder / WEIGHTS} holds {unknown[0]!r}, unknown to its config")
-    model.load_state_dict(tensors)
+    try:
+        # layers may adapt what an older version saved, so theirs are the sizes that count
+        missing, unknown = model.load_state_dict(tensors, strict=False)
+    except RuntimeError as error:
+        raise CheckpointError(_misfit(folder / WEIGHTS, tensors, model.state_dict())) from error
+    if missing:
+        raise CheckpointError(
+            f"{folder / WEIGHTS} lacks {missing[0]!r}; it is not this config's model"
+        )
+    if unknown:
+        raise CheckpointError(f"{folder / WEIGHTS} holds {min(unknown)!r}, unknown to its config")
     return model.eval()
+
+
+def _misfit(path: Path, tensors: dict[str, Tensor], own: dict[str, Tensor]) -> str:
+    """The first tensor of another shape than the model's own, in words."""
+    name = next(n for n in own if n in tensors and tensors[n].shape != own[n].shape)
+    there, here = list(tensors[name].shape), list(own[name].shape)
+    return f"{path}: {name!r} has shape {there}, the config asks for {here}"
 
 
 def as_model(source: ModelSource) -> Model:

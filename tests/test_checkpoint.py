@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 import speechkit as sk
 from speechkit import card, checkpoint, infer
@@ -138,6 +138,48 @@ def test_a_tensor_of_another_shape_is_named(folder: Path) -> None:
     message = r"'head.linear.bias' has shape \[3\], the config asks for \[6\]"
     with pytest.raises(CheckpointError, match=message):
         load(folder)
+
+
+class Louder(nn.Module):
+    """y = gain · x; its weights were once called `scale`."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.gain = nn.Parameter(torch.ones(channels))
+        self.register_load_state_dict_pre_hook(self.older)
+
+    @staticmethod
+    def older(layer: nn.Module, weights: dict[str, Tensor], prefix: str, *others: object) -> None:
+        if f"{prefix}scale" in weights:
+            weights[f"{prefix}gain"] = weights.pop(f"{prefix}scale")
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.gain[:, None] * x
+
+
+def test_a_layer_may_read_weights_of_an_older_version(tmp_path: Path) -> None:
+    @hookimpl
+    def speechkit_activations() -> list[Component]:
+        return [Component(name="louder", factory=Louder, summary="A gain")]
+
+    registry = Registry()
+    plugin = SimpleNamespace(__name__="acme", speechkit_activations=speechkit_activations)
+    registry.add(plugin, "acme", "0.1.0")
+    with using(registry):
+        model = build(QuartzNet(size="5x5", activation="louder"))
+        save(model, tmp_path / "model")
+        named = {name: x * 2 for name, x in model.named_parameters() if name.endswith("gain")}
+        older = {f"{name.removesuffix('gain')}scale": x.detach() for name, x in named.items()}
+
+        def rename(tensors: dict[str, Tensor]) -> None:
+            for name in named:
+                del tensors[name]
+            tensors |= older
+
+        edit_weights(tmp_path / "model", rename)
+        again = dict(load(tmp_path / "model").named_parameters())
+    assert named
+    assert all(torch.equal(again[name], x) for name, x in named.items())
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "3", "{}", '{"format": 1}', "\xff"])

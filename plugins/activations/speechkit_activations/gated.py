@@ -1,6 +1,9 @@
 """Gated linear units: half of the channels are multiplied by a function of the other half."""
 
 import math
+from typing import Any
+
+from torch import Tensor, nn
 
 from speechkit.nn import Elementwise, FrameWise, Pointwise, Serial, StreamLayer
 
@@ -45,7 +48,7 @@ def swiglu(channels: int) -> GLU:
 
 
 def glu_ffn(
-    c_in: int, c_out: int, expansion: float = 8 / 3, kind: str = "swiglu", multiple_of: int = 8
+    c_in: int, c_out: int, expansion: float = 8 / 3, kind: str = "swiglu", multiple_of: int = 1
 ) -> StreamLayer:
     """y = W₂ (g(W x) · V x) at every frame, without biases.
 
@@ -54,8 +57,26 @@ def glu_ffn(
     Shape: `[B, c_in, T]` → `[B, c_out, T]`. Shazeer, arXiv:2002.05202.
     """
     hidden = math.ceil(int(expansion * c_in) / multiple_of) * multiple_of
-    return Serial(
+    layer = Serial(
         wide=Pointwise(c_in, 2 * hidden),
         gate=FrameWise(GLU(hidden, kind), hidden),
         narrow=Pointwise(hidden, c_out),
     )
+    if multiple_of == 1:
+        layer.register_load_state_dict_pre_hook(_as_wide_as)
+    return layer
+
+
+def _as_wide_as(layer: nn.Module, weights: dict[str, Tensor], prefix: str, *others: Any) -> None:
+    """Makes a layer as wide as its older weights: by default that was a multiple of 8."""
+    wide, gate, narrow = layer.children()
+    assert isinstance(wide, Pointwise)
+    assert isinstance(gate, FrameWise)
+    assert isinstance(narrow, Pointwise)
+    c_out, hidden = narrow.weight.shape
+    older = math.ceil(hidden / 8) * 8
+    stored = weights.get(f"{prefix}narrow.weight")
+    if stored is not None and stored.shape == (c_out, older):
+        wide.weight.data = wide.weight.data.new_empty(2 * older, wide.weight.shape[1])
+        narrow.weight.data = narrow.weight.data.new_empty(c_out, older)
+        gate.c_out = older

@@ -191,17 +191,13 @@ class SpatialAttention(nn.Module):
         super().__init__()
         self.score = nn.Conv1d(functions, functions, 3, padding=1, groups=functions)
         self.temperature = nn.Parameter(torch.tensor(math.sqrt(channels)))
+        self.register_load_state_dict_pre_hook(_without_temperature)
 
     def forward(self, y: Tensor) -> Tensor:
         rows = y.flatten(0, -3).transpose(1, 2)
         score = self.score(rows).transpose(1, 2).view_as(y) / self.temperature.clamp(min=1)
         pooled: Tensor = (score.softmax(-1) * y).sum(-1)
         return pooled
-
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        # models saved before there was a temperature did not divide
-        state_dict.setdefault(f"{prefix}temperature", torch.ones(()))
-        super()._load_from_state_dict(state_dict, prefix, *args)
 
     @torch.no_grad()
     def lower(self, program: Lowering, y: Value) -> Value:
@@ -218,6 +214,14 @@ class SpatialAttention(nn.Module):
             for term, taps, shift in filtered
         ]
         return program.attended(scores, terms)
+
+
+def _without_temperature(
+    module: nn.Module, weights: dict[str, Tensor], prefix: str, *others: Any
+) -> None:
+    """Reads weights that were saved when `spatial_attn` did not divide by a temperature."""
+    if f"{prefix}score.weight" in weights:
+        weights.setdefault(f"{prefix}temperature", torch.ones(()))
 
 
 def _lower_sum(program: Lowering, y: Value, weights: Tensor) -> Value:

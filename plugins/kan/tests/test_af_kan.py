@@ -2,9 +2,11 @@
 
 import math
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from speechkit_kan.af_kan import ACTIVATIONS, AFKAN, GlobalAttention, SpatialAttention
 from torch import Tensor
 
@@ -137,13 +139,13 @@ def test_paper_033_all_functions_of_the_authors(func: str) -> None:
     check(made(func=func), func=func)
 
 
-def test_paper_033_an_older_model_without_a_temperature_gives_its_scores() -> None:
+def test_paper_033_an_older_model_without_a_temperature_gives_its_scores(tmp_path: Path) -> None:
     config = sk.MatchboxNet(labels=("a", "b"), size="3x1x64", channel="af_kan:reduce=spatial_attn")
-    model = sk.build(config)
-    kept = {name: value for name, value in model.state_dict().items() if "temperature" not in name}
-    older = sk.build(config, seed=1)
-    older.load_state_dict(kept)
-    layers = [module for module in older.modules() if isinstance(module, SpatialAttention)]
+    sk.save(sk.build(config), tmp_path / "model")
+    path = tmp_path / "model" / "model.safetensors"
+    tensors = {name: x for name, x in load_file(path).items() if "temperature" not in name}
+    save_file(tensors, path)
+    layers = [m for m in sk.load(tmp_path / "model").modules() if isinstance(m, SpatialAttention)]
     assert layers
     assert all(layer.temperature.item() == 1 for layer in layers)
     y = torch.randn(2, 9, 64, 6, generator=torch.Generator().manual_seed(0))

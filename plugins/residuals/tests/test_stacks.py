@@ -1,11 +1,12 @@
 """AILA, parallel-shallow, layer mixing and Easter's dense residual."""
 
+import math
 from collections.abc import Callable
-from itertools import pairwise
+from itertools import pairwise, product
 
 import pytest
 import torch
-from speechkit_residuals.aila import AttentionStack, aila_attn, aila_linear
+from speechkit_residuals.aila import AttentionStack, LayerAttention, aila_attn, aila_linear
 from speechkit_residuals.easter import dense_easter, easter2
 from speechkit_residuals.focal_ctc import FocalCTC
 from speechkit_residuals.linked import Linked
@@ -85,6 +86,47 @@ def test_paper_020_weights_of_layers_sum_to_one(maker: Maker, frames: Frames) ->
     assert weights.shape == (2, 12, 3, 2)
     assert (weights >= 0).all()
     torch.testing.assert_close(weights.sum(2), torch.ones(2, 12, 2, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("heads", [1, 2])
+def test_paper_020_attention_is_its_formula(maker: Maker, frames: Frames, heads: int) -> None:
+    stack = aila_attn(plain_blocks(maker), dim=6, heads=heads).double()
+    attention = stack.attentions["3"]
+    assert isinstance(attention, LayerAttention)
+    nn.init.normal_(attention.out.weight, generator=torch.Generator().manual_seed(0))
+    h = [frames(count=3, seed=seed) for seed in range(3)]
+    d, own = 6 // heads, range(6 // heads)
+    expected = h[2].clone()
+    for row, t in product(range(2), range(3)):
+        queries, keys, values = (
+            [(layer.weight @ x[row, :, t]).tolist() for x in h]
+            for layer in (attention.query, attention.key, attention.value)
+        )
+        mixed = []
+        for first in range(0, 6, d):
+            dots = [sum(queries[2][first + c] * key[first + c] for c in own) for key in keys]
+            grown = [math.exp(dot / math.sqrt(d)) for dot in dots]
+            shares = [one / sum(grown) for one in grown]
+            for c in own:
+                mixed.append(sum(a * v[first + c] for a, v in zip(shares, values, strict=True)))
+        added = attention.out.weight @ torch.tensor(mixed, dtype=torch.float64)
+        expected[row, :, t] += added.detach()
+    got = stack.into(3, [Chunk.of(x) for x in h])
+    torch.testing.assert_close(got, expected, rtol=1e-12, atol=1e-12)
+
+
+def test_paper_020_linear_links_are_their_formula(maker: Maker, frames: Frames) -> None:
+    blocks = plain_blocks(maker)
+    stack = aila_linear(blocks).double().eval()
+    chance = torch.Generator().manual_seed(0)
+    for link in stack.links.values():
+        nn.init.normal_(link, std=0.1, generator=chance)
+    h0 = run(blocks[0], frames())
+    h1 = run(blocks[1], h0)
+    h2 = run(blocks[2], h1 + torch.einsum("oi,bit->bot", stack.links["0_to_2"], h0))
+    earlier = zip(("0_to_3", "1_to_3"), (h0, h1), strict=True)
+    x = h2 + sum(torch.einsum("oi,bit->bot", stack.links[name], h) for name, h in earlier)
+    torch.testing.assert_close(run(stack, frames()), run(blocks[3], x), rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize("stack", [aila_linear, aila_attn])
