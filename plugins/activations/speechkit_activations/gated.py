@@ -63,7 +63,7 @@ def glu_ffn(
         narrow=Pointwise(hidden, c_out),
     )
     if multiple_of == 1:
-        layer.register_load_state_dict_pre_hook(_as_wide_as)
+        layer.register_load_state_dict_pre_hook(_as_wide_as)  # type: ignore[no-untyped-call]
     return layer
 
 

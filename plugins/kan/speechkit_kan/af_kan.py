@@ -191,7 +191,7 @@ class SpatialAttention(nn.Module):
         super().__init__()
         self.score = nn.Conv1d(functions, functions, 3, padding=1, groups=functions)
         self.temperature = nn.Parameter(torch.tensor(math.sqrt(channels)))
-        self.register_load_state_dict_pre_hook(_without_temperature)
+        self.register_load_state_dict_pre_hook(_without_temperature)  # type: ignore[no-untyped-call]
 
     def forward(self, y: Tensor) -> Tensor:
         rows = y.flatten(0, -3).transpose(1, 2)
