@@ -1,7 +1,9 @@
-"""What the packages' tests share: one thread, and the core's components with the package's."""
+"""What the packages' tests share: one thread, the core's components with the package's, parts of a
+block, and frames.
+"""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 # before torch is imported
@@ -9,7 +11,9 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 import torch
+from torch import Tensor, nn
 
+from speechkit.nn import Add, BatchNorm, BodyMaker, DepthwiseConv, FrameWise, Pointwise
 from speechkit.plugins import Registry, using
 
 torch.set_num_threads(1)
@@ -33,3 +37,34 @@ def only_the_package(request: pytest.FixtureRequest) -> Iterator[None]:
         patch.setenv("SPEECHKIT_PLUGINS", LOADED.get(package, package))
         with using(Registry()):
             yield
+
+
+@pytest.fixture
+def maker() -> Callable[..., BodyMaker]:
+    """`maker(repeat=1, ...)`: the parts of a small QuartzNet block, plain ones by default."""
+
+    def make(**fields: object) -> BodyMaker:
+        parts: dict[str, object] = {
+            "kernel": 3,
+            "lookahead": 1,
+            "mixer": DepthwiseConv,
+            "channel": Pointwise,
+            "norm": BatchNorm,
+            "activation": lambda channels: FrameWise(nn.ReLU()),
+            "merge": lambda channels, index, depth: Add(),
+        }
+        return BodyMaker(**{**parts, **fields})  # type: ignore[arg-type]
+
+    return make
+
+
+@pytest.fixture
+def frames() -> Callable[..., Tensor]:
+    """`frames(channels)`: two rows of 12 normal frames, channels-last, in float64."""
+
+    def make(channels: int = 8, count: int = 12, seed: int = 0) -> Tensor:
+        chance = torch.Generator().manual_seed(seed)
+        x = torch.randn(2, count, channels, generator=chance, dtype=torch.float64)
+        return x.transpose(1, 2)
+
+    return make

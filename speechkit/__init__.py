@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from speechkit.checkpoint import load as load
     from speechkit.checkpoint import save as save
     from speechkit.component import Component as Component
+    from speechkit.component import Moved as Moved
     from speechkit.hookspecs import hookimpl as hookimpl
     from speechkit.infer import classify as classify
     from speechkit.infer import detect as detect
@@ -51,6 +52,7 @@ _HOME = {
     "MatchboxNet": "speechkit.models",
     "Model": "speechkit.models",
     "ModelCard": "speechkit.card",
+    "Moved": "speechkit.component",
     "Output": "speechkit.models",
     "QuartzNet": "speechkit.models",
     "Run": "speechkit.train",

@@ -45,6 +45,17 @@ class Component:
     task: str = ""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Moved:
+    """A former name of a component: `to` is "plugin/name", its new place.
+
+    The plugin that had it lists this in its place, so that configs with the former name still load.
+    """
+
+    name: str
+    to: str
+
+
 @dataclass(frozen=True)
 class Spec:
     """A component's name and parameters in a config.

@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from speechkit import hookspecs
-from speechkit.component import Component, Spec
+from speechkit.component import Component, Moved, Spec
 from speechkit.errors import ComponentError, PluginError
 from speechkit.hookspecs import KINDS, hookimpl
 from speechkit.models import QuartzNet, build
@@ -212,6 +212,34 @@ def test_two_plugins_with_one_name_ask_for_the_qualified_name() -> None:
     with pytest.raises(ComponentError, match=f"^{message}$"):
         registry.find("activation", "snake")
     assert registry.find("activation", "other/snake").plugin == "other"
+
+
+def moved(name: str, to: str) -> SimpleNamespace:
+    """A plugin whose activation of this name is elsewhere now."""
+    return SimpleNamespace(speechkit_activations=hookimpl(lambda: [Moved(name=name, to=to)]))
+
+
+def test_a_component_that_moved_is_found_under_its_former_names() -> None:
+    registry = Registry(NONE)
+    registry.add(moved("snake", "acme/serpent"), "old")
+    for name in ("snake", "old/snake"):
+        with pytest.raises(ComponentError, match="Plugin 'acme' is not installed; "):
+            registry.find("activation", name)
+    registry.add(activations("serpent"), "acme")
+    for name in ("snake", "old/snake"):
+        assert registry.find("activation", name).qualified_name == "acme/serpent"
+        assert registry.build("activation", f"{name}:beta=2", 4).beta == 2
+        assert registry.used_by([("activation", Spec(name))]).keys() == {"acme"}
+    assert [e for e in registry.components("activation") if e.plugin == "old"] == []
+
+
+def test_a_config_of_before_a_move_means_the_component_that_moved() -> None:
+    registry = Registry(NONE)
+    registry.add(moved("snake", "acme/snake"), "old")
+    registry.add(activations("snake"), "acme")
+    registry.add(activations("snake"), "other")
+    for plugin, name in {"old": "acme/snake", "acme": "acme/snake", "other": "other/snake"}.items():
+        assert str(registry.qualified("activation", "snake", [plugin])) == name
 
 
 def test_a_plugin_never_shadows_the_core() -> None:

@@ -5,7 +5,16 @@ import speechkit.torch_required
 from speechkit.nn.block import BodyMaker, plain_block, skip_block
 from speechkit.nn.conv import Conv, DenseConv, DepthwiseConv, LookAhead, reach
 from speechkit.nn.elementwise import Elementwise
-from speechkit.nn.frame import Add, Affine, BatchNorm, Bias, Dropout, LogSoftmax, Pointwise
+from speechkit.nn.frame import (
+    Add,
+    Affine,
+    BatchNorm,
+    Bias,
+    Dropout,
+    LogSoftmax,
+    Multiply,
+    Pointwise,
+)
 from speechkit.nn.fuse import fuse
 from speechkit.nn.pool import AveragePool, ClipHead, PooledHead, RunningAverage, SlidingAverage
 from speechkit.nn.scan import scan
@@ -49,6 +58,7 @@ __all__ = [
     "FrameWise",
     "LogSoftmax",
     "LookAhead",
+    "Multiply",
     "Pointwise",
     "PooledHead",
     "Recurrent",

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
+from speechkit.errors import ComponentError
 from speechkit.nn.conv import DenseConv, LookAhead
 from speechkit.nn.frame import Dropout
 from speechkit.nn.fused_serial import FusedSerial
@@ -69,6 +70,18 @@ class BodyMaker:
         wide = c_out * self.widening
         maker = self.each[0] if self.each else self
         return Serial(channel=maker.channel(c_in, wide), norm=self.norm(wide))
+
+    def matched(self, c_in: int, c_out: int) -> StreamLayer:
+        """The shortcut: the input, or a projection if the block changes the number of channels."""
+        return StreamLayer() if c_in == c_out * self.widening else self.shortcut(c_in, c_out)
+
+    def narrow_only(self, block: str) -> None:
+        """Raises ComponentError for an activation that returns fewer channels than it reads."""
+        if self.widening != 1:
+            raise ComponentError(
+                f"block {block} activates its own input: choose an activation that keeps the "
+                "number of channels, not one of the GLU family"
+            )
 
 
 def plain_block(

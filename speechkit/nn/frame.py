@@ -121,6 +121,17 @@ class Add(nn.Module):
         return program.added(body, shortcut)
 
 
+class Multiply(nn.Module):
+    """y = shortcut · body."""
+
+    def forward(self, shortcut: Tensor, body: Tensor) -> Tensor:
+        return shortcut * body
+
+    def lower(self, program: Lowering, shortcut: Value, body: Value) -> Value:
+        """One instruction of two buffers."""
+        return program.expression("a * b", {}, shortcut, body)
+
+
 class Affine(nn.Module):
     """y = x · scale + shift per channel: the result of a norm's `fuse()`.
 

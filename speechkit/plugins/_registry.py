@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import pluggy
 
 from speechkit import hookspecs
-from speechkit.component import Component, Spec, did_you_mean
+from speechkit.component import Component, Moved, Spec, did_you_mean
 from speechkit.errors import ComponentError, PluginError
 from speechkit.packages import DISTRIBUTION, NAME, OURS, core_version, how_to_get
 from speechkit.plugins.checks import check_members, check_parameters, public_name
@@ -64,6 +64,7 @@ class Registry:
         self.files: list[Path] = []
         self._origins = {CORE: Origin(core_version(), DISTRIBUTION)}
         self._entries: dict[str, list[Entry]] | None = None
+        self._moved: dict[tuple[str, str], str] = {}
         self._contested: dict[tuple[str, str], str] = {}
         for name in BUILTIN_MODULES:
             self._register(importlib.import_module(name), CORE)
@@ -129,9 +130,14 @@ class Registry:
         return self._entries[kind]
 
     def find(self, kind: str, name: str) -> Entry:
-        """The entry of that kind and name; a short name in the core is that of the core."""
-        entries = self.components(kind)
-        matches = [e for e in entries if name in (e.component.name, e.qualified_name)]
+        """The entry of that kind and name; a short name in the core is that of the core.
+
+        A former name is that of the component's new place.
+        """
+        matches = self._matches(kind, name)
+        if not matches and (kind, name) in self._moved:
+            name = self._moved[kind, name]
+            matches = self._matches(kind, name)
         if len(matches) > 1:
             matches = [e for e in matches if e.plugin == CORE] or matches
         if len(matches) == 1:
@@ -148,22 +154,24 @@ class Registry:
             raise ComponentError(
                 f"{kind} {name!r} comes from {len(matches)} plugins; write one of {names}"
             )
-        raise ComponentError(self._unknown(kind, name, entries))
+        raise ComponentError(self._unknown(kind, name))
 
     def qualified(self, kind: str, spec: Spec | str, plugins: Iterable[str]) -> Spec:
         """The spec; a short name that several plugins offer is qualified by that of `plugins` which
         offers it, and so are the names in its parameters."""
-        spec, first = Spec.parse(spec), set(plugins)
+        spec, plugins = Spec.parse(spec), list(plugins)
         offers = [e for e in self.components(kind) if e.component.name == spec.name]
+        places = [self._moved.get((kind, f"{plugin}/{spec.name}"), plugin) for plugin in plugins]
+        first = {place.partition("/")[0] for place in places}
         own = [entry for entry in offers if entry.plugin in first]
         name = spec.name
         contested = len(offers) > 1 or (kind, name) in self._contested
         if contested and len(own) == 1 and all(entry.plugin != CORE for entry in offers):
             name = own[0].qualified_name
-        found = [e for e in self.components(kind) if name in (e.component.name, e.qualified_name)]
+        found = self._matches(kind, self._moved.get((kind, name), name))
         parts = found[0].component.parts if found else {}
         inner = {
-            key: self.qualified(parts[key], value, first)
+            key: self.qualified(parts[key], value, plugins)
             if key in parts and isinstance(value, Spec)
             else value
             for key, value in spec.params.items()
@@ -223,7 +231,11 @@ class Registry:
         plugins = {entry.plugin for entry in self.named(specs)}
         return {name: self._origins[name] for name in sorted(plugins - {CORE})}
 
-    def _unknown(self, kind: str, name: str, entries: list[Entry]) -> str:
+    def _matches(self, kind: str, name: str) -> list[Entry]:
+        entries = self.components(kind)
+        return [e for e in entries if name in (e.component.name, e.qualified_name)]
+
+    def _unknown(self, kind: str, name: str) -> str:
         others = [e for e in self.components() if name in (e.component.name, e.qualified_name)]
         message = f"no {kind} named {name!r}"
         if others:
@@ -239,7 +251,7 @@ class Registry:
             if plugin not in OURS:
                 message += f". If it is a file, add --plugin {plugin}.py with its path"
         else:
-            message += f". {did_you_mean(name, {e.component.name for e in entries})}"
+            message += f". {did_you_mean(name, {e.component.name for e in self.components(kind)})}"
         for failed, why in self.failures.items():
             message += f". Plugin {failed!r} did not load: {why}"
         return message
@@ -291,6 +303,7 @@ class Registry:
         self._entries = None
 
     def _collect(self) -> dict[str, list[Entry]]:
+        self._moved = {}
         return {kind: self._collect_kind(kind) for kind in hookspecs.KINDS}
 
     def _collect_kind(self, kind: str) -> list[Entry]:
@@ -299,13 +312,17 @@ class Registry:
             plugin = implementation.plugin_name.partition(":")[0]
             listed = implementation.function()
             if not isinstance(listed, list | tuple) or not all(
-                isinstance(component, Component) for component in listed
+                isinstance(component, Component | Moved) for component in listed
             ):
                 raise PluginError(
                     f"plugin {plugin!r}: {hookspecs.KINDS[kind]} returns "
                     f"{shorten(repr(listed), 60)}; return a list of sk.Component"
                 )
             for component in listed:
+                if isinstance(component, Moved):
+                    for name in (component.name, f"{plugin}/{component.name}"):
+                        self._moved[kind, name] = component.to
+                    continue
                 entry = Entry(kind, component, plugin, self._origins[plugin].version)
                 if entry.qualified_name in entries:
                     raise PluginError(f"plugin {plugin!r} offers {kind} {component.name!r} twice")

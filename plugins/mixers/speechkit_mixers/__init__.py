@@ -55,3 +55,18 @@ def speechkit_channel_layers() -> list[Component]:
             paper="arXiv:1608.04337",
         )
     ]
+
+
+@hookimpl
+def speechkit_blocks() -> list[Component]:
+    return [
+        _COMPONENT(
+            name="rglru",
+            factory="speechkit_mixers.rglru:rglru",
+            summary="Causal gated linear recurrence, multiplied by a gate, in place of the body",
+            formula="x + W_o(gelu(W_y n) * rg_lru(conv(W_x n))), n = norm(x)",
+            paper="arXiv:2412.14294",
+            time="causal",
+            example={"heads": 4},
+        ),
+    ]

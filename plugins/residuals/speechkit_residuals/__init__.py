@@ -5,7 +5,7 @@ Nothing here imports torch; the designs are in the modules beside this one.
 
 from functools import partial
 
-from speechkit import Component, hookimpl
+from speechkit import Component, Moved, hookimpl
 
 _COMPONENT = partial(Component, exports=frozenset({"torch", "torch.export", "onnx"}))
 _BLOCK = partial(_COMPONENT, time="lookahead")
@@ -29,7 +29,7 @@ def speechkit_residuals() -> list[Component]:
 
 
 @hookimpl
-def speechkit_blocks() -> list[Component]:
+def speechkit_blocks() -> list[Component | Moved]:
     return [
         _BLOCK(
             name="identity",
@@ -100,15 +100,6 @@ def speechkit_blocks() -> list[Component]:
             paper="arXiv:2104.09648",
             example={"expand": 2},
         ),
-        _BLOCK(
-            name="rglru",
-            factory="speechkit_residuals.rglru:rglru",
-            summary="Causal gated linear recurrence, multiplied by a gate, in place of the body",
-            formula="x + W_o(gelu(W_y n) * rg_lru(conv(W_x n))), n = norm(x)",
-            paper="arXiv:2412.14294",
-            time="causal",
-            example={"heads": 4},
-        ),
         # these blocks pack rows by length or select frames by value, which a trace cannot record
         _BLOCK(
             name="dense_rnn",
@@ -129,6 +120,7 @@ def speechkit_blocks() -> list[Component]:
             exports=_TORCH,
             example={"expand": 2, "threshold": 0.4},
         ),
+        Moved(name="rglru", to="mixers/rglru"),
     ]
 
 

@@ -7,8 +7,6 @@ from speechkit.nn import BodyMaker, Residual, Serial, StreamLayer
 from speechkit_residuals.parts import (
     before,
     chosen,
-    matched,
-    narrow_only,
     pre_activated,
     squeeze_excite,
 )
@@ -76,12 +74,12 @@ def mbconv(
     `reduction` divides the channels within squeeze and excitation; 0 leaves it out. Sandler et
     al., arXiv:1801.04381; Pendse et al., arXiv:2104.09648.
     """
-    narrow_only("mbconv", make_body)
+    make_body.narrow_only("mbconv")
     if reduction < 0:
         raise ComponentError(f"block mbconv: reduction={reduction}; give at least 1, or 0")
     body = inverted_bottleneck(make_body, c_in, c_out, expand, reduction)
     merge = make_body.merge(c_out, index, depth)
-    return Residual(body, matched(make_body, c_in, c_out), merge)
+    return Residual(body, make_body.matched(c_in, c_out), merge)
 
 
 def inverted_bottleneck(
@@ -125,7 +123,7 @@ def _parts(blocks: list[StreamLayer]) -> Iterator[StreamLayer]:
 
 
 def _half(name: str, make_body: BodyMaker, channels: int) -> int:
-    narrow_only(name, make_body)
+    make_body.narrow_only(name)
     if channels % 2:
         raise ComponentError(f"block {name}: {channels} channels; give an even number of them")
     return channels // 2

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from speechkit.errors import ComponentError
 from speechkit.nn import BodyMaker, FrameWise, Residual, Serial, StreamLayer
-from speechkit_residuals.parts import chosen, matched
+from speechkit_residuals.parts import chosen
 
 if TYPE_CHECKING:
     from speechkit.nn.lowering import Lowering
@@ -56,7 +56,7 @@ def identity(
         _silence(body)
     shortcuts: dict[str, Callable[[], StreamLayer]] = {
         "A": lambda: FrameWise(MatchChannels(wide), wide) if c_in != wide else StreamLayer(),
-        "B": lambda: matched(make_body, c_in, c_out),
+        "B": lambda: make_body.matched(c_in, c_out),
         "C": lambda: make_body.shortcut(c_in, c_out),
     }
     total = Residual(body, shortcuts[shortcut](), make_body.merge(wide, index, depth))

@@ -17,7 +17,7 @@ from speechkit.models import Model, Output
 from speechkit.nn import BodyMaker, Chunk, Serial, StreamLayer, Taps, fuse, plain_block
 from speechkit.probes import Examples
 from speechkit.train import Method
-from speechkit_residuals.parts import chosen, narrow_only
+from speechkit_residuals.parts import chosen
 
 if TYPE_CHECKING:
     from speechkit.nn.lowering import Lowering
@@ -121,7 +121,7 @@ def mod(
     The convolutions over time compute every frame, since they read neighbours. So skipping is
     exact.
     """
-    narrow_only("mod", make_body)
+    make_body.narrow_only("mod")
     inner = expand * c_out
     feed_forward = Serial(
         widen=make_body.channel(c_out, inner),

@@ -9,7 +9,7 @@ from torch import Tensor
 from speechkit.errors import ComponentError
 from speechkit.nn import Add, BodyMaker, Chunk, Residual, Serial, StreamLayer
 from speechkit_residuals.linked import Linked
-from speechkit_residuals.parts import chosen, matched, narrow_only, pre_activated
+from speechkit_residuals.parts import chosen, pre_activated
 
 if TYPE_CHECKING:
     from speechkit.nn.lowering import Lowering
@@ -93,7 +93,7 @@ def ode(
     within the body are over all stages together; rms (speechkit-norms) has no such statistics.
     Zhong et al., arXiv:2212.06011.
     """
-    narrow_only("ode", make_body)
+    make_body.narrow_only("ode")
     body = pre_activated(make_body, [c_out] * (make_body.repeat + 1))
     solve = OdeSteps(Serial(*body), solver, h, steps)
     if c_in == c_out:
@@ -116,7 +116,7 @@ def parallel(
     its own norm. It is one Euler step along the sum of both. Zhong et al., arXiv:2212.06011.
     """
     chosen("block parallel", "norm", norm, ("shared", "separate"))
-    narrow_only("parallel", make_body)
+    make_body.narrow_only("parallel")
     body: StreamLayer = make_body(c_in, c_out)
     inner = expand * c_out
     feed_forward: StreamLayer = Serial(
@@ -125,7 +125,7 @@ def parallel(
         narrow=make_body.channel(inner, c_out),
     )
     merge = make_body.merge(c_out, index, depth)
-    beside = matched(make_body, c_in, c_out)
+    beside = make_body.matched(c_in, c_out)
     if norm == "separate":
         body = Serial(norm=make_body.norm(c_in), body=body)
         feed_forward = Serial(norm=make_body.norm(c_in), feed_forward=feed_forward)

@@ -15,6 +15,7 @@ from speechkit.nn import (
     DenseConv,
     Dropout,
     FrameWise,
+    Multiply,
     Pointwise,
     Residual,
     RunningAverage,
@@ -23,19 +24,7 @@ from speechkit.nn import (
 )
 
 if TYPE_CHECKING:
-    from speechkit.nn.lowering import Lowering
-    from speechkit.plans.program import Value
-
-
-class Multiply(nn.Module):
-    """y = shortcut · body."""
-
-    def forward(self, shortcut: Tensor, body: Tensor) -> Tensor:
-        return shortcut * body
-
-    def lower(self, program: Lowering, shortcut: Value, body: Value) -> Value:
-        """The same as one instruction of a native program."""
-        return program.expression("a * b", {}, shortcut, body)
+    pass
 
 
 def squeeze_excite(channels: int, reduction: int = 8) -> Residual:
@@ -80,21 +69,6 @@ def pre_activated(
         drop = (dropout or make_body.dropout) if layers else 0.0
         layers += before(make_body, c_in, drop), convolution(make_body, c_in, c_out)
     return layers
-
-
-def matched(make_body: BodyMaker, c_in: int, c_out: int) -> StreamLayer:
-    """The shortcut: the input, or a projection if the block changes the number of channels."""
-    same = c_in == c_out * make_body.widening
-    return StreamLayer() if same else make_body.shortcut(c_in, c_out)
-
-
-def narrow_only(name: str, make_body: BodyMaker) -> None:
-    """Raises ComponentError for an activation that returns fewer channels than it reads."""
-    if make_body.widening != 1:
-        raise ComponentError(
-            f"block {name} activates its own input: choose an activation that keeps the number of "
-            "channels, not one of the GLU family"
-        )
 
 
 def chosen(component: str, parameter: str, value: str, known: Sequence[str]) -> None:

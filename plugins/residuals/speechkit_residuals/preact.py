@@ -14,8 +14,6 @@ from speechkit_residuals.parts import (
     before,
     chosen,
     convolution,
-    matched,
-    narrow_only,
     pre_activated,
 )
 
@@ -102,13 +100,13 @@ def preact(
     """
     chosen("block preact", "shortcut", shortcut, SHORTCUTS)
     chosen("block preact", "placement", placement, PLACEMENTS)
-    narrow_only("preact", make_body)
+    make_body.narrow_only("preact")
     merge = _merge(make_body, shortcut, c_out, index, depth)
     projects = shortcut == "conv1x1"
     if placement == "full_pre":
         inner = [c_out] * (make_body.repeat - 1)
         return _full_pre(make_body, [c_in, *inner, c_out], merge, 0.0, index, depth, projects)
-    beside = make_body.shortcut(c_in, c_out) if projects else matched(make_body, c_in, c_out)
+    beside = make_body.shortcut(c_in, c_out) if projects else make_body.matched(c_in, c_out)
     body, behind = _placed(make_body, c_in, c_out, placement)
     last = placement == "relu_only_pre" and index == depth - 1
     ends = {"last": before(make_body, c_out)} if last else {}
@@ -130,7 +128,7 @@ def wide(
     Inside the block there are `factor` times the channels; `wide_blocks` widens a whole net.
     Zagoruyko & Komodakis, arXiv:1605.07146.
     """
-    narrow_only("wide", make_body)
+    make_body.narrow_only("wide")
     if convs < 1 or factor <= 0:
         raise ComponentError(f"block wide: convs={convs}, factor={factor}; give convs from 1")
     inner = [round(factor * c_out)] * (convs - 1)

@@ -9,7 +9,7 @@ from torch import Tensor
 from speechkit.errors import ComponentError
 from speechkit.nn import BodyMaker, Chunk, Residual, Serial, StreamLayer
 from speechkit_residuals.linked import Linked
-from speechkit_residuals.parts import cat_channels, chosen, matched
+from speechkit_residuals.parts import cat_channels, chosen
 
 if TYPE_CHECKING:
     from speechkit.nn.lowering import Lowering
@@ -93,7 +93,7 @@ def res2(
     cascades = [_cascade(make_body, width, scale, identity) for _ in range(make_body.repeat)]
     body = Serial(reduce, *cascades, make_body.shortcut(inner, c_out))
     merge = make_body.merge(c_out * make_body.widening, index, depth)
-    total = Residual(body, matched(make_body, c_in, c_out), merge)
+    total = Residual(body, make_body.matched(c_in, c_out), merge)
     return Serial(sum=total, after=make_body.after(c_out))
 
 

@@ -22,7 +22,7 @@ PARTS = {
         *("identity:shortcut=A", "preact", "wide:factor=2", "parallel:expand=2,norm=separate"),
         *("preact:shortcut=scale", "preact:shortcut=dropout", "preact:shortcut=shortcut_gate"),
         *("preact:shortcut=exclusive_gate", "ode", "ode:solver=heun,steps=2,h=0.5"),
-        *("res2:scale=2", "res2:identity=first", "reversible", "irevnet", "rglru:heads=4"),
+        *("res2:scale=2", "res2:identity=first", "reversible", "irevnet"),
         *("mbconv:expand=2,reduction=4", "dense_rnn:hidden=3", "dense_rnn:cell=gru,hidden=5"),
         "mod:expand=2,threshold=0.4",
     ),

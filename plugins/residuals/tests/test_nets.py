@@ -5,7 +5,6 @@ from pathlib import Path
 import pytest
 import torch
 from speechkit_residuals.mod import Routed
-from speechkit_residuals.rglru import RGLRU
 
 import speechkit as sk
 from speechkit.infer import stream_scores
@@ -26,7 +25,6 @@ DESIGNS = [
     ("block", "irevnet"),
     ("block", "mbconv:expand=2"),
     ("block", "mbconv:expand=2,reduction=4"),
-    ("block", "rglru"),
     ("block", "dense_rnn:hidden=4"),
     ("block", "mod:expand=2"),
     ("stack", "laurel:k=2,rank=2"),
@@ -102,37 +100,6 @@ def test_it_learns_streams_and_comes_back(
         assert torch.equal(again(audio[:1]).scores[0], offline)
 
 
-def test_one_row_of_a_matchboxnet_may_be_recurrent(tmp_path: Path) -> None:
-    rows = list(sk.MatchboxNet(labels=("a", "b"), size="3x1x64").blocks)
-    rows[2] = Block(channels=64, kernel=1, residual=True, block="rglru")
-    config = sk.MatchboxNet(labels=("a", "b"), blocks=tuple(rows))
-    model = sk.build(config).train()
-    blocks = list(model.encoder.children())
-    kinds = [any(isinstance(m, RGLRU) for m in block.modules()) for block in blocks]
-    assert kinds == [False, True, False, False, False]
-
-    optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
-    losses = []
-    for _ in range(3):
-        scores = model(AUDIO, torch.tensor([8000, 6000])).scores
-        loss = torch.nn.functional.cross_entropy(scores, torch.tensor([0, 1]))
-        optimizer.zero_grad()
-        loss.backward()
-        assert all(value.grad is not None for value in model.parameters())
-        optimizer.step()
-        losses.append(loss.item())
-    assert losses[2] < losses[0]
-
-    sk.save(model.eval(), tmp_path / "model")
-    again = sk.load(tmp_path / "model")
-    assert again.config == config
-    with torch.inference_mode():
-        offline = again(AUDIO[:1]).scores[0]
-        assert torch.equal(offline, model(AUDIO[:1]).scores[0])
-    streamed = torch.cat(list(stream_scores(again, AUDIO[0], chunk_s=0.05)))
-    torch.testing.assert_close(streamed[-1], offline, rtol=1e-3, atol=1e-4)
-
-
 @pytest.mark.parametrize("net", NETS)
 @pytest.mark.parametrize(
     ("kind", "name"),
@@ -180,25 +147,6 @@ def test_papers_027_zero_gamma_and_gates_begin_as_the_shortcuts(net: str) -> Non
         assert max(distances) <= far
 
 
-@pytest.mark.parametrize("net", NETS)
-def test_paper_117_the_first_weights_of_a_built_net_are_the_papers(net: str) -> None:
-    model = sk.build(NETS[net](block="rglru"))
-    blocks = [b for b in model.encoder.children() if isinstance(b, Residual)]
-    assert len(blocks) == (5 if net == "quartznet" else 3)
-    depth = len(list(model.encoder.children()))
-    for block in blocks:
-        weights = dict(block.body.named_parameters())
-        channels = len(weights["out.weight"])
-        c_in = weights["product.body.linear.weight"].shape[1]
-        for name, std in {
-            "product.body.linear.weight": c_in**-0.5,
-            "product.shortcut.linear.weight": c_in**-0.5,
-            "product.body.conv.weight": 0.1 / 4**0.5,
-            "out.weight": (2 / depth / channels) ** 0.5,
-        }.items():
-            assert weights[name].std().item() == pytest.approx(std, rel=0.15), name
-
-
 def test_paper_102_another_init_leaves_the_router_as_it_was() -> None:
     routers = []
     for init in ("xavier_uniform", "kaiming_uniform"):
@@ -212,7 +160,6 @@ def test_what_decay_would_pull_away_is_kept_out_of_it() -> None:
     for fields, names in (
         ({"stack": "revcol"}, ["alpha"]),
         ({"stack": "layer_mix"}, ["mix.weight"]),
-        ({"block": "rglru"}, ["lru.decay"]),
         ({"residual": "laurel"}, ["merge.weights"]),
     ):
         rows = (Block(channels=8, kernel=3), Block(channels=8, kernel=3, residual=True, copies=5))

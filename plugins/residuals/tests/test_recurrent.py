@@ -1,4 +1,4 @@
-"""The gated linear recurrence, dense recurrent layers, and mixture of depths."""
+"""Dense recurrent layers, and mixture of depths."""
 
 import copy
 from collections.abc import Callable
@@ -9,7 +9,6 @@ import soundfile
 import torch
 from speechkit_residuals.dense_rnn import Dense, Rnn, dense_rnn
 from speechkit_residuals.mod import Routed, RouterLoss, effective_rank, mod
-from speechkit_residuals.rglru import RGLRU, rglru
 from torch import Tensor, nn
 
 import speechkit as sk
@@ -18,7 +17,7 @@ from speechkit.errors import ComponentError, StreamError
 from speechkit.models import Block, Model, Output
 from speechkit.nn import BodyMaker, Chunk, Serial, StreamLayer, Taps
 from speechkit.probes import Examples, probe
-from speechkit.testing import assert_close, check_stream
+from speechkit.testing import assert_close
 
 Maker = Callable[..., BodyMaker]
 Frames = Callable[..., Tensor]
@@ -27,78 +26,6 @@ Frames = Callable[..., Tensor]
 def run(layer: StreamLayer, x: Tensor) -> Tensor:
     y: Chunk = layer(Chunk.of(x))
     return y.x
-
-
-def test_paper_117_frame_by_frame(frames: Frames) -> None:
-    torch.manual_seed(0)
-    layer = RGLRU(8, heads=2).double()
-    nn.init.normal_(layer.gate_bias)
-    x = frames(count=13).transpose(1, 2)
-    h = torch.zeros(2, 8, dtype=torch.float64)
-    expected = []
-    for t in range(13):
-        halves = x[:, t].chunk(2, 1)
-        maps = [
-            torch.cat([half @ w for half, w in zip(halves, weight, strict=True)], 1)
-            + bias.flatten()
-            for weight, bias in zip(layer.gates, layer.gate_bias, strict=True)
-        ]
-        i, r = (m.sigmoid() for m in maps)
-        a = torch.exp(-8 * r * torch.nn.functional.softplus(layer.decay))
-        h = a * h + (torch.sqrt(1 - a**2) if t else 1.0) * (i * x[:, t])
-        expected.append(h)
-    assert_close("rglru", torch.stack(expected, 2), run(layer, x.transpose(1, 2)), 1e-12)
-
-
-def test_paper_117_it_is_attention_to_the_frames_before(frames: Frames) -> None:
-    torch.manual_seed(0)
-    layer = RGLRU(8, heads=2).double()
-    x = frames(count=13).transpose(1, 2)
-    i, r = layer._gates(x)
-    log_a = -8 * r * torch.nn.functional.softplus(layer.decay)
-    assert (log_a < 0).all()
-    scale = torch.sqrt(-torch.expm1(2 * log_a))
-    scale[:, 0] = 1
-    sums = log_a.cumsum(1)
-    # from frame s to frame t: exp(log a_{s+1} + … + log a_t)
-    weights = (sums[:, :, None] - sums[:, None]).exp().permute(0, 3, 1, 2).tril()
-    expected = torch.einsum("bcts,bsc->bct", weights, scale * i * x)
-    assert_close("attention", expected, run(layer, x.transpose(1, 2)), 1e-12)
-
-
-def test_paper_117_chunks_equal_the_whole(frames: Frames) -> None:
-    layer = RGLRU(8).double()
-    check_stream(layer, frames(count=40), torch.tensor([40, 17]), chunks=([1, 16, 23],))
-
-
-def test_paper_117_the_recurrence_forgets_slowly(frames: Frames) -> None:
-    radius = torch.exp(-torch.nn.functional.softplus(RGLRU(4096).decay))
-    assert 0.9 <= radius.min() < 0.91
-    assert 0.998 < radius.max() <= 0.999
-    layer = RGLRU(8).double()
-    # no recurrence gate: a is 1, the state stays and nothing is added
-    layer.gate_bias.data[1] = -1e4
-    layer.gates.data[1] = 0
-    y = run(layer, frames())
-    assert (y - y[:, :, :1]).abs().max() < 0.05
-
-
-def test_paper_117_the_gradient_is_bounded_where_a_is_one(frames: Frames) -> None:
-    layer = RGLRU(8).double()
-    layer.decay.data.fill_(-40.0)
-    run(layer, frames()).sum().backward()
-    assert all(p.grad is not None and p.grad.isfinite().all() for p in layer.parameters())
-
-
-def test_paper_117_the_block_starts_small_in_deep_nets(maker: Maker) -> None:
-    torch.manual_seed(0)
-    block = rglru(64, 64, maker(), 0, 8)
-    out = block.get_submodule("body.out").weight
-    assert isinstance(out, Tensor)
-    assert float(out.std().detach()) == pytest.approx((2 / 8 / 64) ** 0.5, rel=0.1)
-    assert block.delay == 0
-    with pytest.raises(ComponentError, match="heads=3 of 8 channels"):
-        rglru(8, 8, maker(), heads=3)
 
 
 def test_paper_112_widths(maker: Maker) -> None:

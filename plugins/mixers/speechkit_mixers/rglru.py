@@ -15,6 +15,7 @@ from speechkit.nn import (
     Chunk,
     DepthwiseConv,
     FrameWise,
+    Multiply,
     Pointwise,
     Recurrent,
     Residual,
@@ -23,7 +24,6 @@ from speechkit.nn import (
     StreamLayer,
     scan,
 )
-from speechkit_residuals.parts import Multiply, matched, narrow_only
 
 if TYPE_CHECKING:
     from speechkit.nn.lowering import Lowering
@@ -72,16 +72,24 @@ class RGLRU(Recurrent):
         h, begun = state
         if not c.x.shape[2]:
             return c, state
-        x, real = c.masked.transpose(1, 2), c.valid[:, :, None]
-        i, r = self._gates(x)
-        log_a = (-SHARPNESS * r * F.softplus(self.decay)).to(h.dtype)
-        scale = (-torch.expm1(2 * log_a)).clamp(min=LEAST).sqrt()
-        seen = (begun | (c.valid.cumsum(1) > 1))[:, :, None]
-        given = torch.where(seen, scale, 1.0) * (i * x)
-        a = torch.where(real, log_a.exp(), 1.0)
-        hs = scan(a, torch.where(real, given, 0.0), h)
+        log_a, gain = self._coefficients(c, begun, h.dtype)
+        hs = scan(log_a.exp(), gain * c.masked.transpose(1, 2), h)
         y = Chunk(hs.to(c.x.dtype).transpose(1, 2), c.valid)
         return y, (hs[:, -1], begun | c.valid.any(1, keepdim=True))
+
+    def implicit_attention(self, c: Chunk) -> Tensor:
+        """alpha[b, c, t, s] = √(1 − a_s²) i_s ∏_{s < k ≤ t} a_k: h = alpha @ x in each channel.
+
+        Shape: `[B, C, T, T]`. Zimerman et al., arXiv:2405.16504.
+        """
+        begun = c.valid.new_zeros(len(c.valid), 1)
+        log_a, gain = self._coefficients(c, begun, c.x.dtype)
+        sums = log_a.cumsum(1).transpose(1, 2)
+        seen = torch.ones(2 * sums.shape[2:], dtype=torch.bool, device=sums.device).tril()
+        seen = seen & c.valid[:, None, :, None]
+        # before exp: above the diagonal the difference is positive and may be large
+        ratio = (sums[..., None] - sums[:, :, None]).masked_fill(~seen, -torch.inf).exp()
+        return ratio * gain.transpose(1, 2)[:, :, None]
 
     def lower(self, program: Lowering, x: Value) -> Value:
         maps = [torch.block_diag(*(head.t() for head in gate)) for gate in self.gates]
@@ -97,6 +105,16 @@ class RGLRU(Recurrent):
     def macs(self, frames: int) -> int:
         # the two gates' maps, then the recurrence
         return (self.gates.numel() + self.decay.numel()) * frames
+
+    def _coefficients(self, c: Chunk, begun: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """ln a and the factor of x in each frame, `[B, T, C]`; both are 0 in invalid frames."""
+        real = c.valid[:, :, None]
+        i, r = self._gates(c.masked.transpose(1, 2))
+        log_a = (-SHARPNESS * r * F.softplus(self.decay)).to(dtype)
+        scale = (-torch.expm1(2 * log_a)).clamp(min=LEAST).sqrt()
+        seen = (begun | (c.valid.cumsum(1) > 1))[:, :, None]
+        gain = torch.where(seen, scale, 1.0) * i
+        return torch.where(real, log_a, 0.0), torch.where(real, gain, 0.0)
 
     def _gates(self, x: Tensor) -> Tensor:
         # the input gate and the one of the recurrence, each [B, T, C]
@@ -122,7 +140,7 @@ def rglru(
     The recurrence is causal and replaces the body, so `kernel` and `lookahead` have no effect. It
     has expand · c_out channels. Pătrăucean et al., TRecViT, arXiv:2412.14294.
     """
-    narrow_only("rglru", make_body)
+    make_body.narrow_only("rglru")
     inner = expand * c_out
     conv = DepthwiseConv(inner, conv_width, lookahead=0)
     nn.init.normal_(conv.weight, std=0.1 / conv_width**0.5)
@@ -139,7 +157,7 @@ def rglru(
         out=_linear(inner, c_out, math.sqrt(2 / depth / inner)),
     )
     merge = make_body.merge(c_out, index, depth)
-    return Residual(body, matched(make_body, c_in, c_out), merge)
+    return Residual(body, make_body.matched(c_in, c_out), merge)
 
 
 def _linear(c_in: int, c_out: int, std: float) -> Pointwise:
