@@ -41,6 +41,15 @@ def speechkit_mixers() -> list[Component]:
             time="lookahead",
             foldable=True,
         ),
+        _COMPONENT(
+            name="trellis",
+            factory="speechkit_mixers.trellis:Trellis",
+            summary="Trellis network: the weights of an LSTM cell on levels instead of frames",
+            formula="c' = s(f) c[t-d] + s(i) tanh(g), h' = s(o) tanh(c'), on each level",
+            paper="arXiv:1810.06682",
+            time="causal",
+            example={"levels": 4, "widest": 2},
+        ),
     ]
 
 
