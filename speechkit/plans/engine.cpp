@@ -5,6 +5,7 @@
 #include <cstdio>
 #include <limits>
 
+#include "attention.h"
 #include "channels.h"
 #include "frames.h"
 #include "frontend.h"
@@ -50,6 +51,7 @@ constexpr Operation OPERATIONS[] = {
     {"repeat", prepare_repeat, run_repeat},
     {"fold", prepare_fold, run_fold},
     {"expression", prepare_expression, run_expression, true},
+    {"attention", prepare_attention, run_attention},
 };
 constexpr int64_t OPERATION_COUNT = sizeof OPERATIONS / sizeof *OPERATIONS;
 // a multiple of every instruction's cycle

@@ -87,10 +87,15 @@ class Loader {
     op.work = take(working_);
   }
 
-  // Keeps the last `keep` rows of the input, for `slide`.
-  void past(Instruction& op) {
+  // How many steps a strip of past.h has room for.
+  void choose_cycle(Instruction& op) {
     op.cycle = 1;
     while (op.cycle < LONGEST_CYCLE && op.cycle * op.rows_in < op.keep) op.cycle *= 2;
+  }
+
+  // Keeps the last `keep` rows of the input, for `slide`.
+  void past(Instruction& op) {
+    choose_cycle(op);
     const int64_t rows = op.keep + op.cycle * op.rows_in;
     state(op, product(rows, op.width_in + 1));
   }

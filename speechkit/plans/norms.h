@@ -6,19 +6,24 @@
 
 namespace speechkit {
 
+// The sum of a register's lanes.
+inline float across(Register sum) {
+  float parts[LANES];
+  store(parts, sum);
+  for (int64_t half = LANES / 2; half; half /= 2)
+    for (int64_t j = 0; j < half; ++j) parts[j] += parts[j + half];
+  return parts[0];
+}
+
 // Σ f(x) over `count` numbers; f takes a register or a number.
 template <class F>
 inline float total(const float* x, int64_t count, F f) {
   Register sum = {};
   int64_t i = 0;
   for (; i + LANES <= count; i += LANES) sum += f(load(x + i));
-  float rest = 0, parts[LANES];
+  float rest = 0;
   for (; i < count; ++i) rest += f(x[i]);
-  if (count < LANES) return rest;
-  store(parts, sum);
-  for (int64_t half = LANES / 2; half; half /= 2)
-    for (int64_t j = 0; j < half; ++j) parts[j] += parts[j + half];
-  return parts[0] + rest;
+  return count < LANES ? rest : across(sum) + rest;
 }
 
 // Around the first number, so that rounding is small beside the spread, and none where all are equal.

@@ -254,11 +254,33 @@ def exchanged(chance: Random) -> sk.MarbleNet:
     )
 
 
+def attentive(chance: Random) -> sk.MarbleNet:
+    """A small net with attention in each block."""
+    rest = sk.Block(
+        channels=4 * chance.randint(1, 12),
+        kernel=chance.randint(1, 9),
+        repeat=chance.randint(1, 2),
+        residual=chance.random() < 0.5,
+        mixer=Spec(
+            "mixers/attention",
+            {
+                "weight": chance.choice(["softmax", "relu", "rela", "reluformer"]),
+                "window": chance.randint(2, 70),
+                "heads": chance.choice([1, 2, 4]),
+                "qk_norm": False,
+            },
+        ),
+    )
+    parts = {**parts_of(chance), "blocks": (sk.Block(channels=8, kernel=3, stride=2), rest)}
+    return sk.MarbleNet(frame_level=True, **parts)  # type: ignore[arg-type]
+
+
 EXCHANGED = "activation", "norm", "channel", "mixer", "residual", "block", "stack", "stem"
 """The kinds of components that `exchanged` draws from."""
 NETS: list[Callable[[Random], sk.QuartzNet | sk.MarbleNet]] = [
     lambda chance: sk.QuartzNet(**parts_of(chance)),  # type: ignore[arg-type]
     lambda chance: sk.MarbleNet(frame_level=True, **parts_of(chance)),  # type: ignore[arg-type]
+    attentive,
 ]
 CASES = (
     *(depthwise_case, batch_norm_case, linear_case, separable_case, step_case, chunks_case),

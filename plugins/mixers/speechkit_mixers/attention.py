@@ -180,6 +180,25 @@ class Heads(Windowed):
         # the scores, then the sums of the values
         return 2 * self.window * self.channels * self.frames_out(frames)
 
+    def lower_parts(self, program: Lowering, queries: Value, others: Value) -> Value:
+        """Its step of queries `[C]` at every stride-th row, and of keys and values `[2 C]`."""
+        power, factors = self.weights.scale()
+        factors = factors.detach().float().cpu().expand(self.heads)
+        waited = program.add(Delay(self.delay), queries)
+        return program.emit(
+            "attention",
+            others,
+            rows=queries.rows,
+            channels=queries.channels,
+            other=waited,
+            size=self.heads,
+            keep=self.keep,
+            taps=self.window,
+            stride=self.stride,
+            left=self.left,
+            numbers=[self.weights.function == "softmax", power, *factors.tolist()],
+        )
+
 
 class RMSGate(nn.Module):
     """y = s x / √(mean(x²) + eps) · sigmoid(w x), the mean over the channels of a frame.
@@ -292,6 +311,12 @@ class Attention(StreamLayer):
 
     def macs(self, frames: int) -> int:
         return 3 * self.heads.channels**2 * frames + self.heads.macs(frames)
+
+    def lower(self, program: Lowering, x: Value) -> Value:
+        q = program.matrix(x, self.query.weight, stride=self.stride)
+        q, k = program.add(self.query_norm, q), program.add(self.key_norm, program.add(self.key, x))
+        others = program.join(k, program.add(self.value, x))
+        return program.add(self.gate, self.heads.lower_parts(program, q, others))
 
 
 def attention(

@@ -8,6 +8,7 @@ from torch import Tensor
 import speechkit as sk
 from speechkit.errors import ComponentError
 from speechkit.nn import Chunk
+from speechkit.testing import check_native
 
 WINDOWS = [(4, 0, 1), (3, 3, 1), (70, 2, 1), (5, 4, 3)]
 
@@ -63,6 +64,14 @@ def test_it_is_the_formula_of_its_paper(weight: str, window: tuple[int, int, int
     y = layer(c)
     expected = torch.where(y.valid[:, None], looped(layer, c, weight), 0)
     torch.testing.assert_close(y.masked, expected, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("window", WINDOWS, ids=str)
+@pytest.mark.parametrize("weight", PAPERS)
+def test_a_native_step_computes_the_same(weight: str, window: tuple[int, int, int]) -> None:
+    torch.manual_seed(0)
+    layer = Attention(24, *window, weight)
+    check_native(layer, normal(2, 24, 90).float(), torch.tensor([90, 23]))
 
 
 @pytest.mark.parametrize("window", WINDOWS, ids=str)

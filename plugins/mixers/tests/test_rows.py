@@ -17,7 +17,7 @@ NETS = {
     "matchboxnet": partial(sk.MatchboxNet, labels=("a", "b"), size="3x1x64"),
     "marblenet": partial(sk.MarbleNet, size="3x2x64"),
 }
-MIXERS = ["multires", "trellis:levels=4"]
+MIXERS = ["attention:window=24", "attention:weight=rela", "multires", "trellis:levels=4"]
 AUDIO = 0.1 * torch.randn(2, 3200, generator=torch.Generator().manual_seed(0))
 
 
