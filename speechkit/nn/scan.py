@@ -17,7 +17,7 @@ def scan(a: Tensor, u: Tensor, h: Tensor) -> Tensor:
     """
     frames = u.shape[1]
     y = torch.cat([u[:, :1] + a[:, :1] * h.unsqueeze(1), u[:, 1:]], dim=1)
-    levels = EXPORTED_LEVELS if _is_open(frames) else max(frames - 1, 0).bit_length()
+    levels = EXPORTED_LEVELS if is_open(frames) else max(frames - 1, 0).bit_length()
     for level in range(levels):
         y = y + a * _later(y, 2**level)
         a = a * _later(a, 2**level)
@@ -29,7 +29,7 @@ def _later(x: Tensor, frames: int) -> Tensor:
     return F.pad(x, (0, 0) * (x.ndim - 2) + (frames, 0))[:, : x.shape[1]]
 
 
-def _is_open(frames: int) -> bool:
+def is_open(frames: int) -> bool:
     """Whether a graph is being exported for any number of frames, or may be: dynamo hides which."""
     hidden = torch.compiler.is_exporting() and torch.compiler.is_dynamo_compiling()
     return hidden or isinstance(frames, torch.SymInt)

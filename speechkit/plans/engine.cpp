@@ -10,6 +10,7 @@
 #include "frames.h"
 #include "frontend.h"
 #include "loader.h"
+#include "memory.h"
 #include "norms.h"
 #include "pools.h"
 #include "recurrent.h"
@@ -52,6 +53,7 @@ constexpr Operation OPERATIONS[] = {
     {"fold", prepare_fold, run_fold},
     {"expression", prepare_expression, run_expression, true},
     {"attention", prepare_attention, run_attention},
+    {"retention", prepare_retention, run_retention},
 };
 constexpr int64_t OPERATION_COUNT = sizeof OPERATIONS / sizeof *OPERATIONS;
 // a multiple of every instruction's cycle

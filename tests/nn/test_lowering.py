@@ -7,10 +7,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from speechkit.errors import ConfigError
 from speechkit.native.libraries import load
 from speechkit.nn import Chunk, Conv, FrameWise, Recurrent, State, StreamLayer, scan
 from speechkit.nn.lowering import Lowering
-from speechkit.plans.engine import SOURCE
+from speechkit.plans.engine import SOURCE, LoadedPlan
 from speechkit.plans.program import LoweringError, Value
 from speechkit.testing import check_native
 
@@ -147,6 +148,73 @@ def complex_of(x: Tensor) -> Tensor:
 def test_a_scan_may_be_complex() -> None:
     x = torch.randn(2, 10, 40, generator=torch.Generator().manual_seed(1))
     check_native(Rotating(10), x, torch.tensor([40, 17]))
+
+
+HEADS, KEYS, VALUES = 2, 6, 5
+
+
+class Retained(Recurrent):
+    """o = Re(S q̄) with S = a S + v kᵀ in each head: q and k, of pairs, and v are the channels."""
+
+    a = torch.polar(torch.linspace(0.9, 1, HEADS * KEYS // 2), torch.linspace(-2, 0, 6))
+
+    def channels_out(self, c_in: int) -> int:
+        return HEADS * VALUES
+
+    def init_state(
+        self, batch: int, c_in: int, dtype: torch.dtype = torch.float32, device: Any = None
+    ) -> State:
+        return (torch.zeros(batch, HEADS, VALUES, KEYS // 2, dtype=dtype.to_complex()),)
+
+    def step(self, c: Chunk, state: State) -> tuple[Chunk, State]:
+        real = c.valid[:, :, None, None, None]
+        x = c.masked.transpose(1, 2)
+        q, k = (
+            complex_of(part.unflatten(2, (HEADS, 1, KEYS)))
+            for part in x[..., : 2 * HEADS * KEYS].chunk(2, dim=2)
+        )
+        v = x[..., 2 * HEADS * KEYS :].unflatten(2, (HEADS, VALUES, 1))
+        a = torch.where(real, self.a.view(HEADS, 1, -1).to(k.dtype), 1)
+        memory = scan(a, v * k, state[0])
+        o = (memory * q.conj()).real.sum(4)
+        return Chunk(o.flatten(2).transpose(1, 2), c.valid), (memory[:, -1],)
+
+    def lower(self, program: Lowering, x: Value) -> Value:
+        decay = torch.stack([self.a.real, self.a.imag]).flatten()
+        rest = torch.zeros_like(decay)
+        return program.emit(
+            "retention",
+            x,
+            channels=HEADS * VALUES,
+            size=HEADS,
+            taps=KEYS,
+            weights=torch.cat([decay, rest]),
+        )
+
+
+def test_a_matrix_is_retained() -> None:
+    channels = HEADS * (2 * KEYS + VALUES)
+    x = torch.randn(2, channels, 40, generator=torch.Generator().manual_seed(1))
+    check_native(Retained(), x, torch.tensor([40, 17]))
+
+
+@pytest.mark.parametrize(
+    ("fields", "reason"),
+    [
+        ({"size": 3}, "its channels do not divide by its heads"),
+        ({"taps": 5}, "its input's channels are not queries, keys and values"),
+        ({"size": 1, "taps": 13, "channels": 8}, "its keys are not pairs"),
+        ({"weights": [0.5] * 20}, "it lies outside the weights"),
+        ({"rows": 2}, "its rows differ from its input's"),
+    ],
+)
+def test_a_matrix_of_another_size_is_refused(fields: dict[str, Any], reason: str) -> None:
+    program = Lowering()
+    x = program.input(1, HEADS * (2 * KEYS + VALUES))
+    given = {"channels": 10, "size": HEADS, "taps": KEYS, "weights": [0.5] * 24, **fields}
+    program.emit("retention", x, **given)
+    with pytest.raises(ConfigError, match=f"retention 0: {reason}"):
+        LoadedPlan(program.table, program.weights.array, 1, x.channels, 1)
 
 
 def test_an_expression_that_is_too_long_runs_in_torch() -> None:

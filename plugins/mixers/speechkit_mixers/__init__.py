@@ -33,6 +33,16 @@ def speechkit_mixers() -> list[Component]:
             example={"memory": 5},
         ),
         _COMPONENT(
+            name="retention",
+            factory="speechkit_mixers.retention:retention",
+            summary="Multi-head retention: attention that fades with distance, in constant memory",
+            formula="S_n = gamma e^{-i theta} S_{n-1} + v_n k_n^T, "
+            "y_n = W (swish(g_n) * norm(Re(S_n conj(q_n))))",
+            paper="arXiv:2307.08621",
+            time="causal",
+            example={"heads": 2},
+        ),
+        _COMPONENT(
             name="sic",
             factory="speechkit_mixers.sic:SingleIntraChannel",
             summary="Depthwise convolution with a shortcut of its own",
