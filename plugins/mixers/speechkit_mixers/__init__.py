@@ -23,6 +23,16 @@ def speechkit_mixers() -> list[Component]:
             example={"weight": "reluformer", "window": 7},
         ),
         _COMPONENT(
+            name="hyperzzw",
+            factory="speechkit_mixers.hyperzzw:hyperzzw",
+            summary="Depthwise convolution with a kernel that a small net makes from its input",
+            formula="w(z) * x, w(z) = MAGNet(positions) * V GELU(F R z)",
+            paper="arXiv:2401.17948",
+            time="utterance",
+            example={"hidden": 4},
+            exempt={"check_gradients": "the paper's norm holds back a part of the gradient"},
+        ),
+        _COMPONENT(
             name="multires",
             factory="speechkit_mixers.multires:MultiRes",
             summary="Causal convolution whose kernel is a tree of two short filters per channel",

@@ -1,0 +1,205 @@
+"""A depthwise convolution whose kernel a small net makes from positions and from the input."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from speechkit.errors import ComponentError, StreamError
+from speechkit.nn import (
+    Chunk,
+    LookAhead,
+    RunningAverage,
+    Serial,
+    State,
+    StreamLayer,
+    Windowed,
+    reach,
+)
+
+POOLS = "utterance", "running"
+
+
+class SlowNet(nn.Module):
+    """The kernels of a depthwise convolution, from positions p and pooled input z:
+
+        h = sin(A_0 p + a_0);  on each of `layers` l:
+            h = sin(A_l p + a_l) ⊙ (W_l h + b_l) + β_l
+            h = α_l ⊙ h + γ_l ⊙ h / ‖h‖          no gradient through the first h, ‖·‖ over p
+            h = h ⊙ (V_l GELU(F R z) + v_l)
+        kernel = O h + o
+
+    p are `kernel` equal steps from −1 to 1. z is a value for each position, or one for all.
+    `frequency` scales A at the start. Shape: z `[B, N, 1 or kernel, C]` → `[B, N, kernel, C]`.
+    """
+
+    self_initialized = "reduce", "mix", "slow", "fast", "out"
+    undecayed = "alphas", "gammas"
+
+    def __init__(
+        self, channels: int, kernel: int, hidden: int, layers: int, frequency: float
+    ) -> None:
+        super().__init__()
+        self.kernel, self.channels = kernel, channels
+        shape = torch.arange(1.0, layers + 2)[:, None].expand(-1, hidden)
+        spread = torch.distributions.Gamma(6 / shape, torch.ones(())).sample()
+        rates = torch.empty(layers + 1, hidden).uniform_(-1, 1)
+        self.rates = nn.Parameter(2 * math.pi * frequency * spread * rates)
+        self.phases = nn.Parameter(torch.zeros(layers + 1, hidden))
+        self.slow = nn.ModuleList(nn.Linear(hidden, hidden) for _ in range(layers))
+        self.fast = nn.ModuleList(nn.Linear(hidden, hidden) for _ in range(layers))
+        self.shifts = nn.Parameter(torch.zeros(layers))
+        self.alphas = nn.Parameter(torch.ones(layers, hidden))
+        self.gammas = nn.Parameter(torch.full((layers, hidden), 0.1))
+        self.reduce = nn.Linear(channels, hidden)
+        self.mix = nn.Linear(hidden, hidden)
+        self.out = nn.Linear(hidden, channels)
+        for linear, bias in [*((x, 1.0) for x in (*self.slow, *self.fast)), (self.out, 0.0)]:
+            nn.init.kaiming_uniform_(linear.weight, nonlinearity="linear")
+            nn.init.constant_(linear.bias, bias)
+        with torch.no_grad():
+            self.out.weight.mul_(kernel**-0.5)
+
+    def forward(self, z: Tensor) -> Tensor:
+        places = torch.linspace(-1, 1, self.kernel, dtype=z.dtype, device=z.device)
+        waves = (places[:, None, None] * self.rates + self.phases).sin().unbind(1)
+        given = F.gelu(self.mix(self.reduce(z)))
+        h = waves[0]
+        for layer, (slow, fast) in enumerate(zip(self.slow, self.fast, strict=True)):
+            h = waves[layer + 1] * slow(h) + self.shifts[layer]
+            h = self.alphas[layer] * h.detach() + self.gammas[layer] * F.normalize(h, dim=-2)
+            h = h * fast(given)
+        kernels: Tensor = self.out(h)
+        return kernels
+
+    def macs(self, places: int) -> int:
+        """The multiply-adds of a kernel for a z of 1 or `kernel` places."""
+        hidden, layers = self.alphas.shape[1], len(self.slow)
+        given = hidden * (self.channels + hidden + layers * hidden)
+        made = hidden * (self.channels + layers * hidden)
+        return places * given + self.kernel * made
+
+
+class HyperZZW(StreamLayer):
+    """y[c, t] = Σ_k w[k, c] x[c, t · stride + k · dilation − left], w = SlowNet(z) for each row.
+
+    z are the means of x over `kernel` equal parts of the row's valid frames, so y reads the whole
+    utterance; `lookahead` is that of the convolution. Shape: `[B, C, T]` →
+    `[B, C, ceil(T / stride)]`. Zhang, Terminator, arXiv:2401.17948.
+    """
+
+    left = right = math.inf
+
+    def __init__(self, net: SlowNet, stride: int, dilation: int, window: tuple[int, int]) -> None:
+        super().__init__()
+        self.net, self.stride, self.dilation, self.window = net, stride, dilation, window
+
+    def forward(self, c: Chunk) -> Chunk:
+        x = c.masked.transpose(1, 2)
+        kernels = self.net(_parts(x, c.valid, self.net.kernel)[:, None])
+        frames = (c.x.shape[2] + self.stride - 1) // self.stride
+        window = F.pad(x, (0, 0, *self.window))
+        y = _convolved(window, kernels, self.stride, self.dilation)[:, :frames]
+        return Chunk(y.transpose(1, 2), c.valid[:, :: self.stride])
+
+    def step(self, c: Chunk, state: State) -> tuple[Chunk, State]:
+        raise StreamError(
+            "mixer 'hyperzzw' reads the whole utterance; use hyperzzw:pool=running to stream"
+        )
+
+    def macs(self, frames: int) -> int:
+        each = self.net.kernel * self.net.channels
+        return self.net.macs(self.net.kernel) + each * -(-frames // self.stride)
+
+
+class FramewiseHyperZZW(Windowed):
+    """As `HyperZZW`, with the z of each output frame, and so its kernel, in the input.
+
+    Shape: x and z one after the other, `[B, 2C, T]` → `[B, C, ceil(T / stride)]`.
+    """
+
+    def __init__(self, net: SlowNet, stride: int, dilation: int, window: tuple[int, int]) -> None:
+        super().__init__(*window, stride)
+        self.net, self.dilation = net, dilation
+
+    def channels_out(self, c_in: int) -> int:
+        return c_in // 2
+
+    def compute(self, x: Tensor, frames: int, valid: Tensor) -> Tensor:
+        x, z = x.transpose(1, 2).chunk(2, 2)
+        kernels = self.net(z[:, self.left :: self.stride, None][:, :frames])
+        y = _convolved(x, kernels, self.stride, self.dilation)
+        return y.transpose(1, 2)
+
+    def macs(self, frames: int) -> int:
+        each = self.net.macs(1) + self.net.kernel * self.net.channels
+        return each * self.frames_out(frames)
+
+
+class WithMean(RunningAverage):
+    """The channels, then their means over the valid frames so far. Shape: `[B, C, T]` → `2C`."""
+
+    def channels_out(self, c_in: int) -> int:
+        return 2 * c_in
+
+    def step(self, c: Chunk, state: State) -> tuple[Chunk, State]:
+        means, state = super().step(c, state)
+        return Chunk(torch.cat([c.x, means.x], dim=1), c.valid), state
+
+
+def hyperzzw(
+    channels: int,
+    kernel: int,
+    stride: int,
+    dilation: int,
+    lookahead: LookAhead,
+    pool: str = "utterance",
+    hidden: int = 32,
+    layers: int = 2,
+    frequency: float = 0.5,
+) -> StreamLayer:
+    """A depthwise convolution whose kernel depends on the mean of its input.
+
+    The means are those of `kernel` parts of the utterance, or with `pool="running"` that of the
+    frames so far: then every frame has its own kernel, and only the convolution may look ahead.
+    """
+    if (
+        min(kernel - 1, hidden, layers) < 1
+        or frequency <= 0
+        or pool not in ("utterance", "running")
+    ):
+        raise ComponentError(
+            f"hyperzzw: kernel={kernel}, pool={pool!r}, hidden={hidden}, layers={layers}, "
+            f"frequency={frequency}; give a kernel of at least 2 frames, pool "
+            f"{' or '.join(POOLS)}, and hidden, layers and frequency above 0"
+        )
+    net = SlowNet(channels, kernel, hidden, layers, frequency)
+    shape = net, stride, dilation, reach(kernel, dilation, lookahead)
+    if pool == "utterance":
+        return HyperZZW(*shape)
+    return Serial(with_mean=WithMean(), conv=FramewiseHyperZZW(*shape))
+
+
+def _convolved(x: Tensor, kernels: Tensor, stride: int, dilation: int) -> Tensor:
+    """A kernel for each row, or each frame of y, `[B, 1 or T', K, C]`; x `[B, T, C]` is padded."""
+    span = dilation * (kernels.shape[2] - 1) + 1
+    if x.shape[1] < span:
+        return x[:, :0]
+    windows = x.unfold(1, span, stride)[..., ::dilation]
+    return (windows * kernels.transpose(2, 3)).sum(3)
+
+
+def _parts(x: Tensor, valid: Tensor, parts: int) -> Tensor:
+    """The means of equal parts of the valid frames, which overlap where they do not divide them.
+
+    Part k of n frames has those from ⌊k n / parts⌋ to ⌈(k + 1) n / parts⌉ − 1.
+    Shape: x `[B, T, C]` → `[B, parts, C]`.
+    """
+    place, n = (valid.cumsum(1) - 1)[:, None], valid.sum(1)[:, None, None]
+    k = torch.arange(parts, device=x.device)[:, None]
+    inside = (place >= k * n // parts) & (place < ((k + 1) * n + parts - 1) // parts)
+    weights = (inside & valid[:, None]).to(x.dtype)
+    return weights @ x / weights.sum(2, keepdim=True).clamp(min=1)
