@@ -292,6 +292,17 @@ class WritesIntoLongInputs(Honest):
         return super().forward(x.mul_(2) if x.shape[2] > 1000 else x * 2)
 
 
+class StartsAtZeroUntilTheInit(nn.Module):
+    """y = x + W x."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(channels, channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + (x.transpose(1, 2) @ self.weight.t()).transpose(1, 2)
+
+
 class MakesItsStateOnTheCPU(Leaky):
     def init_state(
         self, batch: int, c_in: int, dtype: torch.dtype = torch.float32, device: Any = None
@@ -323,6 +334,7 @@ LIARS: dict[type[nn.Module], str] = {
     KeepsBuffersOutOfItsStateDict: "check_state_dict_round_trip",
     ChangesItsWeightsInEval: "check_modes_change_no_weights",
     DropsItsWeightsAtTimes: "check_every_step_trains",
+    StartsAtZeroUntilTheInit: "check_init_keeps_the_start",
     HasEightChannels: "check_channels_are_free",
     MixesRowsAboveFour: "check_rows_are_free",
     WritesIntoLongInputs: "check_long_inputs",

@@ -1,11 +1,12 @@
 """Initial weights for rectifiers."""
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Literal, TypeGuard
 
 from torch import Generator, nn
 
 from speechkit.models.inits import drawn_weights
+from speechkit.nn import Conv, DenseConv
 from speechkit_activations.learned import PReLU
 
 
@@ -15,8 +16,8 @@ def he(
     """w of variance 2 / ((1 + slope²) · fan), which preserves the signal's variance.
 
     `slope` is that of the activation below zero: by default the initial slope of the model's
-    `prelu`, otherwise 0, for ReLU. It draws the weights listed by
-    `speechkit.models.inits.drawn_weights`. He et al., arXiv:1502.01852.
+    `prelu`, otherwise 0, for ReLU. Both fans of a depthwise convolution are its kernel. It
+    draws the weights listed by `speechkit.models.inits.drawn_weights`. He et al., arXiv:1502.01852.
     """
     if mode not in ("fan_in", "fan_out") or dist not in ("normal", "uniform"):
         raise ValueError(
@@ -26,10 +27,17 @@ def he(
     def draw(model: nn.Module, generator: Generator) -> None:
         a = _slope(model) if slope is None else slope
         function = nn.init.kaiming_normal_ if dist == "normal" else nn.init.kaiming_uniform_
+        # torch takes an output of a depthwise convolution for one of all channels
+        depthwise = {id(layer.weight) for layer in model.modules() if _filters_channels(layer)}
         for weight in drawn_weights(model):
-            function(weight, a, mode, "leaky_relu", generator)
+            fan = "fan_in" if id(weight) in depthwise else mode
+            function(weight, a, fan, "leaky_relu", generator)
 
     return draw
+
+
+def _filters_channels(layer: nn.Module) -> TypeGuard[Conv]:
+    return isinstance(layer, Conv) and not isinstance(layer, DenseConv)
 
 
 def _slope(model: nn.Module) -> float:

@@ -8,7 +8,8 @@ from speechkit_activations.sparse import FATReLU, ShiftedReLU
 from speechkit_activations.sparsity import calls, never, zeros
 from torch import Tensor, nn
 
-from speechkit.nn import Chunk, DepthwiseConv, Pointwise, Serial, as_layer
+import speechkit as sk
+from speechkit.nn import Chunk, DenseConv, DepthwiseConv, Pointwise, Serial, as_layer
 from speechkit.ops.activation import activation_of
 from speechkit.testing import assert_close
 from speechkit.train.optim import parameter_groups
@@ -169,10 +170,22 @@ def test_paper_042_he_knows_fans_distributions_and_slopes() -> None:
         init(layer, torch.Generator().manual_seed(0))
         expected = (2 / ((1 + slope**2) * fan)) ** 0.5
         assert layer.weight.std().item() == pytest.approx(expected, rel=0.02)
-    depthwise = DepthwiseConv(2000, 9)
-    he()(nn.ModuleList([depthwise, PReLU(3)]), torch.Generator().manual_seed(0))
-    expected = (2 / ((1 + 0.25**2) * 9)) ** 0.5
-    assert depthwise.weight.std().item() == pytest.approx(expected, rel=0.02)
+    depthwise, expected = DepthwiseConv(2000, 9), (2 / ((1 + 0.25**2) * 9)) ** 0.5
+    for init in (he(), he(mode="fan_out")):
+        init(nn.ModuleList([depthwise, PReLU(3)]), torch.Generator().manual_seed(0))
+        assert depthwise.weight.std().item() == pytest.approx(expected, rel=0.02)
+
+
+def test_paper_042_fans_of_a_built_net() -> None:
+    net = sk.QuartzNet(size="5x5", init="he:mode=fan_out")
+    layers = [
+        (layer.weight, layer.kernel if isinstance(layer, DepthwiseConv) else len(layer.weight))
+        for layer in sk.build(net).encoder.modules()
+        if isinstance(layer, DepthwiseConv | Pointwise | DenseConv)
+    ]
+    assert len(layers) == 58
+    for weight, fan_out in layers:
+        assert weight.std().item() == pytest.approx((2 / fan_out) ** 0.5, rel=0.05)
 
 
 def share_of_zeros(x: Tensor) -> float:

@@ -73,6 +73,7 @@ class AFKAN(StreamLayer):
     """
 
     self_initialized = ("weight", "reduce")
+    undecayed = ("low", "high", "norm")
 
     def __init__(
         self,
@@ -144,6 +145,8 @@ class AFKAN(StreamLayer):
 
 class GlobalAttention(nn.Module):
     """y[i] = α_i Σ_j φ_ij, α = softmax_i((w · φ_i + b) / max(τ, 1)), τ learned from √C."""
+
+    undecayed = ("temperature",)
 
     def __init__(self, channels: int, functions: int) -> None:
         super().__init__()

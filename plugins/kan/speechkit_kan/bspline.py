@@ -27,6 +27,7 @@ class BSplineKAN(EdgeLayer):
     """
 
     knots: Tensor
+    undecayed = ("scale",)
 
     def __init__(
         self,

@@ -24,6 +24,8 @@ class ChebyKAN(EdgeLayer):
     of 6 / ((C + C')(degree + 1)). The learned activation of SL²A-INR, arXiv:2409.10836.
     """
 
+    undecayed = ("norm",)
+
     def __init__(
         self, c_in: int, c_out: int, degree: int = 4, squash: str = "tanh", norm: str = "layer"
     ) -> None:

@@ -36,6 +36,8 @@ class KANConv(Conv):
     `[B, C, ceil(T / stride)]`. RKAN, arXiv:2410.05500.
     """
 
+    undecayed = ("scale",)
+
     def __init__(
         self,
         channels: int,

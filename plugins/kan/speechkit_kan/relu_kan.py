@@ -24,6 +24,8 @@ class ReluKAN(EdgeLayer):
     [−k/g, 1 + k/g]; outside it an edge is 0. Their ends are learned. Qiu et al., arXiv:2406.02075.
     """
 
+    undecayed = ("low", "high")
+
     def __init__(self, c_in: int, c_out: int, grid: int = 3, order: int = 3) -> None:
         super().__init__(c_in, c_out)
         at_least(grid=(grid, 1), order=(order, 0))

@@ -15,6 +15,7 @@ from speechkit.infer import stream_scores
 from speechkit.models import Block, MatchboxNet, Model, Net, QuartzNet
 from speechkit.nn import Residual
 from speechkit.plugins import Registry, using
+from speechkit.train.optim import parameter_groups
 
 BLOCKS = (
     Block(channels=8, kernel=5, stride=2),
@@ -149,6 +150,29 @@ def test_the_chebyshev_activation_begins_as_tanh(net: str) -> None:
     for layer in layers:
         x = torch.randn(1, len(layer.coefficients), 9, generator=torch.Generator().manual_seed(0))
         torch.testing.assert_close(layer(x), x.tanh())
+
+
+@pytest.mark.parametrize(
+    ("parts", "names"),
+    [
+        ({"channel": "bspline"}, {"scale"}),
+        ({"channel": "cheby"}, {"norm.weight", "norm.bias"}),
+        ({"channel": "relu_kan"}, {"low", "high"}),
+        ({"channel": "af_kan"}, {"low", "high", "temperature", "norm.weight", "norm.bias"}),
+        ({"mixer": "cheb_conv"}, {"scale"}),
+        ({"block": "rkan"}, {"kan.scale"}),
+        ({"activation": "kan/cheby"}, {"coefficients"}),
+    ],
+)
+def test_bounds_and_scales_are_kept_out_of_weight_decay(
+    parts: dict[str, Any], names: set[str]
+) -> None:
+    model = sk.build(quartznet({**parts, "norm": "none"}))
+    decayed, spared = ({id(p) for p in group["params"]} for group in parameter_groups(model))
+    own = {n: id(p) for n, p in model.named_parameters() if n.endswith(tuple(names))}
+    assert {n for n, p in own.items() if p in decayed} == set()
+    assert set(own.values()) == spared
+    assert {name for name in names for n in own if n.endswith(name)} == names
 
 
 @pytest.mark.slow

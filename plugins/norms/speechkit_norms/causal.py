@@ -24,6 +24,8 @@ class CumulativeLayerNorm(Recurrent):
     `[B, 1, 1]` in float32 at least. After Ba et al., arXiv:1607.06450.
     """
 
+    undecayed = ("weight", "bias")
+
     def __init__(self, channels: int, eps: float = 1e-5) -> None:
         super().__init__()
         self.eps = eps
@@ -71,6 +73,8 @@ class RunningNorm(Running):
     → the same, weight and bias `[C]`. It is instance normalisation, Ulyanov et al.,
     arXiv:1607.08022, for streams.
     """
+
+    undecayed = ("weight", "bias")
 
     def __init__(
         self, channels: int, time_constant_frames: float = 300, prior_frames: float = 10

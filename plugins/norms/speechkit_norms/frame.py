@@ -81,6 +81,8 @@ class LayerNorm(nn.Module):
     Ba et al., arXiv:1607.06450.
     """
 
+    undecayed = ("weight", "bias")
+
     def __init__(self, channels: int, eps: float = 1e-5, affine: bool = True) -> None:
         super().__init__()
         self.channels, self.eps = channels, eps
@@ -108,6 +110,8 @@ class GroupNorm(nn.Module):
     With one group it is LayerNorm. Initially weight 1, bias 0. Shape: x `[B, C, T]` → the same,
     weight and bias `[C]`. After Wu & He, arXiv:1803.08494.
     """
+
+    undecayed = ("weight", "bias")
 
     def __init__(self, channels: int, groups: int = 8, eps: float = 1e-5) -> None:
         super().__init__()

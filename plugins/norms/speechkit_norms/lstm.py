@@ -28,6 +28,8 @@ class LayerNormLSTM(Recurrent):
     order. Ba et al., arXiv:1607.06450.
     """
 
+    undecayed = ("input_norm", "recurrent_norm", "cell_norm")
+
     def __init__(self, c_in: int, hidden: int, stride: int = 1, eps: float = 1e-5) -> None:
         super().__init__()
         self.hidden, self.stride = hidden, stride

@@ -22,6 +22,7 @@ class _UtteranceNorm(Offline):
 
     left = right = math.inf
     axes: tuple[int, ...]
+    undecayed = ("weight", "bias")
 
     def __init__(self, channels: int, eps: float = 1e-5) -> None:
         super().__init__()

@@ -12,6 +12,7 @@ from speechkit.errors import SpeechkitError, StreamError
 from speechkit.export.onnx import Onnx
 from speechkit.infer import stream_scores
 from speechkit.models import Block, Model, Net, QuartzNet
+from speechkit.nn import BatchNorm
 from speechkit.plugins import Registry, using
 from speechkit.train.optim import parameter_groups
 
@@ -140,6 +141,22 @@ def test_paper_100_prepbn_begins_as_the_net_with_its_first_norm(net: str) -> Non
     first.train()
     torch.testing.assert_close(model.score(features).scores, first.score(features).scores)
     assert all(m.share == 1 - 1 / m.steps for m in model.modules() if isinstance(m, PRepBN))
+
+
+@pytest.mark.parametrize("name", {**STREAMING, **OFFLINE})
+def test_gains_are_kept_out_of_weight_decay(name: str) -> None:
+    model = sk.build(net({**STREAMING, **OFFLINE}[name]))
+    spared = {id(p) for group in parameter_groups(model)[1:] for p in group["params"]}
+    gains = {
+        f"{path}.{name}": value
+        for path, layer in model.named_modules()
+        for name, value in layer.named_parameters(recurse=False)
+        # a batch norm's have decay in the papers' recipes
+        if not isinstance(layer, BatchNorm) and (value == 1).all()
+    }
+    assert [path for path, gain in gains.items() if id(gain) not in spared] == []
+    without = "none", "ms_layer", "ms_rms", "learnable_lrelu"
+    assert bool(gains) == (name not in without)
 
 
 def test_alpha_of_repbn_is_kept_out_of_weight_decay() -> None:

@@ -47,13 +47,13 @@ def irevnet(
     depth: int = 1,
     mult: int = 4,
 ) -> StreamLayer:
-    """(x_1, x_2) → (x_2, x_1 + F(x_2)), F a pre-activated bottleneck of c_out / mult channels.
+    """(x_1, x_2) → (x_2, x_1 + F(x_2)), F a pre-activated bottleneck of a half's channels / mult.
 
     F has three convolutions, whatever `repeat` is, and the first block's F begins with one.
     Jacobsen et al., arXiv:1802.07088.
     """
     half = _half("irevnet", make_body, c_out)
-    inner = max(1, c_out // mult)
+    inner = max(1, half // mult)
     layers = pre_activated(make_body, [half, inner, inner, half])
     body = Serial(*layers[0 if index else 1 :])
     sequence = ReversibleSequence(Coupling(body))

@@ -12,7 +12,7 @@ from speechkit_residuals.space_to_depth import SpaceToDepth, space_to_depth
 from torch import Tensor, nn
 
 from speechkit.errors import ComponentError
-from speechkit.nn import BatchNorm, BodyMaker, Chunk, Serial, StreamLayer, plain_block
+from speechkit.nn import BatchNorm, BodyMaker, Chunk, Pointwise, Serial, StreamLayer, plain_block
 from speechkit.testing import check_stream
 
 Maker = Callable[..., BodyMaker]
@@ -267,6 +267,15 @@ def test_paper_084_the_first_block_begins_with_a_convolution(maker: Maker) -> No
         for index in (0, 1)
     ]
     assert sizes == [2, 3]
+
+
+@pytest.mark.parametrize(("mult", "inner"), [(4, 8), (2, 16), (64, 1)])
+def test_paper_084_the_width_within_is_a_part_of_a_half(
+    maker: Maker, mult: int, inner: int
+) -> None:
+    block = irevnet(64, 64, maker(), 1, 9, mult)
+    shapes = [m.weight.shape for m in block.modules() if isinstance(m, Pointwise)]
+    assert shapes == [(inner, 32), (inner, inner), (32, inner)]
 
 
 def test_paper_097_alpha_keeps_its_sign_and_its_distance_from_zero(maker: Maker) -> None:

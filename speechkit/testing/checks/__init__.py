@@ -15,6 +15,7 @@ from speechkit.testing.checks.equivalence import (
 from speechkit.testing.checks.layer import (
     check_every_step_trains,
     check_gradients,
+    check_init_keeps_the_start,
     check_shape_and_dtype,
     check_state_dict_round_trip,
 )
@@ -84,6 +85,7 @@ OF_LAYERS: tuple[Function, ...] = (
     check_thread_safe,
     check_gradients,
     check_every_step_trains,
+    check_init_keeps_the_start,
     check_batch_rows_independent,
     check_padding_is_inert,
     check_invalid_frames_are_skipped,

@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.autograd.gradcheck import GradcheckError, gradcheck
 from torch.func import functional_call
 
+from speechkit.models.inits import drawn_weights
 from speechkit.nn import Chunk, StreamLayer
 from speechkit.plugins import Entry
 from speechkit.testing.specimen import Specimen, specimens, used
@@ -61,6 +62,18 @@ def check_every_step_trains(entry: Entry) -> None:
                 )
                 with torch.no_grad():
                     parameter.sub_(gradient.sign(), alpha=1e-3)
+
+
+def check_init_keeps_the_start(entry: Entry) -> None:
+    """A model's init draws no weight that starts with the same values in every layer."""
+    for specimen, other in zip(specimens(entry), specimens(entry, seed=1), strict=True):
+        again = dict(other.layer.named_parameters())
+        drawn = {id(weight) for weight in drawn_weights(specimen.layer)}
+        for name, weight in specimen.layer.named_parameters():
+            assert id(weight) not in drawn or not torch.equal(weight, again[name]), (
+                f"{specimen}: a model's init overwrites the first values of {name}; name the "
+                "weight in self_initialized"
+            )
 
 
 def check_state_dict_round_trip(entry: Entry) -> None:
