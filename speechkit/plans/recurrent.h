@@ -10,11 +10,15 @@ enum Scan : int64_t { REAL, NORMALIZED, COMPLEX };
 
 // h = a h + u with u = x and ln a = other, both per channel; y = h. With `size` 1, u is
 // √(max(1 − a², least)) x except at a session's first valid row. With `size` 2, u, a = other and h
-// are complex: the first half of the channels is real. numbers: least; state: h, begun
+// are complex: the first half of the channels is real. Without `other`, such an a is constant: weights
+// [2, channels], a in float32 and the rest, as a rounded one is wrong again in each row. numbers:
+// least; state: h, begun
 inline void prepare_scan(Loader& loader, Instruction& op) {
-  expect(op.second >= 0 && op.width_in > 1, "it needs two inputs of channels");
+  expect(op.width_in > 1, "it takes channels, not sound");
   expect(op.size <= COMPLEX, "there is no such scan");
+  expect(op.size == COMPLEX || op.second >= 0, "it needs two inputs");
   expect(op.size != COMPLEX || op.channels % 2 == 0, "its channels are not pairs");
+  if (op.second < 0) op.table = loader.table(op.weights, 2, op.channels, op.width);
   if (op.size == NORMALIZED) op.parameters = loader.table(op.numbers, 1, 1, COLUMNS);
   loader.state(op, op.width + 1);
 }
@@ -39,12 +43,32 @@ inline void scan_complex(const float* x, const float* a, int64_t half, float* h)
   }
 }
 
+inline void scan_constant(const Instruction& op, const float* x, float* h) {
+  const int64_t half = op.channels / 2;
+  const float *a = op.table, *rest = op.table + op.width;
+  const auto advance = [=](auto at, auto set, int64_t c) {
+    const auto re = at(h + c), im = at(h + half + c);
+    const auto low = at(rest + c) * re - at(rest + half + c) * im;
+    const auto low_im = at(rest + c) * im + at(rest + half + c) * re;
+    set(h + c, at(a + c) * re - at(a + half + c) * im + (low + at(x + c)));
+    set(h + half + c, at(a + c) * im + at(a + half + c) * re + (low_im + at(x + half + c)));
+  };
+  int64_t c = 0;
+  for (; c + LANES <= half; c += LANES)
+    advance([](const float* p) { return load(p); }, [](float* p, Register v) { store(p, v); }, c);
+  for (; c < half; ++c)
+    advance([](const float* p) { return *p; }, [](float* p, float v) { *p = v; }, c);
+}
+
 inline void run_scan(const Instruction& op, const Memory& m) {
   float& begun = m.state[op.width];
   for (int64_t r = 0; r < op.rows; ++r) {
-    const float *x = m.in + r * op.width, *a = m.second + r * op.width;
+    const float* x = m.in + r * op.width;
+    const float* a = op.second < 0 ? nullptr : m.second + r * op.width;
     if (m.valid[r] != 0) {
-      if (op.size == COMPLEX)
+      if (!a)
+        scan_constant(op, x, m.state);
+      else if (op.size == COMPLEX)
         scan_complex(x, a, op.channels / 2, m.state);
       else
         scan_real(op, x, a, begun != 0, m.state);

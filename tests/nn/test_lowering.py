@@ -119,8 +119,9 @@ def test_windows_are_unfolded(shape: tuple[int, int, int, int]) -> None:
 class Rotating(Recurrent):
     """h_t = a h_{t−1} + x_t, complex: the first half of the channels is real."""
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, constant: bool) -> None:
         super().__init__()
+        self.constant = constant
         angle = torch.linspace(0, 3, channels // 2)
         self.register_buffer("a", torch.cat([0.9 * angle.cos(), 0.9 * angle.sin()]))
 
@@ -137,17 +138,32 @@ class Rotating(Recurrent):
         return Chunk(y.transpose(1, 2), c.valid), (y[:, -1],)
 
     def lower(self, program: Lowering, x: Value) -> Value:
-        a = program.affine(x, torch.zeros(x.channels), self.get_buffer("a"))
-        return program.emit("scan", x, other=a, size=2)
+        a = self.get_buffer("a")
+        if self.constant:
+            whole = a.double()
+            return program.emit(
+                "scan", x, size=2, weights=torch.stack([whole, whole - whole.float()])
+            )
+        each = program.affine(x, torch.zeros(x.channels), a)
+        return program.emit("scan", x, other=each, size=2)
 
 
 def complex_of(x: Tensor) -> Tensor:
     return torch.complex(*x.chunk(2, dim=-1))
 
 
-def test_a_scan_may_be_complex() -> None:
-    x = torch.randn(2, 10, 40, generator=torch.Generator().manual_seed(1))
-    check_native(Rotating(10), x, torch.tensor([40, 17]))
+@pytest.mark.parametrize("channels", [10, 74])
+@pytest.mark.parametrize("constant", [True, False])
+def test_a_scan_may_be_complex(channels: int, constant: bool) -> None:
+    x = torch.randn(2, channels, 40, generator=torch.Generator().manual_seed(1))
+    check_native(Rotating(channels, constant), x, torch.tensor([40, 17]))
+
+
+def test_a_constant_of_a_scan_is_not_rounded_to_float32() -> None:
+    layer = Rotating(16, constant=True).double()
+    layer.get_buffer("a").mul_(0.9995 / 0.9)
+    x = torch.randn(1, 16, 4000, generator=torch.Generator().manual_seed(1))
+    check_native(layer, x, strides=(1000,))
 
 
 HEADS, KEYS, VALUES = 2, 6, 5

@@ -42,6 +42,13 @@ def test_it_is_the_loop(frames: int, dtype: torch.dtype) -> None:
     assert error < TOLERANCES[dtype]
 
 
+@pytest.mark.parametrize("frames", [1, 3, 25])
+def test_pairs_are_complex_numbers(frames: int) -> None:
+    given_ = given(frames, torch.complex128)
+    pairs = scan(*(torch.cat([x.real, x.imag], dim=-1) for x in given_), pairs=True)
+    torch.testing.assert_close(torch.complex(*pairs.chunk(2, -1)), scan(*given_))
+
+
 def test_no_frames_give_none() -> None:
     assert scan(*given(0)).shape == (2, 0, 3)
 

@@ -33,6 +33,16 @@ def speechkit_mixers() -> list[Component]:
             exempt={"check_gradients": "the paper's norm holds back a part of the gradient"},
         ),
         _COMPONENT(
+            name="lru",
+            factory="speechkit_mixers.lru:lru",
+            summary="Linear recurrent unit: a complex diagonal recurrence, then a gated layer",
+            formula="x + a * sigmoid(b), (a, b) = W gelu(z) + c, z = re(C h) + D x, "
+            "h = lambda h + gamma B x",
+            paper="arXiv:2307.11888",
+            time="causal",
+            example={"states": 6},
+        ),
+        _COMPONENT(
             name="multires",
             factory="speechkit_mixers.multires:MultiRes",
             summary="Causal convolution whose kernel is a tree of two short filters per channel",
