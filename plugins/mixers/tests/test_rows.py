@@ -21,6 +21,7 @@ IN_TORCH = ["hyperzzw:pool=running"]
 MIXERS = [
     "attention:window=24",
     "attention:weight=rela",
+    "lru",
     "multires",
     "trellis:levels=4",
     *IN_TORCH,
