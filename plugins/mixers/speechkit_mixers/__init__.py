@@ -87,12 +87,20 @@ def speechkit_mixers() -> list[Component]:
 def speechkit_channel_layers() -> list[Component]:
     return [
         _COMPONENT(
+            name="kv_memory",
+            factory="speechkit_mixers.kv_memory:kv_memory",
+            summary="Values of a memory, weighed by a softmax or a ReLU of their keys",
+            formula="layer_norm(V f(K x)), f = softmax or relu",
+            paper="arXiv:2302.06461",
+            example={"slots": 10},
+        ),
+        _COMPONENT(
             name="topo",
             factory="speechkit_mixers.topo:topo",
             summary="1x1 layer in which each output reads a window of a grid of the channels",
             formula="y[a] = sum_n w[a, n] x[s(a) + n], a and n places in the grid",
             paper="arXiv:1608.04337",
-        )
+        ),
     ]
 
 
@@ -107,5 +115,19 @@ def speechkit_blocks() -> list[Component]:
             paper="arXiv:2412.14294",
             time="causal",
             example={"heads": 4},
+        ),
+    ]
+
+
+@hookimpl
+def speechkit_methods() -> list[Component]:
+    return [
+        Component(
+            name="attention_reg",
+            factory="speechkit_mixers.attention_reg:AttentionReg",
+            summary="A loss on attention weights that keeps their sum near 1 and their entropy low",
+            formula="|ln sum A| + max(H(A / sum A) - margin * ln n, 0)",
+            paper="arXiv:2302.06461",
+            needs={"mixer": "mixers/attention:weight=reluformer,window=8,heads=1"},
         ),
     ]

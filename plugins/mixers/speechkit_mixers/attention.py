@@ -137,10 +137,11 @@ class Heads(Windowed):
         x = x.index_select(1, read).reshape(batch, blocks, span, 2 * channels)
         valid = valid.index_select(1, read).reshape(batch, blocks, 1, 1, span)
         k, v = (self.split(part) for part in x.chunk(2, dim=3))
-        first = torch.arange(each, device=x.device)[:, None] * self.stride
-        inside = (frame >= first) & (frame < first + self.window)
+        first = torch.arange(each, device=x.device) * self.stride
+        inside = (frame >= first[:, None]) & (frame < first[:, None] + self.window)
+        own = valid.index_select(4, first + self.left).transpose(3, 4)
         scores = self.scores(self.split(q.reshape(batch, blocks, each, channels)), k)
-        y: Tensor = self.weights(scores, valid & inside) @ v
+        y: Tensor = self.weights(scores, valid & own & inside) @ v
         y = y.transpose(2, 3).reshape(batch, blocks * each, channels)
         return y[:, :frames].transpose(1, 2)
 
