@@ -30,6 +30,8 @@ def reversible(
     """
     chosen("block reversible", "body", body, ("plain", "mbconv"))
     half = _half("reversible", make_body, c_out)
+    if make_body.stride > 1:
+        raise ComponentError(f"block reversible: stride {make_body.stride}; give 1, or irevnet")
 
     def make() -> Coupling:
         if body == "mbconv":
@@ -47,14 +49,19 @@ def irevnet(
     depth: int = 1,
     mult: int = 4,
 ) -> StreamLayer:
-    """(x_1, x_2) → (x_2, x_1 + F(x_2)), F a pre-activated bottleneck of a half's channels / mult.
+    """(x_1, x_2) → (ψ x_2, ψ x_1 + F(x_2)), F a pre-activated bottleneck of half / mult channels.
 
-    F has three convolutions, whatever `repeat` is, and the first block's F begins with one.
-    Jacobsen et al., arXiv:1802.07088.
+    F has three convolutions, whatever `repeat` is, and the first block's F begins with one. In a
+    row with a stride ψ concatenates its frames along the channels, so `channels` must be a multiple
+    of 2 · stride; otherwise ψ is the identity. Jacobsen et al., arXiv:1802.07088.
     """
-    half = _half("irevnet", make_body, c_out)
+    half, stride = _half("irevnet", make_body, c_out), make_body.stride
+    if half % stride:
+        raise ComponentError(
+            f"block irevnet: {c_out} channels with stride {stride}; give a multiple of {2 * stride}"
+        )
     inner = max(1, half // mult)
-    layers = pre_activated(make_body, [half, inner, inner, half])
+    layers = pre_activated(make_body, [half // stride, inner, inner, half])
     body = Serial(*layers[0 if index else 1 :])
     sequence = ReversibleSequence(Coupling(body))
     return _coupled(c_in, c_out, make_body, sequence, index == depth - 1)
@@ -132,6 +139,7 @@ def _half(name: str, make_body: BodyMaker, channels: int) -> int:
 def _coupled(
     c_in: int, c_out: int, make_body: BodyMaker, sequence: ReversibleSequence, ends: bool
 ) -> StreamLayer:
-    project = {} if c_in == c_out else {"project": make_body.shortcut(c_in, c_out)}
+    width = c_out // make_body.stride
+    project = {} if c_in == width else {"project": make_body.shortcut(c_in, width)}
     last = {"last": before(make_body, c_out)} if ends else {}
     return Serial(**project, couplings=sequence, **last)

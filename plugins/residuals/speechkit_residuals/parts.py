@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
@@ -63,11 +64,15 @@ def before(make_body: BodyMaker, channels: int, dropout: float = 0.0) -> Serial:
 def pre_activated(
     make_body: BodyMaker, channels: Sequence[int], dropout: float = 0.0
 ) -> list[StreamLayer]:
-    """Norm, activation and convolution from each number of channels to the next, with dropout."""
+    """Norm, activation and convolution from each number of channels to the next, with dropout.
+
+    The first convolution has the row's stride.
+    """
     layers: list[StreamLayer] = []
     for c_in, c_out in pairwise(channels):
         drop = (dropout or make_body.dropout) if layers else 0.0
-        layers += before(make_body, c_in, drop), convolution(make_body, c_in, c_out)
+        maker = replace(make_body, stride=1) if layers else make_body
+        layers += before(make_body, c_in, drop), convolution(maker, c_in, c_out)
     return layers
 
 

@@ -7,12 +7,14 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from speechkit.errors import ComponentError
 from speechkit.nn import Chunk, Delay, Serial, State, StreamLayer, fuse
 from speechkit_residuals.parts import cat_channels
+from speechkit_residuals.space_to_depth import depth_of_frames, frames_of_depth
 
 if TYPE_CHECKING:
     from speechkit.nn.lowering import Lowering
@@ -26,17 +28,21 @@ class Reversible(StreamLayer):
     """y = add(x, body(read(x))), where `read` returns channels that `add` does not change.
 
     So the inverse is x = undo(y, body(read_back(y))). Invalid frames of the body's output are 0.
-    Shape: `[B, C, T]` → the same.
+    With a stride the last one of an utterance is completed by zeros, which the body takes for valid
+    frames. Shape: `[B, C, T]` → `[B, C', ceil(T / stride)]`, C' = C without a stride.
     """
+
+    strides = False
+    """Whether `add` takes a body with a stride."""
 
     def __init__(self, body: StreamLayer) -> None:
         super().__init__()
-        if (body.stride, body.rate) != (1, 1):
+        if body.rate != 1 or (body.stride != 1 and not self.strides):
             raise ComponentError(
                 f"a body of stride {body.stride} cannot be reversed; give stride 1"
             )
-        self.body = body
-        self.wait = Delay(body.delay)
+        self.body, self.stride = body, body.stride
+        self.wait = Delay(body.delay * body.stride)
         self.delay, self.left, self.right = body.delay, body.left, body.right
 
     def read(self, x: Tensor) -> Tensor:
@@ -60,11 +66,13 @@ class Reversible(StreamLayer):
         raise AssertionError("a Reversible is one of its subclasses")
 
     def forward(self, c: Chunk) -> Chunk:
-        return Chunk(self.add(c.x, self._made(self.read(c.x), c.valid)), c.valid)
+        c, own = self._whole(c)
+        return Chunk(self.add(c.x, self._made(self.read(c.x), c.valid)), own)
 
     def inverse(self, c: Chunk) -> Chunk:
         """The input for the output `c`; in training with the same random numbers and statistics."""
-        return Chunk(self.undo(c.x, self._made(self.read_back(c.x), c.valid)), c.valid)
+        valid = self._valid_in(c)
+        return Chunk(self.undo(c.x, self._made(self.read_back(c.x), valid)), valid)
 
     def init_state(
         self, batch: int, c_in: int, dtype: torch.dtype = torch.float32, device: Any = None
@@ -73,11 +81,16 @@ class Reversible(StreamLayer):
         return body, self.wait.init_state(batch, c_in, dtype, device)
 
     def step(self, c: Chunk, state: State) -> tuple[Chunk, State]:
+        self.check_chunk(c)
+        c, _ = self._whole(c)
         made, of_body = self.body.step(Chunk(self.read(c.x), c.valid), state[0])
         late, of_wait = self.wait.step(c, state[1])
-        return Chunk(self.add(late.x, made.masked), late.valid), (of_body, of_wait)
+        own = late.valid[:, :: self.stride]
+        return Chunk(self.add(late.x, made.masked), own), (of_body, of_wait)
 
     def lower(self, program: Lowering, x: Value) -> Value:
+        if self.stride > 1:
+            program.refuse("an incomplete stride has no native form")
         program.require(self, "lower_read", "read")
         program.require(self, "lower_add", "add")
         made = program.add(fuse(self.body), self.lower_read(program, x))
@@ -100,7 +113,7 @@ class Reversible(StreamLayer):
         learned = [p for p in self.body.parameters() if p.requires_grad]
         own = [p for p in self.parameters(recurse=False) if p.requires_grad]
         with torch.enable_grad():
-            made = self._made(given, c.valid)
+            made = self._made(given, self._valid_in(c))
         x = self.undo(c.x, made.detach()).detach().requires_grad_()
         leaf = made.detach().requires_grad_()
         with torch.enable_grad():
@@ -112,31 +125,50 @@ class Reversible(StreamLayer):
         gradients = zip([*own, *learned], [*d_own, *d_body], strict=True)
         return x.detach(), dx, {p: g for p, g in gradients if g is not None}
 
+    def _whole(self, c: Chunk) -> tuple[Chunk, Tensor]:
+        # whole strides, and the validity of the output
+        if self.stride == 1:
+            return c, c.valid
+        missing = -c.x.shape[2] % self.stride
+        x = F.pad(c.masked.transpose(1, 2), (0, 0, 0, missing)).transpose(1, 2)
+        own = c.valid[:, :: self.stride]
+        return Chunk(x, own.repeat_interleave(self.stride, 1)), own
+
+    def _valid_in(self, c: Chunk) -> Tensor:
+        return c.valid.repeat_interleave(self.stride, 1)
+
     def _made(self, given: Tensor, valid: Tensor) -> Tensor:
         made: Chunk = self.body(Chunk(given, valid))
         return made.masked
 
 
 class Coupling(Reversible):
-    """(a, b) → (b, a + body(b)) on the halves of the channels.
+    """(a, b) → (ψ(b), ψ(a) + body(b)) on the halves of the channels.
 
-    Two of them are the reversible block of Gomez et al., arXiv:1707.04585; one is i-RevNet's,
-    Jacobsen et al., arXiv:1802.07088.
+    ψ concatenates the frames of a stride of the body along the channels; without one it is the
+    identity. Two of them are the reversible block of Gomez et al., arXiv:1707.04585; one is
+    i-RevNet's, Jacobsen et al., arXiv:1802.07088.
     """
+
+    strides = True
 
     def read(self, x: Tensor) -> Tensor:
         return x[:, x.shape[1] // 2 :]
 
     def read_back(self, y: Tensor) -> Tensor:
-        return y[:, : y.shape[1] // 2]
+        return frames_of_depth(y[:, : y.shape[1] // 2], self.stride)
 
     def add(self, x: Tensor, made: Tensor) -> Tensor:
-        half = x.shape[1] // 2
-        return cat_channels([x[:, half:], x[:, :half] + made])
+        a, b = (depth_of_frames(half, self.stride) for half in x.chunk(2, 1))
+        return cat_channels([b, a + made])
 
     def undo(self, y: Tensor, made: Tensor) -> Tensor:
-        half = y.shape[1] // 2
-        return cat_channels([y[:, half:] - made, y[:, :half]])
+        b, added = y.chunk(2, 1)
+        halves = added - made, b
+        return cat_channels([frames_of_depth(half, self.stride) for half in halves])
+
+    def channels_out(self, c_in: int) -> int:
+        return c_in * self.stride
 
     def lower_read(self, program: Lowering, x: Value) -> Value:
         half = x.channels // 2
@@ -156,7 +188,7 @@ class ReversibleSequence(Serial):
 
     The backward pass computes each layer's input from its output. It uses the random numbers and
     the buffers (a batch norm's statistics) from before the layer's forward pass. Afterwards the
-    buffers have their values from after it. Shape: `[B, C, T]` → the same.
+    buffers have their values from after it. Shape: `[B, C, T]` → that of its layers.
     """
 
     def forward(self, c: Chunk) -> Chunk:
@@ -169,15 +201,15 @@ class ReversibleSequence(Serial):
             _Row(layer, {n: place[p] for n, p in layer.named_parameters() if p in place})
             for layer in self
         ]
-        y: Tensor = _Reversed.apply(rows, c.valid, c.masked, *learned)  # type: ignore[no-untyped-call]
-        return Chunk(y, c.valid)
+        y, valid = _Reversed.apply(rows, c.valid, c.masked, *learned)  # type: ignore[no-untyped-call]
+        return Chunk(y, valid)
 
     # in evaluation the layers run in series
     lower = Serial.lower
     lower_to_rings = Serial.lower_to_rings
 
     def inverse(self, c: Chunk) -> Chunk:
-        """The input for the output `c`, in evaluation."""
+        """The input for the output `c`, in evaluation; of utterances of whole strides."""
         for layer in reversed(list(self)):
             assert isinstance(layer, Reversible)
             c = layer.inverse(c)
@@ -231,25 +263,35 @@ class _Row(nn.Module):
 
 class _Reversed(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, rows: list[_Row], valid: Tensor, x: Tensor, *learned: Tensor) -> Tensor:
-        ctx.rows, ctx.moments = rows, []
+    def forward(
+        ctx: Any, rows: list[_Row], valid: Tensor, x: Tensor, *learned: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        ctx.rows, ctx.moments, ctx.before = rows, [], []
+        c = Chunk(x, valid)
         kind = x.device.type
         ctx.autocast = kind, torch.get_autocast_dtype(kind), torch.is_autocast_enabled(kind)
         for row in rows:
             ctx.moments.append(_Moment.now(row.layer, x.device))
-            x = row.layer(Chunk(x, valid)).x
-        ctx.save_for_backward(x, valid, *learned)
-        return x
+            ctx.before.append(c.valid if row.layer.stride > 1 else None)
+            c = row.layer(c)
+        ctx.mark_non_differentiable(c.valid)
+        ctx.save_for_backward(*c, *learned)
+        return c
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, dy: Tensor, _: None) -> tuple[Tensor | None, ...]:
         y, valid, *saved = ctx.saved_tensors
         learned = [value.detach().requires_grad_() for value in saved]
         gradients: dict[Tensor, Tensor] = {}
-        for row, moment in zip(reversed(ctx.rows), reversed(ctx.moments), strict=True):
+        undone = zip(reversed(ctx.rows), reversed(ctx.moments), reversed(ctx.before), strict=True)
+        for row, moment, before in undone:
             with moment.again(row.layer, y.device), torch.autocast(*ctx.autocast):
                 y, dy, of_row = row.back(Chunk(y, valid), dy, learned)
+            if before is not None:
+                valid = before
+                # without what completed the last stride
+                y, dy = y[:, :, : valid.shape[1]], dy[:, :, : valid.shape[1]]
             for value, gradient in of_row.items():
                 gradients[value] = gradients.get(value, 0) + gradient
         return None, None, dy, *(gradients.get(value) for value in learned)

@@ -26,9 +26,7 @@ class SpaceToDepth(Windowed):
         return c_in * self.stride
 
     def compute(self, x: Tensor, frames: int, valid: Tensor) -> Tensor:
-        rows = x.transpose(1, 2)[:, : frames * self.stride]
-        y: Tensor = rows.unflatten(1, (frames, self.stride)).flatten(2).transpose(1, 2)
-        return y
+        return depth_of_frames(x[:, :, : frames * self.stride], self.stride)
 
     def lower(self, program: Lowering, x: Value) -> Value:
         rows, channels = x.rows // self.stride, self.channels_out(x.channels)
@@ -38,8 +36,21 @@ class SpaceToDepth(Windowed):
 
     def inverse(self, y: Tensor) -> Tensor:
         """The input, padded with zeros at its end to a multiple of the stride."""
-        x: Tensor = y.transpose(1, 2).unflatten(2, (self.stride, -1)).flatten(1, 2).transpose(1, 2)
-        return x
+        return frames_of_depth(y, self.stride)
+
+
+def depth_of_frames(x: Tensor, stride: int) -> Tensor:
+    """The frames of each stride as channels, `[B, C, T]` → `[B, stride · C, T / stride]`."""
+    y: Tensor = (
+        x.transpose(1, 2).unflatten(1, (x.shape[2] // stride, stride)).flatten(2).transpose(1, 2)
+    )
+    return y
+
+
+def frames_of_depth(y: Tensor, stride: int) -> Tensor:
+    """The inverse of `depth_of_frames`."""
+    x: Tensor = y.transpose(1, 2).unflatten(2, (stride, -1)).flatten(1, 2).transpose(1, 2)
+    return x
 
 
 def space_to_depth(c_in: int, c_out: int, make_body: BodyMaker) -> StreamLayer:

@@ -11,7 +11,9 @@ from speechkit_residuals.reversible import Reversible, ReversibleSequence
 from speechkit_residuals.space_to_depth import SpaceToDepth, space_to_depth
 from torch import Tensor, nn
 
+import speechkit as sk
 from speechkit.errors import ComponentError
+from speechkit.infer import stream_scores
 from speechkit.nn import BatchNorm, BodyMaker, Chunk, Pointwise, Serial, StreamLayer, plain_block
 from speechkit.testing import check_stream
 
@@ -269,6 +271,96 @@ def test_paper_084_the_first_block_begins_with_a_convolution(maker: Maker) -> No
     assert sizes == [2, 3]
 
 
+def strided(maker: Maker, **fields: object) -> ReversibleSequence:
+    """i-RevNet's blocks at three frame rates, as one sequence in float64."""
+    torch.manual_seed(0)
+    plan = [(8, 8, 1), (8, 16, 2), (16, 16, 1), (16, 48, 3)]
+    blocks = [
+        irevnet(c_in, c_out, maker(stride=stride, **fields), index, 99)
+        for index, (c_in, c_out, stride) in enumerate(plan)
+    ]
+    (only,) = reversible_stack(blocks)
+    assert isinstance(only, ReversibleSequence)
+    return only.double()
+
+
+def test_paper_084_a_stride_is_the_formula(maker: Maker, frames: Frames) -> None:
+    block = irevnet(8, 16, maker(stride=2), 1, 99).double().eval()
+    (coupling,) = (m for m in block.modules() if isinstance(m, Reversible))
+    x = frames(count=11)
+    x_1, x_2 = torch.cat([x, x.new_zeros(2, 8, 1)], dim=2).chunk(2, 1)
+
+    def psi(half: Tensor) -> Tensor:
+        return torch.cat([half[:, :, ::2], half[:, :, 1::2]], dim=1)
+
+    made = coupling.body(Chunk.of(x_2)).x
+    assert made.shape == (2, 8, 6)
+    y = block(Chunk.of(x))
+    torch.testing.assert_close(y.x, torch.cat([psi(x_2), psi(x_1) + made], dim=1))
+    assert (block.stride, block.channels_out(8)) == (2, 16)
+
+
+def test_paper_084_strides_are_inverted(maker: Maker, frames: Frames) -> None:
+    layers = strided(maker).float()
+    c = Chunk.of(frames(count=36).float(), torch.tensor([36, 18]))
+    layers(c)
+    layers.eval()
+    with torch.no_grad():
+        y = layers(c)
+        back = layers.inverse(y)
+    assert y.x.shape == (2, 48, 6)
+    assert torch.equal(back.valid, c.valid)
+    assert (back.masked - c.masked).abs().max() < 1e-5
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.4])
+def test_paper_084_gradients_through_strides_equal_the_stored_ones(
+    maker: Maker, frames: Frames, dropout: float
+) -> None:
+    layers = strided(maker, dropout=dropout).train()
+    found = []
+    for forward in (ReversibleSequence.forward, Serial.forward):
+        layers.zero_grad()
+        c = Chunk.of(frames(count=17), torch.tensor([17, 8]))
+        x = c.masked.requires_grad_()
+        torch.manual_seed(1)
+        y = forward(layers, Chunk(x, c.valid))
+        (y.masked * torch.linspace(-1, 1, y.x.shape[2])).sum().backward()
+        found.append([x.grad, y.masked.detach(), *(p.grad for p in layers.parameters())])
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-10)
+
+
+def test_paper_084_strides_stream(maker: Maker, frames: Frames) -> None:
+    layers = strided(maker)
+    layers(Chunk.of(frames()))
+    check_stream(layers.eval(), frames(count=36), torch.tensor([36, 17]))
+
+
+def test_paper_084_a_row_with_a_stride() -> None:
+    rows = (
+        sk.Block(channels=16, kernel=3),
+        sk.Block(channels=16, kernel=3, residual=True),
+        sk.Block(channels=32, kernel=3, stride=2, block="irevnet"),
+        sk.Block(channels=32, kernel=3, residual=True),
+    )
+    net = sk.QuartzNet(
+        labels=("a", "b"),
+        blocks=rows,
+        block="irevnet",
+        stack="reversible",
+        frontend="log_mel:n_mels=16,normalize=fixed",
+    )
+    model = sk.build(net).eval()
+    sequence = next(m for m in model.modules() if isinstance(m, ReversibleSequence))
+    assert len(sequence) == 3
+    audio = 0.1 * torch.randn(1, 4000, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        offline = model(audio).scores[0]
+    streamed = torch.cat(list(stream_scores(model, audio[0], chunk_s=0.05)))
+    torch.testing.assert_close(streamed, offline, rtol=1e-3, atol=1e-4)
+
+
 @pytest.mark.parametrize(("mult", "inner"), [(4, 8), (2, 16), (64, 1)])
 def test_paper_084_the_width_within_is_a_part_of_a_half(
     maker: Maker, mult: int, inner: int
@@ -335,6 +427,10 @@ def test_a_wrong_parameter_is_named(maker: Maker) -> None:
         reversible(7, 7, maker())
     with pytest.raises(ComponentError, match="body='x'; give plain or mbconv"):
         reversible(8, 8, maker(), body="x")
+    with pytest.raises(ComponentError, match="stride 2; give 1, or irevnet"):
+        reversible(8, 8, maker(stride=2))
+    with pytest.raises(ComponentError, match="10 channels with stride 2; give a multiple of 4"):
+        irevnet(8, 10, maker(stride=2))
     with pytest.raises(ComponentError, match="reduction=-1; give at least 1, or 0"):
         mbconv(8, 8, maker(), reduction=-1)
     with pytest.raises(ComponentError, match="levels=0"):
