@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from speechkit.component import Component
 from speechkit.nn import (
     Add,
     BatchNorm,
@@ -18,9 +19,8 @@ from speechkit.nn import (
     Pointwise,
     StreamLayer,
     as_layer,
-    plain_block,
 )
-from speechkit.plugins import Entry, offered
+from speechkit.plugins import Entry, offered, registry
 
 CHANNELS, LABELS, FRAMES, SAMPLE_RATE = 8, 5, 25, 16000
 
@@ -106,7 +106,7 @@ def specimens(entry: Entry, seed: int = 0, channels: int = CHANNELS) -> list[Spe
     make = partial(entry.make, **given, **entry.component.example)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return list(_BUILD[entry.kind](make, channels, entry.component.in_factor))
+        return list(_BUILD[entry.kind](make, channels, entry.component))
 
 
 def used(
@@ -129,21 +129,21 @@ def used(
 _Make = Callable[..., Any]
 
 
-def _activation(make: _Make, channels: int, in_factor: int) -> Iterator[Specimen]:
-    yield Specimen(as_layer(make(channels), channels), channels * in_factor, channels)
+def _activation(make: _Make, channels: int, component: Component) -> Iterator[Specimen]:
+    yield Specimen(as_layer(make(channels), channels), channels * component.in_factor, channels)
 
 
-def _norm(make: _Make, channels: int, in_factor: int) -> Iterator[Specimen]:
+def _norm(make: _Make, channels: int, component: Component) -> Iterator[Specimen]:
     yield Specimen(as_layer(make(channels)), channels, channels)
 
 
-def _channel(make: _Make, channels: int, in_factor: int) -> Iterator[Specimen]:
+def _channel(make: _Make, channels: int, component: Component) -> Iterator[Specimen]:
     for c_out in (channels, channels - 2):
         layer = as_layer(make(channels, c_out), c_out)
         yield Specimen(layer, channels, c_out, what=f"{channels} to {c_out}")
 
 
-def _mixer(make: _Make, channels: int, in_factor: int) -> Iterator[Specimen]:
+def _mixer(make: _Make, channels: int, component: Component) -> Iterator[Specimen]:
     for shape in ((5, 1, 1, "same"), (3, 2, 1, 1), (3, 1, 2, 0)):
         kernel, stride, dilation, lookahead = shape
         yield Specimen(
@@ -156,48 +156,50 @@ def _mixer(make: _Make, channels: int, in_factor: int) -> Iterator[Specimen]:
         )
 
 
-def _residual(make: _Make, channels: int, in_factor: int) -> Iterator[Specimen]:
+def _residual(make: _Make, channels: int, component: Component) -> Iterator[Specimen]:
     for index in (0, 3):
         layer = FrameWise(Halves(make(channels, index, 4)), channels)
         yield Specimen(layer, 2 * channels, channels, what=f"block {index} of 4")
 
 
-def _block(make: _Make, channels: int, in_factor: int) -> Iterator[Specimen]:
+def _block(make: _Make, channels: int, component: Component) -> Iterator[Specimen]:
     for index, c_in in enumerate((channels, channels - 2)):
         layer = make(c_in, channels, _body_maker(), index, 2)
         yield Specimen(layer, c_in, channels, what=f"{c_in} to {channels} channels")
 
 
-def _stack(make: _Make, channels: int, in_factor: int) -> Iterator[Specimen]:
-    body = _body_maker(repeat=1)
-    blocks = [plain_block(channels, channels, body, index, 3) for index in range(3)]
+def _stack(make: _Make, channels: int, component: Component) -> Iterator[Specimen]:
+    block, body = component.needs.get("block", "plain"), _body_maker(repeat=1)
+    blocks = [
+        registry().build("block", block, channels, channels, body, index, 3) for index in range(3)
+    ]
     yield Specimen(make(blocks), channels, channels)
 
 
-def _stem(make: _Make, channels: int, in_factor: int) -> Iterator[Specimen]:
+def _stem(make: _Make, channels: int, component: Component) -> Iterator[Specimen]:
     c_in = channels - 2
     for stride in (1, 2):
         layer = make(c_in, channels, _body_maker(stride=stride, repeat=1, residual=False))
         yield Specimen(layer, c_in, channels, stride=stride, what=f"stride {stride}")
 
 
-def _head(make: _Make, channels: int, in_factor: int) -> Iterator[Specimen]:
+def _head(make: _Make, channels: int, component: Component) -> Iterator[Specimen]:
     yield Specimen(make(channels, LABELS), channels)
 
 
-def _pool(make: _Make, channels: int, in_factor: int) -> Iterator[Specimen]:
+def _pool(make: _Make, channels: int, component: Component) -> Iterator[Specimen]:
     yield Specimen(make(channels), channels, channels)
 
 
-def _normalizer(make: _Make, channels: int, in_factor: int) -> Iterator[Specimen]:
+def _normalizer(make: _Make, channels: int, component: Component) -> Iterator[Specimen]:
     yield Specimen(make(channels), channels, channels)
 
 
-def _frontend(make: _Make, channels: int, in_factor: int) -> Iterator[Specimen]:
+def _frontend(make: _Make, channels: int, component: Component) -> Iterator[Specimen]:
     yield Specimen(make(SAMPLE_RATE), 1, unit=SAMPLE_RATE // 100)
 
 
-_BUILD: dict[str, Callable[[_Make, int, int], Iterator[Specimen]]] = {
+_BUILD: dict[str, Callable[[_Make, int, Component], Iterator[Specimen]]] = {
     "activation": _activation,
     "norm": _norm,
     "channel": _channel,

@@ -177,6 +177,8 @@ def speechkit_stacks() -> list[Component]:
             summary="Blocks of one width in parallel instead of in series",
             formula="x + sum_b (block_b(x) - x)",
             paper="arXiv:2309.08414",
+            needs={"block": "preact"},
+            example={"first": True},
         ),
         _STACK(
             name="layer_mix",

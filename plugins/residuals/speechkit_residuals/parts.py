@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import pairwise
 from typing import TYPE_CHECKING
@@ -102,19 +102,31 @@ def cat_channels(parts: Sequence[Tensor]) -> Tensor:
     return torch.cat([part.transpose(1, 2) for part in parts], dim=2).transpose(1, 2)
 
 
-def same_width(stack: str, blocks: Sequence[StreamLayer]) -> list[list[StreamLayer]]:
-    """Groups of blocks: each run of residual blocks of one width and stride 1; others alone.
+def has_residual(block: StreamLayer) -> bool:
+    """True if a block has a shortcut of any kind."""
+    return any(isinstance(module, Residual) for module in block.modules())
 
-    The first block is alone, since the stack does not have the width of its input.
+
+def same_width(
+    stack: str,
+    blocks: Sequence[StreamLayer],
+    joins: Callable[[StreamLayer], bool] = has_residual,
+    opens: Callable[[StreamLayer], bool] = lambda block: False,
+) -> list[list[StreamLayer]]:
+    """Groups of blocks: each run of blocks that `joins` accepts, of one width and stride 1.
+
+    A block that `opens` accepts is the first of a run whatever its width. Other blocks are alone.
+    So is the first one if it does not open a run, since the stack does not have the width of its
+    input.
     """
     groups: list[list[StreamLayer]] = []
     before, open_run = 0, False
     for block, width in zip(blocks, widths(stack, blocks), strict=True):
-        has_residual = any(isinstance(module, Residual) for module in block.modules())
-        joins = has_residual and width == before and (block.stride, block.rate) == (1, 1)
-        if joins and open_run:
+        even = (block.stride, block.rate) == (1, 1)
+        joined = even and width == before and joins(block)
+        if joined and open_run:
             groups[-1].append(block)
         else:
             groups.append([block])
-        before, open_run = width, joins
+        before, open_run = width, joined or (even and opens(block))
     return groups

@@ -104,19 +104,66 @@ class SecondOrder(StreamLayer):
         return [Serial(block, Delay(self.late - block.delay)) for block in blocks]
 
 
-def parallel_shallow(blocks: list[StreamLayer], order: int = 1) -> StreamLayer:
-    """Each run of residual blocks of one width in parallel: y = x + Σ_b (block_b(x) − x).
+def parallel_shallow(blocks: list[StreamLayer], order: int = 1, first: bool = False) -> StreamLayer:
+    """Runs of residual blocks in parallel: y = x + Σ_b F_b(x), F_b(x) = block_b(x) − x.
 
     It is the first order of (I + F_n) … (I + F_1), with the same parameters and the look-ahead of
-    one block instead of all. `order` 2 adds the second order, with the look-ahead of two blocks. It
-    calls each block once more for each earlier block. Other blocks stay in series. Bermeitinger et
-    al., arXiv:2309.08414; the second order is ours.
+    one block instead of all. The blocks of a run have one width, stride 1 and the identity as their
+    shortcut. `order` 2 adds the second order, with the look-ahead of two blocks. It calls each
+    block once more for each earlier block. Other blocks stay in series, and so does the net's first
+    one. With `first` that may be the first of a run, and so may, with order 1, a block whose
+    shortcut S is a projection: y = S x + F_1(x) + Σ_{b>1} F_b(S x). Bermeitinger et al.,
+    arXiv:2309.08414; the projection and the second order are ours.
     """
     if order not in (1, 2):
         raise ComponentError(f"stack parallel_shallow: order={order}; give 1 or 2")
     join = SecondOrder if order == 2 else _side_by_side
-    groups = same_width("parallel_shallow", blocks)
+
+    def opens(block: StreamLayer) -> bool:
+        return first and (_keeps_input(block) or (order == 1 and _projects(block)))
+
+    groups = same_width("parallel_shallow", blocks, _keeps_input, opens)
+    if all(len(group) == 1 for group in groups):
+        raise ComponentError(
+            "stack parallel_shallow: no two blocks in a row have one width, stride 1 and the "
+            "identity as their shortcut; give more residual rows, or block preact instead of plain"
+        )
     return Serial(*(join(group) if len(group) > 1 else group[0] for group in groups))
+
+
+def _keeps_input(block: StreamLayer) -> bool:
+    """True if a block without its body would return what such a block gives it."""
+    total, *after = _parts(block)
+    if not isinstance(total, Residual) or type(total.shortcut) is not StreamLayer:
+        return False
+    rest = copy.deepcopy(nn.ModuleList([total.merge, *after])).eval()
+
+    def without_body(x: Tensor) -> Tensor:
+        merge, *layers = rest
+        c = Chunk.of(merge(x, torch.zeros_like(x)))
+        for layer in layers:
+            c = layer(c)
+        return c.x
+
+    x = torch.linspace(-3, 3, 7).to(next(block.parameters())).expand(1, total.channels_out(0), 7)
+    with torch.no_grad():
+        given = without_body(x)
+        return given.shape == x.shape and torch.allclose(without_body(given), given)
+
+
+def _projects(block: StreamLayer) -> bool:
+    """True if nothing comes after the sum of a block and its shortcut has weights."""
+    *_, total = _parts(block)
+    return (
+        isinstance(total, Residual)
+        and type(total.shortcut) is not StreamLayer
+        and getattr(total.merge, "adds", False)
+    )
+
+
+def _parts(block: StreamLayer) -> list[StreamLayer]:
+    """The block, or the layers that it applies in order."""
+    return list(block) if isinstance(block, Serial) else [block]
 
 
 def shallow(model: Model) -> Model:
@@ -127,16 +174,25 @@ def shallow(model: Model) -> Model:
     if model.config.stack != Spec("serial") or not isinstance(model.encoder, Serial):
         raise ComponentError(f"shallow: a model of stack {model.config.stack}; give one of serial")
     made = copy.deepcopy(model)
-    made.config = replace(model.config, stack="parallel_shallow")
+    made.config = replace(model.config, stack="parallel_shallow:first=true")
     assert isinstance(made.encoder, Serial)
-    made.encoder = parallel_shallow(list(made.encoder))
+    made.encoder = parallel_shallow(list(made.encoder), first=True)
     return made
 
 
 def _side_by_side(blocks: list[StreamLayer]) -> StreamLayer:
     first, *rest = blocks
-    total = first
-    for block in rest:
+    *before, total = _parts(first)
+    if not isinstance(total, Residual) or type(total.shortcut) is StreamLayer:
+        return _summed(first, rest)
+    # S x is the input of the others
+    shortcut = Serial(shortcut=total.shortcut, others=_summed(StreamLayer(), rest))
+    return Serial(*before, Residual(total.body, shortcut, total.merge))
+
+
+def _summed(total: StreamLayer, blocks: list[StreamLayer]) -> StreamLayer:
+    """total(x) + Σ_b (block_b(x) − x)."""
+    for block in blocks:
         total = Residual(Residual(block, StreamLayer(), Excess()), total, Add())
     return total
 

@@ -29,11 +29,16 @@ PARTS = {
     "stack": (
         *("laurel:k=2,rank=2", "laurel:k=3,rank=2,shared=false", "laurel:rank=0", "hires"),
         *("hires:side=input", "reversible", "revcol", "aila_linear", "aila_attn:dim=6,heads=2"),
-        *("parallel_shallow", "parallel_shallow:order=2", "layer_mix", "dense_easter:reduction=2"),
+        *("layer_mix", "dense_easter:reduction=2"),
     ),
     "stem": ("space_to_depth",),
 }
+SHALLOW = "order=1", "first=true", "order=2", "order=2,first=true"
 NETS = [
+    *(
+        ({"stack": f"residuals/parallel_shallow:{given}", "block": "residuals/preact"}, BLOCKS)
+        for given in SHALLOW
+    ),
     *(({kind: f"residuals/{name}"}, BLOCKS) for kind in PARTS for name in PARTS[kind]),
     *(({"stack": f"residuals/{name}"}, STRIDED) for name in ("hires", "layer_mix")),
 ]

@@ -33,8 +33,8 @@ DESIGNS = [
     ("stack", "revcol"),
     ("stack", "aila_linear"),
     ("stack", "aila_attn"),
-    ("stack", "parallel_shallow"),
-    ("stack", "parallel_shallow:order=2"),
+    ("stack", "parallel_shallow:first=true"),
+    ("stack", "parallel_shallow:order=2,first=true"),
     ("stack", "layer_mix"),
     ("stack", "dense_easter"),
     ("stem", "space_to_depth"),
@@ -53,8 +53,9 @@ SMELU = "smelu" if "activations" in Registry().plugins() else "silu"
 
 
 def net(kind: str, name: str, norm: str, activation: str) -> QuartzNet:
-    # a stack of reversible blocks is of the blocks that it is for
-    block = {"block": "reversible"} if (kind, name) == ("stack", "reversible") else {}
+    # some stacks are of the blocks that they are for
+    needed = {"reversible": "reversible", "parallel_shallow": "preact"}
+    block = {"block": needed[name.partition(":")[0]]} if name.partition(":")[0] in needed else {}
     return QuartzNet(
         labels=tuple(" hilo"),
         blocks=BLOCKS,

@@ -26,11 +26,13 @@ import speechkit as sk
 from speechkit.errors import ComponentError
 from speechkit.models import Block
 from speechkit.nn import (
+    BatchNorm,
     BodyMaker,
     Chunk,
     DenseConv,
     FrameWise,
     Pointwise,
+    Residual,
     Serial,
     StreamLayer,
     plain_block,
@@ -176,6 +178,55 @@ def test_paper_020_attention_needs_equal_widths() -> None:
         aila_attn([Pointwise(8, 8)] * 3, dim=3, heads=2)
 
 
+NETS = {
+    "quartznet": lambda **fields: sk.QuartzNet(size="5x5", **fields),
+    "matchboxnet": lambda **fields: sk.MatchboxNet(labels=("a", "b"), size="3x1x64", **fields),
+    "marblenet": lambda **fields: sk.MarbleNet(size="3x2x64", **fields),
+}
+
+
+@pytest.mark.parametrize("net", NETS)
+def test_paper_036_blocks_without_an_identity_shortcut_are_refused(net: str) -> None:
+    for block in ("plain", "identity:shortcut=C", "preact:shortcut=scale"):
+        with pytest.raises(ComponentError, match="no two blocks in a row have one width"):
+            sk.build(NETS[net](block=block, stack="parallel_shallow"))
+    # SiLU of SiLU is something else, so that the input would not pass
+    with pytest.raises(ComponentError, match="no two blocks in a row have one width"):
+        sk.build(NETS[net](block="identity", activation="silu", stack="parallel_shallow"))
+
+
+@pytest.mark.parametrize("net", NETS)
+@torch.no_grad()
+def test_paper_036_the_first_block_of_a_built_net_joins(net: str) -> None:
+    """The error is of the second order, whether its shortcut is the input or a projection."""
+    deep = sk.build(NETS[net](block="preact", lookahead=1)).double().eval()
+    lasts = [
+        [m for m in total.body.modules() if isinstance(m, Pointwise)][-1]
+        for total in deep.encoder.modules()
+        if isinstance(total, Residual)
+    ]
+    assert len(lasts) == (5 if net == "quartznet" else 3)
+    x = torch.randn(2, 20, deep.stem.channels_out(0), generator=torch.Generator().manual_seed(0))
+    x = x.double().transpose(1, 2).relu()
+    # norms with the statistics of the data, so that the bodies do not fade out
+    for module in deep.modules():
+        if isinstance(module, BatchNorm):
+            module.momentum = 1.0
+    run(deep.encoder.train(), x)
+    deep.eval()
+    errors = []
+    for factor in (2**-5, 0.5):
+        for last in lasts:
+            last.weight.mul_(factor)
+        errors.append(float((run(shallow(deep).encoder, x) - run(deep.encoder, x)).abs().max()))
+    assert errors[0] / errors[1] == pytest.approx(4, rel=0.1)
+    # the look-ahead of a run is that of one block
+    ahead = [block.delay for block in deep.encoder]
+    runs = [ahead[:2], ahead[2:5]] if net == "quartznet" else [ahead[:3]]
+    saved = sum(ahead) - shallow(deep).encoder.delay
+    assert saved == sum(sum(run) - max(run) for run in runs) > 0
+
+
 @pytest.mark.parametrize(("order", "ratio"), [(1, 4), (2, 8)])
 def test_paper_036_error_falls_with_a_power_of_the_branches(
     maker: Maker, frames: Frames, order: int, ratio: int
@@ -242,11 +293,11 @@ def test_paper_036_a_trained_model_is_converted() -> None:
     config = sk.QuartzNet(labels=("a",), blocks=rows, block="preact", frontend=frontend)
     model = sk.build(config)
     made = shallow(model)
-    assert str(made.config.stack) == "parallel_shallow"
+    assert str(made.config.stack) == "parallel_shallow:first=true"
     assert made.latency_s < model.latency_s
     again = sk.build(made.config)
     again.load_state_dict(made.state_dict())
-    with pytest.raises(ComponentError, match="parallel_shallow; give one of serial"):
+    with pytest.raises(ComponentError, match="parallel_shallow:first=true; give one"):
         shallow(made)
 
 
