@@ -107,6 +107,15 @@ def speechkit_channel_layers() -> list[Component]:
 @hookimpl
 def speechkit_blocks() -> list[Component]:
     return [
+        Component(
+            name="block_recurrent",
+            factory="speechkit_mixers.block_recurrent:block_recurrent",
+            summary="Attention to a window of frames, and to states that read a block at a time",
+            formula="x + W [attend(x, window), attend(x, R)], R = gate(R, attend(R, block))",
+            paper="arXiv:2203.07852",
+            time="causal",
+            example={"heads": 2, "window": 4, "states": 3, "gate": "lstm", "config": "dual"},
+        ),
         _COMPONENT(
             name="rglru",
             factory="speechkit_mixers.rglru:rglru",
@@ -115,6 +124,15 @@ def speechkit_blocks() -> list[Component]:
             paper="arXiv:2412.14294",
             time="causal",
             example={"heads": 4},
+        ),
+        Component(
+            name="rin",
+            factory="speechkit_mixers.rin:rin",
+            summary="Latents read a block of frames, attend to each other and write to it",
+            formula="Z += attend(Z, X), Z += attend(Z), X += attend(X, Z), Z goes on to the next X",
+            paper="arXiv:2212.11972",
+            time="lookahead",
+            example={"window": 4, "latents": 3, "latent_dim": 8, "heads": 2},
         ),
     ]
 

@@ -57,12 +57,9 @@ class Weights(nn.Module):
 
     def forward(self, scores: Tensor, allowed: Tensor) -> Tensor:
         if self.function == "softmax":
-            # not -inf, whose softmax is NaN where no key is allowed
-            lowest = torch.finfo(scores.dtype).min
-            scores = scores.masked_fill(~allowed, lowest).softmax(-1)
+            weights = masked_softmax(scores, allowed)
         else:
-            scores = scores.relu()
-        weights = torch.where(allowed, scores, 0)
+            weights = torch.where(allowed, scores.relu(), 0)
         power, factors = self.scale()
         if not power:
             return weights
@@ -74,6 +71,13 @@ class Weights(nn.Module):
         if self.normalise == "learned":
             return 0.5, 2**0.5 * (-self.log_scale).exp()
         return (1.0 if self.normalise == "keys" else 0.0), torch.ones(1)
+
+
+def masked_softmax(scores: Tensor, allowed: Tensor) -> Tensor:
+    """The softmax over the allowed keys, and 0 for the others; all 0 where no key is allowed."""
+    # not -inf, whose softmax is NaN where no key is allowed
+    weights = scores.masked_fill(~allowed, torch.finfo(scores.dtype).min).softmax(-1)
+    return torch.where(allowed, weights, 0)
 
 
 class Heads(Windowed):

@@ -1,4 +1,4 @@
-"""One row of each family's net may have a mixer of this package: it learns, streams, comes back."""
+"""One row of each family's net may have a layer of this package: it learns, streams, comes back."""
 
 from dataclasses import replace
 from functools import partial
@@ -26,32 +26,34 @@ MIXERS = [
     "trellis:levels=4",
     *IN_TORCH,
 ]
+BLOCKS = ["block_recurrent:window=8", "rin:window=8"]
+ROWS = [*(("mixer", name) for name in MIXERS), *(("block", name) for name in BLOCKS)]
 AUDIO = 0.1 * torch.randn(2, 3200, generator=torch.Generator().manual_seed(0))
 
 
-def with_row(net: str, mixer: str) -> Net:
-    """The net whose second row has the mixer, and whose frames do not read the utterance."""
+def with_row(net: str, part: str, name: str) -> Net:
+    """The net whose second row has the mixer or block, and whose frames read no whole utterance."""
     config = NETS[net](frontend="log_mel:normalize=fixed")
     rows = list(config.blocks)
-    rows[1] = replace(rows[1], mixer=f"mixers/{mixer}")
+    rows[1] = replace(rows[1], **{part: f"mixers/{name}"})
     return replace(config, size="custom", blocks=tuple(rows))
 
 
-@pytest.mark.parametrize("mixer", MIXERS)
+@pytest.mark.parametrize(("part", "name"), ROWS)
 @pytest.mark.parametrize("net", NETS)
-def test_a_gradient_reaches_every_weight(net: str, mixer: str) -> None:
-    model = sk.build(with_row(net, mixer)).train()
+def test_a_gradient_reaches_every_weight(net: str, part: str, name: str) -> None:
+    model = sk.build(with_row(net, part, name)).train()
     scores = model(AUDIO, torch.tensor([3200, 2000])).scores
     scores.square().mean().backward()
-    for name, weight in model.named_parameters():
-        assert weight.grad is not None, f"no gradient reaches {name}"
-        assert weight.grad.isfinite().all(), name
+    for parameter, weight in model.named_parameters():
+        assert weight.grad is not None, f"no gradient reaches {parameter}"
+        assert weight.grad.isfinite().all(), parameter
 
 
-@pytest.mark.parametrize("mixer", MIXERS)
+@pytest.mark.parametrize(("part", "name"), ROWS)
 @pytest.mark.parametrize("net", ["matchboxnet", "marblenet"])
-def test_it_streams(net: str, mixer: str) -> None:
-    model = sk.build(with_row(net, mixer))
+def test_it_streams(net: str, part: str, name: str) -> None:
+    model = sk.build(with_row(net, part, name))
     with torch.inference_mode():
         offline = model.eval()(AUDIO[:1]).scores[0]
     streamed = torch.cat(list(stream_scores(model, AUDIO[0], chunk_s=0.05)))
@@ -61,9 +63,9 @@ def test_it_streams(net: str, mixer: str) -> None:
     torch.testing.assert_close(streamed, offline, rtol=1e-3, atol=1e-4)
 
 
-@pytest.mark.parametrize("mixer", MIXERS)
-def test_it_comes_back(mixer: str, tmp_path: Path) -> None:
-    model = sk.build(with_row("marblenet", mixer)).eval()
+@pytest.mark.parametrize(("part", "name"), ROWS)
+def test_it_comes_back(part: str, name: str, tmp_path: Path) -> None:
+    model = sk.build(with_row("marblenet", part, name)).eval()
     sk.save(model, tmp_path / "model")
     again = sk.load(tmp_path / "model")
     assert again.config == model.config
