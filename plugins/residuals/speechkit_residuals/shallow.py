@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from speechkit.component import Spec
 from speechkit.errors import ComponentError
 from speechkit.models import Model
-from speechkit.nn import Add, Chunk, Delay, Residual, Serial, State, StreamLayer, fuse
+from speechkit.nn import Add, Chunk, Delay, Pointwise, Residual, Serial, State, StreamLayer, fuse
 from speechkit_residuals.linked import Linked
 from speechkit_residuals.parts import chosen, same_width, widths
 
@@ -201,15 +201,23 @@ class LayerMix(nn.Module):
     """y_i = Σ_j W_ij x_j: each target has its own mix of the sources, without norm or bias.
 
     W starts at 1 for the last source ("original"), at 1 for one source per target, from the last
-    source to the first ("gca"), or at 1 / sources ("uniform"). Shape: a list of `[B, C, T]` →
-    another; W `[targets, sources]`. arXiv:2405.08570.
+    source to the first ("gca"), or at 1 / sources ("uniform"). With `softmax` its rows are those of
+    learned numbers, which start uniform. Shape: a list of `[B, C, T]` → another; W
+    `[targets, sources]`. arXiv:2405.08570.
     """
 
     self_initialized = undecayed = ("weight",)
 
-    def __init__(self, sources: int, targets: int = 1, init: str = "original") -> None:
+    def __init__(
+        self, sources: int, targets: int = 1, init: str = "original", softmax: bool = False
+    ) -> None:
         super().__init__()
         chosen("layer_mix", "init", init, ("original", "gca", "uniform"))
+        if softmax and init != "uniform":
+            raise ComponentError(
+                f"layer_mix: a softmax does not start as {init}; give init=uniform"
+            )
+        self.softmax = softmax
         if init == "gca" and targets > sources:
             raise ComponentError(f"layer_mix: gca of {sources} sources for {targets} targets")
         weight = torch.full((targets, sources), 1 / sources if init == "uniform" else 0.0)
@@ -219,34 +227,49 @@ class LayerMix(nn.Module):
 
     def forward(self, sources: list[Tensor]) -> list[Tensor]:
         stacked = torch.stack([x.transpose(1, 2) for x in sources], dim=-1)
-        return list((stacked @ self.weight.t()).movedim(-1, 0).transpose(2, 3).unbind())
+        return list((stacked @ self.shares().t()).movedim(-1, 0).transpose(2, 3).unbind())
+
+    def shares(self) -> Tensor:
+        """W, `[targets, sources]`."""
+        return self.weight.softmax(1) if self.softmax else self.weight
 
 
 class MixedStack(Linked):
-    """y = Σ_j w_j h_j over the outputs of all blocks with the width of the last."""
+    """y = Σ_j w_j P_j h_j over the outputs of all blocks.
+
+    P_j projects to the width of the last block; it is the identity where that is the block's own.
+    """
 
     keeps_input = False
 
-    def __init__(self, blocks: list[StreamLayer], init: str) -> None:
+    def __init__(self, blocks: list[StreamLayer], init: str, softmax: bool) -> None:
         super().__init__(blocks)
-        channels = widths("layer_mix", blocks)
-        self.sources = [j for j, width in enumerate(channels[:-1]) if width == channels[-1]]
-        self.mix = LayerMix(len(self.sources) + 1, 1, init)
+        if len(blocks) < 2:
+            raise ComponentError("stack layer_mix: one block; give at least two to mix")
+        *earlier, last = widths("layer_mix", blocks)
+        self.projections = nn.ModuleList(
+            StreamLayer() if width == last else Pointwise(width, last) for width in earlier
+        )
+        self.mix = LayerMix(len(blocks), 1, init, softmax)
 
     def out_of(self, index: int, y: Chunk, history: list[Chunk]) -> Tensor:
         if index < self.count - 1:
             return y.x
-        mixed: Tensor = self.mix([*(history[j].x for j in self.sources), y.x])[0]
+        sources = zip(self.projections, history, strict=True)
+        mixed: Tensor = self.mix([*(project(h).x for project, h in sources), y.x])[0]
         return mixed
 
     def lower_out_of(self, program: Lowering, index: int, y: Value, history: list[Value]) -> Value:
         if index < self.count - 1:
             return y
-        sources = [*(history[j] for j in self.sources), y]
-        weights = self.mix.weight[0].unbind()
-        terms = [program.scaled(x, w) for x, w in zip(sources, weights, strict=True)]
+        sources = zip(self.projections, history, strict=True)
+        mixed = [*(program.add(project, h) for project, h in sources), y]
+        weights = self.mix.shares()[0].unbind()
+        terms = [program.scaled(x, w) for x, w in zip(mixed, weights, strict=True)]
         return reduce(program.added, terms)
 
 
-def layer_mix(blocks: list[StreamLayer], init: str = "original") -> MixedStack:
-    return MixedStack(blocks, init)
+def layer_mix(
+    blocks: list[StreamLayer], init: str = "original", softmax: bool = False
+) -> MixedStack:
+    return MixedStack(blocks, init, softmax)

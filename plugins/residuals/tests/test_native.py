@@ -30,6 +30,7 @@ PARTS = {
         *("laurel:k=2,rank=2", "laurel:k=3,rank=2,shared=false", "laurel:rank=0", "hires"),
         *("hires:side=input", "reversible", "revcol", "aila_linear", "aila_attn:dim=6,heads=2"),
         *("layer_mix", "dense_easter:reduction=2"),
+        "layer_mix:init=uniform,softmax=true",
     ),
     "stem": ("space_to_depth",),
 }

@@ -124,6 +124,19 @@ def test_it_begins_as_the_plain_net(net: str, kind: str, name: str) -> None:
         assert torch.equal(model.eval()(AUDIO, lengths).scores, plain.eval()(AUDIO, lengths).scores)
 
 
+@pytest.mark.parametrize(("net", "own"), [("quartznet", 1), ("matchboxnet", 2), ("marblenet", 2)])
+def test_paper_099_every_block_of_a_built_net_is_mixed(net: str, own: int) -> None:
+    encoder = sk.build(NETS[net](stack="layer_mix")).eval().encoder
+    blocks, mix = encoder.calls(), encoder.mix  # type: ignore[operator,union-attr]
+    assert mix.weight.shape == (1, len(blocks))  # type: ignore[union-attr]
+    # blocks as wide as the last one
+    kept = [p for p in encoder.projections if not list(p.parameters())]  # type: ignore[union-attr]
+    assert len(kept) + 1 == own
+    c = Chunk.of(torch.randn(1, {"quartznet": 256}.get(net, 128), 40))
+    encoder(c).x.square().sum().backward()
+    assert mix.weight.grad.all()  # type: ignore[union-attr]
+
+
 @pytest.mark.parametrize("net", NETS)
 def test_papers_027_zero_gamma_and_gates_begin_as_the_shortcuts(net: str) -> None:
     for design, far in {

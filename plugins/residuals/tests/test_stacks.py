@@ -319,6 +319,21 @@ def test_paper_099_the_weight_of_every_source_learns(maker: Maker, frames: Frame
     assert (gradient != 0).all()
 
 
+def test_paper_099_a_softmax_of_projected_sources(maker: Maker, frames: Frames) -> None:
+    torch.manual_seed(0)
+    shapes = [(8, 6), (6, 10), (10, 8)]
+    blocks: list[StreamLayer] = [plain_block(*shape, maker()).double() for shape in shapes]
+    stack = layer_mix(blocks, "uniform", softmax=True).double().eval()
+    assert stack.mix.shares().tolist() == [pytest.approx([1 / 3] * 3)]
+    stack.mix.weight.data.copy_(torch.tensor([[0.3, -1.0, 0.5]]))
+    history = [run(Serial(*blocks[: count + 1]), frames()) for count in range(3)]
+    projected = [run(p, h) for p, h in zip(stack.projections, history, strict=False)]  # type: ignore[arg-type]
+    shares = torch.tensor([0.3, -1.0, 0.5], dtype=torch.float64).softmax(0)
+    terms = zip(shares, [*projected, history[2]], strict=True)
+    torch.testing.assert_close(run(stack, frames()), sum(w * x for w, x in terms))  # type: ignore[arg-type]
+    check_stream(stack, frames(), torch.tensor([12, 5]))
+
+
 def test_paper_099_the_mass_moves_to_the_block_that_knows(maker: Maker, frames: Frames) -> None:
     blocks = plain_blocks(maker)
     stack = layer_mix(blocks).double().eval()
@@ -467,3 +482,9 @@ def test_a_wrong_parameter_is_named() -> None:
         LayerMix(2, 1, "x")
     with pytest.raises(ComponentError, match="gca of 1 sources for 2 targets"):
         LayerMix(1, 2, "gca")
+    with pytest.raises(
+        ComponentError, match="a softmax does not start as original; give init=unif"
+    ):
+        LayerMix(3, softmax=True)
+    with pytest.raises(ComponentError, match="one block; give at least two to mix"):
+        layer_mix([Pointwise(4, 4)])
