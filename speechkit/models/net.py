@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields, replace
+from fractions import Fraction
 from functools import partial
 from typing import Any, ClassVar, TypeVar
 
@@ -272,10 +273,10 @@ def encoder_layers(
         design = row.block or (config.block if row.residual else "plain")
         body = maker(row, ahead)
         block = registry.build("block", design, channels, row.channels, body, index, len(rest))
-        if block.stride != row.stride:
+        if block.stride != row.stride * block.rate:
             raise ConfigError(
-                f"block {design} has stride {block.stride} in a row of stride {row.stride}; "
-                "give that row block=plain"
+                f"block {design} has stride {Fraction(block.stride, block.rate)} in a row of "
+                f"stride {row.stride}; give that row block=plain"
             )
         blocks.append(block)
         channels = row.channels

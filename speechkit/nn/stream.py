@@ -423,17 +423,19 @@ class Serial(StreamLayer):
 class Residual(StreamLayer):
     """y = merge(shortcut(x), body(x)); the branch with less delay is delayed to align both.
 
-    `merge` is a module `(shortcut, body) -> y` on `[B, C, T]`; both branches have one stride.
+    `merge` is a module `(shortcut, body) -> y` on `[B, C, T]`; both branches have one frame rate.
     """
 
     def __init__(self, body: StreamLayer, shortcut: StreamLayer, merge: nn.Module) -> None:
         super().__init__()
-        if (body.stride, body.rate) != (shortcut.stride, shortcut.rate):
+        ratio, other = (Fraction(branch.rate, branch.stride) for branch in (body, shortcut))
+        if ratio != other:
             raise StreamError(
-                f"the body has stride {body.stride} and the shortcut {shortcut.stride}; "
-                "give both the same"
+                f"the body has {ratio} of the input's frame rate and the shortcut {other}; "
+                "give both the same stride"
             )
-        self.stride, self.rate = body.stride, body.rate
+        self.stride = math.lcm(body.stride, shortcut.stride)
+        self.rate = int(self.stride * ratio)
         self.delay = max(body.delay, shortcut.delay)
         self.left = max(body.left, shortcut.left)
         self.right = max(body.right, shortcut.right)

@@ -196,7 +196,7 @@ def test_a_recurrent_layer_takes_utterances_of_any_length(frames: int) -> None:
 
 
 def test_branches_of_different_stride_are_refused() -> None:
-    with pytest.raises(StreamError, match="stride 2 and the shortcut 1"):
+    with pytest.raises(StreamError, match="1/2 of the input's frame rate and the shortcut 1"):
         Residual(DepthwiseConv(3, 5, stride=2), Pointwise(3, 3), Add())
 
 

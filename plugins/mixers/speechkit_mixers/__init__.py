@@ -134,6 +134,14 @@ def speechkit_blocks() -> list[Component]:
             time="lookahead",
             example={"window": 4, "latents": 3, "latent_dim": 8, "heads": 2},
         ),
+        _COMPONENT(
+            name="spatial_bottleneck",
+            factory="speechkit_mixers.spatial_bottleneck:spatial_bottleneck",
+            summary="The channel layer at a lower frame rate, between two convolutions over time",
+            formula="activation(shortcut(x) + norm(up(W down(x))))",
+            paper="arXiv:1608.04337",
+            time="lookahead",
+        ),
     ]
 
 
