@@ -1,0 +1,96 @@
+"""Nets with such a row give one answer: whole, from the command line, and in chunks of any size."""
+
+import json
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from numpy.typing import NDArray
+
+import speechkit as sk
+from speechkit.cli.main import run
+from speechkit.models.net import Net
+from speechkit.rules.vad import PostProcessing
+
+ROWS = {"attention": "attention:window=50", "recurrence": "lru"}
+RATE = 16000
+
+
+def net(mixer: str, family: str) -> Net:
+    blocks = (
+        sk.Block(channels=16, kernel=5, stride=2),
+        sk.Block(channels=16, kernel=9, residual=True, mixer=mixer),
+        sk.Block(channels=16, kernel=1, separable=False),
+    )
+    if family == "vad":
+        return sk.MarbleNet(blocks=blocks, frame_level=True)
+    return sk.QuartzNet(blocks=blocks, frontend="log_mel:normalize=running")
+
+
+def sound(seconds: float) -> NDArray[np.float32]:
+    """Noise that comes and goes."""
+    chance = np.random.default_rng(0)
+    levels = np.repeat(chance.uniform(0.001, 0.3, round(seconds * 8)), RATE // 8)
+    return (levels * chance.standard_normal(len(levels))).clip(-1, 1).astype(np.float32)
+
+
+@pytest.fixture(params=ROWS)
+def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    """Two models with this row, and a recording."""
+    for family in ("vad", "asr"):
+        model = sk.build(net(ROWS[request.param], family), seed=1).eval()
+        if family == "vad":
+            # the threshold is the median, so that there are segments
+            scores = model(torch.from_numpy(sound(4))[None]).scores[0].softmax(-1)[:, 1]
+            middle = scores.median().item()
+            rule = PostProcessing(onset=middle, offset=middle)
+            config = replace(model.config, postprocess=rule)
+            plain = sk.build(config)
+            plain.load_state_dict(model.state_dict())
+            model = plain.eval()
+        sk.save(model, tmp_path / family)
+    soundfile.write(tmp_path / "sound.wav", sound(4), RATE, subtype="FLOAT")
+    return tmp_path
+
+
+def printed(capfd: pytest.CaptureFixture[str], *arguments: object) -> list[dict[str, object]]:
+    capfd.readouterr()
+    assert run([str(argument) for argument in arguments]) == 0
+    return [json.loads(line) for line in capfd.readouterr().out.splitlines()]
+
+
+def test_listening_finds_the_speech_that_vad_finds(
+    folder: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    file, model = folder / "sound.wav", folder / "vad"
+    (whole,) = printed(capfd, "vad", file, "--model", model, "--json")
+    live = printed(capfd, "listen", "--file", file, "--model", model, "--json")
+    edges = [row["at_s"] for row in live if str(row["event"]).startswith("speech_")]
+    assert edges == [edge for segment in whole["segments"] for edge in segment]
+    assert len(edges) > 2
+
+
+def test_listening_finds_the_text_that_transcribe_finds(
+    folder: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    file, model = folder / "sound.wav", folder / "asr"
+    (whole,) = printed(capfd, "transcribe", file, "--model", model, "--no-vad", "--json")
+    live = printed(capfd, "listen", "--file", file, "--model", model, "--no-vad", "--json")
+    texts = [str(row["text"]) for row in live if row["event"] == "final"]
+    assert " ".join(texts) == whole["text"] != ""
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_chunks_of_any_size_give_the_same(folder: Path, seed: int) -> None:
+    model = sk.load(folder / "vad")
+    x = sound(4)
+    cuts = np.sort(np.random.default_rng(seed).choice(len(x), 30, replace=False))
+    wanted, stream = sk.stream(model), sk.stream(model)
+    events = [event for a, b in pairwise([0, *cuts, len(x)]) for event in stream.feed(x[a:b])]
+    assert events + stream.finish() == wanted.feed(x) + wanted.finish()
+    np.testing.assert_array_equal(stream.scores, wanted.scores)
+    assert events
