@@ -19,7 +19,7 @@ from speechkit.plugins import Registry, using
 torch.set_num_threads(1)
 
 HERE = Path(__file__).parent
-LOADED = {"residuals": "residuals,norms,activations"}
+LOADED = {"mixers": "mixers,norms", "residuals": "residuals,norms,activations"}
 """The plugins for the tests of a package that needs others too."""
 
 

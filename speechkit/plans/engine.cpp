@@ -54,6 +54,7 @@ constexpr Operation OPERATIONS[] = {
     {"expression", prepare_expression, run_expression, true},
     {"attention", prepare_attention, run_attention},
     {"retention", prepare_retention, run_retention},
+    {"linear_attention", prepare_linear_attention, run_linear_attention},
 };
 constexpr int64_t OPERATION_COUNT = sizeof OPERATIONS / sizeof *OPERATIONS;
 // a multiple of every instruction's cycle

@@ -17,7 +17,8 @@ inline Heads heads_of(const Instruction& op) {
 }
 
 inline Heads prepare_heads(Loader& loader, Instruction& op) {
-  expect(op.width_in > 1 && op.rows == op.rows_in, "its rows differ from its input's");
+  expect(op.width_in > 1 && product(op.rows, op.stride) == op.rows_in,
+         "its rows differ from its input's");
   expect(op.size >= 1 && op.channels % op.size == 0, "its channels do not divide by its heads");
   expect(op.taps >= 1 && op.channels_in == product(2, op.size, op.taps) + op.channels,
          "its input's channels are not queries, keys and values");
@@ -27,28 +28,28 @@ inline Heads prepare_heads(Loader& loader, Instruction& op) {
   return heads;
 }
 
-// The output of each row: advance(h, q, k, v, o) for every head of a valid row, 0 for an invalid one.
-// v is padded with zeros, and o has as many numbers.
+// advance(h, q, k, v, o) for every head of each valid row; v is padded with zeros, and o has as many
+// numbers. Row o of the output is that after row o · stride, and 0 if that is not valid.
 template <class F>
 inline void run_heads(const Instruction& op, const Memory& m, F advance) {
   const Heads heads = heads_of(op);
   const int64_t keys = heads.count * heads.keys, bytes = sizeof(float) * heads.values;
   float *v = m.work, *o = m.work + heads.wide;
   std::memset(v, 0, sizeof(float) * heads.wide);
-  for (int64_t r = 0; r < op.rows; ++r) {
+  for (int64_t r = 0; r < op.rows_in; ++r) {
     const float *q = m.in + r * op.width_in, *k = q + keys, *values = k + keys;
-    float* y = m.out + r * op.width;
+    float* y = r % op.stride ? nullptr : m.out + r / op.stride * op.width;
     if (m.valid[r] == 0) {
-      std::memset(y, 0, sizeof(float) * op.channels);
+      if (y) std::memset(y, 0, sizeof(float) * op.width);
       continue;
     }
     for (int64_t h = 0; h < heads.count; ++h) {
       std::memcpy(v, values + h * heads.values, bytes);
       advance(h, q + h * heads.keys, k + h * heads.keys, v, o);
-      std::memcpy(y + h * heads.values, o, bytes);
+      if (y) std::memcpy(y + h * heads.values, o, bytes);
     }
   }
-  mark_alike(op, m);
+  mark(op, m, m.valid, 0, op.stride);
 }
 
 // o = Re(q̄ S) with S = a S + k v for each of `size` heads. Input: q, k [size, taps] and v [size,
@@ -85,6 +86,47 @@ inline void run_retention(const Instruction& op, const Memory& m) {
         imaginary += q[pairs + i] * next_y;
       }
       store(o + c, real + imaginary);
+    }
+  });
+}
+
+// o = q S / (q · n + eps) with S = S + k v and n = n + k for each of `size` heads, from q, k and v as
+// above. The sums are compensated (Kahan, 1965), since a float no longer grows after some hours of
+// rows. numbers: eps; state: S and its rest [size, taps, values] each, n and its rest [size, taps]
+inline void prepare_linear_attention(Loader& loader, Instruction& op) {
+  const Heads heads = prepare_heads(loader, op);
+  op.parameters = loader.table(op.numbers, 1, 1, COLUMNS);
+  loader.state(op, product(2, product(heads.count, heads.keys), heads.wide + 1));
+}
+
+template <class T>
+inline void add_to(T& sum, T& rest, T x) {
+  const T y = x - rest, next = sum + y;
+  rest = (next - sum) - y;
+  sum = next;
+}
+
+inline void run_linear_attention(const Instruction& op, const Memory& m) {
+  const Heads heads = heads_of(op);
+  const int64_t keys = heads.count * heads.keys, size = keys * heads.wide;
+  run_heads(op, m, [&](int64_t h, const float* q, const float* k, const float* v, float* o) {
+    float *n = m.state + 2 * size + h * heads.keys, *rest = n + keys, weight = op.parameters[0];
+    for (int64_t i = 0; i < heads.keys; ++i) {
+      add_to(n[i], rest[i], k[i]);
+      weight += q[i] * n[i];
+    }
+    for (int64_t c = 0; c < heads.wide; c += LANES) {
+      const Register value = load(v + c);
+      Register sum = {};
+      float* s = m.state + h * heads.keys * heads.wide + c;
+      for (int64_t i = 0; i < heads.keys; ++i, s += heads.wide) {
+        Register all = load(s), left = load(s + size);
+        add_to(all, left, k[i] * value);
+        store(s, all);
+        store(s + size, left);
+        sum += q[i] * all;
+      }
+      store(o + c, sum / weight);
     }
   });
 }

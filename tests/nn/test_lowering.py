@@ -214,6 +214,46 @@ def test_a_matrix_is_retained() -> None:
     check_native(Retained(), x, torch.tensor([40, 17]))
 
 
+class Attended(Recurrent):
+    """o = Σ (q · k) v / (Σ q · k + 0.1) over the frames so far, with positive q and k."""
+
+    def channels_out(self, c_in: int) -> int:
+        return HEADS * VALUES
+
+    def init_state(
+        self, batch: int, c_in: int, dtype: torch.dtype = torch.float32, device: Any = None
+    ) -> State:
+        return (torch.zeros(batch, HEADS, VALUES + 1, KEYS, dtype=dtype),)
+
+    def step(self, c: Chunk, state: State) -> tuple[Chunk, State]:
+        x = c.masked.transpose(1, 2)
+        q, k = x[..., : 2 * HEADS * KEYS].abs().unflatten(2, (2, HEADS, 1, KEYS)).unbind(2)
+        v = x[..., 2 * HEADS * KEYS :].unflatten(2, (HEADS, VALUES, 1))
+        v = torch.cat([v, torch.ones_like(v[..., :1, :])], dim=3)
+        sums = scan(torch.ones_like(x[:, :, :1, None, None]), v * k, state[0])
+        o = (sums * q).sum(4)
+        y = (o[..., :-1] / (o[..., -1:] + 0.1)).flatten(2)
+        return Chunk(y.transpose(1, 2), c.valid), (sums[:, -1],)
+
+    def lower(self, program: Lowering, x: Value) -> Value:
+        keys, values = 2 * HEADS * KEYS, HEADS * VALUES
+        positive = program.expression("abs(x)", {}, program.part(x, 0, keys))
+        return program.emit(
+            "linear_attention",
+            program.join(positive, program.part(x, keys, values)),
+            channels=values,
+            size=HEADS,
+            taps=KEYS,
+            numbers=[0.1],
+        )
+
+
+def test_attention_may_be_linear() -> None:
+    channels = HEADS * (2 * KEYS + VALUES)
+    x = torch.randn(2, channels, 40, generator=torch.Generator().manual_seed(1))
+    check_native(Attended(), x, torch.tensor([40, 17]))
+
+
 @pytest.mark.parametrize(
     ("fields", "reason"),
     [

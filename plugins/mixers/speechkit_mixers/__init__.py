@@ -72,6 +72,15 @@ def speechkit_mixers() -> list[Component]:
             foldable=True,
         ),
         _COMPONENT(
+            name="sla",
+            factory="speechkit_mixers.sla:sla",
+            summary="Simplified linear attention over the frames so far, and a short convolution",
+            formula="W (sum_m (q_n . k_m) v_m / sum_m q_n . k_m + w * v), m <= n, q and k >= 0",
+            paper="arXiv:2405.11582",
+            time="lookahead",
+            example={"heads": 2},
+        ),
+        _COMPONENT(
             name="trellis",
             factory="speechkit_mixers.trellis:Trellis",
             summary="Trellis network: the weights of an LSTM cell on levels instead of frames",

@@ -47,7 +47,8 @@ def recalled(
 ) -> tuple[Tensor, Tensor]:
     """o_n = S_n q_n with S_n = a S_{n−1} + v_n k_nᵀ, and the state S after the last frame.
 
-    Without `decay` a = 1. With it S is complex, and o_n = Re(S_n q̄_n). In a chunk o = (Q Kᵀ ⊙ D) V
+    Without `decay` a = 1; such a sum of many frames needs S in float64. With it S is complex, and
+    o_n = Re(S_n q̄_n). In a chunk o = (Q Kᵀ ⊙ D) V
     + D₀ Q S, where D is the decay from one frame to another and D₀ that since the last chunk. An
     export for any number of frames has one chunk, and so no loop. Invalid frames leave S as it is;
     their k must be 0. Shape: q, k `[B, H, T, K]`, v and o `[B, H, T, V]`, valid `[B, T]`, S
@@ -82,7 +83,7 @@ def _chunk(
 ) -> tuple[Tensor, Tensor]:
     near = weights(q, k, valid, decay) @ v
     if decay is None:
-        return near + q @ state.transpose(2, 3), state + v.transpose(2, 3) @ k
+        return near + q @ state.transpose(2, 3).to(q.dtype), state + v.transpose(2, 3) @ k
     places = valid.cumsum(1)
     last = places[:, -1:]
     q = decay.turned(q, places) * decay.strength(places)[..., None]

@@ -97,16 +97,18 @@ class Retention(Recurrent):
         o = program.emit(
             "retention",
             program.matrix(x, self._scaled()),
+            rows=x.rows // self.stride,
             channels=values,
+            stride=self.stride,
             size=self.heads,
             taps=keys // self.heads,
             # with the rest: a head multiplies rounded numbers up to 2^(5+h) times before it forgets
             weights=np.concatenate([rounded, parts - rounded]),
         )
         shown = program.normalize(o, EPS, groups=self.heads, centred=False)
-        gate = program.matrix(x, self.gate.weight)
+        gate = program.matrix(x, self.gate.weight, stride=self.stride)
         gated = program.expression("silu(a) * b", {}, gate, shown)
-        return program.matrix(gated, self.output.weight, stride=self.stride)
+        return program.matrix(gated, self.output.weight)
 
     def macs(self, frames: int) -> int:
         keys, _, values = self.widths

@@ -23,6 +23,8 @@ MIXERS = [
     "attention:weight=rela",
     "lru",
     "multires",
+    "retention",
+    "sla",
     "trellis:levels=4",
     *IN_TORCH,
 ]
