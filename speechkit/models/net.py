@@ -23,10 +23,10 @@ Name = Spec | str
 class Block(Config):
     """One row of a paper's table: `copies` equal blocks of `repeat` sub-blocks each.
 
-    `block`, `activation`, `norm`, `channel`, `mixer` and `merge` override the net's parts; `merge`
-    overrides the net's `residual`. `kernel`, `activation` and `channel` may have an entry for each
-    sub-block. Then the shortcut has the channel layer of the first one, and the activation after
-    the sum is that of the last one.
+    `block`, `activation`, `norm`, `channel`, `mixer`, `merge` and `dropout` override the net's;
+    `merge` overrides the net's `residual`. `kernel`, `activation` and `channel` may have an entry
+    for each sub-block. Then the shortcut has the channel layer of the first one, and the activation
+    after the sum is that of the last one.
     """
 
     stores_none: ClassVar[bool] = False
@@ -44,6 +44,7 @@ class Block(Config):
     channel: Name | tuple[Name, ...] | None = None
     mixer: Name | None = None
     merge: Name | None = None
+    dropout: float | None = None
 
     def __post_init__(self) -> None:
         for part in PARTS:
@@ -66,6 +67,8 @@ class Block(Config):
                 )
         for name in ("channels", "stride", "dilation"):
             check_range(f"block {name}", getattr(self, name), 1, MAX_WIDTH)
+        if self.dropout is not None:
+            check_range("block dropout", self.dropout, 0, 1)
         for kernel in self.kernels:
             check_range("block kernel", kernel, 1, MAX_WIDTH)
             check_range("block dilation * (kernel - 1)", self.dilation * (kernel - 1), 0, MAX_WIDTH)
@@ -319,7 +322,7 @@ def _uniform_body_maker(
         lookahead=lookahead,
         separable=row.separable,
         residual=row.residual,
-        dropout=config.dropout,
+        dropout=config.dropout if row.dropout is None else row.dropout,
         widening=registry.find("activation", chosen("activation").name).component.in_factor,
         mixer=partial(registry.build, "mixer", chosen("mixer")),
         channel=layer("channel", lambda c_in, c_out: c_out),

@@ -49,6 +49,16 @@ def test_a_row_has_its_own_parts_and_the_others_the_nets() -> None:
     assert list(layers(model, 0).state_dict()) == list(layers(plain, 0).state_dict())
 
 
+def test_a_row_has_its_own_dropout() -> None:
+    model = sk.build(net(ROW, replace(ROW, dropout=0.4), replace(ROW, dropout=0.0), dropout=0.2))
+    rates = [
+        [m.p for m in layers(model, index).modules() if isinstance(m, nn.Dropout)]
+        for index in range(3)
+    ]
+    assert rates == [[0.2, 0.2], [0.4, 0.4], []]
+    assert list(model.state_dict()) == list(sk.build(net(ROW, ROW, ROW)).state_dict())
+
+
 @pytest.mark.parametrize("part", ["merge", "mixer", "channel"])
 def test_a_part_that_a_row_does_not_use_is_looked_up_too(part: str) -> None:
     row = replace(Block(channels=8, kernel=1, separable=False), **{part: "nosuch"})
@@ -124,6 +134,7 @@ def test_a_model_names_the_plugins_of_its_rows(tmp_path) -> None:
         ({"kernel": (3, 5, 7)}, "block kernel has 3 entries for repeat=2; give one entry for all"),
         ({"activation": ("relu",)}, "block activation has 1 entries for repeat=2"),
         ({"norm": ("batch", "none")}, "cannot read component"),
+        ({"dropout": 1.5}, "block dropout=1.5: give a number from 0 to 1"),
         ({"kernel": (3, 0)}, "block kernel=0: give a number from 1"),
         ({"mixer": "depthwise:wait_ms=1e14"}, "block mixer depthwise: wait_ms"),
     ],

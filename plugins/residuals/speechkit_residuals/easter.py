@@ -12,29 +12,33 @@ from speechkit.errors import ComponentError
 from speechkit.models import Block, QuartzNet
 from speechkit.nn import Add, BatchNorm, FrameWise, Pointwise, Residual, Serial, StreamLayer
 from speechkit.text import ENGLISH_LABELS
-from speechkit_residuals.parts import cat_channels, squeeze_excite, widths
+from speechkit_residuals.parts import cat_channels, chosen, squeeze_excite, widths
 
 if TYPE_CHECKING:
     from speechkit.nn.lowering import Lowering
     from speechkit.plans.program import Value
 
 
-def easter2(labels: tuple[str, ...] = ENGLISH_LABELS) -> QuartzNet:
+def easter2(labels: tuple[str, ...] = ENGLISH_LABELS, context: str = "running") -> QuartzNet:
     """The config of Easter2.0, for 80 mel bands: one label or blank per 40 ms.
 
-    In the paper the dropout rises from 0.2 to 0.4 along the net; here it is 0.2 everywhere.
+    With `context="utterance"` squeeze and excitation uses the mean of the whole utterance, as in
+    the paper; with "running" that of the frames so far, so that the net streams.
     """
     row = partial(Block, separable=False)
+    unit = partial(row, channels=256, repeat=3, residual=True)
     return QuartzNet(
         labels=labels,
         blocks=(
             row(channels=128, kernel=3, stride=2, copies=2),
-            *(row(channels=256, kernel=kernel, repeat=3, residual=True) for kernel in (5, 7, 9)),
-            row(channels=512, kernel=11, dilation=2),
-            row(channels=512, kernel=1),
+            unit(kernel=5),
+            unit(kernel=7),
+            unit(kernel=9, dropout=0.3),
+            row(channels=512, kernel=11, dilation=2, dropout=0.4),
+            row(channels=512, kernel=1, dropout=0.4),
         ),
         frontend="log_mel:n_mels=80",
-        stack="dense_easter",
+        stack=f"dense_easter:context={context}",
         norm="batch:eps=1e-5,momentum=0.003",
         dropout=0.2,
     )
@@ -92,7 +96,9 @@ class Beside(nn.Module):
         return program.join(data, old)
 
 
-def dense_easter(blocks: list[StreamLayer], reduction: int = 8) -> StreamLayer:
+def dense_easter(
+    blocks: list[StreamLayer], reduction: int = 8, context: str = "running"
+) -> StreamLayer:
     """Units (data, old) → (after(old' + SE(body(data))), old'),
 
         old' = norm(P old) + shortcut(data).
@@ -100,8 +106,10 @@ def dense_easter(blocks: list[StreamLayer], reduction: int = 8) -> StreamLayer:
     A unit is a residual block with an activation after the sum, such as `plain`. Body, shortcut and
     after are those of the block. `old` starts as the input of a run of units and is passed from
     unit to unit. Other blocks stay in series. So does the first block, since the stack does not
-    have its input. `reduction` 0 leaves squeeze and excitation out.
+    have its input. `reduction` 0 leaves squeeze and excitation out. Its mean is that of the frames
+    so far, or, with `context` "utterance", that of the whole utterance.
     """
+    chosen("stack dense_easter", "context", context, ("running", "utterance"))
     if reduction < 0:
         raise ComponentError(f"stack dense_easter: reduction={reduction}; give at least 1, or 0")
     channels = widths("dense_easter", blocks)
@@ -114,7 +122,7 @@ def dense_easter(blocks: list[StreamLayer], reduction: int = 8) -> StreamLayer:
     for dense, indices in groupby(rest, lambda index: _is_unit(blocks[index])):
         start, *more = indices
         run = blocks[start : start + 1 + len(more)]
-        row += [_chained(run, channels[start - 1], reduction)] if dense else run
+        row += [_chained(run, channels[start - 1], reduction, context)] if dense else run
     return Serial(*row)
 
 
@@ -123,14 +131,14 @@ def _is_unit(block: StreamLayer) -> bool:
     return list(parts) == ["sum", "after"] and isinstance(parts["sum"], Residual)
 
 
-def _chained(blocks: list[StreamLayer], channels: int, reduction: int) -> Serial:
+def _chained(blocks: list[StreamLayer], channels: int, reduction: int, context: str) -> Serial:
     units: list[StreamLayer] = []
     data = old = channels
     for block in blocks:
         total, after = block.children()
         assert isinstance(total, Residual)
         assert isinstance(after, StreamLayer)
-        units.append(_unit(total, after, data, old, reduction))
+        units.append(_unit(total, after, data, old, reduction, context))
         data, old = block.channels_out(data), total.channels_out(data)
     return Serial(
         twice=FrameWise(Twice(), 2 * channels),
@@ -139,11 +147,13 @@ def _chained(blocks: list[StreamLayer], channels: int, reduction: int) -> Serial
     )
 
 
-def _unit(total: Residual, after: StreamLayer, data: int, old: int, reduction: int) -> Serial:
+def _unit(
+    total: Residual, after: StreamLayer, data: int, old: int, reduction: int, context: str
+) -> Serial:
     wide = total.channels_out(data)
     parts: dict[str, StreamLayer] = {"data": FrameWise(Part(0, data), data), "body": total.body}
     if reduction:
-        parts["excite"] = squeeze_excite(wide, reduction)
+        parts["excite"] = squeeze_excite(wide, reduction, context)
     chain = Residual(
         Serial(
             old=FrameWise(Part(data, data + old), old),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import pairwise
@@ -10,9 +11,11 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from speechkit.errors import ComponentError
+from speechkit.errors import ComponentError, StreamError
 from speechkit.nn import (
+    AveragePool,
     BodyMaker,
+    Chunk,
     DenseConv,
     Dropout,
     FrameWise,
@@ -21,6 +24,7 @@ from speechkit.nn import (
     Residual,
     RunningAverage,
     Serial,
+    State,
     StreamLayer,
 )
 
@@ -28,15 +32,32 @@ if TYPE_CHECKING:
     pass
 
 
-def squeeze_excite(channels: int, reduction: int = 8) -> Residual:
-    """y = x · sigmoid(V ReLU(U m)), m the mean of the valid frames so far.
+class UtteranceAverage(StreamLayer):
+    """The mean of each row's valid frames, at every frame. Shape: `[B, C, T]` → the same."""
 
-    At a row's last frame m is the mean of the utterance. U `[C / reduction, C]`. Hu et al.,
-    arXiv:1709.01507.
+    left = right = math.inf
+
+    def forward(self, c: Chunk) -> Chunk:
+        mean = AveragePool()(c).x.transpose(1, 2)
+        # a copy for each frame: later layers need frames that lie one after another
+        return Chunk(mean.repeat(1, c.x.shape[2], 1).transpose(1, 2), c.valid)
+
+    def step(self, c: Chunk, state: State) -> tuple[Chunk, State]:
+        raise StreamError(
+            "squeeze and excitation with context=utterance reads the whole utterance; use "
+            "context=running to stream"
+        )
+
+
+def squeeze_excite(channels: int, reduction: int = 8, context: str = "running") -> Residual:
+    """y = x · sigmoid(V ReLU(U m)), m the mean of the valid frames: so far, or of the utterance.
+
+    The mean so far is that of the utterance at a row's last frame. U `[C / reduction, C]`. Hu et
+    al., arXiv:1709.01507.
     """
     inner = max(1, channels // reduction)
     gate = Serial(
-        mean=RunningAverage(),
+        mean=RunningAverage() if context == "running" else UtteranceAverage(),
         squeeze=Pointwise(channels, inner, bias=True),
         relu=FrameWise(nn.ReLU()),
         excite=Pointwise(inner, channels, bias=True),

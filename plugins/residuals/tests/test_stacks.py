@@ -2,7 +2,9 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import pairwise, product
+from pathlib import Path
 
 import pytest
 import torch
@@ -23,13 +25,15 @@ from speechkit_residuals.taco import Taco
 from torch import Tensor, nn
 
 import speechkit as sk
-from speechkit.errors import ComponentError
+from speechkit.errors import ComponentError, StreamError
+from speechkit.export import export
 from speechkit.models import Block
 from speechkit.nn import (
     BatchNorm,
     BodyMaker,
     Chunk,
     DenseConv,
+    Dropout,
     FrameWise,
     Pointwise,
     Residual,
@@ -353,6 +357,56 @@ def test_paper_025_squeeze_and_excitation_of_zeros_is_a_half(frames: Frames) -> 
     for parameter in layer.parameters():
         nn.init.zeros_(parameter)
     assert torch.equal(run(layer, frames()), frames() / 2)
+
+
+def test_paper_025_the_mean_of_the_utterance(frames: Frames) -> None:
+    layer = squeeze_excite(8, 2, "utterance").double()
+    x, lengths = frames(), torch.tensor([12, 5])
+    y = layer(Chunk.of(x, lengths)).x.clone()
+    u, v = (m for m in layer.modules() if isinstance(m, Pointwise))
+    for row, length in enumerate(lengths):
+        mean = x[row, :, :length].mean(1)
+        gate = (v.weight @ (u.weight @ mean + u.bias).relu() + v.bias).sigmoid()
+        expected = x[row, :, :length] * gate[:, None]
+        torch.testing.assert_close(y[row, :, :length], expected, rtol=1e-12, atol=1e-12)
+    # what is not valid is not read
+    x[1, :, 5:] = torch.nan
+    assert torch.equal(layer(Chunk.of(x, lengths)).x[1, :, :5], y[1, :, :5])
+    # at the last frame the mean so far is that of the utterance
+    running = squeeze_excite(8, 2).double()
+    running.load_state_dict(layer.state_dict())
+    torch.testing.assert_close(running(Chunk.of(x, lengths)).x[1, :, 4], y[1, :, 4])
+    with pytest.raises(StreamError, match="use context=running to stream"):
+        layer.step(Chunk.of(x), layer.init_state(2, 8, torch.float64))
+
+
+def test_paper_025_a_net_with_the_mean_of_the_utterance_does_not_stream(tmp_path: Path) -> None:
+    config = easter2(("a", "b"), context="utterance")
+    small = tuple(replace(row, channels=row.channels // 16) for row in config.blocks)
+    model = sk.build(replace(config, blocks=small)).eval()
+    assert model.encoder.right == math.inf
+    audio = 0.1 * torch.randn(2, 16000, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        both = model(audio, torch.tensor([16000, 9600]))
+        alone = model(audio[1:, :9600])
+    torch.testing.assert_close(both.scores[1, : alone.lengths[0]], alone.scores[0])
+    with pytest.raises(StreamError, match="utterance"):
+        sk.stream(model)
+    export(model, tmp_path / "model.onnx")
+
+
+def test_paper_025_dropout_rises_along_the_net() -> None:
+    config = easter2()
+    model = sk.build(config)
+    rates = [
+        {m.p for m in layer.modules() if isinstance(m, Dropout)}
+        for layer in (model.stem, *model.encoder)
+    ]
+    assert [row.dropout or config.dropout for row, _ in config.rows()] == [
+        *(0.2, 0.2, 0.2, 0.2, 0.3, 0.4, 0.4)
+    ]
+    # the stem, the second row, the chain of units, and the ends
+    assert rates == [{0.2}, {0.2}, {0.2, 0.3}, {0.4}, {0.4}]
 
 
 class HalfOld(nn.Module):
