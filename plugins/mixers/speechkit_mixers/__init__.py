@@ -126,6 +126,14 @@ def speechkit_blocks() -> list[Component]:
             example={"heads": 2, "window": 4, "states": 3, "gate": "lstm", "config": "dual"},
         ),
         _COMPONENT(
+            name="rcl",
+            factory="speechkit_mixers.rcl:rcl",
+            summary="Recurrent convolutions: each sub-block reads its own output t times",
+            formula="y_i = g(x + y_{i-1}), y_0 = g(x)",
+            paper="arXiv:1802.06955",
+            time="lookahead",
+        ),
+        _COMPONENT(
             name="rglru",
             factory="speechkit_mixers.rglru:rglru",
             summary="Causal gated linear recurrence, multiplied by a gate, in place of the body",
@@ -142,6 +150,14 @@ def speechkit_blocks() -> list[Component]:
             paper="arXiv:2212.11972",
             time="lookahead",
             example={"window": 4, "latents": 3, "latent_dim": 8, "heads": 2},
+        ),
+        _COMPONENT(
+            name="rrcl",
+            factory="speechkit_mixers.rcl:rrcl",
+            summary="Recurrent convolutions with a residual around them",
+            formula="x' + rcl(x'), x' = W x",
+            paper="arXiv:1802.06955",
+            time="lookahead",
         ),
         _COMPONENT(
             name="spatial_bottleneck",
@@ -164,5 +180,20 @@ def speechkit_methods() -> list[Component]:
             formula="|ln sum A| + max(H(A / sum A) - margin * ln n, 0)",
             paper="arXiv:2302.06461",
             needs={"mixer": "mixers/attention:weight=reluformer,window=8,heads=1"},
+        ),
+    ]
+
+
+@hookimpl
+def speechkit_stacks() -> list[Component]:
+    return [
+        _COMPONENT(
+            name="unet",
+            factory="speechkit_mixers.unet:unet",
+            summary="U-Net: half the frame rate after each block on the way down, and back",
+            formula="u_l = b'_l(W [d_l; double(u_{l+1})]), d_{l+1} = b_{l+1}(halve(d_l))",
+            paper="arXiv:1802.06955",
+            time="lookahead",
+            exempt={"check_time_field_in_training": "it has batch norms of its own"},
         ),
     ]
