@@ -47,13 +47,12 @@ class Weights(nn.Module):
     broadcasts to them.
     """
 
-    undecayed = ("log_scale",)
-
     def __init__(self, heads: int, function: str, normalise: str) -> None:
         super().__init__()
         self.function, self.normalise = function, normalise
         if normalise == "learned":
             self.log_scale = nn.Parameter(torch.zeros(heads))
+            self.undecayed = ("log_scale",)
 
     def forward(self, scores: Tensor, allowed: Tensor) -> Tensor:
         if self.function == "softmax":

@@ -9,6 +9,7 @@ import speechkit as sk
 from speechkit.errors import ComponentError
 from speechkit.nn import Chunk
 from speechkit.testing import check_native
+from speechkit.train.optim import parameter_groups
 
 WINDOWS = [(4, 0, 1), (3, 3, 1), (70, 2, 1), (5, 4, 3)]
 
@@ -177,6 +178,14 @@ def test_frames_have_no_order() -> None:
     order = torch.randperm(20, generator=torch.Generator().manual_seed(1))
     moved = layer(Chunk.of(x[:, :, order])).x
     torch.testing.assert_close(moved, layer(Chunk.of(x)).x[:, :, order])
+
+
+@pytest.mark.parametrize("weight", PAPERS)
+def test_its_maps_alone_are_decayed(weight: str) -> None:
+    layer = Attention(8, 5, 0, weight=weight, qk_norm=True)
+    decayed, kept = (group["params"] for group in parameter_groups(layer))
+    assert len(decayed) == 3
+    assert len(kept) == {"rela": 4, "reluformer": 3}.get(weight, 2)
 
 
 def test_a_window_adds_no_latency_to_that_of_the_kernel() -> None:
