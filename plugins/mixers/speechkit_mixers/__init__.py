@@ -126,6 +126,15 @@ def speechkit_blocks() -> list[Component]:
             example={"heads": 2, "window": 4, "states": 3, "gate": "lstm", "config": "dual"},
         ),
         _COMPONENT(
+            name="encoder",
+            factory="speechkit_mixers.encoder:encoder",
+            summary="Layers of attention that may read the values of the first one",
+            formula="x + W_o attention(norm(x), v), then x + W_2 f(W_1 norm(x)), v = V or V_1",
+            paper="arXiv:2410.17897",
+            time="lookahead",
+            example={"value": "res"},
+        ),
+        _COMPONENT(
             name="rcl",
             factory="speechkit_mixers.rcl:rcl",
             summary="Recurrent convolutions: each sub-block reads its own output t times",

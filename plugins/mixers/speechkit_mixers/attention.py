@@ -276,7 +276,8 @@ class Attention(StreamLayer):
     ) -> None:
         super().__init__()
         function, normalise = _chosen(channels, left, right, weight, normalise, heads)
-        self.query, self.key, self.value = (Pointwise(channels, channels) for _ in range(3))
+        self.query, self.key = Pointwise(channels, channels), Pointwise(channels, channels)
+        self.value: StreamLayer = Pointwise(channels, channels)
         normal = weight == "relu" if qk_norm is None else qk_norm
         self.query_norm, self.key_norm = (
             FrameWise(HeadNorm(channels, heads)) if normal else StreamLayer() for _ in range(2)
@@ -305,8 +306,12 @@ class Attention(StreamLayer):
     def maps(self, c: Chunk) -> Chunk:
         """Queries, keys and values, `[B, 3 C, T]`."""
         c = Chunk(c.masked, c.valid)
-        parts = self.query_norm(self.query(c)), self.key_norm(self.key(c)), self.value(c)
-        x = torch.cat([part.x.transpose(1, 2) for part in parts], dim=2).transpose(1, 2)
+        return self.maps_with(c, self.value(c).x)
+
+    def maps_with(self, c: Chunk, values: Tensor) -> Chunk:
+        """Queries, keys and the given values; x is 0 in invalid frames."""
+        parts = self.query_norm(self.query(c)).x, self.key_norm(self.key(c)).x, values
+        x = torch.cat([part.transpose(1, 2) for part in parts], dim=2).transpose(1, 2)
         return Chunk(x, c.valid)
 
     def implicit_attention(self, c: Chunk) -> Tensor:
@@ -314,13 +319,18 @@ class Attention(StreamLayer):
         return self.heads.implicit_attention(self.maps(c))
 
     def macs(self, frames: int) -> int:
-        return 3 * self.heads.channels**2 * frames + self.heads.macs(frames)
+        maps = self.query, self.key, self.value
+        return sum(layer.macs(frames) for layer in maps) + self.heads.macs(frames)
 
     def lower(self, program: Lowering, x: Value) -> Value:
+        return self.lower_with(program, x, program.add(self.value, x))
+
+    def lower_with(self, program: Lowering, x: Value, values: Value) -> Value:
+        """Its step with the given values."""
         q = program.matrix(x, self.query.weight, stride=self.stride)
         q, k = program.add(self.query_norm, q), program.add(self.key_norm, program.add(self.key, x))
-        others = program.join(k, program.add(self.value, x))
-        return program.add(self.gate, self.heads.lower_parts(program, q, others))
+        y = self.heads.lower_parts(program, q, program.join(k, values))
+        return program.add(self.gate, y)
 
 
 def attention(
@@ -340,10 +350,16 @@ def attention(
     It reads as many frames after its own as the kernel would, so that a wider window begins
     earlier, and adds no latency.
     """
+    left, right = ends(window, kernel, dilation, lookahead)
+    return Attention(channels, left, right, stride, weight, normalise, heads, qk_norm)
+
+
+def ends(window: int, kernel: int, dilation: int, lookahead: LookAhead) -> tuple[int, int]:
+    """The frames before and after its own that a window reads, as `attention` has it."""
     left, right = reach(kernel, dilation, lookahead)
     window = window or left + 1 + right
     right = min(right, window - 1)
-    return Attention(channels, window - 1 - right, right, stride, weight, normalise, heads, qk_norm)
+    return window - 1 - right, right
 
 
 def _chosen(
