@@ -59,7 +59,10 @@ def speechkit_blocks() -> list[Component]:
 
 @hookspec
 def speechkit_stacks() -> list[Component]:
-    """`factory(blocks, **p)` → StreamLayer over the whole list of blocks (columns, dense links)."""
+    """`factory(blocks, **p)` → StreamLayer over the whole list of blocks (columns, dense links).
+
+    A parameter `channels` of the factory is given the number of input channels.
+    """
 
 
 @hookspec

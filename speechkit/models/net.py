@@ -11,7 +11,7 @@ from speechkit.config import Config, check_component, check_range
 from speechkit.errors import ConfigError
 from speechkit.limits import HIGHEST_RATE, LOWEST_RATE, MAX_BLOCKS, MAX_WEIGHTS, MAX_WIDTH
 from speechkit.nn import BodyMaker, LookAhead, StreamLayer, as_layer
-from speechkit.plugins import Registry, registry
+from speechkit.plugins import Registry, offered, registry
 
 T = TypeVar("T")
 N = TypeVar("N", bound="Net")
@@ -283,7 +283,9 @@ def encoder_layers(
             )
         blocks.append(block)
         channels = row.channels
-    return stem, registry.build("stack", config.stack, blocks), channels
+    make_stack = registry.find("stack", Spec.parse(config.stack).name).factory()
+    width = offered(make_stack, channels=first.channels)
+    return stem, registry.build("stack", config.stack, blocks, **width), channels
 
 
 def _body_maker(config: Net, registry: Registry, row: Block, lookahead: LookAhead) -> BodyMaker:

@@ -101,8 +101,11 @@ def specimens(entry: Entry, seed: int = 0, channels: int = CHANNELS) -> list[Spe
 
     The same seed gives the same weights; torch's global generator is not changed.
     """
-    names = tuple("abcdefgh"[:LABELS])
-    given = offered(entry.factory(), names=names) if entry.kind == "head" else {}
+    more: dict[str, dict[str, Any]] = {
+        "head": {"names": tuple("abcdefgh"[:LABELS])},
+        "stack": {"channels": channels},
+    }
+    given = offered(entry.factory(), **more.get(entry.kind, {}))
     make = partial(entry.make, **given, **entry.component.example)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

@@ -28,7 +28,14 @@ PARTS = {
     ),
     "stack": (
         *("laurel:k=2,rank=2", "laurel:k=3,rank=2,shared=false", "laurel:rank=0", "hires"),
-        *("hires:side=input", "reversible", "revcol", "aila_linear", "aila_attn:dim=6,heads=2"),
+        *(
+            "hires:side=input",
+            "reversible",
+            "revcol",
+            "revcol:norm=false",
+            "aila_linear",
+            "aila_attn:dim=6,heads=2",
+        ),
         *("layer_mix", "dense_easter:reduction=2"),
         "layer_mix:init=uniform,softmax=true",
     ),
