@@ -122,15 +122,15 @@ class Interface(nn.Module):
 
 
 class Carry(nn.Module):
-    """γ ⊙ norm(z + FFN(z)) of the latents z of the block before; γ is 0 at first."""
+    """γ ⊙ norm(z + FFN(z)) of the latents z of the block before; γ is `gain` at first."""
 
     undecayed = ("gain",)
 
-    def __init__(self, latent_dim: int) -> None:
+    def __init__(self, latent_dim: int, gain: float) -> None:
         super().__init__()
         self.feed = FeedForward(latent_dim, 4)
         self.norm = nn.LayerNorm(latent_dim, eps=EPS, elementwise_affine=False)
-        self.gain = nn.Parameter(torch.zeros(latent_dim))
+        self.gain = nn.Parameter(torch.full((latent_dim,), gain))
 
     def forward(self, z: Tensor) -> Tensor:
         y: Tensor = self.gain * self.norm(z + self.feed(z))
@@ -159,6 +159,7 @@ class RIN(Blockwise):
         heads: int,
         rw_heads: int,
         carry: bool,
+        gain: float,
     ) -> None:
         super().__init__(window, channels, waits=True)
         if min(latents, latent_dim, blocks, heads, rw_heads) < 1 or layers < 0:
@@ -175,7 +176,7 @@ class RIN(Blockwise):
             )
         self.latents = nn.Parameter(torch.randn(latents, latent_dim) * START)
         self.places = nn.Parameter(torch.randn(window, channels) * START)
-        self.carry = Carry(latent_dim) if carry else None
+        self.carry = Carry(latent_dim, gain) if carry else None
         self.interfaces = nn.ModuleList(
             Interface(channels, latent_dim, layers, heads, rw_heads) for _ in range(blocks)
         )
@@ -213,14 +214,17 @@ def rin(
     heads: int = 4,
     rw_heads: int = 1,
     carry: bool = True,
+    gain: float = 0.0,
 ) -> StreamLayer:
     """A recurrent interface network over blocks of `window` frames; it replaces the block's body.
 
     Before it are a channel layer and a norm if the block changes the number of channels. A frame
     reads its whole block, so that a stream is window − 1 frames later; `kernel`, `repeat` and
     `lookahead` have no effect. `carry` passes the latents from block to block, as the paper does
-    from one denoising step to the next. Jabri et al., arXiv:2212.11972.
+    from one denoising step to the next, with a factor γ of 0 at first. In a short training γ stays
+    too small to carry anything over several blocks; start at `gain=1` then. Jabri et al.,
+    arXiv:2212.11972.
     """
     make_body.narrow_only("rin")
-    fields = window, latents, latent_dim, blocks, layers, heads, rw_heads, carry
+    fields = window, latents, latent_dim, blocks, layers, heads, rw_heads, carry, gain
     return Serial(make_body.matched(c_in, c_out), RIN(c_out, *fields))

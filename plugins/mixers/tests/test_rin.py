@@ -23,10 +23,12 @@ NETS = {
 }
 
 
-def layer(carry: bool = True, blocks: int = 2, moved: bool = True, window: int = 5) -> RIN:
+def layer(
+    carry: bool = True, blocks: int = 2, moved: bool = True, window: int = 5, gain: float = 0.0
+) -> RIN:
     """A layer of 8 channels and 3 latents of 12, whose parameters are away from their start."""
     torch.manual_seed(0)
-    made = RIN(8, window, 3, 12, blocks, 2, 3, 2, carry).double().eval()
+    made = RIN(8, window, 3, 12, blocks, 2, 3, 2, carry, gain).double().eval()
     if moved:
         for parameter in made.parameters():
             nn.init.normal_(parameter, mean=0.1, std=0.4)
@@ -127,6 +129,7 @@ def test_paper_108_a_gain_of_zero_carries_nothing() -> None:
     made(Chunk.of(x)).x.square().sum().backward()
     assert made.carry.gain.grad is not None
     assert made.carry.gain.grad.all()
+    assert not torch.equal(run(layer(moved=False, gain=1.0), x), run(without, x))
 
 
 def test_paper_108_only_the_latents_connect_blocks() -> None:
