@@ -130,7 +130,7 @@ class Carry(nn.Module):
         super().__init__()
         self.feed = FeedForward(latent_dim, 4)
         self.norm = nn.LayerNorm(latent_dim, eps=EPS, elementwise_affine=False)
-        self.gain = nn.Parameter(torch.full((latent_dim,), gain))
+        self.gain = nn.Parameter(torch.full((latent_dim,), float(gain)))
 
     def forward(self, z: Tensor) -> Tensor:
         y: Tensor = self.gain * self.norm(z + self.feed(z))

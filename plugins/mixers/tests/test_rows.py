@@ -28,7 +28,7 @@ MIXERS = [
     "trellis:levels=4",
     *IN_TORCH,
 ]
-BLOCKS = ["block_recurrent:window=8", "rin:window=8"]
+BLOCKS = ["block_recurrent:window=8", "rin:window=8,gain=1"]
 ROWS = [*(("mixer", name) for name in MIXERS), *(("block", name) for name in BLOCKS)]
 AUDIO = 0.1 * torch.randn(2, 3200, generator=torch.Generator().manual_seed(0))
 
