@@ -121,6 +121,13 @@ def english(folder: Path) -> None:
     )
 
 
+def recall(folder: Path) -> None:
+    """Both speakers who are kept out of training, and one who is not."""
+    for speaker in ("ann", "lucas", "theo"):
+        for digit in range(10):
+            tone(folder / f"{digit}_{speaker}_0.wav", 200 + 50 * digit, 8000)
+
+
 def speech_commands(folder: Path) -> None:
     """Every word of version 2 by a speaker of each part, and a background recording."""
     run = load(RECIPES / "speech_commands" / "run.py")
@@ -151,6 +158,7 @@ CORPORA = {
     "keywords": keywords,
     "librispeech": librispeech,
     "mini_librispeech": mini_librispeech,
+    "recall": recall,
     "speech_commands": speech_commands,
     "vad": vad,
 }
