@@ -1,12 +1,12 @@
 """Initial weights for rectifiers."""
 
 from collections.abc import Callable
-from typing import Literal, TypeGuard
+from typing import Literal
 
 from torch import Generator, nn
 
 from speechkit.models.inits import drawn_weights
-from speechkit.nn import Conv, DenseConv
+from speechkit.nn import DenseConv
 from speechkit_activations.learned import PReLU
 
 
@@ -27,17 +27,13 @@ def he(
     def draw(model: nn.Module, generator: Generator) -> None:
         a = _slope(model) if slope is None else slope
         function = nn.init.kaiming_normal_ if dist == "normal" else nn.init.kaiming_uniform_
-        # torch takes an output of a depthwise convolution for one of all channels
-        depthwise = {id(layer.weight) for layer in model.modules() if _filters_channels(layer)}
+        dense = {id(layer.weight) for layer in model.modules() if isinstance(layer, DenseConv)}
         for weight in drawn_weights(model):
-            fan = "fan_in" if id(weight) in depthwise else mode
-            function(weight, a, fan, "leaky_relu", generator)
+            # torch counts the outputs of all channels for an input of a depthwise convolution
+            alone = weight.ndim == 3 and weight.shape[1] == 1 and id(weight) not in dense
+            function(weight, a, "fan_in" if alone else mode, "leaky_relu", generator)
 
     return draw
-
-
-def _filters_channels(layer: nn.Module) -> TypeGuard[Conv]:
-    return isinstance(layer, Conv) and not isinstance(layer, DenseConv)
 
 
 def _slope(model: nn.Module) -> float:

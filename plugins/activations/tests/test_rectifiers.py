@@ -170,10 +170,14 @@ def test_paper_042_he_knows_fans_distributions_and_slopes() -> None:
         init(layer, torch.Generator().manual_seed(0))
         expected = (2 / ((1 + slope**2) * fan)) ** 0.5
         assert layer.weight.std().item() == pytest.approx(expected, rel=0.02)
-    depthwise, expected = DepthwiseConv(2000, 9), (2 / ((1 + 0.25**2) * 9)) ** 0.5
-    for init in (he(), he(mode="fan_out")):
-        init(nn.ModuleList([depthwise, PReLU(3)]), torch.Generator().manual_seed(0))
-        assert depthwise.weight.std().item() == pytest.approx(expected, rel=0.02)
+    expected = (2 / ((1 + 0.25**2) * 9)) ** 0.5
+    for filters in (DepthwiseConv(2000, 9), nn.Conv1d(2000, 2000, 9, groups=2000)):
+        for init in (he(), he(mode="fan_out")):
+            init(nn.ModuleList([filters, PReLU(3)]), torch.Generator().manual_seed(0))
+            assert filters.weight.std().item() == pytest.approx(expected, rel=0.02)
+    dense = DenseConv(1, 2000, 9)
+    he(mode="fan_out")(dense, torch.Generator().manual_seed(0))
+    assert dense.weight.std().item() == pytest.approx((2 / (2000 * 9)) ** 0.5, rel=0.02)
 
 
 def test_paper_042_fans_of_a_built_net() -> None:
