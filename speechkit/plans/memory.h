@@ -23,8 +23,8 @@ inline Heads prepare_heads(Loader& loader, Instruction& op) {
   expect(op.taps >= 1 && op.channels_in == product(2, op.size, op.taps) + op.channels,
          "its input's channels are not queries, keys and values");
   const Heads heads = heads_of(op);
-  // the values and the output of a head, in whole registers
-  loader.work(op, product(2, heads.wide));
+  // the values and the output of a head, in whole registers, and a number for each key
+  loader.work(op, product(2, heads.wide) + heads.keys);
   return heads;
 }
 
@@ -91,11 +91,12 @@ inline void run_retention(const Instruction& op, const Memory& m) {
 }
 
 // o = q S / (q · n + eps) with S = S + k v and n = n + k for each of `size` heads, from q, k and v as
-// above. The sums are compensated (Kahan, 1965), since a float no longer grows after some hours of
-// rows. numbers: eps; state: S and its rest [size, taps, values] each, n and its rest [size, taps]
+// above; or, if the second number is not 0, o = Σ_i q_i S_i / n_i over the keys i. The sums are
+// compensated (Kahan, 1965), since a float no longer grows after some hours of rows. numbers: eps, 0 or
+// 1; state: S and its rest [size, taps, values] each, n and its rest [size, taps]
 inline void prepare_linear_attention(Loader& loader, Instruction& op) {
   const Heads heads = prepare_heads(loader, op);
-  op.parameters = loader.table(op.numbers, 1, 1, COLUMNS);
+  op.parameters = loader.table(op.numbers, 1, 2, COLUMNS);
   loader.state(op, product(2, product(heads.count, heads.keys), heads.wide + 1));
 }
 
@@ -109,24 +110,27 @@ inline void add_to(T& sum, T& rest, T x) {
 inline void run_linear_attention(const Instruction& op, const Memory& m) {
   const Heads heads = heads_of(op);
   const int64_t keys = heads.count * heads.keys, size = keys * heads.wide;
+  const bool each = op.parameters[1] != 0;
   run_heads(op, m, [&](int64_t h, const float* q, const float* k, const float* v, float* o) {
-    float *n = m.state + 2 * size + h * heads.keys, *rest = n + keys, weight = op.parameters[0];
+    float *n = m.state + 2 * size + h * heads.keys, *rest = n + keys, *share = o + heads.wide;
+    float all = op.parameters[0];
     for (int64_t i = 0; i < heads.keys; ++i) {
       add_to(n[i], rest[i], k[i]);
-      weight += q[i] * n[i];
+      all += q[i] * n[i];
     }
+    for (int64_t i = 0; i < heads.keys; ++i) share[i] = q[i] / (each ? n[i] : all);
     for (int64_t c = 0; c < heads.wide; c += LANES) {
       const Register value = load(v + c);
       Register sum = {};
       float* s = m.state + h * heads.keys * heads.wide + c;
       for (int64_t i = 0; i < heads.keys; ++i, s += heads.wide) {
-        Register all = load(s), left = load(s + size);
-        add_to(all, left, k[i] * value);
-        store(s, all);
+        Register total = load(s), left = load(s + size);
+        add_to(total, left, k[i] * value);
+        store(s, total);
         store(s + size, left);
-        sum += q[i] * all;
+        sum += share[i] * total;
       }
-      store(o + c, sum / weight);
+      store(o + c, sum);
     }
   });
 }

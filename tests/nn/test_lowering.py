@@ -244,7 +244,7 @@ class Attended(Recurrent):
             channels=values,
             size=HEADS,
             taps=KEYS,
-            numbers=[0.1],
+            numbers=[0.1, False],
         )
 
 

@@ -33,6 +33,16 @@ def speechkit_mixers() -> list[Component]:
             exempt={"check_gradients": "the paper's norm holds back a part of the gradient"},
         ),
         _COMPONENT(
+            name="lambda",
+            factory="speechkit_mixers.lambdas:lambda_layer",
+            summary="Lambda layer: queries times a matrix made of what is around, and of what was",
+            formula="(sum_m k_m v_m^T + sum_j E_j v_{n+j}^T)^T q_n, k = softmax over m <= n",
+            paper="arXiv:2102.08602",
+            time="lookahead",
+            exempt={"check_time_field_in_training": "it has a batch norm of its own"},
+            example={"heads": 2, "keys": 4},
+        ),
+        _COMPONENT(
             name="lru",
             factory="speechkit_mixers.lru:lru",
             summary="Linear recurrent unit: a complex diagonal recurrence, then a gated layer",

@@ -83,7 +83,7 @@ class LinearAttention(Recurrent):
             stride=self.stride,
             size=self.heads,
             taps=self.channels // self.heads,
-            numbers=[EPS],
+            numbers=[EPS, False],
         )
 
     def macs(self, frames: int) -> int:

@@ -21,6 +21,7 @@ IN_TORCH = ["hyperzzw:pool=running"]
 MIXERS = [
     "attention:window=24",
     "attention:weight=rela",
+    "lambda",
     "lru",
     "multires",
     "retention",
