@@ -16,14 +16,19 @@ from speechkit.cli.main import run
 from speechkit.models.net import Net
 from speechkit.rules.vad import PostProcessing
 
-ROWS = {"attention": "attention:window=50", "recurrence": "lru"}
+ROWS = {
+    "attention": {"mixer": "attention:window=50"},
+    "recurrence": {"mixer": "lru"},
+    "blocks with a memory": {"block": "block_recurrent:window=30"},
+    "blocks that wait": {"block": "rin:window=12,gain=1"},
+}
 RATE = 16000
 
 
-def net(mixer: str, family: str) -> Net:
+def net(row: dict[str, str], family: str) -> Net:
     blocks = (
         sk.Block(channels=16, kernel=5, stride=2),
-        sk.Block(channels=16, kernel=9, residual=True, mixer=mixer),
+        sk.Block(channels=16, kernel=9, residual=True, **row),
         sk.Block(channels=16, kernel=1, separable=False),
     )
     if family == "vad":
