@@ -279,6 +279,11 @@ class Attention(StreamLayer):
         self.query, self.key = Pointwise(channels, channels), Pointwise(channels, channels)
         self.value: StreamLayer = Pointwise(channels, channels)
         normal = weight == "relu" if qk_norm is None else qk_norm
+        if normal and channels == heads:
+            raise ComponentError(
+                f"attention: heads={heads} of {channels} channels; qk_norm would set a head of one "
+                "channel to 0: give fewer heads or qk_norm=false"
+            )
         self.query_norm, self.key_norm = (
             FrameWise(HeadNorm(channels, heads)) if normal else StreamLayer() for _ in range(2)
         )

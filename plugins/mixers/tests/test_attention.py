@@ -203,6 +203,7 @@ def test_a_window_adds_no_latency_to_that_of_the_kernel() -> None:
         ({"normalise": "rows"}, "give weight .*, normalise keys or learned"),
         ({"heads": 3}, "heads=3 of 8 channels"),
         ({"window": 1}, "a window of 1 frame"),
+        ({"weight": "relu", "heads": 8}, "give fewer heads or qk_norm=false"),
     ],
 )
 def test_what_cannot_be_is_refused(given: dict[str, object], match: str) -> None:

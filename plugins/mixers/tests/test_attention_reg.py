@@ -40,6 +40,7 @@ def test_it_is_its_formula() -> None:
 def test_weights_of_sum_1_with_little_entropy_cost_nothing() -> None:
     assert loss(torch.tensor([1.0, 0, 0, 0]), *[True] * 4) == 0
     assert loss(torch.tensor([0.9, 0.1, 0, 0]), *[True] * 4) == pytest.approx(0, abs=1e-6)
+    assert loss(torch.tensor([0.5, 0, 0, 0]), *[True] * 4) == pytest.approx(math.log(2), rel=1e-5)
     uniform = torch.full((4,), 0.25)
     assert loss(uniform, *[True] * 4) == pytest.approx(0.3 * math.log(4), rel=1e-5)
 
