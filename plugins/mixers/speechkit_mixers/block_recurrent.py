@@ -175,9 +175,10 @@ class BlockRecurrence(Blockwise):
         return self.channels * len(self.scales)
 
     def enter(self, x: Tensor) -> Tensor:
-        k, v, *queries = (split_heads(part, self.heads) for part in x.split(self.channels, dim=2))
-        parts = [unit(k), v, *map(unit, queries)]
-        return torch.cat([part.transpose(1, 2).flatten(2) for part in parts], dim=2)
+        # k, v and the queries of each head
+        x = x.unflatten(2, (x.shape[2] // self.channels, self.heads, -1))
+        parts = unit(x[:, :, :1]), x[:, :, 1:2], unit(x[:, :, 2:])
+        return torch.cat(parts, dim=2).flatten(2)
 
     def update(self, block: Tensor, valid: Tensor, memory: Tensor) -> tuple[Tensor, Tensor]:
         if self.states is None:

@@ -4,7 +4,7 @@ from itertools import pairwise
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from speechkit_mixers.blockwise import Blockwise
 from torch import Tensor
@@ -90,6 +90,7 @@ def numbers(batch: int, frames: int, seed: int = 0) -> Tensor:
     return torch.randint(-9, 10, (batch, CHANNELS, frames), generator=chance).double()
 
 
+@settings(deadline=None, max_examples=50)
 @given(data=st.data())
 @pytest.mark.parametrize("waits", [False, True])
 def test_any_chunks_of_any_valid_frames_are_the_loop_over_frames(
