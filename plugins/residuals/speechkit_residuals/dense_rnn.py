@@ -49,7 +49,7 @@ class Rnn(StreamLayer):
         return self.hidden * (2 if self.bidirectional else 1)
 
     def forward(self, c: Chunk) -> Chunk:
-        return self._run(c, self.init_state(len(c.x), 0, c.x.dtype, c.x.device))[0]
+        return self._run(c, self.init_state(c.x.shape[0], 0, c.x.dtype, c.x.device))[0]
 
     def init_state(
         self, batch: int, c_in: int, dtype: torch.dtype = torch.float32, device: Any = None
@@ -75,31 +75,73 @@ class Rnn(StreamLayer):
         return program.emit(self.cell, sums, channels=self.hidden, weights=recurrent, **own)
 
     def _run(self, c: Chunk, state: State) -> tuple[Chunk, State]:
-        if not c.valid.numel():
-            shape = len(c.x), self.channels_out(0), c.x.shape[2]
+        if 0 in c.valid.shape:
+            shape = c.x.shape[0], self.channels_out(0), c.x.shape[2]
             return Chunk(c.x.new_zeros(shape), c.valid), state
         # valid frames first, so that each row is a prefix of its length
-        order = (~c.valid).int().argsort(stable=True, dim=1)[:, :, None]
+        real = c.valid.long()
+        after = c.lengths[:, None] + (1 - real).cumsum(1)
+        place = torch.where(c.valid, real.cumsum(1), after)[:, :, None] - 1
         x = c.masked.transpose(1, 2)
-        x = x.gather(1, order.expand_as(x))
+        x = torch.zeros_like(x).scatter(1, place.expand_as(x), x)
+        run = self._in_onnx if torch.onnx.is_in_onnx_export() else self._packed
+        y, last = run(x, c.lengths, [self._directions(part) for part in state])
+        some = c.valid.any(1)[:, None]
+        state = tuple(
+            torch.where(some, new.transpose(0, 1).flatten(1), old)
+            for new, old in zip(last, state, strict=True)
+        )
+        return Chunk(y.gather(1, place.expand_as(y)).transpose(1, 2), c.valid), state
+
+    def _packed(
+        self, x: Tensor, lengths: Tensor, state: list[Tensor]
+    ) -> tuple[Tensor, list[Tensor]]:
         packed = pack_padded_sequence(
-            x, c.lengths.clamp(min=1).cpu(), batch_first=True, enforce_sorted=False
+            x, lengths.clamp(min=1).cpu(), batch_first=True, enforce_sorted=False
         )
         by_length, back = packed.sorted_indices, packed.unsorted_indices
         assert by_length is not None
         assert back is not None
-        before = [self._directions(part[by_length]) for part in state]
+        before = [part[:, by_length] for part in state]
         made, *after = self._call(packed.data, packed.batch_sizes, before)
         y, _ = nn.utils.rnn.pad_packed_sequence(
             packed._replace(data=made), batch_first=True, total_length=x.shape[1]
         )
-        some = c.valid.any(1)[:, None]
-        state = tuple(
-            torch.where(some, new.transpose(0, 1).flatten(1)[back], old)
-            for new, old in zip(after, state, strict=True)
+        return y, [new[:, back] for new in after]
+
+    def _in_onnx(
+        self, x: Tensor, lengths: Tensor, state: list[Tensor]
+    ) -> tuple[Tensor, list[Tensor]]:
+        """ONNX's own operator, which takes the rows' lengths; packing cannot be traced."""
+        order = {"lstm": (0, 3, 1, 2), "gru": (1, 0, 2)}[self.cell]
+        # weight_ih, weight_hh, bias_ih, bias_hh, each [directions, gates · hidden, ...]
+        wide, square, bias, more = (
+            torch.stack(
+                [
+                    weight.unflatten(0, (-1, self.hidden))[list(order)].flatten(0, 1)
+                    for weight in self.weights[first::4]
+                ]
+            )
+            for first in range(4)
         )
-        y = torch.zeros_like(y).scatter(1, order.expand_as(y), y)
-        return Chunk(y.transpose(1, 2), c.valid), state
+        directions = len(wide)
+        attributes: dict[str, Any] = {
+            "hidden_size": self.hidden,
+            "direction": "bidirectional" if self.bidirectional else "forward",
+            **({"linear_before_reset": 1} if self.cell == "gru" else {}),
+        }
+        rows, frames, _ = x.shape
+        shapes = [(frames, directions, rows, self.hidden)]
+        shapes += [(directions, rows, self.hidden)] * len(state)  # type: ignore[list-item]
+        given = x.transpose(0, 1), wide, square, torch.cat([bias, more], 1), lengths.int(), *state
+        y, *after = torch.onnx.ops.symbolic_multi_out(
+            f"::{self.cell.upper()}",
+            given,
+            attributes,
+            dtypes=[x.dtype] * len(shapes),
+            shapes=shapes,
+        )
+        return y.permute(2, 0, 1, 3).flatten(2), list(after)
 
     def _directions(self, state: Tensor) -> Tensor:
         directions: Tensor = state.unflatten(1, (-1, self.hidden)).transpose(0, 1).contiguous()

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 import speechkit as sk
 from speechkit.data import Utterance
 from speechkit.errors import ComponentError, StreamError
+from speechkit.export import export
 from speechkit.models import Block, Model, Output
 from speechkit.nn import BodyMaker, Chunk, Serial, StreamLayer, Taps
 from speechkit.probes import Examples, probe
@@ -90,6 +91,28 @@ def test_paper_112_two_directions_do_not_stream(maker: Maker, frames: Frames) ->
         block.step(Chunk.of(frames()), block.init_state(2, 8, torch.float64))
     with pytest.raises(ComponentError, match="an even number of channels"):
         dense_rnn(8, 7, maker(), bidirectional=True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("bidirectional", [True, False])
+@pytest.mark.parametrize("cell", ["lstm", "gru"])
+def test_paper_112_a_net_is_exported_to_onnx(
+    cell: str, bidirectional: bool, tmp_path: Path
+) -> None:
+    """`export` compares ragged rows, other lengths and, in blocks, frames before the first one."""
+    block = f"dense_rnn:layers=2,hidden=3,cell={cell},bidirectional={str(bidirectional).lower()}"
+    rows = (
+        Block(channels=8, kernel=5, stride=2),
+        Block(channels=8, kernel=5, residual=True, block=block),
+        Block(channels=8, kernel=3),
+    )
+    config = sk.QuartzNet(labels=("a",), blocks=rows, frontend="log_mel:n_mels=8,normalize=fixed")
+    model = sk.build(config).eval()
+    forms = (f"onnx:features=false,streaming={form}" for form in ("false", "true"))
+    for form in list(forms)[: 1 if bidirectional else 2]:
+        made = export(model, tmp_path / "model.onnx", form)
+        assert made.difference is not None
+        assert made.difference < 1e-5
 
 
 def routed(maker: Maker, **fields: object) -> tuple[Serial, Routed]:
