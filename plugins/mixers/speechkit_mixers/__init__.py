@@ -204,6 +204,20 @@ def speechkit_methods() -> list[Component]:
 
 
 @hookimpl
+def speechkit_probes() -> list[Component]:
+    return [
+        Component(
+            name="attention_entropy",
+            factory="speechkit_mixers.attention_entropy:probe",
+            summary="The entropy of each head's attention weights",
+            formula="mean over queries of -sum_k p_k ln p_k / ln(number of keys)",
+            paper="arXiv:2410.09637",
+            needs={"mixer": "attention"},
+        )
+    ]
+
+
+@hookimpl
 def speechkit_stacks() -> list[Component]:
     return [
         _COMPONENT(

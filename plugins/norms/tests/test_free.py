@@ -1,11 +1,8 @@
-"""What norm-free nets need: a slope that learns, and the entropy of attention."""
-
-import math
+"""What norm-free nets need: a slope that learns."""
 
 import pytest
 import torch
-from speechkit_norms.free import LearnableLeakyReLU, attention_entropy
-from torch import nn
+from speechkit_norms.free import LearnableLeakyReLU
 
 from speechkit.errors import ComponentError
 from speechkit.nn import FrameWise, Pointwise, SeparableConv, Serial, fuse
@@ -43,27 +40,3 @@ def test_once_learned_it_is_part_of_the_convolution_before() -> None:
 def test_a_mode_that_it_does_not_have() -> None:
     with pytest.raises(ComponentError, match="mode='global': give layer or channel"):
         LearnableLeakyReLU(6, mode="global")
-
-
-def test_paper_006_uniform_attention_has_the_log_of_the_number_of_keys() -> None:
-    weights = torch.full((2, 3, 9, 9), 1 / 5)
-    weights[..., 5:] = 0
-    valid = (torch.arange(9) < 5).expand(2, 9)
-    entropy = attention_entropy(weights, valid)
-    assert entropy.tolist() == pytest.approx([math.log(5)] * 3, abs=1e-6)
-    assert attention_entropy(weights, valid, normalize=True).tolist() == pytest.approx([1.0] * 3)
-
-
-def test_paper_006_attention_to_one_key_has_none() -> None:
-    weights = nn.functional.one_hot(torch.arange(9)).float().expand(2, 3, 9, 9)
-    assert attention_entropy(weights, torch.ones(2, 9, dtype=torch.bool)).tolist() == [0, 0, 0]
-
-
-def test_paper_006_padded_keys_and_queries_do_not_count() -> None:
-    chance = torch.Generator().manual_seed(2)
-    weights = torch.rand(1, 2, 4, 4, generator=chance).softmax(3)
-    valid = torch.ones(1, 4, dtype=torch.bool)
-    padded = torch.full((1, 2, 7, 7), torch.nan)
-    padded[:, :, :4, :4] = weights
-    entropy = attention_entropy(padded, nn.functional.pad(valid, (0, 3)))
-    assert_close("entropy", attention_entropy(weights, valid), entropy, 1e-6)
