@@ -25,12 +25,20 @@ BUCKETS, FARTHEST = 32, 128
 
 
 class RMSNorm(nn.RMSNorm):
-    """y = x / √(mean_c x² + 1e-6) · weight. Shape: `[B, C, T]` → the same."""
+    """y = x / √(mean x² + 1e-6) · weight over the last dimension."""
 
     undecayed = ("weight",)
 
     def __init__(self, channels: int) -> None:
         super().__init__(channels, eps=EPS)
+
+    def forward(self, x: Tensor) -> Tensor:
+        # in mixed precision torch warns of a weight of another dtype
+        return F.rms_norm(x, self.normalized_shape, self.weight.to(x.dtype), EPS)
+
+
+class FrameNorm(RMSNorm):
+    """`RMSNorm` of each frame. Shape: `[B, C, T]` → the same."""
 
     def forward(self, x: Tensor) -> Tensor:
         return super().forward(x.transpose(1, 2)).transpose(1, 2)
@@ -78,7 +86,7 @@ class States(nn.Module):
     and the learned R before the first block N(0, 0.1²).
     """
 
-    undecayed = ("scales", "embedding", "initial", "norm", "up_norm")
+    undecayed = ("scales", "embedding", "initial")
 
     def __init__(self, channels: int, heads: int, count: int, gate: str, config: str) -> None:
         super().__init__()
@@ -87,10 +95,10 @@ class States(nn.Module):
         self.embedding = nn.Parameter(torch.randn(count, channels))
         self.scales = nn.Parameter(torch.ones(2, heads, 1, 1))
         both, wide = 2 * channels, 4 * channels
-        self.norm = nn.RMSNorm(channels, eps=EPS)
+        self.norm = RMSNorm(channels)
         self.offered = nn.Linear(channels, both, bias=False)
         self.asked = nn.Linear(channels, both, bias=False)
-        self.up_norm = nn.RMSNorm(channels, eps=EPS) if config == "dual" else nn.Identity()
+        self.up_norm = RMSNorm(channels) if config == "dual" else nn.Identity()
         if config != "single":
             self.out = nn.Linear(both, channels, bias=False)
             self.out_gate = Gate(gate, both, channels)
@@ -239,13 +247,13 @@ def block_recurrent(
     attention = BlockRecurrence(c_out, heads, window, states, gate, config)
     parts = 4 if states else 3
     mixing = Serial(
-        norm=FrameWise(RMSNorm(c_out)),
+        norm=FrameWise(FrameNorm(c_out)),
         project=Pointwise(c_out, parts * c_out),
         attention=attention,
         out=Pointwise(attention.channels_out(parts * c_out), c_out),
     )
     feed_forward = Serial(
-        norm=FrameWise(RMSNorm(c_out)),
+        norm=FrameWise(FrameNorm(c_out)),
         up=Pointwise(c_out, 4 * c_out),
         relu=FrameWise(nn.ReLU()),
         down=Pointwise(4 * c_out, c_out),

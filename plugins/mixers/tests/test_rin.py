@@ -175,6 +175,17 @@ def test_paper_108_every_parameter_learns() -> None:
     assert all(p.grad is not None and p.grad.any() for p in made.parameters())
 
 
+def test_paper_108_it_trains_in_mixed_precision(maker: Callable[..., BodyMaker]) -> None:
+    torch.manual_seed(0)
+    block = rin(8, 8, maker(), window=5, gain=1)
+    c = Chunk.of(torch.randn(2, 8, 23), torch.tensor([23, 9]))
+    with torch.autocast("cpu", torch.bfloat16):
+        y = block(c).masked
+    y.float().square().sum().backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in block.parameters())
+    assert_close("bf16", block(c).masked.detach(), y.float().detach(), 5e-2)
+
+
 def test_paper_108_its_native_step(maker: Callable[..., BodyMaker]) -> None:
     torch.manual_seed(0)
     block = rin(6, 8, maker(), window=5, latents=3).eval()
