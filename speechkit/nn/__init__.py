@@ -17,6 +17,7 @@ from speechkit.nn.frame import (
 )
 from speechkit.nn.fuse import fuse
 from speechkit.nn.pool import AveragePool, ClipHead, PooledHead, RunningAverage, SlidingAverage
+from speechkit.nn.rnn import Rnn
 from speechkit.nn.scan import scan
 from speechkit.nn.separable import SeparableConv, SeparableResidual
 from speechkit.nn.still import still
@@ -63,6 +64,7 @@ __all__ = [
     "PooledHead",
     "Recurrent",
     "Residual",
+    "Rnn",
     "RunningAverage",
     "SeparableConv",
     "SeparableResidual",

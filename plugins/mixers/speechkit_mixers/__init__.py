@@ -23,6 +23,17 @@ def speechkit_mixers() -> list[Component]:
             example={"weight": "reluformer", "window": 7},
         ),
         _COMPONENT(
+            name="elstm",
+            factory="speechkit_mixers.elstm:elstm",
+            summary="LSTM whose units read their own past only; may learn online",
+            formula="c_t = f c_{t-1} + (1 - f) tanh(W_z x + w_z c_{t-1} + b_z), "
+            "f = sigmoid(W_f x + w_f c_{t-1} + b_f)",
+            paper="arXiv:2305.19044",
+            time="causal",
+            # a loop over frames, which a trace unrolls
+            exports=frozenset({"torch"}),
+        ),
+        _COMPONENT(
             name="hyperzzw",
             factory="speechkit_mixers.hyperzzw:hyperzzw",
             summary="Depthwise convolution with a kernel that a small net makes from its input",
@@ -61,6 +72,17 @@ def speechkit_mixers() -> list[Component]:
             time="causal",
             foldable=True,
             example={"memory": 5},
+        ),
+        _COMPONENT(
+            name="random_graph_rnn",
+            factory="speechkit_mixers.random_graph_rnn:random_graph_rnn",
+            summary="Recurrent layers whose units are connected as the nodes of a random graph",
+            formula="h_L = rnn_L(h_{L-1}) + sum_{K < L-1} rnn_KL(h_K), y = W h of the last nodes",
+            paper="https://github.com/harshildarji/thesis",
+            time="causal",
+            # it packs rows by length, which a trace cannot record
+            exports=frozenset({"torch"}),
+            example={"nodes": 8},
         ),
         _COMPONENT(
             name="retention",
@@ -185,6 +207,15 @@ def speechkit_blocks() -> list[Component]:
             formula="activation(shortcut(x) + norm(up(W down(x))))",
             paper="arXiv:1608.04337",
             time="lookahead",
+        ),
+        _COMPONENT(
+            name="trec",
+            factory="speechkit_mixers.trec:trec",
+            summary="Recurrence over time, attention over groups of channels, and an MLP in each",
+            formula="y = b + mlp(b), b = a + attention(a), a = rglru(x)",
+            paper="arXiv:2412.14294",
+            time="causal",
+            example={"bands": 2, "heads": 2, "mlp": 2},
         ),
     ]
 

@@ -141,23 +141,37 @@ def rglru(
     has expand · c_out channels. Pătrăucean et al., TRecViT, arXiv:2412.14294.
     """
     make_body.narrow_only("rglru")
+    product, out = recurrence(c_in, c_out, depth, expand, heads, conv_width, min_radius, max_radius)
+    body = Serial(norm=make_body.norm(c_in), product=product, out=out)
+    merge = make_body.merge(c_out, index, depth)
+    return Residual(body, make_body.matched(c_in, c_out), merge)
+
+
+def recurrence(
+    c_in: int,
+    c_out: int,
+    depth: int,
+    expand: int,
+    heads: int,
+    conv_width: int,
+    min_radius: float,
+    max_radius: float,
+) -> Serial:
+    """W_o (GELU(W_y x) · RG-LRU(conv(W_x x))), as `rglru` has it after its norm."""
     inner = expand * c_out
     conv = DepthwiseConv(inner, conv_width, lookahead=0)
     nn.init.normal_(conv.weight, std=0.1 / conv_width**0.5)
     conv.self_initialized = ("weight",)
-    recurrence = Serial(
+    given = Serial(
         linear=_linear(c_in, inner, c_in**-0.5),
         conv=conv,
         lru=RGLRU(inner, heads, min_radius, max_radius),
     )
     gate = Serial(linear=_linear(c_in, inner, c_in**-0.5), activation=FrameWise(nn.GELU("tanh")))
-    body = Serial(
-        norm=make_body.norm(c_in),
-        product=Residual(recurrence, gate, Multiply()),
+    return Serial(
+        product=Residual(given, gate, Multiply()),
         out=_linear(inner, c_out, math.sqrt(2 / depth / inner)),
     )
-    merge = make_body.merge(c_out, index, depth)
-    return Residual(body, make_body.matched(c_in, c_out), merge)
 
 
 def _linear(c_in: int, c_out: int, std: float) -> Pointwise:

@@ -21,9 +21,11 @@ IN_TORCH = ["hyperzzw:pool=running"]
 MIXERS = [
     "attention:window=24",
     "attention:weight=rela",
+    "elstm",
     "lambda",
     "lru",
     "multires",
+    "random_graph_rnn:nodes=12",
     "retention",
     "sla",
     "trellis:levels=4",

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import soundfile
 import torch
-from speechkit_residuals.dense_rnn import Dense, Rnn, dense_rnn
+from speechkit_residuals.dense_rnn import Dense, dense_rnn
 from speechkit_residuals.mod import Routed, RouterLoss, effective_rank, mod
 from torch import Tensor, nn
 
@@ -16,7 +16,7 @@ from speechkit.data import Utterance
 from speechkit.errors import ComponentError, StreamError
 from speechkit.export import export
 from speechkit.models import Block, Model, Output
-from speechkit.nn import BodyMaker, Chunk, Serial, StreamLayer, Taps
+from speechkit.nn import BodyMaker, Chunk, Rnn, Serial, StreamLayer, Taps
 from speechkit.probes import Examples, probe
 from speechkit.testing import assert_close
 
