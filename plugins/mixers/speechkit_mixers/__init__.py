@@ -44,6 +44,16 @@ def speechkit_mixers() -> list[Component]:
             exempt={"check_gradients": "the paper's norm holds back a part of the gradient"},
         ),
         _COMPONENT(
+            name="hyperzzw_running",
+            factory="speechkit_mixers.hyperzzw:hyperzzw_running",
+            summary="Depthwise convolution with a kernel for each frame, from the frames so far",
+            formula="w(z_t) * x, w(z) = MAGNet(positions) * V GELU(F R z)",
+            paper="arXiv:2401.17948",
+            time="lookahead",
+            example={"hidden": 4},
+            exempt={"check_gradients": "the paper's norm holds back a part of the gradient"},
+        ),
+        _COMPONENT(
             name="lambda",
             factory="speechkit_mixers.lambdas:lambda_layer",
             summary="Lambda layer: queries times a matrix made of what is around, and of what was",

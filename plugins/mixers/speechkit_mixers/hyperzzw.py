@@ -20,8 +20,6 @@ from speechkit.nn import (
     reach,
 )
 
-POOLS = "utterance", "running"
-
 
 class SlowNet(nn.Module):
     """The kernels of a depthwise convolution, from positions p and pooled input z:
@@ -64,8 +62,10 @@ class SlowNet(nn.Module):
             self.out.weight.mul_(kernel**-0.5)
 
     def forward(self, z: Tensor) -> Tensor:
-        places = torch.linspace(-1, 1, self.kernel, dtype=z.dtype, device=z.device)
-        waves = (places[:, None, None] * self.rates + self.phases).sin().unbind(1)
+        # half precision is too coarse for the phase of a fast wave
+        wide = torch.promote_types(z.dtype, torch.float32)
+        places = torch.linspace(-1, 1, self.kernel, dtype=wide, device=z.device)[:, None, None]
+        waves = (places * self.rates.to(wide) + self.phases).sin().to(z.dtype).unbind(1)
         given = F.gelu(self.mix(self.reduce(z)))
         h = waves[0]
         for layer, (slow, fast) in enumerate(zip(self.slow, self.fast, strict=True)):
@@ -107,7 +107,7 @@ class HyperZZW(StreamLayer):
 
     def step(self, c: Chunk, state: State) -> tuple[Chunk, State]:
         raise StreamError(
-            "mixer 'hyperzzw' reads the whole utterance; use hyperzzw:pool=running to stream"
+            "mixer 'hyperzzw' reads the whole utterance; use mixer 'hyperzzw_running' to stream"
         )
 
     def macs(self, frames: int) -> int:
@@ -156,31 +156,43 @@ def hyperzzw(
     stride: int,
     dilation: int,
     lookahead: LookAhead,
-    pool: str = "utterance",
     hidden: int = 32,
     layers: int = 2,
     frequency: float = 0.5,
 ) -> StreamLayer:
-    """A depthwise convolution whose kernel depends on the mean of its input.
+    """A depthwise convolution with a kernel for each utterance, of the means of its parts."""
+    net = _slow_net("hyperzzw", channels, kernel, hidden, layers, frequency)
+    return HyperZZW(net, stride, dilation, reach(kernel, dilation, lookahead))
 
-    The means are those of `kernel` parts of the utterance, or with `pool="running"` that of the
-    frames so far: then every frame has its own kernel, and only the convolution may look ahead.
+
+def hyperzzw_running(
+    channels: int,
+    kernel: int,
+    stride: int,
+    dilation: int,
+    lookahead: LookAhead,
+    hidden: int = 32,
+    layers: int = 2,
+    frequency: float = 0.5,
+) -> StreamLayer:
+    """As `hyperzzw`, with a kernel for each frame, of the mean of the frames so far.
+
+    Only its convolution looks ahead.
     """
-    if (
-        min(kernel - 1, hidden, layers) < 1
-        or frequency <= 0
-        or pool not in ("utterance", "running")
-    ):
+    net = _slow_net("hyperzzw_running", channels, kernel, hidden, layers, frequency)
+    conv = FramewiseHyperZZW(net, stride, dilation, reach(kernel, dilation, lookahead))
+    return Serial(with_mean=WithMean(), conv=conv)
+
+
+def _slow_net(
+    name: str, channels: int, kernel: int, hidden: int, layers: int, frequency: float
+) -> SlowNet:
+    if min(kernel - 1, hidden, layers) < 1 or frequency <= 0:
         raise ComponentError(
-            f"hyperzzw: kernel={kernel}, pool={pool!r}, hidden={hidden}, layers={layers}, "
-            f"frequency={frequency}; give a kernel of at least 2 frames, pool "
-            f"{' or '.join(POOLS)}, and hidden, layers and frequency above 0"
+            f"{name}: kernel={kernel}, hidden={hidden}, layers={layers}, frequency={frequency}; "
+            "give a kernel of at least 2 frames, and hidden, layers and frequency above 0"
         )
-    net = SlowNet(channels, kernel, hidden, layers, frequency)
-    shape = net, stride, dilation, reach(kernel, dilation, lookahead)
-    if pool == "utterance":
-        return HyperZZW(*shape)
-    return Serial(with_mean=WithMean(), conv=FramewiseHyperZZW(*shape))
+    return SlowNet(channels, kernel, hidden, layers, frequency)
 
 
 def _convolved(x: Tensor, kernels: Tensor, stride: int, dilation: int) -> Tensor:

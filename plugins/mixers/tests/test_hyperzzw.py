@@ -2,12 +2,13 @@
 
 import copy
 import math
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
-from speechkit_mixers.hyperzzw import HyperZZW, SlowNet, hyperzzw
+from speechkit_mixers.hyperzzw import HyperZZW, SlowNet, hyperzzw, hyperzzw_running
 from torch import Tensor
 
 import speechkit as sk
@@ -21,10 +22,10 @@ def noise(frames: int = 40, rows: int = 3) -> Tensor:
     return torch.randn(rows, 6, frames, generator=chance, dtype=torch.float64)
 
 
-def made(*shape: Any, **params: Any) -> StreamLayer:
+def made(*shape: Any, factory: Callable[..., StreamLayer] = hyperzzw, **params: Any) -> StreamLayer:
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        return hyperzzw(6, *(shape or (5, 1, 1, "same")), **{"hidden": 4, **params}).double()
+        return factory(6, *(shape or (5, 1, 1, "same")), **{"hidden": 4, **params}).double()
 
 
 def net_of(layer: StreamLayer) -> SlowNet:
@@ -35,12 +36,15 @@ def net_of(layer: StreamLayer) -> SlowNet:
 def test_paper_107_each_rows_kernel_is_its_own() -> None:
     layer, x = made(), noise()
     assert isinstance(layer, HyperZZW)
-    y = layer(Chunk.of(x)).x
-    for row in range(len(x)):
-        z = F.adaptive_avg_pool1d(x[row : row + 1], 5).transpose(1, 2)[:, None]
+    # parts of equal lengths, of other lengths, and fewer frames than parts
+    lengths = [40, 23, 3]
+    y = layer(Chunk.of(x, torch.tensor(lengths))).x
+    for row, n in enumerate(lengths):
+        alone = x[row : row + 1, :, :n]
+        z = F.adaptive_avg_pool1d(alone, 5).transpose(1, 2)[:, None]
         kernel = layer.net(z)[0, 0].T
-        expected = F.conv1d(x[row : row + 1], kernel[:, None], padding=2, groups=6)
-        torch.testing.assert_close(y[row : row + 1], expected, rtol=0, atol=1e-12)
+        expected = F.conv1d(alone, kernel[:, None], padding=2, groups=6)
+        torch.testing.assert_close(y[row : row + 1, :, :n], expected, rtol=0, atol=1e-12)
 
 
 def test_paper_107_the_kernel_is_the_paper_s() -> None:
@@ -105,10 +109,12 @@ def test_paper_107_without_conditions_it_is_a_convolution() -> None:
     torch.testing.assert_close(layer(Chunk.of(x)).x, expected, rtol=0, atol=1e-12)
 
 
-@pytest.mark.parametrize("pool", ["utterance", "running"])
+@pytest.mark.parametrize("factory", [hyperzzw, hyperzzw_running])
 @pytest.mark.parametrize("training", [False, True])
-def test_paper_107_batch_mates_change_nothing(pool: str, training: bool) -> None:
-    layer = made(pool=pool).train(training)
+def test_paper_107_batch_mates_change_nothing(
+    factory: Callable[..., StreamLayer], training: bool
+) -> None:
+    layer = made(factory=factory).train(training)
     lengths = torch.tensor([40, 23, 3])
     x = noise()
     together = layer(Chunk.of(x, lengths)).masked
@@ -120,7 +126,7 @@ def test_paper_107_batch_mates_change_nothing(pool: str, training: bool) -> None
 @pytest.mark.parametrize("shape", [(5, 1, 1, "same"), (4, 2, 2, 3), (5, 3, 1, 0)])
 def test_the_mean_so_far_makes_it_stream(shape: tuple[Any, ...]) -> None:
     kernel, stride, dilation, lookahead = shape
-    layer = made(*shape, pool="running")
+    layer = made(*shape, factory=hyperzzw_running)
     assert layer.right == (2 if lookahead == "same" else lookahead)
     x, lengths = noise(), torch.tensor([40, 23, 1])
     sk.testing.check_stream(layer, x, lengths)
@@ -137,8 +143,8 @@ def test_the_mean_so_far_makes_it_stream(shape: tuple[Any, ...]) -> None:
 
 
 def test_in_a_stream_it_runs_in_torch_and_a_whole_utterance_is_refused() -> None:
-    assert NativeLayer(made(pool="running").float(), 1, c_in=6).in_torch
-    with pytest.raises(StreamError, match="pool=running"):
+    assert NativeLayer(made(factory=hyperzzw_running).float(), 1, c_in=6).in_torch
+    with pytest.raises(StreamError, match="hyperzzw_running"):
         made().step(Chunk.of(noise()), ())
 
 
@@ -160,7 +166,7 @@ def test_a_built_net_begins_as_the_authors() -> None:
 
 
 def test_what_makes_no_kernel_is_refused() -> None:
-    for params in ({"pool": "max"}, {"hidden": 0}, {"layers": 0}, {"frequency": 0.0}):
+    for params in ({"hidden": 0}, {"layers": 0}, {"frequency": 0.0}):
         with pytest.raises(ComponentError, match=next(iter(params))):
             made(**params)
     with pytest.raises(ComponentError, match="kernel=1"):

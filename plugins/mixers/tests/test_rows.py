@@ -17,7 +17,7 @@ NETS = {
     "matchboxnet": partial(sk.MatchboxNet, labels=("a", "b"), size="3x1x64"),
     "marblenet": partial(sk.MarbleNet, size="3x2x64"),
 }
-IN_TORCH = ["hyperzzw:pool=running"]
+IN_TORCH = ["hyperzzw_running"]
 MIXERS = [
     "attention:window=24",
     "attention:weight=rela",

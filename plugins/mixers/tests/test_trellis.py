@@ -91,6 +91,14 @@ def test_paper_086_y_reads_exactly_the_frames_of_its_distances() -> None:
     assert (int(read.min()), int(read.max())) == (20 - 10, 20)
 
 
+@pytest.mark.parametrize("cell", ["lstm", "tanh"])
+def test_paper_086_invalid_frames_before_the_first_are_zeros(cell: str) -> None:
+    layer, x = made(levels=5, widest=4, cell=cell), noise()
+    valid = torch.arange(x.shape[2]).expand(2, -1) >= 7
+    y = layer(Chunk(x, valid)).x[:, :, 7:]
+    torch.testing.assert_close(y, layer(Chunk.of(x[:, :, 7:])).x, rtol=0, atol=1e-12)
+
+
 def test_paper_086_weight_norm_keeps_each_rows_length() -> None:
     torch.manual_seed(0)
     layer = Trellis(4, 1, hidden=6)
