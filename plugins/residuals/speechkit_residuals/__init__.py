@@ -10,7 +10,6 @@ from speechkit import Component, Moved, hookimpl
 _COMPONENT = partial(Component, exports=frozenset({"torch", "torch.export", "onnx"}))
 _BLOCK = partial(_COMPONENT, time="lookahead")
 _OF_THE_BATCH = {"check_time_field_in_training": "it has batch norms of its own"}
-_TORCH = frozenset({"torch"})
 _STACK = partial(_COMPONENT, time="lookahead")
 
 
@@ -117,8 +116,8 @@ def speechkit_blocks() -> list[Component | Moved]:
             summary="Plain block, then a feed-forward layer for the frames that a router selects",
             formula="x + p * feed_forward(norm(x)) where p > threshold, else x",
             paper="arXiv:2410.13859",
-            exports=_TORCH,
             example={"expand": 2, "threshold": 0.4},
+            exempt={"check_time_field_in_training": "training selects among all frames"},
         ),
         Moved(name="rglru", to="mixers/rglru"),
     ]
@@ -186,6 +185,15 @@ def speechkit_stacks() -> list[Component]:
             summary="A learned mix of all blocks' outputs",
             formula="sum_j w_j h_j",
             paper="arXiv:2405.08570",
+        ),
+        _STACK(
+            name="shared_router",
+            factory="speechkit_residuals.mod:shared_router",
+            summary="Blocks mod in series, with one router for all of one width",
+            formula="b_n(... b_1(x))",
+            paper="arXiv:2410.13859",
+            needs={"block": "mod"},
+            exempt={"check_time_field_in_training": "training selects among all frames"},
         ),
         _STACK(
             name="dense_easter",

@@ -27,9 +27,10 @@ if TYPE_CHECKING:
 class Routed(StreamLayer):
     """y = x + p · feed_forward(norm(x)) for frames that the router selects, else y = x.
 
-    p is the second value of softmax(W norm(x)). "threshold" selects the frames with p >
-    `threshold`. "topk" selects the share `capacity` of each row's valid frames with the largest p;
-    it reads the whole utterance. In evaluation the other frames are not computed. Shape:
+    p is the second value of softmax(W norm(x)). In training the share `capacity` of each row's
+    valid frames with the largest p is selected. In evaluation "topk" does the same, and reads the
+    whole utterance; "threshold" selects the frames with p > `threshold`, which are as many once the
+    router is trained with `RouterLoss`. In evaluation the other frames are not computed. Shape:
     `[B, C, T]` → the same, W `[2, C]`. Luo et al., arXiv:2410.13859.
     """
 
@@ -98,7 +99,7 @@ class Routed(StreamLayer):
 
     def through(self, p: Tensor, valid: Tensor) -> Tensor:
         """The frames that the router selects, `[B, T]` bool."""
-        if self.mode == "threshold":
+        if self.mode == "threshold" and not self.training:
             return valid & (p > self.threshold)
         count = (self.capacity * valid.sum(1, keepdim=True)).ceil()
         rank = p.masked_fill(~valid, -1.0).argsort(stable=True, dim=1, descending=True).argsort(1)
@@ -116,7 +117,7 @@ def mod(
     threshold: float = 0.5,
     capacity: float = 0.5,
 ) -> StreamLayer:
-    """A plain block, then a feed-forward layer for selected frames only.
+    """A plain block, then a feed-forward layer for selected frames only (`Routed`).
 
     The convolutions over time compute every frame, since they read neighbours. So skipping is
     exact.
@@ -136,7 +137,8 @@ def mod(
 class RouterLoss(Method):
     """Adds weight · cross entropy between the routers' logits and their decisions to the loss.
 
-    This moves p away from the threshold. The targets are the frames selected in the batch.
+    The targets are the frames selected in the batch, the share `capacity` of them. This moves their
+    p above 0.5 and that of the others below, so that evaluation selects this share too.
     arXiv:2410.13859.
     """
 
@@ -162,6 +164,23 @@ class RouterLoss(Method):
             real = normal.valid
             terms.append(F.cross_entropy(logits[real], through[real].long()))
         return self.weight * torch.stack(terms).mean().expand(len(output.scores))
+
+
+def shared_router(blocks: list[StreamLayer]) -> Serial:
+    """Blocks in series; all blocks `mod` of one width have the router of the first of them."""
+    routers: dict[int, nn.Linear] = {}
+    layers = [m for block in blocks for m in block.modules() if isinstance(m, Routed)]
+    for layer in layers:
+        first = routers.setdefault(layer.router.in_features, layer.router)
+        if first is not layer.router:
+            # registered in the first layer only, so that its weights are stored once
+            del layer.router
+            layer.__dict__["router"] = first
+    if len(layers) == len(routers):
+        raise ComponentError(
+            "stack shared_router: no two blocks mod of one width; give more rows with block=mod"
+        )
+    return Serial(*blocks)
 
 
 def effective_rank(update: Tensor) -> Tensor:

@@ -43,6 +43,7 @@ PARTS = {
 }
 SHALLOW = "order=1", "first=true", "order=2", "order=2,first=true"
 NETS = [
+    ({"stack": "residuals/shared_router", "block": "residuals/mod"}, BLOCKS),
     *(
         ({"stack": f"residuals/parallel_shallow:{given}", "block": "residuals/preact"}, BLOCKS)
         for given in SHALLOW

@@ -37,6 +37,7 @@ DESIGNS = [
     ("stack", "parallel_shallow:order=2,first=true"),
     ("stack", "layer_mix"),
     ("stack", "dense_easter"),
+    ("stack", "shared_router"),
     ("stem", "space_to_depth"),
 ]
 BLOCKS = (
@@ -54,7 +55,7 @@ SMELU = "smelu" if "activations" in Registry().plugins() else "silu"
 
 def net(kind: str, name: str, norm: str, activation: str) -> QuartzNet:
     # some stacks are of the blocks that they are for
-    needed = {"reversible": "reversible", "parallel_shallow": "preact"}
+    needed = {"reversible": "reversible", "parallel_shallow": "preact", "shared_router": "mod"}
     block = {"block": needed[name.partition(":")[0]]} if name.partition(":")[0] in needed else {}
     return QuartzNet(
         labels=tuple(" hilo"),

@@ -1,6 +1,7 @@
 """Dense recurrent layers, and mixture of depths."""
 
 import copy
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
@@ -137,7 +138,7 @@ def test_paper_102_with_every_frame_through_it_is_dense(maker: Maker, frames: Fr
 def test_paper_102_with_p_of_one_nothing_is_scaled(
     maker: Maker, frames: Frames, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    _, part = routed(maker)
+    _, part = routed(maker, capacity=1.0)
     sure = torch.tensor([-500.0, 500.0], dtype=torch.float64)
     monkeypatch.setattr(part, "logits", lambda normal: sure.expand(2, 12, 2))
     x = Chunk.of(frames())
@@ -161,17 +162,68 @@ def test_paper_102_the_others_pass_as_they_are(maker: Maker, frames: Frames, mod
         assert through.sum(1).tolist() == [4, 2]
 
 
-@pytest.mark.parametrize("mode", ["threshold", "topk"])
-def test_paper_102_training_routes_as_evaluation_does(
-    maker: Maker, frames: Frames, mode: str
+def test_paper_102_training_with_topk_routes_as_evaluation_does(
+    maker: Maker, frames: Frames
 ) -> None:
-    _, part = routed(maker, mode=mode)
+    _, part = routed(maker, mode="topk")
     x = Chunk.of(frames())
     part.norm.train(False)
     part.training = True
     learned = part(x).x
     part.training = False
     torch.testing.assert_close(learned, part(x).x)
+
+
+def test_paper_102_training_selects_the_capacity_and_evaluation_by_threshold(
+    maker: Maker, frames: Frames
+) -> None:
+    _, part = routed(maker, capacity=0.3)
+    x = Chunk.of(frames(), torch.tensor([12, 5]))
+    p = part.logits(part.norm(x)).softmax(2)[:, :, 1]
+    part.training = True
+    most = part.through(p, x.valid)
+    assert most.sum(1).tolist() == [4, 2]
+    assert p[0][most[0]].min() > p[0][~most[0]].max()
+    part.training = False
+    assert torch.equal(part.through(p, x.valid), (p > 0.5) & x.valid)
+
+
+def selected(model: Model, audio: Tensor) -> list[float]:
+    """The share of frames that each router of a model selects in evaluation."""
+    layers = {name: m for name, m in model.named_modules() if isinstance(m, Routed)}
+    with Taps({name: layer.norm for name, layer in layers.items()}) as taps, torch.no_grad():
+        model.eval()(audio)
+    shares = []
+    for name, _, _, normal in taps.take():
+        p = layers[name].logits(normal).softmax(2)[:, :, 1]
+        shares.append(float(layers[name].through(p, normal.valid)[normal.valid].float().mean()))
+    return shares
+
+
+@pytest.mark.parametrize("capacity", [0.25, 0.5])
+def test_paper_102_the_threshold_selects_the_capacity_once_trained(capacity: float) -> None:
+    rows = (
+        Block(channels=8, kernel=5, stride=2),
+        Block(channels=8, kernel=5, residual=True, copies=2),
+    )
+    frontend, block = "log_mel:n_mels=16,normalize=fixed", f"mod:expand=2,capacity={capacity}"
+    model = sk.build(sk.QuartzNet(labels=("a",), blocks=rows, block=block, frontend=frontend))
+    audio = 0.1 * torch.randn(4, 16000, generator=torch.Generator().manual_seed(0))
+    routers = [m.router.weight for m in model.modules() if isinstance(m, Routed)]
+    model.train()(audio)
+    before = selected(model, audio)
+    method = RouterLoss(weight=1.0)
+    method.start(model, None)  # type: ignore[arg-type]
+    optimizer = torch.optim.Adam(routers, lr=0.05)
+    for _ in range(80):
+        loss = method.extra_loss(None, model.train()(audio)).sum()  # type: ignore[arg-type]
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    method.taps.remove()
+    after = selected(model, audio)
+    assert after == pytest.approx([capacity] * 2, abs=0.08)
+    assert max(abs(share - capacity) for share in before) > 0.1
 
 
 def test_paper_102_topk_does_not_stream(maker: Maker, frames: Frames) -> None:
@@ -236,3 +288,28 @@ def test_paper_102_the_method_watches_a_model(routed_net: Model) -> None:
     loss.sum().backward()
     routers = [m.router.weight.grad for m in model.modules() if isinstance(m, Routed)]
     assert all(gradient is not None and gradient.any() for gradient in routers)
+
+
+@pytest.mark.parametrize(
+    ("config", "routers"),
+    [
+        (sk.QuartzNet(size="5x5", block="mod", stack="shared_router"), 2),
+        (sk.MatchboxNet(labels=("a", "b"), size="3x1x64", block="mod", stack="shared_router"), 1),
+        (sk.MarbleNet(size="3x2x64", block="mod", stack="shared_router"), 1),
+    ],
+)
+def test_paper_102_blocks_of_one_width_share_a_router(
+    config: sk.QuartzNet | sk.MatchboxNet | sk.MarbleNet, routers: int, tmp_path: Path
+) -> None:
+    model = sk.build(config)
+    layers = [m for m in model.modules() if isinstance(m, Routed)]
+    assert len(layers) == (5 if routers == 2 else 3)
+    assert len({id(layer.router.weight) for layer in layers}) == routers
+    with torch.no_grad():
+        layers[-1].router.weight.fill_(0.5)
+    sk.save(model, tmp_path / "model")
+    again = [m for m in sk.load(tmp_path / "model").modules() if isinstance(m, Routed)]
+    assert len({id(layer.router.weight) for layer in again}) == routers
+    assert all(map(torch.equal, *([m.router.weight for m in ls] for ls in (layers, again))))
+    with pytest.raises(ComponentError, match="no two blocks mod of one width"):
+        sk.build(dataclasses.replace(config, block="plain"))
