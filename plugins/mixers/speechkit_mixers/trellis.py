@@ -28,7 +28,8 @@ class Trellis(StreamLayer):
 
     With `cell="tanh"` h' is the tanh of one such sum. h and c are 0 before the first frame. y is
     the last `channels` of the `hidden` values h of the last level. The distances d are 1, 1, 2, 4,
-    … `widest`, from the start again on further levels, and y reads Σ d frames before its own. It is
+    … `widest`, from the start again on further levels, and y reads Σ d frames before its own. A
+    distance beyond the first frame finds zeros, so that a level keeps nothing of it. It is
     causal; `kernel`, `dilation` and `lookahead` have no effect. With `weight_norm` each row of W
     and of U is a direction and a length. Shape: `[B, C, T]` → `[B, C, ceil(T / stride)]`; state:
     the last d frames of h and c of each level, and of x. Bai et al., arXiv:1810.06682.
@@ -45,7 +46,7 @@ class Trellis(StreamLayer):
         lookahead: LookAhead = 0,
         levels: int = 11,
         hidden: int | None = None,
-        widest: int = 512,
+        widest: int = 16,
         cell: str = "lstm",
         weight_norm: bool = True,
     ) -> None:

@@ -77,10 +77,11 @@ def test_paper_086_more_levels_have_no_more_weights() -> None:
 
 
 def test_paper_086_distances_double_and_begin_again() -> None:
-    assert made(levels=11).distances == [1, 1, 2, 4, 8, 16, 32, 64, 128, 256, 512]
-    assert made(levels=22).distances == 2 * made(levels=11).distances
-    assert made(levels=6, widest=4).distances == [1, 1, 2, 4, 1, 1]
-    assert made(levels=11).left == 1024
+    papers = made(levels=11, widest=512)
+    assert papers.distances == [1, 1, 2, 4, 8, 16, 32, 64, 128, 256, 512]
+    assert papers.left == 1024
+    assert made(levels=22, widest=512).distances == 2 * papers.distances
+    assert made().distances == [1, 1, 2, 4, 8, 16, 1, 1, 2, 4, 8]
 
 
 def test_paper_086_y_reads_exactly_the_frames_of_its_distances() -> None:
