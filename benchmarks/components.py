@@ -1,7 +1,8 @@
 """A step of every component that streams, in a frame-level MarbleNet fed 20 ms at a time.
 
-Each session is compared with its own net's scores of the whole recording. Components that
-read whole utterances are left out; parameters have the values of the component's example.
+A mixer or block is measured in all rows of the net, and in one of them. Each session is compared
+with its own net's scores of the whole recording. Components that read whole utterances are left
+out; parameters have the values of the component's example.
 """
 
 import time
@@ -21,6 +22,7 @@ from benchmarks.inputs import SAMPLE_RATE, speech
 from benchmarks.registry import Benchmark, Contestant, Figure, Options, Run
 from benchmarks.settled import settled
 from speechkit.component import Spec
+from speechkit.config import override
 from speechkit.models import Model
 from speechkit.nn import Chunk
 from speechkit.plugins import components
@@ -39,6 +41,8 @@ BEGUN_S = 2.4
 PLAIN = "relu + batch norm"
 FIELDS = "activation", "norm", "channel", "mixer", "residual", "block", "stack", "stem", "frontend"
 """The kinds that are fields of a config under their own names, and may read whole utterances."""
+IN_A_ROW = "mixer", "block"
+"""The kinds that are measured in a single row too, which has two sub-blocks."""
 CLIPS = "head", "pool"
 """The kinds whose pool over the utterance becomes one over the frames so far in a stream."""
 NESTED = {
@@ -50,7 +54,7 @@ WORST = 5
 """The number of slowest components in the summary."""
 
 Fields = tuple[tuple[str, str], ...]
-"""The fields of a net's config that are not the default, each a component in text."""
+"""What of a net's config is not the default: paths of fields and values, in text."""
 
 
 def benchmarks(options: Options) -> list[Benchmark]:
@@ -91,12 +95,15 @@ def nets() -> dict[str, Fields]:
                 field, outer, parameter = NESTED[kind]
                 spec = Spec(outer, {parameter: spec})
             found[f"{kind} {entry.qualified_name}"] = ((field, str(spec)),)
+            if kind in IN_A_ROW:
+                row = ("size", "custom"), (f"blocks.2.{kind}", str(spec))
+                found[f"row of {kind} {entry.qualified_name}"] = row
     return found
 
 
 @lru_cache(maxsize=1)
 def model_of(fields: Fields) -> Model:
-    config = sk.MarbleNet(frame_level=True, **dict(fields))  # type: ignore[arg-type]
+    config = override(sk.MarbleNet(frame_level=True), map("=".join, fields))
     model = sk.build(config, seed=0)
     return settled(model, model.features(torch.from_numpy(speech(BEGUN_S))[None]).x)
 

@@ -208,6 +208,10 @@ def test_every_component_that_streams_has_a_net(bench):
     nets = bench.components.nets()
     assert nets["activation core/relu"] == (("activation", "core/relu"),)
     assert nets["pool core/average"] == (("head", "core/clip:pool={core/average}"),)
+    assert nets["row of mixer core/depthwise"] == (
+        ("size", "custom"),
+        ("blocks.2.mixer", "core/depthwise"),
+    )
     assert "normalizer core/running" in nets
     assert "normalizer core/per_feature" not in nets
 

@@ -255,21 +255,23 @@ def exchanged(chance: Random) -> sk.MarbleNet:
 
 
 def attentive(chance: Random) -> sk.MarbleNet:
-    """A small net with attention in each block."""
+    """A small net with attention, or one of its linear forms, in each block."""
+    heads = chance.choice([1, 2, 4])
+    window, weights = chance.randint(2, 70), ["softmax", "relu", "rela", "reluformer"]
+    attention = {"weight": chance.choice(weights), "window": window, "qk_norm": False}
+    forms: dict[str, dict[str, object]] = {
+        "attention": attention,
+        "retention": {"value_factor": chance.randint(1, 3)},
+        "sla": {"taps": chance.randint(1, 9)},
+        "lambda": {"keys": chance.randint(1, 20)},
+    }
+    name = chance.choice(list(forms))
     rest = sk.Block(
-        channels=4 * chance.randint(1, 12),
+        channels=8 * chance.randint(1, 6),
         kernel=chance.randint(1, 9),
         repeat=chance.randint(1, 2),
         residual=chance.random() < 0.5,
-        mixer=Spec(
-            "mixers/attention",
-            {
-                "weight": chance.choice(["softmax", "relu", "rela", "reluformer"]),
-                "window": chance.randint(2, 70),
-                "heads": chance.choice([1, 2, 4]),
-                "qk_norm": False,
-            },
-        ),
+        mixer=Spec(f"mixers/{name}", {"heads": heads, **forms[name]}),
     )
     parts = {**parts_of(chance), "blocks": (sk.Block(channels=8, kernel=3, stride=2), rest)}
     return sk.MarbleNet(frame_level=True, **parts)  # type: ignore[arg-type]
