@@ -16,6 +16,7 @@ from speechkit.errors import ComponentError, StreamError, TrainingError
 from speechkit.models import Model, Output
 from speechkit.nn import BodyMaker, Chunk, Serial, StreamLayer, Taps, fuse, plain_block
 from speechkit.probes import Examples
+from speechkit.tasks import Task, task_of
 from speechkit.train import Method
 from speechkit_residuals.parts import chosen
 
@@ -138,11 +139,15 @@ class RouterLoss(Method):
     """Adds weight · cross entropy between the routers' logits and their decisions to the loss.
 
     The targets are the frames selected in the batch, the share `capacity` of them. This moves their
-    p above 0.5 and that of the others below, so that evaluation selects this share too.
-    arXiv:2410.13859.
+    p above 0.5 and that of the others below, so that evaluation selects this share too. With
+    `keep_speech`, for nets that detect speech, 1 is added to the p of labelled speech before the
+    selection of targets, so that routers learn to keep it. (The paper keeps the question's words,
+    in the forward pass too.) arXiv:2410.13859.
     """
 
     weight: float = 0.01
+    keep_speech: bool = False
+    task: Task = field(init=False, repr=False)
     routed: dict[str, Routed] = field(default_factory=dict, init=False, repr=False)
     taps: Taps = field(init=False, repr=False)
 
@@ -151,16 +156,23 @@ class RouterLoss(Method):
         self.routed = {name: m for name, m in model.named_modules() if isinstance(m, Routed)}
         if not self.routed:
             raise TrainingError("method mod_router needs block=mod")
+        self.task = task_of(model)
+        if self.keep_speech and (self.task.per_clip or not self.task.detects):
+            raise TrainingError(
+                "method mod_router: keep_speech=true needs speech labelled in frames; train a "
+                "MarbleNet with head=frame, or give keep_speech=false"
+            )
         norms = {name: layer.norm for name, layer in self.routed.items()}
         self.taps = Taps(norms, training_only=True)
 
     def extra_loss(self, batch: Batch, output: Output) -> Tensor:
         """The cross entropy of each utterance, averaged over the routers, `[B]`."""
         terms = []
+        keep = self.task.targets(batch, output)[0] == 1 if self.keep_speech else 0
         for call in self.taps.take():
             layer, normal = self.routed[call.name], call.output
             logits = layer.logits(normal)
-            through = layer.through(logits.softmax(2)[:, :, 1], normal.valid)
+            through = layer.through(logits.softmax(2)[:, :, 1] + keep, normal.valid)
             real = normal.valid
             terms.append(F.cross_entropy(logits[real], through[real].long()))
         return self.weight * torch.stack(terms).mean().expand(len(output.scores))

@@ -13,12 +13,13 @@ from speechkit_residuals.mod import Routed, RouterLoss, effective_rank, mod
 from torch import Tensor, nn
 
 import speechkit as sk
-from speechkit.data import Utterance
-from speechkit.errors import ComponentError, StreamError
+from speechkit.data import Batch, Utterance
+from speechkit.errors import ComponentError, StreamError, TrainingError
 from speechkit.export import export
 from speechkit.models import Block, Model, Output
 from speechkit.nn import BodyMaker, Chunk, Rnn, Serial, StreamLayer, Taps
 from speechkit.probes import Examples, probe
+from speechkit.tasks import task_of
 from speechkit.testing import assert_close
 
 Maker = Callable[..., BodyMaker]
@@ -208,7 +209,7 @@ def test_paper_102_the_threshold_selects_the_capacity_once_trained(capacity: flo
     )
     frontend, block = "log_mel:n_mels=16,normalize=fixed", f"mod:expand=2,capacity={capacity}"
     model = sk.build(sk.QuartzNet(labels=("a",), blocks=rows, block=block, frontend=frontend))
-    audio = 0.1 * torch.randn(4, 16000, generator=torch.Generator().manual_seed(0))
+    audio = 0.1 * torch.randn(4, 8000, generator=torch.Generator().manual_seed(0))
     routers = [m.router.weight for m in model.modules() if isinstance(m, Routed)]
     model.train()(audio)
     before = selected(model, audio)
@@ -313,3 +314,54 @@ def test_paper_102_blocks_of_one_width_share_a_router(
     assert all(map(torch.equal, *([m.router.weight for m in ls] for ls in (layers, again))))
     with pytest.raises(ComponentError, match="no two blocks mod of one width"):
         sk.build(dataclasses.replace(config, block="plain"))
+
+
+@pytest.mark.parametrize("keep_speech", [False, True])
+def test_paper_102_labelled_speech_is_kept(keep_speech: bool) -> None:
+    rows = (
+        Block(channels=8, kernel=5),
+        Block(channels=8, kernel=5, residual=True),
+    )
+    block = "mod:expand=2,capacity=0.3"
+    model = sk.build(sk.MarbleNet(blocks=rows, block=block, lookahead=0, head="frame"))
+    chance = torch.Generator().manual_seed(0)
+    # speech is the quieter part, which the router does not select by itself
+    audio = 0.3 * torch.randn(4, 16000, generator=chance)
+    audio[:, 4000:8000] *= 0.01
+    targets = (torch.tensor([[0.25, 0.5]], dtype=torch.float64),) * 4
+    batch = Batch(audio, torch.full((4,), 16000), targets, None, list(range(4)), ["a"] * 4)
+    (layer,) = (m for m in model.modules() if isinstance(m, Routed))
+    with torch.no_grad():
+        for _ in range(30):
+            model.train()(audio)
+        normal = tapped(model, layer, audio)
+        quiet = task_of(model).targets(batch, model(audio))[0] == 1
+        # the router starts with a preference for the loud part
+        loud = normal.x.transpose(1, 2)[~quiet].mean(0) - normal.x.transpose(1, 2)[quiet].mean(0)
+        layer.router.weight.copy_(torch.stack([-loud, loud]))
+    method = RouterLoss(weight=1.0, keep_speech=keep_speech)
+    method.start(model, None)  # type: ignore[arg-type]
+    optimizer = torch.optim.Adam(layer.router.parameters(), lr=0.1)
+    for _ in range(80):
+        loss = method.extra_loss(batch, model.train()(audio)).sum()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    method.taps.remove()
+    p = layer.logits(tapped(model, layer, audio)).softmax(2)[:, :, 1]
+    share = (p > layer.threshold)[quiet].float().mean()
+    assert share > 0.9 if keep_speech else share < 0.5
+
+
+def tapped(model: Model, layer: Routed, audio: Tensor) -> Chunk:
+    """What a router reads in evaluation."""
+    with Taps({"norm": layer.norm}) as taps, torch.no_grad():
+        model.eval()(audio)
+    ((*_, normal),) = taps.take()
+    assert isinstance(normal, Chunk)
+    return normal
+
+
+def test_paper_102_only_detection_has_labelled_speech(routed_net: Model) -> None:
+    with pytest.raises(TrainingError, match="needs speech labelled in frames; train a MarbleNet"):
+        RouterLoss(keep_speech=True).start(routed_net, None)  # type: ignore[arg-type]
