@@ -90,8 +90,8 @@ def speechkit_mixers() -> list[Component]:
             formula="h_L = rnn_L(h_{L-1}) + sum_{K < L-1} rnn_KL(h_K), y = W h of the last nodes",
             paper="https://github.com/harshildarji/thesis",
             time="causal",
-            # it packs rows by length, which a trace cannot record
-            exports=frozenset({"torch"}),
+            # packing rows by length cannot be traced; ONNX has operators of its own
+            exports=frozenset({"torch", "onnx"}),
             example={"nodes": 8},
         ),
         _COMPONENT(
