@@ -146,6 +146,14 @@ def speechkit_channel_layers() -> list[Component]:
             example={"slots": 10},
         ),
         _COMPONENT(
+            name="moe_relu",
+            factory="speechkit_mixers.moe_relu:MoEReLU",
+            summary="Mixture of SwiGLU experts whose router is a ReLU: as many as a frame needs",
+            formula="sum_e relu(R n + b)_e W_e (silu(U_e n) * V_e n), n = x / rms(x)",
+            paper="arXiv:2412.14711",
+            example={"experts": 4, "hidden": 3},
+        ),
+        _COMPONENT(
             name="topo",
             factory="speechkit_mixers.topo:topo",
             summary="1x1 layer in which each output reads a window of a grid of the channels",
@@ -240,6 +248,14 @@ def speechkit_methods() -> list[Component]:
             formula="|ln sum A| + max(H(A / sum A) - margin * ln n, 0)",
             paper="arXiv:2302.06461",
             needs={"mixer": "mixers/attention:weight=reluformer,window=8,heads=1"},
+        ),
+        Component(
+            name="remoe",
+            factory="speechkit_mixers.moe_relu:ReMoE",
+            summary="Holds the experts that moe_relu opens in a frame at k, by an adaptive L1 loss",
+            formula="lambda sum_e E / (k T) #{t: r_e > 0} mean_t r_e, lambda *= 1.2^(+-1)",
+            paper="arXiv:2412.14711",
+            needs={"channel": "moe_relu:experts=4,hidden=3"},
         ),
     ]
 
