@@ -5,6 +5,7 @@ import speechkit.torch_required
 import torch
 
 from speechkit.component import Spec
+from speechkit.errors import ConfigError
 from speechkit.models.marblenet import MarbleNet
 from speechkit.models.matchboxnet import MatchboxNet
 from speechkit.models.model import Model, Output, Prepared, evaluating, scores_of
@@ -42,6 +43,11 @@ def build(config: Net, seed: int = 0) -> Model:
         make_head = components.find("head", Spec.parse(config.head).name).factory()
         names = offered(make_head, names=config.labels)
         head = components.build("head", config.head, channels, len(config.labels), **names)
+        if encoder.per_clip and not head.per_clip:
+            raise ConfigError(
+                f"stack {config.stack} gives one frame for an utterance, and head {config.head} "
+                "scores every frame; give a head that pools, such as clip"
+            )
         model = Model(config, frontend, stem, encoder, head)
         components.build("init", config.init)(model, torch.Generator().manual_seed(seed))
     return model

@@ -80,7 +80,8 @@ class StreamLayer(nn.Module):
     `stride` input frames make `rate` output frames (`rate` is 1 unless a layer upsamples), and a
     step takes a multiple of `stride`. `delay` is in output frames. An output frame reads the input
     from `left` frames before its own to `right` after (infinite if it reads everything). Setting
-    one of these five to anything but a number is a TypeError.
+    one of these five to anything but a number is a TypeError. A layer that is `per_clip` gives one
+    frame for an utterance, however long.
     `undecayed` and `self_initialized` name its parameters, or submodules, that are exempt from
     weight decay and from the model's init.
 
@@ -95,6 +96,7 @@ class StreamLayer(nn.Module):
     delay: int = 0
     left: Fraction | float = Fraction(0)
     right: Fraction | float = Fraction(0)
+    per_clip: bool = False
     undecayed: tuple[str, ...] = ()
     self_initialized: tuple[str, ...] = ()
 

@@ -278,6 +278,15 @@ def speechkit_probes() -> list[Component]:
 def speechkit_stacks() -> list[Component]:
     return [
         _COMPONENT(
+            name="depth_fusion",
+            factory="speechkit_mixers.depth_fusion:depth_fusion",
+            summary="Queries that gather an utterance from all blocks, by a gated cell over depth",
+            formula="h_l = r s(U t + b) + t s(W t + c), t = attention of h to block l, + MLP",
+            paper="arXiv:2503.01980",
+            time="utterance",
+            example={"dim": 8, "queries": 3, "heads": 2},
+        ),
+        _COMPONENT(
             name="unet",
             factory="speechkit_mixers.unet:unet",
             summary="U-Net: half the frame rate after each block on the way down, and back",

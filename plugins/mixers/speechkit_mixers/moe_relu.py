@@ -29,12 +29,12 @@ SMALLEST, LARGEST = 1e-10, 10.0
 class MoEReLU(StreamLayer):
     """y = Σ_e r_e W_e (silu(U_e n) · V_e n) at every frame, r = ReLU(R n + b).
 
-    n = x / √(mean_c x² + 1e-5), as in the paper's net, which normalises before the layer: y is
-    cubic in n, and would vanish where x is small. Each of the `experts` is a SwiGLU feed-forward layer with `hidden` units, by default as many as
-    output channels. All of them are computed, those with r_e = 0 too. Unit h of expert e is row
-    h · experts + e of `value` and `gate`. A frame without an expert gives 0. Shape: `[B, C, T]` →
-    `[B, C', T]`. Wang et al., arXiv:2412.14711; the bias b is our addition: without it a symmetric
-    input has half of its routes open, whatever R is.
+    n = x / √(mean_c x² + 1e-5), as in the paper's net; y is cubic in n, and would vanish where x is
+    small. Each of the `experts` is a SwiGLU feed-forward layer with
+    `hidden` units, by default as many as output channels. All of them are computed, those with
+    r_e = 0 too. Unit h of expert e is row h · experts + e of `value` and `gate`. A frame without an
+    expert gives 0. Shape: `[B, C, T]` → `[B, C', T]`. Wang et al., arXiv:2412.14711; the bias b is
+    our addition: without it a symmetric input has half of its routes open, whatever R is.
     """
 
     def __init__(self, c_in: int, c_out: int, experts: int = 8, hidden: int | None = None) -> None:
@@ -46,6 +46,7 @@ class MoEReLU(StreamLayer):
             )
         self.experts, self.hidden = experts, hidden
         self.router = Pointwise(c_in, experts, bias=True)
+        assert self.router.bias is not None
         nn.init.zeros_(self.router.bias)
         self.gate = Pointwise(c_in, experts * hidden)
         self.value = Pointwise(c_in, experts * hidden)
@@ -58,7 +59,9 @@ class MoEReLU(StreamLayer):
         x = c.x * torch.rsqrt(c.x.square().mean(1, keepdim=True) + EPSILON)
         c = Chunk(x, c.valid)
         r = F.relu(self.router(c).x).repeat(1, self.hidden, 1)
-        return self.out(Chunk(F.silu(self.gate(c).x) * self.value(c).x * r, c.valid))
+        units = F.silu(self.gate(c).x) * self.value(c).x * r
+        y: Chunk = self.out(Chunk(units, c.valid))
+        return y
 
     def lower(self, program: Lowering, x: Value) -> Value:
         x = program.normalize(x, EPSILON, centred=False)

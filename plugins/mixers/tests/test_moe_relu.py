@@ -180,6 +180,7 @@ def test_paper_8_the_weight_is_steered_once_in_a_step() -> None:
         assert method.weight == bound
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("factor", [1.05, 1.2])
 def test_paper_8_the_share_of_zeros_is_held(factor: float) -> None:
     """8 experts, k = 2: 0.75 of the routes are closed in the mean of the last 300 steps."""
