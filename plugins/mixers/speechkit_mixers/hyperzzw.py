@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -12,12 +13,13 @@ from speechkit.errors import ComponentError, StreamError
 from speechkit.nn import (
     Chunk,
     LookAhead,
-    RunningAverage,
+    Recurrent,
     Serial,
     State,
     StreamLayer,
     Windowed,
     reach,
+    scan,
 )
 
 
@@ -139,15 +141,34 @@ class FramewiseHyperZZW(Windowed):
         return each * self.frames_out(frames)
 
 
-class WithMean(RunningAverage):
-    """The channels, then their means over the valid frames so far. Shape: `[B, C, T]` → `2C`."""
+class WithMean(Recurrent):
+    """The channels, then the decaying means of their valid frames so far.
+
+        m_t = s_t / n_t,  s_t = a s_{t−1} + x_t,  n_t = a n_{t−1} + 1,  a = exp(−1 / frames)
+
+    Shape: `[B, C, T]` → `[B, 2C, T]`; state s and n `[B, C + 1]`, in float32 at least.
+    """
+
+    def __init__(self, frames: float) -> None:
+        super().__init__()
+        self.decay = math.exp(-1 / frames)
 
     def channels_out(self, c_in: int) -> int:
         return 2 * c_in
 
+    def init_state(
+        self, batch: int, c_in: int, dtype: torch.dtype = torch.float32, device: Any = None
+    ) -> State:
+        wide = torch.promote_types(dtype, torch.float32)
+        return torch.zeros(batch, c_in + 1, dtype=wide, device=device)
+
     def step(self, c: Chunk, state: State) -> tuple[Chunk, State]:
-        means, state = super().step(c, state)
-        return Chunk(torch.cat([c.x, means.x], dim=1), c.valid), state
+        x, real = c.masked.transpose(1, 2), c.valid[:, :, None]
+        given = torch.cat([x, real], dim=2).to(state.dtype)
+        sums = scan(torch.where(real, self.decay, state.new_ones(())), given, state)
+        means = (sums[:, :, :-1] / sums[:, :, -1:].clamp(min=1)).to(x.dtype)
+        y = Chunk(torch.cat([x, means], dim=2).transpose(1, 2), c.valid)
+        return y, torch.cat([state[:, None], sums], dim=1)[:, -1]
 
 
 def hyperzzw(
@@ -174,14 +195,17 @@ def hyperzzw_running(
     hidden: int = 32,
     layers: int = 2,
     frequency: float = 0.5,
+    frames: float = 300,
 ) -> StreamLayer:
-    """As `hyperzzw`, with a kernel for each frame, of the mean of the frames so far.
+    """As `hyperzzw`, with a kernel for each frame, of the mean of about the last `frames` frames.
 
     Only its convolution looks ahead.
     """
+    if frames <= 0:
+        raise ComponentError(f"hyperzzw_running: frames={frames}; give a number above 0")
     net = _slow_net("hyperzzw_running", channels, kernel, hidden, layers, frequency)
     conv = FramewiseHyperZZW(net, stride, dilation, reach(kernel, dilation, lookahead))
-    return Serial(with_mean=WithMean(), conv=conv)
+    return Serial(with_mean=WithMean(frames), conv=conv)
 
 
 def _slow_net(

@@ -126,7 +126,7 @@ def test_paper_107_batch_mates_change_nothing(
 @pytest.mark.parametrize("shape", [(5, 1, 1, "same"), (4, 2, 2, 3), (5, 3, 1, 0)])
 def test_the_mean_so_far_makes_it_stream(shape: tuple[Any, ...]) -> None:
     kernel, stride, dilation, lookahead = shape
-    layer = made(*shape, factory=hyperzzw_running)
+    layer = made(*shape, factory=hyperzzw_running, frames=8)
     assert layer.right == (2 if lookahead == "same" else lookahead)
     x, lengths = noise(), torch.tensor([40, 23, 1])
     sk.testing.check_stream(layer, x, lengths)
@@ -135,7 +135,8 @@ def test_the_mean_so_far_makes_it_stream(shape: tuple[Any, ...]) -> None:
     padded = F.pad(x, (left, int(layer.right)))
     for o in range(y.shape[2]):
         t = o * stride
-        z = x[:, :, : t + 1].mean(2)[:, None, None]
+        weights = (torch.arange(t, -1, -1).double() / -8).exp()
+        z = (x[:, :, : t + 1] @ weights / weights.sum())[:, None, None]
         kernels = net_of(layer)(z)[:, 0].transpose(1, 2)
         window = padded[:, :, t : t + dilation * (kernel - 1) + 1 : dilation]
         expected = (window * kernels).sum(2)
@@ -169,5 +170,7 @@ def test_what_makes_no_kernel_is_refused() -> None:
     for params in ({"hidden": 0}, {"layers": 0}, {"frequency": 0.0}):
         with pytest.raises(ComponentError, match=next(iter(params))):
             made(**params)
+    with pytest.raises(ComponentError, match="frames=0"):
+        made(factory=hyperzzw_running, frames=0)
     with pytest.raises(ComponentError, match="kernel=1"):
         made(1, 1, 1, 0)
