@@ -5,8 +5,8 @@
     python recipes/recall/judge.py block=rglru kernel=5 --seed 1
     python recipes/recall/judge.py model.stack=revcol steps=400
 
-The name of a field of a row sets that of the row under test; other settings are those of `--set`.
-Without --seed it trains with the seeds 0, 1 and 2. Choose settings by dev; the figure is test.
+A setting with the name of a field of `sk.Block` is one of the row under test; any other is as for
+`--set`. Without --seed it trains with the seeds 0, 1 and 2. Choose settings by dev and report test.
 """
 
 import argparse

@@ -26,15 +26,15 @@ SHORTEST_S = 0.34
 """Of the second word: the last 0.3 s of a recording, which are judged, must be within it."""
 NOISE_DB = -60.0, -40.0
 SPEAKERS = {"theo": "dev", "lucas": "test"}
-"""The speakers who are not in training; of the others' digits, recipes/fsdd finds theirs easiest,
-so that a low figure means a lack of memory."""
+"""The speakers who are not in training. recipes/fsdd recognises these two best, so that a low
+figure means a lack of memory."""
 
 
 def prepare(source: Path | None, out: Path) -> list[Path]:
     """Writes `train`, `dev` and `test` as manifests and wav files; no speaker is in two of them.
 
-    Every other clip that is long enough is a second word, once after "zero" and once after "one",
-    so that it says nothing about the first word.
+    Of the clips that are long enough, one in two is a second word: once after "zero" and once
+    after "one", so that it does not reveal the first word.
     """
     fsdd = runpy.run_path(str(Path(__file__).parents[1] / "fsdd" / "prepare.py"))
     found = [clip for clip, _ in fsdd["utterances"](source or download(fsdd["URL"], out))]

@@ -1,4 +1,4 @@
-"""What a net remembers: a causal frame-level net that sees less than the gap, but for one row.
+"""What a net remembers: a causal net whose convolutions see less of the past than the gap.
 
     python recipes/recall/prepare.py data/recall [FOLDER]
     python recipes/recall/run.py --out runs/recall
@@ -19,7 +19,7 @@ ROW = 2
 
 
 def base() -> Run:
-    """All rows convolutions, which see 0.6 s of the past: the gap is at least 0.8 s.
+    """A net of convolutions only, which see 0.6 s of the past; the gap is at least 0.8 s.
 
     The statistics of the front end are fixed, since those of a recording or of the past so far
     would carry the first word over the gap.

@@ -56,7 +56,7 @@ def speechkit_mixers() -> list[Component]:
         _COMPONENT(
             name="lambda",
             factory="speechkit_mixers.lambdas:lambda_layer",
-            summary="Lambda layer: queries times a matrix made of what is around, and of what was",
+            summary="Lambda layer: queries times a matrix of the frames so far and of near ones",
             formula="(sum_m k_m v_m^T + sum_j E_j v_{n+j}^T)^T q_n, k = softmax over m <= n",
             paper="arXiv:2102.08602",
             time="lookahead",

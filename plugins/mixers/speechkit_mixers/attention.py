@@ -34,7 +34,7 @@ PAPERS = {
 """What the value of `weight` means: the function of the scores, and `normalise` by default."""
 NORMALISED = "keys", "learned", "rms_gate", "none"
 QUERIES = 32
-"""The queries of a block of `Heads`, whose keys are gathered together."""
+"""The number of queries whose keys `Heads` gathers at once."""
 EPS = 1e-6
 
 
@@ -360,7 +360,7 @@ def attention(
 
 
 def ends(window: int, kernel: int, dilation: int, lookahead: LookAhead) -> tuple[int, int]:
-    """The frames before and after its own that a window reads, as `attention` has it."""
+    """The numbers of frames that a window of `attention` reads before and after its own."""
     left, right = reach(kernel, dilation, lookahead)
     window = window or left + 1 + right
     right = min(right, window - 1)
@@ -382,8 +382,8 @@ def _chosen(
         )
     if left + right < 1:
         raise ComponentError(
-            "attention: a window of 1 frame, in which there is nothing to choose from; give a "
-            "window or a kernel of at least 2"
+            "attention: a window of 1 frame leaves no choice of keys; give a window or a kernel of "
+            "at least 2 frames"
         )
     function, usual = PAPERS[weight]
     return function, usual if normalise is None else normalise

@@ -75,7 +75,7 @@ def _of(layer: StreamLayer, clip: Chunk) -> Tensor:
 
 
 def _layers(model: Model) -> dict[str, StreamLayer]:
-    """The layers that state their weights, without those inside of others."""
+    """The layers with `implicit_attention` that are not inside another one."""
     found: dict[str, StreamLayer] = {}
     for name, module in model.named_modules():
         inside = any(name.startswith(f"{outer}.") for outer in found)

@@ -19,8 +19,8 @@ class Blockwise(StreamLayer):
     """Blocks of `size` frames; a memory goes from each block of a row to its next one.
 
     Each row has blocks of its own: the first begins at the row's first valid frame, wherever that
-    is in a chunk, and a row whose state is reset begins anew. A subclass says with `update` what a
-    block makes of the memory.
+    is in a chunk, and a row whose state is reset begins anew. A subclass
+    defines with `update` what a block returns and what the next memory is.
 
     With `waits=False` a block is `size` valid frames; other frames are as if they were not there.
     A frame leaves in the step in which it came: `read` computes it from the last `size` frames and

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 STD = 0.1
 """The deviation of all first weights."""
 OPEN = 100.0
-"""The sum of a GRU's reset gate that is 1."""
+"""The input of a GRU's reset gate at which the gate is 1."""
 
 
 class Elstm(Recurrent):

@@ -32,7 +32,7 @@ VALUES = "none", "res", "learn", "shared"
 class EncoderLayer(nn.Module):
     """x' = x + W_o attention(n, v) and y = x' + W_2 f(W_1 norm(x')), where n = norm(x).
 
-    With V = W_v n and the first layer's V_1, `value` says what v is: V for "none"; ½ V_1 + ½ V for
+    With V = W_v n and the first layer's V_1, `value` decides v: V for "none"; ½ V_1 + ½ V for
     "res"; λ_1 V_1 + λ_2 V for "learn", where λ starts at (½, ½); V_1 for "shared", without a W_v.
     """
 
@@ -184,8 +184,8 @@ def encoder(
     """`Encoder` in place of the body, behind the shortcut's projection if the width changes.
 
     `weight`, `window` and `heads` are those of the mixer `attention`; W_1 has expand · C rows and f
-    is the row's activation. `repeat` has no effect. There is no code of positions: windows end, and
-    the rows before it read frames in order.
+    is the row's activation. `repeat` has no effect. There is no positional encoding: the window is
+    limited, and convolutions before the block depend on the order of frames.
     """
     make_body.narrow_only("encoder")
     if value not in VALUES or layers < 1 or (layers == 1 and value != "none") or expand < 1:

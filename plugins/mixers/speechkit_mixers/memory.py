@@ -48,11 +48,10 @@ def recalled(
     """o_n = S_n q_n with S_n = a S_{n−1} + v_n k_nᵀ, and the state S after the last frame.
 
     Without `decay` a = 1; such a sum of many frames needs S in float64. With it S is complex, and
-    o_n = Re(S_n q̄_n). In a chunk o = (Q Kᵀ ⊙ D) V
-    + D₀ Q S, where D is the decay from one frame to another and D₀ that since the last chunk. An
-    export for any number of frames has one chunk, and so no loop. Invalid frames leave S as it is;
-    their k must be 0. Shape: q, k `[B, H, T, K]`, v and o `[B, H, T, V]`, valid `[B, T]`, S
-    `[B, H, V, K]`. Sun et al., arXiv:2307.08621.
+    o_n = Re(S_n q̄_n). In a chunk o = (Q Kᵀ ⊙ D) V + D₀ Q S, where D is the decay from one frame to
+    another and D₀ that since the last chunk. An export for any number of frames has one chunk, and
+    so no loop. Invalid frames leave S as it is; their k must be 0. Shape: q, k `[B, H, T, K]`, v
+    and o `[B, H, T, V]`, valid `[B, T]`, S `[B, H, V, K]`. Sun et al., arXiv:2307.08621.
     """
     if is_open(q.shape[2]) or q.shape[2] <= chunk:
         return _chunk(q, k, v, valid, state, decay)

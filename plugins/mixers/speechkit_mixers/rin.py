@@ -1,4 +1,4 @@
-"""Recurrent interface networks: a few latents read a block of frames, think, and write to it."""
+"""Recurrent interface networks: a few latents read a block of frames, compute and write to it."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ class FeedForward(nn.Module):
         return 2 * count * self.up.weight.numel()
 
 
-class Thought(nn.Module):
+class LatentLayer(nn.Module):
     """z += Attention(z), z += FFN(z). Shape: `[B, S, D]` → the same."""
 
     def __init__(self, latent_dim: int, heads: int) -> None:
@@ -88,9 +88,9 @@ class Thought(nn.Module):
 
 
 class Interface(nn.Module):
-    """Latents z read the frames x, think `layers` times and write to x.
+    """Latents z read the frames x, pass `layers` layers of their own and write to x.
 
-    z += Attention(z, x), z += FFN(z); the `Thought`s; x += Attention(x, z), x += FFN(x). The
+    z += Attention(z, x), z += FFN(z); the `LatentLayer`s; x += Attention(x, z), x += FFN(x). The
     attention between the two is min(C, D) wide. Shape: z `[B, S, D]`, x `[B, W, C]`.
     """
 
@@ -101,15 +101,15 @@ class Interface(nn.Module):
         shared = min(channels, latent_dim)
         self.read = Attention(latent_dim, channels, shared, rw_heads)
         self.read_feed = FeedForward(latent_dim, 4)
-        self.think = nn.ModuleList(Thought(latent_dim, heads) for _ in range(layers))
+        self.think = nn.ModuleList(LatentLayer(latent_dim, heads) for _ in range(layers))
         self.write = Attention(channels, latent_dim, shared, rw_heads)
         self.write_feed = FeedForward(channels, 2)
 
     def forward(self, z: Tensor, x: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
         z = z + self.read(z, x, valid)
         z = z + self.read_feed(z)
-        for thought in self.think:
-            z = thought(z)
+        for layer in self.think:
+            z = layer(z)
         x = x + self.write(x, z)
         return z, x + self.write_feed(x)
 

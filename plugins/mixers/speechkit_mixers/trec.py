@@ -119,7 +119,7 @@ class BandAttention(StreamLayer):
 
 
 def _turned(program: Lowering, x: Value, by: int) -> Value:
-    """The channels in a circle, from `by` on."""
+    """The channels, rotated so that channel `by` is the first."""
     if not by:
         return x
     return program.join(program.part(x, by, x.channels - by), program.part(x, 0, by))

@@ -90,19 +90,19 @@ class Beside(StreamLayer):
 
 
 def unet(blocks: list[StreamLayer], levels: int | None = None) -> StreamLayer:
-    """The first `levels` blocks each halve the rate after them, the last ones double it before.
+    """The frame rate is halved after each of the first `levels` blocks, doubled before the last.
 
     A block on the way up reads the block below it, with every frame twice, and the output of the
     block of its own rate on the way down, after a 1×1 layer, a batch norm and a ReLU. By default
-    all blocks but one or two are on these ways. Frames are taken 2^levels at a time, and the last
-    of them are read by the first. Ronneberger et al., arXiv:1505.04597, as in R2U-Net,
+    all blocks but one or two are on these ways. The net takes 2^levels frames at a time, and all
+    their outputs read all of them. Ronneberger et al., arXiv:1505.04597, as in R2U-Net,
     arXiv:1802.06955.
     """
     depth = (len(blocks) - 1) // 2 if levels is None else levels
     if not 1 <= depth <= (len(blocks) - 1) // 2:
         raise ComponentError(
             f"stack unet: levels={levels} of {len(blocks)} blocks; give at least 3 blocks, and "
-            "levels from 1 to half of the others than the middle one"
+            "levels from 1 to (blocks - 1) / 2"
         )
     strides = [str(index) for index, b in enumerate(blocks) if (b.stride, b.rate) != (1, 1)]
     if strides:

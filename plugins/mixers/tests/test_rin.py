@@ -94,9 +94,9 @@ def looped(made: RIN, x: Tensor) -> Tensor:
         for i in made.interfaces:
             z = z + attention(i.read, z, frame)
             z = z + feed(i.read_feed, z)
-            for thought in i.think:
-                z = z + attention(thought.attention, z)
-                z = z + feed(thought.feed, z)
+            for latent_layer in i.think:
+                z = z + attention(latent_layer.attention, z)
+                z = z + feed(latent_layer.feed, z)
             frame = frame + attention(i.write, frame, z)
             frame = frame + feed(i.write_feed, frame)
         before = z

@@ -6,7 +6,6 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import pairwise
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -27,9 +26,6 @@ from speechkit.nn import (
     State,
     StreamLayer,
 )
-
-if TYPE_CHECKING:
-    pass
 
 
 class UtteranceAverage(StreamLayer):
