@@ -20,6 +20,8 @@ from speechkit.nn import (
     Windowed,
     reach,
 )
+from speechkit_mixers.heads import join_heads, masked_softmax, split_heads
+from speechkit_mixers.norms import HeadNorm, RMSGate
 
 if TYPE_CHECKING:
     from speechkit.nn.lowering import Lowering
@@ -35,7 +37,6 @@ PAPERS = {
 NORMALISED = "keys", "learned", "rms_gate", "none"
 QUERIES = 32
 """The number of queries whose keys `Heads` gathers at once."""
-EPS = 1e-6
 
 
 class Weights(nn.Module):
@@ -70,13 +71,6 @@ class Weights(nn.Module):
         if self.normalise == "learned":
             return 0.5, 2**0.5 * (-self.log_scale).exp()
         return (1.0 if self.normalise == "keys" else 0.0), torch.ones(1)
-
-
-def masked_softmax(scores: Tensor, allowed: Tensor) -> Tensor:
-    """The softmax over the allowed keys, and 0 for the others; all 0 where no key is allowed."""
-    # not -inf, whose softmax is NaN where no key is allowed
-    weights = scores.masked_fill(~allowed, torch.finfo(scores.dtype).min).softmax(-1)
-    return torch.where(allowed, weights, 0)
 
 
 class Heads(Windowed):
@@ -139,13 +133,14 @@ class Heads(Windowed):
         read = (starts[:, None] + frame).flatten()
         x = x.index_select(1, read).reshape(batch, blocks, span, 2 * channels)
         valid = valid.index_select(1, read).reshape(batch, blocks, 1, 1, span)
-        k, v = (self.split(part) for part in x.chunk(2, dim=3))
+        k, v = (split_heads(part, self.heads) for part in x.chunk(2, dim=3))
         first = torch.arange(each, device=x.device) * self.stride
         inside = (frame >= first[:, None]) & (frame < first[:, None] + self.window)
         own = valid.index_select(4, first + self.left).transpose(3, 4)
-        scores = self.scores(self.split(q.reshape(batch, blocks, each, channels)), k)
-        y: Tensor = self.weights(scores, valid & own & inside) @ v
-        y = y.transpose(2, 3).reshape(batch, blocks * each, channels)
+        q = split_heads(q.reshape(batch, blocks, each, channels), self.heads)
+        scores = self.scores(q, k)
+        y = join_heads(self.weights(scores, valid & own & inside) @ v)
+        y = y.reshape(batch, blocks * each, channels)
         return y[:, :frames].transpose(1, 2)
 
     def parts(self, c: Chunk) -> tuple[Chunk, Chunk]:
@@ -157,11 +152,6 @@ class Heads(Windowed):
         """The frames that have an output, `[B, ceil(T / stride), C]`."""
         return c.x[:, :, :: self.stride].transpose(1, 2)
 
-    def split(self, x: Tensor) -> Tensor:
-        """The heads of x: `[…, T, C]` → `[…, H, T, C / H]`."""
-        heads: Tensor = x.unflatten(-1, (self.heads, -1))
-        return heads.transpose(-3, -2)
-
     @staticmethod
     def scores(q: Tensor, k: Tensor) -> Tensor:
         """q · k / √d."""
@@ -171,13 +161,13 @@ class Heads(Windowed):
     def implicit_attention(self, c: Chunk) -> Tensor:
         """A as `[B, H, ceil(T / stride), T]`, with zeros for frames that are not read."""
         queries, others = self.parts(c)
-        q = self.split(self.strided(queries))
+        q = split_heads(self.strided(queries), self.heads)
         frame = torch.arange(c.x.shape[2], device=c.x.device)
         after = frame - frame[:: self.stride, None]
         inside = (after >= -self.left) & (after <= self.right)
         allowed = (inside & c.valid[:, None] & self.own(c.valid)[:, :, None])[:, None]
         keys = others.masked.transpose(1, 2).chunk(2, dim=2)[0]
-        a: Tensor = self.weights(self.scores(q, self.split(keys)), allowed)
+        a: Tensor = self.weights(self.scores(q, split_heads(keys, self.heads)), allowed)
         return a
 
     def macs(self, frames: int) -> int:
@@ -202,55 +192,6 @@ class Heads(Windowed):
             left=self.left,
             numbers=[self.weights.function == "softmax", power, *factors.tolist()],
         )
-
-
-class RMSGate(nn.Module):
-    """y = s x / √(mean(x²) + eps) · sigmoid(w x), the mean over the channels of a frame.
-
-    s and w are numbers for each channel and start at 1. Shape: `[B, C, T]` → the same. Zhang et
-    al., arXiv:2104.07012.
-    """
-
-    undecayed = "scale", "gate"
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.scale = nn.Parameter(torch.ones(channels))
-        self.gate = nn.Parameter(torch.ones(channels))
-
-    def forward(self, x: Tensor) -> Tensor:
-        frames = x.transpose(1, 2)
-        root = frames.square().mean(2, keepdim=True).add(EPS).rsqrt()
-        y: Tensor = self.scale * frames * root * (self.gate * frames).sigmoid()
-        return y.transpose(1, 2)
-
-    def lower(self, program: Lowering, x: Value) -> Value:
-        """The norm, then the gate."""
-        normal = program.normalize(x, EPS, self.scale, centred=False)
-        return program.expression("a * sigmoid(gate * b)", {"gate": self.gate}, normal, x)
-
-
-class HeadNorm(nn.Module):
-    """y = (x − μ) / √(v + eps) · scale over the channels of each head: LayerNorm for q and k.
-
-    Shape: `[B, C, T]` → the same.
-    """
-
-    undecayed = ("scale",)
-
-    def __init__(self, channels: int, heads: int) -> None:
-        super().__init__()
-        self.heads = heads
-        self.scale = nn.Parameter(torch.ones(channels))
-
-    def forward(self, x: Tensor) -> Tensor:
-        heads = x.transpose(1, 2).unflatten(2, (self.heads, -1))
-        normal = F.layer_norm(heads, heads.shape[3:], eps=EPS).flatten(2)
-        return (normal * self.scale).transpose(1, 2)
-
-    def lower(self, program: Lowering, x: Value) -> Value:
-        """The same as one instruction of a native program."""
-        return program.normalize(x, EPS, self.scale, groups=self.heads)
 
 
 class Attention(StreamLayer):

@@ -11,41 +11,17 @@ from torch import Tensor, nn
 
 from speechkit.errors import ComponentError
 from speechkit.nn import BodyMaker, FrameWise, Pointwise, Residual, Serial, StreamLayer
-from speechkit_mixers.blockwise import Blockwise, attend, split_heads
+from speechkit_mixers.blockwise import Blockwise
+from speechkit_mixers.heads import attend, split_heads
+from speechkit_mixers.norms import FrameNorm, RMSNorm, unit
 
 if TYPE_CHECKING:
-    from speechkit.nn.lowering import Lowering
-    from speechkit.plans.program import Value
+    pass
 
 GATES = "bias", "full", "lstm"
 CONFIGS = "skip", "dual", "single"
-EPS = 1e-6
 BUCKETS, FARTHEST = 32, 128
 """Of the relative bias: its number of values, and the distance from which all share the last."""
-
-
-class RMSNorm(nn.RMSNorm):
-    """y = x / √(mean x² + 1e-6) · weight over the last dimension."""
-
-    undecayed = ("weight",)
-
-    def __init__(self, channels: int) -> None:
-        super().__init__(channels, eps=EPS)
-
-    def forward(self, x: Tensor) -> Tensor:
-        # in mixed precision torch warns of a weight of another dtype
-        return F.rms_norm(x, self.normalized_shape, self.weight.to(x.dtype), EPS)
-
-
-class FrameNorm(RMSNorm):
-    """`RMSNorm` of each frame. Shape: `[B, C, T]` → the same."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return super().forward(x.transpose(1, 2)).transpose(1, 2)
-
-    def lower(self, program: Lowering, x: Value) -> Value:
-        """The same as one instruction of a native program."""
-        return program.normalize(x, EPS, self.weight, centred=False)
 
 
 class Gate(nn.Module):
@@ -263,11 +239,6 @@ def block_recurrent(
         for body in (mixing, feed_forward)
     )
     return Serial(make_body.matched(c_in, c_out), *sums)
-
-
-def unit(x: Tensor) -> Tensor:
-    """x / √(|x|² + 1e-6) along the last dimension."""
-    return x * (x.square().sum(-1, keepdim=True) + EPS).rsqrt()
 
 
 def _buckets(window: int) -> Tensor:

@@ -12,7 +12,6 @@ from torch import Tensor
 
 from speechkit.errors import ComponentError
 from speechkit.nn import Chunk, State, StreamLayer
-from speechkit_mixers.attention import masked_softmax
 
 
 class Blockwise(StreamLayer):
@@ -165,19 +164,3 @@ def _compact(counted: Tensor) -> tuple[Tensor, Tensor]:
 def _take(x: Tensor, index: Tensor) -> Tensor:
     """The frames of each row at `index [B, N]`; x `[B, T, C]` → `[B, N, C]`."""
     return x.gather(1, index[:, :, None].expand(-1, -1, x.shape[2]))
-
-
-def attend(q: Tensor, k: Tensor, v: Tensor, allowed: Tensor, bias: Tensor | float = 0.0) -> Tensor:
-    """softmax(q kᵀ + bias) v over the allowed keys, 0 if none is.
-
-    Shape: q `[B, H, Q, D]`, k and v `[B, H, K, D]`, allowed a bool that broadcasts to
-    `[B, H, Q, K]` → `[B, Q, H · D]`.
-    """
-    y: Tensor = masked_softmax(q @ k.transpose(-1, -2) + bias, allowed) @ v
-    return y.transpose(1, 2).flatten(2)
-
-
-def split_heads(x: Tensor, heads: int) -> Tensor:
-    """The heads of x, `[B, N, C]` → `[B, H, N, C / H]`."""
-    y: Tensor = x.unflatten(2, (heads, -1)).transpose(1, 2)
-    return y

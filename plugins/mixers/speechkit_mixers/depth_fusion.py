@@ -9,13 +9,13 @@ from torch import Tensor, nn
 
 from speechkit.errors import ComponentError, StreamError
 from speechkit.nn import Chunk, Dropout, Pointwise, Serial, State, StreamLayer
-from speechkit_mixers.attention import masked_softmax
+from speechkit_mixers.heads import attend, split_heads
 
 
 class HeadAttention(nn.Module):
     """Attention with `heads` heads of queries `[B, Q, D]` to frames `[B, T, D]`: `[B, Q, D]`.
 
-    Maps have no bias. Only the `valid` frames `[B, T]` are read; without one the result is 0.
+    The maps have no bias. Only the `valid` frames `[B, T]` are read; without one the result is 0.
     """
 
     def __init__(self, dim: int, heads: int) -> None:
@@ -27,13 +27,11 @@ class HeadAttention(nn.Module):
 
     def forward(self, queries: Tensor, frames: Tensor, valid: Tensor) -> Tensor:
         q, k, v = (
-            part.unflatten(2, (self.heads, -1)).transpose(1, 2)
+            split_heads(part, self.heads)
             for part in (self.query(queries), self.key(frames), self.value(frames))
         )
-        scores = q @ k.transpose(2, 3) / q.shape[3] ** 0.5
-        y: Tensor = masked_softmax(scores, valid[:, None, None]) @ v
-        made: Tensor = self.out(y.transpose(1, 2).flatten(2))
-        return made
+        y: Tensor = self.out(attend(q * q.shape[3] ** -0.5, k, v, valid[:, None, None]))
+        return y
 
 
 class Cell(nn.Module):

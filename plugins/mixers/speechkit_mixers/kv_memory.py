@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from speechkit.errors import ComponentError
 from speechkit.nn import FrameWise, Pointwise, Serial
-from speechkit_mixers.attention import HeadNorm
+from speechkit_mixers.norms import HeadNorm
 
 if TYPE_CHECKING:
     from speechkit.nn.lowering import Lowering

@@ -21,6 +21,7 @@ from speechkit.nn import (
     State,
     StreamLayer,
 )
+from speechkit_mixers.heads import join_heads, split_heads
 from speechkit_mixers.memory import recalled
 
 if TYPE_CHECKING:
@@ -109,9 +110,9 @@ class Content(Recurrent):
         counted = counts[:, None] + k.double().cumsum(1)
         # no frame came before one that is not valid
         shares = torch.where(c.valid[:, :, None], counted, 1).reciprocal().to(q.dtype)
-        q = q.unflatten(2, (self.heads, -1)).transpose(1, 2) * shares[:, None]
+        q = split_heads(q, self.heads) * shares[:, None]
         o, sums = recalled(q, k[:, None], v[:, None], c.valid, sums)
-        y = o[:, :, :: self.stride].transpose(1, 2).flatten(2).to(c.x.dtype).transpose(1, 2)
+        y = join_heads(o[:, :, :: self.stride]).to(c.x.dtype).transpose(1, 2)
         return Chunk(y, c.valid[:, :: self.stride]), (sums, counted[:, -1])
 
     def lower(self, program: Lowering, x: Value) -> Value:

@@ -15,6 +15,7 @@ from speechkit.nn import Chunk, Pointwise, StreamLayer
 from speechkit.nn.collectives import gather
 from speechkit.nn.taps import Taps
 from speechkit.train import Method
+from speechkit_mixers.norms import inverse_rms
 
 if TYPE_CHECKING:
     from speechkit.nn.lowering import Lowering
@@ -29,12 +30,12 @@ SMALLEST, LARGEST = 1e-10, 10.0
 class MoEReLU(StreamLayer):
     """y = Σ_e r_e W_e (silu(U_e n) · V_e n) at every frame, r = ReLU(R n + b).
 
-    n = x / √(mean_c x² + 1e-5), as in the paper's net; y is cubic in n, and would vanish where x is
-    small. Each of the `experts` is a SwiGLU feed-forward layer with
-    `hidden` units, by default as many as output channels. All of them are computed, those with
-    r_e = 0 too. Unit h of expert e is row h · experts + e of `value` and `gate`. A frame without an
-    expert gives 0. Shape: `[B, C, T]` → `[B, C', T]`. Wang et al., arXiv:2412.14711; the bias b is
-    our addition: without it a symmetric input has half of its routes open, whatever R is.
+    n = x / √(mean_c x² + 1e-5), as in the paper's net: y is cubic in n, and would almost vanish for
+    small x. Each of the `experts` is a SwiGLU feed-forward layer with `hidden` units, by default as
+    many as output channels. All of them are computed, those with r_e = 0 too. Unit h of expert e is
+    row h · experts + e of `value` and `gate`. A frame in which all r_e are 0 gives 0. Shape:
+    `[B, C, T]` → `[B, C', T]`. Wang et al., arXiv:2412.14711; the bias b is ours: without it half
+    of the r_e are above 0 for a symmetric input, whatever R is.
     """
 
     def __init__(self, c_in: int, c_out: int, experts: int = 8, hidden: int | None = None) -> None:
@@ -56,8 +57,8 @@ class MoEReLU(StreamLayer):
         return self.out.channels_out(c_in)
 
     def forward(self, c: Chunk) -> Chunk:
-        x = c.x * torch.rsqrt(c.x.square().mean(1, keepdim=True) + EPSILON)
-        c = Chunk(x, c.valid)
+        x = c.x.transpose(1, 2)
+        c = Chunk((x * inverse_rms(x, EPSILON)).transpose(1, 2), c.valid)
         r = F.relu(self.router(c).x).repeat(1, self.hidden, 1)
         units = F.silu(self.gate(c).x) * self.value(c).x * r
         y: Chunk = self.out(Chunk(units, c.valid))

@@ -11,13 +11,14 @@ from torch import Tensor, nn
 
 from speechkit.errors import ComponentError
 from speechkit.nn import Chunk, LookAhead, Pointwise, Recurrent, State
+from speechkit_mixers.heads import join_heads, split_heads
 from speechkit_mixers.memory import Decay, recalled, weights
+from speechkit_mixers.norms import EPS, inverse_rms
 
 if TYPE_CHECKING:
     from speechkit.nn.lowering import Lowering
     from speechkit.plans.program import Value
 
-EPS = 1e-6
 INPUT_GAIN, OUTPUT_GAIN = 2**-2.5, 2**-1
 """The gains of the first weights of the input and the output."""
 
@@ -77,7 +78,7 @@ class Retention(Recurrent):
         x = Chunk(c.masked, c.valid)
         q, k, v = self._heads(x, memory.dtype)
         o, memory = recalled(q, k, v, c.valid, memory, self.decay(memory.dtype, memory.device))
-        o = (o * _inverse_rms(o))[:, :, :: self.stride].transpose(1, 2).flatten(2)
+        o = join_heads((o * inverse_rms(o))[:, :, :: self.stride])
         shown = Chunk(x.x[:, :, :: self.stride], c.valid[:, :: self.stride])
         gated = F.silu(self.gate(shown).x) * o.to(c.x.dtype).transpose(1, 2)
         return self.output(Chunk(gated, shown.valid)), (memory,)
@@ -86,7 +87,7 @@ class Retention(Recurrent):
         """α `[B, H, T, T]` with α v = norm(o): the weight of each frame in each later one."""
         q, k, v = self._heads(Chunk(c.masked, c.valid), torch.promote_types(c.x.dtype, torch.float))
         alpha = weights(q, k, c.valid, self.decay(q.dtype, q.device))
-        return (alpha * _inverse_rms(alpha @ v))[:, :, :: self.stride]
+        return (alpha * inverse_rms(alpha @ v))[:, :, :: self.stride]
 
     def lower(self, program: Lowering, x: Value) -> Value:
         decay = self.decay(torch.float64)
@@ -120,10 +121,7 @@ class Retention(Recurrent):
     def _heads(self, c: Chunk, dtype: torch.dtype) -> list[Tensor]:
         # q, k and v, [B, H, T, K] or [B, H, T, V]
         given = self.input(c).x.transpose(1, 2).to(dtype)
-        q, k, v = (
-            part.unflatten(2, (self.heads, -1)).transpose(1, 2)
-            for part in given.split(self.widths, dim=2)
-        )
+        q, k, v = (split_heads(part, self.heads) for part in given.split(self.widths, dim=2))
         return [q, k * k.shape[3] ** -0.5, v]
 
     def _scaled(self) -> Tensor:
@@ -134,10 +132,6 @@ class Retention(Recurrent):
 
     def extra_repr(self) -> str:
         return f"heads={self.heads}, stride={self.stride}"
-
-
-def _inverse_rms(x: Tensor) -> Tensor:
-    return torch.rsqrt(x.square().mean(3, keepdim=True) + EPS)
 
 
 def retention(

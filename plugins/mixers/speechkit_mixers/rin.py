@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from speechkit.errors import ComponentError
 from speechkit.nn import BodyMaker, Serial, StreamLayer
-from speechkit_mixers.blockwise import Blockwise, attend, split_heads
+from speechkit_mixers.blockwise import Blockwise
+from speechkit_mixers.heads import attend, split_heads
 
 EPS = 1e-6
 START = 0.02

@@ -21,6 +21,7 @@ from speechkit.nn import (
     Serial,
     State,
 )
+from speechkit_mixers.heads import join_heads, split_heads
 from speechkit_mixers.memory import recalled, weights
 
 if TYPE_CHECKING:
@@ -64,7 +65,7 @@ class LinearAttention(Recurrent):
         counted = torch.cat([v, torch.ones_like(v[..., :1])], dim=3)
         o, sums = recalled(q, k, counted, c.valid, state[0])
         y = (o[..., :-1] / (o[..., -1:] + EPS))[:, :, :: self.stride]
-        y = y.transpose(1, 2).flatten(2).to(c.x.dtype).transpose(1, 2)
+        y = join_heads(y).to(c.x.dtype).transpose(1, 2)
         return Chunk(y, c.valid[:, :: self.stride]), (sums,)
 
     def implicit_attention(self, c: Chunk) -> Tensor:
@@ -92,9 +93,9 @@ class LinearAttention(Recurrent):
 
     def split(self, c: Chunk) -> list[Tensor]:
         """q, k and v, `[B, H, T, C / H]`, in float32 at least; q and k of invalid frames are 0."""
-        q, k, v = c.masked.to(torch.promote_types(c.x.dtype, torch.float32)).chunk(3, dim=1)
-        heads = (x.unflatten(1, (self.heads, -1)).transpose(2, 3) for x in (q.relu(), k.relu(), v))
-        return list(heads)
+        wide = torch.promote_types(c.x.dtype, torch.float32)
+        q, k, v = c.masked.transpose(1, 2).to(wide).chunk(3, dim=2)
+        return [split_heads(part, self.heads) for part in (q.relu(), k.relu(), v)]
 
     def extra_repr(self) -> str:
         return f"heads={self.heads}, stride={self.stride}"

@@ -2,7 +2,9 @@
 
 import pytest
 import torch
-from speechkit_mixers.attention import PAPERS, Attention, Heads, RMSGate, Weights, attention
+from speechkit_mixers.attention import PAPERS, Attention, Heads, Weights, attention
+from speechkit_mixers.heads import split_heads
+from speechkit_mixers.norms import RMSGate
 from torch import Tensor
 
 import speechkit as sk
@@ -86,7 +88,8 @@ def test_steps_equal_the_whole(weight: str, window: tuple[int, int, int]) -> Non
 def test_the_implicit_attention_times_the_values_is_what_the_heads_give(weight: str) -> None:
     layer, c = made(weight, 5, 2), ragged(normal(2, 8, 40))
     a = layer.implicit_attention(c)
-    values = layer.heads.split(layer.value(Chunk(c.masked, c.valid)).x.transpose(1, 2))
+    given = layer.value(Chunk(c.masked, c.valid)).x.transpose(1, 2)
+    values = split_heads(given, layer.heads.heads)
     found = (a @ values).transpose(1, 2).flatten(2).transpose(1, 2)
     heads = layer.heads(layer.maps(c))
     torch.testing.assert_close(torch.where(c.valid[:, None], found, 0), heads.masked)
