@@ -48,7 +48,7 @@ def formula(x: Array, real: int, function: float, power: float) -> Array:
 
 
 @pytest.mark.parametrize(("function", "power"), [(1, 0), (0, 1), (0, 0.5)])
-def test_it_is_its_formula(function: float, power: float) -> None:
+def test_a_plan_computes_the_formula(function: float, power: float) -> None:
     plan = loaded(function, power)
     rows, real, delay = 70, 61, TAPS - 1 - LEFT
     x = np.random.default_rng(0).normal(size=(1, rows, 3 * CHANNELS)).astype(np.float32)

@@ -209,6 +209,6 @@ def test_a_window_adds_no_latency_to_that_of_the_kernel() -> None:
         ({"weight": "relu", "heads": 8}, "give fewer heads or qk_norm=false"),
     ],
 )
-def test_what_cannot_be_is_refused(given: dict[str, object], match: str) -> None:
+def test_wrong_parameters_are_refused(given: dict[str, object], match: str) -> None:
     with pytest.raises(ComponentError, match=match):
         attention(8, 5, 1, 1, 0, **given)  # type: ignore[arg-type]

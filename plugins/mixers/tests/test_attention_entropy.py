@@ -53,13 +53,13 @@ def test_paper_006_uniform_attention_has_the_log_of_the_number_of_keys() -> None
     assert torch.equal(attention_entropy(weights, readable), entropy)
 
 
-def test_paper_006_attention_to_one_key_has_none() -> None:
+def test_paper_006_attention_to_one_key_has_an_entropy_of_0() -> None:
     weights = nn.functional.one_hot(torch.arange(9)).float().expand(2, 3, 9, 9)
     assert not attention_entropy(weights, torch.ones(2, 9, 9, dtype=torch.bool)).any()
 
 
 @pytest.mark.parametrize("norm", ["batch", "none"])
-def test_paper_006_the_probe_tells_a_uniform_head_from_a_sharp_one(
+def test_paper_006_a_uniform_head_has_a_higher_entropy_than_a_sharp_one(
     norm: str, clips: list[Utterance]
 ) -> None:
     model = net("attention:heads=2", norm=norm)

@@ -27,7 +27,7 @@ def loss(a: Tensor, *valid: bool) -> float:
     return float(row_loss(a[None, None, None], allowed, 0.7))
 
 
-def test_it_is_its_formula() -> None:
+def test_the_loss_is_its_formula() -> None:
     a = torch.tensor([0.5, 1.0, 0.5, 1.0, 0.0])
     entropy = -sum(p * math.log(p) for p in (1 / 6, 1 / 3, 1 / 6, 1 / 3))
     expected = math.log(3) + entropy - 0.7 * math.log(5)
@@ -108,7 +108,9 @@ def test_a_run_with_it_brings_the_sums_to_one(run: Run, tmp_path: Path) -> None:
     assert spread((f"{REG}:weight=1",)) < 0.7 * spread(())
 
 
-def test_what_cannot_be_is_refused(run: Run, tmp_path: Path) -> None:
+def test_wrong_parameters_and_a_model_without_attention_are_refused(
+    run: Run, tmp_path: Path
+) -> None:
     plain = replace(run, model=sk.MatchboxNet(labels=("low", "high")), method=(REG,))
     with pytest.raises(TrainingError, match="the model has no attention; give mixer=attention"):
         fit(plain, tmp_path / "out", device="cpu")

@@ -143,7 +143,7 @@ def looped(made: BlockRecurrence, x: Tensor) -> Tensor:
     ("states", "gate", "config"),
     [(0, "bias", "skip"), *((3, gate, config) for gate in GATES for config in CONFIGS)],
 )
-def test_paper_88_one_frame_after_another(states: int, gate: str, config: str) -> None:
+def test_paper_88_it_equals_a_loop_over_frames(states: int, gate: str, config: str) -> None:
     made = layer(states, gate, config)
     x = frames(made, 13)
     expected = looped(made, x[0].t()).t()[None]
@@ -151,7 +151,7 @@ def test_paper_88_one_frame_after_another(states: int, gate: str, config: str) -
 
 
 @pytest.mark.parametrize("states", [0, 3])
-def test_paper_88_ragged_rows_in_any_chunks(states: int) -> None:
+def test_paper_88_ragged_rows_stream_in_any_chunks(states: int) -> None:
     made = layer(states, "lstm", "dual", window=8)
     x = frames(made, 64, batch=3)
     chunks = (1, 7, 8, 9, [24, 40], [1, 30, 2])
@@ -219,7 +219,7 @@ def test_paper_88_gates_begin_near_the_state_they_had() -> None:
     assert gate.bias.std().item() == pytest.approx(0.1, rel=0.05)
 
 
-def test_paper_88_the_bias_is_of_t5() -> None:
+def test_paper_88_the_relative_bias_has_the_buckets_of_t5() -> None:
     made = BlockRecurrence(8, 2, 256, 0, "bias", "skip")
     buckets = made.get_buffer("buckets").tolist()
     assert buckets[:16] == list(range(16))
@@ -254,7 +254,7 @@ def test_paper_88_it_trains_in_mixed_precision(maker: Callable[..., BodyMaker]) 
     assert_close("bf16", block(c).masked.detach(), y.float().detach(), 5e-2)
 
 
-def test_paper_88_its_native_step(maker: Callable[..., BodyMaker]) -> None:
+def test_paper_88_a_native_step_computes_the_same(maker: Callable[..., BodyMaker]) -> None:
     torch.manual_seed(0)
     block = block_recurrent(8, 8, maker(), window=5, states=3).eval()
     x, lengths = torch.randn(2, 8, 20), torch.tensor([20, 13])
@@ -263,7 +263,9 @@ def test_paper_88_its_native_step(maker: Callable[..., BodyMaker]) -> None:
         check_native(block, x, lengths)
 
 
-def test_paper_88_its_multiply_adds(maker: Callable[..., BodyMaker]) -> None:
+def test_paper_88_macs_count_the_reads_and_the_states_of_each_block(
+    maker: Callable[..., BodyMaker],
+) -> None:
     made = layer(states=0)
     assert made.macs(100) == 100 * 2 * 8 * 5
     made = layer(states=3)
@@ -273,7 +275,7 @@ def test_paper_88_its_multiply_adds(maker: Callable[..., BodyMaker]) -> None:
 
 
 @pytest.mark.parametrize("net", NETS)
-def test_paper_88_a_built_net_begins_as_the_paper_says(net: str) -> None:
+def test_paper_88_a_built_net_begins_as_in_the_paper(net: str) -> None:
     model = sk.build(NETS[net](block="mixers/block_recurrent:gate=lstm,states=64"))
     found = [m for m in model.modules() if isinstance(m, States)]
     assert len(found) == (5 if net == "quartznet" else 3)
@@ -299,7 +301,7 @@ def test_paper_88_a_built_net_begins_as_the_paper_says(net: str) -> None:
         ({"window": 1}, "window=1: give a number of frames from 2 up"),
     ],
 )
-def test_paper_88_what_it_refuses(
+def test_paper_88_wrong_parameters_are_refused(
     maker: Callable[..., BodyMaker], fields: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(ComponentError, match=message):

@@ -167,7 +167,7 @@ def test_it_does_not_stream() -> None:
         stack.step(Chunk.of(utterances()), ())
 
 
-def test_wrong_parameters_are_named() -> None:
+def test_wrong_parameters_are_refused() -> None:
     with pytest.raises(ComponentError, match="levels=4 of 3 blocks; give 1 to 3"):
         made(levels=4)
     with pytest.raises(ComponentError, match="heads that divide dim"):

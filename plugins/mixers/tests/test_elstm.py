@@ -24,7 +24,7 @@ def made(stride: int = 1, learn: str = "bptt", channels: int = 8) -> Elstm:
     return layer
 
 
-def test_paper_068_frame_by_frame(frames: Frames) -> None:
+def test_paper_068_it_equals_a_loop_over_frames(frames: Frames) -> None:
     layer, x = made().double(), frames(count=13)
     (of_z, of_f), (own_z, own_f), (bias_z, bias_f) = layer.weight.chunk(2), layer.own, layer.bias
     c, expected = torch.zeros(2, 8, dtype=torch.float64), []
@@ -110,7 +110,9 @@ def test_paper_068_it_learns_to_copy_a_bit(learn: str) -> None:
 
 
 @pytest.mark.parametrize("stride", [1, 2])
-def test_paper_068_native_and_stream(frames: Frames, stride: int) -> None:
+def test_paper_068_a_stream_and_the_native_step_equal_the_whole(
+    frames: Frames, stride: int
+) -> None:
     x, lengths = frames(count=40), torch.tensor([40, 17])
     check_native(made(stride).eval(), x.float(), lengths)
     check_stream(made(stride, "rtrl").double().eval(), x, lengths)
@@ -129,6 +131,6 @@ def test_paper_068_it_starts_as_in_the_paper_in_a_built_net() -> None:
     assert model(torch.zeros(1, 4000)).scores.isfinite().all()
 
 
-def test_paper_068_another_way_to_learn() -> None:
+def test_paper_068_an_unknown_way_to_learn_is_refused() -> None:
     with pytest.raises(ComponentError, match="learn='uoro'; give bptt or rtrl"):
         made(learn="uoro")

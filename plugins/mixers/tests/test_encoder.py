@@ -130,7 +130,7 @@ def test_a_gradient_reaches_every_weight(value: str) -> None:
         ({"expand": 0}, "expand from 1 up"),
     ],
 )
-def test_what_cannot_be_is_refused(given: dict[str, object], match: str) -> None:
+def test_wrong_parameters_are_refused(given: dict[str, object], match: str) -> None:
     with pytest.raises(ComponentError, match=match):
         encoder(8, 8, maker(), **given)  # type: ignore[arg-type]
     with pytest.raises(ComponentError, match="has no stride"):

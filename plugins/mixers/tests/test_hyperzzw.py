@@ -47,7 +47,7 @@ def test_paper_107_each_rows_kernel_is_its_own() -> None:
         torch.testing.assert_close(y[row : row + 1, :, :n], expected, rtol=0, atol=1e-12)
 
 
-def test_paper_107_the_kernel_is_the_paper_s() -> None:
+def test_paper_107_the_kernel_is_that_of_the_paper() -> None:
     net = net_of(made())
     chance = torch.Generator().manual_seed(2)
     with torch.no_grad():

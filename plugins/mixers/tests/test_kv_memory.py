@@ -50,7 +50,7 @@ def test_a_native_step_computes_the_same(act: str) -> None:
     check_native(layer, x, torch.tensor([30, 11]))
 
 
-def test_what_cannot_be_is_refused() -> None:
+def test_wrong_parameters_are_refused() -> None:
     with pytest.raises(ComponentError, match="slots=-1, act='softmax'"):
         kv_memory(8, 8, slots=-1)
     with pytest.raises(ComponentError, match=r"act='gelu'; give .* softmax or relu"):

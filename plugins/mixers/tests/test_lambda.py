@@ -40,7 +40,7 @@ def run(layer: StreamLayer, x: Tensor) -> Tensor:
     return y.x
 
 
-def test_paper_55_frame_by_frame() -> None:
+def test_paper_55_it_equals_a_loop_over_frames() -> None:
     layer, x = layer_of(), frames()
     maps, norm = layer.get_submodule("maps.linear"), layer.get_submodule("maps.norm")
     given = (maps.weight.detach() @ x[0]).t()
@@ -144,6 +144,6 @@ def test_paper_55_a_row_of_a_net_begins_as_the_layer() -> None:
     assert float(position.weight.detach().std()) == pytest.approx(16**-0.5, rel=0.1)
 
 
-def test_paper_55_heads_that_do_not_divide_are_one_line() -> None:
+def test_paper_55_heads_that_do_not_divide_are_refused() -> None:
     with pytest.raises(ComponentError, match="heads=5, keys=16 for 12 channels; give heads"):
         lambda_layer(12, 5, 1, 1, 0, heads=5)

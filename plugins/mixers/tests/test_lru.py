@@ -31,7 +31,7 @@ def diagonal(sizes: Tensor, phases: Tensor) -> Diagonal:
     return layer
 
 
-def test_paper_031_frame_by_frame(frames: Frames) -> None:
+def test_paper_031_it_equals_a_loop_over_frames(frames: Frames) -> None:
     layer, x = made().double(), frames(count=13)
     cell = layer.recurrence
     a = torch.exp(torch.complex(-cell.nu.exp(), cell.theta.exp()))
@@ -120,7 +120,9 @@ def test_paper_111_the_recurrence_is_attention(frames: Frames) -> None:
 
 
 @pytest.mark.parametrize("stride", [1, 2])
-def test_paper_031_native_and_stream(frames: Frames, stride: int) -> None:
+def test_paper_031_a_stream_and_the_native_step_equal_the_whole(
+    frames: Frames, stride: int
+) -> None:
     x, lengths = frames(count=41), torch.tensor([41, 17])
     check_native(made(stride), x.float(), lengths)
     check_native(made(stride, r_min=0.99, r_max=0.999), x.float(), lengths)
@@ -136,7 +138,7 @@ def test_paper_031_its_own_start_is_that_of_a_built_net() -> None:
     assert layer.output.weight.std().item() == pytest.approx(64**-0.5, rel=0.05)
 
 
-def test_paper_031_parameters_that_make_no_ring() -> None:
+def test_paper_031_parameters_that_make_no_ring_are_refused() -> None:
     for params in ({"states": 0}, {"r_min": 0.9, "r_max": 0.4}, {"r_max": 1.1}, {"max_phase": 7.0}):
         with pytest.raises(ComponentError, match="radii in order from 0 to 1"):
             lru(8, 1, 1, 1, 0, **params)  # type: ignore[arg-type]

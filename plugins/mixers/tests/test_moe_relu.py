@@ -102,7 +102,7 @@ def test_the_gradient_passes_through_the_router() -> None:
 
 
 @pytest.mark.parametrize(("c_in", "c_out", "experts"), [(6, 5, 4), (16, 24, 8), (8, 8, 1)])
-def test_native(c_in: int, c_out: int, experts: int) -> None:
+def test_a_native_step_computes_the_same(c_in: int, c_out: int, experts: int) -> None:
     moe = layer(c_in, c_out, experts=experts).float()
     check_native(moe, frames(c_in).float(), torch.tensor([50, 31]))
 
@@ -128,7 +128,7 @@ def test_a_built_net_has_it(net: str) -> None:
         assert all(w.grad is not None and w.grad.any() for w in moe.parameters())
 
 
-def test_wrong_parameters_are_named() -> None:
+def test_wrong_parameters_are_refused() -> None:
     with pytest.raises(ComponentError, match="experts=0, hidden=4; give 1 or more"):
         MoEReLU(4, 4, experts=0)
     with pytest.raises(ComponentError, match="give k from 1 up"):

@@ -63,8 +63,8 @@ def test_paper_083_an_impulse_reaches_exactly_64_frames() -> None:
     for kernel in (33, 64):
         x = torch.zeros(1, 4, 200, dtype=torch.float64)
         x[:, :, 100] = 1
-        (heard,) = made(kernel)(Chunk.of(x)).x.abs().amin(1)
-        assert heard.nonzero().flatten().tolist() == list(range(100, 164))
+        (reached,) = made(kernel)(Chunk.of(x)).x.abs().amin(1)
+        assert reached.nonzero().flatten().tolist() == list(range(100, 164))
     assert made(65).left == 127
 
 
@@ -150,7 +150,9 @@ def test_paper_083_a_wavelet_is_a_start(order: int, low: list[float]) -> None:
 
 @pytest.mark.parametrize("params", [{}, {"memory": 9}, {"taps": 3}, {"wavelet": 2}])
 @pytest.mark.parametrize(("stride", "dilation"), [(1, 1), (2, 1), (1, 2), (3, 2)])
-def test_a_stream_and_the_native_step(params: dict[str, int], stride: int, dilation: int) -> None:
+def test_a_stream_and_the_native_step_equal_the_whole(
+    params: dict[str, int], stride: int, dilation: int
+) -> None:
     layer = MultiRes(4, 13, stride, dilation, "same", **params).eval()
     sk.testing.check_native(layer, noise(61).float(), torch.tensor([61, 40]))
     sk.testing.check_stream(layer.double(), noise(61), torch.tensor([61, 40]))

@@ -94,7 +94,9 @@ def test_paper_045_graphs_are_connected_and_their_seeds_decide_them() -> None:
 
 @pytest.mark.parametrize("params", [{}, {"graph": "ws", "cell": "lstm"}])
 @pytest.mark.parametrize("stride", [1, 2])
-def test_paper_045_native_and_stream(frames: Frames, stride: int, params: dict[str, str]) -> None:
+def test_paper_045_a_stream_and_the_native_step_equal_the_whole(
+    frames: Frames, stride: int, params: dict[str, str]
+) -> None:
     x, lengths = frames(count=20), torch.tensor([20, 9])
     check_native(made(stride, **params), x.float(), lengths)
     check_stream(made(stride, **params).double(), x, lengths)
@@ -110,7 +112,7 @@ def test_paper_045_masked_weights_do_not_learn(frames: Frames) -> None:
         assert torch.equal(gradient != 0, cell.mask.bool())
 
 
-def test_paper_045_parameters() -> None:
+def test_paper_045_wrong_parameters_are_refused() -> None:
     for params in ({"graph": "er"}, {"cell": "tanh"}, {"nodes": 4}):
         with pytest.raises(ComponentError, match="give ba or ws, gru or lstm, and 5 to 500 nodes"):
             made(**params)

@@ -70,7 +70,7 @@ def test_paper_073_t_changes_no_parameter(block: Callable[..., StreamLayer]) -> 
     assert len({weights(made(block, t)) for t in (0, 1, 5)}) == 1
 
 
-def test_paper_073_it_is_the_loop() -> None:
+def test_paper_073_it_equals_a_loop_over_steps() -> None:
     layer, x = made(rcl, 3), noise()
     assert isinstance(layer, Serial)
     project, body = layer
@@ -121,14 +121,14 @@ def test_paper_073_the_residual_is_around_the_convolutions() -> None:
 
 @pytest.mark.parametrize("block", [rcl, rrcl])
 @pytest.mark.parametrize("lookahead", [0, 1])
-def test_a_stream(block: Callable[..., StreamLayer], lookahead: int) -> None:
+def test_a_stream_equals_the_whole(block: Callable[..., StreamLayer], lookahead: int) -> None:
     layer = made(block, lookahead=lookahead, repeat=2)
     assert layer.delay == 2 * 3 * lookahead
     sk.testing.check_stream(layer, noise(), torch.tensor([40, 23]))
 
 
 @pytest.mark.parametrize("block", ["rcl", "rrcl:t=1", "rcl:t=0"])
-def test_the_native_step(block: str) -> None:
+def test_a_native_step_computes_the_same(block: str) -> None:
     rows = (
         sk.Block(channels=24, kernel=5, stride=2),
         sk.Block(channels=24, kernel=5, repeat=2, residual=True),

@@ -40,7 +40,7 @@ def parts(layer: Retention, x: Tensor) -> list[Tensor]:
     return [part.t().unflatten(1, (layer.heads, -1)) for part in maps]
 
 
-def test_paper_23_frame_by_frame() -> None:
+def test_paper_23_it_equals_a_loop_over_frames() -> None:
     layer, x = layer_of(), frames()
     q, k, v, g = parts(layer, x[0])
     q, k = (torch.complex(*part.chunk(2, dim=2)) for part in (q, k / 6**0.5))
@@ -162,7 +162,7 @@ def test_paper_23_ten_million_frames_earlier_change_nothing() -> None:
     ],
     ids=lambda config: config.kind,
 )
-def test_paper_23_a_row_of_a_net_begins_as_the_paper_says(config: sk.QuartzNet) -> None:
+def test_paper_23_a_row_of_a_net_begins_as_in_the_paper(config: sk.QuartzNet) -> None:
     row = sk.Block(channels=64, kernel=3, residual=True, mixer="mixers/retention")
     stem = sk.Block(channels=64, kernel=3, stride=2)
     torch.manual_seed(0)
@@ -177,6 +177,6 @@ def test_paper_23_a_row_of_a_net_begins_as_the_paper_says(config: sk.QuartzNet) 
         assert float(weight.detach().std()) == pytest.approx(expected, rel=0.05)
 
 
-def test_paper_23_heads_that_do_not_divide_are_one_line() -> None:
+def test_paper_23_heads_that_do_not_divide_are_refused() -> None:
     with pytest.raises(ComponentError, match="heads=4, value_factor=2 for 12 channels; give heads"):
         Retention(12)

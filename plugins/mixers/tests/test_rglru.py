@@ -38,7 +38,7 @@ def run(layer: StreamLayer, x: Tensor) -> Tensor:
     return y.x
 
 
-def test_paper_117_frame_by_frame(frames: Frames) -> None:
+def test_paper_117_it_equals_a_loop_over_frames(frames: Frames) -> None:
     torch.manual_seed(0)
     layer = RGLRU(8, heads=2).double()
     nn.init.normal_(layer.gate_bias)
@@ -141,7 +141,7 @@ def test_one_row_of_a_matchboxnet_may_be_recurrent(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("net", NETS)
-def test_paper_117_the_first_weights_of_a_built_net_are_the_papers(net: str) -> None:
+def test_paper_117_the_first_weights_of_a_built_net_are_those_of_the_paper(net: str) -> None:
     model = sk.build(NETS[net](block="rglru"))
     blocks = [b for b in model.encoder.children() if isinstance(b, Residual)]
     assert len(blocks) == (5 if net == "quartznet" else 3)

@@ -105,14 +105,14 @@ def looped(made: RIN, x: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("carry", [True, False])
-def test_paper_108_one_block_after_another(carry: bool) -> None:
+def test_paper_108_it_equals_a_loop_over_blocks(carry: bool) -> None:
     made = layer(carry).requires_grad_(False)
     x = frames(17)
     assert_close("rin", looped(made, x[0].t()).t()[None], run(made, x), 1e-12)
 
 
 @pytest.mark.parametrize("carry", [True, False])
-def test_paper_108_ragged_rows_in_any_chunks(carry: bool) -> None:
+def test_paper_108_ragged_rows_stream_in_any_chunks(carry: bool) -> None:
     made = layer(carry, window=8)
     assert (made.delay, made.right) == (7, 7)
     chunks = (1, 7, 8, 9, [24, 40], [1, 30, 2])
@@ -186,7 +186,7 @@ def test_paper_108_it_trains_in_mixed_precision(maker: Callable[..., BodyMaker])
     assert_close("bf16", block(c).masked.detach(), y.float().detach(), 5e-2)
 
 
-def test_paper_108_its_native_step(maker: Callable[..., BodyMaker]) -> None:
+def test_paper_108_all_but_the_recurrence_is_native(maker: Callable[..., BodyMaker]) -> None:
     torch.manual_seed(0)
     block = rin(6, 8, maker(), window=5, latents=3).eval()
     check_native(block, torch.randn(2, 6, 20), torch.tensor([20, 13]), in_torch=["RIN"])
@@ -218,7 +218,7 @@ def test_paper_108_a_built_net_begins_without_a_carry(net: str) -> None:
         ({"window": 1}, "window=1: give a number of frames from 2 up"),
     ],
 )
-def test_paper_108_what_it_refuses(
+def test_paper_108_wrong_parameters_are_refused(
     maker: Callable[..., BodyMaker], fields: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(ComponentError, match=message):

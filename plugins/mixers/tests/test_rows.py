@@ -69,7 +69,7 @@ def test_it_streams(net: str, part: str, name: str) -> None:
 
 
 @pytest.mark.parametrize(("part", "name"), ROWS)
-def test_it_comes_back(part: str, name: str, tmp_path: Path) -> None:
+def test_a_saved_model_gives_the_same_scores(part: str, name: str, tmp_path: Path) -> None:
     model = sk.build(with_row("marblenet", part, name)).eval()
     sk.save(model, tmp_path / "model")
     again = sk.load(tmp_path / "model")
@@ -79,7 +79,7 @@ def test_it_comes_back(part: str, name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("mixer", [mixer for mixer in MIXERS if mixer not in IN_TORCH])
-def test_its_native_step_is_the_nets(mixer: str) -> None:
+def test_a_native_step_computes_the_same(mixer: str) -> None:
     rows = (
         sk.Block(channels=24, kernel=5, stride=2),
         sk.Block(channels=24, kernel=5, repeat=2, residual=True, mixer=f"mixers/{mixer}"),

@@ -35,7 +35,7 @@ def test_paper_100_the_linear_form_is_the_quadratic_form() -> None:
     assert_close("linear attention", expected, y, 1e-12)
 
 
-def test_paper_100_frame_by_frame() -> None:
+def test_paper_100_it_equals_a_loop_over_frames() -> None:
     torch.manual_seed(0)
     layer, x = SimplifiedLinearAttention(12, heads=2, lookahead=2).double(), frames()
     maps, out = layer.get_submodule("input"), layer.get_submodule("output")
@@ -110,6 +110,6 @@ def test_paper_100_prepbn_beside_it_is_folded_exactly() -> None:
         assert_close("folded", encoder(given).x, folded(given).x, 1e-5)
 
 
-def test_paper_100_heads_that_do_not_divide_are_one_line() -> None:
+def test_paper_100_heads_that_do_not_divide_are_refused() -> None:
     with pytest.raises(ComponentError, match="heads=5, taps=5 for 12 channels; give heads"):
         SimplifiedLinearAttention(12, heads=5)

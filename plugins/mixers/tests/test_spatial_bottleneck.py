@@ -96,7 +96,7 @@ def test_a_row_of_a_net_has_it_and_streams(net: str) -> None:
     )
 
 
-def test_paper_116_the_channel_layer_costs_a_part() -> None:
+def test_paper_116_the_channel_layer_costs_1_over_factor() -> None:
     rows = [sk.Block(channels=64, kernel=5), sk.Block(channels=64, kernel=4, residual=True)]
     narrow = [*rows[:1], replace(rows[1], block="spatial_bottleneck:factor=4")]
     kinds = {"labels": ("a", "b"), "lookahead": 0}
@@ -114,7 +114,7 @@ def test_branches_of_one_frame_rate_may_have_other_strides() -> None:
     assert (block.stride, block.rate) == (2, 2)
 
 
-def test_a_wrong_row_is_one_line() -> None:
+def test_a_wrong_row_is_refused() -> None:
     row = sk.Block(channels=8, kernel=3, residual=True, block="spatial_bottleneck:factor=1")
     first = sk.Block(channels=8, kernel=3)
     with pytest.raises(SpeechkitError, match="factor=1 in a row of stride 1; give factor from 2"):

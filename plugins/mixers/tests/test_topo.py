@@ -68,7 +68,7 @@ def test_paper_116_a_window_of_the_whole_grid_is_dense() -> None:
 
 
 @pytest.mark.parametrize(("c_in", "c_out"), [(64, 256), (256, 64), (96, 128), (7, 16)])
-def test_different_numbers_of_channels(c_in: int, c_out: int) -> None:
+def test_input_and_output_may_differ_in_channels(c_in: int, c_out: int) -> None:
     layer = topo(c_in, c_out)
     mask = connections(layer)
     assert (mask.sum(1) == layer.weight.shape[1]).all()
@@ -118,7 +118,7 @@ def test_a_net_of_it_runs_natively() -> None:
     check_native_net(sk.QuartzNet(labels=("a", "b"), blocks=rows, channel="topo"))
 
 
-def test_a_wrong_parameter_is_named() -> None:
+def test_a_wrong_parameter_is_refused() -> None:
     for wrong in ({"dims": 0}, {"share": 0.0}, {"share": 1.5}):
         with pytest.raises(ComponentError, match="give dims from 1 up and a share from 0 to 1"):
             topo(16, 16, **wrong)

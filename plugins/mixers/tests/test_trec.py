@@ -91,7 +91,9 @@ def test_paper_117_a_tiled_layer_is_the_same_in_every_band(maker: Maker, frames:
         assert torch.equal(value, weights[name])
 
 
-def test_paper_117_native_and_stream(maker: Maker, frames: Frames) -> None:
+def test_paper_117_a_stream_and_the_native_step_equal_the_whole(
+    maker: Maker, frames: Frames
+) -> None:
     torch.manual_seed(0)
     block = trec(8, 12, maker(), bands=2, heads=3).eval()
     check_native(block, frames(count=30).float(), torch.tensor([30, 13]))
@@ -117,7 +119,7 @@ def test_paper_117_the_first_weights_of_a_built_net_are_the_papers(net: str) -> 
     assert model(AUDIO).scores.isfinite().all()
 
 
-def test_paper_117_bands_that_do_not_divide(maker: Maker) -> None:
+def test_paper_117_bands_that_do_not_divide_are_refused(maker: Maker) -> None:
     for fields in ({"bands": 3}, {"heads": 3}, {"mlp": 0}):
         with pytest.raises(ComponentError, match="give bands that divide both"):
             trec(8, 8, maker(), **{"bands": 2, "heads": 2, **fields})

@@ -122,7 +122,7 @@ def test_paper_086_weight_norm_keeps_each_rows_length() -> None:
         {"levels": 4, "widest": 2, "cell": "tanh"},
     ],
 )
-def test_a_stream_and_the_native_step(params: dict[str, Any]) -> None:
+def test_a_stream_and_the_native_step_equal_the_whole(params: dict[str, Any]) -> None:
     layer, lengths = made(**params), torch.tensor([30, 17])
     sk.testing.check_stream(layer, noise(), lengths)
     sk.testing.check_native(layer.float(), noise().float(), lengths)

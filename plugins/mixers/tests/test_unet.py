@@ -82,7 +82,7 @@ def test_paper_073_every_length_keeps_its_frames() -> None:
 
 @pytest.mark.parametrize("levels", [1, 2])
 @pytest.mark.parametrize("lookahead", [0, 1, 2])
-def test_a_stream(levels: int, lookahead: int) -> None:
+def test_a_stream_equals_the_whole(levels: int, lookahead: int) -> None:
     stack = made(levels, lookahead)
     assert (stack.stride, stack.rate) == (2**levels, 2**levels)
     sk.testing.check_stream(stack, noise(45), torch.tensor([45, 22]))

@@ -96,7 +96,7 @@ def test_paper_063_the_inverse_of_thirty_blocks(maker: Maker, frames: Frames) ->
     ("norm", "dtype", "error"),
     [(True, torch.float64, 1e-10), (False, torch.float64, 1e-10), (False, torch.float32, 1e-3)],
 )
-def test_paper_097_the_inverse_of_eight_columns(
+def test_paper_097_the_inverse_of_eight_columns_is_accurate(
     maker: Maker, frames: Frames, norm: bool, dtype: torch.dtype, error: float
 ) -> None:
     layers = sequence(maker, "revcol", 16, norm)
@@ -360,7 +360,7 @@ def test_paper_084_strides_stream(maker: Maker, frames: Frames) -> None:
     check_stream(layers.eval(), frames(count=36), torch.tensor([36, 17]))
 
 
-def test_paper_084_a_row_with_a_stride() -> None:
+def test_paper_084_a_net_with_a_strided_row_streams() -> None:
     rows = (
         sk.Block(channels=16, kernel=3),
         sk.Block(channels=16, kernel=3, residual=True),

@@ -359,7 +359,7 @@ def test_paper_025_squeeze_and_excitation_of_zeros_is_a_half(frames: Frames) -> 
     assert torch.equal(run(layer, frames()), frames() / 2)
 
 
-def test_paper_025_the_mean_of_the_utterance(frames: Frames) -> None:
+def test_paper_025_squeeze_and_excitation_may_use_the_mean_of_the_utterance(frames: Frames) -> None:
     layer = squeeze_excite(8, 2, "utterance").double()
     x, lengths = frames(), torch.tensor([12, 5])
     y = layer(Chunk.of(x, lengths)).x.clone()
