@@ -202,6 +202,13 @@ class Lowering(Program):
         terms = map(partial(self.expression, "a * b", {}), shares, values)
         return self.expression("a / b", {}, reduce(self.added, terms), reduce(self.added, shares))
 
+    def every(self, x: Value, stride: int) -> Value:
+        """Every stride-th row, from the first on."""
+        if stride == 1:
+            return x
+        rows = x.rows // stride
+        return self.emit("unfold", x, rows=rows, channels=x.channels, taps=1, stride=stride)
+
     def unfold(self, x: Value, conv: Window) -> Value:
         """The frames that a convolution reads, one after another along the channels."""
         return self._window("unfold", x, conv, channels=conv.kernel * x.channels)

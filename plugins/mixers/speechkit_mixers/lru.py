@@ -137,8 +137,7 @@ class LRU(Recurrent):
 
     def lower(self, program: Lowering, x: Value) -> Value:
         h = program.add(self.recurrence, program.add(self.input, x))
-        if self.stride > 1:
-            x = program.matrix(x, torch.eye(x.channels), stride=self.stride)
+        x = program.every(x, self.stride)
         direct = program.scaled(x, self.direct)
         z = program.matrix(h, self.output.weight, stride=self.stride, residual=direct)
         gates = program.add(self.gate, program.add(self.gelu, z))

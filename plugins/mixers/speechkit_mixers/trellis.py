@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from speechkit.plans.program import Value
 
 CELLS = {"lstm": 4, "tanh": 1}
-"""The sums of each cell."""
+"""The number of sums of each cell."""
 
 
 class Trellis(StreamLayer):
@@ -26,13 +26,13 @@ class Trellis(StreamLayer):
         i, o, g, f = W [x_{t−d}; x_t] + U [h_{t−d}; h_t] + b
         c'_t = σ(f) c_{t−d} + σ(i) tanh(g),  h'_t = σ(o) tanh(c'_t)
 
-    With `cell="tanh"` h' is the tanh of one such sum. h and c are 0 before the first frame. y is
-    the last `channels` of the `hidden` values h of the last level. The distances d are 1, 1, 2, 4,
-    … `widest`, from the start again on further levels, and y reads Σ d frames before its own. A
-    distance beyond the first frame finds zeros, so that a level keeps nothing of it. It is
-    causal; `kernel`, `dilation` and `lookahead` have no effect. With `weight_norm` each row of W
-    and of U is a direction and a length. Shape: `[B, C, T]` → `[B, C, ceil(T / stride)]`; state:
-    the last d frames of h and c of each level, and of x. Bai et al., arXiv:1810.06682.
+    With `cell="tanh"` h' is the tanh of one such sum. h and c are 0 before the first frame, so a
+    level whose d is longer than the recording has no memory c. y is the last `channels` of the
+    `hidden` values h of the last level. The distances d are 1, 1, 2, 4, … `widest`, then 1 again,
+    and y reads Σ d frames before its own. The layer is causal; `kernel`, `dilation` and `lookahead`
+    have no effect. With `weight_norm` each row of W and of U is a direction and a length. Shape:
+    `[B, C, T]` → `[B, C, ceil(T / stride)]`; state: the last d frames of h and c of each level, and
+    of x. Bai et al., arXiv:1810.06682.
     """
 
     undecayed = ("scales",)
@@ -62,12 +62,8 @@ class Trellis(StreamLayer):
             raise ComponentError(f"trellis: cell={cell!r}; give {' or '.join(CELLS)}")
         cycle = [1, *(2**power for power in range(widest.bit_length()))]
         self.distances = [cycle[level % len(cycle)] for level in range(levels)]
-        self.channels, self.stride, self.left, self.cell = (
-            channels,
-            stride,
-            sum(self.distances),
-            cell,
-        )
+        self.channels, self.stride, self.cell = channels, stride, cell
+        self.left = sum(self.distances)
         sums = CELLS[cell] * self.hidden
         self.given = nn.Parameter(0.01 * torch.randn(sums, 2 * channels))
         self.recurrent = nn.Parameter(0.01 * torch.randn(sums, 2 * self.hidden))
@@ -79,10 +75,8 @@ class Trellis(StreamLayer):
         """W `[sums, 2 · channels]` and U `[sums, 2 · hidden]`, the earlier frame first."""
         if self.scales is None:
             return self.given, self.recurrent
-        given, recurrent = self.scales[:, :, None]
-        return given * F.normalize(self.given, dim=1), recurrent * F.normalize(
-            self.recurrent, dim=1
-        )
+        given = self.scales[0, :, None] * F.normalize(self.given, dim=1)
+        return given, self.scales[1, :, None] * F.normalize(self.recurrent, dim=1)
 
     def init_state(
         self, batch: int, c_in: int, dtype: torch.dtype = torch.float32, device: Any = None
@@ -158,9 +152,7 @@ class Trellis(StreamLayer):
             h, c = program.expression("sigmoid(a) * tanh(b)", {}, o, new), new
         assert h is not None
         y = program.part(h, self.hidden - self.channels, self.channels)
-        if self.stride == 1:
-            return y
-        return program.add(_every(self.channels, self.stride), y)
+        return program.every(y, self.stride)
 
     def macs(self, frames: int) -> int:
         levels = len(self.distances) - 1
@@ -172,10 +164,3 @@ class Trellis(StreamLayer):
             f"{self.channels}, levels={len(self.distances)}, hidden={self.hidden}, "
             f"cell={self.cell}, stride={self.stride}, left={self.left}"
         )
-
-
-def _every(channels: int, stride: int) -> DepthwiseConv:
-    """The frames at multiples of the stride."""
-    conv = DepthwiseConv(channels, 1, stride)
-    nn.init.ones_(conv.weight)
-    return conv
