@@ -208,7 +208,7 @@ class Retained(Recurrent):
         )
 
 
-def test_a_matrix_is_retained() -> None:
+def test_a_plan_with_retention_equals_the_recurrence() -> None:
     channels = HEADS * (2 * KEYS + VALUES)
     x = torch.randn(2, channels, 40, generator=torch.Generator().manual_seed(1))
     check_native(Retained(), x, torch.tensor([40, 17]))
@@ -248,7 +248,7 @@ class Attended(Recurrent):
         )
 
 
-def test_attention_may_be_linear() -> None:
+def test_a_plan_with_linear_attention_equals_its_formula() -> None:
     channels = HEADS * (2 * KEYS + VALUES)
     x = torch.randn(2, channels, 40, generator=torch.Generator().manual_seed(1))
     check_native(Attended(), x, torch.tensor([40, 17]))
@@ -264,7 +264,7 @@ def test_attention_may_be_linear() -> None:
         ({"rows": 2}, "its rows differ from its input's"),
     ],
 )
-def test_a_matrix_of_another_size_is_refused(fields: dict[str, Any], reason: str) -> None:
+def test_retention_of_wrong_sizes_is_refused(fields: dict[str, Any], reason: str) -> None:
     program = Lowering()
     x = program.input(1, HEADS * (2 * KEYS + VALUES))
     given = {"channels": 10, "size": HEADS, "taps": KEYS, "weights": [0.5] * 24, **fields}

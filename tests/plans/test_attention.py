@@ -84,6 +84,6 @@ def test_a_plan_computes_the_formula(function: float, power: float) -> None:
         ({"channels": 2 * CHANNELS, "other": Value(3, 1, 0)}, "its input is not keys and values"),
     ],
 )
-def test_what_it_cannot_run_is_refused(changed: dict[str, Any], why: str) -> None:
+def test_wrong_fields_are_refused(changed: dict[str, Any], why: str) -> None:
     with pytest.raises(ConfigError, match=why):
         loaded(**changed)

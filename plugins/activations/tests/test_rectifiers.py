@@ -180,7 +180,7 @@ def test_paper_042_he_knows_fans_distributions_and_slopes() -> None:
     assert dense.weight.std().item() == pytest.approx((2 / (2000 * 9)) ** 0.5, rel=0.02)
 
 
-def test_paper_042_fans_of_a_built_net() -> None:
+def test_paper_042_weights_of_a_built_net_have_the_variance_of_their_fan() -> None:
     net = sk.QuartzNet(size="5x5", init="he:mode=fan_out")
     layers = [
         (layer.weight, layer.kernel if isinstance(layer, DepthwiseConv) else len(layer.weight))

@@ -127,7 +127,7 @@ def test_paper_033_scores_are_divided_by_a_temperature_of_at_least_one(
 
 
 @pytest.mark.parametrize("act", ACTS)
-def test_paper_033_all_activations_of_the_authors(act: str) -> None:
+def test_paper_033_each_activation_of_the_authors_is_the_formula(act: str) -> None:
     assert ACTS.keys() == ACTIVATIONS.keys()
     layer = made(act=act)
     check(layer, act=act)
@@ -135,7 +135,7 @@ def test_paper_033_all_activations_of_the_authors(act: str) -> None:
 
 
 @pytest.mark.parametrize("func", FUNCS)
-def test_paper_033_all_functions_of_the_authors(func: str) -> None:
+def test_paper_033_each_function_of_the_authors_is_the_formula(func: str) -> None:
     check(made(func=func), func=func)
 
 

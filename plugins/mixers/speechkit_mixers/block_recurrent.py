@@ -137,12 +137,12 @@ class BlockRecurrence(Blockwise):
         for name, value, known in (("gate", gate, GATES), ("config", config, CONFIGS)):
             if value not in known:
                 raise ComponentError(
-                    f"block_recurrent: {name}={value!r}; give one of {', '.join(known)}"
+                    f"block block_recurrent: {name}={value!r}; give one of {', '.join(known)}"
                 )
         if heads < 1 or channels % heads or states < 0:
             raise ComponentError(
-                f"block_recurrent: heads={heads} of {channels} channels, states={states}; give "
-                "heads that divide the channels, and a number of states from 0 up"
+                f"block block_recurrent: heads={heads} of {channels} channels, states={states}; "
+                "give heads that divide the channels, and a number of states from 0 up"
             )
         self.channels, self.heads = channels, heads
         self.scales = nn.Parameter(torch.ones(2 if states else 1, heads, 1, 1))

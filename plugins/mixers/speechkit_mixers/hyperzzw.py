@@ -202,7 +202,7 @@ def hyperzzw_running(
     Only its convolution looks ahead.
     """
     if frames <= 0:
-        raise ComponentError(f"hyperzzw_running: frames={frames}; give a number above 0")
+        raise ComponentError(f"mixer hyperzzw_running: frames={frames}; give a number above 0")
     net = _slow_net("hyperzzw_running", channels, kernel, hidden, layers, frequency)
     conv = FramewiseHyperZZW(net, stride, dilation, reach(kernel, dilation, lookahead))
     return Serial(with_mean=WithMean(frames), conv=conv)
@@ -213,8 +213,9 @@ def _slow_net(
 ) -> SlowNet:
     if min(kernel - 1, hidden, layers) < 1 or frequency <= 0:
         raise ComponentError(
-            f"{name}: kernel={kernel}, hidden={hidden}, layers={layers}, frequency={frequency}; "
-            "give a kernel of at least 2 frames, and hidden, layers and frequency above 0"
+            f"mixer {name}: kernel={kernel}, hidden={hidden}, layers={layers}, "
+            f"frequency={frequency}; give a kernel of at least 2 frames, and hidden, layers and "
+            "frequency above 0"
         )
     return SlowNet(channels, kernel, hidden, layers, frequency)
 

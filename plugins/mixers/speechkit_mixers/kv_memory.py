@@ -42,7 +42,8 @@ def kv_memory(
     slots = slots or 4 * c_in
     if slots < 1 or act not in ACTS:
         raise ComponentError(
-            f"kv_memory: slots={slots}, act={act!r}; give at least 1 slot, act {' or '.join(ACTS)}"
+            f"channel kv_memory: slots={slots}, act={act!r}; give at least 1 slot, act "
+            f"{' or '.join(ACTS)}"
         )
     norm = {"norm": FrameWise(HeadNorm(c_out, 1))} if ln else {}
     return Serial(

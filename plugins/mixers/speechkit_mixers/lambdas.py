@@ -217,8 +217,8 @@ def lambda_layer(
     """
     if heads < 1 or channels % heads or keys < 1:
         raise ComponentError(
-            f"lambda: heads={heads}, keys={keys} for {channels} channels; give heads that divide "
-            "the channels, and keys from 1 up"
+            f"mixer lambda: heads={heads}, keys={keys} for {channels} channels; give heads that "
+            "divide the channels, and keys from 1 up"
         )
     maps = Maps(channels, heads, keys)
     position = Position(maps.widths, kernel, stride, dilation, lookahead)

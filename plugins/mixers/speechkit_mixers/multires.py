@@ -46,18 +46,18 @@ class MultiRes(Windowed):
         wavelet: int | None = None,
     ) -> None:
         if wavelet is not None and not 1 <= wavelet <= 16:
-            raise ComponentError(f"multires: wavelet={wavelet}; give a number from 1 to 16")
+            raise ComponentError(f"mixer multires: wavelet={wavelet}; give a number from 1 to 16")
         taps = taps if wavelet is None else 2 * wavelet
         if taps < 2:
-            raise ComponentError(f"multires: taps={taps}; give at least 2")
+            raise ComponentError(f"mixer multires: taps={taps}; give at least 2")
         depth = ceil(log2((kernel - 1) / (taps - 1) + 1)) if levels is None else levels
         if depth < 1 or depth > log2(MAX_WIDTH):
             raise ComponentError(
-                f"multires: kernel={kernel} and levels={levels} make {depth} levels; give a kernel "
-                f"of at least 2 frames, or levels from 1 to {int(log2(MAX_WIDTH))}"
+                f"mixer multires: kernel={kernel} and levels={levels} make {depth} levels; give a "
+                f"kernel of at least 2 frames, or levels from 1 to {int(log2(MAX_WIDTH))}"
             )
         if memory is not None and memory < 2:
-            raise ComponentError(f"multires: memory={memory}; give at least 2")
+            raise ComponentError(f"mixer multires: memory={memory}; give at least 2")
         self.span: int = (taps - 1) * (2**depth - 1) + 1
         super().__init__(dilation * (self.span - 1), 0, stride)
         self.dilation = dilation

@@ -43,8 +43,8 @@ class Retention(Recurrent):
         super().__init__()
         if heads < 1 or channels % (2 * heads) or value_factor < 1:
             raise ComponentError(
-                f"retention: heads={heads}, value_factor={value_factor} for {channels} channels; "
-                "give heads that divide half the channels, and a factor from 1 up"
+                f"mixer retention: heads={heads}, value_factor={value_factor} for {channels} "
+                "channels; give heads that divide half the channels, and a factor from 1 up"
             )
         self.stride, self.heads = stride, heads
         values = value_factor * channels

@@ -51,8 +51,8 @@ class RGLRU(Recurrent):
         super().__init__()
         if heads < 1 or channels % heads or not 0 < min_radius < max_radius < 1:
             raise ComponentError(
-                f"rglru: heads={heads} of {channels} channels, radii {min_radius}, {max_radius}; "
-                "give heads that divide the channels and radii between 0 and 1"
+                f"block rglru: heads={heads} of {channels} channels, radii {min_radius}, "
+                f"{max_radius}; give heads that divide the channels and radii between 0 and 1"
             )
         each = channels // heads
         self.gates = nn.Parameter(torch.randn(2, heads, each, each) / each**0.5)

@@ -165,15 +165,15 @@ class RIN(Blockwise):
         super().__init__(window, channels, waits=True)
         if min(latents, latent_dim, blocks, heads, rw_heads) < 1 or layers < 0:
             raise ComponentError(
-                f"rin: latents={latents}, latent_dim={latent_dim}, blocks={blocks}, "
+                f"block rin: latents={latents}, latent_dim={latent_dim}, blocks={blocks}, "
                 f"heads={heads}, rw_heads={rw_heads}, layers={layers}; give 1 or more of each, "
                 "and layers from 0 up"
             )
         shared = min(channels, latent_dim)
         if latent_dim % heads or shared % rw_heads:
             raise ComponentError(
-                f"rin: heads={heads} of latent_dim={latent_dim}, rw_heads={rw_heads} of {shared}; "
-                "give heads that divide these widths"
+                f"block rin: heads={heads} of latent_dim={latent_dim}, rw_heads={rw_heads} of "
+                f"{shared}; give heads that divide these widths"
             )
         self.latents = nn.Parameter(torch.randn(latents, latent_dim) * START)
         self.places = nn.Parameter(torch.randn(window, channels) * START)

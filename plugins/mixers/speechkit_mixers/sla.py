@@ -160,8 +160,8 @@ class SimplifiedLinearAttention(Serial):
     ) -> None:
         if heads < 1 or channels % heads or taps < 1:
             raise ComponentError(
-                f"sla: heads={heads}, taps={taps} for {channels} channels; give heads that divide "
-                "the channels, and taps from 1 up"
+                f"mixer sla: heads={heads}, taps={taps} for {channels} channels; give heads that "
+                "divide the channels, and taps from 1 up"
             )
         attention = LinearAttention(channels, heads, stride)
         conv = HeadConv(channels, heads, taps, stride, lookahead)

@@ -54,12 +54,12 @@ class Trellis(StreamLayer):
         self.hidden = channels if hidden is None else hidden
         if levels < 1 or self.hidden < channels or not 1 <= widest <= MAX_WIDTH:
             raise ComponentError(
-                f"trellis: levels={levels}, hidden={hidden}, widest={widest} for {channels} "
+                f"mixer trellis: levels={levels}, hidden={hidden}, widest={widest} for {channels} "
                 f"channels; give at least 1 level, as many hidden values as channels or more, and "
                 f"a widest distance from 1 to {MAX_WIDTH}"
             )
         if cell not in CELLS:
-            raise ComponentError(f"trellis: cell={cell!r}; give {' or '.join(CELLS)}")
+            raise ComponentError(f"mixer trellis: cell={cell!r}; give {' or '.join(CELLS)}")
         cycle = [1, *(2**power for power in range(widest.bit_length()))]
         self.distances = [cycle[level % len(cycle)] for level in range(levels)]
         self.channels, self.stride, self.cell = channels, stride, cell
