@@ -1,9 +1,10 @@
-"""What the packages' tests share: one thread, the core's components with the package's, parts of a
-block, and frames.
+"""What the packages' tests share: one thread, the core's components with the package's, nets of
+each family, parts of a block, and frames.
 """
 
 import os
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 # before torch is imported
@@ -13,6 +14,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+import speechkit as sk
+from speechkit.models import Net
 from speechkit.nn import Add, BatchNorm, BodyMaker, DepthwiseConv, FrameWise, Pointwise
 from speechkit.plugins import Registry, using
 
@@ -21,6 +24,12 @@ torch.set_num_threads(1)
 HERE = Path(__file__).parent
 LOADED = {"mixers": "mixers,norms", "residuals": "residuals,norms,activations"}
 """The plugins for the tests of a package that needs others too."""
+
+FAMILIES: dict[str, Callable[..., Net]] = {
+    "quartznet": partial(sk.QuartzNet, size="5x5"),
+    "matchboxnet": partial(sk.MatchboxNet, labels=("a", "b"), size="3x1x64"),
+    "marblenet": partial(sk.MarbleNet, size="3x2x64"),
+}
 
 
 def package_of(path: Path) -> str:
@@ -37,6 +46,12 @@ def only_the_package(request: pytest.FixtureRequest) -> Iterator[None]:
         patch.setenv("SPEECHKIT_PLUGINS", LOADED.get(package, package))
         with using(Registry()):
             yield
+
+
+@pytest.fixture(params=FAMILIES)
+def family(request: pytest.FixtureRequest) -> Callable[..., Net]:
+    """`family(block="rglru", ...)`: the config of a net of each family in turn."""
+    return FAMILIES[request.param]
 
 
 @pytest.fixture

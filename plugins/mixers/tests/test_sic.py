@@ -1,5 +1,6 @@
 """Single intra-channel convolution: the identity beside a depthwise convolution."""
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -9,6 +10,7 @@ from speechkit_mixers.sic import SingleIntraChannel
 from torch import nn
 
 import speechkit as sk
+from speechkit.models import Net
 from speechkit.nn import Chunk, DepthwiseConv
 from speechkit.testing.native import check_native, check_native_net
 
@@ -57,18 +59,11 @@ def test_paper_116_a_dense_kernel_of_rank_one_per_channel_unravels() -> None:
     torch.testing.assert_close(y, expected)
 
 
-NETS = {
-    "quartznet": sk.QuartzNet(size="5x5"),
-    "matchboxnet": sk.MatchboxNet(labels=("a", "b"), size="3x1x64"),
-    "marblenet": sk.MarbleNet(size="3x2x64"),
-}
-
-
-@pytest.mark.parametrize("net", NETS)
-def test_a_row_of_a_net_has_it(net: str) -> None:
-    rows = list(NETS[net].blocks)
+def test_a_row_of_a_net_has_it(family: Callable[..., Net]) -> None:
+    net = family()
+    rows = list(net.blocks)
     rows[2] = replace(rows[2], mixer="sic")
-    model = sk.build(replace(NETS[net], size="", blocks=tuple(rows)))
+    model = sk.build(replace(net, size="", blocks=tuple(rows)))
     found = [m for m in model.modules() if isinstance(m, SingleIntraChannel)]
     assert len(found) == rows[2].repeat
     ready = sk.prepare(model.eval())

@@ -2,6 +2,7 @@
 
 import copy
 import math
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -10,14 +11,9 @@ from speechkit_mixers.topo import Topo, sides, topo
 
 import speechkit as sk
 from speechkit.errors import ComponentError
+from speechkit.models import Net
 from speechkit.nn import Chunk
 from speechkit.testing.native import check_native, check_native_net
-
-NETS = {
-    "quartznet": sk.QuartzNet(size="5x5"),
-    "matchboxnet": sk.MatchboxNet(labels=("a", "b"), size="3x1x64"),
-    "marblenet": sk.MarbleNet(size="3x2x64"),
-}
 
 
 def connections(layer: Topo) -> torch.Tensor:
@@ -84,9 +80,8 @@ def test_sides_are_as_equal_as_the_channels_allow() -> None:
     assert sides(96, 1) == (96,)
 
 
-@pytest.mark.parametrize("net", NETS)
-def test_the_first_weights_of_a_built_net_are_its_own(net: str) -> None:
-    model = sk.build(replace(NETS[net], channel="topo"))
+def test_the_first_weights_of_a_built_net_are_its_own(family: Callable[..., Net]) -> None:
+    model = sk.build(family(channel="topo"))
     layers = [m for m in model.modules() if isinstance(m, Topo)]
     assert len(layers) >= 8
     for layer in layers:
@@ -96,11 +91,11 @@ def test_the_first_weights_of_a_built_net_are_its_own(net: str) -> None:
         assert layer.weight.numel() == layer.c_in * len(layer.weight) / 4
 
 
-@pytest.mark.parametrize("net", NETS)
-def test_a_row_of_a_net_has_it_and_is_fused(net: str) -> None:
-    rows = list(NETS[net].blocks)
+def test_a_row_of_a_net_has_it_and_is_fused(family: Callable[..., Net]) -> None:
+    net = family()
+    rows = list(net.blocks)
     rows[2] = replace(rows[2], channel="topo:dims=3")
-    model = sk.build(replace(NETS[net], size="", blocks=tuple(rows))).eval()
+    model = sk.build(replace(net, size="", blocks=tuple(rows))).eval()
     # the shortcut too
     assert sum(isinstance(m, Topo) for m in model.modules()) == rows[2].repeat + 1
     ready = sk.prepare(model)
