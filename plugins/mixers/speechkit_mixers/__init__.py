@@ -148,7 +148,7 @@ def speechkit_channel_layers() -> list[Component]:
         _COMPONENT(
             name="moe_relu",
             factory="speechkit_mixers.moe_relu:MoEReLU",
-            summary="Mixture of SwiGLU experts whose router is a ReLU: as many as a frame needs",
+            summary="Mixture of SwiGLU experts with a ReLU as router: a frame uses any number",
             formula="sum_e relu(R n + b)_e W_e (silu(U_e n) * V_e n), n = x / rms(x)",
             paper="arXiv:2412.14711",
             example={"experts": 4, "hidden": 3},
@@ -252,7 +252,7 @@ def speechkit_methods() -> list[Component]:
         Component(
             name="remoe",
             factory="speechkit_mixers.moe_relu:ReMoE",
-            summary="Holds the experts that moe_relu opens in a frame at k, by an adaptive L1 loss",
+            summary="Keeps about k experts of moe_relu in use in a frame, by an adaptive L1 loss",
             formula="lambda sum_e E / (k T) #{t: r_e > 0} mean_t r_e, lambda *= 1.2^(+-1)",
             paper="arXiv:2412.14711",
             needs={"channel": "moe_relu:experts=4,hidden=3"},
@@ -280,7 +280,7 @@ def speechkit_stacks() -> list[Component]:
         _COMPONENT(
             name="depth_fusion",
             factory="speechkit_mixers.depth_fusion:depth_fusion",
-            summary="Queries that gather an utterance from all blocks, by a gated cell over depth",
+            summary="One frame for an utterance, collected from all blocks by a gated cell",
             formula="h_l = r s(U t + b) + t s(W t + c), t = attention of h to block l, + MLP",
             paper="arXiv:2503.01980",
             time="utterance",

@@ -1,4 +1,4 @@
-"""A stack whose output is what a few queries gather from all of its blocks, one after another."""
+"""A stack that gives one frame for an utterance, which a few queries collect block by block."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ class Cell(nn.Module):
 
 
 class DepthFusion(StreamLayer):
-    """y = W mean_q h, where h is led through the outputs of the blocks by one `Cell`.
+    """y = W mean_q h, where one `Cell` updates h with the output of each block in turn.
 
     h starts as learned `queries`, N(0, 0.2²). The outputs of the last `levels` blocks pass a 1×1
     layer of their own to `dim` channels. The means of h over the queries are the utterance's only

@@ -1,4 +1,4 @@
-"""A mixture of experts with a ReLU as router, and the controller of its sparsity in training."""
+"""A mixture of experts with a ReLU as router, and a loss that controls its sparsity."""
 
 from __future__ import annotations
 
@@ -79,13 +79,13 @@ class MoEReLU(StreamLayer):
 
 
 class ReMoE(Method, nn.Module):
-    """Adds λ · mean_l Σ_e E / (k T) · #{t: r_e > 0} · mean_t r_e, and steers λ.
+    """Adds λ · mean_l Σ_e E / (k T) · #{t: r_e > 0} · mean_t r_e to the loss, and adapts λ.
 
     The mean is over the layers `moe_relu`, T are the valid frames of a batch, and the count has no
-    gradient. After a step with a share S of zeros among the routes, λ is multiplied by `factor` if
-    S < 1 − k / E, else divided by it, so that about `k` experts are open in a frame. It begins at
-    `start` and stays within 1e-10 and 10; these bounds are ours. With `start=0` it stays 0.
-    Source: Wang et al., arXiv:2412.14711.
+    gradient. After a step in which a share S of all r_e is 0, λ is multiplied by `factor` if S < 1
+    − k / E, else divided by it, so that about `k` experts have r_e > 0 in a frame. λ begins at
+    `start` and stays within 1e-10 and 10; these bounds are ours. With `start=0` it stays 0. Wang et
+    al., arXiv:2412.14711.
     """
 
     weight: Tensor
@@ -129,7 +129,7 @@ class ReMoE(Method, nn.Module):
 
     @torch.no_grad()
     def after_step(self, model: Model, step: int, optimizer: torch.optim.Optimizer) -> None:
-        """Steers λ by the routes of the step's batches, in all processes."""
+        """Adapts λ to the r_e of the step's batches, in all processes."""
         excess = self.excess
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             excess = gather(excess).sum()
