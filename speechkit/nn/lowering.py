@@ -125,12 +125,14 @@ class Lowering(Program):
         """y[c] = Σ_g x[g · C + c], `[C]`, for x `[times · C]`."""
         return self.emit("fold", x, channels=x.channels // times)
 
-    def join(self, first: Value, *others: Value) -> Value:
+    def join(self, *values: Value) -> Value:
         """Concatenates values along the channels."""
-        for other in others:
-            channels = first.channels + other.channels
-            first = self.emit("join", first, other=other, channels=channels)
-        return first
+        if len(values) == 1:
+            return values[0]
+        # by halves, so that many values are not copied again for each one after them
+        middle = len(values) // 2
+        first, other = self.join(*values[:middle]), self.join(*values[middle:])
+        return self.emit("join", first, other=other, channels=first.channels + other.channels)
 
     def normalize(
         self,

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
@@ -21,6 +22,13 @@ from speechkit.nn import (
     reach,
     scan,
 )
+
+if TYPE_CHECKING:
+    from speechkit.nn.lowering import Lowering
+    from speechkit.plans.program import Value
+
+EPS = 1e-12
+"""The least norm by which h is divided."""
 
 
 class SlowNet(nn.Module):
@@ -63,19 +71,52 @@ class SlowNet(nn.Module):
         with torch.no_grad():
             self.out.weight.mul_(kernel**-0.5)
 
+    def waves(self, dtype: torch.dtype, device: Any = None) -> Tensor:
+        """sin(A p + a), first those that h starts with. Shape: `[layers + 1, kernel, N]`."""
+        places = torch.linspace(-1, 1, self.kernel, dtype=dtype, device=device)[:, None]
+        rates, phases = self.rates.to(dtype)[:, None], self.phases.to(dtype)[:, None]
+        return (places * rates + phases).sin()
+
+    def normalized(self, layer: int, h: Tensor) -> Tensor:
+        """α ⊙ h + γ ⊙ h / ‖h‖ of a layer. Shape: `[..., kernel, N]` → the same."""
+        unit = F.normalize(h, dim=-2, eps=EPS)
+        return self.alphas[layer] * h.detach() + self.gammas[layer] * unit
+
     def forward(self, z: Tensor) -> Tensor:
         # half precision is too coarse for the phase of a fast wave
-        wide = torch.promote_types(z.dtype, torch.float32)
-        places = torch.linspace(-1, 1, self.kernel, dtype=wide, device=z.device)[:, None, None]
-        waves = (places * self.rates.to(wide) + self.phases).sin().to(z.dtype).unbind(1)
+        h, *waves = self.waves(torch.promote_types(z.dtype, torch.float32), z.device).to(z.dtype)
         given = F.gelu(self.mix(self.reduce(z)))
-        h = waves[0]
         for layer, (slow, fast) in enumerate(zip(self.slow, self.fast, strict=True)):
-            h = waves[layer + 1] * slow(h) + self.shifts[layer]
-            h = self.alphas[layer] * h.detach() + self.gammas[layer] * F.normalize(h, dim=-2)
-            h = h * fast(given)
+            h = waves[layer] * slow(h) + self.shifts[layer]
+            h = self.normalized(layer, h) * fast(given)
         kernels: Tensor = self.out(h)
         return kernels
+
+    @torch.no_grad()
+    def lower(self, program: Lowering, z: Value) -> Value:
+        """The kernel of each frame, one tap after another. Shape: z `[C]` → `[kernel · C]`."""
+        net = copy.deepcopy(self).double()
+        places = net.kernel
+        first, *waves = net.waves(torch.float64)
+        weight = net.mix.weight @ net.reduce.weight
+        given = program.matrix(z, weight, net.mix(net.reduce.bias))
+        given = program.expression("gelu(x)", {}, given)
+        fast = [program.matrix(given, x.weight, x.bias) for x in net.fast]  # type: ignore[arg-type]
+        # before the first map of z nothing depends on the frame: it is a factor of the next weight
+        known = net.normalized(0, waves[0] * net.slow[0](first) + net.shifts[0])
+        h = fast[0]
+        for layer in range(1, len(fast)):
+            slow = net.slow[layer]
+            weight = waves[layer][:, :, None] * slow.weight * known[:, None]
+            h = _mapped(program, h, weight, waves[layer] * slow.bias + net.shifts[layer])
+            squares = program.fold(program.expression("x * x", {}, h), places)
+            values = {"alpha": net.alphas[layer], "gamma": net.gammas[layer], "eps": EPS}
+            scale = "(alpha + gamma / max(sqrt(a), eps)) * b"
+            scales = program.expression(scale, values, squares, fast[layer])
+            h = program.expression("a * b", {}, h, program.repeat(scales, places))
+            known = torch.ones_like(known)
+        weight = net.out.weight * known[:, None]
+        return _mapped(program, h, weight, net.out.bias.expand(places, -1))
 
     def macs(self, places: int) -> int:
         """The multiply-adds of a kernel for a z of 1 or `kernel` places."""
@@ -125,7 +166,7 @@ class FramewiseHyperZZW(Windowed):
 
     def __init__(self, net: SlowNet, stride: int, dilation: int, window: tuple[int, int]) -> None:
         super().__init__(*window, stride)
-        self.net, self.dilation = net, dilation
+        self.net, self.kernel, self.dilation = net, net.kernel, dilation
 
     def channels_out(self, c_in: int) -> int:
         return c_in // 2
@@ -135,6 +176,15 @@ class FramewiseHyperZZW(Windowed):
         kernels = self.net(z[:, self.left :: self.stride, None][:, :frames])
         y = _convolved(x, kernels, self.stride, self.dilation)
         return y.transpose(1, 2)
+
+    def lower(self, program: Lowering, x: Value) -> Value:
+        channels, wait = x.channels // 2, self.keep - self.left
+        windows = program.unfold(program.part(x, 0, channels), self)
+        # z of the frames to which the outputs belong, which are older than the latest
+        z = program.part(x, channels, channels)
+        z = program.emit("delay", z, keep=wait) if wait else z
+        kernels = self.net.lower(program, program.every(z, self.stride))
+        return program.fold(program.expression("a * b", {}, windows, kernels), self.kernel)
 
     def macs(self, frames: int) -> int:
         each = self.net.macs(1) + self.net.kernel * self.net.channels
@@ -169,6 +219,15 @@ class WithMean(Recurrent):
         means = (sums[:, :, :-1] / sums[:, :, -1:].clamp(min=1)).to(x.dtype)
         y = Chunk(torch.cat([x, means], dim=2).transpose(1, 2), c.valid)
         return y, torch.cat([state[:, None], sums], dim=1)[:, -1]
+
+    def lower(self, program: Lowering, x: Value) -> Value:
+        ones = program.affine(x, torch.zeros(x.channels), torch.ones(x.channels))
+        # a complex scan by a real a: s is the real part, n in each channel the imaginary part
+        a = torch.tensor([self.decay, 0], dtype=torch.float64).repeat_interleave(x.channels)
+        weights = torch.stack([a, a - a.float()])
+        sums = program.emit("scan", program.join(x, ones), size=2, weights=weights)
+        s, n = (program.part(sums, start, x.channels) for start in (0, x.channels))
+        return program.join(x, program.expression("a / max(b, 1)", {}, s, n))
 
 
 def hyperzzw(
@@ -227,6 +286,18 @@ def _convolved(x: Tensor, kernels: Tensor, stride: int, dilation: int) -> Tensor
         return x[:, :0]
     windows = x.unfold(1, span, stride)[..., ::dilation]
     return (windows * kernels.transpose(2, 3)).sum(3)
+
+
+def _mapped(program: Lowering, h: Value, weight: Tensor, bias: Tensor) -> Value:
+    """W_k h_k + b_k for every place k, with one h_k after another or the same h for all.
+
+    Shape: h `[K · N]` or `[N]`, weight `[K, M, N]`, bias `[K, M]` → `[K · M]`.
+    """
+    width = weight.shape[2]
+    if h.channels == width:
+        return program.matrix(h, weight.flatten(0, 1), bias.flatten())
+    each = [program.part(h, k * width, width) for k in range(len(weight))]
+    return program.join(*map(program.matrix, each, weight, bias))
 
 
 def _parts(x: Tensor, valid: Tensor, parts: int) -> Tensor:

@@ -14,7 +14,6 @@ from torch import Tensor
 import speechkit as sk
 from speechkit.errors import ComponentError, StreamError
 from speechkit.nn import Chunk, StreamLayer
-from speechkit.streaming.engines.native.layer import NativeLayer
 
 
 def noise(frames: int = 40, rows: int = 3) -> Tensor:
@@ -143,8 +142,18 @@ def test_the_mean_so_far_makes_it_stream(shape: tuple[Any, ...]) -> None:
         torch.testing.assert_close(y[:, :, o], expected, rtol=0, atol=1e-12)
 
 
-def test_in_a_stream_it_runs_in_torch_and_a_whole_utterance_is_refused() -> None:
-    assert NativeLayer(made(factory=hyperzzw_running).float(), 1, c_in=6).in_torch
+@pytest.mark.parametrize("shape", [(5, 1, 1, "same"), (4, 2, 2, 3), (5, 3, 1, 0)])
+@pytest.mark.parametrize("layers", [1, 2, 3])
+def test_its_native_step_is_the_layers(shape: tuple[Any, ...], layers: int) -> None:
+    layer = made(*shape, factory=hyperzzw_running, frames=8, hidden=5, layers=layers).float()
+    chance = torch.Generator().manual_seed(2)
+    with torch.no_grad():
+        for weight in layer.parameters():
+            weight.add_(0.2 * torch.randn(weight.shape, generator=chance))
+    sk.testing.check_native(layer, noise().float(), torch.tensor([40, 23, 1]))
+
+
+def test_a_whole_utterance_is_refused_in_a_stream() -> None:
     with pytest.raises(StreamError, match="hyperzzw_running"):
         made().step(Chunk.of(noise()), ())
 

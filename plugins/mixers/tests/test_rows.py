@@ -17,11 +17,11 @@ NETS = {
     "matchboxnet": partial(sk.MatchboxNet, labels=("a", "b"), size="3x1x64"),
     "marblenet": partial(sk.MarbleNet, size="3x2x64"),
 }
-IN_TORCH = ["hyperzzw_running"]
 MIXERS = [
     "attention:window=24",
     "attention:weight=rela",
     "elstm",
+    "hyperzzw_running",
     "lambda",
     "lru",
     "multires",
@@ -29,7 +29,6 @@ MIXERS = [
     "retention",
     "sla",
     "trellis:levels=4",
-    *IN_TORCH,
 ]
 BLOCKS = ["block_recurrent:window=8", "rin:window=8,gain=1"]
 ROWS = [*(("mixer", name) for name in MIXERS), *(("block", name) for name in BLOCKS)]
@@ -78,7 +77,7 @@ def test_a_saved_model_gives_the_same_scores(part: str, name: str, tmp_path: Pat
         assert torch.equal(again(AUDIO).scores, model(AUDIO).scores)
 
 
-@pytest.mark.parametrize("mixer", [mixer for mixer in MIXERS if mixer not in IN_TORCH])
+@pytest.mark.parametrize("mixer", MIXERS)
 def test_a_native_step_computes_the_same(mixer: str) -> None:
     rows = (
         sk.Block(channels=24, kernel=5, stride=2),
