@@ -110,6 +110,10 @@ def speechkit_augmentations() -> list[Component]:
     `x` is one utterance: audio `[1, N]` or features `[F, T]`, as the factory's attribute `domain`
     says (`"audio"`, `"features"`). Every random choice is drawn from the generator. A factory with
     a parameter `sample_rate` is given the model's.
+
+    With the domain `"utterances"` it is `f(index, utterances, generator)` → the indices of the
+    utterances that are read one after another in place of `index`. A parameter `max_duration_s`
+    receives the most that they may last together.
     """
 
 

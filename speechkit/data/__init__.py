@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from speechkit.data.audio import read_samples as read_samples
     from speechkit.data.audio import sample_rate_of as sample_rate_of
     from speechkit.data.augment import Augmentation as Augmentation
+    from speechkit.data.augment import Joining as Joining
     from speechkit.data.augment import apply as apply
     from speechkit.data.augment import seeded_generator as seeded_generator
     from speechkit.data.augment import utterance_generator as utterance_generator
@@ -47,7 +48,7 @@ _NAMES = {
         *("AudioWarning", "Source", "audio_duration_s", "channel_count", "read_sample_blocks"),
         *("read_samples", "sample_rate_of"),
     ),
-    "augment": ("Augmentation", "apply", "seeded_generator", "utterance_generator"),
+    "augment": ("Augmentation", "Joining", "apply", "seeded_generator", "utterance_generator"),
     "batch": ("Batch", "Item", "bucket_batches", "collate", "share"),
     "files": ("find_audio",),
     "loader": ("UtteranceDataset", "batches"),

@@ -1,14 +1,14 @@
-"""Augmentations: random changes to one utterance in training, drawn from an explicit generator.
+"""Augmentations: random changes to utterances in training, drawn from an explicit generator.
 
 An augmentation is any callable `f(x, length, generator) -> (x, length)` with a `domain`. In the
 domain "audio" x is `[1, N]`, in "features" it is `[F, T]`; values after `length` are padding.
-The input is never changed in place.
+The input is never changed in place. In the domain "utterances" it is a `Joining`.
 """
 
 import speechkit.torch_required
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -26,15 +26,27 @@ from speechkit.data.manifest import Utterance, read_manifest
 from speechkit.data.tensors import read_audio
 from speechkit.errors import ComponentError
 
-Domain = Literal["audio", "features"]
+Domain = Literal["audio", "features", "utterances"]
 
 
 class Augmentation(Protocol):
-    """The interface of augmentations."""
+    """The interface of augmentations of audio and of features."""
 
     domain: ClassVar[Domain]
 
     def __call__(self, x: Tensor, length: int, generator: Generator) -> tuple[Tensor, int]: ...
+
+
+class Joining(Protocol):
+    """The interface of augmentations that put utterances one after another."""
+
+    domain: ClassVar[Domain] = "utterances"
+
+    def __call__(
+        self, index: int, utterances: Sequence[Utterance], generator: Generator
+    ) -> list[int]:
+        """The indices of the utterances that are read, in order, in place of utterance `index`."""
+        ...
 
 
 def utterance_generator(

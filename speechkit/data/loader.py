@@ -4,6 +4,7 @@ import speechkit.torch_required
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from itertools import accumulate, chain
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from speechkit.config import check_processes
-from speechkit.data.augment import Augmentation, apply, utterance_generator
+from speechkit.data.augment import Augmentation, Joining, apply, utterance_generator
 from speechkit.data.batch import Batch, Item, collate
 from speechkit.data.manifest import Utterance
 from speechkit.data.shards import ShardUtterance
@@ -24,7 +25,8 @@ class UtteranceDataset(Dataset[Item]):
     """Utterances as audio at `sample_rate` and a target `encode(utterance)`.
 
     The augmentations of an utterance depend only on (seed, epoch, index). Set `epoch` before each
-    pass. `cache` keeps all decoded audio in memory: 230 MB per hour at 16 kHz.
+    pass. `join` says which utterances are read one after another in place of each; augmentations
+    then change the whole. `cache` keeps all decoded audio in memory: 230 MB per hour at 16 kHz.
     """
 
     def __init__(
@@ -34,6 +36,7 @@ class UtteranceDataset(Dataset[Item]):
         *,
         sample_rate: int = 16000,
         augmentations: Sequence[Augmentation] = (),
+        join: Joining | None = None,
         seed: int = 0,
         cache: bool = False,
     ) -> None:
@@ -47,6 +50,7 @@ class UtteranceDataset(Dataset[Item]):
         self.encode = encode
         self.sample_rate = sample_rate
         self.augmentations = augmentations
+        self.join = join
         self.seed = seed
         self.epoch = 0
         # filled here, not on first use, because a worker process could not share what it reads
@@ -56,16 +60,29 @@ class UtteranceDataset(Dataset[Item]):
         return len(self.utterances)
 
     def __getitem__(self, index: int) -> Item:
-        utterance = self.utterances[index]
-        audio = self.audio(index)
+        parts = self._parts(index)
+        utterance = _joined([self.utterances[part] for part in parts])
+        audio = torch.cat([self.audio(part) for part in parts])
         generator = utterance_generator(self.seed, self.epoch, index)
         x, length = apply(self.augmentations, audio[None], len(audio), generator)
         target = self.encode(_stretched(utterance, length / len(audio)))
         return Item(x[0, :length], target, index, str(utterance.audio))
 
+    def utterance(self, index: int) -> Utterance:
+        """Utterance `index` of this epoch, with those that are joined to it."""
+        return _joined([self.utterances[part] for part in self._parts(index)])
+
     def audio(self, index: int) -> Tensor:
         """The audio `[N]` of one utterance without augmentation."""
         return self._decoded[index] if self._decoded else self._read(self.utterances[index])
+
+    def _parts(self, index: int) -> list[int]:
+        """The utterances of which utterance `index` of this epoch is made."""
+        if self.join is None:
+            return [index]
+        # a generator of its own, so that the other augmentations draw what they draw without it
+        generator = utterance_generator(self.seed, self.epoch, index, "utterances")
+        return self.join(index, self.utterances, generator)
 
     def _read(self, utterance: Utterance) -> Tensor:
         if not isinstance(utterance, ShardUtterance):
@@ -127,6 +144,34 @@ class _Plan(Dataset[Batch | Exception]):
 
 def _unchanged(batch: Any) -> Any:
     return batch
+
+
+def _joined(parts: Sequence[Utterance]) -> Utterance:
+    """Utterances one after another: texts and phones are joined by a space, segments are moved.
+
+    The whole has none of what one of the parts has not. A label is of one utterance only.
+    """
+    if len(parts) == 1:
+        return parts[0]
+    starts_s = [0.0, *accumulate(part.duration_s for part in parts)]
+    segments = [
+        part.segments and tuple((start + from_s, end + from_s) for start, end in part.segments)
+        for part, from_s in zip(parts, starts_s, strict=False)
+    ]
+    known = [row for row in segments if row is not None]
+    return replace(
+        parts[0],
+        duration_s=starts_s[-1],
+        text=_in_one_line([part.text for part in parts]),
+        phones=_in_one_line([part.phones for part in parts]),
+        label=None,
+        segments=tuple(chain(*known)) if len(known) == len(parts) else None,
+    )
+
+
+def _in_one_line(texts: Sequence[str | None]) -> str | None:
+    known = [text for text in texts if text is not None]
+    return " ".join(filter(None, known)) if len(known) == len(texts) else None
 
 
 def _stretched(utterance: Utterance, factor: float) -> Utterance:

@@ -1,5 +1,6 @@
 """The batches of a run: utterances, their order, features and augmentations."""
 
+import math
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +13,7 @@ from torch.nn.utils.rnn import pad_sequence
 from speechkit.component import Spec
 from speechkit.data import (
     Batch,
+    Joining,
     Utterance,
     UtteranceDataset,
     apply,
@@ -63,8 +65,9 @@ def endless_batches(
     `loop` counts the batches that were yielded.
     """
     data, processes = run.data, fabric.world_size
-    durations_s = [utterance.duration_s for utterance in dataset.utterances]
     while True:
+        dataset.epoch = loop.epoch
+        durations_s = [dataset.utterance(index).duration_s for index in range(len(dataset))]
         plan = [
             [window[row] for row in rows]
             for window in windows(dataset.utterances, data.window, run.seed, loop.epoch)
@@ -77,7 +80,6 @@ def endless_batches(
                 buckets=data.buckets,
             )
         ]
-        dataset.epoch = loop.epoch
         mine = share(plan, fabric.global_rank, processes)
         for batch in batches(dataset, mine, data.workers, start=loop.batch):
             loop.batch += 1
@@ -105,15 +107,22 @@ def batch_features(
     return Chunk.of(x, torch.tensor([len(row) for row in rows], device=device))
 
 
-def run_augmentations(run: Run) -> tuple[list[Any], list[Any]]:
-    """The run's augmentations of audio and of features, with the sample rate if they take it."""
-    found: dict[str, list[Any]] = {"audio": [], "features": []}
+def run_augmentations(run: Run) -> tuple[Joining | None, list[Any], list[Any]]:
+    """The run's augmentation that joins utterances, those of audio and those of features.
+
+    They receive the sample rate, and the most that an utterance may last, if they take it.
+    """
+    found: dict[str, list[Any]] = {"utterances": [], "audio": [], "features": []}
+    most_s = min(run.data.max_duration_s, run.data.batch_seconds or math.inf)
     for spec in map(Spec.parse, run.augment):
         factory = registry().find("augmentation", spec.name).factory()
-        rate = offered(factory, sample_rate=run.model.sample_rate)
-        augmentation = built("augmentation", spec, **rate)
+        given = offered(factory, sample_rate=run.model.sample_rate, max_duration_s=most_s)
+        augmentation = built("augmentation", spec, **given)
         found[augmentation.domain].append(augmentation)
-    return found["audio"], found["features"]
+    if len(joins := found["utterances"]) > 1:
+        names = " and ".join(type(join).__name__ for join in joins)
+        raise TrainingError(f"{names} all join utterances; give one of them in augment")
+    return next(iter(joins), None), found["audio"], found["features"]
 
 
 def spread_audio(dataset: UtteranceDataset, most: int = 200) -> Iterator[Tensor]:

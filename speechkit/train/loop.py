@@ -39,6 +39,7 @@ from speechkit.train.preflight import (
     built,
     built_methods,
     check_augmented,
+    check_joins,
     check_learns,
     check_loss,
     check_schedule,
@@ -286,9 +287,10 @@ class _Parts:
 
 def _parts(run: Run) -> _Parts:
     train, dev = training_utterances(run.data), read_manifest(run.data.dev)
-    audio_augment, feature_augment = run_augmentations(run)
+    join, audio_augment, feature_augment = run_augmentations(run)
     model = build(run.model, run.seed)
     task = task_of(model)
+    check_joins(join, task)
     methods = built_methods(run)
     target = _target(task, methods)
     dataset = UtteranceDataset(
@@ -296,13 +298,16 @@ def _parts(run: Run) -> _Parts:
         target,
         sample_rate=model.sample_rate,
         augmentations=audio_augment,
+        join=join,
         seed=run.seed,
         cache=run.data.cache,
     )
     loss = built("loss", run.loss or task.loss)
     check_learns(loss, run.loss or task.loss, task, methods)
     check_loss(loss, run.loss or task.loss, task, model, dataset)
-    check_targets(train, dev, task, target, loss, model)
+    # as the first epoch reads them
+    first = [dataset.utterance(index) for index in range(len(dataset))]
+    check_targets(first, dev, task, target, loss, model)
     check_augmented(dataset, loss, model)
     check_schedule(built("schedule", run.schedule, run.steps), run.schedule)
     unlabeled = torch.tensor([utterance.unlabeled for utterance in train])

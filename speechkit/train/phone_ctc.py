@@ -36,6 +36,11 @@ class PhoneCTC(Method, nn.Module):
 
     def start(self, model: Model, dataset: UtteranceDataset) -> None:
         """Reads the phones, and starts to record the output of the block."""
+        if dataset.join is not None:
+            raise TrainingError(
+                "method phones reads the phones of single utterances; leave "
+                f"{type(dataset.join).__name__}, which joins them, out of augment"
+            )
         spoken = [(utterance.phones or "").split() for utterance in dataset.utterances]
         phones = sorted({phone for row in spoken for phone in row})
         if not phones:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from speechkit.component import Spec
-from speechkit.data import Utterance, UtteranceDataset, collate
+from speechkit.data import Joining, Utterance, UtteranceDataset, collate
 from speechkit.errors import ComponentError, TrainingError
 from speechkit.models import Model, Output, evaluating
 from speechkit.models.net import Name
@@ -73,6 +73,15 @@ def check_learns(loss_of: Any, spec: Name, task: Task, methods: Sequence[Method]
         raise TrainingError(
             f"nothing to learn from: the loss is {spec}{origin}; set loss to a component, or give "
             "a method with a loss"
+        )
+
+
+def check_joins(join: Joining | None, task: Task) -> None:
+    """Raises TrainingError where utterances are joined that have one label each."""
+    if join is not None and task.per_clip:
+        raise TrainingError(
+            f"{type(join).__name__} joins utterances, and a {task.config.kind} gives each one "
+            "label; leave it out of augment"
         )
 
 

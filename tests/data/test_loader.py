@@ -1,8 +1,10 @@
 """The loader: the same bits however many workers, and errors as they were raised."""
 
 import multiprocessing
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import ClassVar, Literal
 
 import numpy as np
 import pytest
@@ -155,3 +157,51 @@ def test_leaving_early_ends_the_workers(utterances: list[Utterance]) -> None:
 def test_an_augmentation_of_features_is_refused(utterances: list[Utterance]) -> None:
     with pytest.raises(ConfigError, match="SpecAugment works on features, not on audio"):
         UtteranceDataset(utterances, encode, augmentations=[SpecAugment()])
+
+
+class Pairs:
+    """Each utterance, then the one before it."""
+
+    domain: ClassVar[Literal["utterances"]] = "utterances"
+
+    def __call__(
+        self, index: int, utterances: Sequence[Utterance], generator: torch.Generator
+    ) -> list[int]:
+        return [index, index - 1] if index else [0]
+
+
+@pytest.mark.parametrize("cache", [False, True])
+def test_joined_utterances_are_one_with_both_sounds_and_texts(
+    utterances: list[Utterance], cache: bool
+) -> None:
+    dataset = UtteranceDataset(utterances, encode, join=Pairs(), cache=cache)
+    item = dataset[2]
+    assert torch.equal(item.audio, torch.cat([dataset.audio(2), dataset.audio(1)]))
+    assert item.target.tolist() == list(map(ord, "abc ab"))
+    assert (item.index, item.name) == (2, str(utterances[2].audio))
+    assert dataset.utterance(2).duration_s == pytest.approx(1.15)
+    assert dataset.utterance(0) is utterances[0]
+
+
+def test_augmentations_change_joined_utterances_as_one(utterances: list[Utterance]) -> None:
+    rows = [replace(u, segments=((0.1, 0.2),)) for u in utterances]
+    dataset = UtteranceDataset(
+        rows, encode_segments, join=Pairs(), augmentations=[Speed(min=2, max=2)]
+    )
+    item = dataset[1]
+    assert len(item.audio) == pytest.approx(16000 * 1.05 / 2, abs=2)
+    expected = torch.tensor([[0.05, 0.1], [0.325, 0.375]])
+    torch.testing.assert_close(item.target, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_what_one_part_lacks_the_whole_lacks(utterances: list[Utterance]) -> None:
+    rows = [replace(u, phones="A B", label="x", segments=()) for u in utterances]
+    rows[3] = replace(rows[3], text=None, phones=None, segments=None)
+    rows[0] = replace(rows[0], text="")
+    dataset = UtteranceDataset(rows, encode, join=Pairs())
+    whole = dataset.utterance(2)
+    assert (whole.phones, whole.label, whole.segments) == ("A B A B", None, ())
+    assert dataset.utterance(1).text == "ab"
+    for index in (3, 4):
+        assert dataset.utterance(index).unlabeled
+        assert dataset.utterance(index).phones is None

@@ -563,6 +563,24 @@ def test_chance_beside_the_generator() -> None:
     assert found == "draws from torch's global generator"
 
 
+@pytest.mark.parametrize(
+    ("parts", "message"),
+    [
+        (lambda index: [8 - index], "utterance 0 is not in [8]"),
+        (lambda index: [index, 9], "[0, 9] of 9 utterances"),
+        (lambda index: [index, 7], "joined, 11 s of 10 s"),
+    ],
+)
+def test_utterances_joined_wrongly(parts: Callable[[int], list[int]], message: str) -> None:
+    class Joins:
+        domain = "utterances"
+
+        def __call__(self, index: int, utterances: Any, generator: torch.Generator) -> list[int]:
+            return parts(index)
+
+    assert errors("augmentation", Joins)["check_generator_decides"] == message
+
+
 def test_a_decoder_that_forgets() -> None:
     class Forgetful:
         def __init__(self, labels: tuple[str, ...]) -> None:

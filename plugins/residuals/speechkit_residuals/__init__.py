@@ -238,13 +238,22 @@ def speechkit_losses() -> list[Component]:
 def speechkit_augmentations() -> list[Component]:
     return [
         Component(
+            name="concat",
+            factory="speechkit_residuals.concat:Concat",
+            summary="Joins an utterance with another one and their texts",
+            formula="x_i then x_j, text_i + ' ' + text_j, with probability; else x_i",
+            paper="arXiv:2205.14879",
+            time="utterance",
+            example={"probability": 0.3},
+        ),
+        Component(
             name="taco",
             factory="speechkit_residuals.taco:Taco",
             summary="Tiling and corruption: replaces tiles of frames by noise or by one value",
             formula="each tile of U{min_frames, max_frames} frames replaced with probability share",
             paper="arXiv:2205.14879",
             example={"max_frames": 20},
-        )
+        ),
     ]
 
 

@@ -7,8 +7,10 @@ from itertools import pairwise, product
 from pathlib import Path
 
 import pytest
+import soundfile
 import torch
 from speechkit_residuals.aila import AttentionStack, LayerAttention, aila_attn, aila_linear
+from speechkit_residuals.concat import Concat
 from speechkit_residuals.easter import dense_easter, easter2
 from speechkit_residuals.focal_ctc import FocalCTC
 from speechkit_residuals.linked import Linked
@@ -25,6 +27,7 @@ from speechkit_residuals.taco import Taco
 from torch import Tensor, nn
 
 import speechkit as sk
+from speechkit.data import Utterance, write_manifest
 from speechkit.errors import ComponentError, StreamError
 from speechkit.export import export
 from speechkit.models import Block, Net
@@ -42,6 +45,8 @@ from speechkit.nn import (
     plain_block,
 )
 from speechkit.testing import check_stream
+from speechkit.train import Data, Run, fit
+from speechkit.train.batches import run_augmentations
 
 Maker = Callable[..., BodyMaker]
 Frames = Callable[..., Tensor]
@@ -512,7 +517,54 @@ def test_paper_025_it_happens_with_its_probability() -> None:
     assert happened / 500 == pytest.approx(0.9, abs=0.04)
 
 
+def test_paper_025_a_third_of_the_lines_are_longer() -> None:
+    lines = [
+        Utterance(audio=Path(f"{n}.wav"), duration_s=2.0 + n % 2, text="a" if n % 10 else None)
+        for n in range(1000)
+    ]
+    concat = Concat(max_duration_s=5.0)
+    generator = torch.Generator().manual_seed(0)
+    found = [concat(index, lines, generator) for index in range(1000)]
+    assert all(parts[0] == index for index, parts in enumerate(found))
+    pairs = [parts for parts in found if len(parts) == 2]
+    assert len(pairs) + sum(len(parts) == 1 for parts in found) == 1000
+    assert all(index != other for index, other in pairs)
+    assert all(lines[index].text and lines[other].text for index, other in pairs)
+    # 400 of 2 s and 500 of 3 s have a text; two of 3 s are too long together
+    share = 0.3 * (400 * 399 + 2 * 400 * 500) / (1000 * 999)
+    assert len(pairs) / 1000 == pytest.approx(share, abs=3 * (share * (1 - share) / 1000) ** 0.5)
+    # each other utterance may be drawn, and nothing else
+    always = replace(concat, probability=1.0, max_duration_s=9.0)
+    drawn = {always(1, lines[1:4], generator)[1] for _ in range(40)}
+    assert drawn == {0, 2}
+    assert always(0, lines[1:2], generator) == [0]
+
+
+def test_paper_025_the_net_trains_on_longer_lines(tmp_path: Path) -> None:
+    chance = torch.Generator().manual_seed(0)
+    rows = []
+    for n in range(4):
+        path = tmp_path / f"{n}.wav"
+        soundfile.write(path, (0.1 * torch.randn(8000, generator=chance)).numpy(), 16000)
+        rows.append(Utterance(audio=path, duration_s=0.5, text="ab"))
+    write_manifest(tmp_path / "train.jsonl", rows)
+    config = easter2(tuple(" ab"))
+    small = tuple(replace(row, channels=row.channels // 16) for row in config.blocks)
+    run = Run(
+        model=replace(config, blocks=small),
+        data=Data(train=tmp_path / "train.jsonl", dev=tmp_path / "train.jsonl", max_duration_s=1.0),
+        steps=1,
+        optimizer="adamw:lr=0.01",
+        loss="focal_ctc",
+        augment=("concat:probability=1", "taco"),
+    )
+    assert run_augmentations(run)[0] == Concat(max_duration_s=1.0, probability=1.0)
+    assert fit(run, tmp_path / "out", device="cpu")["n"] == 4
+
+
 def test_a_wrong_parameter_is_named() -> None:
+    with pytest.raises(ComponentError, match="probability=2; give a number from 0 to 1"):
+        Concat(max_duration_s=1.0, probability=2)
     with pytest.raises(ComponentError, match="fill='x'; give noise or min"):
         Taco(fill="x")
     with pytest.raises(ComponentError, match="tiles of 5 to 2 frames"):

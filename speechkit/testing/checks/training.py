@@ -4,6 +4,7 @@ import copy
 import json
 import math
 import warnings
+from pathlib import Path
 from textwrap import shorten
 from typing import Any
 
@@ -11,6 +12,7 @@ import numpy as np
 import torch
 from torch import Generator, Tensor, nn
 
+from speechkit.data import Utterance
 from speechkit.nn import DenseConv, DepthwiseConv, Pointwise
 from speechkit.plugins import Entry, offered
 from speechkit.testing.checks.pure import generators, same
@@ -18,6 +20,11 @@ from speechkit.testing.specimen import LABELS, SAMPLE_RATE
 from speechkit.testing.stream import assert_close
 
 STEPS = 200
+MAX_DURATION_S = 10.0
+UTTERANCES = [
+    Utterance(audio=Path(f"{n}.wav"), duration_s=float(n), text="a" if n % 3 else None)
+    for n in range(1, 10)
+]
 
 
 def check_losses_are_finite(entry: Entry) -> None:
@@ -141,8 +148,10 @@ def _loss_and_gradient(loss: Any, batch: tuple[Tensor, ...]) -> tuple[Tensor, Te
 
 def _augmented(entry: Entry) -> list[Tensor]:
     factory = entry.factory()
-    rate = offered(factory, sample_rate=SAMPLE_RATE)
-    change = factory(**{**entry.component.example, **rate})
+    given = offered(factory, sample_rate=SAMPLE_RATE, max_duration_s=MAX_DURATION_S)
+    change = factory(**{**entry.component.example, **given})
+    if change.domain == "utterances":
+        return [_joins(change, index) for index in range(len(UTTERANCES))]
     shape = {"audio": (1, SAMPLE_RATE // 2), "features": (32, 60)}[change.domain]
     generator = torch.Generator().manual_seed(1)
     x = 0.1 * torch.randn(shape, generator=generator)
@@ -153,6 +162,16 @@ def _augmented(entry: Entry) -> list[Tensor]:
     assert y.shape[0] == x.shape[0], f"{list(x.shape)} becomes {list(y.shape)}"
     assert 0 < y_length <= y.shape[1], f"says length {y_length} of {y.shape[1]}"
     return [y[:, :y_length]]
+
+
+def _joins(join: Any, index: int) -> Tensor:
+    parts = join(index, UTTERANCES, torch.Generator().manual_seed(index))
+    assert index in parts, f"utterance {index} is not in {parts}"
+    assert set(parts) <= set(range(len(UTTERANCES))), f"{parts} of {len(UTTERANCES)} utterances"
+    lasts_s = sum(UTTERANCES[part].duration_s for part in parts)
+    alone = parts == [index]
+    assert alone or lasts_s <= MAX_DURATION_S, f"joined, {lasts_s:g} s of {MAX_DURATION_S:g} s"
+    return torch.tensor(parts)
 
 
 def _initialised(entry: Entry) -> list[Tensor]:
