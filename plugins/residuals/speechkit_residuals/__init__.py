@@ -282,3 +282,17 @@ def speechkit_probes() -> list[Component]:
             paper="arXiv:2410.13859",
         )
     ]
+
+
+@hookimpl
+def speechkit_transforms() -> list[Component]:
+    return [
+        Component(
+            name="mod_layers",
+            factory="speechkit_residuals.mod_layers:ModLayers",
+            summary="Makes blocks mod of those whose updates have the lowest effective rank",
+            formula="y = block(x) + p * feed_forward(norm(block(x))), feed_forward = 0 at first",
+            paper="arXiv:2410.13859",
+            example={"layers": 1, "keep_first": 0, "keep_last": 0},
+        )
+    ]

@@ -17,7 +17,7 @@ def test_its_code_runs() -> None:
 
 def test_it_lists_every_component() -> None:
     mine = [entry for entry in registry().components() if entry.plugin == "residuals"]
-    assert len(mine) == 28
+    assert len(mine) == 29
     for entry in mine:
         name = entry.component.name
         assert re.search(rf"^\|.*`{name}`.*\|$", PAGE, re.MULTILINE), entry.qualified_name
