@@ -90,9 +90,13 @@ def endless_batches(
 def batch_features(
     model: Model, batch: Batch, augmentations: list[Any], seed: int, epoch: int
 ) -> Chunk:
-    """The features of a batch; each row is augmented with its own generator."""
+    """The features of a batch; each row is augmented with its own generator.
+
+    They have gradients only if the front end has weights to train.
+    """
     device = next(model.parameters()).device
-    with torch.no_grad():
+    learns = any(weight.requires_grad for weight in model.frontend.parameters())
+    with torch.set_grad_enabled(learns):
         c = model.features(batch.audio.to(device), batch.lengths.to(device))
     if not augmentations:
         return c

@@ -103,8 +103,8 @@ def _spread(model: nn.Module, mesh: Any) -> nn.Module:
     from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 
     fully_shard(model, mesh=mesh["data_parallel"])
-    # `score` is a call of the model, `extra_loss` one of methods with weights
-    for call in ("score", "extra_loss"):
+    # `features` and `score` are calls of the model, `extra_loss` is one of methods with weights
+    for call in ("features", "score", "extra_loss"):
         if hasattr(model, call):
             register_fsdp_forward_method(model, call)
     return model

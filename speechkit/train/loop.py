@@ -15,10 +15,10 @@ from torch import Tensor, nn
 from speechkit.checkpoint import save
 from speechkit.component import Spec
 from speechkit.config import check_processes
-from speechkit.data import Utterance, UtteranceDataset, collate, read_manifest
+from speechkit.data import Batch, Utterance, UtteranceDataset, collate, read_manifest
 from speechkit.frontend import fit_statistics
 from speechkit.models import Model, build
-from speechkit.nn import sync_batch_norms
+from speechkit.nn import Chunk, sync_batch_norms
 from speechkit.nn.collectives import full_tensor, mean
 from speechkit.plugins import calling, registry
 from speechkit.tasks import Task, error_of, task_of
@@ -61,7 +61,7 @@ from speechkit.train.resume import (
 )
 from speechkit.train.run import Run
 from speechkit.train.starting_weights import start_from
-from speechkit.train.step import Drawn, Gradients, Objective
+from speechkit.train.step import Gradients, Objective
 
 
 def fit(run: Run, out: Path | str, resume: bool = False, device: str = "auto") -> dict[str, float]:
@@ -140,9 +140,11 @@ def _fit(run: Run, out: Path, resume: bool, fabric: Any) -> dict[str, float]:
     objective = Objective(task, parts.loss, parts.unlabeled, extra)
     gradients = Gradients(fabric, model, wrapped, optimizer, objective, methods, run.accumulate)
 
-    def draw() -> Drawn:
+    def draw() -> tuple[Batch, Callable[[], Chunk]]:
         batch = next(stream).repeated(views)
-        return batch, batch_features(model, batch, parts.feature_augment, run.seed, loop.epoch)
+        return batch, partial(
+            batch_features, model, batch, parts.feature_augment, run.seed, loop.epoch
+        )
 
     def judge() -> None:
         """Evaluates, and saves the best model; other processes wait at the next collective."""
@@ -262,8 +264,8 @@ def _try_step(run: Run, parts: "_Parts", methods: Sequence[Method]) -> None:
     two = collate([dataset[index] for index in range(min(2, len(dataset)))])
     batch = two.repeated(max(method.views for method in methods))
 
-    def draw() -> Drawn:
-        return batch, batch_features(model, batch, parts.feature_augment, run.seed, 0)
+    def draw() -> tuple[Batch, Callable[[], Chunk]]:
+        return batch, partial(batch_features, model, batch, parts.feature_augment, run.seed, 0)
 
     wrapped.train()
     gradients.compute(draw, 1)

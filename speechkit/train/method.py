@@ -59,7 +59,8 @@ class Method:
 
         `again()` clears them, computes those of the whole step at the current weights, averaged
         over processes, and returns the loss. It may be called several times: batches, features,
-        dropout and buffers are the same each time.
+        dropout and buffers are the same each time. Features of a front end with weights to train
+        are computed again with its current weights.
         """
         return again()
 

@@ -21,6 +21,8 @@ from speechkit.train.resume import random_state, set_random_state
 
 Drawn = tuple[Batch, Chunk]
 """A batch and its features."""
+Draw = Callable[[], tuple[Batch, Callable[[], Chunk]]]
+"""Draws a batch, and gives it with what computes its features."""
 
 
 @dataclass(frozen=True)
@@ -87,10 +89,11 @@ class Gradients:
         self.around = [method for method in methods if overrides(method, "gradients")]
         self.stateful = nn.ModuleList([model, *(m for m in methods if isinstance(m, nn.Module))])
 
-    def compute(self, draw: Callable[[], Drawn], step: int) -> float:
+    def compute(self, draw: Draw, step: int) -> float:
         """Leaves the step's gradients in `.grad`, multiplied by fp16's scale; returns the loss."""
         if not self.around:
-            return self._pass((draw() for _ in range(self.accumulate)), step)
+            drawn = (draw() for _ in range(self.accumulate))
+            return self._pass(((batch, compute()) for batch, compute in drawn), step)
         scaler = getattr(self.fabric.strategy.precision, "scaler", None)
         scale = 1.0 if scaler is None else scaler.get_scale()
         again: Callable[[], float] = partial(self._again, self._repeatable(draw), scale, step)
@@ -129,24 +132,30 @@ class Gradients:
         self._multiply(1 / scale)
         return loss
 
-    def _repeatable(self, draw: Callable[[], Drawn]) -> Iterator[Iterator[Drawn]]:
+    def _repeatable(self, draw: Draw) -> Iterator[Iterator[Drawn]]:
         """Yields the batches of the step, then the same batches again and again, each time with
-        the random numbers and buffers of the first pass."""
+        the random numbers and buffers of the first pass. Features are kept, unless the front end
+        learns: then they follow its weights, and each backward pass needs a graph of its own."""
         device = self.fabric.device
         before = {name: buffer.clone() for name, buffer in self.stateful.named_buffers()}
-        kept: list[tuple[Drawn, dict[str, Tensor]]] = []
+        kept: list[tuple[Batch, Chunk, Callable[[], Chunk], dict[str, Tensor]]] = []
 
         def first() -> Iterator[Drawn]:
             for _ in range(self.accumulate):
-                kept.append((draw(), random_state(device)))
-                yield kept[-1][0]
+                batch, compute = draw()
+                before_features = random_state(device)
+                features = compute()
+                learns = features.x.requires_grad
+                state = before_features if learns else random_state(device)
+                kept.append((batch, features, compute, state))
+                yield batch, features
 
         def repeated() -> Iterator[Drawn]:
             for name, buffer in self.stateful.named_buffers():
                 buffer.copy_(before[name])
-            for drawn, state in kept:
+            for batch, features, compute, state in kept:
                 set_random_state(state, device)
-                yield drawn
+                yield batch, compute() if features.x.requires_grad else features
 
         yield first()
         while True:

@@ -22,6 +22,7 @@ from speechkit.checkpoint import load
 from speechkit.config import to_dict, write_json
 from speechkit.data import read_manifest, write_manifest
 from speechkit.errors import TrainingError
+from speechkit.plugins import Registry, registry, using
 from speechkit.train import Data, Run, fit
 from speechkit.train.resume import BEST, LAST
 
@@ -135,6 +136,46 @@ def test_a_method_with_weights_is_shared_by_two_processes(
         # each process begins with the first one's linear layer, which is the single one's
         for key, value in one.items():
             torch.testing.assert_close(other[key], value, rtol=0, atol=1e-5, msg=f"{name}: {key}")
+
+
+GAIN = """
+import torch
+from torch import nn
+import speechkit as sk
+from speechkit.frontend import LogMel
+from speechkit.nn import FrameWise, Serial
+
+class Gain(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.full((16, 1), 0.1))
+
+    def forward(self, x):
+        return self.weight * x
+
+def gain(sample_rate):
+    return Serial(LogMel(sample_rate, n_mels=16, normalize="none"), FrameWise(Gain()))
+
+@sk.hookimpl
+def speechkit_frontends():
+    return [sk.Component(name="gain", factory=gain, summary="A gain", formula="w x")]
+"""
+
+
+def test_a_front_end_that_learns_is_shared_by_two_processes(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "acme.py").write_text(GAIN)
+    run = replace(run, model=replace(run.model, frontend="acme/gain"))
+    spread = in_two(run, strategy="fsdp")
+    done = fit_in_two(tmp_path, (in_two(run), "ddp", False), (spread, "fsdp", False))
+    assert done.returncode == 0, done.stderr
+    with using(Registry()):
+        registry().load_file(tmp_path / "acme.py")
+        fit(run, tmp_path / "one", device="cpu")
+    gain, one = "frontend.1.module.weight", weights(tmp_path / "one")
+    assert (one[gain] != 0.1).all()
+    for name in ("ddp", "fsdp"):
+        for key, value in weights(tmp_path / name).items():
+            torch.testing.assert_close(value, one[key], rtol=0, atol=1e-5, msg=f"{name}: {key}")
 
 
 PRUNING = """

@@ -239,6 +239,23 @@ def speechkit_blocks() -> list[Component]:
 
 
 @hookimpl
+def speechkit_frontends() -> list[Component]:
+    return [
+        _COMPONENT(
+            name="curve_eq",
+            factory="speechkit_mixers.curve_eq:curve_eq",
+            summary="Log energies, corrected by curves that a small net predicts from their mean",
+            formula="x + log S(band), S linear between knots exp(p), p = MLP(mean_t x)",
+            paper="arXiv:1911.13175",
+            time="lookahead",
+            parts={"frontend": "frontend", "normalize": "normalizer"},
+            # as the front ends of the core: not by itself, but in a model
+            exports=frozenset({"torch"}),
+        ),
+    ]
+
+
+@hookimpl
 def speechkit_methods() -> list[Component]:
     return [
         Component(
