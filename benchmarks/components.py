@@ -36,7 +36,7 @@ STEP = 20 * SAMPLE_RATE // 1000
 BLOCK, BLOCKS = 4, 10
 """Steps in a block, and blocks in a round; no net returns scores less often than once per block."""
 STEPS = BLOCK * BLOCKS
-BEGUN_S = 2.4
+BEGUN_S = 4.0
 """The duration of the sound before the first round, longer than the look-ahead of the nets."""
 PLAIN = "relu + batch norm"
 FIELDS = "activation", "norm", "channel", "mixer", "residual", "block", "stack", "stem", "frontend"
