@@ -121,6 +121,10 @@ class Lowering(Program):
         """The channels `times` times, one after another, `[times · C]`."""
         return self.emit("repeat", x, channels=times * x.channels)
 
+    def spread(self, x: Value, parts: int) -> Value:
+        """Equal parts of each row's channels as rows, `[rows, parts · C]` → `[parts · rows, C]`."""
+        return self.emit("spread", x, rows=parts * x.rows, channels=x.channels // parts)
+
     def fold(self, x: Value, times: int) -> Value:
         """y[c] = Σ_g x[g · C + c], `[C]`, for x `[times · C]`."""
         return self.emit("fold", x, channels=x.channels // times)

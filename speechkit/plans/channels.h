@@ -53,6 +53,24 @@ inline void run_fold(const Instruction& op, const Memory& m) {
   mark_alike(op, m);
 }
 
+// Each row's equal parts of channels as rows of their own, which are valid if it is.
+inline void prepare_spread(Loader&, Instruction& op) {
+  expect(op.width_in > 1 && op.width > 1, "it takes channels, not sound");
+  expect(op.rows % op.rows_in == 0 && op.channels_in == product(op.channels, op.rows / op.rows_in),
+         "its rows are not parts of its input's");
+}
+
+inline void run_spread(const Instruction& op, const Memory& m) {
+  const int64_t parts = op.rows / op.rows_in;
+  for (int64_t r = 0; r < op.rows; ++r) {
+    float* to = m.out + r * op.width;
+    std::memcpy(to, m.in + r / parts * op.width_in + r % parts * op.channels,
+                sizeof(float) * op.channels);
+    std::memset(to + op.channels, 0, sizeof(float) * (op.width - op.channels));
+    m.out_valid[r] = m.valid[r / parts];
+  }
+}
+
 // y = (x, other) along the channels
 inline void prepare_join(Loader&, Instruction& op) {
   expect(op.second >= 0, "it needs two inputs");

@@ -55,6 +55,7 @@ constexpr Operation OPERATIONS[] = {
     {"attention", prepare_attention, run_attention},
     {"retention", prepare_retention, run_retention},
     {"linear_attention", prepare_linear_attention, run_linear_attention},
+    {"spread", prepare_spread, run_spread},
 };
 constexpr int64_t OPERATION_COUNT = sizeof OPERATIONS / sizeof *OPERATIONS;
 // a multiple of every instruction's cycle

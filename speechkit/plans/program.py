@@ -15,7 +15,7 @@ CODES = (
     *("spectrum", "resample", "log_softmax", "sliding_average", "running_average", "pcen"),
     *("bands", "call", "part", "unfold", "join", "normalize", "largest", "running_norm"),
     *("cumulative_norm", "scan", "lstm", "gru", "repeat", "fold", "expression"),
-    *("attention", "retention", "linear_attention"),
+    *("attention", "retention", "linear_attention", "spread"),
 )
 FIELDS = (
     *("code", "input", "other", "rows", "channels", "keep", "taps", "stride", "dilation", "left"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
@@ -12,6 +12,8 @@ from speechkit.errors import ComponentError
 from speechkit.nn import (
     BodyMaker,
     Chunk,
+    Delay,
+    DepthwiseConv,
     LookAhead,
     Residual,
     Serial,
@@ -20,6 +22,10 @@ from speechkit.nn import (
     Windowed,
     reach,
 )
+
+if TYPE_CHECKING:
+    from speechkit.nn.lowering import Lowering
+    from speechkit.plans.program import Value
 
 
 class Expand(Windowed):
@@ -46,6 +52,13 @@ class Expand(Windowed):
         rows = made.squeeze(2).transpose(1, 2).unflatten(2, (-1, self.rate))
         y: Tensor = rows.transpose(2, 3).flatten(1, 2).transpose(1, 2)
         return y
+
+    def lower(self, program: Lowering, x: Value) -> Value:
+        # filter i of each channel makes the i-th of its output frames
+        filters = self.weight.unflatten(0, (-1, self.rate)).transpose(0, 1).flatten(0, 2)
+        taps = DepthwiseConv(1, filters.shape[1], lookahead=self.right)
+        made = program.depthwise(program.repeat(x, self.rate), taps, filters)
+        return program.spread(made, self.rate)
 
     def macs(self, frames: int) -> int:
         return self.weight.numel() * frames
@@ -82,6 +95,12 @@ class SpatialBottleneck(StreamLayer):
         y, inside = self.body.step(c, state[0])
         valid, given = torch.cat([state[1], c.valid], dim=1), c.x.shape[2]
         return Chunk(y.x, valid[:, :given].clone()), (inside, valid[:, given:])
+
+    def lower(self, program: Lowering, x: Value) -> Value:
+        y = program.add(self.body, x)
+        # a frame is valid if it was in the input, not if the first of its stride was
+        waited = program.part(program.add(Delay(self.delay), x), 0, y.channels)
+        return program.expression("b", {}, waited, y)
 
 
 def spatial_bottleneck(

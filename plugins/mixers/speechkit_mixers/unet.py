@@ -53,6 +53,9 @@ class Double(StreamLayer):
         x = c.x.transpose(1, 2).repeat_interleave(2, dim=1).transpose(1, 2)
         return Chunk(x, c.valid.repeat_interleave(2, dim=1))
 
+    def lower(self, program: Lowering, x: Value) -> Value:
+        return program.spread(program.repeat(x, 2), 2)
+
 
 class Beside(StreamLayer):
     """The input, then the output of a layer whose stride is its rate, as channels.

@@ -12,7 +12,7 @@ from speechkit.errors import ConfigError, SpeechkitError
 from speechkit.infer import stream_scores
 from speechkit.models.profile import profile
 from speechkit.nn import Chunk, DepthwiseConv, LookAhead, Pointwise, Residual
-from speechkit.testing import check_stream
+from speechkit.testing import check_native, check_stream
 
 NETS = {
     "quartznet": sk.QuartzNet(size="5x5", frontend="log_mel:normalize=fixed"),
@@ -94,6 +94,16 @@ def test_a_row_of_a_net_has_it_and_streams(net: str) -> None:
     torch.testing.assert_close(
         streamed[-1] if model.per_clip else streamed, offline, rtol=1e-3, atol=1e-4
     )
+
+
+@pytest.mark.parametrize(("kernel", "rate", "ahead"), [(2, 2, 0), (8, 2, "same"), (5, 3, 1)])
+@pytest.mark.parametrize("c_out", [5, 6, 20])
+def test_its_step_is_native(kernel: int, rate: int, ahead: LookAhead, c_out: int) -> None:
+    x, lengths = frames(30).float(), torch.tensor([30, 17])
+    check_native(Expand(6, kernel, rate, ahead), x, lengths)
+    down = DepthwiseConv(6, kernel, rate, lookahead=ahead)
+    layer = SpatialBottleneck(down, Pointwise(6, c_out), Expand(c_out, kernel, rate, ahead))
+    check_native(layer, x, lengths)
 
 
 def test_paper_116_the_channel_layer_costs_1_over_factor() -> None:
