@@ -84,9 +84,10 @@ types: install
 	@$(BIN)/mypy
 	@for folder in recipes/*/; do MYPYPATH=$$folder $(BIN)/mypy $$folder*.py || exit; done
 
-# what activations and norms cost, for docs/components.md; on an idle machine
+# what activations, norms and mixers cost, for docs/components.md and mixers.md; on an idle machine
 measure: install
 	@$(BIN)/python -m benchmarks.measured
+	@$(BIN)/python -m benchmarks.mixers
 
 docs: install
 	@$(BIN)/python docs/generate.py

@@ -1,11 +1,15 @@
 """Writes docs/components.md from the components of the core and of plugins/, and the README of each
-bundled model from its card, and the limits into SECURITY.md: `make docs`."""
+bundled model from its card, the limits into SECURITY.md, and the table and the picture of
+docs/mixers.json: `make docs`."""
 
 import ast
 import json
 import tomllib
 from itertools import pairwise
+from math import log
 from pathlib import Path
+from statistics import mean
+from typing import Any
 
 from speechkit import limits
 from speechkit.card import ModelCard, Score, bundled_models
@@ -18,6 +22,8 @@ SECURITY = Path(__file__).parents[1] / "SECURITY.md"
 LIMITS, END = "<!-- limits, by make docs -->", "<!-- end -->"
 TARGET = Path(__file__).with_name("components.md")
 MEASURED = Path(__file__).with_name("measured.json")
+MIXERS = Path(__file__).with_name("mixers.json")
+ROWS = "<!-- rows, by make docs -->"
 IN_TREE = ",".join(
     plugin
     for path in sorted(Path(__file__).parents[1].glob("plugins/*/pyproject.toml"))
@@ -90,7 +96,89 @@ def pages() -> dict[Path, str]:
         find(name) / "README.md": model_page(name, card) for name, card in bundled_models().items()
     }
     security = with_limits(SECURITY.read_text(encoding="utf-8"))
-    return {TARGET: page(), SECURITY: security, **cards}
+    mixers = json.loads(MIXERS.read_text(encoding="utf-8"))
+    measured = {
+        MIXERS.with_suffix(".md"): with_rows(MIXERS.with_suffix(".md").read_text("utf-8"), mixers),
+        MIXERS.with_suffix(".svg"): scatter(mixers["rows"]),
+    }
+    return {TARGET: page(), SECURITY: security, **measured, **cards}
+
+
+def with_rows(page: str, mixers: dict[str, Any]) -> str:
+    """docs/mixers.md with the measured rows, the best memory first."""
+    about = mixers["about"]
+    rows = [
+        "",
+        f"Costs measured on {about['date']}, {about['processor']}, torch {about['torch']}, one "
+        "thread, float32.",
+        "",
+        "| row | RECALL | stream | training | kMAC/s | parameters | latency | engine |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for row in sorted(mixers["rows"].values(), key=lambda row: -mean(row["recall"])):
+        seeds = " ".join(f"{auc:.2f}" for auc in row["recall"])
+        cells = [
+            f"`{' '.join(row['row'])}`" if row["row"] else "the plain row",
+            f"**{mean(row['recall']):.2f}** ({seeds})",
+            f"{row['stream']:.2f} ×",
+            f"{row['training']:.2f} ×",
+            f"{row['kmacs_per_s']:+,}",
+            f"{row['parameters']:+,}",
+            f"{row['latency_ms']:+} ms",
+            row["engine"],
+        ]
+        rows.append(f"| {' | '.join(cells)} |")
+    head, rest = page.split(ROWS)
+    return "\n".join([head + ROWS, *rows, "", END + rest.split(END)[1]])
+
+
+def scatter(rows: dict[str, Any]) -> str:
+    """An SVG picture of RECALL against the time of a step, with a line from seed to seed."""
+    width, height, left, bottom = 900, 560, 60, 50
+    cheapest, dearest = 0.9, max(row["stream"] for row in rows.values())
+    across = (width - left - 160) / log(dearest / cheapest)
+    up = (height - bottom - 20) / 0.6
+
+    def at(stream: float, auc: float) -> tuple[float, float]:
+        return left + across * log(stream / cheapest), height - bottom - up * (auc - 0.4)
+
+    style = (
+        "text { font: 12px sans-serif; fill: #222 } .grid { stroke: #ddd } .seeds { stroke: #9ab }"
+    )
+    parts = []
+    for tenth in range(4, 11):
+        x, y = at(cheapest, tenth / 10)
+        parts.append(f'<line class="grid" x1="{x}" y1="{y:.1f}" x2="{width - 20}" y2="{y:.1f}"/>')
+        parts.append(f'<text x="28" y="{y + 4:.1f}">{tenth / 10:.1f}</text>')
+    for times in (1, 1.5, 2, 3, 5, 10, 20, 50):
+        if times > dearest:
+            break
+        x, y = at(times, 0.4)
+        parts.append(f'<line class="grid" x1="{x:.1f}" y1="{y}" x2="{x:.1f}" y2="20"/>')
+        parts.append(f'<text x="{x - 8:.1f}" y="{y + 18}">{times:g} ×</text>')
+    lowest: list[tuple[float, float]] = []
+    for name, row in sorted(rows.items(), key=lambda item: -mean(item[1]["recall"])):
+        x, y = at(row["stream"], mean(row["recall"]))
+        (_, top), (_, foot) = (at(1, edge(row["recall"])) for edge in (max, min))
+        parts.append(
+            f'<line class="seeds" x1="{x:.1f}" y1="{top:.1f}" x2="{x:.1f}" y2="{foot:.1f}"/>'
+            f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4" fill="#4878a8"/>'
+        )
+        # a name below those that are already there
+        near = [line for start, line in lowest if abs(start - x) < 110]
+        line = max([y, *(other + 13 for other in near if other + 13 > y)])
+        lowest.append((x, line))
+        parts.append(f'<text x="{x + 8:.1f}" y="{line + 4:.1f}">{name}</text>')
+    parts.append(f'<text x="{left}" y="14">RECALL: AUC, mean and range of three seeds</text>')
+    parts.append(
+        f'<text x="{width - 330}" y="{height - 8}">a step of 20 ms; 1 is the plain net</text>'
+    )
+    body = "\n".join(parts)
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" '
+        f'viewBox="0 0 {width} {height}">\n<style>{style}</style>\n'
+        f'<rect width="100%" height="100%" fill="white"/>\n{body}\n</svg>\n'
+    )
 
 
 def model_page(name: str, card: ModelCard) -> str:
