@@ -126,7 +126,8 @@ def reason(error: Exception) -> str:
     if isinstance(error, SpeechkitError):
         return str(error)
     if isinstance(error, OSError):
-        return f"{error.strerror}: {error.filename}" if error.filename else str(error)
+        why = error.strerror or str(error)
+        return f"{why}: {error.filename}" if error.filename else why
     if is_out_of_memory(error):
         return "there is not enough memory; give shorter recordings, fewer jobs or a smaller batch"
     kind = type(error).__name__

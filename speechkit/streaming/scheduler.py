@@ -63,11 +63,29 @@ class Scheduler:
         self.closed: dict[int, str] = {}
         self.failed = listeners.failed
         self.numbers = np.arange(self.capacity)
-        # the scores of the latest step of `compute`, unless it was of some sessions only
-        self.latest: Scored | None = None
+        # the latest step of `compute`, and `scores` before it where it may have no valid frame
+        self._latest: Scored | None = None
+        self._scores: NDArray[np.float32] | None = None
         self._now = Clock(w.given, w.taken, w.started, w.block_samples, sample_rate)
         self._all = np.arange(self.capacity)
         self._ending = False
+
+    @property
+    def scores(self) -> NDArray[np.float32] | None:
+        """The scores of each session's latest valid frame `[capacity, n]`, NaN where it has none.
+
+        None if no session has one, or if the latest step of `compute` was of some sessions only.
+        """
+        if self._latest is None:
+            return self._scores
+        scores, valid = self._latest.scores, self._latest.valid.reshape(self.capacity, -1)
+        if not valid.any():
+            return self._scores
+        last = valid.shape[1] - 1 - valid[:, ::-1].argmax(1)
+        found = scores.reshape(*valid.shape, -1)[self._all, last]
+        none = ~valid.any(1)
+        found[none] = np.nan if self._scores is None else self._scores[none]
+        return found
 
     def put(self, row: int, samples: NDArray[Any]) -> int:
         """Takes a session's next samples `[N]` as far as there is room; returns their number."""
@@ -88,6 +106,9 @@ class Scheduler:
 
     def start(self, row: int) -> None:
         """Starts a new session in a row."""
+        self._scores, self._latest = self.scores, None
+        if self._scores is not None:
+            self._scores[row] = np.nan
         self.waiting.start(row)
         self.owed[row] = -1
         self.closed.pop(row, None)
@@ -148,9 +169,12 @@ class Scheduler:
             return self._compute_one()
         while chosen := self.next():
             rows, blocks = chosen
+            if self._ending or rows is not self._all:
+                # the step overwrites them, and has no valid frames after the end
+                self._scores = self.scores if rows is self._all else None
             try:
                 scored = self.engine.step(rows, blocks)
-                self.latest = scored if rows is self._all else None
+                self._latest = scored if rows is self._all else None
                 clock = self._now if rows is self._all else self.clock(rows)
                 new = self.listeners.step(rows, scored, clock)
                 ended = self._pass_on(rows, blocks)
@@ -170,7 +194,7 @@ class Scheduler:
         try:
             while blocks:
                 count = self.engine.most(blocks)
-                self.latest = scored = step(self._all, count)
+                self._latest = scored = step(self._all, count)
                 found += listen(self._all, scored, self._now)
                 w.taken_from[0] += count * w.block_samples
                 blocks -= count
@@ -284,6 +308,7 @@ class Scheduler:
             except StreamError:
                 self.listeners.states = was
                 raise
+        self._latest = self._scores = None
         pending = arrays.pop("pending")
         for row, (started, taken, given, owed) in enumerate(zip(*rows, strict=True)):
             self.engine.restore(row, {name: array[row] for name, array in arrays.items()})

@@ -99,8 +99,8 @@ class Stream(Session):
     @property
     def scores(self) -> NDArray[np.float32] | None:
         """The scores of the latest frame `[n]`, for a meter; None before the first."""
-        latest = self._scheduler.latest
-        return None if latest is None else latest.scores[0, -1, -1].copy()
+        scores = self._scheduler.scores
+        return None if scores is None else scores[0].copy()
 
     @property
     def state(self) -> State:
@@ -219,12 +219,12 @@ class StreamBatch(Resumable):
 
     @property
     def scores(self) -> NDArray[np.float32] | None:
-        """The scores of the latest frame, `[size, n]`.
+        """The scores of the latest frame of each row, `[size, n]`; NaN in a row that has none yet.
 
         None before the first, and if the latest step was of some rows only.
         """
-        latest = self._scheduler.latest
-        return None if latest is None else latest.scores[:, -1, -1].copy()
+        scores = self._scheduler.scores
+        return None if scores is None else scores.copy()
 
     @property
     def state(self) -> State:

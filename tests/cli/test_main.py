@@ -1,5 +1,6 @@
 """Starting quickly, ending clearly."""
 
+import errno
 import json
 import os
 import re
@@ -13,6 +14,7 @@ import pytest
 import typer
 
 import speechkit as sk
+from speechkit.cli.main import reason
 from speechkit.limits import MAX_MESSAGE_CHARACTERS
 from speechkit.plugins import registry
 
@@ -205,3 +207,9 @@ def test_a_command_that_is_terminated_leaves_nothing_half_written(
     assert (ended.code, ended.out) == (128 + signal.SIGTERM, "")
     assert [path.name for path in tmp_path.iterdir()] == ["text"]
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_a_full_disk_behind_standard_output_is_told_in_words() -> None:
+    full = OSError(errno.ENOSPC, "No space left on device")
+    assert reason(full) == "No space left on device"
+    assert reason(OSError("gone")) == "gone"

@@ -19,6 +19,7 @@ import speechkit as sk
 from speechkit.component import Component
 from speechkit.data.samples import Samples
 from speechkit.errors import AudioError, StreamError
+from speechkit.implementation import use_impl
 from speechkit.models import Model, Net
 from speechkit.nn import Chunk
 from speechkit.plugins import Registry
@@ -352,3 +353,35 @@ def test_a_component_that_reads_the_utterance_is_named(
     monkeypatch.setattr(Registry, "find", changed)
     with pytest.raises(StreamError, match="norm batch reads the whole utterance; choose another"):
         sk.stream(model)
+
+
+@pytest.mark.parametrize(("impl", "backend"), [("auto", "native"), ("torch", "torch")])
+def test_the_latest_scores_are_of_a_frame_of_the_sound(
+    nets: dict[str, Net], recorded: None, impl: str, backend: str
+) -> None:
+    model = sk.build(replace(nets["frame"], frontend="log_mel:n_mels=16,normalize=fixed")).eval()
+    with use_impl(impl):
+        stream, batch = sk.stream(model), sk.StreamBatch(model, 2)
+        short = sk.stream(model)
+    assert stream.backend.startswith(backend)
+    short.feed(sound(7))
+    short.finish()
+    assert short.scores is None
+    x = sound(7919)
+    frames: list[Tensor] = []
+    for part in x.split(80):
+        frames += stream.feed(part)
+        assert (stream.scores is None) == (not frames)
+        assert not frames or np.array_equal(stream.scores, frames[-1])
+    frames += stream.finish()
+    np.testing.assert_array_equal(stream.scores, frames[-1])
+    # a row that begins later has none before its first frame
+    batch.feed(x[None, : 20 * batch.block_samples].expand(2, -1))
+    before = batch.scores
+    assert before is not None
+    batch.reset(1)
+    np.testing.assert_array_equal(batch.scores, [before[0], np.full_like(before[1], np.nan)])
+    batch.feed(x[None, : batch.block_samples].expand(2, -1))
+    assert np.isfinite(batch.scores[0]).all()
+    rows = batch.finish()
+    np.testing.assert_array_equal(batch.scores, [row[-1] for row in rows])
