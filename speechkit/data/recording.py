@@ -6,6 +6,7 @@ import re
 import stat
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, nullcontext
+from numbers import Real
 from typing import BinaryIO
 
 import numpy as np
@@ -166,9 +167,11 @@ def _check_header(recording: Recording, size_bytes: int) -> None:
 
 def check_rate(rate: int, name: str) -> None:
     """Raises AudioError for a sample rate that no recording has."""
-    if not LOWEST_RATE <= rate <= HIGHEST_RATE:
+    number = isinstance(rate, Real)
+    if not number or not LOWEST_RATE <= rate <= HIGHEST_RATE:
+        shown = rate if number else f"{rate!r:.40}"
         raise AudioError(
-            f"{name} is at {rate} Hz, expected {LOWEST_RATE} to {HIGHEST_RATE}; check its rate"
+            f"{name} is at {shown} Hz, expected {LOWEST_RATE} to {HIGHEST_RATE}; check its rate"
         )
 
 

@@ -82,7 +82,7 @@ class Scheduler:
         if not valid.any():
             return self._scores
         last = valid.shape[1] - 1 - valid[:, ::-1].argmax(1)
-        found = scores.reshape(*valid.shape, -1)[self._all, last]
+        found: NDArray[np.float32] = scores.reshape(*valid.shape, -1)[self._all, last]
         none = ~valid.any(1)
         found[none] = np.nan if self._scores is None else self._scores[none]
         return found

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from numbers import Integral
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -202,7 +203,8 @@ class StreamBatch(Resumable):
 
         A broken row may be reset at any time; its blocks are computed apart if that is within one.
         """
-        if row not in range(self.size):
+        # True and 0.0 are in the range too
+        if isinstance(row, bool) or not isinstance(row, Integral) or row not in range(self.size):
             raise StreamError(f"no row {row!r:.40}; give one from 0 to {self.size - 1}")
         gate = self._scheduler.gate
         places = [self._scheduler.waiting, *([gate.speech.waiting] if gate else [])]

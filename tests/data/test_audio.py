@@ -149,6 +149,8 @@ def test_the_source_array_is_left_alone() -> None:
 SIGNALLING = np.full((9, 2), 0x7FA00000, np.uint32).view(np.float32)
 ARRAYS: dict[str, tuple[Any, dict[str, Any], str]] = {
     "no rate": (tone(), {}, "does not say its sample rate; pass sample_rate="),
+    "rate a": (tone(), {"sample_rate": "a"}, "is at 'a' Hz, expected 4000 to 384000"),
+    "rate [8000]": (tone(), {"sample_rate": [8000]}, r"is at \[8000\] Hz, expected 4000"),
     "rate 0": (tone(), {"sample_rate": 0}, "is at 0 Hz, expected 4000 to 384000"),
     "empty": (np.zeros(0), {"sample_rate": 8000}, "holds no sound; give at least one sample"),
     "int32": (np.zeros(9, np.int32), {"sample_rate": 8000}, "is int32; convert it to float32"),

@@ -100,6 +100,8 @@ def test_unknown_sessions_and_rows_are_one_line() -> None:
         (r"rows of \[999, 1000\] samples", lambda: batch.feed([X, X[1:]])),
         ("no row 1.5", lambda: batch.reset(1.5)),  # type: ignore[arg-type]
         ("no row -1", lambda: batch.reset(-1)),
+        ("no row 1.0", lambda: batch.reset(1.0)),  # type: ignore[arg-type]
+        ("no row True", lambda: batch.reset(True)),
     ]
     for message, call in refused:
         with pytest.raises(StreamError, match=message) as error:

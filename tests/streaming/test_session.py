@@ -382,6 +382,8 @@ def test_the_latest_scores_are_of_a_frame_of_the_sound(
     batch.reset(1)
     np.testing.assert_array_equal(batch.scores, [before[0], np.full_like(before[1], np.nan)])
     batch.feed(x[None, : batch.block_samples].expand(2, -1))
-    assert np.isfinite(batch.scores[0]).all()
+    after = batch.scores
+    assert after is not None
+    assert np.isfinite(after[0]).all()
     rows = batch.finish()
     np.testing.assert_array_equal(batch.scores, [row[-1] for row in rows])
