@@ -60,6 +60,9 @@ class Journal:
             file.write(json.dumps({"step": step, **figures}) + "\n")
         for name, value in figures.items():
             self.board.add_scalar(name, value, step)
+        # TensorBoard writes in a thread: if the run is killed after it saves this step, the figures
+        # must be there
+        self.board.flush()
         if "loss" not in figures:
             line = ", ".join(f"{name} {value:.4g}" for name, value in figures.items())
             self.bar.console.print(f"step {step}: {line}")

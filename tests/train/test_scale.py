@@ -24,6 +24,7 @@ from speechkit.data import read_manifest, write_manifest
 from speechkit.errors import TrainingError
 from speechkit.plugins import Registry, registry, using
 from speechkit.train import Data, Run, fit
+from speechkit.train.journal import Journal
 from speechkit.train.resume import BEST, LAST
 
 Corpus = Callable[..., Path]
@@ -303,6 +304,14 @@ def test_a_run_killed_at_random_moments_is_as_one_that_was_not(
         logged = {row["step"]: row["loss"] for row in figures(out) if "loss" in row}
         seen = {event.step: event.value for event in board.Scalars("loss")}
         assert seen == pytest.approx(logged)
+
+
+def test_figures_are_written_when_they_are_logged(tmp_path: Path) -> None:
+    with Journal(tmp_path, steps=50) as journal:
+        for step in range(1, 51):
+            journal.log(step, loss=1.0)
+            board = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+            assert len(board.Scalars("loss")) == len(figures(tmp_path)) == step
 
 
 def test_a_line_that_was_being_written_is_dropped(run: Run, tmp_path: Path) -> None:
