@@ -149,9 +149,9 @@ def test_scores_do_not_depend_on_the_sessions_beside_them(model: Model) -> None:
         wanted = []
         for block in np.split(x, 20):
             alone.feed(block[None])
-            wanted.append(alone.scores)
-        late = 20 - sum(map(len, found[session]))
-        np.testing.assert_array_equal(np.concatenate(found[session]), np.concatenate(wanted)[late:])
+            if alone.scores is not None:
+                wanted.append(alone.scores)
+        np.testing.assert_array_equal(np.concatenate(found[session]), np.concatenate(wanted))
 
 
 def test_many_are_fed_in_one_call_wherever_they_are(model: Model) -> None:
