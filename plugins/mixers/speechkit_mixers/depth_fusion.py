@@ -46,6 +46,7 @@ class Cell(nn.Module):
     """
 
     ids: Tensor
+    undecayed = "norm", "frame_norm", "last_norm"
 
     def __init__(self, dim: int, queries: int, heads: int, tanh: bool, ids: bool) -> None:
         super().__init__()
@@ -85,6 +86,7 @@ class DepthFusion(StreamLayer):
 
     left = right = math.inf
     per_clip = True
+    undecayed = ("queries",)
 
     def __init__(
         self,

@@ -44,7 +44,7 @@ class SlowNet(nn.Module):
     """
 
     self_initialized = "reduce", "mix", "slow", "fast", "out"
-    undecayed = "alphas", "gammas"
+    undecayed = "rates", "phases", "shifts", "alphas", "gammas"
 
     def __init__(
         self, channels: int, kernel: int, hidden: int, layers: int, frequency: float

@@ -12,6 +12,7 @@ from torch import Tensor
 import speechkit as sk
 from speechkit.errors import ComponentError, ConfigError, StreamError
 from speechkit.nn import Chunk, DepthwiseConv, Pointwise, Serial
+from speechkit.train.optim import parameter_groups
 
 WIDTHS = (6, 6, 5, 7)
 CLIPS = {
@@ -159,6 +160,15 @@ def test_a_head_that_scores_every_frame_is_refused(make: partial[sk.QuartzNet]) 
     frames = {"frame_level": True} if make is sk.MarbleNet else {}
     with pytest.raises(ConfigError, match=r"depth_fusion gives one frame .* head that pools"):
         sk.build(make(stack="depth_fusion", **frames))
+
+
+def test_weight_decay_spares_the_queries_and_the_norms() -> None:
+    stack = made()
+    _, spared = ({id(p) for p in group["params"]} for group in parameter_groups(stack))
+    found = {name.partition(".")[0] for name, p in stack.cell.named_parameters() if id(p) in spared}
+    assert found == {"norm", "frame_norm", "last_norm"}
+    assert id(stack.queries) in spared
+    assert not {id(p) for p in stack.adapters.parameters()} & spared
 
 
 def test_it_does_not_stream() -> None:

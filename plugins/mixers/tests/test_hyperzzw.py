@@ -14,6 +14,7 @@ from torch import Tensor
 import speechkit as sk
 from speechkit.errors import ComponentError, StreamError
 from speechkit.nn import Chunk, StreamLayer
+from speechkit.train.optim import parameter_groups
 
 
 def noise(frames: int = 40, rows: int = 3) -> Tensor:
@@ -120,6 +121,13 @@ def test_paper_107_batch_mates_change_nothing(
     for row, n in enumerate(lengths.tolist()):
         alone = layer(Chunk.of(x[row : row + 1, :, :n])).x
         torch.testing.assert_close(together[row : row + 1, :, :n], alone, rtol=0, atol=1e-12)
+
+
+def test_weight_decay_spares_waves_and_the_norm() -> None:
+    layer = made()
+    _, spared = ({id(p) for p in group["params"]} for group in parameter_groups(layer))
+    found = {name for name, p in net_of(layer).named_parameters() if id(p) in spared}
+    assert found == {"rates", "phases", "shifts", "alphas", "gammas"}
 
 
 @pytest.mark.parametrize("shape", [(5, 1, 1, "same"), (4, 2, 2, 3), (5, 3, 1, 0)])
