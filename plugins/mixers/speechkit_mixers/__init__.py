@@ -18,7 +18,7 @@ def speechkit_mixers() -> list[Component]:
             factory="speechkit_mixers.attention:attention",
             summary="Attention over a window, with weights from a softmax or from a ReLU",
             formula="sum_j f(q_t . k_j / sqrt(d)) v_j for each head",
-            paper="arXiv:2104.07012",
+            paper="arXiv:2309.08586, arXiv:2104.07012, arXiv:2302.06461",
             time="lookahead",
             example={"weight": "reluformer", "window": 7},
         ),
@@ -69,7 +69,7 @@ def speechkit_mixers() -> list[Component]:
             summary="Linear recurrent unit: a complex diagonal recurrence, then a gated layer",
             formula="x + a * sigmoid(b), (a, b) = W gelu(z) + c, z = re(C h) + D x, "
             "h = lambda h + gamma B x",
-            paper="arXiv:2307.11888",
+            paper="arXiv:2303.06349, arXiv:2307.11888",
             time="causal",
             example={"states": 6},
         ),
