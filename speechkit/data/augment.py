@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import ClassVar, Literal, Protocol
+from typing import ClassVar, Literal, Protocol, get_args
 
 import numpy as np
 import soxr
@@ -27,6 +27,7 @@ from speechkit.data.tensors import read_audio
 from speechkit.errors import ComponentError
 
 Domain = Literal["audio", "features", "utterances"]
+DOMAINS: tuple[Domain, ...] = get_args(Domain)
 
 
 class Augmentation(Protocol):

@@ -26,7 +26,8 @@ from speechkit.data import (
     utterance_generator,
     windows,
 )
-from speechkit.errors import TrainingError
+from speechkit.data.augment import DOMAINS
+from speechkit.errors import ComponentError, TrainingError
 from speechkit.models import Model
 from speechkit.nn import Chunk
 from speechkit.plugins import offered, registry
@@ -116,12 +117,17 @@ def run_augmentations(run: Run) -> tuple[Joining | None, list[Any], list[Any]]:
 
     They receive the sample rate, and the most that an utterance may last, if they take it.
     """
-    found: dict[str, list[Any]] = {"utterances": [], "audio": [], "features": []}
+    found: dict[str, list[Any]] = {domain: [] for domain in DOMAINS}
     most_s = min(run.data.max_duration_s, run.data.batch_seconds or math.inf)
     for spec in map(Spec.parse, run.augment):
         factory = registry().find("augmentation", spec.name).factory()
         given = offered(factory, sample_rate=run.model.sample_rate, max_duration_s=most_s)
         augmentation = built("augmentation", spec, **given)
+        if augmentation.domain not in DOMAINS:
+            raise ComponentError(
+                f"augmentation {spec}: its domain is {augmentation.domain!r}; give one of "
+                f"{', '.join(DOMAINS)}"
+            )
         found[augmentation.domain].append(augmentation)
     if len(joins := found["utterances"]) > 1:
         names = " and ".join(type(join).__name__ for join in joins)

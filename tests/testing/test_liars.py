@@ -581,6 +581,17 @@ def test_utterances_joined_wrongly(parts: Callable[[int], list[int]], message: s
     assert errors("augmentation", Joins)["check_generator_decides"] == message
 
 
+def test_an_augmentation_of_no_domain() -> None:
+    class Colours:
+        domain = "colours"
+
+        def __call__(self, x: Tensor, length: int, generator: torch.Generator) -> Any:
+            return x, length
+
+    found = errors("augmentation", Colours)["check_generator_decides"]
+    assert found == "its domain is 'colours'; give one of audio, features, utterances"
+
+
 def test_a_decoder_that_forgets() -> None:
     class Forgetful:
         def __init__(self, labels: tuple[str, ...]) -> None:

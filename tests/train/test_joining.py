@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 
 from speechkit.component import Component
 from speechkit.data import Utterance, UtteranceDataset, read_manifest, write_manifest, write_shards
-from speechkit.errors import TrainingError
+from speechkit.errors import ComponentError, TrainingError
 from speechkit.hookspecs import hookimpl
 from speechkit.models import build
 from speechkit.plugins import registry
@@ -96,6 +96,20 @@ def test_utterances_that_stay_alone_train_as_without_it(run: Run, tmp_path: Path
         fit(each, tmp_path / name, device="cpu")
     assert same(tmp_path / "alone", tmp_path / "without")
     assert not same(tmp_path / "joined", tmp_path / "without")
+
+
+def test_a_domain_that_is_none_is_refused_before_training(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Follow, "domain", "sound")
+    for go in (lambda: fit(run, tmp_path / "out", device="cpu"), lambda: dry_run(run)):
+        with pytest.raises(ComponentError) as error:
+            go()
+        assert str(error.value) == (
+            "augmentation follow:probability=0.5: its domain is 'sound'; give one of audio, "
+            "features, utterances"
+        )
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("steps", [1, 4])

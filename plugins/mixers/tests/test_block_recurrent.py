@@ -248,13 +248,25 @@ def test_paper_88_it_trains_in_mixed_precision(maker: Callable[..., BodyMaker]) 
     assert_close("bf16", block(c).masked.detach(), y.float().detach(), 5e-2)
 
 
-def test_paper_88_a_native_step_computes_the_same(maker: Callable[..., BodyMaker]) -> None:
+@pytest.mark.parametrize("gate", GATES)
+@pytest.mark.parametrize("config", CONFIGS)
+def test_paper_88_a_native_step_computes_the_same(
+    maker: Callable[..., BodyMaker], gate: str, config: str
+) -> None:
     torch.manual_seed(0)
-    block = block_recurrent(8, 8, maker(), window=5, states=3).eval()
-    x, lengths = torch.randn(2, 8, 20), torch.tensor([20, 13])
-    check_native(block, x, lengths, in_torch=["BlockRecurrence"])
-    with pytest.raises(AssertionError, match="BlockRecurrence runs in torch"):
-        check_native(block, x, lengths)
+    block = block_recurrent(8, 24, maker(), window=5, states=3, gate=gate, config=config).eval()
+    for name, parameter in block.named_parameters():
+        if name.endswith(("distances", "scales", "bias")):
+            nn.init.normal_(parameter)
+    # one row ends within a block, and blocks end within a step
+    check_native(block, torch.randn(3, 8, 43), torch.tensor([43, 18, 3]))
+
+
+def test_paper_88_attention_without_states_is_native(maker: Callable[..., BodyMaker]) -> None:
+    torch.manual_seed(0)
+    block = block_recurrent(8, 8, maker(), window=20, states=0).eval()
+    nn.init.normal_(block.get_parameter("1.body.attention.distances"))
+    check_native(block, torch.randn(2, 8, 50), torch.tensor([50, 33]))
 
 
 def test_paper_88_macs_count_the_reads_and_the_states_of_each_block(

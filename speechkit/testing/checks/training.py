@@ -13,6 +13,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from speechkit.data import Utterance
+from speechkit.data.augment import DOMAINS
 from speechkit.nn import DenseConv, DepthwiseConv, Pointwise
 from speechkit.plugins import Entry, offered
 from speechkit.testing.checks.pure import generators, same
@@ -150,6 +151,8 @@ def _augmented(entry: Entry) -> list[Tensor]:
     factory = entry.factory()
     given = offered(factory, sample_rate=SAMPLE_RATE, max_duration_s=MAX_DURATION_S)
     change = factory(**{**entry.component.example, **given})
+    known = f"its domain is {change.domain!r}; give one of {', '.join(DOMAINS)}"
+    assert change.domain in DOMAINS, known
     if change.domain == "utterances":
         return [_joins(change, index) for index in range(len(UTTERANCES))]
     shape = {"audio": (1, SAMPLE_RATE // 2), "features": (32, 60)}[change.domain]
