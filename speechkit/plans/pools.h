@@ -2,6 +2,7 @@
 
 #pragma once
 
+#include "memory.h"
 #include "past.h"
 
 namespace speechkit {
@@ -31,20 +32,23 @@ inline void run_sliding_average(const Instruction& op, const Memory& m) {
   mark(op, m, past.flags, op.left, op.stride);
 }
 
-// The mean of the valid rows so far; state: their sum, then their count.
+// The mean of the valid rows so far. Sum and count are compensated, as in memory.h; state: the sum and
+// its rest [channels] each, the count and its rest
 inline void prepare_running_average(Loader& loader, Instruction& op) {
-  loader.state(op, op.width + 1);
+  loader.state(op, product(2, op.width + 1));
 }
 
 inline void run_running_average(const Instruction& op, const Memory& m) {
-  float* count = m.state + op.width;
+  float *sum = m.state, *rest = sum + op.width, *count = rest + op.width;
   for (int64_t r = 0; r < op.rows; ++r) {
+    const float* x = m.in + r * op.width;
+    float* y = m.out + r * op.width;
     if (m.valid[r] != 0) {
-      for (int64_t c = 0; c < op.width; ++c) m.state[c] += m.in[r * op.width + c];
-      *count += 1;
+      for (int64_t c = 0; c < op.width; ++c) add_to(sum[c], rest[c], x[c]);
+      add_to(count[0], count[1], 1.0f);
     }
-    const float share = std::max(*count, 1.0f);
-    for (int64_t c = 0; c < op.width; ++c) m.out[r * op.width + c] = m.state[c] / share;
+    const float share = std::max(count[0], 1.0f);
+    for (int64_t c = 0; c < op.width; ++c) y[c] = sum[c] / share;
   }
   mark_alike(op, m);
 }

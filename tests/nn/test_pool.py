@@ -13,6 +13,7 @@ from speechkit.nn import (
     SlidingAverage,
     StreamLayer,
 )
+from speechkit.streaming.engines.native.layer import NativeLayer
 from speechkit.testing import assert_close, check_stream
 
 
@@ -42,6 +43,25 @@ def test_running_average_streams_and_ends_at_the_average() -> None:
     check_stream(RunningAverage(), c.x, c.lengths, chunks=(1, 3, 7))
     running, whole = RunningAverage()(c).x, AveragePool()(c).x.squeeze(2)
     assert_close("last", whole, torch.stack([running[0, :, 9], running[1, :, 3]]), 1e-14)
+
+
+def test_a_running_average_stays_exact_after_hours() -> None:
+    layer, frames, more = RunningAverage(), 10**7, 1000
+    _, state = layer.step(Chunk.of(torch.full((1, 1, frames), 0.25)), layer.init_state(1, 1))
+    for _ in range(more):
+        y, state = layer.step(Chunk.of(torch.full((1, 1, 1), 0.8)), state)
+    expected = (0.25 * frames + 0.8 * more) / (frames + more)
+    assert y.x.item() == pytest.approx(expected, rel=2e-7)
+
+
+def test_a_native_running_average_stays_exact_after_hours() -> None:
+    block, blocks = 50_000, 200
+    x = torch.rand(1, 2, block, generator=torch.Generator().manual_seed(0))
+    layer = NativeLayer(RunningAverage(), block, c_in=2)
+    state = layer.init_state(1, 2)
+    for _ in range(blocks):
+        y, state = layer.step(Chunk.of(x), state)
+    assert_close("y", x.double().mean(2), y.x[:, :, -1].double(), 2e-7)
 
 
 def test_sliding_average_is_that_of_the_last_frames_that_are_valid() -> None:
