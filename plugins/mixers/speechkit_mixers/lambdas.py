@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from speechkit.plans.program import Value
 
 LARGEST = 60.0
-"""Keys are at most this far from 0, so that sums of their exponentials are numbers in float32."""
+"""Keys are at most this far from 0: in float32 e^±60 and sums of 10⁹ such numbers are finite."""
 
 
 class Maps(StreamLayer):
@@ -78,9 +78,12 @@ class Maps(StreamLayer):
 class Content(Recurrent):
     """y_n = Σ_k q_nk λ_nk in each head, λ_nk = Σ_m e^κ_mk v_m / Σ_m e^κ_mk, m = 1 … n.
 
-    All heads share λ. κ is clamped to ±60. Output frame o belongs to input frame o · stride; an
-    invalid frame leaves the state unchanged. Shape: q, κ and v as from `Maps` → `[B, C,
-    ceil(T / stride)]`; state in float64: the sums over m, `[B, 1, V, K]` and `[B, K]`.
+    All heads share λ. κ is clamped to ±60. Within that λ and its gradients are those of a softmax;
+    beyond it κ has no gradient, and what is added to all κ is not without effect. A running maximum
+    would need no bound, but no native instruction has one. New nets have |κ| below 30. Output frame
+    o belongs to input frame o · stride; an invalid frame leaves the state unchanged. Shape: q, κ
+    and v as from `Maps` → `[B, C, ceil(T / stride)]`; state in float64: the sums over m,
+    `[B, 1, V, K]` and `[B, K]`.
     """
 
     def __init__(self, widths: tuple[int, int, int], stride: int) -> None:

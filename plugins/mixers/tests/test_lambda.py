@@ -5,13 +5,14 @@ from typing import Any
 
 import pytest
 import torch
-from speechkit_mixers.lambdas import Content, Maps, Position, lambda_layer
+from speechkit_mixers.lambdas import LARGEST, Content, Maps, Position, lambda_layer
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 import speechkit as sk
 from speechkit.errors import ComponentError
+from speechkit.models import Net
 from speechkit.nn import Chunk, Serial, StreamLayer
 from speechkit.testing import assert_close, check_native, check_stream
 
@@ -96,6 +97,42 @@ def test_paper_55_a_large_key_does_not_hide_the_frames_before_it() -> None:
     check_stream(Content(WIDTHS, 1), x, chunks=(1, 16))
     check_native(Content(WIDTHS, 1), x.float())
     assert run(Content(WIDTHS, 1), 1000 * x.float()).isfinite().all()
+
+
+def test_paper_55_within_the_bound_it_is_a_softmax_and_so_are_its_gradients() -> None:
+    x = frames(18)
+    x[:, 8:12] = LARGEST * torch.rand(2, 4, 97, generator=torch.Generator().manual_seed(0)).mul(
+        2
+    ).sub(1)
+    one, other = x.float().requires_grad_(), x.clone().requires_grad_()
+    y = Content(WIDTHS, 1)(Chunk.of(one)).x
+    q, keys, v = other.transpose(1, 2).split(WIDTHS, dim=2)
+    seen = torch.ones(97, 97, dtype=torch.bool).tril()
+    shares = keys.transpose(1, 2)[:, :, None].masked_fill(~seen, -torch.inf).softmax(3)
+    heads = torch.einsum("bnhk,bknm,bmv->bnhv", q.unflatten(2, (2, 4)), shares, v)
+    expected = heads.flatten(2).transpose(1, 2)
+    assert_close("content", expected.detach(), y.detach().double(), 1e-5)
+    for given in (y, expected):
+        given.square().sum().backward()
+    assert one.grad is not None
+    assert other.grad is not None
+    for name, part in {"q": slice(8), "keys": slice(8, 12), "v": slice(12, 18)}.items():
+        assert_close(name, other.grad[:, part], one.grad[:, part].double(), 1e-5)
+
+
+def test_paper_55_keys_begin_far_within_the_bound(family: Callable[..., Net]) -> None:
+    config = family(mixer="mixers/lambda", frontend="log_mel:normalize=fixed")
+    model, largest = sk.build(config, seed=0).train(), []
+
+    def look(maps: Maps, given: Any, made: Chunk) -> None:
+        largest.append(made.x.split(maps.widths, dim=1)[1].abs().max())
+
+    for maps in (m for m in model.modules() if isinstance(m, Maps)):
+        maps.register_forward_hook(look)
+    with torch.no_grad():
+        model(0.1 * torch.randn(2, 8000, generator=torch.Generator().manual_seed(0)))
+    assert len(largest) >= 3
+    assert max(largest) < LARGEST / 2
 
 
 class Made(TorchDispatchMode):
