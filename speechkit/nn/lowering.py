@@ -208,6 +208,60 @@ class Lowering(Program):
         terms = map(partial(self.expression, "a * b", {}), shares, values)
         return self.expression("a / b", {}, reduce(self.added, terms), reduce(self.added, shares))
 
+    def attend(self, queries: Value, others: Value, heads: int) -> Value:
+        """softmax(q kᵀ) v in each head over all valid rows of `others`, keys and then values.
+
+        It is for the body of `blocks`, where a value has all its rows at once.
+        """
+        return self.emit(
+            "attend",
+            others,
+            other=queries,
+            size=heads,
+            rows=queries.rows,
+            channels=queries.channels,
+        )
+
+    def places(self, x: Value, table: Tensor) -> Value:
+        """y = x + table, with table `[rows, C]`, in the body of `blocks`."""
+        return self.emit("places", x, weights=table.detach())
+
+    def blocks(
+        self,
+        x: Value,
+        size: int,
+        first: Tensor,
+        update: Callable[[Lowering, Value, Value], tuple[Value, Value]],
+        queries: Value | None = None,
+        heads: int = 1,
+    ) -> Value:
+        """Blocks of `size` frames, and a memory `[S, D]` from each to the next, at first `first`.
+
+        update(body, block, memory) adds instructions without a state to a program for one block. It
+        returns the frames as they leave, size − 1 frames later, and the next memory. With `queries`
+        a frame leaves at once: it is their attention, in `heads` heads, to the last channels of the
+        memory, keys and then values; the first result of `update` has no effect.
+        """
+        body = Lowering(self)
+        body.inputs = 2
+        leaving, following = update(body, Value(0, size, x.channels), Value(1, *first.shape))
+        if body.outside:
+            self.refuse(f"no native {type(body.outside[0][0]).__name__}")
+        return self.emit(
+            "blocks",
+            x,
+            other=queries,
+            channels=leaving.channels if queries is None else queries.channels,
+            body=body,
+            taps=size,
+            size=first.shape[0],
+            keep=first.shape[1],
+            rate=following.number,
+            dilation=1 if queries else leaving.number,
+            weights=first.detach(),
+            numbers=[heads],
+        )
+
     def every(self, x: Value, stride: int) -> Value:
         """Every stride-th row, from the first on."""
         if stride == 1:

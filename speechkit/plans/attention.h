@@ -15,9 +15,9 @@ inline int64_t strip_pitch(const Instruction& op) {
 }
 
 // x are keys, then values, [2 · channels]; other are queries. In each of `size` heads, over the n valid
-// ones of `taps` rows: s_j = q · k_j / √d with d the channels of a head, a = max(s, 0) or, if the first
-// number is 1, softmax(s); y = f n^−p Σ_j a_j v_j, and 0 for n = 0. numbers: 0 or 1, p, f of each head;
-// state: strips, flags
+// ones of `taps` rows: s_j = q · k_j / √d + b_j with d the channels of a head, a = max(s, 0) or, if the
+// first number is 1, softmax(s); y = f n^−p Σ_j a_j v_j, and 0 for n = 0. numbers: 0 or 1, p, f of each
+// head; bias: b [size, taps]; state: strips, flags
 inline void prepare_attention(Loader& loader, Instruction& op) {
   expect(op.second >= 0 && op.width_in > 1, "it needs two inputs of channels");
   expect(op.channels_in == product(2, op.channels), "its input is not keys and values");
@@ -27,6 +27,7 @@ inline void prepare_attention(Loader& loader, Instruction& op) {
   expect_past(op, product(op.rows - 1, op.stride) + op.taps - 1);
   expect_past(op, op.left + (op.rows - 1) * op.stride);
   op.parameters = loader.table(op.numbers, 1, 2 + op.size, padded(2 + op.size));
+  op.shift = loader.table(op.bias, op.size, op.taps, padded(op.taps));
   loader.state(op, product(op.channels_in + 1, strip_pitch(op)));
   loader.work(op, product(2, padded(op.taps)));
 }
@@ -76,16 +77,16 @@ inline void in_groups(int64_t count, F f) {
 }
 
 // Makes softmax weights of scores, without their common factor, which is returned.
-inline float soften(float* s, const float* flags, int64_t count, float scale) {
+inline float soften(float* s, const float* flags, int64_t count) {
   Register most = constant(-std::numeric_limits<float>::max()), sum = {};
   for (int64_t j = 0; j < count; j += LANES) {
-    const Register score = load(s + j) * scale;
+    const Register score = load(s + j);
     most = load(flags + j) != 0 && score > most ? score : most;
   }
   float top = most[0];
   for (int64_t i = 1; i < LANES; ++i) top = std::max(top, most[i]);
   for (int64_t j = 0; j < count; j += LANES) {
-    const Register a = exponential(load(s + j) * scale - top);
+    const Register a = exponential(load(s + j) - top);
     store(s + j, load(flags + j) != 0 ? a : Register{});
     sum += load(s + j);
   }
@@ -93,9 +94,27 @@ inline float soften(float* s, const float* flags, int64_t count, float scale) {
   return 1 / std::max(across(sum), 1.0f);
 }
 
+// y = factor · Σ_j a_j v_j in each of `heads` heads, where weights(h, a) makes the weights a of the
+// scores q · k_j and returns the factor. The keys, then the values, lie in a strip for each channel.
+template <class F>
+inline void attend(int64_t channels, int64_t heads, const float* q, const float* strips,
+                   int64_t pitch, int64_t count, float* a, float* y, F weights) {
+  const int64_t each = channels / heads;
+  for (int64_t h = 0; h < heads; ++h) {
+    const float *keys = strips + h * each * pitch, *values = keys + channels * pitch;
+    in_groups(count / LANES, [&](int64_t n, auto size) {
+      score<decltype(size)::value>(q + h * each, keys + n * LANES, pitch, each, a + n * LANES);
+    });
+    const float factor = weights(h, a);
+    in_groups(each, [&](int64_t n, auto size) {
+      weigh<decltype(size)::value>(a, values + n * pitch, pitch, count, factor, y + h * each + n);
+    });
+  }
+}
+
 inline void run_attention(const Instruction& op, const Memory& m) {
   const Past past = slide_channels(op, m);
-  const int64_t each = op.channels / op.size, count = round_up(op.taps, LANES), pitch = past.pitch;
+  const int64_t each = op.channels / op.size, count = round_up(op.taps, LANES);
   const float *numbers = op.parameters, scale = 1 / std::sqrt(float(each));
   float *flags = m.work, *a = m.work + padded(op.taps);
   for (int64_t r = 0; r < op.rows; ++r) {
@@ -105,27 +124,19 @@ inline void run_attention(const Instruction& op, const Memory& m) {
     const float valid = total(flags, count, [](auto v) { return v; });
     const float share = std::pow(std::max(valid, 1.0f), -numbers[1]);
     float* y = m.out + r * op.width;
-    for (int64_t c = 0; c < op.channels; c += each, y += each) {
-      const float *q = m.second + r * op.width + c, *keys = rows + c * pitch;
-      in_groups(count / LANES, [&](int64_t n, auto size) {
-        score<decltype(size)::value>(q, keys + n * LANES, pitch, each, a + n * LANES);
-      });
-      float factor = share * numbers[2 + c / each];
-      if (numbers[0] != 0) {
-        factor *= soften(a, flags, count, scale);
-      } else {
-        factor *= scale;
-        for (int64_t j = 0; j < count; j += LANES) {
-          const Register s = load(a + j);
-          store(a + j, load(flags + j) != 0 && s > 0 ? s : Register{});
-        }
+    const auto weights = [&](int64_t h, float* s) {
+      const float* bias = op.shift + h * padded(op.taps);
+      for (int64_t j = 0; j < count; j += LANES) store(s + j, load(s + j) * scale + load(bias + j));
+      const float factor = share * numbers[2 + h];
+      if (numbers[0] != 0) return factor * soften(s, flags, count);
+      for (int64_t j = 0; j < count; j += LANES) {
+        const Register x = load(s + j);
+        store(s + j, load(flags + j) != 0 && x > 0 ? x : Register{});
       }
-      const float* values = keys + op.channels * pitch;
-      in_groups(each, [&](int64_t n, auto size) {
-        weigh<decltype(size)::value>(a, values + n * pitch, pitch, count, factor, y + n);
-      });
-    }
-    std::memset(y, 0, sizeof(float) * (op.width - op.channels));
+      return factor;
+    };
+    attend(op.channels, op.size, m.second + r * op.width, rows, past.pitch, count, a, y, weights);
+    std::memset(y + op.channels, 0, sizeof(float) * (op.width - op.channels));
   }
   mark(op, m, past.flags, op.left, op.stride);
 }

@@ -6,6 +6,7 @@
 #include <limits>
 
 #include "attention.h"
+#include "blocks.h"
 #include "channels.h"
 #include "frames.h"
 #include "frontend.h"
@@ -56,30 +57,15 @@ constexpr Operation OPERATIONS[] = {
     {"retention", prepare_retention, run_retention},
     {"linear_attention", prepare_linear_attention, run_linear_attention},
     {"spread", prepare_spread, run_spread},
+    {"attend", prepare_attend, run_attend},
+    {"places", prepare_places, run_places, true},
+    {"blocks", prepare_blocks, run_blocks, false, nullptr, false, true},
 };
-constexpr int64_t OPERATION_COUNT = sizeof OPERATIONS / sizeof *OPERATIONS;
 // a multiple of every instruction's cycle
 constexpr int64_t CYCLE = LONGEST_CYCLE;
 // the most blocks, of one or several sessions, that an instruction computes together
 constexpr int64_t GROUP = 12;
 constexpr int64_t MOST_INSTRUCTIONS = 1 << 16;
-
-void run(const Instruction& op, float* scratch, float* state, int64_t steps, int64_t session,
-         speechkit_call call, void* context) {
-  const int64_t flags_in = padded(op.rows_in * op.width_in), flags = padded(op.rows * op.width);
-  const Memory m{scratch + op.in,
-                 scratch + op.in + flags_in,
-                 op.second < 0 ? nullptr : scratch + op.second,
-                 scratch + op.out,
-                 scratch + op.out + flags,
-                 scratch + op.work,
-                 state + op.state,
-                 steps,
-                 session,
-                 call,
-                 context};
-  op.operation->run(op, m);
-}
 
 }  // namespace
 
@@ -88,8 +74,7 @@ extern "C" speechkit_plan* speechkit_open(const int64_t* program, int64_t length
                                           int64_t stride, int64_t channels, int64_t strides,
                                           speechkit_call call, char* error, int64_t error_size) {
   static_assert(sizeof(Source) % sizeof(int64_t) == 0);
-  int64_t at = 0;
-  const char* name = "plan";
+  Loader loader({OPERATIONS, sizeof OPERATIONS / sizeof *OPERATIONS}, weights, weight_count, call);
   bool finite = true;
   try {
     expect(length >= 1 && length <= MOST_INSTRUCTIONS, "it has no or too many instructions");
@@ -97,24 +82,15 @@ extern "C" speechkit_plan* speechkit_open(const int64_t* program, int64_t length
       finite &= std::fabs(weights[i]) <= std::numeric_limits<float>::max();
     expect(finite, "its weights hold NaN or infinity");
     expect(stride >= 1 && strides >= 1 && channels >= 1, "its block is empty");
-    Loader loader(weights, weight_count, call);
-    const Source* sources = reinterpret_cast<const Source*>(program);
-    loader.find_readers(sources, length);
-    loader.input(product(stride, strides), channels);
-    for (; at < length; ++at) {
-      name = "instruction";
-      const int64_t code = sources[at].code;
-      expect(code >= 0 && code < OPERATION_COUNT, "there is no such instruction");
-      name = OPERATIONS[code].name;
-      loader.add(sources[at], OPERATIONS[code], strides);
-    }
+    loader.plan->first = loader.input(product(stride, strides), channels);
+    loader.load(reinterpret_cast<const Source*>(program), length, strides);
     return loader.plan.release();
   } catch (const Failure& failure) {
-    std::snprintf(error, size_t(error_size), "%s %lld: %s", name, (long long)at,
+    std::snprintf(error, size_t(error_size), "%s %lld: %s", loader.name, (long long)loader.at,
                   failure.reason.c_str());
   } catch (const std::bad_alloc&) {
-    std::snprintf(error, size_t(error_size), "%s %lld: there is too little memory", name,
-                  (long long)at);
+    std::snprintf(error, size_t(error_size), "%s %lld: there is too little memory", loader.name,
+                  (long long)loader.at);
   }
   return nullptr;
 }

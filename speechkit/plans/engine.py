@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from speechkit.errors import ConfigError
 from speechkit.native.libraries import load
-from speechkit.plans.program import CODES, FIELDS, LoweringError
+from speechkit.plans.program import CODES, FIELDS, LoweringError, outside_bodies
 
 SOURCE = Path(__file__).with_name("engine.cpp")
 LANES = 16
@@ -213,6 +213,7 @@ def _outside(
     table: Integers, first: tuple[int, int], strides: int
 ) -> dict[int, tuple[tuple[int, int], tuple[int, int]]]:
     """The (rows, channels) of the input and the output of each layer outside the engine."""
+    table = table[outside_bodies(table)]
     shape = [FIELDS.index("rows"), FIELDS.index("channels")]
     values = [first, *((int(rows), int(channels)) for rows, channels in table[:, shape])]
     blocks = [(strides * rows, channels) for rows, channels in values]

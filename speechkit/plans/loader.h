@@ -25,7 +25,7 @@ inline int64_t product(int64_t a, int64_t b, int64_t c = 1) {
 }
 
 struct Value {
-  int64_t rows, channels, width, at, last_reader;
+  int64_t rows, channels, width, at;
 };
 
 }  // namespace speechkit
@@ -37,18 +37,34 @@ struct speechkit_plan {
   speechkit::Buffer<float> start;
   int64_t scratch = 0;
   speechkit::Value first, last;
+  std::vector<std::shared_ptr<speechkit::Body>> bodies;
   speechkit_call call;
+
+  speechkit_plan(int64_t weight_count, speechkit_call outside) : memory(weight_count), call(outside) {}
 };
 
 namespace speechkit {
 
 typedef speechkit_plan Plan;
 
+// A plan inside an instruction, of its next `left` ones, which computes from a block of rows and a
+// memory. Its values 0 and 1 are those, and their rows are not for a stride.
+struct Body {
+  std::unique_ptr<Plan> plan;
+  Value block, memory, leaving, next;
+};
+
+// The kinds of instructions, of which codes are numbers.
+struct Operations {
+  const Operation* first;
+  int64_t count;
+};
+
 class Loader {
  public:
-  Loader(const float* weights, int64_t weight_count, speechkit_call call)
-      : plan(new Plan{{}, Arena(weight_count)}), weights_(weights), count_(weight_count) {
-    plan->call = call;
+  Loader(Operations operations, const float* weights, int64_t weight_count, speechkit_call call)
+      : plan(new Plan(weight_count, call)), operations_(operations), weights_(weights),
+        count_(weight_count) {
     // the first float counts a session's steps
     plan->start.resize(COLUMNS);
   }
@@ -100,13 +116,26 @@ class Loader {
     state(op, product(rows, op.width_in + 1));
   }
 
-  // Lays out the next instruction; throws Failure.
-  void add(const Source& source, const Operation& operation, int64_t strides);
-  void input(int64_t rows, int64_t channels);
-  // Which instruction is the last that reads each value.
-  void find_readers(const Source* sources, int64_t length);
+  // The next input of the plan.
+  Value input(int64_t rows, int64_t channels);
+
+  // Lays out all instructions; throws Failure. The last value is kept, and those that `kept` numbers.
+  void load(const Source* sources, int64_t length, int64_t strides,
+            std::initializer_list<int64_t> kept = {});
+
+  // Loads the body of an instruction, with `taps` rows of its input's channels and `size` rows of
+  // `keep` channels as memory. Of its values, `rate` is the next memory and `dilation` leaves.
+  const Body& body(const Instruction& op);
+
+  // the instruction that `load` has come to
+  const char* name = "plan";
+  int64_t at = 0;
 
  private:
+  void add(const Source& source, int64_t strides);
+  // Whether it is a kind of instruction with a body, and has it.
+  bool has_body(const Source& source, int64_t behind);
+
   struct Free {
     int64_t at, count;
   };
@@ -115,8 +144,11 @@ class Loader {
   void give_back(int64_t at, int64_t count) { free_.push_back({at, count}); }
   static int64_t floats(const Value& v) { return padded(v.rows * v.width) + padded(v.rows); }
 
+  Operations operations_;
   const float* weights_;
   int64_t count_;
+  const Source* sources_ = nullptr;
+  bool inside_ = false;
   std::vector<Value> values_;
   std::vector<int64_t> readers_;
   std::vector<Free> free_;
@@ -141,30 +173,78 @@ inline int64_t Loader::take(int64_t count) {
   return at;
 }
 
-inline void Loader::input(int64_t rows, int64_t channels) {
-  Value v{product(rows, 1), channels, channels == 1 ? 1 : padded(channels), 0, 0};
+inline Value Loader::input(int64_t rows, int64_t channels) {
+  Value v{product(rows, 1), channels, channels == 1 ? 1 : padded(channels), 0};
   product(v.rows, v.width);
   v.at = take(floats(v));
   values_.push_back(v);
-  plan->first = v;
+  return v;
 }
 
-inline void Loader::find_readers(const Source* sources, int64_t length) {
-  readers_.assign(length + 1, -1);
-  for (int64_t i = 0; i < length; ++i)
-    for (int64_t value : {sources[i].input, sources[i].other})
-      if (value >= 0 && value <= i) readers_[value] = i;
-  // the result is read after all instructions
-  readers_[length] = length;
+inline bool Loader::has_body(const Source& source, int64_t behind) {
+  expect(source.code >= 0 && source.code < operations_.count, "there is no such instruction");
+  name = operations_.first[source.code].name;
+  if (!operations_.first[source.code].has_body) return false;
+  expect(!inside_, "it stands in the body of another");
+  expect(source.left >= 1 && source.left <= behind, "its body is not there");
+  return true;
 }
 
-inline void Loader::add(const Source& source, const Operation& operation, int64_t strides) {
-  const int64_t number = int64_t(plan->instructions.size());
+inline void Loader::load(const Source* sources, int64_t length, int64_t strides,
+                         std::initializer_list<int64_t> kept) {
+  // those that stand in no body
+  std::vector<int64_t> own;
+  for (int64_t i = 0; i < length; ++i) {
+    at = i, name = "instruction";
+    own.push_back(i);
+    if (has_body(sources[i], length - i - 1)) i += sources[i].left;
+  }
+  const int64_t inputs = int64_t(values_.size()), count = int64_t(own.size());
+  // the last instruction that reads each value
+  readers_.assign(inputs + count, -1);
+  for (int64_t n = 0; n < count; ++n)
+    for (int64_t value : {sources[own[n]].input, sources[own[n]].other})
+      if (value >= 0 && value < inputs + n) readers_[value] = n;
+  // results are read after all instructions
+  for (int64_t value : kept)
+    if (value >= 0 && value < inputs + count) readers_[value] = count;
+  readers_[inputs + count - 1] = count;
+  sources_ = sources;
+  for (int64_t i : own) {
+    at = i, name = operations_.first[sources[i].code].name;
+    add(sources[i], strides);
+  }
+}
+
+inline const Body& Loader::body(const Instruction& op) {
+  Loader inner(operations_, weights_, count_, nullptr);
+  inner.inside_ = true;
+  const auto body = std::make_shared<Body>();
+  body->block = inner.input(op.taps, op.channels_in);
+  body->memory = inner.input(op.size, op.keep);
+  try {
+    inner.load(sources_ + at + 1, op.left, 1, {op.rate, op.dilation});
+  } catch (Failure& failure) {
+    failure.reason = std::string("its ") + inner.name + ": " + failure.reason;
+    throw;
+  }
+  const int64_t count = int64_t(inner.values_.size());
+  expect(op.rate < count && op.dilation < count, "its body has no such value");
+  expect(inner.plan->start.size() == COLUMNS, "its body has a state");
+  body->next = inner.values_[op.rate], body->leaving = inner.values_[op.dilation];
+  body->plan = std::move(inner.plan);
+  plan->bodies.push_back(body);
+  return *body;
+}
+
+inline void Loader::add(const Source& source, int64_t strides) {
+  const Operation& operation = operations_.first[source.code];
+  const int64_t number = int64_t(plan->instructions.size()), values = int64_t(values_.size());
   Instruction op{};
   static_cast<Source&>(op) = source;
   op.operation = &operation;
-  expect(op.input >= 0 && op.input <= number, "it reads a value that is not there");
-  expect(op.other >= -1 && op.other <= number, "it reads a value that is not there");
+  expect(op.input >= 0 && op.input < values, "it reads a value that is not there");
+  expect(op.other >= -1 && op.other < values, "it reads a value that is not there");
   for (int64_t field : {op.keep, op.taps, op.left, op.size, op.activation, op.precision})
     expect(field >= 0 && field <= MOST, "one of its numbers is out of range");
   for (int64_t field : {op.rows, op.channels, op.stride, op.dilation, op.rate})
@@ -188,7 +268,7 @@ inline void Loader::add(const Source& source, const Operation& operation, int64_
            "its rows and channels differ from its input's");
   op.work = -1, working_ = 0;
   operation.prepare(*this, op);
-  Value out{op.rows, op.channels, op.width, in.at, 0};
+  Value out{op.rows, op.channels, op.width, in.at};
   const bool replaces = operation.in_place && readers_[op.input] == number;
   if (!replaces) out.at = take(floats(out));
   op.out = out.at;
@@ -201,8 +281,26 @@ inline void Loader::add(const Source& source, const Operation& operation, int64_
     }
   if (working_) give_back(op.work, working_);
   // a value that nothing reads
-  if (readers_[number + 1] < 0) give_back(out.at, floats(out));
+  if (readers_[values] < 0) give_back(out.at, floats(out));
   plan->last = out;
+}
+
+// One instruction for a session's block, whose scratch, state and call these are.
+inline void run(const Instruction& op, float* scratch, float* state, int64_t steps, int64_t session,
+                speechkit_call call, void* context) {
+  const int64_t flags_in = padded(op.rows_in * op.width_in), flags = padded(op.rows * op.width);
+  const Memory m{scratch + op.in,
+                 scratch + op.in + flags_in,
+                 op.second < 0 ? nullptr : scratch + op.second,
+                 scratch + op.out,
+                 scratch + op.out + flags,
+                 scratch + op.work,
+                 state + op.state,
+                 steps,
+                 session,
+                 call,
+                 context};
+  op.operation->run(op, m);
 }
 
 }  // namespace speechkit

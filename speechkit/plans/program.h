@@ -23,6 +23,7 @@ struct Source {
 };
 
 struct Operation;
+struct Body;
 
 // Offsets count floats: those of values and `work` in the scratch, `state` in a session's state.
 struct Instruction : Source {
@@ -30,6 +31,7 @@ struct Instruction : Source {
   int64_t rows_in, channels_in, width_in, width, in, out, second, work, state, cycle;
   const float *table, *filter, *shift, *parameters, *scale, *offset;
   const void* packed;
+  const Body* body;
 };
 
 // The memory of one session's block for an instruction.
@@ -55,6 +57,8 @@ struct Operation {
   void (*together)(const Instruction&, float* scratch, int64_t size, int64_t blocks) = nullptr;
   // its second input has only the channels of its value that the first does not have
   bool joins = false;
+  // its next `left` instructions are its body
+  bool has_body = false;
 };
 
 struct Failure {

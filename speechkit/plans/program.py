@@ -1,7 +1,8 @@
 """The program of a plan: instructions over values, and their weights.
 
 Values are numbered: 0 is the input, and instruction n makes value n + 1. `engine.cpp` defines each
-instruction; its headers name the fields that it reads.
+instruction; its headers name the fields that it reads. The body of an instruction stands behind it
+in the table and has numbers of its own, from two inputs on.
 """
 
 from dataclasses import dataclass, field
@@ -15,7 +16,7 @@ CODES = (
     *("spectrum", "resample", "log_softmax", "sliding_average", "running_average", "pcen"),
     *("bands", "call", "part", "unfold", "join", "normalize", "largest", "running_norm"),
     *("cumulative_norm", "scan", "lstm", "gru", "repeat", "fold", "expression"),
-    *("attention", "retention", "linear_attention", "spread"),
+    *("attention", "retention", "linear_attention", "spread", "attend", "places", "blocks"),
 )
 FIELDS = (
     *("code", "input", "other", "rows", "channels", "keep", "taps", "stride", "dilation", "left"),
@@ -41,10 +42,14 @@ class Value:
 
 @dataclass
 class Program:
-    """Collects instructions and weights. Two programs of one net may share `weights`."""
+    """Collects instructions and weights. Two programs of one net may share `weights`.
 
-    instructions: list[dict[str, int]] = field(default_factory=list)
+    The body of an instruction has two `inputs`, values 0 and 1.
+    """
+
+    instructions: list[dict[str, Any]] = field(default_factory=list)
     weights: "Weights" = field(default_factory=lambda: Weights())
+    inputs: int = 1
 
     def emit(
         self,
@@ -54,6 +59,7 @@ class Program:
         rows: int | None = None,
         channels: int | None = None,
         other: Value | None = None,
+        body: "Program | None" = None,
         **fields: Any,
     ) -> Value:
         """Appends an instruction of CODES; returns its value, which has x's rows and channels.
@@ -61,16 +67,23 @@ class Program:
         `fields` are numbers for FIELDS, or arrays for TABLES.
         """
         y = Value(
-            len(self.instructions) + 1,
+            len(self.instructions) + self.inputs,
             x.rows if rows is None else rows,
             x.channels if channels is None else channels,
         )
-        own = {"code": CODES.index(code), "input": x.number, "rows": y.rows, "channels": y.channels}
+        own: dict[str, Any] = {
+            "code": CODES.index(code),
+            "input": x.number,
+            "rows": y.rows,
+            "channels": y.channels,
+        }
         if other is not None:
             own["other"] = other.number
+        if body is not None:
+            own |= {"body": body.instructions, "left": len(body.instructions)}
         for name, value in fields.items():
             own[name] = self.weights.add(value) if name in TABLES else int(value)
-        self.instructions.append({**dict.fromkeys(FIELDS, 0), **DEFAULTS, **own})
+        self.instructions.append({**dict.fromkeys(FIELDS, 0), **DEFAULTS, "body": [], **own})
         return y
 
     def end(self, y: Value) -> None:
@@ -94,8 +107,20 @@ class Program:
     @property
     def table(self) -> NDArray[np.int64]:
         """The instructions as `[n, FIELDS]`."""
-        rows = [[row[name] for name in FIELDS] for row in self.instructions]
-        return np.array(rows, dtype=np.int64).reshape(-1, len(FIELDS))
+        rows = [line for row in self.instructions for line in (row, *row["body"])]
+        numbers = [[row[name] for name in FIELDS] for row in rows]
+        return np.array(numbers, dtype=np.int64).reshape(-1, len(FIELDS))
+
+
+def outside_bodies(table: NDArray[np.int64]) -> NDArray[np.intp]:
+    """The places of the instructions that stand in no body."""
+    code, left = FIELDS.index("code"), FIELDS.index("left")
+    places, at = [], 0
+    while at < len(table):
+        places.append(at)
+        is_block = table[at, code] == CODES.index("blocks")
+        at += 1 + (min(max(int(table[at, left]), 0), len(table)) if is_block else 0)
+    return np.array(places, dtype=np.intp)
 
 
 class Weights:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from speechkit.plans.plan import Plan
-from speechkit.plans.program import FIELDS, Program, Value
+from speechkit.plans.program import FIELDS, Program, Value, outside_bodies
 
 ZEROS = 64
 """Zero crossings of the filter on each side, at the lower of the two rates."""
@@ -68,9 +68,11 @@ def at_rate(plan: Plan, sample_rate: int) -> Plan:
     x = program.emit("delay", x, keep=wait) if wait else x
     behind = plan.program.copy()
     rows, values = FIELDS.index("rows"), [FIELDS.index(name) for name in ("input", "other")]
-    behind[:, rows] *= strides
-    # −1 means that there is no other value
-    behind[:, values] += np.where(behind[:, values] >= 0, x.number, 0)
+    for place in outside_bodies(behind):
+        row = behind[place]
+        row[rows] *= strides
+        # −1 means that there is no other value
+        row[values] += np.where(row[values] >= 0, x.number, 0)
     return replace(
         plan,
         about=replace(

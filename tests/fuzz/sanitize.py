@@ -277,12 +277,37 @@ def attentive(chance: Random) -> sk.MarbleNet:
     return sk.MarbleNet(frame_level=True, **parts)  # type: ignore[arg-type]
 
 
+def in_blocks(chance: Random) -> sk.MarbleNet:
+    """A small net of which a row computes in blocks of frames, with a memory between them."""
+    window, heads = chance.randint(2, 40), chance.choice([1, 2, 4])
+    reading = {
+        "states": chance.randint(0, 20),
+        "gate": chance.choice(["bias", "full", "lstm"]),
+        "config": chance.choice(["skip", "dual", "single"]),
+    }
+    waiting = {
+        "latents": chance.randint(1, 20),
+        "latent_dim": 4 * chance.randint(1, 6),
+        "blocks": chance.randint(1, 2),
+        "carry": chance.random() < 0.7,
+    }
+    name, fields = chance.choice([("block_recurrent", reading), ("rin", waiting)])
+    row = sk.Block(
+        channels=8 * chance.randint(1, 6),
+        kernel=1,
+        block=Spec(f"mixers/{name}", {"window": window, "heads": heads, **fields}),
+    )
+    parts = {**parts_of(chance), "blocks": (sk.Block(channels=8, kernel=3, stride=2), row)}
+    return sk.MarbleNet(frame_level=True, **parts)  # type: ignore[arg-type]
+
+
 EXCHANGED = "activation", "norm", "channel", "mixer", "residual", "block", "stack", "stem"
 """The kinds of components that `exchanged` draws from."""
 NETS: list[Callable[[Random], sk.QuartzNet | sk.MarbleNet]] = [
     lambda chance: sk.QuartzNet(**parts_of(chance)),  # type: ignore[arg-type]
     lambda chance: sk.MarbleNet(frame_level=True, **parts_of(chance)),  # type: ignore[arg-type]
     attentive,
+    in_blocks,
 ]
 CASES = (
     *(depthwise_case, batch_norm_case, linear_case, separable_case, step_case, chunks_case),

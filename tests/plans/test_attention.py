@@ -12,6 +12,8 @@ from speechkit.plans.program import Program, Value
 
 CHANNELS, HEADS, TAPS, LEFT = 6, 2, 20, 17
 Array = NDArray[np.float32]
+# for each head and distance, the oldest row first
+BIAS = np.random.default_rng(1).normal(size=(HEADS, TAPS))
 
 
 def loaded(function: float = 1, power: float = 0.5, **changed: Any) -> LoadedPlan:
@@ -26,6 +28,7 @@ def loaded(function: float = 1, power: float = 0.5, **changed: Any) -> LoadedPla
         "keep": TAPS - 1,
         "left": LEFT,
         "numbers": [function, power, *np.linspace(1, 2, HEADS)],
+        "bias": BIAS,
         "other": waiting,
         "channels": CHANNELS,
     }
@@ -41,7 +44,7 @@ def formula(x: Array, real: int, function: float, power: float) -> Array:
         rows = np.arange(max(0, t - LEFT), min(real, t + TAPS - LEFT))
         for h in range(HEADS):
             own = slice(h * each, (h + 1) * each)
-            s = k[rows, own] @ q[t, own] / each**0.5
+            s = k[rows, own] @ q[t, own] / each**0.5 + BIAS[h, rows - t + LEFT]
             a = np.exp(s) / np.exp(s).sum() if function else np.maximum(s, 0)
             y[t, own] = (1 + h) * len(rows) ** -power * a @ v[rows, own]
     return y.astype(np.float32)
@@ -79,7 +82,7 @@ def test_a_plan_computes_the_formula(function: float, power: float) -> None:
         ({"stride": 3}, "it reads rows that are not kept"),
         ({"keep": 1 << 27}, "it needs too much memory"),
         ({"other": None}, "it needs two inputs of channels"),
-        ({"numbers": [1.0]}, "it lies outside the weights"),
+        ({"bias": BIAS[:1]}, "it lies outside the weights"),
         ({"channels": CHANNELS - 1}, "its two inputs differ in size"),
         ({"channels": 2 * CHANNELS, "other": Value(3, 1, 0)}, "its input is not keys and values"),
     ],

@@ -190,6 +190,7 @@ class Heads(Windowed):
             taps=self.window,
             stride=self.stride,
             left=self.left,
+            bias=[0.0] * (self.heads * self.window),
             numbers=[self.weights.function == "softmax", power, *factors.tolist()],
         )
 

@@ -13,10 +13,11 @@ from speechkit.errors import ComponentError
 from speechkit.nn import BodyMaker, FrameWise, Pointwise, Residual, Serial, StreamLayer
 from speechkit_mixers.blockwise import Blockwise
 from speechkit_mixers.heads import attend, split_heads
-from speechkit_mixers.norms import FrameNorm, RMSNorm, unit
+from speechkit_mixers.norms import FrameNorm, RMSNorm, lower_unit, unit
 
 if TYPE_CHECKING:
-    pass
+    from speechkit.nn.lowering import Lowering
+    from speechkit.plans.program import Value
 
 GATES = "bias", "full", "lstm"
 CONFIGS = "skip", "dual", "single"
@@ -50,6 +51,21 @@ class Gate(nn.Module):
         if self.kind == "lstm":
             return forget * state + (F.linear(y, self.kernel[1], self.bias[1]) - 1).sigmoid() * z
         return forget * state + (1 - forget) * z
+
+    def lower(self, program: Lowering, state: Value, z: Value, y: Value) -> Value:
+        """The same in a native program."""
+        if self.kind == "bias":
+            forget = {"f": self.bias[0].detach().sigmoid()}
+            return program.expression("f * a + (1 - f) * b", forget, state, z)
+        share = program.matrix(y, self.kernel[0], self.bias[0] + 1)
+        if self.kind == "full":
+            kept = program.expression("a - b", {}, state, z)
+            return program.added(z, program.expression("a * sigmoid(b)", {}, kept, share))
+        new = program.matrix(y, self.kernel[1], self.bias[1] - 1)
+        kept, new = (
+            program.expression("a * sigmoid(b)", {}, *pair) for pair in ((state, share), (z, new))
+        )
+        return program.added(kept, new)
 
 
 class States(nn.Module):
@@ -106,6 +122,48 @@ class States(nn.Module):
         z = self.down(y)
         after: Tensor = self.down_gate(states, z.tanh() if self.config == "single" else z, y)
         return after
+
+    def remembered(self) -> Tensor:
+        """The learned states, and k̂' and v' of them, `[S, 3 C]`."""
+        offered = (part[0].transpose(0, 1).flatten(1) for part in self.read(self.initial[None]))
+        return torch.cat([self.initial, *offered], dim=1)
+
+    def lower_read(self, program: Lowering, states: Value) -> Value:
+        """`read` in a native program: k̂' and v', `[2 C]`."""
+        x = self._lower_asking(program, states, self.offered)
+        v = program.part(x, states.channels, states.channels)
+        return program.join(lower_unit(program, program.part(x, 0, v.channels), self.heads), v)
+
+    def lower(self, program: Lowering, memory: Value, block: Value) -> Value:
+        """The next `remembered` of a native program, from this one and k̂ and v of a block."""
+        channels = block.channels // 2
+        states, offered = (
+            program.part(memory, 0, channels),
+            program.part(memory, channels, 2 * channels),
+        )
+        x = self._lower_asking(program, states, self.asked)
+        asked = (program.part(x, start, channels) for start in (0, channels))
+        y = program.join(
+            *(
+                program.attend(lower_unit(program, q, self.heads, scale.abs()), keys, self.heads)
+                for q, scale, keys in zip(asked, self.scales, (offered, block), strict=True)
+            )
+        )
+        if self.config != "single":
+            z = program.matrix(y, self.out.weight)
+            states = self.out_gate.lower(program, states, z, y)
+            y = program.add(self.up_norm, states) if self.config == "dual" else y
+        if self.config != "skip":
+            y = program.expression("relu(x)", {}, program.matrix(y, self.up.weight))
+            z = program.matrix(y, self.down.weight)
+            z = program.expression("tanh(x)", {}, z) if self.config == "single" else z
+            states = self.down_gate.lower(program, states, z, y)
+        return program.join(states, self.lower_read(program, states))
+
+    def _lower_asking(self, program: Lowering, states: Value, maps: nn.Linear) -> Value:
+        """maps(norm(R) + E)."""
+        x = program.places(program.add(self.norm, states), self.embedding)
+        return program.matrix(x, maps.weight)
 
     def macs(self, frames: int) -> int:
         """Its multiply-adds for a block of `frames`."""
@@ -191,6 +249,42 @@ class BlockRecurrence(Blockwise):
         k, v = (torch.cat(parts, dim=2) for parts in zip(*offers, strict=True))
         which = torch.arange(len(memory), device=k.device).repeat_interleave(memory[0].shape[1])
         return torch.cat([y, attend(other[0], k, v, (own[:, :, None] == which)[:, None])], dim=2)
+
+    def lower(self, program: Lowering, x: Value) -> Value:
+        k, v, *asked = (
+            program.part(x, start, self.channels) for start in range(0, x.channels, self.channels)
+        )
+        others = program.join(lower_unit(program, k, self.heads), v)
+        # the instruction divides by the root of a head's channels
+        root = (self.channels // self.heads) ** 0.5
+        queries = [
+            lower_unit(program, q, self.heads, scale.abs() * factor)
+            for q, scale, factor in zip(asked, self.scales, (root, 1), strict=False)
+        ]
+        y = program.emit(
+            "attention",
+            others,
+            channels=self.channels,
+            other=queries[0],
+            size=self.heads,
+            keep=self.size - 1,
+            taps=self.size,
+            left=self.size - 1,
+            # the oldest frame first
+            bias=self.distances.detach()[self.get_buffer("buckets")].flip(0).t(),
+            numbers=[1, 0, *[1] * self.heads],
+        )
+        states = self.states
+        if states is None:
+            return y
+
+        def update(body: Lowering, block: Value, memory: Value) -> tuple[Value, Value]:
+            return block, states.lower(body, memory, block)
+
+        read = program.blocks(
+            others, self.size, states.remembered(), update, queries[1], self.heads
+        )
+        return program.join(y, read)
 
     def macs(self, frames: int) -> int:
         attention = 2 * frames * self.channels * self.size

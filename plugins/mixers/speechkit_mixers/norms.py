@@ -25,6 +25,15 @@ def unit(x: Tensor) -> Tensor:
     return x * (x.square().sum(-1, keepdim=True) + EPS).rsqrt()
 
 
+def lower_unit(program: Lowering, x: Value, heads: int, factors: Tensor | None = None) -> Value:
+    """`unit` of each head of a native program, times a factor for each, `[H]`."""
+    each = x.channels // heads
+    factors = torch.ones(heads) if factors is None else factors.detach().float().cpu().flatten()
+    # over the mean of the squares instead of their sum
+    scale = factors.repeat_interleave(each) * each**-0.5
+    return program.normalize(x, EPS / each, scale, groups=heads, centred=False)
+
+
 class RMSNorm(nn.RMSNorm):
     """y = x / √(mean x² + 1e-6) · weight over the last dimension."""
 
@@ -37,6 +46,10 @@ class RMSNorm(nn.RMSNorm):
         # in mixed precision torch warns of a weight of another dtype
         return F.rms_norm(x, self.normalized_shape, self.weight.to(x.dtype), EPS)
 
+    def lower(self, program: Lowering, x: Value) -> Value:
+        """The same as one instruction of a native program."""
+        return program.normalize(x, EPS, self.weight, centred=False)
+
 
 class FrameNorm(RMSNorm):
     """`RMSNorm` of each frame. Shape: `[B, C, T]` → the same."""
@@ -45,8 +58,7 @@ class FrameNorm(RMSNorm):
         return super().forward(x.transpose(1, 2)).transpose(1, 2)
 
     def lower(self, program: Lowering, x: Value) -> Value:
-        """The same as one instruction of a native program."""
-        return program.normalize(x, EPS, self.weight, centred=False)
+        return super().lower(program, x)
 
 
 class RMSGate(nn.Module):

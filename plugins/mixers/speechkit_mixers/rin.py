@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
@@ -12,6 +13,10 @@ from speechkit.errors import ComponentError
 from speechkit.nn import BodyMaker, Serial, StreamLayer
 from speechkit_mixers.blockwise import Blockwise
 from speechkit_mixers.heads import attend, split_heads
+
+if TYPE_CHECKING:
+    from speechkit.nn.lowering import Lowering
+    from speechkit.plans.program import Value
 
 EPS = 1e-6
 START = 0.02
@@ -44,6 +49,16 @@ class Attention(nn.Module):
         y: Tensor = self.out(attend(q * q.shape[3] ** -0.5, k, v, allowed[:, None, None]))
         return y
 
+    def lower(self, program: Lowering, x: Value, z: Value | None = None) -> Value:
+        """x + Attention(x, z) in a native program."""
+        normal = _lower_norm(program, x, self.norm)
+        q = _lower_linear(program, normal, self.asked)
+        q = program.scaled(q, (q.channels // self.heads) ** -0.5)
+        others = _lower_linear(program, normal if z is None else z, self.offered)
+        y = _lower_linear(program, program.attend(q, others, self.heads), self.out)
+        # the rows of x stay valid or not
+        return program.added(x, y)
+
     def macs(self, queries: int, keys: int) -> int:
         """Its multiply-adds for these numbers of queries and keys."""
         own, given = self.asked.weight.numel(), self.offered.weight.numel()
@@ -65,6 +80,12 @@ class FeedForward(nn.Module):
         y: Tensor = self.down(F.gelu(self.up(self.norm(x))))
         return y
 
+    def lower(self, program: Lowering, x: Value) -> Value:
+        """x + FFN(x) in a native program."""
+        y = _lower_linear(program, _lower_norm(program, x, self.norm), self.up)
+        y = program.expression("gelu(x)", {}, y)
+        return program.matrix(y, self.down.weight, self.down.bias, residual=x)
+
     def macs(self, count: int) -> int:
         """Its multiply-adds for `count` vectors."""
         return 2 * count * self.up.weight.numel()
@@ -82,6 +103,10 @@ class LatentLayer(nn.Module):
         z = z + self.attention(z)
         y: Tensor = z + self.feed(z)
         return y
+
+    def lower(self, program: Lowering, z: Value) -> Value:
+        """The same in a native program."""
+        return self.feed.lower(program, self.attention.lower(program, z))
 
     def macs(self, latents: int) -> int:
         """Its multiply-adds."""
@@ -114,6 +139,13 @@ class Interface(nn.Module):
         x = x + self.write(x, z)
         return z, x + self.write_feed(x)
 
+    def lower(self, program: Lowering, z: Value, x: Value) -> tuple[Value, Value]:
+        """The same in a native program."""
+        z = self.read_feed.lower(program, self.read.lower(program, z, x))
+        for layer in self.think:
+            z = layer.lower(program, z)  # type: ignore[operator]
+        return z, self.write_feed.lower(program, self.write.lower(program, x, z))
+
     def macs(self, latents: int, frames: int) -> int:
         """Its multiply-adds for one block."""
         between = self.read.macs(latents, frames) + self.write.macs(frames, latents)
@@ -136,6 +168,10 @@ class Carry(nn.Module):
     def forward(self, z: Tensor) -> Tensor:
         y: Tensor = self.gain * self.norm(z + self.feed(z))
         return y
+
+    def lower(self, program: Lowering, z: Value) -> Value:
+        """The same in a native program."""
+        return program.normalize(self.feed.lower(program, z), EPS, self.gain)
 
 
 class RIN(Blockwise):
@@ -194,6 +230,18 @@ class RIN(Blockwise):
             z, x = interface(z, x, valid)
         return x, z
 
+    def lower(self, program: Lowering, x: Value) -> Value:
+        def update(body: Lowering, block: Value, memory: Value) -> tuple[Value, Value]:
+            carried = (
+                body.scaled(memory, 0) if self.carry is None else self.carry.lower(body, memory)
+            )
+            z, y = body.places(carried, self.latents), body.places(block, self.places)
+            for interface in self.interfaces:
+                z, y = interface.lower(body, z, y)  # type: ignore[operator]
+            return y, z
+
+        return program.blocks(x, self.size, self.begin(), update)
+
     def macs(self, frames: int) -> int:
         count = len(self.latents)
         carry = self.carry.feed.macs(count) if self.carry else 0
@@ -229,3 +277,11 @@ def rin(
     make_body.narrow_only("rin")
     fields = window, latents, latent_dim, blocks, layers, heads, rw_heads, carry, gain
     return Serial(make_body.matched(c_in, c_out), RIN(c_out, *fields))
+
+
+def _lower_norm(program: Lowering, x: Value, norm: nn.LayerNorm) -> Value:
+    return program.normalize(x, EPS, norm.weight, norm.bias)
+
+
+def _lower_linear(program: Lowering, x: Value, layer: nn.Linear) -> Value:
+    return program.matrix(x, layer.weight, layer.bias)

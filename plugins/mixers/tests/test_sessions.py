@@ -13,8 +13,13 @@ from numpy.typing import NDArray
 
 import speechkit as sk
 from speechkit.cli.main import run
+from speechkit.frontend import Resample
 from speechkit.models.net import Net
+from speechkit.nn import Chunk, Serial
+from speechkit.plans.resample import at_rate
+from speechkit.plans.scorer import PlanScorer
 from speechkit.rules.vad import PostProcessing
+from speechkit.tasks.plans import plan_of
 
 ROWS = {
     "attention": {"mixer": "attention:window=50"},
@@ -99,3 +104,14 @@ def test_chunks_of_any_size_give_the_same(folder: Path, seed: int) -> None:
     assert events + stream.finish() == wanted.feed(x) + wanted.finish()
     np.testing.assert_array_equal(stream.scores, wanted.scores)
     assert events
+
+
+def test_a_plan_at_another_rate_has_the_scores_of_torch(folder: Path) -> None:
+    model = sk.load(folder / "vad")
+    found = at_rate(plan_of(model), 8000)
+    x = sound(1)
+    layer = Serial(resample=Resample(8000, RATE), net=model.stream_layer())
+    with torch.no_grad():
+        expected = layer(Chunk.of(torch.from_numpy(x)[None, None])).x[0].T.numpy()
+    scores = np.concatenate([*PlanScorer(found).parts([x])])
+    np.testing.assert_allclose(scores, expected, atol=1e-4 * np.abs(expected).max())
