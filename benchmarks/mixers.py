@@ -1,12 +1,19 @@
-"""What a mixer costs in one row of a net: `python -m benchmarks.mixers`.
+"""What a mixer costs in one row of a net.
 
-It writes the costs of each row of docs/mixers.json into that file: the row takes the place of the
-second of the three blocks of a frame-level MarbleNet 3x2x64. Times are medians of rounds in turn,
-as multiples of the plain net's.
+    python -m benchmarks.mixers
+    python -m benchmarks.mixers retention trellis
+    python -m benchmarks.mixers mixer=lru "mixer=multires kernel=64" stack=unet
+
+The first command writes the costs of each row of docs/mixers.json into that file, the second those
+of the named rows. The third prints those of other rows as lines for a table: step, training,
+kMAC/s, parameters, latency, engine. The net is a frame-level MarbleNet 3x2x64. A field of
+`sk.Block` is set in the second of its three blocks, any other in the net. Times are medians of
+rounds in turn, as multiples of the plain net's; the other figures are the difference from it.
 """
 
 import json
 import sys
+from dataclasses import fields
 from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
@@ -37,9 +44,12 @@ BATCH, SECONDS = 16, 2.0
 
 
 def model_of(assignments: list[str]) -> Model:
-    """The net with fields of the row under test set, or the plain one."""
-    settings = ["size=custom", *(f"blocks.{ROW}.{text}" for text in assignments)]
-    model = sk.build(override(sk.MarbleNet(frame_level=True), settings), seed=0)
+    """The net with these settings of the row under test or of the net, or the plain one."""
+    own = {field.name for field in fields(sk.Block)}
+    settings = [
+        f"blocks.{ROW}.{text}" if text.partition("=")[0] in own else text for text in assignments
+    ]
+    model = sk.build(override(sk.MarbleNet(frame_level=True), ["size=custom", *settings]), seed=0)
     return settled(model, model.features(torch.from_numpy(speech(BEGUN_S))[None]).x)
 
 
@@ -97,17 +107,42 @@ def costs(row: list[str], plain: Model) -> dict[str, float]:
     }
 
 
-def main(names: list[str]) -> None:
-    page: dict[str, Any] = json.loads(TARGET.read_text(encoding="utf-8"))
-    found = {name: row for name, row in page["rows"].items() if not names or name in names}
-    rows = {PLAIN: []} | {name: row["row"] for name, row in found.items()}
+def measured(rows: dict[str, list[str]]) -> dict[str, dict[str, Any]]:
+    """What each row costs."""
     plain = model_of([])
-    streaming, training = (ratios(kind, rows) for kind in (Streaming, Training))
-    for name, row in found.items():
-        row |= costs(row["row"], plain)
-        row |= {"stream": streaming[name], "training": training[name]}
-        session: Any = sk.stream(model_of(row["row"]), vad=None)
-        row["engine"] = session.backend.partition(":")[0]
+    streaming, training = (ratios(kind, {PLAIN: [], **rows}) for kind in (Streaming, Training))
+    found: dict[str, dict[str, Any]] = {}
+    for name, row in rows.items():
+        session: Any = sk.stream(model_of(row), vad=None)
+        found[name] = {
+            **costs(row, plain),
+            "stream": streaming[name],
+            "training": training[name],
+            "engine": session.backend.partition(":")[0],
+        }
+    return found
+
+
+def line(name: str, row: dict[str, Any]) -> str:
+    """The line of a table in Markdown."""
+    cells = [
+        f"`{name}`",
+        f"{row['stream']:.2f} ×",
+        f"{row['training']:.2f} ×",
+        f"{row['kmacs_per_s']:+,}",
+        f"{row['parameters']:+,}",
+        f"{row['latency_ms']:+} ms",
+        row["engine"],
+    ]
+    return f"| {' | '.join(cells)} |"
+
+
+def write(names: list[str]) -> None:
+    """Measures the rows of the page with these names, or all."""
+    page: dict[str, Any] = json.loads(TARGET.read_text(encoding="utf-8"))
+    known = {name: row for name, row in page["rows"].items() if not names or name in names}
+    for name, found in measured({name: row["row"] for name, row in known.items()}).items():
+        known[name] |= found
     page["about"] = {
         "date": datetime.now(UTC).date().isoformat(),
         "processor": processor(),
@@ -115,6 +150,15 @@ def main(names: list[str]) -> None:
         "sample_rate": SAMPLE_RATE,
     }
     TARGET.write_text(json.dumps(page, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def main(arguments: list[str]) -> None:
+    given = {text: text.split() for text in arguments if "=" in text}
+    if not given:
+        write(arguments)
+        return
+    for name, row in measured(given).items():
+        print(line(name, row))
 
 
 if __name__ == "__main__":

@@ -19,8 +19,8 @@ from speechkit.nn import Chunk
 
 ROOT = Path(__file__).parents[1]
 MODULES = (
-    *("cache_net", "components", "inputs", "plain", "registry", "run", "settled", "timing"),
-    *("ov", "verify"),
+    *("cache_net", "components", "inputs", "mixers", "plain", "registry", "run", "settled"),
+    *("timing", "ov", "verify"),
 )
 
 
@@ -300,3 +300,20 @@ def test_speech_has_the_duration_asked_for(bench):
     x = bench.inputs.speech(20.0)
     assert x.shape == (320000,)
     assert np.abs(x).max() > 0.1
+
+
+def test_a_row_or_the_net_has_what_is_measured(bench):
+    config = bench.mixers.model_of(["kernel=5", "lookahead=1"]).config
+    plain = bench.mixers.model_of([]).config
+    kernels = [[row.kernel for row in each.blocks] for each in (config, plain)]
+    assert [one == other for one, other in zip(*kernels, strict=True)] == [i != 2 for i in range(6)]
+    assert (config.lookahead, kernels[0][2]) == (1, 5)
+
+
+def test_costs_of_rows_that_are_not_on_the_page_are_printed(bench, monkeypatch, capsys):
+    monkeypatch.setattr(bench.mixers, "ratios", lambda kind, rows: dict.fromkeys(rows, 1.5))
+    bench.mixers.main(["kernel=5", "kernel=5 lookahead=1"])
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.startswith("| `kernel=5") for line in lines] == [True, True]
+    assert lines[0].startswith("| `kernel=5` | 1.50 × | 1.50 × | -")
+    assert lines[1].endswith(" ms | native |")

@@ -62,11 +62,31 @@ def looped(layer: Attention, c: Chunk, weight: str) -> Tensor:
 
 @pytest.mark.parametrize("window", WINDOWS, ids=str)
 @pytest.mark.parametrize("weight", PAPERS)
-def test_it_is_the_formula_of_its_paper(weight: str, window: tuple[int, int, int]) -> None:
+def test_papers_029_035_058_it_is_the_formula(weight: str, window: tuple[int, int, int]) -> None:
     layer, c = made(weight, *window), ragged(normal(2, 8, 76))
     y = layer(c)
     expected = torch.where(y.valid[:, None], looped(layer, c, weight), 0)
     torch.testing.assert_close(y.masked, expected, rtol=1e-10, atol=1e-12)
+
+
+@torch.no_grad()
+def test_paper_058_queries_and_keys_are_normalised_in_each_head() -> None:
+    layer, x = made("relu"), normal(1, 8, 12)
+    q, k, v = layer.maps(Chunk.of(x)).x[0].split(8)
+    for given, map_, norm in (
+        (q, layer.query, layer.query_norm),
+        (k, layer.key, layer.key_norm),
+    ):
+        heads = (map_.weight @ x[0]).unflatten(0, (4, 2))
+        centred = heads - heads.mean(1, keepdim=True)
+        unit = centred / (centred.square().mean(1, keepdim=True) + 1e-6).sqrt()
+        torch.testing.assert_close(given, unit.flatten(0, 1) * norm.module.scale[:, None])
+    torch.testing.assert_close(v, layer.value.weight @ x[0])
+    # the other weights take them as they are
+    for weight in ("softmax", "rela", "reluformer"):
+        layer = made(weight)
+        maps = [m.weight @ x[0] for m in (layer.query, layer.key, layer.value)]
+        torch.testing.assert_close(layer.maps(Chunk.of(x)).x[0], torch.cat(maps))
 
 
 @pytest.mark.parametrize("window", WINDOWS, ids=str)
@@ -85,7 +105,9 @@ def test_steps_equal_the_whole(weight: str, window: tuple[int, int, int]) -> Non
 
 
 @pytest.mark.parametrize("weight", PAPERS)
-def test_the_implicit_attention_times_the_values_is_what_the_heads_give(weight: str) -> None:
+def test_paper_111_its_implicit_attention_times_the_values_is_what_the_heads_give(
+    weight: str,
+) -> None:
     layer, c = made(weight, 5, 2), ragged(normal(2, 8, 40))
     a = layer.implicit_attention(c)
     given = layer.value(Chunk(c.masked, c.valid)).x.transpose(1, 2)
@@ -95,6 +117,7 @@ def test_the_implicit_attention_times_the_values_is_what_the_heads_give(weight: 
     torch.testing.assert_close(torch.where(c.valid[:, None], found, 0), heads.masked)
     assert a.shape == (2, 4, 40, 40)
     assert not a[1, :, :, 20:].any()
+    assert not a[1, :, 20:].any()
     assert not torch.triu(a, 3).any()
     assert not torch.triu(made(weight, 5, 0).implicit_attention(c), 1).any()
 
@@ -105,7 +128,9 @@ def test_softmax_weights_sum_to_one() -> None:
 
 
 @pytest.mark.parametrize("weight", PAPERS)
-def test_a_query_without_any_weight_gives_zeros_and_a_finite_gradient(weight: str) -> None:
+def test_paper_029_a_query_without_any_weight_gives_zeros_and_a_finite_gradient(
+    weight: str,
+) -> None:
     layer = made(weight, 5, 0)
     x = normal(1, 8, 20).requires_grad_()
     if weight == "softmax":
@@ -134,7 +159,7 @@ def unit(weight: str, n: int, normalise: str | None = None, seed: int = 0) -> Te
     return a
 
 
-def test_the_variance_of_reluformer_is_flat_in_n() -> None:
+def test_paper_035_the_variance_of_reluformer_is_flat_in_n() -> None:
     def variance(n: int, weight: str, normalise: str | None = None) -> float:
         values = normal(4, n, 64, seed=9)
         return float((unit(weight, n, normalise) @ values).var())
@@ -147,7 +172,7 @@ def test_the_variance_of_reluformer_is_flat_in_n() -> None:
     assert shrunk[1] < shrunk[0] / 20
 
 
-def test_the_row_sums_of_relu_do_not_grow_with_the_number_of_keys() -> None:
+def test_paper_058_the_row_sums_of_relu_do_not_grow_with_the_number_of_keys() -> None:
     sums = [float(unit("relu", n).sum(2).mean()) for n in (100, 1000)]
     assert sums == pytest.approx([0.4, 0.4], abs=0.02)
     grown = [float(unit("relu", n, "none").sum(2).mean()) for n in (100, 1000)]
@@ -155,7 +180,7 @@ def test_the_row_sums_of_relu_do_not_grow_with_the_number_of_keys() -> None:
 
 
 @pytest.mark.parametrize("normalise", ["keys", "learned"])
-def test_n_counts_valid_frames_only(normalise: str) -> None:
+def test_papers_035_058_n_counts_valid_frames_only(normalise: str) -> None:
     weights = Weights(1, "relu", normalise)
     scores = normal(1, 3, 12)
     allowed = torch.arange(12) < 5
@@ -164,11 +189,11 @@ def test_n_counts_valid_frames_only(normalise: str) -> None:
     assert not found[..., 5:].any()
 
 
-def test_half_of_the_weights_of_rela_are_zero_at_first() -> None:
+def test_paper_029_half_of_the_weights_of_rela_are_zero_at_first() -> None:
     assert float((unit("rela", 500) == 0).double().mean()) == pytest.approx(0.5, abs=0.02)
 
 
-def test_the_norm_of_rela_cancels_the_scale_of_the_queries() -> None:
+def test_paper_029_the_norm_of_rela_cancels_the_scale_of_the_queries() -> None:
     gate = RMSGate(64).double()
     torch.nn.init.zeros_(gate.gate)
     weights, values = unit("rela", 50), normal(4, 50, 64, seed=3)
@@ -176,7 +201,7 @@ def test_the_norm_of_rela_cancels_the_scale_of_the_queries() -> None:
     torch.testing.assert_close(gate(100 * x), gate(x), rtol=1e-4, atol=1e-5)
 
 
-def test_frames_have_no_order() -> None:
+def test_paper_029_frames_have_no_order() -> None:
     layer, x = made("rela", 19, 19), normal(1, 8, 20)
     order = torch.randperm(20, generator=torch.Generator().manual_seed(1))
     moved = layer(Chunk.of(x[:, :, order])).x

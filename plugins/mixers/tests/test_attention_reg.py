@@ -27,7 +27,7 @@ def loss(a: Tensor, *valid: bool) -> float:
     return float(row_loss(a[None, None, None], allowed, 0.7))
 
 
-def test_the_loss_is_its_formula() -> None:
+def test_paper_035_the_loss_is_its_formula() -> None:
     a = torch.tensor([0.5, 1.0, 0.5, 1.0, 0.0])
     entropy = -sum(p * math.log(p) for p in (1 / 6, 1 / 3, 1 / 6, 1 / 3))
     expected = math.log(3) + entropy - 0.7 * math.log(5)
@@ -37,7 +37,7 @@ def test_the_loss_is_its_formula() -> None:
     assert loss(a, True, True, True, True, False) == pytest.approx(expected, rel=1e-5)
 
 
-def test_weights_of_sum_1_with_little_entropy_cost_nothing() -> None:
+def test_paper_035_weights_of_sum_1_with_little_entropy_cost_nothing() -> None:
     assert loss(torch.tensor([1.0, 0, 0, 0]), *[True] * 4) == 0
     assert loss(torch.tensor([0.9, 0.1, 0, 0]), *[True] * 4) == pytest.approx(0, abs=1e-6)
     assert loss(torch.tensor([0.5, 0, 0, 0]), *[True] * 4) == pytest.approx(math.log(2), rel=1e-5)
@@ -45,7 +45,7 @@ def test_weights_of_sum_1_with_little_entropy_cost_nothing() -> None:
     assert loss(uniform, *[True] * 4) == pytest.approx(0.3 * math.log(4), rel=1e-5)
 
 
-def test_rows_without_keys_do_not_count() -> None:
+def test_paper_035_rows_without_keys_do_not_count() -> None:
     a, allowed = torch.rand(2, 3, 4, 6), torch.ones(2, 1, 4, 6, dtype=torch.bool)
     allowed[1, :, 2:] = False
     a = torch.where(allowed, a, 0)
@@ -53,7 +53,7 @@ def test_rows_without_keys_do_not_count() -> None:
     torch.testing.assert_close(row_loss(a, allowed, 0.7)[1:], short)
 
 
-def test_a_gradient_reaches_the_scale_of_each_head() -> None:
+def test_paper_035_a_gradient_reaches_the_scale_of_each_head() -> None:
     heads = Heads(8, 4, weights := Weights(4, "relu", "learned"), 5, 0)
     x = torch.randn(2, 24, 20, generator=torch.Generator().manual_seed(0))
     a = heads.implicit_attention(sk.nn.Chunk.of(x, torch.tensor([20, 7])))
@@ -87,7 +87,7 @@ def weights_of(run: Run, out: Path) -> dict[str, Tensor]:
     return load_file(out / "last/training/weights.safetensors")
 
 
-def test_without_weight_it_is_the_plain_run_to_the_bit(run: Run, tmp_path: Path) -> None:
+def test_paper_035_without_weight_it_is_the_plain_run_to_the_bit(run: Run, tmp_path: Path) -> None:
     plain = weights_of(run, tmp_path / "plain")
     nothing = weights_of(replace(run, method=(f"{REG}:weight=0",)), tmp_path / "nothing")
     assert all(torch.equal(plain[name], nothing[name]) for name in plain)
@@ -95,7 +95,7 @@ def test_without_weight_it_is_the_plain_run_to_the_bit(run: Run, tmp_path: Path)
     assert not all(torch.equal(plain[name], changed[name]) for name in plain)
 
 
-def test_a_run_with_it_brings_the_sums_to_one(run: Run, tmp_path: Path) -> None:
+def test_paper_035_a_run_with_it_brings_the_sums_to_one(run: Run, tmp_path: Path) -> None:
     def spread(method: tuple[str, ...]) -> float:
         fit(replace(run, method=method, steps=20), out := tmp_path / f"{len(method)}", device="cpu")
         model = sk.load(out / "last").eval()

@@ -137,7 +137,7 @@ def looped(made: BlockRecurrence, x: Tensor) -> Tensor:
     ("states", "gate", "config"),
     [(0, "bias", "skip"), *((3, gate, config) for gate in GATES for config in CONFIGS)],
 )
-def test_paper_88_it_equals_a_loop_over_frames(states: int, gate: str, config: str) -> None:
+def test_paper_088_it_equals_a_loop_over_frames(states: int, gate: str, config: str) -> None:
     made = layer(states, gate, config)
     x = frames(made, 13)
     expected = looped(made, x[0].t()).t()[None]
@@ -145,14 +145,14 @@ def test_paper_88_it_equals_a_loop_over_frames(states: int, gate: str, config: s
 
 
 @pytest.mark.parametrize("states", [0, 3])
-def test_paper_88_ragged_rows_stream_in_any_chunks(states: int) -> None:
+def test_paper_088_ragged_rows_stream_in_any_chunks(states: int) -> None:
     made = layer(states, "lstm", "dual", window=8)
     x = frames(made, 64, batch=3)
     chunks = (1, 7, 8, 9, [24, 40], [1, 30, 2])
     check_stream(made, x, torch.tensor([64, 41, 0]), chunks)
 
 
-def test_paper_88_frames_that_are_not_valid_are_as_if_they_were_not_there() -> None:
+def test_paper_088_frames_that_are_not_valid_are_as_if_they_were_not_there() -> None:
     made = layer()
     x = frames(made, 23)
     valid = torch.ones(1, 30, dtype=torch.bool)
@@ -163,14 +163,14 @@ def test_paper_88_frames_that_are_not_valid_are_as_if_they_were_not_there() -> N
     assert_close("with gaps", made(Chunk.of(x)).x, y.x[:, :, valid[0]], 1e-12)
 
 
-def test_paper_88_later_frames_change_nothing() -> None:
+def test_paper_088_later_frames_change_nothing() -> None:
     made = layer(window=8)
     x, other = frames(made, 64), frames(made, 64, seed=1)
     changed = torch.cat([x[:, :, :40], other[:, :, 40:]], dim=2)
     assert torch.equal(made(Chunk.of(x)).x[:, :, :40], made(Chunk.of(changed)).x[:, :, :40])
 
 
-def test_paper_88_a_frame_sees_the_last_ones_and_by_states_all_whole_blocks() -> None:
+def test_paper_088_a_frame_sees_the_last_ones_and_by_states_all_whole_blocks() -> None:
     for states, last in ((0, 12), (3, 29)):
         made = layer(states)
         x = frames(made, 30)
@@ -181,7 +181,7 @@ def test_paper_88_a_frame_sees_the_last_ones_and_by_states_all_whole_blocks() ->
         assert moved.nonzero().flatten().tolist() == list(range(8, last + 1))
 
 
-def test_paper_88_a_gate_that_is_open_keeps_the_states() -> None:
+def test_paper_088_a_gate_that_is_open_keeps_the_states() -> None:
     for config in CONFIGS:
         made = layer(config=config)
         for gate in made.states.modules():
@@ -192,7 +192,7 @@ def test_paper_88_a_gate_that_is_open_keeps_the_states() -> None:
 
 
 @pytest.mark.parametrize("kind", ["bias", "full"])
-def test_paper_88_bias_and_full_are_convex(kind: str) -> None:
+def test_paper_088_bias_and_full_are_convex(kind: str) -> None:
     torch.manual_seed(0)
     gate = Gate(kind, 6, 8)
     r, z, y = torch.randn(1, 3, 8), torch.randn(1, 3, 8), torch.randn(1, 3, 6)
@@ -202,7 +202,7 @@ def test_paper_88_bias_and_full_are_convex(kind: str) -> None:
     assert_close(kind, r, gate(r, r, y), 1e-6)
 
 
-def test_paper_88_gates_begin_near_the_state_they_had() -> None:
+def test_paper_088_gates_begin_near_the_state_they_had() -> None:
     torch.manual_seed(0)
     gate = Gate("lstm", 256, 512)
     y = torch.zeros(1, 1, 256)
@@ -213,7 +213,7 @@ def test_paper_88_gates_begin_near_the_state_they_had() -> None:
     assert gate.bias.std().item() == pytest.approx(0.1, rel=0.05)
 
 
-def test_paper_88_the_relative_bias_has_the_buckets_of_t5() -> None:
+def test_paper_088_the_relative_bias_has_the_buckets_of_t5() -> None:
     made = BlockRecurrence(8, 2, 256, 0, "bias", "skip")
     buckets = made.get_buffer("buckets").tolist()
     assert buckets[:16] == list(range(16))
@@ -224,7 +224,7 @@ def test_paper_88_the_relative_bias_has_the_buckets_of_t5() -> None:
     assert set(buckets[128:]) == {31}
 
 
-def test_paper_88_every_parameter_learns() -> None:
+def test_paper_088_every_parameter_learns() -> None:
     for gate, config in zip(GATES, CONFIGS, strict=True):
         made = layer(gate=gate, config=config).train().requires_grad_()
         made(
@@ -237,7 +237,7 @@ def test_paper_88_every_parameter_learns() -> None:
         assert all(p.grad is not None for p in made.parameters())
 
 
-def test_paper_88_it_trains_in_mixed_precision(maker: Callable[..., BodyMaker]) -> None:
+def test_paper_088_it_trains_in_mixed_precision(maker: Callable[..., BodyMaker]) -> None:
     torch.manual_seed(0)
     block = block_recurrent(8, 8, maker(), window=5, states=3, gate="lstm", config="dual")
     c = Chunk.of(torch.randn(2, 8, 23), torch.tensor([23, 9]))
@@ -250,7 +250,7 @@ def test_paper_88_it_trains_in_mixed_precision(maker: Callable[..., BodyMaker]) 
 
 @pytest.mark.parametrize("gate", GATES)
 @pytest.mark.parametrize("config", CONFIGS)
-def test_paper_88_a_native_step_computes_the_same(
+def test_paper_088_a_native_step_computes_the_same(
     maker: Callable[..., BodyMaker], gate: str, config: str
 ) -> None:
     torch.manual_seed(0)
@@ -262,14 +262,14 @@ def test_paper_88_a_native_step_computes_the_same(
     check_native(block, torch.randn(3, 8, 43), torch.tensor([43, 18, 3]))
 
 
-def test_paper_88_attention_without_states_is_native(maker: Callable[..., BodyMaker]) -> None:
+def test_paper_088_attention_without_states_is_native(maker: Callable[..., BodyMaker]) -> None:
     torch.manual_seed(0)
     block = block_recurrent(8, 8, maker(), window=20, states=0).eval()
     nn.init.normal_(block.get_parameter("1.body.attention.distances"))
     check_native(block, torch.randn(2, 8, 50), torch.tensor([50, 33]))
 
 
-def test_paper_88_macs_count_the_reads_and_the_states_of_each_block(
+def test_paper_088_macs_count_the_reads_and_the_states_of_each_block(
     maker: Callable[..., BodyMaker],
 ) -> None:
     made = layer(states=0)
@@ -280,7 +280,7 @@ def test_paper_88_macs_count_the_reads_and_the_states_of_each_block(
     assert made.macs(100) == 100 * 2 * 8 * (5 + 3) + 20 * block
 
 
-def test_paper_88_a_built_net_begins_as_in_the_paper(family: Callable[..., Net]) -> None:
+def test_paper_088_a_built_net_begins_as_in_the_paper(family: Callable[..., Net]) -> None:
     model = sk.build(family(block="mixers/block_recurrent:gate=lstm,states=64"))
     found = [m for m in model.modules() if isinstance(m, States)]
     assert len(found) == sum(row.residual * row.copies for row in model.config.blocks)
@@ -306,7 +306,7 @@ def test_paper_88_a_built_net_begins_as_in_the_paper(family: Callable[..., Net])
         ({"window": 1}, "window=1: give a number of frames from 2 up"),
     ],
 )
-def test_paper_88_wrong_parameters_are_refused(
+def test_paper_088_wrong_parameters_are_refused(
     maker: Callable[..., BodyMaker], fields: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(ComponentError, match=message):

@@ -36,7 +36,7 @@ def curve(knots: Tensor, u: Tensor) -> Tensor:
     return knots[low] + (at - low) * (knots[low + 1] - knots[low])
 
 
-def test_paper_92_both_curves_are_lines_between_knots() -> None:
+def test_paper_092_both_curves_are_lines_between_knots() -> None:
     layer = Curves(12, BOTH, knots=5, hidden=4, pool="none").double()
     nn.init.normal_(layer.p)
     x, k = energies(), layer.p.exp()
@@ -47,14 +47,14 @@ def test_paper_92_both_curves_are_lines_between_knots() -> None:
 
 
 @pytest.mark.parametrize("pool", ["causal", "utterance", "none"])
-def test_paper_92_nothing_learned_is_the_identity(pool: str) -> None:
+def test_paper_092_nothing_learned_is_the_identity(pool: str) -> None:
     layer = Curves(12, BOTH, knots=16, hidden=4, pool=pool)
     x = energies().float()
     assert torch.equal(layer(Chunk.of(x)).x, x)
 
 
 @pytest.mark.parametrize("pool", ["causal", "utterance", "none"])
-def test_paper_92_the_gradient_reaches_every_knot(pool: str) -> None:
+def test_paper_092_the_gradient_reaches_every_knot(pool: str) -> None:
     layer = Curves(32, BOTH, knots=7, hidden=4, pool=pool).double()
     x = torch.linspace(-16, 4, 32 * 9, dtype=torch.float64).reshape(1, 9, 32).transpose(1, 2)
     layer(Chunk.of(x)).x.square().sum().backward()
@@ -63,7 +63,7 @@ def test_paper_92_the_gradient_reaches_every_knot(pool: str) -> None:
     assert (weight != 0).all()
 
 
-def test_paper_92_two_knots_are_a_gain_that_is_affine_in_the_band() -> None:
+def test_paper_092_two_knots_are_a_gain_that_is_affine_in_the_band() -> None:
     layer = Curves(9, ("eq",), knots=2, hidden=4, pool="none").double()
     nn.init.normal_(layer.p)
     gain = (layer(Chunk.of(energies(9))).x - energies(9)).exp()[0, :, 0]
@@ -71,7 +71,7 @@ def test_paper_92_two_knots_are_a_gain_that_is_affine_in_the_band() -> None:
     torch.testing.assert_close(gain, torch.linspace(low, high, 9, dtype=torch.float64))
 
 
-def test_paper_92_a_planted_equaliser_is_found() -> None:
+def test_paper_092_a_planted_equaliser_is_found() -> None:
     """+6, −4 and +2 dB in three smooth bands of 64, by 17 knots, to 0.3 dB."""
     bands = torch.arange(64, dtype=torch.float64)
     db = sum(
@@ -89,6 +89,18 @@ def test_paper_92_a_planted_equaliser_is_found() -> None:
     found = (layer(Chunk.of(x)).x - x)[0, :, 0].detach() * 10 / math.log(10)
     assert (found - db).abs().mean() < 0.12
     assert (found - db).abs().max() < 0.3
+
+
+def test_the_knots_are_predicted_from_the_mean() -> None:
+    layer = Curves(12, ("eq",), knots=5, hidden=4, pool="utterance").double()
+    for weight in layer.parameters():
+        nn.init.normal_(weight)
+    x = energies()
+    first, second = layer.p.reduce, layer.p.predict
+    hidden = (first.weight @ (x.mean(2) / 10).T + first.bias[:, None]).relu()
+    p = second.weight @ hidden + second.bias[:, None]
+    assert (hidden == 0).any()
+    torch.testing.assert_close(layer.p(Chunk.of(x)).x[:, :, 0], p.T)
 
 
 def test_the_mean_is_that_of_the_valid_frames() -> None:

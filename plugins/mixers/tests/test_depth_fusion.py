@@ -64,7 +64,7 @@ def normed(norm: torch.nn.LayerNorm, x: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("tanh", [False, True])
-def test_paper_71_the_cell_is_the_papers(tanh: bool) -> None:
+def test_paper_071_the_cell_is_the_papers(tanh: bool) -> None:
     stack = made(tanh=tanh)
     cell = stack.cell
     for weight in stack.parameters():
@@ -87,7 +87,7 @@ def test_paper_71_the_cell_is_the_papers(tanh: bool) -> None:
         torch.testing.assert_close(stack(c).x[row, :, 0], stack.out.weight @ h.mean(0))
 
 
-def test_paper_71_without_the_past_it_pools_the_last_block_by_attention() -> None:
+def test_paper_071_without_the_past_it_pools_the_last_block_by_attention() -> None:
     """Input gate 1, forget gate 0, no MLP: plain attentive pooling, if the ids are off."""
     stack = made(levels=1, ids=False)
     torch.nn.init.constant_(stack.cell.keep.bias, -1e4)
@@ -101,7 +101,7 @@ def test_paper_71_without_the_past_it_pools_the_last_block_by_attention() -> Non
     torch.testing.assert_close(stack.fused(c)[0], pooled)
 
 
-def test_paper_71_queries_are_a_set_without_ids() -> None:
+def test_paper_071_queries_are_a_set_without_ids() -> None:
     c, order = Chunk.of(utterances()), [2, 0, 1]
     for ids in (False, True):
         stack = made(ids=ids)
@@ -111,7 +111,7 @@ def test_paper_71_queries_are_a_set_without_ids() -> None:
         assert torch.allclose(stack.fused(c), before[:, order]) is not ids
 
 
-def test_paper_71_the_cell_is_shared_by_the_levels() -> None:
+def test_paper_071_the_cell_is_shared_by_the_levels() -> None:
     counts = []
     for levels in (1, 2, 3):
         stack = made(levels=levels)
@@ -121,7 +121,7 @@ def test_paper_71_the_cell_is_shared_by_the_levels() -> None:
     assert counts[0] == counts[1] == counts[2]
 
 
-def test_paper_71_padding_changes_nothing() -> None:
+def test_paper_071_padding_changes_nothing() -> None:
     stack, x = made(), utterances()
     x[1, :, 9:] = torch.nan
     together = stack(Chunk.of(x, torch.tensor([20, 9]))).x

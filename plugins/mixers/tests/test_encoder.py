@@ -59,7 +59,7 @@ def frames() -> Tensor:
 
 
 @torch.no_grad()
-def test_later_layers_read_half_of_the_first_ones_values() -> None:
+def test_paper_093_later_layers_read_half_of_the_first_ones_values() -> None:
     block, x = made("res").double(), frames()
     c, first = Chunk.of(x, LENGTHS), None
     for layer in inner(block):
@@ -81,7 +81,7 @@ def with_shares(own: float, **given: Tensor) -> Tensor:
     return y
 
 
-def test_learned_shares_have_the_other_forms_as_bounds_to_the_bit() -> None:
+def test_paper_093_learned_shares_have_the_other_forms_as_bounds_to_the_bit() -> None:
     c = Chunk.of(frames().float(), LENGTHS)
     for value, own in ("none", 1.0), ("res", 0.5):
         block = made(value)
@@ -91,7 +91,7 @@ def test_learned_shares_have_the_other_forms_as_bounds_to_the_bit() -> None:
 
 
 @pytest.mark.parametrize("layers", [2, 5])
-def test_shared_values_save_a_matrix_in_each_later_layer(layers: int) -> None:
+def test_paper_093_shared_values_save_a_matrix_in_each_later_layer(layers: int) -> None:
     counts = {v: sum(p.numel() for p in made(v, layers).parameters()) for v in VALUES}
     assert counts["none"] - counts["shared"] == (layers - 1) * 8 * 8
     assert counts["res"] == counts["none"]
@@ -100,7 +100,7 @@ def test_shared_values_save_a_matrix_in_each_later_layer(layers: int) -> None:
 
 @pytest.mark.parametrize("lookahead", [0, 2])
 @pytest.mark.parametrize("value", VALUES)
-def test_the_first_values_wait_in_a_stream(value: str, lookahead: int) -> None:
+def test_paper_093_the_first_values_wait_in_a_stream(value: str, lookahead: int) -> None:
     block = made(value, c_in=6, lookahead=lookahead)
     assert (block.delay, block.right, block.left) == (
         3 * lookahead,

@@ -183,6 +183,21 @@ def test_a_built_net_begins_as_the_authors() -> None:
     assert net.out.weight.std().item() == pytest.approx(out / 3**0.5, rel=0.1)
 
 
+def test_paper_107_waves_begin_with_the_rates_of_the_authors() -> None:
+    """2π · frequency · γ · U(−1, 1), γ ~ Gamma(6 / (l + 1), 1) on layer l; E γ² = k + k²."""
+    torch.manual_seed(0)
+    nets = [SlowNet(6, 5, 200, 2, frequency=0.5) for _ in range(100)]
+    for layer, shape in enumerate((6.0, 3.0, 2.0)):
+        rates = torch.cat([net.rates[layer] for net in nets])
+        spread = math.pi * ((shape + shape**2) / 3) ** 0.5
+        assert rates.std().item() == pytest.approx(spread, rel=0.04)
+        assert abs(rates.mean()) < 0.03 * spread
+    net = nets[0]
+    assert not net.phases.any()
+    assert (net.alphas == 1).all()
+    assert net.gammas.unique().tolist() == [pytest.approx(0.1)]
+
+
 def test_what_makes_no_kernel_is_refused() -> None:
     for params in ({"hidden": 0}, {"layers": 0}, {"frequency": 0.0}):
         with pytest.raises(ComponentError, match=next(iter(params))):

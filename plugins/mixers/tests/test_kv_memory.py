@@ -16,7 +16,7 @@ def normal(*shape: int, seed: int = 0) -> Tensor:
 
 @pytest.mark.parametrize("ln", [True, False])
 @pytest.mark.parametrize("act", ["softmax", "relu"])
-def test_it_is_the_weighted_sum_of_the_values(act: str, ln: bool) -> None:
+def test_paper_035_it_is_the_weighted_sum_of_the_values(act: str, ln: bool) -> None:
     torch.manual_seed(0)
     layer, x = kv_memory(6, 4, slots=10, act=act, ln=ln).double(), normal(2, 6, 9)
     keys, values = layer.get_parameter("keys.weight"), layer.get_parameter("values.weight")
@@ -29,7 +29,7 @@ def test_it_is_the_weighted_sum_of_the_values(act: str, ln: bool) -> None:
     torch.testing.assert_close(layer(Chunk.of(x)).x, expected)
 
 
-def test_with_the_norm_both_functions_have_the_same_variance() -> None:
+def test_paper_035_with_the_norm_both_functions_have_the_same_variance() -> None:
     x = normal(1, 64, 200)
 
     @torch.no_grad()

@@ -1,5 +1,6 @@
 """Lambda layers: what is said of the frames so far and of those around (paper 55)."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -41,7 +42,7 @@ def run(layer: StreamLayer, x: Tensor) -> Tensor:
     return y.x
 
 
-def test_paper_55_it_equals_a_loop_over_frames() -> None:
+def test_paper_055_it_equals_a_loop_over_frames() -> None:
     layer, x = layer_of(), frames()
     maps, norm = layer.get_submodule("maps.linear"), layer.get_submodule("maps.norm")
     given = (maps.weight.detach() @ x[0]).t()
@@ -64,7 +65,7 @@ def test_paper_55_it_equals_a_loop_over_frames() -> None:
 @pytest.mark.parametrize(
     ("channels", "stride", "lookahead", "heads"), [(12, 1, 0, 2), (64, 2, 4, 4), (20, 3, 9, 1)]
 )
-def test_paper_55_chunks_and_the_native_step_equal_the_whole(
+def test_paper_055_chunks_and_the_native_step_equal_the_whole(
     channels: int, stride: int, lookahead: int, heads: int
 ) -> None:
     layer, x = layer_of(channels, stride, lookahead, heads=heads), frames(channels)
@@ -73,7 +74,7 @@ def test_paper_55_chunks_and_the_native_step_equal_the_whole(
     check_native(layer.float(), x.float(), LENGTHS)
 
 
-def test_paper_55_the_order_of_earlier_frames_does_not_matter_to_the_content() -> None:
+def test_paper_055_the_order_of_earlier_frames_does_not_matter_to_the_content() -> None:
     layer, x = Content(WIDTHS, 1), frames(18)
     order = torch.cat(
         [torch.randperm(96, generator=torch.Generator().manual_seed(0)), torch.tensor([96])]
@@ -82,14 +83,14 @@ def test_paper_55_the_order_of_earlier_frames_does_not_matter_to_the_content() -
     assert_close("content", expected, y, 1e-12)
 
 
-def test_paper_55_positions_are_relative() -> None:
+def test_paper_055_positions_are_relative() -> None:
     torch.manual_seed(0)
     layer, x = Position(WIDTHS, 5, 1, 2, 4).double(), frames(18)
     whole = run(layer, x)
     assert_close("position", whole[:, :, 34:66], run(layer, x[:, :, 30:70])[:, :, 4:36], 1e-12)
 
 
-def test_paper_55_a_large_key_does_not_hide_the_frames_before_it() -> None:
+def test_paper_055_a_large_key_does_not_hide_the_frames_before_it() -> None:
     x = frames(18)
     x[:, 8:12, 60:] += 100
     y = run(Content(WIDTHS, 1), x)
@@ -99,7 +100,7 @@ def test_paper_55_a_large_key_does_not_hide_the_frames_before_it() -> None:
     assert run(Content(WIDTHS, 1), 1000 * x.float()).isfinite().all()
 
 
-def test_paper_55_within_the_bound_it_is_a_softmax_and_so_are_its_gradients() -> None:
+def test_paper_055_within_the_bound_it_is_a_softmax_and_so_are_its_gradients() -> None:
     x = frames(18)
     x[:, 8:12] = LARGEST * torch.rand(2, 4, 97, generator=torch.Generator().manual_seed(0)).mul(
         2
@@ -120,7 +121,7 @@ def test_paper_55_within_the_bound_it_is_a_softmax_and_so_are_its_gradients() ->
         assert_close(name, other.grad[:, part], one.grad[:, part].double(), 1e-5)
 
 
-def test_paper_55_keys_begin_far_within_the_bound(family: Callable[..., Net]) -> None:
+def test_paper_055_keys_begin_far_within_the_bound(family: Callable[..., Net]) -> None:
     config = family(mixer="mixers/lambda", frontend="log_mel:normalize=fixed")
     model, largest = sk.build(config, seed=0).train(), []
 
@@ -133,6 +134,17 @@ def test_paper_55_keys_begin_far_within_the_bound(family: Callable[..., Net]) ->
         model(0.1 * torch.randn(2, 8000, generator=torch.Generator().manual_seed(0)))
     assert len(largest) >= 3
     assert max(largest) < LARGEST / 2
+
+
+def test_paper_055_a_large_sum_still_grows() -> None:
+    # a frame of weight 4 · 10⁷, to which a float adds no 1
+    x = torch.zeros(1, 3, 2000)
+    x[:, 0], x[:, 1, 0], x[:, 2] = 1, 17.5, -1
+    x[:, 2, 0] = 1
+    layer, weight = Content((1, 1, 1), 1), math.exp(17.5)
+    assert float(run(layer, x)[0, 0, -1]) == pytest.approx(1 - 2 * 1999 / (weight + 1999), abs=1e-5)
+    check_stream(layer, x, chunks=(1,), rtol=1e-5)
+    check_native(layer, x, strides=(10,), rtol=1e-5)
 
 
 class Made(TorchDispatchMode):
@@ -154,7 +166,7 @@ def storages(values: object) -> list[torch.UntypedStorage]:
 
 
 @pytest.mark.slow
-def test_paper_55_8000_frames_take_less_than_a_gigabyte() -> None:
+def test_paper_055_8000_frames_take_less_than_a_gigabyte() -> None:
     layer = lambda_layer(64, 23, 1, 1, "same")
     x = torch.randn(1, 64, 8000, generator=torch.Generator().manual_seed(0))
     with Made() as made:
@@ -163,13 +175,13 @@ def test_paper_55_8000_frames_take_less_than_a_gigabyte() -> None:
     assert made.total < 1e9
 
 
-def test_paper_55_the_norm_is_folded_into_the_maps() -> None:
+def test_paper_055_the_norm_is_folded_into_the_maps() -> None:
     maps, x = layer_of().get_submodule("maps"), frames()
     assert isinstance(maps, Maps)
     assert_close("folded", run(maps, x), run(maps.fuse().double(), x), 1e-12)
 
 
-def test_paper_55_a_row_of_a_net_begins_as_the_layer() -> None:
+def test_paper_055_a_row_of_a_net_begins_as_the_layer() -> None:
     row = sk.Block(channels=256, kernel=23, residual=True, mixer="mixers/lambda")
     stem = sk.Block(channels=256, kernel=3, stride=2)
     torch.manual_seed(0)
@@ -181,6 +193,6 @@ def test_paper_55_a_row_of_a_net_begins_as_the_layer() -> None:
     assert float(position.weight.detach().std()) == pytest.approx(16**-0.5, rel=0.1)
 
 
-def test_paper_55_heads_that_do_not_divide_are_refused() -> None:
+def test_paper_055_heads_that_do_not_divide_are_refused() -> None:
     with pytest.raises(ComponentError, match="heads=5, keys=16 for 12 channels; give heads"):
         lambda_layer(12, 5, 1, 1, 0, heads=5)

@@ -40,7 +40,7 @@ def route(moe: MoEReLU, x: Tensor) -> Tensor:
     return F.relu(moe.router(Chunk.of(x)).x)
 
 
-def test_paper_8_the_output_is_the_sum_over_experts() -> None:
+def test_paper_008_the_output_is_the_sum_over_experts() -> None:
     moe, x = layer(experts=4, hidden=3), frames()
     n = normal(x)
     r, y = route(moe, n), torch.zeros(2, 5, 50, dtype=torch.float64)
@@ -50,7 +50,7 @@ def test_paper_8_the_output_is_the_sum_over_experts() -> None:
     torch.testing.assert_close(moe(Chunk.of(x)).x, y)
 
 
-def test_paper_8_one_expert_is_a_feed_forward_layer_times_its_route() -> None:
+def test_paper_008_one_expert_is_a_feed_forward_layer_times_its_route() -> None:
     moe, x = layer(experts=1, hidden=7), frames()
     u, v, w = moe.gate.weight, moe.value.weight, moe.out.weight
     n = normal(x)
@@ -58,13 +58,13 @@ def test_paper_8_one_expert_is_a_feed_forward_layer_times_its_route() -> None:
     torch.testing.assert_close(moe(Chunk.of(x)).x, y)
 
 
-def test_paper_8_a_frame_without_an_expert_gives_zero() -> None:
+def test_paper_008_a_frame_without_an_expert_gives_zero() -> None:
     moe, x = layer(experts=4), frames()
     torch.nn.init.constant_(moe.router.bias, -100.0)
     assert not moe(Chunk.of(x)).x.any()
 
 
-def test_paper_8_the_output_is_continuous_across_a_border_of_routes() -> None:
+def test_paper_008_the_output_is_continuous_across_a_border_of_routes() -> None:
     """The largest jump along a line falls with the step; that of the best expert does not."""
     moe = layer(experts=8)
     ends = frames(count=2)[0].t()
@@ -84,7 +84,7 @@ def test_paper_8_the_output_is_continuous_across_a_border_of_routes() -> None:
     assert jumps_of_best[1] > 0.9 * jumps_of_best[0]
 
 
-def test_the_gradient_passes_through_the_router() -> None:
+def test_paper_008_the_gradient_passes_through_the_router() -> None:
     moe, x = layer(experts=3, hidden=2), frames(count=4)
     n = normal(x)
 
@@ -146,7 +146,7 @@ class Net(torch.nn.Module):
         return self.second(self.first(c))
 
 
-def test_paper_8_the_loss_is_that_of_the_valid_frames() -> None:
+def test_paper_008_the_loss_is_that_of_the_valid_frames() -> None:
     net, method = Net(), ReMoE(k=2, start=0.5)
     method.start(net, None)
     c = Chunk.of(frames(), torch.tensor([50, 20]))
@@ -165,7 +165,23 @@ def test_paper_8_the_loss_is_that_of_the_valid_frames() -> None:
     torch.testing.assert_close(method.excess, excess.detach())
 
 
-def test_paper_8_the_weight_is_steered_once_in_a_step() -> None:
+def test_paper_008_the_share_of_zeros_is_that_of_all_batches_of_a_step_in_training() -> None:
+    net, method = Net(), ReMoE(k=2)
+    method.start(net, None)
+    shares = []
+    for batch in (frames(), -3 * frames(count=20)):
+        net(Chunk.of(batch))
+        before = method.excess.clone()
+        method.extra_loss(None, Output(torch.zeros(2, 3), torch.tensor([9, 9])))
+        shares.append(method.excess - before)
+    assert shares[0] != shares[1]
+    assert method.excess == sum(shares)
+    # an evaluation between two steps is not recorded
+    net.eval()(Chunk.of(frames()))
+    assert not method.taps.take()
+
+
+def test_paper_008_the_weight_is_steered_once_in_a_step() -> None:
     method = ReMoE()
     for excess, factor in ((-0.1, 1.2), (-0.3, 1.2), (0.2, 1 / 1.2), (-1.0, 1.2)):
         before = method.weight.clone()
@@ -182,7 +198,7 @@ def test_paper_8_the_weight_is_steered_once_in_a_step() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("factor", [1.05, 1.2])
-def test_paper_8_the_share_of_zeros_is_held(factor: float) -> None:
+def test_paper_008_the_share_of_zeros_is_held(factor: float) -> None:
     """8 experts, k = 2: 0.75 of the routes are closed in the mean of the last 300 steps."""
     torch.manual_seed(0)
     moe, method = MoEReLU(16, 16, experts=8, hidden=4), ReMoE(k=2, start=1e-3, factor=factor)

@@ -54,6 +54,35 @@ def test_paper_045_a_unit_reads_what_its_edges_allow(cell: str) -> None:
     assert torch.equal(jacobian != 0, mask.bool())
 
 
+@pytest.mark.parametrize("cell", ["gru", "lstm"])
+@torch.no_grad()
+def test_paper_045_it_is_the_sum_of_torchs_layers_along_the_edges(
+    cell: str, frames: Frames
+) -> None:
+    torch.manual_seed(0)
+    # node 1 has no successor and is not in the last layer
+    edges = {(0, 2), (0, 3), (2, 3), (1, 3), (0, 4), (3, 5), (2, 5)}
+    layer, x = RandomGraphRnn(8, 1, 6, edges, cell).double(), frames(count=13)
+    assert [layer.layers, layer.ends] == [[[0, 1], [2, 4], [3], [5]], [3, 5]]
+    outputs: dict[int, Tensor] = {}
+    for name, rnn in layer.cells.items():
+        before, _, place = name.rpartition("_")
+        nodes = layer.layers[int(place)]
+        earlier = layer.layers[int(before)] if before else range(8)
+        known = getattr(torch.nn, cell.upper())(len(earlier), len(nodes)).double()
+        for part, weight in zip(known.parameters(), rnn.weights, strict=True):  # type: ignore[arg-type]
+            part.copy_(weight)
+        if before:
+            mask = torch.tensor([[float((i, j) in edges) for i in earlier] for j in nodes])
+            for gate in known.weight_ih_l0.split(len(nodes)):
+                gate.mul_(mask)
+        y = known(outputs[int(before)] if before else x.permute(2, 0, 1))[0]
+        outputs[int(place)] = outputs[int(place)] + y if int(place) in outputs else y
+    ends = torch.cat([outputs[1][:, :, 1:], outputs[3]], dim=2)
+    expected = ends @ layer.output.weight.T + layer.output.bias
+    assert_close("sum", expected.permute(1, 2, 0), layer(Chunk.of(x)).x, 1e-12)
+
+
 @pytest.mark.parametrize("graph", GRAPHS)
 def test_paper_045_no_path_leads_past_the_graph(graph: str) -> None:
     """In one frame a node reads those from which a path leads to it, and no others."""

@@ -40,7 +40,7 @@ def parts(layer: Retention, x: Tensor) -> list[Tensor]:
     return [part.t().unflatten(1, (layer.heads, -1)) for part in maps]
 
 
-def test_paper_23_it_equals_a_loop_over_frames() -> None:
+def test_paper_023_it_equals_a_loop_over_frames() -> None:
     layer, x = layer_of(), frames()
     q, k, v, g = parts(layer, x[0])
     q, k = (torch.complex(*part.chunk(2, dim=2)) for part in (q, k / 6**0.5))
@@ -56,7 +56,7 @@ def test_paper_23_it_equals_a_loop_over_frames() -> None:
     assert_close("retention", torch.stack(expected, 1), run(layer, x)[0], 1e-12)
 
 
-def test_paper_23_it_is_attention_with_rotary_positions() -> None:
+def test_paper_023_it_is_attention_with_rotary_positions() -> None:
     layer, x = layer_of(), frames()
     q, k, v, _ = parts(layer, x[0])
     theta = 10000 ** -torch.linspace(0, 1, 3, dtype=torch.float64)
@@ -71,7 +71,7 @@ def test_paper_23_it_is_attention_with_rotary_positions() -> None:
     assert_close("attention", alpha, layer.implicit_attention(Chunk.of(x))[0].detach(), 1e-11)
 
 
-def test_paper_23_parallel_recurrent_and_chunkwise_are_equal() -> None:
+def test_paper_023_parallel_recurrent_and_chunkwise_are_equal() -> None:
     chance = torch.Generator().manual_seed(2)
     q, k = torch.randn(2, 2, 3, 97, 8, generator=chance, dtype=torch.float64)
     v = torch.randn(2, 3, 97, 5, generator=chance, dtype=torch.float64)
@@ -87,7 +87,7 @@ def test_paper_23_parallel_recurrent_and_chunkwise_are_equal() -> None:
                 assert_close(name, one * kept, two * kept, 1e-12)
 
 
-def test_paper_23_alpha_v_is_what_the_gate_multiplies() -> None:
+def test_paper_023_alpha_v_is_what_the_gate_multiplies() -> None:
     layer, x = layer_of(), frames()
     c = Chunk.of(x, LENGTHS)
     alpha = layer.implicit_attention(c)
@@ -99,7 +99,7 @@ def test_paper_23_alpha_v_is_what_the_gate_multiplies() -> None:
         assert_close("y", y[:, :length], layer(c).x[row, :, :length], 1e-12)
 
 
-def test_paper_23_a_frame_reads_none_after_it() -> None:
+def test_paper_023_a_frame_reads_none_after_it() -> None:
     layer, x = layer_of(), frames(count=20)[:1]
     slopes = torch.autograd.functional.jacobian(lambda x: layer(Chunk.of(x)).x.sum((0, 1)), x)
     assert isinstance(slopes, Tensor)
@@ -107,7 +107,7 @@ def test_paper_23_a_frame_reads_none_after_it() -> None:
     assert torch.equal(read > 0, torch.ones(20, 20).tril() > 0)
 
 
-def test_paper_23_without_memory_each_frame_is_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_paper_023_without_memory_each_frame_is_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     layer, x = layer_of(), frames()
     log = torch.full((2,), -math.inf, dtype=torch.float64)
     # 0 · (−∞) is NaN
@@ -117,7 +117,7 @@ def test_paper_23_without_memory_each_frame_is_alone(monkeypatch: pytest.MonkeyP
     assert_close("γ = 0", alone, together, 1e-12)
 
 
-def test_paper_23_the_state_has_one_size_and_no_count_of_frames() -> None:
+def test_paper_023_the_state_has_one_size_and_no_count_of_frames() -> None:
     layer, x = layer_of(), frames()
     state = layer.init_state(2, 12)
     assert [part.shape for part in state] == [(2, 2, 12, 6)]
@@ -127,7 +127,7 @@ def test_paper_23_the_state_has_one_size_and_no_count_of_frames() -> None:
 
 
 @pytest.mark.parametrize(("channels", "stride", "heads"), [(12, 1, 2), (64, 2, 4), (20, 3, 1)])
-def test_paper_23_chunks_and_the_native_step_equal_the_whole(
+def test_paper_023_chunks_and_the_native_step_equal_the_whole(
     channels: int, stride: int, heads: int
 ) -> None:
     layer, x = layer_of(channels, stride, heads), frames(channels)
@@ -135,13 +135,13 @@ def test_paper_23_chunks_and_the_native_step_equal_the_whole(
     check_native(layer.float(), x.float(), LENGTHS)
 
 
-def test_paper_23_a_head_that_remembers_long_is_exact_in_the_native_step() -> None:
+def test_paper_023_a_head_that_remembers_long_is_exact_in_the_native_step() -> None:
     # it forgets in 4096 frames, over which the rounding of γ and θ would add up to 1e-4
     check_native(layer_of(16, heads=8).float(), frames(16, 4000)[:1].float(), strides=(30,))
 
 
 @pytest.mark.slow
-def test_paper_23_ten_million_frames_earlier_change_nothing() -> None:
+def test_paper_023_ten_million_frames_earlier_change_nothing() -> None:
     layer, block = layer_of(8).float(), 10_000
     native = NativeLayer(layer, block, c_in=8)
     x = frames(8, block).float()[:1]
@@ -162,7 +162,7 @@ def test_paper_23_ten_million_frames_earlier_change_nothing() -> None:
     ],
     ids=lambda config: config.kind,
 )
-def test_paper_23_a_row_of_a_net_begins_as_in_the_paper(config: sk.QuartzNet) -> None:
+def test_paper_023_a_row_of_a_net_begins_as_in_the_paper(config: sk.QuartzNet) -> None:
     row = sk.Block(channels=64, kernel=3, residual=True, mixer="mixers/retention")
     stem = sk.Block(channels=64, kernel=3, stride=2)
     torch.manual_seed(0)
@@ -177,6 +177,6 @@ def test_paper_23_a_row_of_a_net_begins_as_in_the_paper(config: sk.QuartzNet) ->
         assert float(weight.detach().std()) == pytest.approx(expected, rel=0.05)
 
 
-def test_paper_23_heads_that_do_not_divide_are_refused() -> None:
+def test_paper_023_heads_that_do_not_divide_are_refused() -> None:
     with pytest.raises(ComponentError, match="heads=4, value_factor=2 for 12 channels; give heads"):
         Retention(12)

@@ -74,6 +74,14 @@ def test_paper_117_chunks_equal_the_whole(frames: Frames) -> None:
     check_stream(layer, frames(count=40), torch.tensor([40, 17]), chunks=([1, 16, 23],))
 
 
+def test_paper_117_it_starts_uniform_over_the_ring() -> None:
+    torch.manual_seed(0)
+    layer = RGLRU(4096, heads=64, min_radius=0.1, max_radius=0.9)
+    radius = torch.exp(-torch.nn.functional.softplus(layer.decay))
+    share = (radius.square() - 0.1**2) / (0.9**2 - 0.1**2)
+    assert (share.sort().values - torch.linspace(0, 1, 4096)).abs().max() < 0.03
+
+
 def test_paper_117_the_recurrence_forgets_slowly(frames: Frames) -> None:
     radius = torch.exp(-torch.nn.functional.softplus(RGLRU(4096).decay))
     assert 0.9 <= radius.min() < 0.91
@@ -86,11 +94,20 @@ def test_paper_117_the_recurrence_forgets_slowly(frames: Frames) -> None:
     assert (y - y[:, :, :1]).abs().max() < 0.05
 
 
-def test_paper_117_the_gradient_is_bounded_where_a_is_one(frames: Frames) -> None:
-    layer = RGLRU(8).double()
-    layer.decay.data.fill_(-40.0)
-    run(layer, frames()).sum().backward()
-    assert all(p.grad is not None and p.grad.isfinite().all() for p in layer.parameters())
+def test_paper_117_the_gradient_is_bounded_where_a_is_one() -> None:
+    """That of √(1 − a²) is at most 1000; where 1 − a² is 0 it would be infinite."""
+    layer = RGLRU(5, heads=1).double()
+    layer.gates.data.zero_()
+    layer.decay.data.copy_(torch.tensor([-800.0, -40.0, -18.0, -16.6, -16.0]))
+    # a first frame of 0, so that h is √(1 − a²) / 2, log a = −4 softplus(Λ)
+    run(layer, torch.tensor([0.0, 1.0]).double().expand(1, 5, 2)).sum().backward()
+    log_a = -4 * torch.nn.functional.softplus(layer.decay)
+    left = -torch.expm1(2 * log_a)
+    # in Λ: that of the root, at most 1000, times those of its argument and of log a
+    slopes = torch.where(left < 2.5e-7, 0, 0.5 / left.sqrt())
+    expected = slopes * torch.exp(2 * log_a) * 4 * layer.decay.sigmoid()
+    assert slopes.tolist() == [0, 0, 0, pytest.approx(711, abs=1), pytest.approx(527, abs=1)]
+    torch.testing.assert_close(layer.decay.grad, expected)
 
 
 def test_paper_117_the_block_starts_small_in_deep_nets(maker: Maker) -> None:
