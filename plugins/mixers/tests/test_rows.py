@@ -10,6 +10,7 @@ import torch
 import speechkit as sk
 from speechkit.infer import stream_scores
 from speechkit.models import Net
+from speechkit.plugins import registry
 from speechkit.testing.native import check_native_net
 
 NETS = {
@@ -27,16 +28,28 @@ MIXERS = [
     "multires",
     "random_graph_rnn:nodes=12",
     "retention",
+    "sic",
     "sla",
     "trellis:levels=4",
 ]
-BLOCKS = ["block_recurrent:window=8", "rin:window=8,gain=1"]
-ROWS = [*(("mixer", name) for name in MIXERS), *(("block", name) for name in BLOCKS)]
+BLOCKS = [
+    "block_recurrent:window=8",
+    "encoder:window=24",
+    "rcl",
+    "rglru",
+    "rin:window=8,gain=1",
+    "rrcl",
+    "spatial_bottleneck",
+    "trec:bands=2,heads=2",
+]
+CHANNELS = ["kv_memory", "moe_relu:experts=4,hidden=8", "topo"]
+KINDS = {"mixer": MIXERS, "block": BLOCKS, "channel": CHANNELS}
+ROWS = [(kind, name) for kind, names in KINDS.items() for name in names]
 AUDIO = 0.1 * torch.randn(2, 3200, generator=torch.Generator().manual_seed(0))
 
 
 def with_row(net: str, part: str, name: str) -> Net:
-    """The net whose second row has the mixer or block, and whose frames read no whole utterance."""
+    """The net whose second row has the layer, and whose frames read no whole utterance."""
     config = NETS[net](frontend="log_mel:normalize=fixed")
     rows = list(config.blocks)
     rows[1] = replace(rows[1], **{part: f"mixers/{name}"})
@@ -77,11 +90,18 @@ def test_a_saved_model_gives_the_same_scores(part: str, name: str, tmp_path: Pat
         assert torch.equal(again(AUDIO).scores, model(AUDIO).scores)
 
 
-@pytest.mark.parametrize("mixer", MIXERS)
-def test_a_native_step_computes_the_same(mixer: str) -> None:
-    rows = (
-        sk.Block(channels=24, kernel=5, stride=2),
-        sk.Block(channels=24, kernel=5, repeat=2, residual=True, mixer=f"mixers/{mixer}"),
-        sk.Block(channels=20, kernel=3, residual=True),
-    )
-    check_native_net(sk.QuartzNet(labels=("a", "b"), blocks=rows))
+@pytest.mark.parametrize(("part", "name"), ROWS)
+def test_a_native_step_computes_the_same(part: str, name: str) -> None:
+    row = sk.Block(channels=24, kernel=5, repeat=2, residual=True, **{part: f"mixers/{name}"})  # type: ignore[arg-type]
+    first = sk.Block(channels=24, kernel=5, stride=2)
+    last = sk.Block(channels=20, kernel=3, residual=True)
+    check_native_net(sk.QuartzNet(labels=("a", "b"), blocks=(first, row, last)))
+
+
+def test_all_layers_that_stream_are_among_them() -> None:
+    known = {
+        (entry.kind, entry.component.name)
+        for entry in registry().components()
+        if entry.plugin == "mixers" and entry.kind in KINDS and entry.component.time != "utterance"
+    }
+    assert {(kind, name.partition(":")[0]) for kind, name in ROWS} == known
