@@ -148,6 +148,7 @@ def speechkit_stacks() -> list[Component]:
             summary="Adjacent reversible blocks as one layer that stores its last output only",
             formula="b_n(... b_1(x)), backwards b_1^-1(... b_n^-1(y))",
             paper="arXiv:1707.04585",
+            needs={"block": "reversible"},
         ),
         _STACK(
             name="revcol",

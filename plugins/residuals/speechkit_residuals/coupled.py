@@ -109,16 +109,25 @@ def inverted_bottleneck(
 
 
 def reversible_stack(blocks: list[StreamLayer]) -> StreamLayer:
-    """Adjacent reversible blocks as one ReversibleSequence; other blocks unchanged."""
+    """Adjacent reversible blocks as one ReversibleSequence; other blocks unchanged.
+
+    Raises ComponentError where no two are adjacent, since a block alone stores no more without it.
+    """
     row: list[StreamLayer] = []
-    run: list[StreamLayer] = []
+    joins = False
     for part in _parts(blocks):
-        if isinstance(part, ReversibleSequence):
-            run += part
-            continue
-        row += [ReversibleSequence(*run), part] if run else [part]
-        run = []
-    return Serial(*row, *([ReversibleSequence(*run)] if run else []))
+        last = row[-1] if row else None
+        if isinstance(part, ReversibleSequence) and isinstance(last, ReversibleSequence):
+            row[-1] = ReversibleSequence(*last, *part)
+            joins = True
+        else:
+            row.append(part)
+    if not joins:
+        raise ComponentError(
+            "stack reversible: no two reversible blocks are adjacent; give more residual rows of "
+            "one width with block=reversible or irevnet"
+        )
+    return Serial(*row)
 
 
 def _parts(blocks: list[StreamLayer]) -> Iterator[StreamLayer]:

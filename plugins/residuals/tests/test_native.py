@@ -30,7 +30,6 @@ PARTS = {
         *("laurel:k=2,rank=2", "laurel:k=3,rank=2,shared=false", "laurel:rank=0", "hires"),
         *(
             "hires:side=input",
-            "reversible",
             "revcol",
             "revcol:norm=false",
             "aila_linear",
@@ -44,6 +43,7 @@ PARTS = {
 SHALLOW = "order=1", "first=true", "order=2", "order=2,first=true"
 NETS = [
     ({"stack": "residuals/shared_router", "block": "residuals/mod"}, BLOCKS),
+    ({"stack": "residuals/reversible", "block": "residuals/irevnet"}, BLOCKS),
     *(
         ({"stack": f"residuals/parallel_shallow:{given}", "block": "residuals/preact"}, BLOCKS)
         for given in SHALLOW

@@ -147,7 +147,7 @@ def test_gradients_in_evaluation_and_of_frozen_parts(maker: Maker, frames: Frame
 
 
 def test_a_layer_used_twice_learns_from_both_places(maker: Maker, frames: Frames) -> None:
-    layer = sequence(maker, "irevnet", 1)[0]
+    layer = sequence(maker, "irevnet", 2)[0]
     twice = ReversibleSequence(layer, layer)
     found = []
     for forward in (ReversibleSequence.forward, Serial.forward):
@@ -398,6 +398,13 @@ def test_a_stack_takes_other_blocks_as_they_are(maker: Maker, frames: Frames) ->
     x = Chunk.of(frames(6))
     assert torch.equal(stack.eval()(x).x, Serial(*blocks).eval()(x).x)
     check_stream(stack, frames(6), torch.tensor([12, 5]))
+
+
+def test_a_stack_with_nothing_to_join_is_refused(maker: Maker) -> None:
+    alone = [reversible(8, 8, maker(), 0, 9), plain_block(8, 8, maker())]
+    for blocks in ([], alone, alone[1:] * 2):
+        with pytest.raises(ComponentError, match="no two reversible blocks are adjacent; give"):
+            reversible_stack(blocks)
 
 
 def test_a_wrong_parameter_is_named(maker: Maker) -> None:
