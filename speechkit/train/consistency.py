@@ -5,10 +5,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from speechkit.data import Batch
+from speechkit.data import Batch, UtteranceDataset
 from speechkit.errors import TrainingError
-from speechkit.models import Output
-from speechkit.train.method import Method
+from speechkit.models import Model, Output
+from speechkit.train.method import Method, check_decodes
 
 
 @dataclass
@@ -18,12 +18,16 @@ class Consistency(Method):
     Both views are of the same recording, each with its own masks and dropout; `other` gets no
     gradient. The model learns to predict what one view masks and the other shows, and its
     posteriors become less peaked. A step takes twice the time. Masks should be larger than without
-    this method: the paper uses `weight` 0.2 and 2.5 times as much time masking. It needs a model
-    with a score per frame. Source: Yao et al., CR-CTC, arXiv:2410.05101.
+    this method: the paper uses `weight` 0.2 and 2.5 times as much time masking. Source: Yao et al.,
+    CR-CTC, arXiv:2410.05101.
     """
 
     weight: float = 0.2
     views = 2
+
+    def start(self, model: Model, dataset: UtteranceDataset) -> None:
+        """Checks the task."""
+        check_decodes("consistency", model)
 
     def extra_loss(self, batch: Batch, output: Output) -> Tensor:
         """The losses `[2B]`, of both views."""

@@ -16,7 +16,7 @@ from speechkit.data import Batch, UtteranceDataset
 from speechkit.errors import TrainingError
 from speechkit.io.files import atomic_file
 from speechkit.models import Model, Output, prepare
-from speechkit.train.method import Method
+from speechkit.train.method import Method, check_decodes
 
 log = logging.getLogger(__name__)
 
@@ -42,6 +42,7 @@ class Distillation(Method):
 
     def start(self, model: Model, dataset: UtteranceDataset) -> None:
         """Checks that the teacher fits the student, and reads the cache if it exists."""
+        check_decodes("distill", model)
         teacher = load(self.teacher)
         if teacher.labels != model.labels or teacher.frame_s != model.frame_s:
             raise TrainingError(

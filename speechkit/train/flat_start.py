@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from speechkit.data import Batch, UtteranceDataset
 from speechkit.models import Model, Output
 from speechkit.tasks import IGNORED
-from speechkit.train.method import Method
+from speechkit.train.method import Method, check_decodes
 
 FLOOR_DB = -100.0
 
@@ -29,7 +29,8 @@ class FlatStart(Method):
     frame_samples: int = field(default=0, init=False, repr=False)
 
     def start(self, model: Model, dataset: UtteranceDataset) -> None:
-        """Computes the length of a frame in samples."""
+        """Checks the task, and computes the length of a frame in samples."""
+        check_decodes("flat_start", model)
         self.frame_samples = round(model.frame_s * model.sample_rate)
 
     def extra_loss(self, batch: Batch, output: Output) -> Tensor:

@@ -7,7 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from speechkit.data import Batch, UtteranceDataset, seeded_generator
+from speechkit.errors import TrainingError
 from speechkit.models import Model, Output
+from speechkit.tasks import task_of
 from speechkit.train.optim import parameter_groups
 
 
@@ -89,3 +91,12 @@ class Method:
 def overrides(method: Method, call: str) -> bool:
     """True if a method overrides a call."""
     return getattr(type(method), call) is not getattr(Method, call)
+
+
+def check_decodes(method: str, model: Model) -> None:
+    """Raises TrainingError unless the model's scores are log-probabilities of CTC."""
+    if not task_of(model).decodes:
+        raise TrainingError(
+            f"method {method} works on log-probabilities of CTC, and a {model.config.kind} with "
+            f"head={model.config.head} has none; train a net with head=ctc, or leave the method out"
+        )

@@ -269,6 +269,17 @@ class Interrupting:
             raise KeyboardInterrupt
 
 
+@pytest.mark.parametrize("net", ["clip", "frame"])
+@pytest.mark.parametrize("method", ["consistency", "distill:teacher=t,cache=c", "flat_start"])
+def test_a_method_for_ctc_is_refused_by_other_tasks(
+    nets: dict[str, Any], tmp_path: Path, method: str, net: str
+) -> None:
+    name = method.partition(":")[0]
+    made = registry().derived("method", method, Method)
+    with pytest.raises(TrainingError, match=f"method {name} works on log-probabilities of CTC"):
+        made.start(build(nets[net]), [])
+
+
 @pytest.mark.parametrize("method", ["consistency", "distill", "flat_start", "phones"])
 def test_a_run_with_a_method_of_the_core_goes_on_bit_by_bit(
     run: Run, nets: dict[str, Any], tmp_path: Path, method: str
