@@ -79,9 +79,9 @@ class Content(Recurrent):
     """y_n = Σ_k q_nk λ_nk in each head, λ_nk = Σ_m e^κ_mk v_m / Σ_m e^κ_mk, m = 1 … n.
 
     All heads share λ. κ is clamped to ±60. Within that λ and its gradients are those of a softmax;
-    beyond it κ has no gradient, and what is added to all κ is not without effect. A running maximum
-    would need no bound, but no native instruction has one. New nets have |κ| below 30. Output frame
-    o belongs to input frame o · stride; an invalid frame leaves the state unchanged. Shape: q, κ
+    beyond it κ has no gradient, and a constant added to all κ changes λ. A running maximum would
+    need no bound, but no native instruction has one. New nets have |κ| below 30. Output frame o
+    belongs to input frame o · stride; an invalid frame leaves the state unchanged. Shape: q, κ
     and v as from `Maps` → `[B, C, ceil(T / stride)]`; state in float64: the sums over m,
     `[B, 1, V, K]` and `[B, K]`.
     """
