@@ -77,7 +77,6 @@ class Activation:
 NONE = Activation()
 CHANNELS = 8
 """The channels of an activation that is built only to read its expression."""
-RELU = Activation("relu(x)")
 
 
 def formula_of(entry: Entry) -> str:

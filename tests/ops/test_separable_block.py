@@ -9,9 +9,11 @@ from torch import Tensor
 from speechkit.native.libraries import load
 from speechkit.nn import Chunk, SeparableConv, SeparableResidual, Serial
 from speechkit.ops import Activation
-from speechkit.ops.activation import NONE, RELU
+from speechkit.ops.activation import NONE
 from speechkit.ops.separable_conv import PRECISIONS, Precision, Shape, cpu, pack
 from speechkit.ops.separable_conv.block import Block
+
+RELU = Activation("relu(x)")
 
 pytestmark = pytest.mark.usefixtures("poisoned_memory")
 
