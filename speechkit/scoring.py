@@ -44,7 +44,9 @@ class ModelScorer:
         if len(begun) > 1 and why_not_streamable(self.model) is None:
             parts = stream_scores(self.model, chain(begun, sound), STEP_S)
         else:
-            parts = iter([scores_of(self.model, torch.cat([*begun, *sound])).scores[0]])
+            output = scores_of(self.model, torch.cat([*begun, *sound]))
+            # a front end may pad the end with frames that are not valid
+            parts = iter([output.scores[0, : output.lengths[0]]])
         return map(_floats, parts)
 
     @torch.inference_mode()

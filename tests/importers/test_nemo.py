@@ -23,6 +23,7 @@ from speechkit.frontend.nemo1 import CropOrPad
 from speechkit.importers import read_model
 from speechkit.models import Model
 from speechkit.nn import Chunk
+from speechkit.scoring import ModelScorer
 
 COMMANDS = [str(n) for n in range(35)]
 VAD = ["background", "speech"]
@@ -109,6 +110,18 @@ def test_golden_nets_give_nemos_scores(nemo: Any, tmp_path: Path, name: str, var
     assert scores.sum().item() == pytest.approx(total, rel=1e-4)
     assert scores.flatten()[:4].tolist() == pytest.approx(first, rel=1e-4, abs=1e-6)
     assert scores.flatten()[-3:].tolist() == pytest.approx(last, rel=1e-4, abs=1e-6)
+
+
+def test_the_frames_that_pad_the_end_give_no_text(nemo: Any, tmp_path: Path) -> None:
+    cfg = nemo.tiny()
+    cfg["preprocessor"]["pad_to"] = 64
+    model = read_model(nemo.pack(tmp_path / "m.nemo", cfg, nemo.golden_weights(cfg)))
+    output = model.eval()(chirp(4000)[None])
+    assert output.lengths[0] < output.scores.shape[1]
+    (scores,) = ModelScorer(model).parts([chirp(4000).numpy()])
+    assert len(scores) == output.lengths[0]
+    found = sk.transcribe(model, chirp(4000), 16000, vad=None)
+    assert found.words[-1].end_s <= found.duration_s
 
 
 @pytest.mark.parametrize(("name", "version"), FEATURES)
