@@ -116,6 +116,7 @@ def listen(
         postprocess=postprocess(onset, offset, min_speech, min_silence, pad, max_speech),
         endpointing={"silence_after_s": endpoint_silence, "longest_s": endpoint_longest},
     )
+    window_s = _window_s(net, window_s)
     sample_rate = about_of(net).sample_rate
     if file is None and (realtime or raw or rate or raw_channels or channel != "mix"):
         raise ConfigError(
@@ -163,6 +164,22 @@ def listen(
         screen.end(heard_samples / source.sample_rate, source.dropped_samples)
     if fault is not None:
         raise fault
+
+
+def _window_s(net: "Plan | Model", window_s: float | None) -> float | None:
+    """The window of a session: the given one, or a suitable one for a model that cannot stream."""
+    from speechkit.plans.plan import Plan
+    from speechkit.plans.source import about_of, with_torch
+    from speechkit.streaming.nets import suggested_window_s
+
+    if window_s is not None or isinstance(net, Plan):
+        return window_s
+    reason = with_torch("speechkit.models.profile").why_not_streamable(net)
+    if reason is None:
+        return None
+    found = suggested_window_s(about_of(net))
+    complain("note", f"approximate, as by --window-s {found:g}: {reason}")
+    return found
 
 
 def _as_before(argument: str, model: str) -> str:
