@@ -51,6 +51,10 @@ MAX_ARCHIVE_MEMBERS = 1_000
 """Members of an archive of another toolkit."""
 MAX_PICKLE_BYTES = 2**23
 """Bytes of the pickle in a checkpoint of another toolkit, its tensors apart."""
+MAX_REDIRECTS = 5
+"""Redirects of one download."""
+MAX_SILENT_S = 30.0
+"""Seconds that a server of a download may take to answer, or between two pieces."""
 MAX_NUMBER = 1e15
 """The absolute value of a number in JSON or YAML; integers up to here are exact in float64."""
 

@@ -1,8 +1,11 @@
 """What the tests share: one thread, only the core's components, tiny nets and tiny corpora."""
 
 import os
+import threading
 from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 # before torch is imported, and for the processes that tests start
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -38,7 +41,7 @@ FRONTEND = "log_mel:n_mels=16,normalize=running"
 @pytest.fixture(scope="session", autouse=True)
 def built_kernels() -> None:
     """The C++ is there before a test looks at what is printed, or at the time it takes."""
-    for source in sorted(Path(libraries.__file__).parent.rglob("*.cpp")):
+    for source in sorted(Path(libraries.__file__).parents[1].rglob("*.cpp")):
         libraries.load(source)
 
 
@@ -109,3 +112,66 @@ def corpus(tmp_path: Path) -> Callable[..., Path]:
         return tmp_path / f"{name}.jsonl"
 
     return write
+
+
+class Served(ThreadingHTTPServer):
+    """Files on this machine's own address, by path, and what goes wrong with each.
+
+    `how[path]` may hold `status`, `to` (a redirect), `cut` (the bytes that are sent of a response),
+    `ranges`, `length`, `body` (False leaves each out), `headers`. `asked` are the ranges asked for.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Answer)
+        self.files: dict[str, bytes] = {}
+        self.how: dict[str, dict[str, Any]] = {}
+        self.asked: list[str | None] = []
+        self.ended = threading.Event()
+        self.url = f"http://127.0.0.1:{self.server_port}"
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Prints nothing where a client hangs up."""
+
+
+class _Answer(BaseHTTPRequestHandler):
+    server: Served
+
+    def do_GET(self) -> None:
+        how, data = self.server.how.get(self.path, {}), self.server.files.get(self.path)
+        given = self.headers["Range"]
+        self.server.asked.append(given)
+        headers = {"ETag": f'"{hash(data)}"', "Last-Modified": "today", **how.get("headers", {})}
+        status = how.get("status", 200 if data is not None else 404)
+        if "to" in how:
+            status, headers["Location"] = how.get("status", 302), how["to"]
+        start = 0
+        if given and how.get("ranges", True) and self.headers["If-Range"] == headers["ETag"]:
+            status, start = how.get("status", 206), int(given[6:-1])
+            headers.setdefault("Content-Range", f"bytes {start}-{len(data) - 1}/{len(data)}")
+        body = (data or b"")[start:]
+        if how.get("length", True):
+            headers["Content-Length"] = str(len(body))
+        self.send_response(status)
+        for name, value in headers.items():
+            if value is not None:
+                self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(body[: how.get("cut")])
+        if not how.get("body", True):
+            self.wfile.flush()
+            self.server.ended.wait()
+
+    def log_message(self, *args: Any) -> None:
+        """Prints nothing."""
+
+
+@pytest.fixture
+def served() -> Iterator[Served]:
+    """A server of files on this machine."""
+    with Served() as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield server
+        server.ended.set()
+        server.shutdown()
+        thread.join()

@@ -29,6 +29,7 @@ COMMANDS = {
     "probe": "probe:probe",
     "export": "export:export",
     "import": "importer:import_model",
+    "pull": "pull:pull",
     "lm": "lm:lm",
     "doctor": "doctor:doctor",
     "demo": "demo:demo",

@@ -2,12 +2,15 @@
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from speechkit.cli.options import Json
 from speechkit.cli.output import show
+
+if TYPE_CHECKING:
+    from speechkit.models import Model
 
 
 class Rule(StrEnum):
@@ -32,15 +35,21 @@ def import_model(
     """Make a model folder from a NeMo archive or a folded QuartzNet."""
     from speechkit.checkpoint import save
     from speechkit.importers import read_model
+
+    model = read_model(source, None if frames is None else frames.value)
+    save(model, out)
+    show_model(model, str(out), as_json)
+
+
+def show_model(model: "Model", name: str, as_json: bool) -> None:
+    """Prints what a model is, and how it can be streamed."""
     from speechkit.models.profile import profile
     from speechkit.streaming.nets import suggested_window_s
     from speechkit.tasks.plans import about_of
 
-    model = read_model(source, None if frames is None else frames.value)
-    save(model, out)
     figures = profile(model)
     row = {
-        "model": str(out),
+        "model": name,
         "kind": model.config.kind,
         "task": model.config.task,
         "size": model.config.size,

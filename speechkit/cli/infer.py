@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from speechkit.cli.models import decoder_spec, load_model, load_net, tell_purpose
+from speechkit.cli.models import decoder_spec, load_model, load_net, tell_english, tell_purpose
 from speechkit.cli.options import (
     AudioFiles,
     ChannelOption,
@@ -149,6 +149,8 @@ def transcribe(
     net = load_net(model, device)
     reader = reader_of(net, spec)
     tell_purpose(model)
+    if model == "an4":
+        tell_english()
     vad = None if no_vad else DETECTOR
     for recording, found in recordings.each(partial(answer, net, decoder=reader, vad=vad)):
         shown = f"{recordings.label(recording)}: {found.text}"

@@ -74,11 +74,18 @@ def _described(model: str, allow_nonfinite: bool) -> "tuple[About, Facts, list[s
 
 
 def models(as_json: Json = False) -> None:
-    """List the bundled models, and what each is for."""
-    from speechkit.card import bundled_models
+    """List the bundled models and those that `speechkit pull` gets, and what each is for."""
+    from speechkit.card import ModelCard, bundled_models
+    from speechkit.published import published
 
     for name, card in bundled_models().items():
-        show({"name": name, **asdict(card)}, f"{name} {card.purpose}", as_json)
+        row = {"name": name, "state": "bundled", **asdict(card)}
+        show(row, f"{name} {card.purpose}", as_json)
+    for name, one in published().items():
+        card = ModelCard(purpose=one.purpose, licence=one.licence)
+        row = {"name": name, "state": "pulled" if one.is_pulled else "published", **asdict(card)}
+        hint = "" if one.is_pulled else f"; speechkit pull {name}"
+        show(row, f"{name} {one.purpose}{hint}", as_json)
 
 
 def card_in_words(card: "ModelCard | None") -> dict[str, str]:

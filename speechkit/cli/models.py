@@ -146,3 +146,12 @@ def tell_purpose(name: str) -> None:
 
     if card := card_of(name):
         complain("note", f"{name} {card.purpose}")
+
+
+def tell_english() -> None:
+    """Prints on stderr how to transcribe any English words."""
+    from speechkit.published import ENGLISH, published
+
+    pulled = published()[ENGLISH].is_pulled
+    first = "" if pulled else f"type: speechkit pull {ENGLISH}, then "
+    complain("note", f"for any English words {first}add --model {ENGLISH}")

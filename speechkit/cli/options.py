@@ -18,11 +18,21 @@ Channels = Literal["mix", "each"] | int
 
 
 def complete_model(incomplete: str) -> list[str]:
-    """The bundled models and the folders with this beginning; imports no torch, to be fast."""
+    """The models on this machine with this beginning; imports no torch, to be fast."""
     from speechkit.card import bundled_folders
+    from speechkit.published import published
 
-    names = [folder.name for folder in bundled_folders() if folder.name.startswith(incomplete)]
+    here = [folder.name for folder in bundled_folders()]
+    here += [name for name, row in published().items() if row.is_pulled]
+    names = [name for name in here if name.startswith(incomplete)]
     return names + sorted(glob.glob(f"{glob.escape(incomplete)}*/"))
+
+
+def complete_published(incomplete: str) -> list[str]:
+    """The published models with this beginning."""
+    from speechkit.published import published
+
+    return [name for name in published() if name.startswith(incomplete)]
 
 
 def complete_component(*kinds: str) -> Callable[[str], list[str]]:

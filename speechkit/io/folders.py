@@ -11,6 +11,7 @@ from speechkit.component import did_you_mean
 from speechkit.errors import CheckpointError
 from speechkit.io.untrusted import read_json
 from speechkit.packages import DISTRIBUTION, NAME
+from speechkit.published import published
 
 FORMAT = 1
 CONFIG = "config.json"
@@ -22,7 +23,7 @@ WORD = re.compile(r"[\w.+!-]{0,80}", re.ASCII)
 
 
 def find(path: str | os.PathLike[str]) -> Path:
-    """The folder of a model given by path or bundled name."""
+    """The folder of a model given by path, bundled name, or the name of one that was pulled."""
     if not isinstance(path, str | os.PathLike):
         raise CheckpointError(
             f"{type(path).__name__} is no model; give a Model, its folder, or a bundled name"
@@ -37,6 +38,10 @@ def find(path: str | os.PathLike[str]) -> Path:
     bundled = {entry.name: entry for entry in bundled_folders()}
     if str(path) in bundled:
         return bundled[str(path)]
+    if row := published().get(str(path)):
+        if row.is_pulled:
+            return row.folder
+        raise CheckpointError(f"{path} is not on this machine; type: speechkit pull {path}")
     raise CheckpointError(f"no model folder {str(path)!r}. {did_you_mean(str(path), bundled)}")
 
 

@@ -12,7 +12,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from speechkit.errors import one_line
+from speechkit.errors import ConfigError, one_line
+from speechkit.io.cache import cache_folder
 from speechkit.io.files import atomic_file, locked
 
 log = logging.getLogger(__name__)
@@ -45,7 +46,7 @@ def compiled(source: Path) -> ctypes.CDLL | str:
         if program is None:
             raise UnbuiltError(f"no C++ compiler ({', '.join(COMPILERS)}); install one")
         return ctypes.CDLL(str(_built(source, program)))
-    except (UnbuiltError, OSError) as error:
+    except (UnbuiltError, ConfigError, OSError) as error:
         reason = one_line(error)
     _tell_once(level, f"native code is off: {reason}", "warning")
     return reason
@@ -140,18 +141,6 @@ def _is_private(path: Path) -> bool:
 def _tell_once(level: int, message: str, kind: str) -> None:
     """Logs a message once, since it is the same for every source."""
     log.log(level, message, extra={"kind": kind})
-
-
-def cache_folder() -> Path:
-    """`SPEECHKIT_CACHE`, else speechkit's folder in the user's cache."""
-    if folder := os.environ.get("SPEECHKIT_CACHE"):
-        return Path(folder)
-    try:
-        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "speechkit"
-    except RuntimeError as error:
-        raise UnbuiltError(
-            "this user has no home folder; set SPEECHKIT_CACHE to a folder for C++ libraries"
-        ) from error
 
 
 def processor() -> str:

@@ -102,11 +102,11 @@ def fake_compiler(folder: Path, monkeypatch: pytest.MonkeyPatch, script: str) ->
 DAMAGE = """
 import sys
 from pathlib import Path
-from speechkit.native import compiler
+from speechkit.io.cache import cache_folder
 from speechkit.native.libraries import load
 path = Path(sys.argv[1])
 assert load(path).answer() == 42
-(built,) = compiler.cache_folder().glob("*.so")
+(built,) = cache_folder().glob("*.so")
 whole = built.read_bytes()
 for damaged in (b"", whole[:3000], whole[:-1], whole[:-8] + bytes(8), b"rubbish"):
     built.unlink()
