@@ -64,7 +64,7 @@ class Loader {
  public:
   Loader(Operations operations, const float* weights, int64_t weight_count, speechkit_call call)
       : plan(new Plan(weight_count, call)), operations_(operations), weights_(weights),
-        count_(weight_count) {
+        count_(weight_count), memory_(&plan->memory) {
     // the first float counts a session's steps
     plan->start.resize(COLUMNS);
   }
@@ -79,7 +79,7 @@ class Loader {
   }
 
   // zeros that live as long as the plan
-  float* hold(int64_t count) { return plan->memory.take(product(count, 1)); }
+  float* hold(int64_t count) { return memory_->take(product(count, 1)); }
 
   // a copy of `rows` rows of `columns` numbers of the weights, each padded to `width` with zeros
   const float* table(int64_t at, int64_t rows, int64_t columns, int64_t width) {
@@ -147,6 +147,8 @@ class Loader {
   Operations operations_;
   const float* weights_;
   int64_t count_;
+  // of the whole plan, also for a body
+  Arena* memory_;
   const Source* sources_ = nullptr;
   bool inside_ = false;
   std::vector<Value> values_;
@@ -218,7 +220,7 @@ inline void Loader::load(const Source* sources, int64_t length, int64_t strides,
 
 inline const Body& Loader::body(const Instruction& op) {
   Loader inner(operations_, weights_, count_, nullptr);
-  inner.inside_ = true;
+  inner.memory_ = memory_, inner.inside_ = true;
   const auto body = std::make_shared<Body>();
   body->block = inner.input(op.taps, op.channels_in);
   body->memory = inner.input(op.size, op.keep);

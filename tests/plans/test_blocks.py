@@ -1,5 +1,7 @@
 """The instruction `blocks` and its body: against formulas in numpy, and with numbers it refuses."""
 
+import resource
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +14,7 @@ from speechkit.plans.program import Program, Value
 
 CHANNELS, HEADS, SIZE, STATES = 6, 2, 5, 3
 Array = NDArray[np.float32]
+STATUS = Path("/proc/self/statm")
 chance = np.random.default_rng(0)
 FIRST = chance.normal(size=(STATES, 2 * CHANNELS)).astype(np.float32)
 PLACES = chance.normal(size=(SIZE, CHANNELS)).astype(np.float32)
@@ -174,3 +177,22 @@ def test_a_body_computes_without_a_state(code: str, fields: dict[str, Any], reas
     program.emit("blocks", x, body=body, weights=FIRST, dilation=after.number, **given)
     with pytest.raises(ConfigError, match=reason):
         LoadedPlan(program.table, program.weights.array, 1, CHANNELS, 1)
+
+
+@pytest.mark.skipif(not STATUS.exists(), reason="needs /proc")
+def test_bodies_share_the_memory_of_the_weights() -> None:
+    def resident_bytes() -> int:
+        return int(STATUS.read_text().split()[1]) * resource.getpagesize()
+
+    program, x, weights = Program(), Value(0, 1, CHANNELS), 1_000_000
+    for _ in range(30):
+        body = Program(weights=program.weights, inputs=2)
+        leaving = body.emit("places", Value(0, SIZE, CHANNELS), weights=PLACES)
+        after = body.emit("places", Value(1, STATES, 2 * CHANNELS), weights=FIRST)
+        given = {"taps": SIZE, "size": STATES, "keep": 2 * CHANNELS, "rate": after.number}
+        x = program.emit("blocks", x, body=body, weights=FIRST, dilation=leaving.number, **given)
+    table = np.concatenate([program.weights.array, np.zeros(weights, np.float32)])
+    before = resident_bytes()
+    plan = LoadedPlan(program.table, table, 1, CHANNELS, 1)
+    assert resident_bytes() - before < 5 * table.nbytes
+    assert plan.rows_out == 1
