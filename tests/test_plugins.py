@@ -47,6 +47,18 @@ def activations(*names: str, factory: Any = Swish) -> SimpleNamespace:
     return SimpleNamespace(speechkit_activations=hookimpl(lambda: listed))
 
 
+def odd(
+    channels: int,
+    flag: bool = False,
+    count: "int | None" = None,
+    share: float = 0.5,
+    word: "str" = "",
+    free: Any = None,
+    any: "list[int] | str" = "",
+) -> nn.Module:
+    return nn.Identity()
+
+
 MODULE = """
 from speechkit import Component, hookimpl
 
@@ -337,6 +349,32 @@ def test_a_wrong_parameter_is_named_with_the_right_ones() -> None:
     )
     with pytest.raises(ComponentError, match=f"^{re.escape(message)}$"):
         registry.build("activation", "swish:betta=2", 8)
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ("flag=off", 'flag takes true or false, not "off"'),
+        ("flag=2", "flag takes true or false, not 2"),
+        ("count=1.5", "count takes a whole number or null, not 1.5"),
+        ("count=true", "count takes a whole number or null, not true"),
+        ("share=nan", 'share takes a number, not "nan"'),
+        ("share=null", "share takes a number, not null"),
+        ("word=3", "word takes text, not 3"),
+    ],
+)
+def test_a_parameter_of_a_wrong_type_is_refused(given: str, expected: str) -> None:
+    registry = Registry(NONE)
+    registry.add(activations("odd", factory=odd), "acme")
+    with pytest.raises(ComponentError, match=f": {re.escape(expected)}$"):
+        registry.build("activation", f"odd:{given}", 8)
+
+
+def test_a_parameter_of_another_annotation_is_not_checked() -> None:
+    registry = Registry(NONE)
+    registry.add(activations("odd", factory=odd), "acme")
+    for given in ("flag=true", "count=null", "count=3", "share=2", "word=a", "free=1.5", "any=x"):
+        registry.build("activation", f"odd:{given}", 8)
 
 
 def test_a_parameter_the_core_gives_cannot_be_given_again() -> None:

@@ -2,8 +2,10 @@
 
 import difflib
 import inspect
+import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from numbers import Integral, Real
 from textwrap import shorten
 from typing import Any
 
@@ -15,6 +17,14 @@ CLOSE = 0.83
 """How alike, from 0 to 1, the names of two members of a class are where one is a misspelt other."""
 LONGEST_REASON = 200
 """The most characters of another's error in a message."""
+SCALARS: dict[str, tuple[type, str]] = {
+    "bool": (bool, "true or false"),
+    "int": (Integral, "a whole number"),
+    "float": (Real, "a number"),
+    "str": (str, "text"),
+    "None": (type(None), "null"),
+}
+"""The annotations of parameters whose values are checked, with what to give."""
 
 
 def offered(factory: Callable[..., Any], **values: Any) -> dict[str, Any]:
@@ -26,7 +36,8 @@ def offered(factory: Callable[..., Any], **values: Any) -> dict[str, Any]:
 def check_parameters(
     spec: Spec, entry: Entry, factory: Callable[..., Any], args: tuple[Any, ...], kw: dict[str, Any]
 ) -> None:
-    """Names the parameter that the factory does not take, and those that it does."""
+    """Names the parameter that the factory does not take, and those that it does; or the value of
+    another type than its annotation, where that is of SCALARS."""
     parts = entry.component.parts
     for name, value in spec.params.items():
         # models would not store which plugin it is of
@@ -36,6 +47,12 @@ def check_parameters(
                 f"one for {sorted(parts) or 'no parameter'}"
             )
     parameters = inspect.signature(factory).parameters
+    for name, value in spec.params.items():
+        if name in parameters and (expected := _expected(value, parameters[name].annotation)):
+            shown = json.dumps(value, default=repr)
+            raise ComponentError(
+                f"{entry.kind} {spec}: {name} takes {expected}, not {shorten(shown, 60)}"
+            )
     if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
         return
     own = [name for name in list(parameters)[len(args) :] if name not in kw]
@@ -50,6 +67,20 @@ def check_parameters(
                 f"{entry.kind} {spec}: got an unexpected keyword argument {given!r}; it takes "
                 f"{own}{''.join(hints)}"
             )
+
+
+def _expected(value: Any, annotation: Any) -> str:
+    """What to give in place of a value that is of none of an annotation's types; "" if it is."""
+    text = annotation.__name__ if isinstance(annotation, type) else str(annotation)
+    names = [name.strip() for name in text.split("|")]
+    if not SCALARS.keys() >= {*names}:
+        return ""
+    # a bool is an int in Python
+    if isinstance(value, bool):
+        fits = "bool" in names
+    else:
+        fits = isinstance(value, tuple(SCALARS[name][0] for name in names))
+    return "" if fits else " or ".join(SCALARS[name][1] for name in names)
 
 
 def check_members(made: object, base: type, named: str, page: str) -> None:

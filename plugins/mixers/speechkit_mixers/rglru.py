@@ -158,6 +158,8 @@ def recurrence(
     max_radius: float,
 ) -> Serial:
     """W_o (GELU(W_y x) · RG-LRU(conv(W_x x))), as `rglru` has it after its norm."""
+    if expand < 1:
+        raise ComponentError(f"recurrence: expand={expand}; give a number from 1 up")
     inner = expand * c_out
     conv = DepthwiseConv(inner, conv_width, lookahead=0)
     nn.init.normal_(conv.weight, std=0.1 / conv_width**0.5)

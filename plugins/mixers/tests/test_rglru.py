@@ -119,6 +119,8 @@ def test_paper_117_the_block_starts_small_in_deep_nets(maker: Maker) -> None:
     assert block.delay == 0
     with pytest.raises(ComponentError, match="heads=3 of 8 channels"):
         rglru(8, 8, maker(), heads=3)
+    with pytest.raises(ComponentError, match="expand=0; give a number from 1 up"):
+        rglru(8, 8, maker(), expand=0)
 
 
 def test_one_row_of_a_matchboxnet_may_be_recurrent(tmp_path: Path) -> None:
