@@ -99,7 +99,7 @@ def pages() -> dict[Path, str]:
     mixers = json.loads(MIXERS.read_text(encoding="utf-8"))
     measured = {
         MIXERS.with_suffix(".md"): with_rows(MIXERS.with_suffix(".md").read_text("utf-8"), mixers),
-        MIXERS.with_suffix(".svg"): scatter(mixers["rows"]),
+        MIXERS.with_suffix(".svg"): panels(mixers["rows"]),
     }
     return {TARGET: page(), SECURITY: security, **measured, **cards}
 
@@ -115,11 +115,12 @@ def with_rows(page: str, mixers: dict[str, Any]) -> str:
         "| row | RECALL | stream | training | kMAC/s | parameters | latency | engine |",
         "|---|---|---|---|---|---|---|---|",
     ]
-    for row in sorted(mixers["rows"].values(), key=lambda row: -mean(row["recall"])):
+    for row in sorted(mixers["rows"].values(), key=lambda row: -mean(row["recall"] or [0])):
         seeds = " ".join(f"{auc:.2f}" for auc in row["recall"])
+        steps = f", {row['steps']} steps" if "steps" in row else ""
         cells = [
             f"`{' '.join(row['row'])}`" if row["row"] else "the plain row",
-            f"**{mean(row['recall']):.2f}** ({seeds})",
+            f"**{mean(row['recall']):.2f}** ({seeds}{steps})" if row["recall"] else "–",
             f"{row['stream']:.2f} ×",
             f"{row['training']:.2f} ×",
             f"{row['kmacs_per_s']:+,}",
@@ -132,51 +133,49 @@ def with_rows(page: str, mixers: dict[str, Any]) -> str:
     return "\n".join([head + ROWS, *rows, "", END + rest.split(END)[1]])
 
 
-def scatter(rows: dict[str, Any]) -> str:
-    """An SVG picture of RECALL against the time of a step, with a line from seed to seed."""
-    width, height, left, bottom = 900, 560, 60, 50
-    cheapest, dearest = 0.9, max(row["stream"] for row in rows.values())
-    across = (width - left - 160) / log(dearest / cheapest)
-    up = (height - bottom - 20) / 0.6
+def panels(rows: dict[str, Any]) -> str:
+    """An SVG picture of RECALL, with a line from seed to seed, and of the time of a step."""
+    shown = sorted(
+        ((name, row) for name, row in rows.items() if row["recall"]), key=lambda r: r[1]["stream"]
+    )
+    width, top, pitch = 900, 50, 20
+    foot = top + pitch * len(shown)
+    dearest = max(row["stream"] for _, row in shown)
 
-    def at(stream: float, auc: float) -> tuple[float, float]:
-        return left + across * log(stream / cheapest), height - bottom - up * (auc - 0.4)
+    def at_auc(auc: float) -> float:
+        return 210 + 300 * (auc - 0.4) / 0.6
+
+    def at_times(times: float) -> float:
+        return 570 + 290 * log(times / 0.9) / log(dearest / 0.9)
 
     style = (
-        "text { font: 12px sans-serif; fill: #222 } .grid { stroke: #ddd } .seeds { stroke: #9ab }"
+        "text { font: 12px sans-serif; fill: #222 } .grid { stroke: #ddd } .seeds { stroke: #9ab } "
+        "circle { fill: #4878a8 }"
     )
-    parts = []
-    for tenth in range(4, 11):
-        x, y = at(cheapest, tenth / 10)
-        parts.append(f'<line class="grid" x1="{x}" y1="{y:.1f}" x2="{width - 20}" y2="{y:.1f}"/>')
-        parts.append(f'<text x="28" y="{y + 4:.1f}">{tenth / 10:.1f}</text>')
-    for times in (1, 1.5, 2, 3, 5, 10, 20, 50):
-        if times > dearest:
-            break
-        x, y = at(times, 0.4)
-        parts.append(f'<line class="grid" x1="{x:.1f}" y1="{y}" x2="{x:.1f}" y2="20"/>')
-        parts.append(f'<text x="{x - 8:.1f}" y="{y + 18}">{times:g} ×</text>')
-    lowest: list[tuple[float, float]] = []
-    for name, row in sorted(rows.items(), key=lambda item: -mean(item[1]["recall"])):
-        x, y = at(row["stream"], mean(row["recall"]))
-        (_, top), (_, foot) = (at(1, edge(row["recall"])) for edge in (max, min))
+    parts = [
+        f'<text x="{at_auc(0.4):.0f}" y="18">memory: RECALL, mean and range of the seeds</text>',
+        f'<text x="{at_times(0.9):.0f}" y="18">cost: a step of 20 ms, 1 is the plain net</text>',
+    ]
+    marks = [(at_auc(tenth / 10), f"{tenth / 10:.1f}") for tenth in range(4, 11)]
+    marks += [(at_times(t), f"{t:g} ×") for t in (1, 1.5, 2, 3, 5, 10, 20) if t <= dearest]
+    for x, text in marks:
         parts.append(
-            f'<line class="seeds" x1="{x:.1f}" y1="{top:.1f}" x2="{x:.1f}" y2="{foot:.1f}"/>'
-            f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4" fill="#4878a8"/>'
+            f'<line class="grid" x1="{x:.1f}" y1="{top - 8}" x2="{x:.1f}" y2="{foot - 8}"/>'
+            f'<text x="{x:.1f}" y="{top - 14}" text-anchor="middle">{text}</text>'
         )
-        # a name below those that are already there
-        near = [line for start, line in lowest if abs(start - x) < 110]
-        line = max([y, *(other + 13 for other in near if other + 13 > y)])
-        lowest.append((x, line))
-        parts.append(f'<text x="{x + 8:.1f}" y="{line + 4:.1f}">{name}</text>')
-    parts.append(f'<text x="{left}" y="14">RECALL: AUC, mean and range of three seeds</text>')
-    parts.append(
-        f'<text x="{width - 330}" y="{height - 8}">a step of 20 ms; 1 is the plain net</text>'
-    )
+    for number, (name, row) in enumerate(shown):
+        y, seeds = top + pitch * number, row["recall"]
+        parts.append(
+            f'<text x="12" y="{y + 4}">{name}</text>'
+            f'<line class="seeds" x1="{at_auc(min(seeds)):.1f}" y1="{y}" '
+            f'x2="{at_auc(max(seeds)):.1f}" y2="{y}"/>'
+            f'<circle cx="{at_auc(mean(seeds)):.1f}" cy="{y}" r="4"/>'
+            f'<circle cx="{at_times(row["stream"]):.1f}" cy="{y}" r="4"/>'
+        )
     body = "\n".join(parts)
     return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" '
-        f'viewBox="0 0 {width} {height}">\n<style>{style}</style>\n'
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{foot}" '
+        f'viewBox="0 0 {width} {foot}">\n<style>{style}</style>\n'
         f'<rect width="100%" height="100%" fill="white"/>\n{body}\n</svg>\n'
     )
 
