@@ -1,6 +1,5 @@
 """Downloads from a server on this machine: whole, or one line and a part that is continued."""
 
-import resource
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -247,6 +246,8 @@ def test_other_addresses_are_refused(url: str, path: Path) -> None:
 @contextmanager
 def files_of_at_most(size_bytes: int) -> Iterator[None]:
     """As on a disk that is full, writing fails beyond a size."""
+    # which Windows does not have
+    resource = pytest.importorskip("resource")
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size_bytes, before[1]))
     try:
