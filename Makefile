@@ -100,9 +100,9 @@ peers: install
 bench: peers
 	@$(BIN)/python -m benchmarks.run $(BENCH)
 
-# quality, on the dev scenes of recipes/vad
+# quality, in the conditions of recipes/vad
 bench-vad: peers
-	@$(BIN)/python benchmarks/vad.py
+	@$(BIN)/python -m benchmarks.vad
 
 # what the kernels for CUDA are compiled to; needs no card. AOT="--net marblenet --dtype float32"
 triton-aot: install

@@ -1,18 +1,21 @@
-"""Voice activity on the dev scenes of recipes/vad: `vad`, silero-vad 6 and webrtcvad in one table.
+"""Voice activity in the conditions of recipes/vad: `vad`, `vad_causal`, silero-vad 6, webrtcvad.
 
-    make bench-vad                                        # the bundled model
-    python benchmarks/vad.py [MANIFEST [MODEL ...]]       # models by name or folder
+    make bench-vad                                        # the bundled models
+    python -m benchmarks.vad [MANIFEST [MODEL ...]]       # models by name or folder
 
-Needs the extra `bench`. Prints the table and writes runs/bench-vad.json.
+Needs the extra `bench`. Prints a table for each figure and writes runs/bench-vad.json. MANIFEST is
+data/vad/conditions.jsonl, or data/vad/dev.jsonl for the scenes of training. A condition is a
+`key=value` of a line's label, such as `test=gsm`; a line may have several.
 """
 
 import json
+import math
 import sys
 import time
 import warnings
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 from statistics import median
@@ -33,6 +36,16 @@ GRID_S = 0.01
 PAUSE_S = 0.5
 CHECKED_SCENES = 10
 """The number of scenes that are also streamed; their starts must equal the computed ones."""
+FARTHEST_S = 1.0
+"""An onset or offset that is farther from the found ones than this is missed."""
+FIGURES = (
+    "auc",
+    "false alarms an hour; non-speech called speech",
+    "speech missed",
+    "onset error ms; onset error ms, 90 %",
+    "offset error ms; offset error ms, 90 %",
+)
+"""What is printed; the file has more: delays in a stream, the share of onsets found, F1."""
 
 
 @dataclass(frozen=True)
@@ -99,19 +112,26 @@ def webrtc() -> Detector:
 class Tally:
     """A detector's results on the scenes of one condition."""
 
-    labels: list[Tensor]
-    scores: list[Tensor]
-    decisions: list[Tensor]
-    onset_s: list[float]
-    offset_s: list[float]
+    labels: list[Tensor] = field(default_factory=list)
+    scores: list[Tensor] = field(default_factory=list)
+    decisions: list[Tensor] = field(default_factory=list)
+    false_alarms: int = 0
     onsets: int = 0
+    times_s: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
+    """The errors of onsets and offsets, and their delays in a stream."""
 
 
 @torch.inference_mode()
 def measure(detector: Detector, scenes: list[Utterance]) -> dict[str, Any]:
-    """The figures of a detector overall, and its AUC in each condition."""
-    tallies: dict[str, Tally] = defaultdict(lambda: Tally([], [], [], [], []))
+    """The figures of a detector in each condition."""
+    tallies: dict[str, Tally] = defaultdict(Tally)
     spent_s = 0.0
+    rule = detector.post.rule(detector.frame_s)
+    # an end is decided when the gap is as long as it must be
+    late_s = (
+        (rule.shortest + rule.before + detector.delay_frames) * detector.frame_s,
+        (rule.gap - rule.after + detector.delay_frames) * detector.frame_s,
+    )
     for scene in scenes:
         x = read_audio(scene.audio)
         began = time.thread_time()
@@ -120,52 +140,67 @@ def measure(detector: Detector, scenes: list[Utterance]) -> dict[str, Any]:
         found = vad.segments(probabilities.tolist(), detector.frame_s, detector.post)
         frames = round(scene.duration_s / GRID_S - 0.5)
         at = (torch.arange(frames).double() * GRID_S / detector.frame_s + 1e-6).long()
-        scores = probabilities[at.clamp(max=len(probabilities) - 1)].double()
-        onsets, offsets = edges(scene.segments or (), scene.duration_s)
-        rule = detector.post.rule(detector.frame_s)
-        late = rule.shortest + rule.before + detector.delay_frames
-        starts = [start + late * detector.frame_s for start, _ in found]
-        # an end is decided when the gap is as long as it must be
-        late = rule.gap - rule.after + detector.delay_frames
-        ends = [end + late * detector.frame_s for _, end in found]
+        truth = scene.segments or ()
         for name in conditions(scene):
             tally = tallies[name]
-            tally.labels.append(inside(scene.segments or (), frames))
-            tally.scores.append(scores)
+            tally.labels.append(inside(truth, frames))
+            tally.scores.append(probabilities[at.clamp(max=len(probabilities) - 1)].double())
             tally.decisions.append(inside(found, frames))
-            tally.onset_s += metrics.delays_s(onsets, starts)
-            tally.offset_s += metrics.delays_s(offsets, ends)
-            tally.onsets += len(onsets)
-    figures = {name: summary(tally) for name, tally in sorted(tallies.items())}
+            tally.false_alarms += sum(
+                not any(a < end and start < b for a, b in truth) for start, end in found
+            )
+            for which, places in enumerate(edges(truth, scene.duration_s)):
+                kind = ("onset", "offset")[which]
+                ours = [pair[which] for pair in found]
+                later = [place + late_s[which] for place in ours]
+                tally.times_s[f"{kind} error"] += errors_s(places, ours)
+                tally.times_s[f"{kind} delay"] += metrics.delays_s(places, later)
+                tally.onsets += len(places) if kind == "onset" else 0
+    figures = {name: summary(tally) for name, tally in tallies.items()}
     heard_s = sum(scene.duration_s for scene in scenes)
     return {"seconds per second": round(spent_s / heard_s, 5), **figures}
 
 
+def errors_s(places_s: list[float], found_s: list[float]) -> list[float]:
+    """How far the nearest found time is from each place, where that is a second at most."""
+    errors = [min((abs(f - place) for f in found_s), default=math.inf) for place in places_s]
+    return [error for error in errors if error <= FARTHEST_S]
+
+
 def summary(tally: Tally) -> dict[str, Any]:
-    labels = torch.cat(tally.labels)
-    both = bool(labels.any()) and not bool(labels.all())
-    figures: dict[str, Any] = {"hours": round(len(labels) * GRID_S / 3600, 2)}
-    if both:
-        figures["auc"] = round(metrics.auc(labels.long(), torch.cat(tally.scores)), 4)
-    figures["f1"] = round(metrics.f1(labels, torch.cat(tally.decisions)), 4)
-    figures["false alarms"] = round(torch.cat(tally.decisions)[~labels].double().mean().item(), 4)
-    for name, delays in (("onset", tally.onset_s), ("offset", tally.offset_s)):
-        if delays:
-            figures[f"{name} ms"] = round(1000 * median(delays))
-            figures[f"{name} ms 90 %"] = round(1000 * float(np.quantile(delays, 0.9)))
+    """The figures of one condition: shares of time, ms, and false alarms an hour without speech."""
+    labels, decisions = torch.cat(tally.labels), torch.cat(tally.decisions)
+    figures: dict[str, Any] = {"hours": round(len(labels) * GRID_S / 3600, 3)}
+    if not labels.all():
+        quiet_h = int((~labels).sum()) * GRID_S / 3600
+        figures["false alarms an hour"] = round(tally.false_alarms / quiet_h)
+        figures["non-speech called speech"] = share(decisions[~labels])
+    if labels.any():
+        figures["speech missed"] = share(~decisions[labels])
+        figures["f1"] = round(metrics.f1(labels, decisions), 4)
+        if not labels.all():
+            figures["auc"] = round(metrics.auc(labels.long(), torch.cat(tally.scores)), 4)
+    for name, times_s in tally.times_s.items():
+        if times_s:
+            figures[f"{name} ms"] = round(1000 * median(times_s))
+            figures[f"{name} ms, 90 %"] = round(1000 * float(np.quantile(times_s, 0.9)))
     if tally.onsets:
-        figures["onsets found"] = round(len(tally.onset_s) / tally.onsets, 3)
+        figures["onsets found"] = round(len(tally.times_s["onset error"]) / tally.onsets, 3)
     return figures
 
 
+def share(chosen: Tensor) -> float:
+    return round(chosen.double().mean().item(), 4)
+
+
 def conditions(scene: Utterance) -> Iterator[str]:
-    """`all`, and the recipe's labels of the scene: its corpus, room, noise and level."""
-    yield "all"
+    """What the label of a scene lists, such as `test gsm`; levels and ratios in steps of 10 dB."""
     for key, value in (part.split("=") for part in (scene.label or "").split()):
         if key in ("snr", "level"):
             low = int(value) // 10 * 10
             value = f"{low}..{low + 10} dB"
         yield f"{key} {value}"
+    yield "all"
 
 
 def edges(segments: Any, duration_s: float) -> tuple[list[float], list[float]]:
@@ -203,7 +238,7 @@ def check_stream(name: str, detector: Detector, scenes: list[Utterance]) -> None
         np.testing.assert_allclose(streamed, np.minimum(computed, scene.duration_s), atol=1e-6)
 
 
-def main(manifest: str = "data/vad/dev.jsonl", *models: str) -> None:
+def main(manifest: str = "data/vad/conditions.jsonl", *models: str) -> None:
     # clipped scenes are part of the set
     warnings.simplefilter("ignore", AudioWarning)
     scenes = read_manifest(manifest)
@@ -214,23 +249,44 @@ def main(manifest: str = "data/vad/dev.jsonl", *models: str) -> None:
     results = {name: measure(detector, scenes) for name, detector in detectors.items()}
     RESULT.parent.mkdir(exist_ok=True)
     RESULT.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
-    print_table(results)
+    print("\n\n".join(tables(results)))
 
 
-def print_table(results: dict[str, dict[str, Any]]) -> None:
-    """Overall figures first, then the AUC of each condition."""
+def tables(results: dict[str, dict[str, Any]]) -> Iterator[str]:
+    """A table of Markdown for each figure: a row a condition, a column a detector."""
     names = list(results)
-    rows = [("", names)]
-    overall = {key for figures in results.values() for key in figures["all"]}
-    rows += [(key, [results[n]["all"].get(key, "") for n in names]) for key in sorted(overall)]
-    rows += [("cpu s per s", [results[n]["seconds per second"] for n in names])]
-    for name in next(iter(results.values())):
-        if name not in ("all", "seconds per second"):
-            cells = [results[n][name] for n in names]
-            key = "auc" if "auc" in cells[0] else "false alarms"
-            rows.append((f"{name} {key}", [cell.get(key, "") for cell in cells]))
-    for head, cells in rows:
-        print(f"{head:32}" + "".join(f"{cell!s:>16}" for cell in cells))
+    head = f"| {' | '.join(names)} |\n|---|{'---|' * len(names)}"
+    seconds = [str(results[name]["seconds per second"]) for name in names]
+    yield f"| {head}\n| CPU seconds per second | {' | '.join(seconds)} |"
+    rows = [key for key in results[names[0]] if key not in ("seconds per second", "all")]
+    # kinds of a condition, such as `test music:folk`, after it
+    first = [row.split(":")[0] for row in rows]
+    rows = [*sorted(rows, key=lambda row: (first.index(row.split(":")[0]), row)), "all"]
+    for figure in FIGURES:
+        cells = {
+            row: [[results[name][row].get(key) for key in figure.split("; ")] for name in names]
+            for row in rows
+        }
+        lines = [
+            f"| {row} | {' | '.join(' / '.join(map(written, cell)) for cell in found)} |"
+            for row, found in cells.items()
+            if any(value is not None for cell in found for value in cell)
+        ]
+        if figure == "auc":
+            for part in sorted({row.split()[0] for row in rows} - {"all"}):
+                means = (mean_auc(results[name], part) for name in names)
+                lines.append(f"| mean of {part} | {' | '.join(means)} |")
+        yield f"| {figure} {head}\n" + "\n".join(lines)
+
+
+def written(value: float | None) -> str:
+    return "" if value is None else str(value)
+
+
+def mean_auc(figures: dict[str, Any], part: str) -> str:
+    """The mean over the conditions whose names begin with a word, such as `test`."""
+    found = [own["auc"] for row, own in figures.items() if row.split()[0] == part and "auc" in own]
+    return f"{np.mean(found):.4f}" if found else ""
 
 
 if __name__ == "__main__":

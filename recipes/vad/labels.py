@@ -57,24 +57,34 @@ def speech_segments(x: Sound) -> Segments | None:
     if peak - floor < SMALLEST_RANGE_DB:
         return None
     threshold = max(min(floor + 0.3 * (peak - floor), peak - 25), floor + 6, peak - 30)
-    edges = np.flatnonzero(np.diff(np.pad((level > threshold).astype(np.int8), 1)))
+    found = stretches(level > threshold)
+    share = sum(end - start for start, end in found) / (len(level) * HOP_S)
+    return found if share >= 0.05 else None
+
+
+def stretches(speech: NDArray[np.bool_]) -> Segments:
+    """The segments of frames of 10 ms that are speech: short pauses joined, then bursts removed."""
+    edges = np.flatnonzero(np.diff(np.pad(speech.astype(np.int8), 1)))
     found: Segments = []
     for start, end in edges.reshape(-1, 2) * HOP_S:
         if found and start - found[-1][1] < SHORTEST_PAUSE_S:
             found[-1] = (found[-1][0], float(end))
         else:
             found.append((float(start), float(end)))
-    found = [(start, end) for start, end in found if end - start >= SHORTEST_SPEECH_S]
-    share = sum(end - start for start, end in found) / (len(level) * HOP_S)
-    return found if share >= 0.05 else None
+    return [(start, end) for start, end in found if end - start >= SHORTEST_SPEECH_S]
 
 
 def pieces(
-    x: Sound, corpus: str, speaker: str, most_s: float = 5.0, margin_s: float = 0.3
+    x: Sound,
+    speech: Segments,
+    corpus: str,
+    speaker: str,
+    most_s: float = 5.0,
+    margin_s: float = 0.3,
 ) -> list[Piece]:
-    """A recording cut at pauses into pieces of about `most_s`; no pieces if it has no labels."""
+    """A recording with known speech, cut at pauses into pieces of about `most_s`."""
     groups: list[Segments] = []
-    for segment in speech_segments(x) or []:
+    for segment in speech:
         if groups and segment[1] - groups[-1][0][0] <= most_s:
             groups[-1].append(segment)
         else:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import soundfile
-from labels import RATE, Piece, Sound, abrupt, pieces
+from labels import RATE, Piece, Sound, abrupt, pieces, speech_segments
 from scenes import LEVEL_DB, Scene, Studio
 from sounds import coloured, music
 
@@ -44,7 +44,8 @@ def prepare(source: Path | None, out: Path, seed: int = 0) -> list[Path]:
     speech: dict[bool, list[Piece]] = {False: [], True: []}
     counts: Counter[str] = Counter()
     for corpus, speaker, path, is_dev in recordings(source):
-        found = pieces(read_audio(path).numpy(), corpus, speaker)
+        x = read_audio(path).numpy()
+        found = pieces(x, speech_segments(x) or [], corpus, speaker)
         speech[is_dev] += found
         counts[f"{corpus} {'dev' if is_dev else 'train'} {'kept' if found else 'left out'}"] += 1
     print(dict(counts))

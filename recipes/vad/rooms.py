@@ -1,5 +1,8 @@
 """Simulated rooms with a microphone on a table and talkers around it."""
 
+import importlib
+from types import ModuleType
+
 import numpy as np
 from labels import RATE, Sound
 
@@ -22,10 +25,7 @@ def meeting_room(chance: np.random.Generator, distances_m: list[float]) -> list[
     first reflections, within 2 ms of it, may be louder. Raises MissingExtraError without
     pyroomacoustics.
     """
-    try:
-        import pyroomacoustics as pra
-    except ModuleNotFoundError as error:
-        raise MissingExtraError("pyroomacoustics", "rooms", "a simulated room") from error
+    pra = simulator()
     size_m, microphone, talkers = places(chance, distances_m)
     absorption, order = pra.inverse_sabine(chance.uniform(*DECAY_S), size_m)
     room = pra.ShoeBox(
@@ -39,6 +39,14 @@ def meeting_room(chance: np.random.Generator, distances_m: list[float]) -> list[
         room.add_source(talker)
     room.compute_rir()
     return [np.asarray(response) for response in room.rir[0]]
+
+
+def simulator() -> ModuleType:
+    """The package pyroomacoustics. Raises MissingExtraError without it."""
+    try:
+        return importlib.import_module("pyroomacoustics")
+    except ModuleNotFoundError as error:
+        raise MissingExtraError("pyroomacoustics", "rooms", "a simulated room") from error
 
 
 def places(

@@ -74,7 +74,7 @@ def test_frames_that_energy_cannot_classify_have_no_labels(
 def test_pieces_hold_the_segments_of_the_recording(labels: ModuleType) -> None:
     spans = [(0.5, 3.0), (4.0, 6.0), (9.0, 10.0)]
     x = bursts(spans, 11)
-    found = labels.pieces(x, "c", "s", most_s=5)
+    found = labels.pieces(x, labels.speech_segments(x), "c", "s", most_s=5)
     # each ends 0.3 s after its last segment, or in the middle of the pause
     np.testing.assert_allclose([len(p.audio) / RATE for p in found], [3.1, 2.6, 1.6], atol=0.03)
     for piece in found:

@@ -9,6 +9,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from speechkit.errors import MissingExtraError
+
 RECIPE = Path(__file__).parents[2] / "recipes" / "vad"
 RATE = 16000
 NAMES = ("band", "8khz", "mulaw", "gsm", "opus_6", "opus_16")
@@ -121,6 +123,14 @@ def test_hum_is_at_the_mains_and_its_overtones(vad: SimpleNamespace) -> None:
     assert np.square(x).mean() == pytest.approx(1)
     peak_hz = np.abs(np.fft.rfft(x)).argmax() / 4
     assert min(abs(peak_hz / base - round(peak_hz / base)) for base in (50, 60)) < 0.01
+
+
+def test_a_missing_simulator_is_one_line(
+    vad: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "pyroomacoustics", None)
+    with pytest.raises(MissingExtraError, match=r"pip install 'speechkit-core\[rooms\]'"):
+        vad.rooms.meeting_room(np.random.default_rng(0), [1.0])
 
 
 def test_talkers_are_at_their_distances(vad: SimpleNamespace) -> None:

@@ -1,0 +1,61 @@
+"""What the scenes of a part are made of: labelled voices, and other recordings by kind."""
+
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from alignment import aligned_segments
+from labels import Piece, Segments, Sound, pieces, speech_segments
+from sources import Part, Recording, read, recordings
+
+from speechkit.models import Model
+
+MOST = {"read": 24, "word": 120, "language": 80, "child": 60}
+"""The recordings of a source that are used: transcribed sentences and words, and others."""
+ALIGNED = {"read", "word"}
+NO_SOUNDS = {"untranscribed", "meeting", "hand", "singing", "babble", "music", "room"}
+
+Voices = dict[str, list[Piece]]
+"""Pieces of clean speech, by source."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Material:
+    """The voices of a part by the kinds of `MOST`, and its other recordings by kind."""
+
+    voices: dict[str, Voices]
+    others: dict[str, list[Recording]]
+
+    def sounds(self) -> dict[str, list[Recording]]:
+        """What is neither speech, music nor a room, by kind."""
+        return {kind: found for kind, found in self.others.items() if kind not in NO_SOUNDS}
+
+
+def gathered(folder: Path, part: Part, aligner: Model, chance: np.random.Generator) -> Material:
+    """The material of a part; `aligner` finds the words of transcribed speech."""
+    speech: dict[tuple[str, str], list[Recording]] = defaultdict(list)
+    others: dict[str, list[Recording]] = defaultdict(list)
+    for recording in recordings(folder):
+        if recording.part == part:
+            kind = recording.kind
+            found = speech[kind, recording.source] if kind in MOST else others[kind]
+            found.append(recording)
+    voices: dict[str, Voices] = {kind: {} for kind in MOST}
+    for (kind, source), found in sorted(speech.items()):
+        some = [found[index] for index in chance.permutation(len(found))[: MOST[kind]]]
+        cut = []
+        for recording in some:
+            x = read(recording)
+            cut += pieces(x, labelled(recording, x, aligner) or [], source, recording.maker)
+        print(f"{part}: {len(cut)} pieces of {len(some)} recordings of {source}")
+        if cut:
+            voices[kind][source] = cut
+    return Material(voices=voices, others=dict(others))
+
+
+def labelled(recording: Recording, x: Sound, aligner: Model) -> Segments | None:
+    """The speech of a recording: by alignment where its words are known, else by its level."""
+    if recording.kind in ALIGNED and recording.text:
+        return aligned_segments(aligner, x, recording.text)
+    return speech_segments(x)
