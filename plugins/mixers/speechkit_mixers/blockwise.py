@@ -12,6 +12,7 @@ from torch import Tensor
 
 from speechkit.errors import ComponentError
 from speechkit.nn import Chunk, State, StreamLayer
+from speechkit.nn.scan import is_open
 
 
 class Blockwise(StreamLayer):
@@ -66,7 +67,10 @@ class Blockwise(StreamLayer):
         return x
 
     def forward(self, c: Chunk) -> Chunk:
-        batch, channels, _ = c.x.shape
+        batch, channels, frames = c.x.shape
+        # the loop over blocks would be traced for minutes, for one number of frames
+        if is_open(frames):
+            raise RuntimeError("a whole recording may have any number of blocks")
         x = F.pad(c.x.transpose(1, 2), (0, 0, 0, self.delay)).transpose(1, 2)
         state = self.init_state(batch, channels, c.x.dtype, c.x.device)
         y, _ = self.step(Chunk(x, F.pad(c.valid, (0, self.delay))), state)

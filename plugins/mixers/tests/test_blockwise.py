@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from speechkit_mixers.blockwise import Blockwise
-from torch import Tensor
+from torch import Tensor, nn
 
 from speechkit.errors import ComponentError
 from speechkit.nn import Chunk, State
@@ -180,3 +180,22 @@ def test_a_block_without_valid_frames_keeps_the_memory() -> None:
     y = layer(Chunk(x, valid))
     joined = layer(Chunk.of(torch.cat([x[:, :, :3], x[:, :, 6:]], dim=2)))
     assert_close("after the gap", joined.x[:, :, 3:], y.x[:, :, 6:], rtol=0)
+
+
+class Whole(nn.Module):
+    """A layer over whole recordings `[B, C, T]`."""
+
+    def __init__(self, layer: Sums) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layer(Chunk(x, torch.ones_like(x[:, 0], dtype=torch.bool))).x
+
+
+@pytest.mark.parametrize("waits", [False, True])
+def test_an_export_for_any_number_of_frames_is_refused_at_once(waits: bool) -> None:
+    x = torch.zeros(2, CHANNELS, 50)
+    frames = {2: torch.export.Dim("frames", min=2)}
+    with pytest.raises(RuntimeError, match="may have any number of blocks"):
+        torch.export.export(Whole(Sums(4, waits)), (x,), dynamic_shapes=(frames,))
