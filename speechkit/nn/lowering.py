@@ -244,7 +244,9 @@ class Lowering(Program):
         """
         body = Lowering(self)
         body.inputs = 2
-        leaving, following = update(body, Value(0, size, x.channels), Value(1, *first.shape))
+        made = update(body, Value(0, size, x.channels), Value(1, *first.shape))
+        # what leaves unchanged is a value of the body's own
+        leaving, following = (y if y.number else body.scaled(y, 1.0) for y in made)
         if body.outside:
             self.refuse(f"no native {type(body.outside[0][0]).__name__}")
         return self.emit(

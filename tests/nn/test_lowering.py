@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -11,7 +12,7 @@ from speechkit.errors import ConfigError
 from speechkit.native.libraries import load
 from speechkit.nn import Chunk, Conv, FrameWise, Recurrent, State, StreamLayer, scan
 from speechkit.nn.lowering import Lowering
-from speechkit.plans.engine import SOURCE, LoadedPlan
+from speechkit.plans.engine import SOURCE, LoadedPlan, Steps
 from speechkit.plans.program import LoweringError, Value
 from speechkit.testing import check_native
 
@@ -271,6 +272,20 @@ def test_retention_of_wrong_sizes_is_refused(fields: dict[str, Any], reason: str
     program.emit("retention", x, **given)
     with pytest.raises(ConfigError, match=f"retention 0: {reason}"):
         LoadedPlan(program.table, program.weights.array, 1, x.channels, 1)
+
+
+def test_frames_of_a_block_may_leave_as_they_came() -> None:
+    program = Lowering()
+    memory = torch.zeros(1, 2)
+    y = program.blocks(program.input(1, 3), 4, memory, lambda _, block, kept: (block, kept))
+    plan = LoadedPlan(program.table, program.weights.array, 1, 3, 1)
+    steps, x = Steps(plan, plan.new_states(1), 1, 1), np.arange(24, dtype=np.float32).reshape(8, 3)
+    found = []
+    for row in x:
+        steps(row[None, None])
+        found.append(steps.y[0, 0, 0].copy())
+    assert (y.rows, y.channels) == (1, 3)
+    np.testing.assert_array_equal(found[3:], x[:5])
 
 
 def test_an_expression_that_is_too_long_runs_in_torch() -> None:
