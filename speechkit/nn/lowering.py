@@ -244,11 +244,15 @@ class Lowering(Program):
         """
         body = Lowering(self)
         body.inputs = 2
-        made = update(body, Value(0, size, x.channels), Value(1, *first.shape))
-        # what leaves unchanged is a value of the body's own
-        leaving, following = (y if y.number else body.scaled(y, 1.0) for y in made)
+        leaving, following = update(body, Value(0, size, x.channels), Value(1, *first.shape))
+
+        def number(y: Value) -> int:
+            # an instruction's fields begin at 1, and the block is value 0
+            return y.number or body.scaled(y, 1.0).number
+
         if body.outside:
             self.refuse(f"no native {type(body.outside[0][0]).__name__}")
+        rate, dilation = number(following), 1 if queries else number(leaving)
         return self.emit(
             "blocks",
             x,
@@ -258,8 +262,8 @@ class Lowering(Program):
             taps=size,
             size=first.shape[0],
             keep=first.shape[1],
-            rate=following.number,
-            dilation=1 if queries else leaving.number,
+            rate=rate,
+            dilation=dilation,
             weights=first.detach(),
             numbers=[heads],
         )
