@@ -106,7 +106,8 @@ def with_speech(material: Material, part: Part, seed: int) -> Labelled:
             own = generator(seed, part, name, str(number))
             yield name, Scene(effect(own, material, scene), scene.segments)
         if number % 2:
-            yield "simulated_meeting", meeting(chance, material.voices["read"])
+            own = generator(seed, part, "meeting", str(number))
+            yield "simulated_meeting", meeting(own, material)
         for name, kind in (("words", "word"), ("languages", "language"), ("children", "child")):
             if material.voices[kind]:
                 yield name, talk(chance, material.voices[kind])
@@ -162,11 +163,12 @@ def drawn_speaker(chance: np.random.Generator, pools: list[list[Piece]]) -> list
     return [piece for piece in pool if piece.speaker == speaker]
 
 
-def meeting(chance: np.random.Generator, voices: Voices) -> Scene:
+def meeting(chance: np.random.Generator, material: Material) -> Scene:
     """Two talkers at 1 to 4 m in a simulated room, quiet, with long pauses in which they breathe,
-    cough, type and touch a cup; the floor is at −80 to −60 dB."""
+    cough, type and touch a cup; the floor, at −80 to −60 dB, is half recorded, half stationary."""
     responses = meeting_room(chance, list(chance.uniform(*MEETING_M, 2)))
-    pools = [drawn_speaker(chance, list(voices.values())) for _ in responses]
+    voices = list(material.voices["read"].values())
+    pools = [drawn_speaker(chance, voices) for _ in responses]
     turns = ((drawn(chance, pools[n % 2]), responses[n % 2]) for n in count())
     y, segments = placed(chance, turns, MEETING_S, 2.5)
     level_db = chance.uniform(*MEETING_DB)
@@ -176,7 +178,8 @@ def meeting(chance: np.random.Generator, voices: Voices) -> Scene:
         at = chance.integers(0, len(y) - length)
         x = convolve(MADE[name](chance, length), responses[chance.integers(2)])
         y[at : at + length] += unit(x) * 10 ** ((level_db - chance.uniform(0, 20)) / 20)
-    y += coloured(chance, len(y)) * 10 ** (chance.uniform(*MEETING_FLOOR_DB) / 20)
+    floor = unit(np.resize(background(chance, material), len(y))) + coloured(chance, len(y))
+    y += unit(floor) * 10 ** (chance.uniform(*MEETING_FLOOR_DB) / 20)
     return Scene(y, segments)
 
 
@@ -196,10 +199,14 @@ def in_music(chance: np.random.Generator, material: Material, scene: Scene) -> S
     return among(chance, scene.audio, one(chance, material.others["music"]), (0, 20))
 
 
-def in_noise(chance: np.random.Generator, material: Material, scene: Scene) -> Sound:
+def background(chance: np.random.Generator, material: Material) -> Sound:
+    """A recording of any kind of noise."""
     kinds = sorted(material.sounds())
-    found = material.sounds()[kinds[chance.integers(len(kinds))]]
-    return among(chance, scene.audio, one(chance, found), (0, 20))
+    return one(chance, material.sounds()[kinds[chance.integers(len(kinds))]])
+
+
+def in_noise(chance: np.random.Generator, material: Material, scene: Scene) -> Sound:
+    return among(chance, scene.audio, background(chance, material), (0, 20))
 
 
 def in_crowd(chance: np.random.Generator, material: Material, scene: Scene) -> Sound:

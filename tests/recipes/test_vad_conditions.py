@@ -199,7 +199,7 @@ def test_a_meeting_is_quiet_speech_over_a_low_floor(
     vad: SimpleNamespace, material: SimpleNamespace
 ) -> None:
     pytest.importorskip("pyroomacoustics")
-    scene = vad.conditions.meeting(np.random.default_rng(4), material.voices["read"])
+    scene = vad.conditions.meeting(np.random.default_rng(4), material)
     level_db = vad.scenes.rms_db(vad.scenes.spoken(scene.audio, scene.segments))
     # sounds may be as loud as the talkers
     assert -49 < level_db < -33
