@@ -241,6 +241,8 @@ def check_stream(name: str, detector: Detector, scenes: list[Utterance]) -> None
 def main(manifest: str = "data/vad/conditions.jsonl", *models: str) -> None:
     # clipped scenes are part of the set
     warnings.simplefilter("ignore", AudioWarning)
+    if not Path(manifest).is_file():
+        sys.exit(f"no {manifest}; type: python recipes/vad/conditions.py data/vad FOLDER MODEL")
     scenes = read_manifest(manifest)
     detectors = {name: ours(name) for name in models or ("vad", "vad_causal")}
     for name, detector in detectors.items():

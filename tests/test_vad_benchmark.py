@@ -61,6 +61,11 @@ def test_misses_and_the_errors_of_edges(benchmark: ModuleType, tmp_path: Path) -
     assert figures["onsets found"] == 0.5
 
 
+def test_a_missing_manifest_names_the_command(benchmark: ModuleType, tmp_path: Path) -> None:
+    with pytest.raises(SystemExit, match=r"type: python recipes/vad/conditions.py"):
+        benchmark.main(str(tmp_path / "none.jsonl"))
+
+
 def test_tables_have_a_row_a_condition_and_the_mean(benchmark: ModuleType, tmp_path: Path) -> None:
     scenes = [
         scene(tmp_path / f"{index}.wav", 4.0, [(1, 2)], f"test={name}")

@@ -9,6 +9,7 @@ from alignment import aligned_segments
 from labels import Piece, Segments, Sound, pieces, speech_segments
 from sources import Part, Recording, read, recordings
 
+from speechkit.errors import ManifestError
 from speechkit.models import Model
 
 MOST = {"read": 24, "word": 120, "language": 80, "child": 60}
@@ -33,7 +34,10 @@ class Material:
 
 
 def gathered(folder: Path, part: Part, aligner: Model, chance: np.random.Generator) -> Material:
-    """The material of a part; `aligner` finds the words of transcribed speech."""
+    """The material of a part; `aligner` finds the words of transcribed speech.
+
+    Raises ManifestError where there is nothing of a kind that each part needs.
+    """
     speech: dict[tuple[str, str], list[Recording]] = defaultdict(list)
     others: dict[str, list[Recording]] = defaultdict(list)
     for recording in recordings(folder):
@@ -51,7 +55,20 @@ def gathered(folder: Path, part: Part, aligner: Model, chance: np.random.Generat
         print(f"{part}: {len(cut)} pieces of {len(some)} recordings of {source}")
         if cut:
             voices[kind][source] = cut
-    return Material(voices=voices, others=dict(others))
+    material = Material(voices=voices, others=dict(others))
+    needed = {
+        "transcribed sentences": voices["read"],
+        "music": others.get("music"),
+        "rooms": others.get("room"),
+        "noise": material.sounds(),
+    }
+    missing = [name for name, found in needed.items() if not found]
+    if missing:
+        raise ManifestError(
+            f"{folder} has no {' and no '.join(missing)} for the part {part}; "
+            f"recipes/vad/README.md says which corpora have them"
+        )
+    return material
 
 
 def labelled(recording: Recording, x: Sound, aligner: Model) -> Segments | None:

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from speechkit.errors import ManifestError
 from speechkit.events import Word
 
 RECIPE = Path(__file__).parents[2] / "recipes" / "vad"
@@ -134,6 +135,11 @@ def test_no_maker_and_no_file_is_in_two_parts(
     assert parts == {"train", "dev", "test"}
     assert all(len(found) == 1 for found in files.values())
     assert all(len(found) == 1 for found in makers.values())
+
+
+def test_missing_corpora_are_one_line(vad: SimpleNamespace, tmp_path: Path) -> None:
+    with pytest.raises(ManifestError, match=r"no transcribed sentences and no music .* part dev"):
+        vad.material.gathered(tmp_path, "dev", None, np.random.default_rng(0))
 
 
 def test_sources_with_a_part_of_their_own_are_not_trained_on(
