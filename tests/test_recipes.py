@@ -151,6 +151,23 @@ def keywords(folder: Path) -> None:
     tone(folder / "_background_" / "hum.wav", 50, 16000, duration_s=12)
 
 
+def words(folder: Path) -> None:
+    """A word of each kind by a speaker of each part, a digit of FSDD, other speech and noise."""
+    corpora = load(RECIPES / "words" / "corpora.py")
+    clips = folder / "words" / "speech_commands"
+    rows = []
+    for word in (*corpora.DIGITS, *corpora.COMMANDS, *corpora.OTHERS):
+        for speaker in ("ann", "zoe", "tom"):
+            tone(clips / word / f"{speaker}_0.wav", 300, 16000)
+            row = {"audio_filepath": f"{word}/{speaker}_0.wav", "duration": 0.5}
+            rows.append(json.dumps({**row, "label": word, "speaker": speaker}))
+    (clips / "manifest.jsonl").write_text("\n".join(rows) + "\n")
+    for index in (0, 7):
+        tone(folder / "fsdd" / f"3_theo_{index}.wav", 300, 8000)
+    for name in ("noise/esc10/1-a", "noise/esc10/4-a", "wakeword/alexa/0", "rir/rir1", "rir/rir4"):
+        tone(folder / f"{name}.wav", 900, 16000)
+
+
 CORPORA = {
     "an4": an4,
     "english": english,
@@ -161,6 +178,7 @@ CORPORA = {
     "recall": recall,
     "speech_commands": speech_commands,
     "vad": vad,
+    "words": words,
 }
 
 

@@ -1,0 +1,95 @@
+"""Chooses when a stream of a model reports a word, on speakers and sounds of the dev part.
+
+    python recipes/words/spotting.py runs/digits/best FOLDER
+
+Of the rules with at most MOST_FALSE false words per hour of talk, music and noise it writes the one
+that finds the most words into the model, and prints the best few.
+"""
+
+import sys
+from itertools import product
+from pathlib import Path
+
+import corpora
+import numpy as np
+import torch
+from judge import SNRS_DB, Spoken, conversation, delays, without_words, words_of
+from numpy.typing import NDArray
+from surroundings import RATE, Sound, surroundings
+
+import speechkit as sk
+from speechkit.events import Keyword
+from speechkit.models import Model
+from speechkit.nn import Chunk
+from speechkit.rules.probability import softmax
+from speechkit.rules.spotting import Spotting, State, advance
+
+MOST_FALSE = 3.0
+"""In the dev part; other sound may be harder."""
+WINDOWS_S = (0.5, 0.7, 0.9)
+THRESHOLDS = (0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.93, 0.96)
+HOLDS_MS = (60.0, 120.0, 200.0)
+PIECE_S = 60
+
+Probabilities = NDArray[np.float32]
+
+
+@torch.inference_mode()
+def probabilities(model: Model, x: Sound, window_s: float) -> Probabilities:
+    """Those of the labels at each frame, from the last `window_s` seconds, `[T, n]`."""
+    layer = model.stream_layer(window_s)
+    found = []
+    for part in torch.from_numpy(x).float().split(PIECE_S * RATE):
+        scores = layer(Chunk.of(part[None, None])).x[0].T
+        found.append(softmax(scores.numpy()))
+    return np.concatenate(found)
+
+
+def events(model: Model, p: Probabilities, rule: Spotting) -> list[Keyword]:
+    """What a stream with these probabilities reports."""
+    words, state, found = words_of(model), State(), []
+    reported = [i if label in words else -1 for i, label in enumerate(model.labels)]
+    for frame, row in enumerate(zip(p.argmax(1).tolist(), p.max(1).tolist(), strict=True), 1):
+        best, score = row
+        state, detected = advance(rule, model.frame_s, state, reported[best], score)
+        if detected:
+            at_s = frame * model.frame_s
+            found.append(Keyword(model.labels[best], score, at_s, at_s + model.latency_s))
+    return found
+
+
+Result = tuple[float, float, Spotting]
+"""The share of words found, false words per hour, and the rule."""
+
+
+def search(model: Model, source: Path) -> list[Result]:
+    """The rules with few enough false words, the one that finds most first."""
+    around = surroundings(source, "dev", np.random.default_rng(0))
+    words = words_of(model)
+    clips = [c for part, c in corpora.single_words(source) if part == "dev" and c.label in words]
+    talks: list[tuple[Sound, Spoken]] = [conversation(clips, around, db) for db in SNRS_DB]
+    empty = np.concatenate(list(without_words(source, "dev").values()))
+    results: list[Result] = []
+    for window_s in WINDOWS_S:
+        heard = [(probabilities(model, x, window_s), spoken) for x, spoken in talks]
+        silent = probabilities(model, empty, window_s)
+        for threshold, hold_ms in product(THRESHOLDS, HOLDS_MS):
+            rule = Spotting(window_s=window_s, threshold=threshold, hold_ms=hold_ms)
+            found = [len(delays(events(model, p, rule), spoken)) for p, spoken in heard]
+            false = len(events(model, silent, rule)) / (len(empty) / RATE / 3600)
+            if false <= MOST_FALSE:
+                results.append((sum(found) / (2 * len(clips)), false, rule))
+    return sorted(results, key=lambda result: (-result[0], result[1]))
+
+
+def main(folder: Path, source: Path) -> None:
+    model = sk.load(folder)
+    best = search(model, source)
+    for found, false, rule in best[:5]:
+        print(f"found {found:.3f}, {false:.1f} false per hour: {rule}")
+    if best:
+        sk.save(model.with_(spotting=best[0][2]), folder)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), Path(sys.argv[2]))
