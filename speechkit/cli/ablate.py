@@ -12,6 +12,7 @@ import typer
 from speechkit.cli.options import Json
 from speechkit.cli.output import say, show
 from speechkit.cli.train import load_run
+from speechkit.errors import ConfigError
 from speechkit.io.files import atomic_file
 
 if TYPE_CHECKING:
@@ -47,6 +48,8 @@ def ablate(
     from speechkit.train.run import current_names
 
     name, run = load_run(recipe)
+    if any(text.startswith("seed=") for text in [*axis, *(assignments or [])]):
+        raise ConfigError("ablate trains with the seeds 0, 1, …; give their number as --seeds")
     run = override(run, current_names(assignments or []))
     grid = axes(run, axis)
     out = out or Path("runs") / f"{name}_ablation"

@@ -33,3 +33,12 @@ def test_a_wrong_setting_prints_nothing_but_why(recipe: Path, cli: Cli, tmp_path
     assert (done.code, done.out) == (1, "")
     assert "Did you mean 'activation'" in done.err
     assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("given", ["--axis", "--set"])
+def test_seed_is_no_setting(recipe: Path, cli: Cli, tmp_path: Path, given: str) -> None:  # noqa: F811
+    axis, out = ["--axis", "activation=relu"], tmp_path / "runs"
+    done = cli("ablate", recipe, *axis, given, "seed=2", "--out", out)
+    assert (done.code, done.out) == (1, "")
+    assert "give their number as --seeds" in done.err
+    assert not out.exists()
