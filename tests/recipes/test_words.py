@@ -165,3 +165,11 @@ def test_the_search_spots_what_a_stream_spots(monkeypatch: pytest.MonkeyPatch) -
     live = judge.live(model.with_(spotting=rule), x)
     assert [event.label for event in found] == [event.label for event in live]
     assert found
+
+
+def test_few_false_words_come_before_many_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    module("judge", monkeypatch)
+    spotting = module("spotting", monkeypatch)
+    results = [(0.9, 9.0), (0.8, 4.0), (0.7, 2.0), (0.75, 3.0), (0.75, 1.0)]
+    ranked = sorted(((*result, Spotting()) for result in results), key=spotting.rank)
+    assert [result[:2] for result in ranked] == [results[i] for i in (4, 3, 2, 1, 0)]
