@@ -1,4 +1,4 @@
-"""Judges a model of this recipe on speakers and sounds of the test part, which chose nothing.
+"""Judges a model of this recipe on speakers and sounds of the test part.
 
     python recipes/words/judge.py digits FOLDER [CONDITION ...]
 
