@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 from unittest import SkipTest
 
+import torch
+
 from speechkit.component import did_you_mean
 from speechkit.errors import MissingExtraError, PluginError
 from speechkit.plugins import CORE, Entry, Registry, using
@@ -51,6 +53,12 @@ class Check:
 
     def __call__(self) -> None:
         """Runs it; SkipTest where an optional package is missing."""
+        # what a check draws does not depend on the checks before it
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            self._run()
+
+    def _run(self) -> None:
         try:
             with using(self.registry) if self.registry else nullcontext():
                 self.function(self.entry)
@@ -137,8 +145,6 @@ def _component(check: Check) -> str:
 
 
 def _one_thread() -> None:
-    import torch
-
     torch.set_num_threads(1)
 
 
