@@ -76,15 +76,19 @@ class Scheduler:
 
         None if no session has one, or if the latest step of `compute` was of some sessions only.
         """
-        if self._latest is None:
-            return self._scores
-        scores, valid = self._latest.scores, self._latest.valid.reshape(self.capacity, -1)
-        if not valid.any():
-            return self._scores
+        latest = self._latest
+        # in most steps the last frame of every session is valid
+        if latest and all(latest.valid[:, -1, -1].tolist()):
+            newest: NDArray[np.float32] = latest.scores[:, -1, -1].copy()
+            return newest
+        before = None if self._scores is None else self._scores.copy()
+        if latest is None or not latest.valid.any():
+            return before
+        valid = latest.valid.reshape(self.capacity, -1)
         last = valid.shape[1] - 1 - valid[:, ::-1].argmax(1)
-        found: NDArray[np.float32] = scores.reshape(*valid.shape, -1)[self._all, last]
+        found: NDArray[np.float32] = latest.scores.reshape(*valid.shape, -1)[self._all, last]
         none = ~valid.any(1)
-        found[none] = np.nan if self._scores is None else self._scores[none]
+        found[none] = np.nan if before is None else before[none]
         return found
 
     def put(self, row: int, samples: NDArray[Any]) -> int:

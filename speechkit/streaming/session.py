@@ -101,7 +101,7 @@ class Stream(Session):
     def scores(self) -> NDArray[np.float32] | None:
         """The scores of the latest frame `[n]`, for a meter; None before the first."""
         scores = self._scheduler.scores
-        return None if scores is None else scores[0].copy()
+        return None if scores is None else scores[0]
 
     @property
     def state(self) -> State:
@@ -225,8 +225,7 @@ class StreamBatch(Resumable):
 
         None before the first, and if the latest step was of some rows only.
         """
-        scores = self._scheduler.scores
-        return None if scores is None else scores.copy()
+        return self._scheduler.scores
 
     @property
     def state(self) -> State:
