@@ -5,10 +5,10 @@
     python -m benchmarks.mixers mixer=lru "mixer=multires kernel=64" stack=unet
 
 The first command writes the costs of each row of docs/mixers.json into that file, the second those
-of the named rows. The third prints those of other rows as lines for a table: step, training,
-kMAC/s, parameters, latency, engine. The net is a frame-level MarbleNet 3x2x64. A field of
-`sk.Block` is set in the second of its three blocks, any other in the net. Times are medians of
-rounds in turn, as multiples of the plain net's; the other figures are the difference from it.
+of the named rows. The third prints those of other rows, as that file has them. The net is a
+frame-level MarbleNet 3x2x64. A field of `sk.Block` is set in the second of its three blocks, any
+other in the net. Times are medians of rounds in turn, as multiples of the plain net's; the other
+figures are the difference from it.
 """
 
 import json
@@ -123,20 +123,6 @@ def measured(rows: dict[str, list[str]]) -> dict[str, dict[str, Any]]:
     return found
 
 
-def line(name: str, row: dict[str, Any]) -> str:
-    """The line of a table in Markdown."""
-    cells = [
-        f"`{name}`",
-        f"{row['stream']:.2f} ×",
-        f"{row['training']:.2f} ×",
-        f"{row['kmacs_per_s']:+,}",
-        f"{row['parameters']:+,}",
-        f"{row['latency_ms']:+} ms",
-        row["engine"],
-    ]
-    return f"| {' | '.join(cells)} |"
-
-
 def write(names: list[str]) -> None:
     """Measures the rows of the page with these names, or all."""
     page: dict[str, Any] = json.loads(TARGET.read_text(encoding="utf-8"))
@@ -158,7 +144,7 @@ def main(arguments: list[str]) -> None:
         write(arguments)
         return
     for name, row in measured(given).items():
-        print(line(name, row))
+        print(name, json.dumps(row))
 
 
 if __name__ == "__main__":

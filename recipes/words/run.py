@@ -80,12 +80,12 @@ def tuned(name: str, labels: tuple[str, ...]) -> Run:
 
 
 def digits() -> Run:
-    """The bundled model `digits`."""
+    """Zero to nine, `unknown` for other words and `background` for other sound."""
     return tuned("digits", DIGITS)
 
 
 def commands() -> Run:
-    """The bundled model `commands`."""
+    """Ten commands, `unknown` and `background`."""
     return tuned("commands", COMMANDS)
 
 
