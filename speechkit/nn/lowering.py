@@ -213,6 +213,8 @@ class Lowering(Program):
 
         It is for the body of `blocks`, where a value has all its rows at once.
         """
+        self.expect(self.inputs > 1, "attend stands in the body of blocks only")
+        self._check_heads(heads, queries.channels, others.channels == 2 * queries.channels)
         return self.emit(
             "attend",
             others,
@@ -224,6 +226,9 @@ class Lowering(Program):
 
     def places(self, x: Value, table: Tensor) -> Value:
         """y = x + table, with table `[rows, C]`, in the body of `blocks`."""
+        self.expect(self.inputs > 1, "places stand in the body of blocks only")
+        given, wanted = [*table.shape], [x.rows, x.channels]
+        self.expect(given == wanted, f"places {given} for a value {wanted}")
         return self.emit("places", x, weights=table.detach())
 
     def blocks(
@@ -242,16 +247,28 @@ class Lowering(Program):
         a frame leaves at once: it is their attention, in `heads` heads, to the last channels of the
         memory, keys and then values; the first result of `update` has no effect.
         """
+        self.expect(self.inputs == 1, "blocks stand in the body of others")
+        memory = [*first.shape]
+        self.expect(len(memory) == 2 and all(memory), f"a first memory {memory}, no [S, D]")
+        self.expect(size >= 1, f"blocks of {size} frames")
         body = Lowering(self)
         body.inputs = 2
-        leaving, following = update(body, Value(0, size, x.channels), Value(1, *first.shape))
-
-        def number(y: Value) -> int:
-            # an instruction's fields begin at 1, and the block is value 0
-            return y.number or body.scaled(y, 1.0).number
-
+        leaving, following = update(body, Value(0, size, x.channels), Value(1, *memory))
         if body.outside:
             self.refuse(f"no native {type(body.outside[0][0]).__name__}")
+        if kept := body.with_state:
+            self.refuse(f"{kept[0]} keeps a state, in the body of blocks")
+        after = [following.rows, following.channels]
+        self.expect(after == memory, f"a memory {after} after {memory}")
+        if queries:
+            self._check_heads(heads, queries.channels, memory[1] >= 2 * queries.channels)
+        else:
+            self.expect(leaving.rows == size, f"{leaving.rows} frames leave a block of {size}")
+
+        def number(y: Value) -> int:
+            # an instruction's fields begin at 1, the block is value 0, and no body is empty
+            return y.number if y.number and body.instructions else body.scaled(y, 1.0).number
+
         rate, dilation = number(following), 1 if queries else number(leaving)
         return self.emit(
             "blocks",
@@ -260,13 +277,17 @@ class Lowering(Program):
             channels=leaving.channels if queries is None else queries.channels,
             body=body,
             taps=size,
-            size=first.shape[0],
-            keep=first.shape[1],
+            size=memory[0],
+            keep=memory[1],
             rate=rate,
             dilation=dilation,
             weights=first.detach(),
             numbers=[heads],
         )
+
+    def _check_heads(self, heads: int, channels: int, has_pairs: bool) -> None:
+        self.expect(heads >= 1 and channels % heads == 0, f"{channels} channels in {heads} heads")
+        self.expect(has_pairs, f"no keys and values of {channels} channels each")
 
     def every(self, x: Value, stride: int) -> Value:
         """Every stride-th row, from the first on."""

@@ -77,14 +77,12 @@ inline void keep_strips(const Instruction& op, const BlockState& s) {
 // `taps` − 1 rows later. A block without a valid row leaves the memory as it is. weights: the first
 // memory [size, keep]
 inline void prepare_blocks(Loader& loader, Instruction& op) {
-  expect(op.width_in > 1 && op.width > 1 && op.rows == op.rows_in, "its rows differ from its input's");
+  expect(op.width_in > 1, "it takes channels, not sound");
+  expect(op.rows == op.rows_in, "its rows differ from its input's");
   expect(op.taps >= 1 && op.size >= 1 && op.keep >= 1, "its blocks or its memory are empty");
   const Body& body = loader.body(op);
   op.body = &body;
-  expect(body.block.width == op.width_in, "it takes channels, not sound");
-  expect(body.next.rows == op.size && body.next.channels == op.keep &&
-             body.next.width == body.memory.width,
-         "its next memory has another size");
+  expect(body.next.rows == op.size && body.next.channels == op.keep, "its next memory has another size");
   int64_t rest;
   if (op.second >= 0) {
     expect(op.keep >= product(2, op.channels), "its memory has no keys and values");
@@ -98,8 +96,7 @@ inline void prepare_blocks(Loader& loader, Instruction& op) {
     std::fill(flags, flags + op.size, 1.0f);
     op.filter = flags;
   } else {
-    expect(body.leaving.rows == op.taps && body.leaving.channels == op.channels &&
-               body.leaving.width == op.width,
+    expect(body.leaving.rows == op.taps && body.leaving.channels == op.channels,
            "its body's rows differ from its own");
     rest = floats_of(body.leaving);
   }

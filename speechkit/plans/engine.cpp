@@ -82,7 +82,8 @@ extern "C" speechkit_plan* speechkit_open(const int64_t* program, int64_t length
       finite &= std::fabs(weights[i]) <= std::numeric_limits<float>::max();
     expect(finite, "its weights hold NaN or infinity");
     expect(stride >= 1 && strides >= 1 && channels >= 1, "its block is empty");
-    loader.plan->first = loader.input(product(stride, strides), channels);
+    loader.plan->first =
+        loader.input(product(stride, strides), channels, channels == 1 ? 1 : padded(channels));
     loader.load(reinterpret_cast<const Source*>(program), length, strides);
     return loader.plan.release();
   } catch (const Failure& failure) {

@@ -116,8 +116,8 @@ class Loader {
     state(op, product(rows, op.width_in + 1));
   }
 
-  // The next input of the plan.
-  Value input(int64_t rows, int64_t channels);
+  // The next input of the plan, in rows of `width`.
+  Value input(int64_t rows, int64_t channels, int64_t width);
 
   // Lays out all instructions; throws Failure. The last value is kept, and those that `kept` numbers.
   void load(const Source* sources, int64_t length, int64_t strides,
@@ -175,8 +175,8 @@ inline int64_t Loader::take(int64_t count) {
   return at;
 }
 
-inline Value Loader::input(int64_t rows, int64_t channels) {
-  Value v{product(rows, 1), channels, channels == 1 ? 1 : padded(channels), 0};
+inline Value Loader::input(int64_t rows, int64_t channels, int64_t width) {
+  Value v{product(rows, 1), channels, width, 0};
   product(v.rows, v.width);
   v.at = take(floats(v));
   values_.push_back(v);
@@ -222,8 +222,8 @@ inline const Body& Loader::body(const Instruction& op) {
   Loader inner(operations_, weights_, count_, nullptr);
   inner.memory_ = memory_, inner.inside_ = true;
   const auto body = std::make_shared<Body>();
-  body->block = inner.input(op.taps, op.channels_in);
-  body->memory = inner.input(op.size, op.keep);
+  body->block = inner.input(op.taps, op.channels_in, padded(op.channels_in));
+  body->memory = inner.input(op.size, op.keep, padded(op.keep));
   try {
     inner.load(sources_ + at + 1, op.left, 1, {op.rate, op.dilation});
   } catch (Failure& failure) {

@@ -18,6 +18,13 @@ CODES = (
     *("cumulative_norm", "scan", "lstm", "gru", "repeat", "fold", "expression"),
     *("attention", "retention", "linear_attention", "spread", "attend", "places", "blocks"),
 )
+STATELESS = frozenset(
+    (
+        *("separable", "affine", "activate", "add", "part", "join", "normalize"),
+        *("log_softmax", "largest", "repeat", "fold", "expression", "spread", "attend", "places"),
+    )
+)
+"""Those that keep nothing from block to block; "separable" does if it has taps."""
 FIELDS = (
     *("code", "input", "other", "rows", "channels", "keep", "taps", "stride", "dilation", "left"),
     *("rate", "size", "activation", "precision", "weights", "filters", "bias", "numbers"),
@@ -103,6 +110,17 @@ class Program:
     def refuse(self, reason: str) -> NoReturn:
         """Raises LoweringError: the layer then runs in torch, and `reason` is shown."""
         raise LoweringError(reason)
+
+    def expect(self, holds: bool, reason: str) -> None:
+        """Refuses where something does not hold."""
+        if not holds:
+            self.refuse(reason)
+
+    @property
+    def with_state(self) -> list[str]:
+        """The codes of the instructions that keep something from block to block."""
+        rows = [(CODES[row["code"]], row["taps"]) for row in self.instructions]
+        return [x for x, taps in rows if x not in STATELESS or (x == "separable" and taps)]
 
     @property
     def table(self) -> NDArray[np.int64]:
