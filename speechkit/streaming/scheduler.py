@@ -113,6 +113,8 @@ class Scheduler:
         self._scores, self._latest = self.scores, None
         if self._scores is not None:
             self._scores[row] = np.nan
+            if np.isnan(self._scores).all():
+                self._scores = None
         self.waiting.start(row)
         self.owed[row] = -1
         self.closed.pop(row, None)
@@ -186,7 +188,7 @@ class Scheduler:
                     new += self._last_events(Step(rows, scored, clock, ended))
                     found += [(int(rows[index]), event) for index, event in new]
             except BaseException:
-                self._break(rows.tolist())
+                self._fail(rows)
                 raise
         return found
 
@@ -203,7 +205,7 @@ class Scheduler:
                 w.taken_from[0] += count * w.block_samples
                 blocks -= count
         except BaseException:
-            self._break([0])
+            self._fail(self._all)
             raise
         return found
 
@@ -254,6 +256,11 @@ class Scheduler:
         self._ending = bool((self.owed > 0).any())
         ended: Rows = ((owed > 0) & (left == 0)).nonzero()[0]
         return ended
+
+    def _fail(self, rows: Rows) -> None:
+        """Closes the sessions of a step that raised; it may have overwritten the latest scores."""
+        self._latest = self._scores = None
+        self._break(rows.tolist())
 
     def _break(self, rows: Iterable[int]) -> None:
         """Closes sessions after an error, which may have changed some of their states."""

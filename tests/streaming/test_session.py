@@ -3,6 +3,7 @@
 import gc
 import itertools
 import weakref
+from typing import Any
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -387,3 +388,28 @@ def test_the_latest_scores_are_of_a_frame_of_the_sound(
     assert np.isfinite(after[0]).all()
     rows = batch.finish()
     np.testing.assert_array_equal(batch.scores, [row[-1] for row in rows])
+    for row in range(2):
+        batch.reset(row)
+    assert batch.scores is None
+
+
+def test_a_step_that_raised_has_no_scores(
+    nets: dict[str, Net], recorded: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = sk.build(nets["frame"]).eval()
+    batch, x = sk.StreamBatch(model, 2), sound(16000)
+    batch.feed(x.expand(2, -1))
+    assert batch.scores is not None
+    engine = batch._scheduler.engine
+    step = engine.step
+
+    def failing(*args: Any) -> Any:
+        step(*args)
+        raise ArithmeticError("of a layer")
+
+    with monkeypatch.context() as patched, pytest.raises(ArithmeticError):
+        patched.setattr(engine, "step", failing)
+        batch.feed(x.flip(0).expand(2, -1))
+    assert batch.scores is None
+    batch.reset(0)
+    assert batch.scores is None
