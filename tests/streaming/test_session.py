@@ -3,10 +3,10 @@
 import gc
 import itertools
 import weakref
-from typing import Any
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -407,8 +407,8 @@ def test_a_step_that_raised_has_no_scores(
         step(*args)
         raise ArithmeticError("of a layer")
 
-    with monkeypatch.context() as patched, pytest.raises(ArithmeticError):
-        patched.setattr(engine, "step", failing)
+    monkeypatch.setattr(engine, "step", failing)
+    with pytest.raises(ArithmeticError):
         batch.feed(x.flip(0).expand(2, -1))
     assert batch.scores is None
     batch.reset(0)
