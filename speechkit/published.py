@@ -1,4 +1,4 @@
-"""The models that others publish and `speechkit pull` gets: a table, and those that are here."""
+"""The table of the models that others publish and that `speechkit pull` downloads."""
 
 from dataclasses import dataclass
 from functools import cache
@@ -17,8 +17,9 @@ ENGLISH = "stt_en_quartznet15x5"
 class Published:
     """A row of published.json.
 
-    `purpose` continues a sentence after the name, `page` describes the model, `licence` is its name
-    and address. `size_bytes` and `sha256` of the archive are None where nobody states them.
+    `purpose` continues a sentence that begins with the name. `page` is the address of its
+    description, `licence` the name and the address of its licence. `size_bytes` and `sha256` are
+    those of the archive, None if they are not published.
     """
 
     name: str

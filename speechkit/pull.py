@@ -1,4 +1,4 @@
-"""Gets a published model: downloads its archive, imports it, and makes its plan, all once."""
+"""Gets a published model: downloads its archive, imports it and makes its plan, only once."""
 
 import speechkit.torch_required
 
@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 
 
 def row_of(name: str) -> Published:
-    """The row of a published model; raises CheckpointError for an unknown name."""
+    """The row of a published model; raises CheckpointError if the name is unknown."""
     if name not in published():
         raise CheckpointError(f"no published model {name!r}. {did_you_mean(name, published())}")
     return published()[name]
@@ -34,11 +34,11 @@ def row_of(name: str) -> Published:
 def pull(
     name: str, told: Told = lambda done_bytes, size_bytes: None, mirror: str | None = None
 ) -> Path:
-    """The folder of a published model in the cache; it is made if it is not there.
+    """The folder of a published model in the cache; downloads the model if it is not there.
 
-    `told` is called with the bytes so far and the size. `mirror` is the address of a folder with
-    the archives, instead of the publisher's. An interrupted download goes on with the next call.
-    Raises CheckpointError in one line.
+    `told` is called with the number of bytes so far and the size. `mirror` is the address of a
+    folder with the archives, used instead of the publisher's. The next call continues an
+    interrupted download. Raises CheckpointError with one line.
     """
     row = row_of(name)
     downloads = cache_folder() / "downloads"
@@ -63,13 +63,13 @@ def _download(row: Published, archive: Path, told: Told, mirror: str | None) -> 
 
 
 def _import(row: Published, archive: Path) -> None:
-    """Writes the model's folder: weights, config, card, and the plan of a model that streams."""
+    """Writes the model's folder: weights, config, card and, if the model streams, its plan."""
     with archive.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     try:
         model = read_model(archive)
     except CheckpointError:
-        # what is not a whole archive is not kept for the next call
+        # a broken archive is not kept for the next call
         archive.unlink()
         raise
     card = ModelCard(

@@ -1,10 +1,10 @@
-"""Labels of transcribed speech: where its words are, by forced alignment.
+"""Labels transcribed speech: finds where its words are by forced alignment.
 
     python recipes/vad/alignment.py MODEL FOLDER
 
-compares the rules with labels made by hand, of which field/ in FOLDER has a few, and with each
-other on transcribed recordings. MODEL is a recogniser of English. The recordings with labels made
-by hand have no transcripts, so it transcribes them.
+compares the rules of labels.py and of this file with labels made by hand (field/ in FOLDER has a
+few), and with each other on transcribed recordings. MODEL is a recogniser of English. It also
+transcribes the recordings with labels made by hand, which have no transcripts.
 """
 
 import sys
@@ -24,13 +24,13 @@ from speechkit.infer import align_text
 from speechkit.models import Model
 
 BEYOND_S = 0.15
-"""The edge of a word is looked for so far beyond its aligned times."""
+"""Sound at most this far outside a word is speech if it is loud."""
 WITHIN_S = 0.1
-"""Speech that is this far within the words is speech at any level."""
+"""Sound at least this far inside a word is speech at any level."""
 COMPARED = 40
-"""The recordings of a source on which the rules are compared."""
+"""About how many recordings of a source the rules are compared on."""
 LEAST_SCORE = 0.3
-"""The least geometric mean of the scores of the characters; below it the text may be wrong."""
+"""If the geometric mean of the characters' scores is lower, the text may be wrong."""
 
 
 def aligned_segments(model: Model, x: Sound, text: str) -> Segments | None:
@@ -44,11 +44,11 @@ def aligned_segments(model: Model, x: Sound, text: str) -> Segments | None:
 
 
 def word_segments(words: Sequence[Word], x: Sound) -> Segments:
-    """Where words are, their edges by the level of the recording `[N]`.
+    """Where words are in the recording `[N]`, with their edges by its level.
 
-    An alignment knows which sounds are words, the level where these begin and end. Speech is what
-    is above the threshold of `speech_segments` and at most `BEYOND_S` outside a word, and what is
-    within a word by `WITHIN_S`. Pauses and bursts are joined and removed as there.
+    An alignment shows which sounds are words, the level where they begin and end. Speech is sound
+    above the threshold of `speech_segments` in a word or at most `BEYOND_S` outside it, and all
+    sound at least `WITHIN_S` inside a word. Then pauses are closed and bursts removed as there.
     """
     near, core = within(words, x, BEYOND_S), within(words, x, -WITHIN_S)
     by_level = speech_segments(x)
@@ -57,7 +57,7 @@ def word_segments(words: Sequence[Word], x: Sound) -> Segments:
 
 
 def within(words: Iterable[Word], x: Sound, beyond_s: float) -> NDArray[np.bool_]:
-    """True for each 10 ms in a word that is made longer at both ends. Shape: `[N // 160]`."""
+    """True for each 10 ms in a word made longer by `beyond_s` at both ends. Shape: `[N // 160]`."""
     spans = [(word.start_s - beyond_s, word.end_s + beyond_s) for word in words]
     return inside(spans, len(x) // round(HOP_S * RATE))
 
@@ -72,7 +72,7 @@ def inside(segments: Segments, frames: int) -> NDArray[np.bool_]:
 
 
 def by_hand(model: Model, folder: Path, source: str) -> dict[str, list[tuple[Segments, Segments]]]:
-    """Each rule's labels of the recordings of a source, with those made by hand."""
+    """For each rule its labels of the recordings of a source, each with those made by hand."""
     found: dict[str, list[tuple[Segments, Segments]]] = {}
     for recording in recordings(folder):
         if recording.source != source or recording.segments is None:
@@ -91,11 +91,11 @@ def by_hand(model: Model, folder: Path, source: str) -> dict[str, list[tuple[Seg
 
 
 def compared(pairs: Sequence[tuple[Segments, Segments]]) -> str:
-    """Wrong frames, and the errors of the onsets and offsets that are found within 0.5 s."""
+    """The share of wrong frames, and the errors of onsets and offsets found within 0.5 s."""
     wrong = total = 0
     for found, hand in pairs:
         frames = round(max(end for _, end in (*found, *hand)) / HOP_S)
-        # what is shorter than a pause is none by hand either
+        # short pauses are closed in the labels made by hand too
         truth = inside(stretches(inside(hand, frames)), frames)
         wrong += int((inside(found, frames) != truth).sum())
         total += frames

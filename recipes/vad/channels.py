@@ -1,6 +1,7 @@
-"""What a recording passes through: telephone bands, codecs, levels and faults of a recorder.
+"""Changes of a recording: telephone bands, codecs, levels and faults of a recorder.
 
-All functions take and return sound `[N]` at 16 kHz and keep its times: labels stay valid.
+All functions take and return sound `[N]` at 16 kHz. They do not move it in time, so labels stay
+valid.
 """
 
 import io
@@ -15,7 +16,7 @@ from labels import RATE, Sound
 Channel = Callable[[Sound], Sound]
 PHONE_RATE, PHONE_HZ = 8000, (300.0, 3400.0)
 EDGE = 1.1
-"""A band falls from full level at its edge to nothing at this ratio beyond."""
+"""Beyond the edge of a band the level falls to nothing, at this ratio of frequencies."""
 
 
 def band(x: Sound, low_hz: float, high_hz: float) -> Sound:
@@ -27,12 +28,12 @@ def band(x: Sound, low_hz: float, high_hz: float) -> Sound:
 
 
 def sampled(x: Sound, rate: int) -> Sound:
-    """The sound at another sample rate and back at 16 kHz."""
+    """The sound converted to another sample rate and back to 16 kHz."""
     return fitted(soxr.resample(soxr.resample(x, RATE, rate), rate, RATE), len(x))
 
 
 def coded(x: Sound, rate: int, form: str, codec: str, compression: float | None = None) -> Sound:
-    """The sound through a codec of libsndfile at a sample rate; its delay is taken out.
+    """The sound through a codec of libsndfile at a sample rate, without the codec's delay.
 
     `compression` is libsndfile's, from 0 to 1; Opus has (1 − compression) · 250 + 6 kbit/s. The
     level is kept even where the sound is louder than full scale.
@@ -52,7 +53,7 @@ def opus(x: Sound, kbit_s: float, rate: int = RATE) -> Sound:
 
 
 def mulaw(x: Sound) -> Sound:
-    """G.711 as on a line: the telephone band at 8 kHz with 8 logarithmic bits."""
+    """G.711, as on a telephone line: the telephone band at 8 kHz with 8 logarithmic bits."""
     return coded(band(x, *PHONE_HZ), PHONE_RATE, "WAV", "ULAW")
 
 
@@ -72,14 +73,14 @@ TELEPHONES: dict[str, Channel] = {
 
 
 def clipped(x: Sound, over_db: float) -> Sound:
-    """Samples above a level are cut to it; the loudest was `over_db` above it."""
+    """Samples above a level are cut to it. The peak of x is `over_db` above this level."""
     most = float(np.abs(x).max(initial=0)) * 10 ** (-over_db / 20)
     y: Sound = np.clip(x, -most, most)
     return y
 
 
 def stepped(x: Sound, chance: np.random.Generator, most_db: float, every_s: float) -> Sound:
-    """The level jumps within 10 ms, by up to `most_db` up or down of the given one."""
+    """About every `every_s` the level jumps within 10 ms, to at most `most_db` up or down."""
     count = int(len(x) / RATE / every_s) + 1
     at = np.sort(chance.uniform(0, len(x), count - 1))
     gains_db = chance.uniform(-most_db, most_db, count)
@@ -90,7 +91,7 @@ def stepped(x: Sound, chance: np.random.Generator, most_db: float, every_s: floa
 
 
 def offset(x: Sound, level: float) -> Sound:
-    """The sound on a constant voltage, as a share of full scale."""
+    """The sound plus a constant, a share of full scale."""
     return x + level
 
 
@@ -107,5 +108,5 @@ def hum(chance: np.random.Generator, samples: int) -> Sound:
 
 
 def fitted(x: Sound, samples: int) -> Sound:
-    """The first samples; zeros where there are fewer."""
+    """The first `samples` samples, with zeros at the end if there are fewer."""
     return np.pad(x[:samples], (0, max(0, samples - len(x))))

@@ -1,11 +1,11 @@
-"""Test conditions that the training scenes do not have: other voices, lines, rooms and sounds.
+"""Makes test conditions that training does not have: other voices, telephones, rooms, sounds.
 
     python recipes/vad/conditions.py data/vad FOLDER MODEL
 
-FOLDER is that of prepare.py with field/, words/, meetings/ and asterisk_en/ beside. MODEL is a
-recogniser of English that aligns the transcripts. Writes conditions.jsonl and its files, 0.5 GB.
-The label of a line is its part and condition, such as `test=gsm`. Choose on the part dev; the part
-test is only to report.
+FOLDER is that of prepare.py, with field/, words/, meetings/ and asterisk_en/ too. MODEL is a
+recogniser of English, which aligns the transcripts. Writes conditions.jsonl and its files, 0.25 GB.
+The label of a line is its part and condition, such as `test=gsm`. Use the part dev to choose, and
+the part test only to report.
 """
 
 import warnings
@@ -32,20 +32,20 @@ from speechkit.data import AudioWarning, Utterance, write_manifest
 from speechkit.errors import ManifestError
 
 SCENES: dict[Part, int] = {"dev": 16, "test": 24}
-"""The scenes of each condition with speech."""
+"""How many scenes each condition with speech has."""
 SCENE_S = 12.0
 SPEECH_DB, SPREAD_DB = -26.0, 3.0
-"""The level of a scene's speech, RMS over the labelled time in dB of full scale, and how far an
-utterance may be from it before."""
+"""The level of a scene's speech, RMS over the labelled time in dB of full scale, and by how much
+its utterances are louder or softer."""
 FLOOR_DB = (-75.0, -60.0)
 MEETING_DB, MEETING_FLOOR_DB, MEETING_M = (-48.0, -36.0), (-80.0, -60.0), (1.0, 4.0)
 MEETING_S = 30.0
 MEETING_SOUNDS = ("breath, made", "cough, made", "keys, made", "dishes, made")
-"""What is heard in a meeting beside the talkers, at most as loud as they are."""
+"""The other sounds in a meeting, at most as loud as the talkers."""
 SOUND_DB = (-40.0, -20.0)
-"""The level of a sound that is not speech; lower where its peaks are high."""
+"""The level of a sound that is not speech; it is lower if the peaks would be too high."""
 SOUND_S, MADE_COUNT = 20.0, 6
-"""A line with sound that is not speech is so long at most; each made one has so many lines."""
+"""The longest line with sound that is not speech, and the lines of each synthetic sound."""
 
 
 @dataclass(frozen=True)
@@ -57,15 +57,15 @@ class Scene:
 
 
 Labelled = Iterator[tuple[str, Scene]]
-"""Scenes, each after the name of its condition; more names after a space."""
+"""The names of a scene's conditions, separated by spaces, and the scene."""
 Effect = Callable[[np.random.Generator, Material, Scene], Sound]
 
 
 def prepare(folder: Path, out: Path, model: Path, seed: int = 0) -> list[Path]:
     """Writes `conditions.jsonl`."""
     if not folder.is_dir():
-        raise ManifestError(f"{folder} is no folder; give the one that holds the corpora")
-    # before minutes of work
+        raise ManifestError(f"{folder} is not a folder; give the folder that holds the corpora")
+    # an error here comes before minutes of work
     simulator()
     # a few recordings are clipped, which is no fault of these scenes
     warnings.simplefilter("ignore", AudioWarning)
@@ -83,7 +83,7 @@ def prepare(folder: Path, out: Path, model: Path, seed: int = 0) -> list[Path]:
 
 
 def generator(seed: int, *names: str) -> np.random.Generator:
-    """Numbers of a condition's own: one more condition changes no other."""
+    """Random numbers for one condition, so that a new condition changes no other."""
     return np.random.default_rng([seed, *(zlib.crc32(name.encode()) for name in names)])
 
 
@@ -97,8 +97,8 @@ def record(scene: Scene, path: Path, label: str) -> Utterance:
 
 
 def with_speech(material: Material, part: Part, seed: int) -> Labelled:
-    """The same scenes in each condition of EFFECTS; others of single words, languages, children
-    and meetings; and the recordings that people have labelled."""
+    """The same scenes in each condition of EFFECTS; other scenes of single words, languages,
+    children and meetings; and the recordings that people have labelled."""
     for number in range(SCENES[part]):
         chance = generator(seed, part, "talk", str(number))
         scene = talk(chance, material.voices["read"])
@@ -117,7 +117,7 @@ def with_speech(material: Material, part: Part, seed: int) -> Labelled:
 
 
 def talk(chance: np.random.Generator, voices: Voices) -> Scene:
-    """Utterances over a low floor of noise; the source of each is drawn first."""
+    """Utterances with low noise; for each one, first its source is drawn."""
     pools = list(voices.values())
     turns = (pools[chance.integers(len(pools))] for _ in count())
     y, segments = placed(chance, ((drawn(chance, pool), None) for pool in turns), SCENE_S, 0.8)
@@ -135,8 +135,8 @@ def placed(
     seconds: float,
     pause_s: float,
 ) -> tuple[Sound, Segments]:
-    """Pieces one after the other, each through its impulse response, with pauses of `pause_s` on
-    average; in a room, one in eight begins 0.5 s before the end of the one before."""
+    """Pieces one after another, each through its impulse response, with pauses of `pause_s` on
+    average. In a room, one piece in eight begins 0.5 s before the last one ends."""
     y, segments, at_s = np.zeros(round(seconds * RATE)), [], chance.uniform(0.3, 1.5)
     while at_s < seconds - 0.5:
         piece, response = next(turns)
@@ -164,8 +164,8 @@ def drawn_speaker(chance: np.random.Generator, pools: list[list[Piece]]) -> list
 
 
 def meeting(chance: np.random.Generator, material: Material) -> Scene:
-    """Two talkers at 1 to 4 m in a simulated room, quiet, with long pauses in which they breathe,
-    cough, type and touch a cup; the floor, at −80 to −60 dB, is half recorded, half stationary."""
+    """Two quiet talkers at 1 to 4 m in a simulated room. In long pauses they breathe, cough, type
+    and touch a cup. The noise, at −80 to −60 dB, is half recorded, half stationary."""
     responses = meeting_room(chance, list(chance.uniform(*MEETING_M, 2)))
     voices = list(material.voices["read"].values())
     pools = [drawn_speaker(chance, voices) for _ in responses]
@@ -186,7 +186,7 @@ def meeting(chance: np.random.Generator, material: Material) -> Scene:
 def among(
     chance: np.random.Generator, x: Sound, other: Sound, snr_db: tuple[float, float]
 ) -> Sound:
-    """Speech with another sound, repeated to its length, below the speech by `snr_db`."""
+    """Speech with another sound, repeated to the same length, which is `snr_db` below it."""
     other = unit(np.resize(other, len(x)))
     return x + other * 10 ** ((SPEECH_DB - chance.uniform(*snr_db)) / 20)
 
@@ -220,7 +220,7 @@ def in_room(chance: np.random.Generator, material: Material, scene: Scene) -> So
 
 
 def voices_of(material: Material) -> list[Sound]:
-    """All voices that read or speak another language."""
+    """All voices that read sentences or speak another language."""
     found = (*material.voices["read"].values(), *material.voices["language"].values())
     return [piece.audio for pool in found for piece in pool]
 
@@ -253,8 +253,7 @@ EFFECTS: dict[str, Effect] = {
 
 
 def without(material: Material, part: Part, seed: int) -> Labelled:
-    """Sounds that are not speech, by kind: recorded ones as they are and by telephone; and made
-    ones."""
+    """Sounds that are not speech, by kind: recorded ones, also by telephone, and synthetic ones."""
     lines = cycle(sorted(TELEPHONES))
     recorded = {"music": material.others.get("music", []), **material.sounds()}
     for kind, found in sorted(recorded.items()):
@@ -278,7 +277,7 @@ def without(material: Material, part: Part, seed: int) -> Labelled:
 
 
 def joined(chance: np.random.Generator, found: list[Recording]) -> Iterator[tuple[str, Sound]]:
-    """The recordings of each source end to end, cut into parts of `SOUND_S`, and their genre."""
+    """The recordings of each source joined and cut into parts of `SOUND_S`, with their genre."""
     samples = round(SOUND_S * RATE)
     for source in sorted({recording.source for recording in found}):
         clips = [read(recording) for recording in found if recording.source == source]

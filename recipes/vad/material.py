@@ -1,4 +1,4 @@
-"""What the scenes of a part are made of: labelled voices, and other recordings by kind."""
+"""The material for the scenes of a part: labelled voices, and other recordings by kind."""
 
 from collections import defaultdict
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from speechkit.errors import ManifestError
 from speechkit.models import Model
 
 MOST = {"read": 24, "word": 120, "language": 80, "child": 60}
-"""The recordings of a source that are used: transcribed sentences and words, and others."""
+"""The most recordings of a source that are used, by kind of speech."""
 ALIGNED = {"read", "word"}
 NO_SOUNDS = {"untranscribed", "meeting", "hand", "singing", "babble", "music", "room"}
 
@@ -23,20 +23,20 @@ Voices = dict[str, list[Piece]]
 
 @dataclass(frozen=True, kw_only=True)
 class Material:
-    """The voices of a part by the kinds of `MOST`, and its other recordings by kind."""
+    """The voices of a part by the kinds in `MOST`, and its other recordings by kind."""
 
     voices: dict[str, Voices]
     others: dict[str, list[Recording]]
 
     def sounds(self) -> dict[str, list[Recording]]:
-        """What is neither speech, music nor a room, by kind."""
+        """The recordings that are neither speech nor music nor a room, by kind."""
         return {kind: found for kind, found in self.others.items() if kind not in NO_SOUNDS}
 
 
 def gathered(folder: Path, part: Part, aligner: Model, chance: np.random.Generator) -> Material:
     """The material of a part; `aligner` finds the words of transcribed speech.
 
-    Raises ManifestError where there is nothing of a kind that each part needs.
+    Raises ManifestError if a kind that each part needs is missing.
     """
     speech: dict[tuple[str, str], list[Recording]] = defaultdict(list)
     others: dict[str, list[Recording]] = defaultdict(list)
@@ -72,7 +72,7 @@ def gathered(folder: Path, part: Part, aligner: Model, chance: np.random.Generat
 
 
 def labelled(recording: Recording, x: Sound, aligner: Model) -> Segments | None:
-    """The speech of a recording: by alignment where its words are known, else by its level."""
+    """The speech of a recording: by alignment if its words are known, otherwise by its level."""
     if recording.kind in ALIGNED and recording.text:
         return aligned_segments(aligner, x, recording.text)
     return speech_segments(x)

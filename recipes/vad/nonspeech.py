@@ -1,4 +1,4 @@
-"""Sounds that are not speech and that no corpus at hand has: made for the tests, RMS 1.
+"""Synthetic sounds without speech that the corpora lack, at RMS 1, for the test conditions.
 
 Training does not use them. Each function takes a generator and the number of samples.
 """
@@ -19,7 +19,7 @@ def scattered(
     event: Callable[[], Sound],
     gap_s: tuple[float, float],
 ) -> Sound:
-    """Events with pauses between them, at levels up to 12 dB apart, in a small room."""
+    """Events with pauses between them, at levels up to 12 dB apart, in a room."""
     y = np.zeros(samples)
     at = round(chance.uniform(*gap_s) * RATE)
     while at < samples:
@@ -36,14 +36,14 @@ def unit(x: Sound) -> Sound:
 
 
 def bump(samples: int, rise: float) -> Sound:
-    """From 0 to 1 in the share `rise` of the time, and back to 0."""
+    """A curve that rises from 0 to 1 in the share `rise` of its time and then falls to 0."""
     at = np.linspace(0, 1, samples)
     y: Sound = np.sin(np.pi / 2 * np.minimum(at / rise, (1 - at) / (1 - rise))) ** 2
     return y
 
 
 def formed(chance: np.random.Generator, source: Sound, formants_hz: Sequence[float]) -> Sound:
-    """A source through resonances of a mouth, 120 Hz wide."""
+    """A source filtered by the resonances of a mouth, 120 Hz wide."""
     hz = np.fft.rfftfreq(len(source), 1 / RATE)
     gain = sum(
         10 ** (-6 * k / 20) / (1 + ((hz - at * chance.uniform(0.95, 1.05)) / 120) ** 2)
@@ -54,7 +54,7 @@ def formed(chance: np.random.Generator, source: Sound, formants_hz: Sequence[flo
 
 
 def pulses(base_hz: Sound) -> Sound:
-    """A voice's source: pulses at a frequency that changes. Shape: `[N]` → `[N]`."""
+    """The source of a voice: pulses at a frequency that changes. Shape: `[N]` → `[N]`."""
     phase = np.cumsum(base_hz) / RATE
     y: Sound = np.diff(np.floor(phase), prepend=0.0)
     return y
@@ -74,7 +74,7 @@ def breath(chance: np.random.Generator, samples: int) -> Sound:
 
 
 def cough(chance: np.random.Generator, samples: int) -> Sound:
-    """One to three coughs: a burst of air, and its end that is half voiced."""
+    """One to three coughs at a time: each is a burst of air with a partly voiced end."""
 
     def one() -> Sound:
         length = round(chance.uniform(0.2, 0.4) * RATE)
@@ -111,7 +111,7 @@ def laughter(chance: np.random.Generator, samples: int) -> Sound:
 
 
 def keys(chance: np.random.Generator, samples: int) -> Sound:
-    """Typing: a click down and a softer one up, 3 to 8 keys a second with pauses."""
+    """Typing with pauses: 3 to 8 keys a second, each a click down and a softer click up."""
 
     def click() -> Sound:
         length = round(chance.uniform(0.008, 0.03) * RATE)
@@ -187,7 +187,7 @@ MADE: dict[str, Made] = {
 def crowd(chance: np.random.Generator, voices: Sequence[Sound], samples: int) -> Sound:
     """A crowd without words, RMS 1: 25 voices at once, each played backwards, in a large room.
 
-    A single voice backwards may still sound like speech; of so many none can be followed.
+    One voice backwards may still sound like speech; among so many, none can be followed.
     """
     y = np.zeros(samples)
     for _ in range(25):

@@ -19,11 +19,10 @@ MOUTH_M, TABLE_M = (1.1, 1.7), (0.7, 1.0)
 
 
 def meeting_room(chance: np.random.Generator, distances_m: list[float]) -> list[Sound]:
-    """The impulse responses `[N]` from talkers at these distances in one room, by image sources.
+    """The impulse responses `[N]` of talkers at these distances in one room, by image sources.
 
-    The direct sound comes after the 40 samples of a filter and the way through air at 343 m/s; the
-    first reflections, within 2 ms of it, may be louder. Raises MissingExtraError without
-    pyroomacoustics.
+    The direct sound comes after 40 samples of a filter and its way through air at 343 m/s.
+    Reflections within 2 ms of it may be louder. Raises MissingExtraError without pyroomacoustics.
     """
     pra = simulator()
     size_m, microphone, talkers = places(chance, distances_m)
@@ -52,7 +51,7 @@ def simulator() -> ModuleType:
 def places(
     chance: np.random.Generator, distances_m: list[float]
 ) -> tuple[Sound, Sound, list[Sound]]:
-    """A room's size, and the places in it of a microphone and of talkers around it, in metres."""
+    """The size of a room, and the places of a microphone and of the talkers in it, in metres."""
     while True:
         size_m = chance.uniform(SMALLEST_M, LARGEST_M)
         microphone = np.append(size_m[:2] * chance.uniform(0.3, 0.7, 2), chance.uniform(*TABLE_M))

@@ -1,7 +1,7 @@
-"""The recordings at hand, and which of them are for training, for choosing (dev) and for the test.
+"""All recordings, and whether each is for training, for choosing (dev) or for the test.
 
-No speaker, room or recording of a sound is in two parts. The part is that of the source where it
-has few makers, and given by a hash of the speaker's name elsewhere.
+No speaker, room or recording of a sound is in two parts. A source with few speakers is in one part
+as a whole. In other sources the hash of the speaker's name decides.
 """
 
 import hashlib
@@ -22,7 +22,7 @@ from speechkit.text import read_text
 Part = Literal["train", "dev", "test"]
 
 TEST_READERS = {"26", "27"}
-"""Speakers of LibriSpeech, in each of its folders."""
+"""Speakers of LibriSpeech, in all of its folders."""
 MUSIC: dict[str, tuple[Part, str]] = {
     "ardentryst": ("test", "orchestral"),
     "asc": ("dev", "electronic"),
@@ -36,7 +36,7 @@ MUSIC: dict[str, tuple[Part, str]] = {
     "solarwolf": ("test", "techno"),
     "warmux": ("test", "folk"),
 }
-"""Music of field/ that is not for training, and its genre."""
+"""Sources of music in field/ that are not for training, with their genre."""
 NOISE: dict[str, tuple[Part, str]] = {
     "ambientsounds": ("dev", "weather"),
     "audiomentations_demo": ("test", "animals"),
@@ -48,16 +48,16 @@ NOISE: dict[str, tuple[Part, str]] = {
     "tuxpaint_stamp_sounds": ("test", "animals"),
     "tuxpaint_ui": ("dev", "household"),
 }
-"""Noise of field/ that is not for training, and what most of it is."""
+"""Sources of noise in field/ that are not for training, with the kind of most of their clips."""
 HOUSEHOLD = {
     *("apple_red", "camera_35mm", "glass", "hard_candy", "kettle", "rubberduck", "saw", "toilet"),
     *("scissors_small_closed", "scissors_small_open", "vacuum_cleaner"),
 }
-"""Clips of animals' sources that are none."""
+"""Clips that are not animals, in sources of animals."""
 VOICES = re.compile(
     "School|Commune|Market|University|Residential|Health|santahat|xing_school|giggle|no_uturn"
 )
-"""Clips of noise in which someone may speak or laugh: left out."""
+"""Names of clips of noise in which someone may speak or laugh; these are left out."""
 SPEECH: dict[str, tuple[Part, str]] = {
     "ami_excerpts": ("test", "meeting"),
     "common_voice_clips": ("dev", "language"),
@@ -67,7 +67,7 @@ SPEECH: dict[str, tuple[Part, str]] = {
     "speechbrain_vad": ("test", "hand"),
     "tuxpaint_stamps": ("test", "language"),
 }
-"""Speech of field/ that is not for training, and what it is."""
+"""Sources of speech in field/ that are not for training, with their kind."""
 ROOMS: dict[str, Part] = {
     "EmptyApartmentBedroom": "dev",
     "SpokaneWomansClub": "dev",
@@ -89,15 +89,15 @@ ESC10 = {
     "009": "animals",
 }
 BACKGROUND = {"doing_the_dishes": "dishes", "music": "music", "white_5": "stationary"}
-"""What recordings are by the start of the folder's name, or by name; all others are weather."""
+"""The kind of a recording by its name (or its folder's, in ESC10); all others are weather."""
 PROMPTS = "core-sounds-en.txt"
 PROMPT = re.compile(r"^([^;:\s]+): ([A-Za-z ,.;?!'-]+)$", re.MULTILINE)
-"""A prompt with its words; those with digits, symbols and remarks are left out."""
+"""A prompt with its words. Prompts with digits, symbols or remarks do not match."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Recording:
-    """A file, or `start_s` to `end_s` of it: what it is, whose, and which part it belongs to.
+    """A file, or its part from `start_s` to `end_s`: its kind, its maker, and the part it is in.
 
     `kind` is `read` (with its text), `word` (with its text), `untranscribed`, `language` or `child`
     for speech; `meeting` or `hand` for speech with segments made by people; `room`; `music`; or the
@@ -116,7 +116,7 @@ class Recording:
 
 
 def read(recording: Recording) -> Sound:
-    """Its sound `[N]` at 16 kHz."""
+    """The sound of a recording, `[N]` at 16 kHz."""
     x: Sound = read_samples(recording.path, target_rate=RATE)
     end = None if recording.end_s is None else round(recording.end_s * RATE)
     return x[round(recording.start_s * RATE) : end]
@@ -139,7 +139,7 @@ def lines(manifest: Path) -> list[Utterance]:
 
 
 def share(name: str, of: int) -> Part:
-    """The part of a speaker, by hash: one in `of` each for the test and for choosing."""
+    """The part of a speaker, by hash: one in `of` is for the test, and one in `of` for dev."""
     number = int.from_bytes(hashlib.sha256(name.encode()).digest()[-4:], "big") % of
     return "test" if number == 0 else "dev" if number == 1 else "train"
 
@@ -170,7 +170,7 @@ def librispeech(folder: Path) -> Iterator[Recording]:
 
 
 def other_readers(folder: Path) -> Iterator[Recording]:
-    """AN4, whose dev speakers are divided again, Asterisk's prompts, wake words and FSDD."""
+    """AN4, whose dev speakers are divided into dev and test, Asterisk, wake words and FSDD."""
     found: list[tuple[Path, str, str, Part, str | None]] = []
     text: str | None
     for u in lines(folder / "an4" / "train" / "manifest.jsonl"):
@@ -249,7 +249,7 @@ def field(folder: Path, row: dict[str, Any]) -> Iterator[Recording]:
     elif row["kind"] == "rir":
         part, kind = ROOMS.get(path.stem, part), "room"
     elif "age" in row:
-        # one speaker a file
+        # each file has one speaker
         part, kind = share(path.stem, 4), "child" if row.get("child") else "untranscribed"
     else:
         part, kind = SPEECH.get(source, (part, "untranscribed"))

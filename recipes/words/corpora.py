@@ -1,7 +1,7 @@
-"""The recordings of this recipe and the part that each of them is in: train, dev or test.
+"""The recordings of this recipe, and whether each is for training, dev or test.
 
-Speakers of Speech Commands are drawn by the hash of the name; LibriSpeech is split by speaker,
-recordings of rooms, noise and music by their source.
+For Speech Commands the hash of the speaker's name decides, for LibriSpeech the speaker, and for
+recordings of rooms, noise and music the source.
 """
 
 import hashlib
@@ -33,28 +33,28 @@ OTHERS = (
 UNKNOWN, BACKGROUND = "unknown", "background"
 
 SHARES = {"test": 2, "dev": 1}
-"""Of twenty speakers of Speech Commands."""
+"""How many of twenty speakers of Speech Commands are in these parts."""
 DEV_SPEAKERS = {"118", "163", "1088", "1737"}
-"""Of Mini LibriSpeech."""
+"""Speakers of Mini LibriSpeech."""
 FIELD = {
     "test": "ktuberling asterisk_i18n speechocean762 wesnoth warzone2100 lomiri warmux blanket "
     "mycroft_precise tuxpaint_stamp_sounds sonic_pi librosa_data",
     "dev": "klettres common_voice_clips hyperrogue lincity lincity_sounds ambientsounds",
     "": "tuxpaint_symbols",  # spoken digits
 }
-"""Sources of `field` that are not for training; those of the last line are left out."""
+"""Sources of `field` that are not for training; those of the part "" are not used."""
 BACKGROUND_NOISE = {
     "test": "doing_the_dishes exercise_bike rain music",
     "dev": "water forest_2 white_5",
 }
 FOLDS = {"5": "test", "4": "dev"}
-"""Of ESC-10; the others are for training."""
+"""Folds of ESC-10 that are not for training."""
 OFFICIAL_TEST = 5
-"""Clips of FSDD with a smaller index are its own test part."""
+"""FSDD's own test part are the clips with a smaller index."""
 
 
 def part_of(name: str, lists: dict[str, str]) -> str:
-    """The part whose list has `name`, else train."""
+    """The part whose list has `name`; train if none has it."""
     return next((part for part, names in lists.items() if name in names.split()), "train")
 
 
@@ -67,7 +67,7 @@ def chosen(speaker: str) -> str:
 
 
 def single_words(source: Path) -> Iterator[tuple[str, Utterance]]:
-    """Each word of `words/` with its part; sources of one voice are for training."""
+    """Each clip of a word in `words/` with its part; sources with one voice are for training."""
     for manifest in sorted(source.glob("words/*/manifest.jsonl")):
         for clip in read_manifest(manifest):
             if clip.label in (*DIGITS, *COMMANDS, *OTHERS):
@@ -76,7 +76,7 @@ def single_words(source: Path) -> Iterator[tuple[str, Utterance]]:
 
 
 def fsdd_digits(source: Path) -> Iterator[tuple[str, Utterance]]:
-    """Each clip of FSDD; `known` is the official test part, of the speakers in training."""
+    """Each clip of FSDD; the part `known` is its own test part, whose speakers are in training."""
     for path in sorted(source.glob("fsdd/?_*_*.*")):
         digit, speaker, index = path.stem.split("_")
         part = "known" if int(index) < OFFICIAL_TEST else "train"
@@ -84,7 +84,7 @@ def fsdd_digits(source: Path) -> Iterator[tuple[str, Utterance]]:
 
 
 def talk(source: Path) -> Iterator[tuple[str, Utterance]]:
-    """Speech with none of the words: transcribed English, keywords and other languages.
+    """Speech without digits and commands: transcribed English, keywords, other languages.
 
     English without a transcript, where some of the words may be, is for testing alone.
     """
@@ -115,7 +115,7 @@ def noise(source: Path) -> Iterator[tuple[str, str, Utterance]]:
 
 
 def rooms(source: Path) -> Iterator[tuple[str, Path]]:
-    """Impulse responses: each third of `field` is for testing, one of `rir` for development."""
+    """Impulse responses: every third one of `field` is for the test, one of `rir` for dev."""
     for path in _sounds(source / "rir"):
         yield "dev" if path.stem == "rir4" else "train", path
     for number, path in enumerate(_sounds(source / "field" / "rir_openair")):

@@ -1,10 +1,10 @@
-"""Judges a model of this recipe on speakers and sounds of the test part.
+"""Measures a model of this recipe on speakers and sounds of the test part.
 
     python recipes/words/judge.py digits FOLDER [CONDITION ...]
 
-prints, with 95 % intervals, the accuracy on Speech Commands speakers never heard, in each condition
-around the word; how often unknown words and recordings without the words are called one of them;
-and live, the words found and the false ones per hour of talk, music and noise.
+prints, with 95 % intervals: the accuracy on new speakers of Speech Commands, in each condition of
+sound around the word; how often other words and recordings without the words are rejected; and for
+a stream, how many words it finds, and how many false words per hour of talk, music and noise.
 """
 
 import sys
@@ -26,18 +26,18 @@ from speechkit.events import Keyword
 from speechkit.models import Model
 
 LATE_S = 0.5
-"""A word counts as found until so long after its end."""
+"""A word counts as found if it is reported at most this long after its end."""
 LONGEST_S = 20 * 60
-"""Of each kind of sound without words in the live test."""
+"""The most of each kind of sound without words in the test of a stream."""
 
 SNRS_DB = 45.0, 15.0
-"""Of the words in the live test: near silence, and noise or music."""
+"""The level of words above the noise in the test of a stream: near silence, and noise or music."""
 
 Change = Callable[[Sound, Surroundings, Chance], Sound]
 
 
 def conditions() -> dict[str, Change]:
-    """Each condition of sound around the word; the clip itself is a second with its own noise."""
+    """Each condition of sound around the word. A clip itself is a second with its own noise."""
     return {
         "as it is": lambda x, around, chance: x,
         "cut close": lambda x, around, chance: around.around(x, chance, "tight"),
@@ -72,7 +72,7 @@ def wilson(hits: int, of: int) -> str:
 
 
 def called(model: Model, sounds: list[Sound]) -> list[str]:
-    """The best label of each sound."""
+    """The label with the highest score for each sound."""
     found = []
     with torch.inference_mode():
         for x in sounds:
@@ -88,7 +88,7 @@ def words_of(model: Model) -> tuple[str, ...]:
 def accuracy(
     model: Model, clips: list[Utterance], around: Surroundings, change: Change
 ) -> tuple[int, int]:
-    """How many of the clips are called by their word, and how many clips there are."""
+    """How many clips get their own label, and how many clips there are."""
     chance = np.random.default_rng(0)
     sounds = [change(sound(clip), around, chance) for clip in clips]
     found = called(model, sounds)
@@ -96,7 +96,7 @@ def accuracy(
 
 
 def rejected(model: Model, sounds: list[Sound]) -> str:
-    """The share of sounds that are called none of the words."""
+    """The share of sounds that get a label other than the words."""
     found = called(model, sounds)
     return wilson(sum(label not in words_of(model) for label in found), len(found))
 
@@ -116,7 +116,7 @@ Spoken = list[tuple[float, float, str]]
 def conversation(
     clips: list[Utterance], around: Surroundings, snr_db: float
 ) -> tuple[Sound, Spoken]:
-    """Words with 1 to 2 s between them and noise or music below each."""
+    """Words with 1 to 2 s between them, and with noise or music below each."""
     chance = np.random.default_rng(1)
     parts, spoken, at = [], [], 0
     for clip in clips:
@@ -142,7 +142,7 @@ def delays(events: list[Keyword], spoken: Spoken) -> list[float]:
 
 
 def found_live(model: Model, clips: list[Utterance], around: Surroundings) -> Iterator[str]:
-    """Words in near silence, and in noise or music."""
+    """What a stream finds in near silence, and in noise or music."""
     for snr_db in SNRS_DB:
         x, spoken = conversation(clips, around, snr_db)
         events = live(model, x)
@@ -155,7 +155,7 @@ def found_live(model: Model, clips: list[Utterance], around: Surroundings) -> It
 
 
 def without_words(source: Path, part: str) -> dict[str, Sound]:
-    """Talk without the words, music and noise, each of LONGEST_S at most."""
+    """Talk without the words, music and noise, of each at most LONGEST_S."""
     kinds: dict[str, list[Utterance]] = {"talk": [], "music": [], "noise": []}
     for where, clip in corpora.talk(source):
         if where == part and clip.text:
@@ -171,7 +171,7 @@ def without_words(source: Path, part: str) -> dict[str, Sound]:
 
 
 def false_live(model: Model, source: Path) -> Iterator[str]:
-    """False words per hour."""
+    """The false words of a stream, for each kind of sound and per hour."""
     total, hours = 0, 0.0
     for kind, x in without_words(source, "test").items():
         events = live(model, x)

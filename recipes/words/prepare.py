@@ -1,10 +1,10 @@
-"""Digits and commands of many speakers, other speech and noise, as scenes of one word each.
+"""Makes scenes of one word each: digits and commands of many speakers, other speech and noise.
 
     python recipes/words/prepare.py data/words FOLDER [EXTRA.jsonl ...]
 
-FOLDER holds the corpora of README.md, each in a folder with its name. EXTRA.jsonl are further
-words for training, those of voices.py and of recipes/fsdd/an4_digits.py. Writes wav files of 8 kHz
-and the manifests of `words`, `digits`, `commands`, and of `digits` without each speaker of FSDD.
+FOLDER holds the corpora of README.md, each in a folder with its name. EXTRA.jsonl has more words
+for training: the output of voices.py or of recipes/fsdd/an4_digits.py. Writes wav files of 8 kHz
+and manifests for `words`, `digits`, `commands`, and for `digits` without one speaker of FSDD each.
 """
 
 import random
@@ -29,20 +29,20 @@ SCENES = {
     "dev": {True: 1, False: 1},
     "extra": {True: 1, False: 1},
 }
-"""Scenes of each digit, and of each other word, since other words have fewer speakers."""
+"""Scenes of each clip of a digit (True) or of another word (False), which has fewer speakers."""
 PIECES = {"train": 4000, "dev": 300}
-"""Scenes of other speech, and of background."""
+"""How many scenes of other speech there are, and how many of background."""
 PIECE_SCENES = 10
-"""Scenes of each piece, at most."""
+"""The most scenes that are made of one piece."""
 UNKNOWN_MOST = 1.5
-"""Clips of `unknown` for each clip of a word, at most."""
+"""The most clips of `unknown` for each clip of a word."""
 
 
 def prepare(source: Path, out: Path, *extra: Path) -> list[Path]:
-    """Writes `train.jsonl` and `dev.jsonl` of each set; no speaker is in both."""
+    """Writes `train.jsonl` and `dev.jsonl` for each set; no speaker is in both."""
     words = list(corpora.single_words(source)) if source.is_dir() else []
     if not words:
-        raise ManifestError(f"{source} has no words/*/manifest.jsonl; give the corpora's folder")
+        raise ManifestError(f"{source} has no words/*/manifest.jsonl; give the folder of corpora")
     more = {"train": [word for manifest in extra for word in read_manifest(manifest)]}
     fsdd = list(corpora.fsdd_digits(source))
     pool: dict[str, list[Utterance]] = {}
@@ -50,7 +50,7 @@ def prepare(source: Path, out: Path, *extra: Path) -> list[Path]:
         chance = np.random.default_rng(len(part))
         around = surroundings(source, part, chance)
         clips = [clip for where, clip in words if where == part]
-        # the dev set of FSDD is the recordings themselves
+        # FSDD has no scenes for dev: dev sets of one speaker have the clips themselves
         clips += [clip for where, clip in fsdd if where == part]
         made = chain(
             scenes(clips, around, part, chance),
@@ -87,7 +87,7 @@ Row = tuple[Sound, str, str | None]
 def scenes(
     clips: list[Utterance], around: Surroundings, part: str, chance: Chance
 ) -> Iterator[Row]:
-    """Each word as it is, and in surroundings."""
+    """Each word as it is, and with other sound around it."""
     for clip in clips:
         x = sound(clip)
         for number in range(SCENES[part][clip.label in DIGITS]):
@@ -96,7 +96,7 @@ def scenes(
 
 
 def pieces(around: Surroundings, count: int, chance: Chance) -> Iterator[Row]:
-    """Other speech and background, in the same rooms and over the same lines; some is silence."""
+    """Other speech and background, in the same rooms and telephones; some of it is silence."""
     for label, pool in ((UNKNOWN, around.talk), (BACKGROUND, around.noise)):
         for number in range(min(count, PIECE_SCENES * len(pool))):
             x = pool[chance.integers(len(pool))]
@@ -107,7 +107,7 @@ def pieces(around: Surroundings, count: int, chance: Chance) -> Iterator[Row]:
 
 
 def saved(rows: Iterable[Row], folder: Path) -> Iterator[Utterance]:
-    """Writes each sound, at 0 dBFS or below."""
+    """Writes each sound as a file, with peaks at 0 dBFS or below."""
     folder.mkdir(parents=True, exist_ok=True)
     for number, (x, label, speaker) in enumerate(rows):
         path = folder / f"{number:06}.wav"
@@ -118,7 +118,7 @@ def saved(rows: Iterable[Row], folder: Path) -> Iterator[Utterance]:
 
 
 def relabelled(rows: list[Utterance], labels: tuple[str, ...]) -> list[Utterance]:
-    """The rows of `labels` and `background`, and others as `unknown`, UNKNOWN_MOST for each."""
+    """The rows of `labels` and `background`, and some others as `unknown`; see UNKNOWN_MOST."""
     kept = [u for u in rows if u.label in labels]
     unknown = [u for u in rows if u.label not in (*labels, BACKGROUND)]
     most = min(len(unknown), round(UNKNOWN_MOST * len(kept)))

@@ -1,4 +1,4 @@
-"""Spoken digits and commands with MatchboxNet 3x2x64, for new voices and in any sound.
+"""Spoken digits and commands with MatchboxNet 3x2x64, for new voices and any other sound.
 
     python recipes/words/prepare.py data/words FOLDER [EXTRA.jsonl ...]
     python recipes/words/run.py --out runs/words
@@ -6,8 +6,8 @@
     python recipes/words/run.py commands --out runs/commands
     python recipes/words/run.py theo --out runs/theo        # digits without this speaker of FSDD
 
-`base` learns all words of Speech Commands at once; the others start from it. See RESULTS.md for
-the results.
+`base` learns all words of Speech Commands at once; the other runs start from its weights.
+RESULTS.md has the figures.
 """
 
 from dataclasses import replace
@@ -24,9 +24,9 @@ RUNS = Path("runs")
 
 
 def words(name: str, labels: tuple[str, ...]) -> Run:
-    """A run on one of the prepared sets, from the beginning.
+    """A run on one of the prepared sets, from random weights.
 
-    The net reads 8 kHz, so that a telephone's band is all that it knows. Its convolutions look
+    The net reads 8 kHz, so it needs no more than the band of a telephone. Its convolutions look
     0.19 s ahead, so that a stream reports a word soon after its end.
     """
     return Run(
@@ -69,7 +69,7 @@ def base() -> Run:
 
 
 def tuned(name: str, labels: tuple[str, ...]) -> Run:
-    """A run that starts from the model of all words, with a new head."""
+    """A run that starts from the weights of `base`, with a new head."""
     return replace(
         words(name, labels),
         start_from=RUNS / "words" / "best",

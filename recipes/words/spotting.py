@@ -1,10 +1,10 @@
-"""Chooses when a stream of a model reports a word, on speakers and sounds of the dev part.
+"""Chooses the rule by which a stream reports a word, on speakers and sounds of the dev part.
 
     python recipes/words/spotting.py runs/digits/best FOLDER
 
-Of the rules with at most MOST_FALSE false words per hour of talk, music and noise it writes the one
-that finds the most words into the model, or the one with the fewest false words if all have more,
-and prints the best few.
+Of the rules with at most MOST_FALSE false words per hour of talk, music and noise, the best finds
+the most words. If all rules have more false words, the best has the fewest. Prints the best five
+and writes the best one into the model.
 """
 
 import sys
@@ -26,7 +26,7 @@ from speechkit.rules.probability import softmax
 from speechkit.rules.spotting import Spotting, State, advance
 
 MOST_FALSE = 3.0
-"""In the dev part; other sound may be harder."""
+"""False words per hour of the dev part; there may be more in other sound."""
 WINDOWS_S = (0.5, 0.7, 0.9)
 THRESHOLDS = (0.6, 0.7, 0.8, 0.9, 0.95, 0.98)
 HOLDS_MS = (60.0, 120.0, 200.0)
@@ -37,7 +37,7 @@ Probabilities = NDArray[np.float32]
 
 @torch.inference_mode()
 def probabilities(model: Model, x: Sound, window_s: float) -> Probabilities:
-    """Those of the labels at each frame, from the last `window_s` seconds, `[T, n]`."""
+    """The probability of each label at each frame, over the last `window_s` seconds, `[T, n]`."""
     layer = model.stream_layer(window_s)
     found = []
     for part in torch.from_numpy(x).float().split(PIECE_S * RATE):
@@ -47,7 +47,7 @@ def probabilities(model: Model, x: Sound, window_s: float) -> Probabilities:
 
 
 def events(model: Model, p: Probabilities, rule: Spotting) -> list[Keyword]:
-    """What a stream with these probabilities reports."""
+    """The words that a stream with these probabilities reports."""
     words, state, found = words_of(model), State(), []
     reported = [i if label in words else -1 for i, label in enumerate(model.labels)]
     for frame, row in enumerate(zip(p.argmax(1).tolist(), p.max(1).tolist(), strict=True), 1):

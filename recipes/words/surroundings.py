@@ -1,4 +1,4 @@
-"""Puts a word into a second or two of other sound: silence, noise, other words, a room, a line."""
+"""Puts other sound around a word: silence, noise, music, speech; a room; a telephone."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -11,18 +11,18 @@ from numpy.typing import NDArray
 from speechkit.data import Utterance, read_audio
 
 RATE = 8000
-"""Of all recordings that training reads, and of the nets."""
+"""The sample rate of all recordings that training reads, and of the nets."""
 KINDS = ("plain", "plain", "tight", "silence", "floor", "noise", "noise", "words")
-"""What may be around a word; those that are named twice are twice as frequent."""
+"""The kinds of sound around a word; a kind that is here twice is twice as frequent."""
 PIECE_S = (0.6, 1.6)
-"""The length of pieces of long recordings."""
+"""The shortest and longest piece of a long recording."""
 SHORTEST_S = 0.3
 SPAN_S = (0.05, 1.0)
-"""Sound before and after a word."""
+"""The shortest and longest sound before and after a word."""
 GAP = round(0.06 * RATE)
 """Samples between a word and its neighbours."""
 ROOM_SHARE = LINE_SHARE = 0.25
-"""Of the scenes, in a room and over a telephone."""
+"""The shares of scenes in a room and over a telephone."""
 
 Sound = NDArray[np.float64]
 Chance = np.random.Generator
@@ -30,7 +30,7 @@ Chance = np.random.Generator
 
 @dataclass(frozen=True)
 class Surroundings:
-    """What one part has to put around words: noise and music, other speech, and rooms."""
+    """The sounds of one part that can be around words: noise and music, other speech, rooms."""
 
     noise: list[Sound]
     talk: list[Sound]
@@ -39,14 +39,14 @@ class Surroundings:
     snr_db: tuple[float, float] = (3.0, 25.0)
 
     def scene(self, word: Sound, chance: Chance) -> Sound:
-        """A word in surroundings of any kind, perhaps in a room or over a telephone.
+        """A word with sound of any kind around it, perhaps in a room or over a telephone.
 
         Shape: `[N]` → `[M]`.
         """
         return self.channel(self.around(word, chance, str(chance.choice(KINDS))), chance)
 
     def channel(self, x: Sound, chance: Chance) -> Sound:
-        """Some sounds in a room, and some over a telephone. Shape: `[N]` → `[N]`."""
+        """The sound, perhaps in a room or over a telephone. Shape: `[N]` → `[N]`."""
         if self.rooms and chance.random() < ROOM_SHARE:
             x = reverberate(x, pick(self.rooms, chance))
         return telephone(x, chance) if chance.random() < LINE_SHARE else x
@@ -79,7 +79,7 @@ class Surroundings:
 
 
 def surroundings(source: Path, part: str, chance: Chance) -> Surroundings:
-    """All noise, other speech and rooms of a part, cut into seconds."""
+    """All noise, other speech and rooms of a part; recordings are cut into pieces."""
     noise = [clip for where, _, clip in corpora.noise(source) if where == part]
     talk = [clip for where, clip in corpora.talk(source) if where == part]
     rooms = [path for where, path in corpora.rooms(source) if where == part]
@@ -91,7 +91,7 @@ def surroundings(source: Path, part: str, chance: Chance) -> Surroundings:
 
 
 def seconds(recordings: Iterable[Utterance], chance: Chance) -> Iterator[Sound]:
-    """Pieces of PIECE_S without those that are silent beside the rest of their recording."""
+    """Pieces of PIECE_S; those much quieter than their recording are left out."""
     for recording in recordings:
         x = sound(recording)
         at = 0
@@ -108,9 +108,9 @@ def sound(clip: Utterance) -> Sound:
 
 
 def trimmed(x: Sound, below_db: float = 35.0, margin_s: float = 0.06) -> Sound:
-    """The part of a recording with the word: from the first to the last frame near its level.
+    """The part of a recording with the word: from the first to the last loud frame.
 
-    Levels are those of the difference of neighbouring samples, in which an s is as loud as a vowel.
+    The level is that of the difference of neighbouring samples; in it an s is as loud as a vowel.
     """
     size = RATE // 100
     frames = (len(x) - 1) // size
@@ -133,7 +133,7 @@ def cut(x: Sound, samples: int, chance: Chance) -> Sound:
 
 
 def reverberate(x: Sound, room: Sound) -> Sound:
-    """Convolution with an impulse response at the same level, from the direct sound on."""
+    """Convolution with an impulse response, from the direct sound on, at the level of x."""
     size = 1 << (len(x) + len(room)).bit_length()
     y = np.fft.irfft(np.fft.rfft(x, size) * np.fft.rfft(room, size), size)
     y = y[np.abs(room).argmax() :][: len(x)]
@@ -141,7 +141,7 @@ def reverberate(x: Sound, room: Sound) -> Sound:
 
 
 def telephone(x: Sound, chance: Chance) -> Sound:
-    """300 to 3,400 Hz in 8 bits of mu-law, peaks 3 to 20 dB below full scale."""
+    """A telephone: about 300 to 3,400 Hz, 8 bits of mu-law, peaks 3 to 20 dB below full scale."""
     spectrum = np.fft.rfft(x)
     hz = np.fft.rfftfreq(len(x), 1 / RATE)
     spectrum *= (hz > chance.uniform(200, 350)) & (hz < chance.uniform(3100, 3500))

@@ -1,9 +1,9 @@
-"""Synthetic voices that say the words of this recipe: espeak-ng and flite, where installed.
+"""Makes clips of the words of this recipe with synthetic voices: espeak-ng or flite, or both.
 
     python recipes/words/voices.py data/words/voices
 
-writes a wav file for each word and voice, and `manifest.jsonl`. Accent, voice, pitch and speed are
-drawn for each word, the same in every run.
+writes wav files of each word, and `manifest.jsonl`. Accent, voice, pitch and speed are random for
+each file, and the same in every run.
 """
 
 import random
@@ -19,7 +19,7 @@ from speechkit.data import Utterance, audio_duration_s, write_manifest
 from speechkit.errors import ManifestError
 
 EACH = {"espeak-ng": 100, "flite": 20}
-"""Recordings of each word."""
+"""How many recordings there are of each word."""
 ACCENTS = ("en-us", "en-us", "en-gb", "en-gb-scotland", "en-gb-x-rp", "en-gb-x-gbclan", "en-029")
 VARIANTS = (
     "m1 m2 m3 m4 m5 m6 m7 m8 f1 f2 f3 f4 f5 Alex Alicia Andrea Annie Denis Gene Hugo Jacky Lee "
@@ -30,7 +30,7 @@ FLITE = ("kal16", "awb", "rms", "slt")
 
 
 def commands(tool: str, word: str, chance: random.Random) -> tuple[str, list[str]]:
-    """A voice's name and the command that writes its word to the file that is added to it."""
+    """A voice's name, and a command that writes the word to a file; add the file's path to it."""
     if tool == "flite":
         voice, stretch = chance.choice(FLITE), chance.uniform(0.75, 1.5)
         options = ["-voice", voice, "--setf", f"duration_stretch={stretch:.2f}"]
@@ -42,10 +42,12 @@ def commands(tool: str, word: str, chance: random.Random) -> tuple[str, list[str
 
 
 def spoken(out: Path) -> Iterator[Utterance]:
-    """Every recording of the tools that are installed."""
+    """Makes every recording with the tools that are installed."""
     tools = [tool for tool in EACH if shutil.which(tool)]
     if not tools:
-        raise ManifestError("no synthetic voice; type: apt-get install espeak-ng flite")
+        raise ManifestError(
+            "found no espeak-ng and no flite; type: apt-get install espeak-ng flite"
+        )
     for tool in tools:
         for word in (*DIGITS, *COMMANDS, *OTHERS):
             chance = random.Random(f"{tool}/{word}")

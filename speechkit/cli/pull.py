@@ -24,17 +24,22 @@ def pull(
     name: Annotated[
         str,
         typer.Argument(
-            metavar="NAME", help="A name of speechkit models.", autocompletion=complete_published
+            metavar="NAME",
+            help="A name from the list of speechkit models.",
+            autocompletion=complete_published,
         ),
     ],
     yes: Annotated[bool, typer.Option("--yes", help="Accept the licence that is shown.")] = False,
     mirror: Annotated[
         str | None,
-        typer.Option(metavar="URL", help="A folder with the archives, instead of the publisher's."),
+        typer.Option(
+            metavar="URL",
+            help="The address of a folder with the archives, instead of the publisher's.",
+        ),
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Download a published model once, to be used by its name from then on.
+    """Download a published model once; from then on commands accept its name.
 
     Example: speechkit pull stt_en_quartznet15x5
     """
@@ -63,7 +68,7 @@ def _agree(row: "Published", yes: bool) -> None:
         accepted = []
     if row.licence in accepted:
         return
-    complain("note", f"{row.name} is published under: {row.licence}; its page: {row.page}")
+    complain("note", f"the licence of {row.name} is: {row.licence}; its page is {row.page}")
     if not yes:
         if not (sys.stdin and sys.stdin.isatty() and sys.stderr.isatty()):
             raise ConfigError(
@@ -71,7 +76,7 @@ def _agree(row: "Published", yes: bool) -> None:
                 "--yes"
             )
         if not typer.confirm("Do you accept this licence?", err=True):
-            raise ConfigError("nothing was downloaded, as the licence was not accepted")
+            raise ConfigError("nothing was downloaded, because the licence was not accepted")
     with atomic_file(file) as part:
         write_json(part, [*accepted, row.licence])
 

@@ -1,8 +1,8 @@
 """Downloads a file over HTTP, and continues one that was interrupted.
 
-The bytes so far are in `NAME.part`. `NAME.part.json` says what they are of: the address, the size
-and the server's validator (a strong ETag, or the date of the last change), which a server compares
-before it sends the rest.
+The bytes so far are in `NAME.part`. `NAME.part.json` has the address, the size and the server's
+validator (a strong ETag, or the date of the last change). The server compares the validator before
+it sends the rest.
 """
 
 import hashlib
@@ -25,7 +25,7 @@ from speechkit.limits import MAX_ARCHIVE_BYTES, MAX_REDIRECTS, MAX_SILENT_S
 CHUNK_BYTES = 2**18
 
 Told = Callable[[int, int], None]
-"""Is called with the bytes so far, and the size."""
+"""A function that is called with the number of bytes so far and the size of the file."""
 
 
 class DownloadError(Exception):
@@ -34,7 +34,7 @@ class DownloadError(Exception):
 
 @dataclass(frozen=True)
 class Begun:
-    """What the bytes of a partial download are of."""
+    """The file that a partial download belongs to."""
 
     url: str
     size_bytes: int
@@ -50,8 +50,8 @@ def download(
 ) -> None:
     """Writes the file at `url` to `path`; after an interruption the next call requests the rest.
 
-    Raises DownloadError where the server refuses or stops, and for another size or SHA-256 than the
-    given ones; what was received of another file is removed. OSError where the disk is full.
+    Raises DownloadError if the server refuses or stops, and if the size or the SHA-256 is not the
+    given one; a file with another SHA-256 is removed. Raises OSError if the disk is full.
     """
     part, note = path.with_name(f"{path.name}.part"), path.with_name(f"{path.name}.part.json")
     begun = _begun(part, note, url)
@@ -67,13 +67,13 @@ def download(
         found = hashlib.file_digest(file, "sha256").hexdigest()
     if sha256 not in (None, found):
         _discard(part, note)
-        raise DownloadError(f"its SHA-256 is {found}, published is {sha256}; it was removed")
+        raise DownloadError(f"its SHA-256 is {found}, expected is {sha256}; it was removed")
     part.replace(path)
     note.unlink()
 
 
 def _begun(part: Path, note: Path, url: str) -> Begun | None:
-    """What is held of `url`; None if there is nothing, or nothing that is known to be of it."""
+    """The partial download of `url`; None if there is none."""
     if not part.is_file():
         return None
     try:
@@ -92,7 +92,7 @@ def _discard(part: Path, note: Path) -> None:
 def _receive(
     url: str, part: Path, note: Path, begun: Begun | None, size_bytes: int | None, told: Told
 ) -> Begun:
-    """Appends to the part what the server sends, or begins it anew; returns what it is of."""
+    """Appends what the server sends to the part, or starts a new part; returns the part's file."""
     held = part.stat().st_size if begun and begun.validator else 0
     response = _request(url, begun, held)
     if response is None:
@@ -118,7 +118,7 @@ def _receive(
 
 
 def _request(url: str, begun: Begun | None, held: int) -> Any:
-    """The response with the bytes from `held` on, or all; None where the file is another now."""
+    """The response with the bytes from `held` on, or with all; None if the file has changed."""
     headers = {"User-Agent": "speechkit", "Accept-Encoding": "identity"}
     if begun and held:
         headers |= {"Range": f"bytes={held}-", "If-Range": begun.validator}
@@ -137,7 +137,7 @@ def _request(url: str, begun: Begun | None, held: int) -> Any:
     encoding, sent = (response.headers.get(f"Content-{x}") for x in ("Encoding", "Range"))
     if encoding not in (None, "identity"):
         response.close()
-        raise DownloadError(f"the server sends it as {encoding}, not as it is")
+        raise DownloadError(f"the server compresses the file ({encoding}), which was not requested")
     partial = response.status == http.client.PARTIAL_CONTENT
     if partial and begun and sent != f"bytes {held}-{begun.size_bytes - 1}/{begun.size_bytes}":
         response.close()
@@ -146,19 +146,21 @@ def _request(url: str, begun: Begun | None, held: int) -> Any:
 
 
 def _whole(url: str, response: Any, size_bytes: int | None) -> Begun:
-    """What a response with the whole file is of; raises DownloadError for its size."""
+    """The file of a whole response; raises DownloadError if its size is wrong or unknown."""
     if response.status != http.client.OK:
         raise DownloadError(f"the server answers {response.status} {response.reason}")
     length = response.headers.get("Content-Length", "")
     declared = int(length) if re.fullmatch(r"\d{1,15}", length, re.ASCII) else size_bytes
     if declared is None:
-        raise DownloadError("the server does not say how long it is")
+        raise DownloadError("the server does not state the size of the file")
     if size_bytes not in (None, declared):
-        raise DownloadError(f"the server has {declared:,} bytes, published are {size_bytes:,}")
+        raise DownloadError(
+            f"the server's file has {declared:,} bytes, expected are {size_bytes:,}"
+        )
     if declared > MAX_ARCHIVE_BYTES:
         raise DownloadError(f"it has {declared:,} bytes; at most {MAX_ARCHIVE_BYTES:,} are read")
     tag = response.headers.get("ETag", "")
-    # a weak tag may stand for other bytes
+    # a file with the same weak tag may have other bytes
     strong = tag if tag.startswith('"') else response.headers.get("Last-Modified", "")
     return Begun(url, declared, strong)
 
@@ -176,12 +178,15 @@ def _next(response: Any, most: int) -> bytes:
 
 def _refusal(error: urllib.error.HTTPError) -> str:
     if 300 <= error.code < 400:
-        return f"the server redirects more than {MAX_REDIRECTS} times, in a circle or not to http"
+        return (
+            f"the server redirects more than {MAX_REDIRECTS} times, in a circle, or to an address "
+            "that is not http"
+        )
     return f"the server answers {error.code} {error.reason}"
 
 
 def _opener(url: str) -> urllib.request.OpenerDirector:
-    """Follows redirects to https alone; an address on this machine may lead to others on it."""
+    """Follows redirects to https only; if `url` is on this machine, also to others on it."""
     local = _is_local(url)
     _check_address(url, local)
     # a proxy cannot reach this machine
@@ -190,7 +195,7 @@ def _opener(url: str) -> urllib.request.OpenerDirector:
 
 
 class _Redirects(urllib.request.HTTPRedirectHandler):
-    """Follows at most `MAX_REDIRECTS`, each of which is checked."""
+    """Follows at most `MAX_REDIRECTS` redirects and checks each address."""
 
     max_redirections = max_repeats = MAX_REDIRECTS
 
@@ -210,13 +215,13 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
 
 
 def _check_address(url: str, local: bool) -> None:
-    """Raises DownloadError unless an address is https, or on this machine where that is `local`."""
+    """Raises DownloadError unless an address is https or, with `local`, on this machine."""
     if not url.lower().startswith("https://") and not (local and _is_local(url)):
-        raise DownloadError(f"{url} is not https, which protects it on its way")
+        raise DownloadError(f"{url} is not https; give an https address")
 
 
 def _is_local(url: str) -> bool:
-    """True for http to this machine itself."""
+    """Whether an address is http on this machine."""
     try:
         parts = urlsplit(url)
         host = parts.hostname or ""

@@ -209,11 +209,12 @@ class Lowering(Program):
         return self.expression("a / b", {}, reduce(self.added, terms), reduce(self.added, shares))
 
     def attend(self, queries: Value, others: Value, heads: int) -> Value:
-        """softmax(q kᵀ) v in each head over all valid rows of `others`, keys and then values.
+        """softmax(q kᵀ) v in each head over all valid rows of `others`.
 
-        It is for the body of `blocks`, where a value has all its rows at once.
+        The channels of `others` are keys and then values. Only for the body of `blocks`, where a
+        value has all rows of a block at once.
         """
-        self.expect(self.inputs > 1, "attend stands in the body of blocks only")
+        self.expect(self.inputs > 1, "attend is only for the body of blocks")
         self._check_heads(heads, queries.channels, others.channels == 2 * queries.channels)
         return self.emit(
             "attend",
@@ -225,10 +226,10 @@ class Lowering(Program):
         )
 
     def places(self, x: Value, table: Tensor) -> Value:
-        """y = x + table, with table `[rows, C]`, in the body of `blocks`."""
-        self.expect(self.inputs > 1, "places stand in the body of blocks only")
+        """y = x + table, with table `[rows, C]`. Only for the body of `blocks`."""
+        self.expect(self.inputs > 1, "places is only for the body of blocks")
         given, wanted = [*table.shape], [x.rows, x.channels]
-        self.expect(given == wanted, f"places {given} for a value {wanted}")
+        self.expect(given == wanted, f"places has a table {given} for a value {wanted}")
         return self.emit("places", x, weights=table.detach())
 
     def blocks(
@@ -240,16 +241,17 @@ class Lowering(Program):
         queries: Value | None = None,
         heads: int = 1,
     ) -> Value:
-        """Blocks of `size` frames, and a memory `[S, D]` from each to the next, at first `first`.
+        """Cuts the frames into blocks of `size` and passes a memory from each block to the next.
 
-        update(body, block, memory) adds instructions without a state to a program for one block. It
-        returns the frames as they leave, size − 1 frames later, and the next memory. With `queries`
-        a frame leaves at once: it is their attention, in `heads` heads, to the last channels of the
-        memory, keys and then values; the first result of `update` has no effect.
+        The memory is `[S, D]`, at first `first`. update(body, block, memory) adds the instructions
+        for one block to the program `body`; they must have no state. It returns the output frames
+        of the block and the next memory. Without `queries` the output is size − 1 frames late. With
+        `queries` it comes at once: the attention of the queries, in `heads` heads, to the memory,
+        whose last channels are keys and then values. The output of `update` then has no effect.
         """
-        self.expect(self.inputs == 1, "blocks stand in the body of others")
+        self.expect(self.inputs == 1, "blocks inside the body of blocks")
         memory = [*first.shape]
-        self.expect(len(memory) == 2 and all(memory), f"a first memory {memory}, no [S, D]")
+        self.expect(len(memory) == 2 and all(memory), f"the first memory is {memory}, not [S, D]")
         self.expect(size >= 1, f"blocks of {size} frames")
         body = Lowering(self)
         body.inputs = 2
@@ -257,16 +259,16 @@ class Lowering(Program):
         if body.outside:
             self.refuse(f"no native {type(body.outside[0][0]).__name__}")
         if kept := body.with_state:
-            self.refuse(f"{kept[0]} keeps a state, in the body of blocks")
+            self.refuse(f"{kept[0]} in the body of blocks keeps a state")
         after = [following.rows, following.channels]
-        self.expect(after == memory, f"a memory {after} after {memory}")
+        self.expect(after == memory, f"the memory changes from {memory} to {after}")
         if queries:
             self._check_heads(heads, queries.channels, memory[1] >= 2 * queries.channels)
         else:
-            self.expect(leaving.rows == size, f"{leaving.rows} frames leave a block of {size}")
+            self.expect(leaving.rows == size, f"{leaving.rows} frames from a block of {size}")
 
         def number(y: Value) -> int:
-            # an instruction's fields begin at 1, the block is value 0, and no body is empty
+            # value 0 is the block, a field must be at least 1, and a body must not be empty
             return y.number if y.number and body.instructions else body.scaled(y, 1.0).number
 
         rate, dilation = number(following), 1 if queries else number(leaving)

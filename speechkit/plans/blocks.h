@@ -1,5 +1,6 @@
-// BLOCKS: a session's rows in blocks, with a memory from block to block; and instructions for the body
-// that computes from a block and the memory, in which a value has all its rows at once.
+// BLOCKS: cuts a session's rows into blocks and passes a memory from each block to the next. A program,
+// the body, computes the next memory. This file also has instructions that are only for a body: there a
+// value has all rows of a block at once.
 
 #pragma once
 
@@ -7,15 +8,16 @@
 
 namespace speechkit {
 
-// `rows` rows of keys, then values, in a strip for each channel; x is at the first key.
+// Copies `rows` rows of keys and then values to a strip for each channel. x points to the first key.
 inline void to_strips(const float* x, int64_t rows, int64_t width, int64_t channels, float* strips) {
   const int64_t pitch = padded(rows);
   for (int64_t r = 0; r < rows; ++r)
     for (int64_t c = 0; c < 2 * channels; ++c) strips[c * pitch + r] = x[r * width + c];
 }
 
-// x are all keys, then values, [2 · channels]; other are queries. In each of `size` heads: s_j = q · k_j,
-// y = Σ_j softmax(s)_j v_j over the valid rows j, 0 if there is none. All its rows are valid.
+// The rows of x are keys and then values, [2 · channels]; those of other are queries. In each of `size`
+// heads: s_j = q · k_j, y = Σ_j softmax(s)_j v_j over the valid rows j of x; y is 0 if there are none. All
+// rows of y are valid.
 inline void prepare_attend(Loader& loader, Instruction& op) {
   expect(op.second >= 0 && op.width_in > 1, "it needs two inputs of channels");
   expect(op.channels_in == product(2, op.channels), "its input is not keys and values");
@@ -26,7 +28,7 @@ inline void prepare_attend(Loader& loader, Instruction& op) {
 inline void run_attend(const Instruction& op, const Memory& m) {
   const int64_t count = padded(op.rows_in);
   float *flags = m.work, *a = flags + count, *strips = a + count;
-  // also what lies behind the last row, which has the weight 0
+  // the padding after the last row has the weight 0
   std::memset(m.work, 0, sizeof(float) * count * (op.channels_in + 2));
   std::memcpy(flags, m.valid, sizeof(float) * op.rows_in);
   to_strips(m.in, op.rows_in, op.width_in, op.channels, strips);
@@ -39,7 +41,7 @@ inline void run_attend(const Instruction& op, const Memory& m) {
   }
 }
 
-// y = x + p of each row; weights: p [rows, channels]
+// y_r = x_r + p_r for each row r; weights: p [rows, channels]
 inline void prepare_places(Loader& loader, Instruction& op) {
   op.table = loader.table(op.weights, op.rows, op.channels, op.width);
 }
@@ -50,8 +52,9 @@ inline void run_places(const Instruction& op, const Memory& m) {
   mark_alike(op, m);
 }
 
-// A session's state: how many rows of the block have come, whether any was valid, these rows, the
-// memory, and the strips that are read or the rows that leave. Rows are followed by their validity.
+// A session's state: `count`, how many rows of the block have come; `begun`, whether any row was valid so
+// far; the rows of the block; the memory; and `rest`, the strips that queries read or the output rows of
+// the last block. Rows are followed by whether each is valid.
 struct BlockState {
   float *count, *begun, *block, *memory, *rest;
 };
@@ -70,12 +73,13 @@ inline void keep_strips(const Instruction& op, const BlockState& s) {
   to_strips(s.memory + op.keep - 2 * op.channels, op.size, op.body->memory.width, op.channels, s.rest);
 }
 
-// Blocks of `taps` rows, from each of which, and from the memory, the body computes the next memory;
-// see Loader::body. With `other`, queries, only valid rows are counted, and a row is read at once: y =
-// Σ_s softmax(q · k_s) v_s in each of numbers[0] heads, with the last channels of the memory's rows as
-// keys and values. Without it, rows are counted from the first valid one on; y is the body's row,
-// `taps` − 1 rows later. A block without a valid row leaves the memory as it is. weights: the first
-// memory [size, keep]
+// Cuts rows into blocks of `taps` rows. After each block the body (see Loader::body) computes the next
+// memory from the block and the memory. A block without a valid row does not change the memory.
+// With `other`, the queries, only valid rows are counted, and y comes at once: y = Σ_s softmax(q · k_s) v_s
+// in each of numbers[0] heads; the last channels of the memory's rows are keys and then values.
+// Without `other`, rows are counted from the first valid one on, and y is the body's output for a row,
+// `taps` − 1 rows later.
+// weights: the first memory [size, keep]
 inline void prepare_blocks(Loader& loader, Instruction& op) {
   expect(op.width_in > 1, "it takes channels, not sound");
   expect(op.rows == op.rows_in, "its rows differ from its input's");
@@ -91,13 +95,13 @@ inline void prepare_blocks(Loader& loader, Instruction& op) {
     expect(heads >= 1 && heads <= float(op.channels) && op.channels % int64_t(heads) == 0,
            "its channels do not divide by its heads");
     rest = product(padded(op.size), 2 * op.channels);
-    // every row of the memory is read, and nothing behind the last one
+    // every row of the memory is read, but not the padding after the last one
     float* flags = loader.hold(padded(op.size));
     std::fill(flags, flags + op.size, 1.0f);
     op.filter = flags;
   } else {
     expect(body.leaving.rows == op.taps && body.leaving.channels == op.channels,
-           "its body's rows differ from its own");
+           "its body's output rows differ from its own");
     rest = floats_of(body.leaving);
   }
   float* start = loader.state(op, COLUMNS + floats_of(body.block) + floats_of(body.memory) + rest);
@@ -147,7 +151,7 @@ inline void run_blocks(const Instruction& op, const Memory& m) {
              weights, y, [&](int64_t, float* a) { return soften(a, op.filter, count); });
       m.out_valid[r] = 1;
     }
-    // a state may be from a file
+    // a state may come from a file, so its count may be wrong
     int64_t place = int64_t(std::min(std::max(0.0f, *s.count), float(op.taps - 1)));
     float* to = s.block + place * op.width_in;
     if (valid)

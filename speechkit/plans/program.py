@@ -24,7 +24,7 @@ STATELESS = frozenset(
         *("log_softmax", "largest", "repeat", "fold", "expression", "spread", "attend", "places"),
     )
 )
-"""Those that keep nothing from block to block; "separable" does if it has taps."""
+"""The codes of instructions without a state; "separable" has one if it has taps."""
 FIELDS = (
     *("code", "input", "other", "rows", "channels", "keep", "taps", "stride", "dilation", "left"),
     *("rate", "size", "activation", "precision", "weights", "filters", "bias", "numbers"),
@@ -112,13 +112,13 @@ class Program:
         raise LoweringError(reason)
 
     def expect(self, holds: bool, reason: str) -> None:
-        """Refuses where something does not hold."""
+        """Refuses the layer with `reason` unless a condition holds."""
         if not holds:
             self.refuse(reason)
 
     @property
     def with_state(self) -> list[str]:
-        """The codes of the instructions that keep something from block to block."""
+        """The codes of the instructions that keep a state from one block to the next."""
         rows = [(CODES[row["code"]], row["taps"]) for row in self.instructions]
         return [x for x, taps in rows if x not in STATELESS or (x == "separable" and taps)]
 

@@ -1,4 +1,4 @@
-"""What a config or a plugin's class may have, checked as a component is built or called."""
+"""Checks the parameters and members of a component when it is built or called."""
 
 import difflib
 import inspect
@@ -14,9 +14,9 @@ from speechkit.errors import ComponentError, SpeechkitError, is_out_of_memory
 from speechkit.plugins.entry import Entry
 
 CLOSE = 0.83
-"""How alike, from 0 to 1, the names of two members of a class are where one is a misspelt other."""
+"""A name that is at least this similar to another, from 0 to 1, is taken for its misspelling."""
 LONGEST_REASON = 200
-"""The most characters of another's error in a message."""
+"""The most characters that a message quotes of a component's own error."""
 SCALARS: dict[str, tuple[type, str]] = {
     "bool": (bool, "true or false"),
     "int": (Integral, "a whole number"),
@@ -24,11 +24,11 @@ SCALARS: dict[str, tuple[type, str]] = {
     "str": (str, "text"),
     "None": (type(None), "null"),
 }
-"""The annotations of parameters whose values are checked, with what to give."""
+"""The annotations whose values are checked: the type, and the words for it in an error."""
 
 
 def offered(factory: Callable[..., Any], **values: Any) -> dict[str, Any]:
-    """Those of the values that the factory has a parameter for."""
+    """The values for which the factory has a parameter."""
     taken = inspect.signature(factory).parameters
     return {name: value for name, value in values.items() if name in taken}
 
@@ -36,11 +36,11 @@ def offered(factory: Callable[..., Any], **values: Any) -> dict[str, Any]:
 def check_parameters(
     spec: Spec, entry: Entry, factory: Callable[..., Any], args: tuple[Any, ...], kw: dict[str, Any]
 ) -> None:
-    """Names the parameter that the factory does not take, and those that it does; or the value of
-    another type than its annotation, where that is of SCALARS."""
+    """Raises ComponentError for a parameter that the factory does not have, and for a value whose
+    type is not that of its annotation, if the annotation is one of SCALARS."""
     parts = entry.component.parts
     for name, value in spec.params.items():
-        # models would not store which plugin it is of
+        # a stored model would not say which plugin this component comes from
         if isinstance(value, Spec) and name not in parts:
             raise ComponentError(
                 f"{entry.kind} {spec}: {name} is given a component; {entry.qualified_name} takes "
@@ -70,7 +70,7 @@ def check_parameters(
 
 
 def _expected(value: Any, annotation: Any) -> str:
-    """What to give in place of a value that is of none of an annotation's types; "" if it is."""
+    """The words for an annotation's types if the value has none of them, otherwise ""."""
     text = annotation.__name__ if isinstance(annotation, type) else str(annotation)
     names = [name.strip() for name in text.split("|")]
     if not SCALARS.keys() >= {*names}:
@@ -84,10 +84,10 @@ def _expected(value: Any, annotation: Any) -> str:
 
 
 def check_members(made: object, base: type, named: str, page: str) -> None:
-    """Raises ComponentError for a member that is spelt almost like one of `base`, and for an
-    abstract one that is missing; `page` documents them.
+    """Raises ComponentError if a member is spelt almost like one of `base`, or if an abstract
+    member is missing. `page` documents the members.
 
-    Where the class defines both names, the one that is not of `base` is a helper of its own.
+    If the class defines both names, the name that `base` does not have is a helper of the class.
     """
     classes = type(made).__mro__
     own = {name: x for c in reversed(classes) if issubclass(c, base) for name, x in vars(c).items()}
@@ -120,10 +120,10 @@ def public_name(of: type) -> str:
 
 @contextmanager
 def calling(component: str, call: str = "") -> Iterator[None]:
-    """The boundary around a call into a component: what it raises becomes a ComponentError in one
-    line that names both, and whose cause has the traceback.
+    """Turns an error that a component raises into a ComponentError of one line.
 
-    Errors of speechkit, of files and of memory pass unchanged.
+    The line names the component and the call; the cause of the error has the traceback. Errors of
+    speechkit, of files and of memory pass unchanged.
     """
     try:
         yield

@@ -139,7 +139,7 @@ def test_a_licence_is_shown_and_accepted_once(cli: Cli, server: Any) -> None:
     assert refused.code == 1
     shown, error = refused.err.splitlines()
     row = published()[GERMAN]
-    assert shown == (f"note: {GERMAN} is published under: {row.licence}; its page: {row.page}")
+    assert shown == f"note: the licence of {GERMAN} is: {row.licence}; its page is {row.page}"
     assert error.endswith(f"type: speechkit pull {GERMAN} --yes")
     assert server.asked == []
     accepted = cli("pull", GERMAN, "--mirror", server.url, "--yes")
@@ -220,10 +220,10 @@ def test_what_is_no_archive_is_not_kept(
 @pytest.mark.parametrize(
     ("change", "how", "says"),
     [
-        ({"sha256": "0" * 64}, {}, f"published is {'0' * 64}; it was removed"),
-        ({"size_bytes": 7}, {}, "published are 7"),
+        ({"sha256": "0" * 64}, {}, f"expected is {'0' * 64}; it was removed"),
+        ({"size_bytes": 7}, {}, "expected are 7"),
         ({}, {"status": 404}, "the server answers 404 Not Found"),
-        ({}, {"to": "http://example.org/x"}, "is not https, which protects it on its way"),
+        ({}, {"to": "http://example.org/x"}, "is not https; give an https address"),
     ],
 )
 def test_what_cannot_be_got_is_one_line_and_leaves_nothing(

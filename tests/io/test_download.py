@@ -148,7 +148,7 @@ def test_redirects_are_followed_five_times(served: Any, url: str, path: Path) ->
         ("/m.nemo", "in a circle"),
         ("http://example.org/m.nemo", "http://example.org/m.nemo is not https"),
         ("ftp://127.0.0.1/m.nemo", "is not https"),
-        ("file:///etc/passwd", "not to http"),
+        ("file:///etc/passwd", "not http"),
     ],
 )
 def test_other_redirects_are_refused(served: Any, url: str, path: Path, to: str, says: str) -> None:
@@ -176,8 +176,8 @@ def test_a_redirect_keeps_the_range(served: Any, path: Path) -> None:
         ({"status": 404}, "answers 404 Not Found"),
         ({"status": 503}, "answers 503 Service Unavailable"),
         ({"status": 204}, "answers 204 No Content"),
-        ({"length": False}, "does not say how long it is"),
-        ({"headers": {"Content-Encoding": "gzip"}}, "sends it as gzip"),
+        ({"length": False}, "does not state the size"),
+        ({"headers": {"Content-Encoding": "gzip"}}, "compresses the file .gzip."),
         ({"cut": 0}, "ended after 0 of 1,024,000 bytes"),
     ],
 )
@@ -191,7 +191,7 @@ def test_a_server_that_fails_is_one_line(
 
 
 def test_a_wrong_size_is_refused_before_the_download(url: str, path: Path) -> None:
-    with pytest.raises(DownloadError, match="has 1,024,000 bytes, published are 7"):
+    with pytest.raises(DownloadError, match="has 1,024,000 bytes, expected are 7"):
         download(url, path, 7)
     assert names(path) == []
 
@@ -204,7 +204,7 @@ def test_the_size_is_limited(url: str, path: Path, monkeypatch: pytest.MonkeyPat
 
 
 def test_a_wrong_hash_leaves_nothing(url: str, path: Path) -> None:
-    with pytest.raises(DownloadError, match=f"published is {SHA256}; it was removed"):
+    with pytest.raises(DownloadError, match=f"expected is {SHA256}; it was removed"):
         download(url, path, sha256=SHA256)
     assert names(path) == []
 

@@ -155,9 +155,9 @@ def test_wrong_fields_are_refused(changed: dict[str, Any], reason: str) -> None:
 
 
 def test_a_body_with_other_rows_than_its_own_is_refused() -> None:
-    with pytest.raises(ConfigError, match="its body's rows differ from its own"):
+    with pytest.raises(ConfigError, match="its body's output rows differ from its own"):
         waiting(channels=CHANNELS + 1)
-    with pytest.raises(ConfigError, match="its body's rows differ from its own"):
+    with pytest.raises(ConfigError, match="its body's output rows differ from its own"):
         waiting(dilation=1)
 
 
