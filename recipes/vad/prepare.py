@@ -40,7 +40,7 @@ MOST_SCENES = {"train": 5400, "dev": 400}
 def prepare(source: Path | None, out: Path, seed: int = 0) -> list[Path]:
     """Writes `train.jsonl` and `dev.jsonl`; no speaker and no recording of noise is in both."""
     if source is None or not source.is_dir():
-        raise ManifestError(f"{source} is no folder; give the one that holds the corpora")
+        raise ManifestError(f"{source} is not a folder; give the folder that holds the corpora")
     speech: dict[bool, list[Piece]] = {False: [], True: []}
     counts: Counter[str] = Counter()
     for corpus, speaker, path, is_dev in recordings(source):

@@ -68,7 +68,7 @@ def _agree(row: "Published", yes: bool) -> None:
         accepted = []
     if row.licence in accepted:
         return
-    complain("note", f"the licence of {row.name} is: {row.licence}; its page is {row.page}")
+    complain("note", f"the licence of {row.name} is: {row.licence}; the model's page is {row.page}")
     if not yes:
         if not (sys.stdin and sys.stdin.isatty() and sys.stderr.isatty()):
             raise ConfigError(

@@ -139,7 +139,9 @@ def test_a_licence_is_shown_and_accepted_once(cli: Cli, server: Any) -> None:
     assert refused.code == 1
     shown, error = refused.err.splitlines()
     row = published()[GERMAN]
-    assert shown == f"note: the licence of {GERMAN} is: {row.licence}; its page is {row.page}"
+    assert (
+        shown == f"note: the licence of {GERMAN} is: {row.licence}; the model's page is {row.page}"
+    )
     assert error.endswith(f"type: speechkit pull {GERMAN} --yes")
     assert server.asked == []
     accepted = cli("pull", GERMAN, "--mirror", server.url, "--yes")
