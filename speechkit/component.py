@@ -70,8 +70,8 @@ class Spec:
     params: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        nested = {key: _nested(value) for key, value in self.params.items()}
-        object.__setattr__(self, "params", nested)
+        plain = {key: _plain(value) for key, value in self.params.items()}
+        object.__setattr__(self, "params", plain)
 
     @classmethod
     def parse(cls, value: "Spec | str | Mapping[str, Any]") -> "Spec":
@@ -153,8 +153,10 @@ def _behind_braces(text: str, start: int, whole: str) -> int:
     )
 
 
-def _nested(value: Any) -> Any:
-    """A mapping with a component's name as a Spec; other values are returned unchanged."""
+def _plain(value: Any) -> Any:
+    """A mapping with a component's name as a Spec, and a number of numpy or torch as Python's."""
+    if getattr(value, "shape", None) == ():
+        return value.item()
     is_spec = isinstance(value, Mapping) and {"name"} <= set(value) <= {"name", "params"}
     return Spec.parse(value) if is_spec else value
 

@@ -1,10 +1,13 @@
 """Specs: three spellings, one meaning."""
 
+import json
 import re
 from contextlib import suppress
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 from hypothesis import example, given
 from hypothesis import strategies as st
 
@@ -139,6 +142,12 @@ def test_any_text_is_read_or_refused(text: str) -> None:
     with suppress(ComponentError):
         spec = Spec.parse(text)
         assert Spec.parse(str(spec)) == spec
+
+
+def test_numbers_of_numpy_and_torch_are_stored_as_plain_ones() -> None:
+    params = {"a": np.float32(0.5), "b": np.int64(2), "c": np.True_, "d": torch.tensor(0.25)}
+    plain = Spec("swish", params).params
+    assert json.dumps(plain) == '{"a": 0.5, "b": 2, "c": true, "d": 0.25}'
 
 
 @pytest.mark.parametrize(

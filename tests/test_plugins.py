@@ -11,6 +11,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -55,6 +56,8 @@ def odd(
     word: "str" = "",
     free: Any = None,
     any: "list[int] | str" = "",
+    part: str = "relu",
+    auto: int = None,  # type: ignore[assignment]  # noqa: RUF013
 ) -> nn.Module:
     return nn.Identity()
 
@@ -372,9 +375,15 @@ def test_a_parameter_of_a_wrong_type_is_refused(given: str, expected: str) -> No
 
 def test_a_parameter_of_another_annotation_is_not_checked() -> None:
     registry = Registry(NONE)
-    registry.add(activations("odd", factory=odd), "acme")
+    listed = [Component(name="odd", factory=odd, summary="An odd one.", parts={"part": "norm"})]
+    registry.add(SimpleNamespace(speechkit_activations=hookimpl(lambda: listed)), "acme")
     for given in ("flag=true", "count=null", "count=3", "share=2", "word=a", "free=1.5", "any=x"):
         registry.build("activation", f"odd:{given}", 8)
+    # a component with parameters where its name is text, and a default of another type
+    for given in ("part=batch", "part={batch:eps=0.1}", "auto=null", "auto=3"):
+        registry.build("activation", f"odd:{given}", 8)
+    for name, value in (("share", np.float32(0.5)), ("count", np.int64(1)), ("flag", np.True_)):
+        registry.build("activation", Spec("odd", {name: value}), 8)
 
 
 def test_a_parameter_the_core_gives_cannot_be_given_again() -> None:
