@@ -48,7 +48,8 @@ def ablate(
     from speechkit.train.run import current_names
 
     name, run = load_run(recipe)
-    if any(text.startswith("seed=") for text in [*axis, *(assignments or [])]):
+    given = [text.partition("=")[0].strip() for text in [*axis, *(assignments or [])]]
+    if "seed" in given:
         raise ConfigError("ablate trains with the seeds 0, 1, …; give their number as --seeds")
     run = override(run, current_names(assignments or []))
     grid = axes(run, axis)

@@ -1,6 +1,7 @@
 """Ablation: the same run over a grid of settings, each cell trained with several seeds."""
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
@@ -31,7 +32,7 @@ from speechkit.train.resume import BEST, RUN
 TIME = "train_s.json"
 """A file in the folder of a run that was never interrupted: its training time."""
 
-COMMA = re.compile(r",(?![\w.]+=)(?![^\[]*\])")
+COMMA = re.compile(r",(?!\s*[\w.]+\s*=)(?![^\[]*\])")
 """The commas between values, not those before a parameter of a component or in a list."""
 
 
@@ -72,12 +73,12 @@ def axes(run: Run, given: Iterable[str]) -> dict[str, list[str]]:
     """
     found: dict[str, list[str]] = {}
     for text in given:
-        path, equals, values = text.partition("=")
+        path, equals, values = map(str.strip, text.partition("="))
         if not equals or not values:
             raise ConfigError(f"--axis {text!r}: write setting=value,value")
         if path.partition(".")[0] not in {field.name for field in fields(run)}:
             path = f"model.{path}"
-        found.setdefault(path, []).extend(COMMA.split(values))
+        found.setdefault(path, []).extend(map(str.strip, COMMA.split(values)))
     return found
 
 
@@ -92,13 +93,16 @@ def ablate(
     """Trains `run` in each cell of `grid` with the seeds 0, 1, …, in `jobs` processes.
 
     `grid` has settings and values as in `--set`. A run is in `out/CELL/SEED`. Finished runs are not
-    trained again, and interrupted ones are resumed. Raises ConfigError for an invalid value before
-    any training.
+    trained again, and interrupted ones are resumed. A cell is compared on its own dev set. Raises
+    ConfigError for an invalid value, or two cells of one folder, before any training.
     """
     if seeds < 1 or jobs < 1 or not grid:
         raise ConfigError(f"{len(grid)} axes, {seeds} seeds, {jobs} jobs; give at least 1 of each")
     check_processes("jobs", jobs)
     cells = [dict(zip(grid, values, strict=True)) for values in product(*grid.values())]
+    places = Counter(folder(out, cell, 0).parent for cell in cells)
+    if shared := [place for place, count in places.items() if count > 1]:
+        raise ConfigError(f"two cells of the grid have the folder {shared[0]}; leave one out")
     tasks = [
         (override(run, [*map("=".join, cell.items()), f"seed={seed}"]), folder(out, cell, seed))
         for cell in cells
@@ -116,8 +120,8 @@ def ablate(
             stack.callback(pool.shutdown, cancel_futures=True)
             each = pool.map
         trained = each(_train, *zip(*tasks, strict=True), [device] * len(tasks))
-        for cell in cells:
-            yield judged(cell, [next(trained) for _ in range(seeds)], run.data.dev)
+        for cell, (variant, _) in zip(cells, tasks[::seeds], strict=True):
+            yield judged(cell, [next(trained) for _ in range(seeds)], variant.data.dev)
 
 
 def folder(out: Path, cell: Mapping[str, str], seed: int) -> Path:

@@ -35,10 +35,12 @@ def test_a_wrong_setting_prints_nothing_but_why(recipe: Path, cli: Cli, tmp_path
     assert not (tmp_path / "runs").exists()
 
 
-@pytest.mark.parametrize("given", ["--axis", "--set"])
-def test_seed_is_no_setting(recipe: Path, cli: Cli, tmp_path: Path, given: str) -> None:  # noqa: F811
+@pytest.mark.parametrize(
+    "given", [("--axis", "seed=2"), ("--axis", " seed = 2"), ("--set", "seed=2")]
+)
+def test_seed_is_no_setting(recipe: Path, cli: Cli, tmp_path: Path, given: tuple[str, str]) -> None:  # noqa: F811
     axis, out = ["--axis", "activation=relu"], tmp_path / "runs"
-    done = cli("ablate", recipe, *axis, given, "seed=2", "--out", out)
+    done = cli("ablate", recipe, *axis, *given, "--out", out)
     assert (done.code, done.out) == (1, "")
     assert "give their number as --seeds" in done.err
     assert not out.exists()

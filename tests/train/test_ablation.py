@@ -63,6 +63,18 @@ def test_the_prediction_difference_is_that_of_the_probabilities(run: Run, tmp_pa
     assert 0 < mean(differences) < 1
 
 
+def test_cells_of_one_folder_are_refused(run: Run, tmp_path: Path) -> None:
+    for values in (["relu", "relu"], ["elu:alpha=1", "elu_alpha=1"]):
+        with pytest.raises(ConfigError, match="two cells of the grid have the folder"):
+            next(ablate(run, {"model.activation": values}, 1, tmp_path / "out", "cpu"))
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_cell_is_compared_on_its_own_dev_set(run: Run, tmp_path: Path, corpus: Any) -> None:
+    gone = dataclasses.replace(run, data=dataclasses.replace(run.data, dev=tmp_path / "gone"))
+    assert list(ablate(gone, {"data.dev": [str(run.data.dev)]}, 1, tmp_path / "out", "cpu"))
+
+
 def test_what_is_finished_is_not_trained_again(run: Run, tmp_path: Path) -> None:
     (first,) = ablate(run, RELU, 1, tmp_path, "cpu")
     folder = tmp_path / "model.activation=relu" / "0"
@@ -97,6 +109,7 @@ def test_a_value_that_does_not_fit_stops_it_before_any_training(run: Run, tmp_pa
         (["steps=1,2", "norm=batch"], {"steps": ["1", "2"], "model.norm": ["batch"]}),
         (["model.norm=batch", "norm=none"], {"model.norm": ["batch", "none"]}),
         (["activation=a:b=1,c=2,d"], {"model.activation": ["a:b=1,c=2", "d"]}),
+        ([" activation = a:b=1, c=2, d"], {"model.activation": ["a:b=1, c=2", "d"]}),
         (["lookahead=[1,0],[2,1],3"], {"model.lookahead": ["[1,0]", "[2,1]", "3"]}),
     ],
 )
