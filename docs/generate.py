@@ -1,6 +1,6 @@
-"""Writes docs/components.md from the components of the core and of plugins/, and the README of each
-bundled model from its card, the limits into SECURITY.md, and the table and the picture of
-docs/mixers.json: `make docs`."""
+"""Writes docs/components.md from the components of the core and of plugins/, docs/models.md, the
+README of each bundled model and the table in README.md from the models' cards and plans, the limits
+into SECURITY.md, and the table and the picture of docs/mixers.json: `make docs`."""
 
 import ast
 import json
@@ -12,12 +12,18 @@ from statistics import mean
 from typing import Any
 
 from speechkit import limits
-from speechkit.card import ModelCard, Score, bundled_models
+from speechkit.card import ModelCard, bundled_models
+from speechkit.errors import CheckpointError
 from speechkit.hookspecs import KINDS
-from speechkit.io.folders import find
+from speechkit.io.folders import PLAN, WEIGHTS, find
 from speechkit.ops.activation import formula_of
+from speechkit.plans.about import Profile
+from speechkit.plans.source import as_plan
 from speechkit.plugins import Entry, Registry
 
+README = Path(__file__).parents[1] / "README.md"
+MODELS = Path(__file__).with_name("models.md")
+TABLE = "<!-- models, by make docs -->"
 SECURITY = Path(__file__).parents[1] / "SECURITY.md"
 LIMITS, END = "<!-- limits, by make docs -->", "<!-- end -->"
 TARGET = Path(__file__).with_name("components.md")
@@ -47,54 +53,73 @@ COSTS = """
 bytes stored for the backward pass, per element of the output. Measured on {date}, {processor},
 torch {torch}, one thread, float32, with the parameters of the component's example (`make measure`).
 """
+MODELS_HEAD = """# Bundled models
 
+Each ships with the package as a plan, which runs without torch, and as weights for torch. `make
+docs` writes this page from each model's `card.json` and plan. `speechkit info NAME` prints the card
+too, and the model's work per second. [pull.md](pull.md) lists the models that `speechkit pull`
+gets.
 
-CARD = """# {name}
-
+The size in the table is that of the plan. The look-ahead is the sound after a frame that the scores
+of the frame depend on, the front end's window included. The latency is how late the scores of a
+frame come in a stream, in whole frames ([streaming.md](streaming.md#latency)). The main score is
+the first in the card. *CI* is a confidence interval; where there is none, the card has none.
+"""
+CARD = """
 `{name}` {card.purpose}.
 
-| | |
-|---|---|
-| domain | {card.domain} |
-| data | {data} |
-| licence of the weights | {card.licence} |
-| command | {commands} |
-| seed | {seeds} |
-
+{facts}
 Scores, measured on {card.measured}:
 
-| score | value | on | command |
-|---|---|---|---|
 {scores}
-
-## Limits
+Limits:
 
 {limits}
-
-`make docs` writes this page from card.json beside it; `speechkit info {name}` prints it too, with
-the model's size, work and latency.
 """
+CARD_FOOT = """
+`make docs` writes this page from card.json and the plan beside it; `speechkit info {name}` prints
+the card too, with the model's work.
+"""
+TASKS = {
+    "transcribe": "speech recognition",
+    "classify": "keyword spotting",
+    "detect": "voice activity detection",
+}
+"""The task of a model by its verb; one with another verb is named by that."""
 
 
 def with_limits(page: str) -> str:
     """SECURITY.md with the constants of speechkit/limits.py and what each of them bounds."""
     body = ast.parse(Path(limits.__file__).read_text(encoding="utf-8")).body
-    rows = ["", "| Constant | Value | Bounds |", "|---|---|---|"]
+    rows = ["| Constant | Value | Bounds |", "|---|---|---|"]
     for constant, words in pairwise(body):
         if isinstance(constant, ast.Assign) and isinstance(words, ast.Expr):
             names = [one.id for one in ast.walk(constant.targets[0]) if isinstance(one, ast.Name)]
             values = " ".join(f"{getattr(limits, name):,}" for name in names)
             text = " ".join(ast.literal_eval(words.value).split())
             rows.append(f"| {' '.join(f'`{name}`' for name in names)} | {values} | {text} |")
-    head, rest = page.split(LIMITS)
-    return "\n".join([head + LIMITS, *rows, "", END + rest.split(END)[1]])
+    return with_lines(page, LIMITS, rows)
+
+
+def with_lines(page: str, start: str, lines: list[str]) -> str:
+    """A page with other lines between the comments `start` and `END`."""
+    head, rest = page.split(start)
+    return "\n".join([head + start, "", *lines, "", END + rest.split(END, 1)[1]])
 
 
 def pages() -> dict[Path, str]:
     """The text of each generated page."""
+    bundled = bundled_models()
+    sections = {name: model_section(name, card) for name, card in bundled.items()}
+    foot = {name: CARD_FOOT.format(name=name) for name in bundled}
     cards = {
-        find(name) / "README.md": model_page(name, card) for name, card in bundled_models().items()
+        find(name) / "README.md": f"# {name}\n{section}{foot[name]}"
+        for name, section in sections.items()
     }
+    table = model_table(bundled, link="docs/models.md")
+    cards[README] = with_lines(README.read_text("utf-8"), TABLE, table.splitlines())
+    chapters = [f"\n## {name}\n{section}" for name, section in sections.items()]
+    cards[MODELS] = "".join([MODELS_HEAD, "\n", model_table(bundled), *chapters])
     security = with_limits(SECURITY.read_text(encoding="utf-8"))
     mixers = json.loads(MIXERS.read_text(encoding="utf-8"))
     measured = {
@@ -108,7 +133,6 @@ def with_rows(page: str, mixers: dict[str, Any]) -> str:
     """docs/mixers.md with the measured rows, the best memory first."""
     about = mixers["about"]
     rows = [
-        "",
         f"Costs measured on {about['date']}, {about['processor']}, torch {about['torch']}, one "
         "thread, float32.",
         "",
@@ -129,8 +153,7 @@ def with_rows(page: str, mixers: dict[str, Any]) -> str:
             row["engine"],
         ]
         rows.append(f"| {' | '.join(cells)} |")
-    head, rest = page.split(ROWS)
-    return "\n".join([head + ROWS, *rows, "", END + rest.split(END)[1]])
+    return with_lines(page, ROWS, rows)
 
 
 def panels(rows: dict[str, Any]) -> str:
@@ -180,22 +203,66 @@ def panels(rows: dict[str, Any]) -> str:
     )
 
 
-def model_page(name: str, card: ModelCard) -> str:
-    """The page of a bundled model."""
+def model_table(bundled: dict[str, ModelCard], link: str = "") -> str:
+    """The bundled models in one table; `link` is the page with a heading for each."""
+    rows = [["model", "task", "size", "look-ahead", "main score", "measured on", "licence"]]
+    for name, card in bundled.items():
+        task, profile = _facts(name)
+        size = f"{(find(name) / PLAN).stat().st_size / 1e6:.1f} MB"
+        main = card.scores[0]
+        score = f"{main.name} {main.figure}"
+        shown, lookahead = f"[{name}]({link}#{name})", _ms(profile.lookahead_s, "no bound")
+        rows.append([shown, task, size, lookahead, score, main.on, card.licence])
+    return _markdown(rows)
+
+
+def model_section(name: str, card: ModelCard) -> str:
+    """What the card and the plan of a bundled model tell."""
+    task, profile = _facts(name)
+    plan, weights = ((find(name) / file).stat().st_size for file in (PLAN, WEIGHTS))
+    facts = [
+        ["", ""],
+        ["task", task],
+        ["size", f"plan {plan:,} bytes, weights {weights:,} bytes"],
+        ["parameters", f"{profile.parameters:,}"],
+        ["look-ahead, front end included", _ms(profile.lookahead_s, "no bound")],
+        ["latency in a stream", _ms(profile.latency_s, "does not stream")],
+        ["domain", card.domain],
+        ["data", "; ".join(card.data)],
+        ["licence of the weights", card.licence],
+        ["commands of training", "; ".join(card.commands)],
+        ["seed", ", ".join(map(str, card.seeds))],
+    ]
+    scores = [["score", "value", "on", "command"]]
+    for score in card.scores:
+        scores.append([score.name, score.figure, score.on, score.command and f"`{score.command}`"])
     return CARD.format(
         name=name,
         card=card,
-        data="; ".join(card.data),
-        commands="; ".join(card.commands),
-        seeds=", ".join(map(str, card.seeds)),
-        scores="\n".join(map(_score, card.scores)),
+        facts=_markdown(facts),
+        scores=_markdown(scores),
         limits="\n".join(f"- {limit}" for limit in card.limits),
     )
 
 
-def _score(score: Score) -> str:
-    value = f"{score.value:g} {score.unit}".strip()
-    return f"| {score.name} | {value} | {score.on} | {score.command and f'`{score.command}`'} |"
+def _facts(name: str) -> tuple[str, Profile]:
+    """The task and the figures in the plan of a bundled model."""
+    plan = as_plan(name)
+    if plan is None or plan.facts is None:
+        raise CheckpointError(f"{find(name)} has no {PLAN} of these weights; type: make plans")
+    return TASKS.get(plan.about.verb, plan.about.verb), plan.facts.profile
+
+
+def _ms(seconds: float | None, otherwise: str) -> str:
+    return otherwise if seconds is None else f"{1000 * seconds:.0f} ms"
+
+
+def _markdown(rows: list[list[str]]) -> str:
+    """Rows of cells as a Markdown table, the first one its head."""
+    escaped = [[cell.replace("|", r"\|") for cell in row] for row in rows]
+    lines = [f"| {' | '.join(row)} |" for row in escaped]
+    lines.insert(1, "|---" * len(rows[0]) + "|")
+    return "\n".join(lines) + "\n"
 
 
 def page() -> str:
@@ -215,7 +282,7 @@ def _table(entries: list[Entry], figures: dict[str, dict[str, float]]) -> str:
     costs = any(name in figures for name in names)
     head = ["name", "package", "time", "exports", "summary", "formula", "reference"]
     head += ["µs", "kept"] if costs else []
-    rows = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
+    rows = [head]
     for name, entry in zip(names, entries, strict=True):
         component = entry.component
         cells = [
@@ -230,9 +297,8 @@ def _table(entries: list[Entry], figures: dict[str, dict[str, float]]) -> str:
         if costs:
             figure = figures.get(name, {})
             cells += [f"{figure[key]:g}" if figure else "" for key in ("us", "saved")]
-        escaped = [cell.replace("|", r"\|") for cell in cells]
-        rows.append(f"| {' | '.join(escaped)} |")
-    return "\n".join(rows) + "\n"
+        rows.append(cells)
+    return _markdown(rows)
 
 
 if __name__ == "__main__":

@@ -21,17 +21,39 @@ TRANSFORMS = "transform.json"
 
 @dataclass(frozen=True, kw_only=True)
 class Score:
-    """A figure in `unit`, what it was measured on, and the command that measured it."""
+    """A figure in `unit`, what it was measured on, and the command that measured it.
+
+    `interval` is the 95 % confidence interval of `value`, its low and its high end, in `unit`.
+    """
 
     name: str
     value: float
     unit: str = ""
+    interval: tuple[float, float] | None = None
     on: str = ""
     command: str = ""
 
+    def __post_init__(self) -> None:
+        if self.interval and not self.interval[0] <= self.value <= self.interval[1]:
+            low, high = self.interval
+            raise ConfigError(
+                f"score {self.name!r:.40} is {self.value:g} with the interval [{low:g}, {high:g}]; "
+                "give [low, high] around the value, in its unit"
+            )
+
     def __str__(self) -> str:
-        figure = f"{self.name}: {self.value:g}{self.unit and ' ' + self.unit}"
-        return f"{figure} ({self.on})" if self.on else figure
+        return (
+            f"{self.name}: {self.figure} ({self.on})" if self.on else f"{self.name}: {self.figure}"
+        )
+
+    @property
+    def figure(self) -> str:
+        """The value with its unit and, if it has one, its interval."""
+        unit = self.unit and f" {self.unit}"
+        if not self.interval:
+            return f"{self.value:g}{unit}"
+        low, high = self.interval
+        return f"{self.value:g}{unit}, 95 % CI {low:g} to {high:g}{unit}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +62,8 @@ class ModelCard:
 
     `purpose` is one line that continues a sentence after the model's name: "reads ...". `licence`
     is that of the weights, `data` names each source with its licence, `commands` are those that
-    made the weights, and `measured` is the date of the scores.
+    made the weights, and `measured` is the date of the scores. The first of `scores` is the main
+    one, which tables of models show.
     """
 
     purpose: str

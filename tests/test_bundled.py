@@ -103,10 +103,9 @@ def test_every_card_is_complete(folder: Path) -> None:
         assert score.command or "kept apart" in score.on
 
 
-@pytest.mark.parametrize("name", ["an4", "digits", "vad", "vad_causal"])
-def test_the_plan_beside_a_bundled_model_is_what_export_writes(name: str) -> None:
-    (folder,) = (folder for folder in bundled_folders() if folder.name == name)
-    model, plan = sk.load(name), as_plan(name)
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_the_plan_beside_a_bundled_model_is_what_export_writes(folder: Path) -> None:
+    model, plan = sk.load(folder), as_plan(folder)
     assert plan is not None, "type: make plans"
     again = plan_of(model)
     assert plan.about == from_dict(About, to_dict(again.about))

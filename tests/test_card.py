@@ -17,12 +17,18 @@ def test_a_saved_card_is_read_back(tmp_path: Path) -> None:
         purpose="tells doorbells from telephones",
         data=("forty doorbells (CC0)",),
         seeds=(3,),
-        scores=(Score(name="delay", value=0.25, unit="s", on="ten others"),),
+        scores=(
+            Score(name="delay", value=0.25, unit="s", interval=(0.2, 0.31), on="ten others"),
+            Score(name="accuracy", value=1),
+        ),
     )
     model = sk.build(sk.MatchboxNet(blocks=BLOCKS, labels=("bell", "phone")))
     sk.save(model, tmp_path / "bells", card)
     assert read_card(tmp_path / "bells") == card
-    assert str(card.scores[0]) == "delay: 0.25 s (ten others)"
+    assert [str(score) for score in card.scores] == [
+        "delay: 0.25 s, 95 % CI 0.2 to 0.31 s (ten others)",
+        "accuracy: 1",
+    ]
 
 
 def test_a_model_may_have_none(tmp_path: Path) -> None:
@@ -38,6 +44,11 @@ def test_a_model_may_have_none(tmp_path: Path) -> None:
         ("{}", "purpose - Field required"),
         ('{"purpose": 3}', "purpose"),
         ('{"purpose": "x", "scores": [{"name": "wer", "value": NaN}]}', "finite number"),
+        ('{"purpose": "x", "scores": [{"name": "wer", "value": 1, "interval": [0]}]}', "interval"),
+        (
+            '{"purpose": "x", "scores": [{"name": "wer", "value": 1, "interval": [2, 3]}]}',
+            r"score 'wer' is 1 with the interval \[2, 3\]; give \[low, high\] around the value",
+        ),
         ('{"purpose": "two\\nlines"}', "control character"),
         ('{"purpose": "x", "limits": ["\\u001b]0;title"]}', "control character"),
         ("[" * 100_000, "nested deeper"),
@@ -50,6 +61,13 @@ def test_a_damaged_card_is_refused_in_one_line(tmp_path: Path, text: str, says: 
         read_card(tmp_path)
     assert str(tmp_path / CARD) in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_score_may_have_no_interval(tmp_path: Path) -> None:
+    text = '{"purpose": "counts", "scores": [{"name": "wer", "value": 0.1}]}'
+    (tmp_path / CARD).write_text(text)
+    scores = (Score(name="wer", value=0.1),)
+    assert read_card(tmp_path) == sk.ModelCard(purpose="counts", scores=scores)
 
 
 def test_fields_of_a_newer_version_are_ignored(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 import speechkit as sk
+from speechkit.card import Score
 from speechkit.plans.plan import Plan, load_plan
 
 from .conftest import Cli
@@ -45,6 +46,15 @@ def test_a_bundled_model_shows_its_card(cli: Cli) -> None:
         assert text in printed
 
 
+def test_an_interval_is_shown(cli: Cli, models: Path, tmp_path: Path) -> None:
+    score = Score(name="accuracy", value=0.9, interval=(0.87, 0.93), on="ten others")
+    card = sk.ModelCard(purpose="tells words apart", scores=(score,))
+    sk.save(sk.load(models / "words"), tmp_path / "words", card)
+    assert "accuracy: 0.9, 95 % CI 0.87 to 0.93 (ten others)" in cli("info", tmp_path / "words").out
+    (row,) = json.loads(cli("info", tmp_path / "words", "--json").out)["card"]["scores"]
+    assert row["interval"] == [0.87, 0.93]
+
+
 @pytest.mark.parametrize(
     ("model", "rule"),
     [("vad", "onset 0.7"), ("digits", "hold_ms "), ("an4", "silence_after_s ")],
@@ -71,7 +81,7 @@ def test_a_plan_shows_what_its_model_shows(cli: Cli, models: Path, tmp_path: Pat
 def test_models_lists_what_is_bundled(cli: Cli) -> None:
     rows = [json.loads(line) for line in cli("models", "--json").out.splitlines()]
     rows = [row for row in rows if row["state"] == "bundled"]
-    assert [row["name"] for row in rows] == ["an4", "digits", "vad", "vad_causal"]
+    assert {row["name"] for row in rows} == set(sk.bundled_models())
     assert all(row["domain"] and row["scores"] and row["limits"] for row in rows)
     assert "digits tells which one English digit" in cli("models").out
 
