@@ -300,7 +300,8 @@ def test_an_unknown_name_suggests_the_closest() -> None:
 
 
 def test_a_component_of_another_kind_says_of_which() -> None:
-    message = "no mixer named 'relu'; relu is an activation: use activation=relu. Known: depthwise"
+    message = "no mixer named 'relu'; relu is an activation: use activation=relu. "
+    message += "Known: depthwise, gru"
     with pytest.raises(ComponentError, match=f"^{re.escape(message)}$"):
         Registry(NONE).find("mixer", "relu")
     # there is no transform=grow to type

@@ -10,8 +10,10 @@ from speechkit.nn import (
     AveragePool,
     BodyMaker,
     LogSoftmax,
+    LookAhead,
     Pointwise,
     PooledHead,
+    RnnMixer,
     RunningAverage,
     Serial,
     StreamLayer,
@@ -34,6 +36,13 @@ def gelu(channels: int, approx: str = "none") -> nn.Module:
 
 def hardtanh(channels: int, low: float = 0.0, high: float = 20.0) -> nn.Module:
     return nn.Hardtanh(low, high)
+
+
+def gru(
+    channels: int, kernel: int, stride: int, dilation: int, lookahead: LookAhead
+) -> StreamLayer:
+    """It reads all earlier frames, so kernel, dilation and look-ahead have no effect."""
+    return RnnMixer(channels, stride, "gru")
 
 
 def add(channels: int, index: int, depth: int) -> nn.Module:

@@ -63,6 +63,18 @@ def speechkit_normalizers() -> list[Component]:
             ),
         ),
         Component(
+            name="pcen_and_level",
+            factory="speechkit.frontend.normalize:PCENAndLevel",
+            summary="Per-channel energy normalisation beside the energies themselves",
+            formula="[pcen(x), (x - offset) / scale]",
+            paper="arXiv:1607.05666",
+            time="causal",
+            exempt={
+                **dict.fromkeys(("check_shape_and_dtype", "check_gradients"), "e^1000 is infinite"),
+                "check_channels_are_free": "it has two features for each one",
+            },
+        ),
+        Component(
             name="none",
             factory="speechkit.frontend.normalize:Unnormalized",
             summary="The features as they are",

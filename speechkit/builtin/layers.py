@@ -83,7 +83,16 @@ def speechkit_mixers() -> list[Component]:
             summary="Depthwise convolution over time",
             formula="y[c, t] = sum_k w[c, k] x[c, t * stride + k * dilation - left]",
             time="lookahead",
-        )
+        ),
+        component(
+            name="gru",
+            factory="speechkit.builtin.factories:gru",
+            summary="Gated recurrent unit over all frames so far, as wide as its input",
+            formula="h_t = (1 - z_t) n_t + z_t h_(t-1)",
+            paper="arXiv:1406.1078",
+            time="causal",
+            exports=frozenset({"torch", "onnx"}),
+        ),
     ]
 
 

@@ -5,7 +5,14 @@ import speechkit.torch_required
 from speechkit.frontend.base import Offline
 from speechkit.frontend.mel import MFCC, LogMel
 from speechkit.frontend.nemo1 import NemoPowerSpectrum, PadTo
-from speechkit.frontend.normalize import PCEN, Fixed, PerFeature, Running, fit_statistics
+from speechkit.frontend.normalize import (
+    PCEN,
+    Fixed,
+    PCENAndLevel,
+    PerFeature,
+    Running,
+    fit_statistics,
+)
 from speechkit.frontend.resample import Resample
 from speechkit.frontend.stft import PowerSpectrum, PreEmphasis
 
@@ -16,6 +23,7 @@ __all__ = [
     "LogMel",
     "NemoPowerSpectrum",
     "Offline",
+    "PCENAndLevel",
     "PadTo",
     "PerFeature",
     "PowerSpectrum",

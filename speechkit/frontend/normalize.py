@@ -230,6 +230,56 @@ class PCEN(Recurrent):
         )
 
 
+class PCENAndLevel(Recurrent):
+    """y = [PCEN(x), (x − offset) / scale]: each band against its own past, and its level.
+
+    The first half does not depend on the level of the recording, the second tells a quiet room
+    from loud speech. Its floor is that of the energies x. The other parameters are those of `PCEN`.
+    Shape: x `[B, F, T]` log energies, y `[B, 2F, T]`.
+    """
+
+    def __init__(
+        self,
+        features: int,
+        time_constant_frames: float = 40,
+        gain: float = 0.98,
+        bias: float = 2.0,
+        power: float = 0.5,
+        epsilon: float = 1e-6,
+        offset: float = -8.0,
+        scale: float = 4.0,
+    ) -> None:
+        super().__init__()
+        if scale <= 0:
+            raise ComponentError(f"scale {scale}; give more than 0")
+        self.pcen = PCEN(features, time_constant_frames, gain, bias, power, epsilon)
+        self.offset, self.scale = offset, scale
+
+    def channels_out(self, c_in: int) -> int:
+        return 2 * c_in
+
+    def init_state(
+        self, batch: int, c_in: int, dtype: torch.dtype = torch.float32, device: Any = None
+    ) -> State:
+        return self.pcen.init_state(batch, c_in, dtype, device)
+
+    def step(self, c: Chunk, state: State) -> tuple[Chunk, State]:
+        relative, state = self.pcen.step(c, state)
+        level = (c.masked - self.offset) / self.scale
+        return Chunk(torch.cat([relative.x, level], dim=1), c.valid), state
+
+    def lower(self, program: Lowering, x: Value) -> Value:
+        scale = torch.full((x.channels,), 1 / self.scale)
+        level = program.affine(x, scale, -self.offset * scale)
+        return program.join(program.add(self.pcen, x), level)
+
+    def exportable(self) -> StreamLayer:
+        return _scanned(self)
+
+    def extra_repr(self) -> str:
+        return f"offset={self.offset}, scale={self.scale}"
+
+
 def _scanned(layer: Recurrent) -> StreamLayer:
     # torch's loop takes a second to import
     from speechkit.frontend.scanned import Scanned

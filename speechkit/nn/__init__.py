@@ -17,7 +17,7 @@ from speechkit.nn.frame import (
 )
 from speechkit.nn.fuse import fuse
 from speechkit.nn.pool import AveragePool, ClipHead, PooledHead, RunningAverage, SlidingAverage
-from speechkit.nn.rnn import Rnn
+from speechkit.nn.rnn import Rnn, RnnMixer
 from speechkit.nn.scan import scan
 from speechkit.nn.separable import SeparableConv, SeparableResidual
 from speechkit.nn.still import still
@@ -65,6 +65,7 @@ __all__ = [
     "Recurrent",
     "Residual",
     "Rnn",
+    "RnnMixer",
     "RunningAverage",
     "SeparableConv",
     "SeparableResidual",

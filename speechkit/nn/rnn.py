@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence
 
 from speechkit.errors import ComponentError, StreamError
-from speechkit.nn.stream import Chunk, State, StreamLayer
+from speechkit.nn.stream import Chunk, Recurrent, State, StreamLayer
 
 if TYPE_CHECKING:
     from speechkit.nn.lowering import Lowering
@@ -87,7 +87,11 @@ class Rnn(StreamLayer):
         place = torch.where(c.valid, real.cumsum(1), after)[:, :, None] - 1
         x = c.masked.transpose(1, 2)
         x = torch.zeros_like(x).scatter(1, place.expand_as(x), x)
-        run = self._in_onnx if torch.onnx.is_in_onnx_export() else self._packed
+        run = self._packed
+        if torch.onnx.is_in_onnx_export():
+            run = self._in_onnx
+        elif self.cell == "gru" and not self.bidirectional:
+            run = self._dense
         y, last = run(x, c.lengths, [self._directions(part) for part in state])
         some = c.valid.any(1)[:, None]
         state = tuple(
@@ -95,6 +99,17 @@ class Rnn(StreamLayer):
             for new, old in zip(last, state, strict=True)
         )
         return Chunk(y.gather(1, place.expand_as(y)).transpose(1, 2), c.valid), state
+
+    def _dense(
+        self, x: Tensor, lengths: Tensor, state: list[Tensor]
+    ) -> tuple[Tensor, list[Tensor]]:
+        """Over the padding too, which comes last: the gradient of packed rows takes time that grows
+        with the square of their length. A GRU's state is its last valid output."""
+        y, _ = torch.gru(
+            x, state[0], self.matrices(), True, 1, 0.0, self.training, False, batch_first=True
+        )
+        at = (lengths - 1).clamp(min=0)[:, None, None].expand(-1, 1, self.hidden)
+        return y, [y.gather(1, at).transpose(0, 1)]
 
     def _packed(
         self, x: Tensor, lengths: Tensor, state: list[Tensor]
@@ -158,3 +173,27 @@ class Rnn(StreamLayer):
         else:
             found = torch.gru(data, sizes, before[0], weights, *fixed)
         return found
+
+
+class RnnMixer(Recurrent):
+    """An `Rnn` as wide as its input, as a mixer: frame o · stride of its output is frame o.
+
+    Shape: `[B, C, T]` → `[B, C, ceil(T / stride)]`; state: h, and c of an LSTM, `[B, C]`.
+    """
+
+    def __init__(self, channels: int, stride: int, cell: str) -> None:
+        super().__init__()
+        self.stride, self.rnn = stride, Rnn(channels, channels, cell)
+
+    def init_state(
+        self, batch: int, c_in: int, dtype: torch.dtype = torch.float32, device: Any = None
+    ) -> State:
+        return self.rnn.init_state(batch, c_in, dtype, device)
+
+    def step(self, c: Chunk, state: State) -> tuple[Chunk, State]:
+        self.check_chunk(c)
+        y, state = self.rnn.step(c, state)
+        return Chunk(y.x[:, :, :: self.stride], c.valid[:, :: self.stride]), state
+
+    def lower(self, program: Lowering, x: Value) -> Value:
+        return program.every(program.add(self.rnn, x), self.stride)

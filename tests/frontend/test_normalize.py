@@ -13,7 +13,15 @@ from hypothesis import strategies as st
 
 from speechkit.component import Component, Spec
 from speechkit.errors import AudioError, ComponentError
-from speechkit.frontend import PCEN, Fixed, LogMel, PerFeature, Running, fit_statistics
+from speechkit.frontend import (
+    PCEN,
+    Fixed,
+    LogMel,
+    PCENAndLevel,
+    PerFeature,
+    Running,
+    fit_statistics,
+)
 from speechkit.hookspecs import hookimpl
 from speechkit.nn.stream import Chunk, Serial, StreamLayer
 from speechkit.plugins import Registry, registry, using
@@ -168,6 +176,18 @@ def test_pcen_with_gain_1_does_not_know_the_level() -> None:
 def test_pcen_refuses_what_has_no_meaning() -> None:
     with pytest.raises(ComponentError, match="power 0"):
         PCEN(5, power=0)
+
+
+def test_pcen_and_level_is_pcen_beside_the_scaled_energies() -> None:
+    x = features(2, 90)
+    layer = PCENAndLevel(5, bias=0.1, offset=-3.0, scale=2.0).double()
+    y = layer(Chunk.of(x)).x
+    torch.testing.assert_close(y[:, :5], PCEN(5, bias=0.1).double()(Chunk.of(x)).x)
+    torch.testing.assert_close(y[:, 5:], (x + 3) / 2)
+    assert layer.channels_out(5) == 10
+    check_stream(layer, x, torch.tensor([90, 31]), [[7, 1, 40, 42]])
+    with pytest.raises(ComponentError, match="scale 0"):
+        PCENAndLevel(5, scale=0)
 
 
 class Peak(Fixed):
