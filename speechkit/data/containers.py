@@ -16,6 +16,8 @@ from speechkit.limits import MAX_MP3_BYTES
 
 SCAN_BYTES = 1 << 20
 """The number of bytes at the start of a file that are searched for a frame."""
+FLAC_HEADERS = 16
+"""How many headers of FLAC frames are tried from the end of a file."""
 
 
 class Corrected(io.RawIOBase):
@@ -140,16 +142,17 @@ def _flac_end(stream: BinaryIO, size: int, block: int) -> tuple[int, int] | None
     start = max(42, size - SCAN_BYTES)
     stream.seek(start)
     tail = stream.read()
-    end = at = len(tail)
-    while (at := tail.rfind(b"\xff", 0, at)) >= 0:
+    at, ends = len(tail), [len(tail)]
+    while (at := tail.rfind(b"\xff", 0, at)) >= 0 and len(ends) <= FLAC_HEADERS:
         frame = _flac_frame(tail[at : at + 16], block)
         if frame is None:
             continue
-        first, samples = frame
-        if _crc16(tail[at : end - 2]) == int.from_bytes(tail[end - 2 : end], "big"):
-            return first + samples, start + end
-        # this frame is cut short; the one before it ends here
-        end = at
+        for end in ends:
+            if _crc16(tail[at : end - 2]) == int.from_bytes(tail[end - 2 : end], "big"):
+                return sum(frame), start + end
+        # the frame is cut short and the one before it ends here, or this is no frame but a part of
+        # one that looks like a header
+        ends.append(at)
     return None
 
 

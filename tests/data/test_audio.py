@@ -367,6 +367,16 @@ def test_what_looks_like_a_flac_frame_of_192_samples_is_passed_over() -> None:
     assert torch.equal(read_audio(data + 3 * FRAME_OF_192), read_audio(data))
 
 
+def test_a_flac_frame_that_contains_a_header_is_read_whole() -> None:
+    # white noise is stored sample by sample, so its bytes are those of the file
+    noise = np.random.default_rng(0).integers(-(2**15), 2**15, 5000).astype(np.int16)
+    header = np.frombuffer(FRAME_OF_192, ">i2")
+    noise[4500 : 4500 + len(header)] = header
+    data = stored(noise, format="FLAC")
+    assert FRAME_OF_192 in data
+    assert read_audio(data).shape == (5000,)
+
+
 def test_promises_take_no_memory() -> None:
     with pytest.raises(AudioError, match="cannot hold the 68719476735 samples"):
         read_audio(promising(stored(tone(), format="FLAC"), 2**36 - 1)[:110])
