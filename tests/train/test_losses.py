@@ -65,6 +65,16 @@ def test_ctc_gives_zero_and_no_gradient_where_nothing_aligns() -> None:
     assert scores.grad[1].any()
 
 
+def test_without_a_text_every_frame_is_the_blank() -> None:
+    scores = torch.randn(2, 6, 4, generator=torch.Generator().manual_seed(0)).log_softmax(2)
+    lengths, none = torch.tensor([6, 4]), torch.tensor([0, 0])
+    expected = -torch.stack([scores[0, :, 3].sum(), scores[1, :4, 3].sum()])
+    for width in (0, 2):
+        targets = torch.zeros(2, width, dtype=torch.int64)
+        assert CTC().possible(lengths, targets, none).all()
+        torch.testing.assert_close(CTC()(scores, lengths, targets, none), expected)
+
+
 @pytest.mark.parametrize("loss", [CTC(), CrossEntropy(), FrameCrossEntropy()])
 def test_half_precision_scores_are_summed_in_float32(loss: Loss) -> None:
     ctc = isinstance(loss, CTC)
