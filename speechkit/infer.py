@@ -16,9 +16,11 @@ from speechkit.plans.plan import Plan
 from speechkit.plans.scorer import PlanScorer
 from speechkit.plans.source import ModelSource, about_of, resolve, with_torch
 from speechkit.predictions import Label, Segment, label_of, segments_of, transcript_of
+from speechkit.rules.endpointing import Endpointing, segments
 from speechkit.rules.probability import softmax
 from speechkit.rules.vad import overlap_smooth
 from speechkit.streaming.gate import DETECTOR, Detector, blanked, middles_s
+from speechkit.text.align import mean_score, words_of
 from speechkit.text.transcript import Transcript
 
 if TYPE_CHECKING:
@@ -56,6 +58,7 @@ def transcribe(
     about = scorer.about
     speech = speech_of(about, about.sample_rate, vad)
     log_probs, duration_s = _log_probs(scorer, audio, sample_rate, channel, raw, speech)
+    log_probs = _certain(about, log_probs, reader)
     state, _ = reader.step(reader.init(), log_probs)
     return transcript_of(about, log_probs, reader.ids(state), duration_s)
 
@@ -204,6 +207,21 @@ def _log_probs(
         at_s = middles_s(np.arange(len(log_probs)), about.frame_s)
         log_probs = blanked(log_probs, speech.at(0, at_s))
     return log_probs, sound.samples / about.sample_rate
+
+
+def _certain(about: About, log_probs: Floats, reader: Decoder) -> Floats:
+    """The log-probabilities, blank in the segments whose text the model's `endpointing` drops."""
+    ends, blank = about.rule(Endpointing), len(about.labels)
+    if not ends.least_score:
+        return log_probs
+    silent = [label == blank or about.labels[label] == " " for label in log_probs.argmax(1)]
+    kept = np.ones(len(log_probs), np.bool_)
+    for start, stop in segments(ends.rule(about.frame_s), silent):
+        part = log_probs[start:stop]
+        ids = reader.ids(reader.step(reader.init(), part)[0])
+        words = words_of(part, ids, about.labels, about.frame_s, confidence=about.confidence)
+        kept[start:stop] = words and mean_score(words) >= ends.least_score
+    return blanked(log_probs, kept)
 
 
 def _sound(

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from speechkit import infer, scoring
+from speechkit.checkpoint import load
 from speechkit.data import read_audio
 from speechkit.errors import (
     AudioError,
@@ -22,6 +23,7 @@ from speechkit.errors import (
     ManifestError,
     SpeechkitError,
 )
+from speechkit.events import Final
 from speechkit.infer import (
     align_text,
     classify,
@@ -34,7 +36,9 @@ from speechkit.infer import (
 from speechkit.models import Block, MarbleNet, Model, Net, Output, build
 from speechkit.predictions import Label, label_of
 from speechkit.rules.vad import PostProcessing
+from speechkit.streaming import stream
 from speechkit.testing import assert_close
+from speechkit.text.align import mean_score
 
 VERBS: dict[str, Callable[..., Any]] = {"ctc": transcribe, "clip": classify, "frame": detect}
 RATE = 16000
@@ -53,6 +57,26 @@ def model(net: Net) -> Model:
 
 def audio(samples: int, seed: int = 0) -> Tensor:
     return torch.rand(samples, generator=torch.Generator().manual_seed(seed)) * 0.4 - 0.2
+
+
+def test_segments_with_a_low_mean_score_have_no_text_as_in_a_stream() -> None:
+    model, clips = load("an4"), Path(infer.__file__).parent / "bundled" / "clips"
+    first, second = (read_audio(clips / f"an4_{name}.opus") for name in ("ffmm", "mmsh"))
+    x = torch.cat([first, torch.zeros(2 * RATE), second])
+
+    def finals(least: float) -> list[Final]:
+        strict = model.with_(endpointing={"least_score": least})
+        session = stream(strict)
+        events = [*session.feed(x), *session.finish()]
+        found = [event for event in events if isinstance(event, Final)]
+        assert transcribe(strict, x, RATE).text == " ".join(final.text for final in found)
+        return found
+
+    spoken = finals(0.0)
+    scores = [mean_score(final.words) for final in spoken]
+    assert len(spoken) == 2
+    assert finals(sum(scores) / 2) == [spoken[int(np.argmax(scores))]]
+    assert finals(1.0) == []
 
 
 def sixteen_bits() -> np.ndarray:

@@ -16,7 +16,7 @@ from speechkit.rules.endpointing import Endpointing, Segment, advance
 from speechkit.rules.probability import softmax, speech_probability
 from speechkit.streaming.state import AGAIN, check_array, checked, remembered
 from speechkit.text import decode
-from speechkit.text.align import words_of
+from speechkit.text.align import mean_score, words_of
 from speechkit.text.confidence import Confidence
 from speechkit.units import rounded_s
 
@@ -132,7 +132,7 @@ class TextListener:
         confidence: Confidence = (1.0, 0.0),
     ) -> None:
         self.decoder, self.frame_s, self.confidence = decoder, frame_s, confidence
-        self.rule = endpointing.rule(frame_s)
+        self.rule, self.least_score = endpointing.rule(frame_s), endpointing.least_score
         self.blank = len(decoder.labels)
         self.silent = {self.blank, *(i for i, name in enumerate(decoder.labels) if name == " ")}
 
@@ -192,8 +192,6 @@ class TextListener:
         """The events of a segment at its end, `shown` being its last partial text."""
         end_s = min(rounded_s(state.frames * self.frame_s), decided_s)
         text = self.decoder.finish(state.decoded).strip()
-        if not text:
-            return [Partial("", "", end_s, decided_s)] if shown else []
         words = words_of(
             state.log_probs,
             self.decoder.ids(state.decoded),
@@ -203,6 +201,8 @@ class TextListener:
             end_s=end_s,
             confidence=self.confidence,
         )
+        if not text or mean_score(words) < self.least_score:
+            return [Partial("", "", end_s, decided_s)] if shown else []
         return [Final(text, words, words[-1].end_s, decided_s)]
 
 

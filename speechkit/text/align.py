@@ -127,6 +127,11 @@ def words_from_characters(
     )
 
 
+def mean_score(words: Sequence[Word]) -> float:
+    """The mean score of one or more words."""
+    return sum(word.score for word in words) / len(words)
+
+
 def characters_of(
     log_probs: Scores,
     ids: Ids,

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from speechkit.errors import ConfigError
-from speechkit.rules.endpointing import End, Endpointing, Rule, Segment, advance
+from speechkit.rules.endpointing import End, Endpointing, Rule, Segment, advance, segments
 
 RULE = Rule(before=6, after=3, longest=10)
 
@@ -55,3 +55,23 @@ def test_no_segment_outlasts_the_longest_or_ends_in_speech_before(silent: list[b
 def test_times_are_above_zero(name: str) -> None:
     with pytest.raises(ConfigError, match=f"{name}=0"):
         Endpointing(**{name: 0})
+
+
+def test_a_score_is_from_0_to_1() -> None:
+    with pytest.raises(ConfigError, match=r"least_score=1\.5"):
+        Endpointing(least_score=1.5)
+
+
+@pytest.mark.parametrize(
+    ("frames", "expected"),
+    [
+        ("......", []),
+        (".....a...", [(0, 9)]),
+        ("aaaaaaaaaa", [(0, 10)]),
+        ("a........." + "a..", [(0, 4), (10, 13)]),
+        (".", []),
+        ("", []),
+    ],
+)
+def test_segments_with_speech(frames: str, expected: list[tuple[int, int]]) -> None:
+    assert list(segments(RULE, [letter == "." for letter in frames])) == expected

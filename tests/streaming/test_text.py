@@ -77,6 +77,20 @@ def finals(events: list[Event]) -> list[Final]:
     return [event for event in events if isinstance(event, Final)]
 
 
+@each_decoder
+def test_a_text_with_a_low_mean_score_is_dropped(decoder: str) -> None:
+    # "hi" has the scores 0.9² and, after a pause, 0.9 · 0.5
+    log_probs = spelled([BLANK, 1, 2, *6 * [BLANK], 1, 2, *6 * [BLANK]])
+    log_probs[10] = np.log([0.05, 0.05, 0.5, 0.4])
+    for least, expected in ((0.0, 2), (0.4, 2), (0.6, 1), (0.85, 0)):
+        text = TextListener(DECODERS[decoder], FRAME_S, replace(RULE, least_score=least))
+        events = listen(text, log_probs, [3, 11])
+        assert [event.text for event in finals(events)] == expected * ["hi"]
+        # what was shown is taken back
+        if expected < 2:
+            assert events[-1] == Partial("", "", events[-1].at_s, events[-1].decided_s)
+
+
 def test_a_text_grows_and_is_final_after_a_pause() -> None:
     path = [BLANK, 1, 1, 2, 0, 1, BLANK, 0, BLANK, BLANK, 2, BLANK]
     events = listen(listener(), spelled(path), list(range(12)))
