@@ -19,7 +19,7 @@ from speechkit.predictions import Label, Segment, label_of, segments_of, transcr
 from speechkit.rules.endpointing import Endpointing, segments
 from speechkit.rules.probability import softmax
 from speechkit.rules.vad import overlap_smooth
-from speechkit.streaming.gate import DETECTOR, Detector, blanked, middles_s
+from speechkit.streaming.gate import DETECTOR, NEVER, Detector, blanked, middles_s
 from speechkit.text.align import mean_score, words_of
 from speechkit.text.transcript import Transcript
 
@@ -58,7 +58,7 @@ def transcribe(
     about = scorer.about
     speech = speech_of(about, about.sample_rate, vad)
     log_probs, duration_s = _log_probs(scorer, audio, sample_rate, channel, raw, speech)
-    log_probs = _certain(about, log_probs, reader)
+    log_probs = _as_in_a_stream(about, log_probs, reader)
     state, _ = reader.step(reader.init(), log_probs)
     return transcript_of(about, log_probs, reader.ids(state), duration_s)
 
@@ -209,19 +209,31 @@ def _log_probs(
     return log_probs, sound.samples / about.sample_rate
 
 
-def _certain(about: About, log_probs: Floats, reader: Decoder) -> Floats:
-    """The log-probabilities, blank in the segments whose text the model's `endpointing` drops."""
+def _as_in_a_stream(about: About, log_probs: Floats, reader: Decoder) -> Floats:
+    """The log-probabilities after the model's `endpointing`: blank in segments whose text has too
+    low a score, and a space in a pause that ends a segment if the model writes none there."""
     ends, blank = about.rule(Endpointing), len(about.labels)
-    if not ends.least_score:
-        return log_probs
-    silent = [label == blank or about.labels[label] == " " for label in log_probs.argmax(1)]
-    kept = np.ones(len(log_probs), np.bool_)
-    for start, stop in segments(ends.rule(about.frame_s), silent):
+    space = about.labels.index(" ") if " " in about.labels else blank
+    best, changed, kept = log_probs.argmax(1), log_probs.copy(), []
+    silent = (best == blank) | (best == space)
+    for start, stop in segments(ends.rule(about.frame_s), silent.tolist()):
         part = log_probs[start:stop]
-        ids = reader.ids(reader.step(reader.init(), part)[0])
-        words = words_of(part, ids, about.labels, about.frame_s, confidence=about.confidence)
-        kept[start:stop] = words and mean_score(words) >= ends.least_score
-    return blanked(log_probs, kept)
+        if ends.least_score:
+            ids = reader.ids(reader.step(reader.init(), part)[0])
+            words = words_of(part, ids, about.labels, about.frame_s, confidence=about.confidence)
+            if not words or mean_score(words) < ends.least_score:
+                changed[start:stop] = blanked(part, np.zeros(len(part), np.bool_))
+                best[start:stop] = blank
+                continue
+        kept.append(stop)
+    spoken = np.flatnonzero((best != blank) & (best != space))
+    for stop in kept:
+        after = int(np.searchsorted(spoken, stop))
+        pause = best[spoken[after - 1] + 1 : spoken[after]] if after < len(spoken) else best[:0]
+        if silent[stop - 1] and len(pause) and space not in pause:
+            changed[stop - 1] = NEVER
+            changed[stop - 1, space] = 0
+    return changed
 
 
 def _sound(

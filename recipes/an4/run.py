@@ -1,6 +1,6 @@
 """AN4 with a small QuartzNet: letters, digits and commands, streaming.
 
-    python recipes/an4/run.py pipeline runs/an4 ENGLISH [AN4]
+    python recipes/an4/run.py pipeline runs/an4 FOLDER [AN4]
     python recipes/an4/run.py hard --out runs/an4/hard
 
 The first trains the bundled model from the corpora; the second is one of its steps. See README.md
@@ -8,9 +8,12 @@ for all steps and RESULTS.md for their results.
 """
 
 import runpy
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
+from background import SCENES, background
 from lexicon import SYMBOLS, write_phones
 from prepare import prepare
 from splice import UTTERANCES, splice
@@ -20,6 +23,8 @@ from speechkit.component import Spec
 from speechkit.train import Data, Pipeline, Run
 
 DATA, ENGLISH, RUNS = Path("data/an4"), Path("data/english"), Path("runs/an4")
+SOURCES = Path("data/sources")
+RECIPES = Path(__file__).parents[1]
 
 BLOCKS = (
     sk.Block(channels=256, kernel=11, stride=2),
@@ -34,6 +39,8 @@ LOOKAHEAD = (3, 1, 1, 1, 1, 1, 2, 0)
 """0.36 s in total: the stem's frames are 10 ms, those after it 20 ms."""
 GROW = "grow:after=4,kernel=23"
 """One more block, before the dilated one."""
+LEAST_SCORE = 0.6
+"""Segments whose words have a lower mean score have no text; chosen on dev."""
 WORDS = """
     oh zero one two three four five six seven eight nine ten eleven twelve teen twenty thirty forty
     fifty sixty seventy eighty ninety hundred thousand th first second third half january february
@@ -44,13 +51,14 @@ WORDS = """
 
 
 def pipeline(
-    out: str, english: str, an4: str | None = None, *, steps: str = "", redo: str = ""
+    out: str, folder: str, an4: str | None = None, *, steps: str = "", redo: str = ""
 ) -> list[Path]:
     """Trains the bundled model OUT/final from the corpora; a second call continues.
 
-        python recipes/an4/run.py pipeline OUT ENGLISH [AN4] [--steps=N] [--redo=STEP]
+        python recipes/an4/run.py pipeline OUT FOLDER [AN4] [--steps=N] [--redo=STEP]
 
-    ENGLISH and AN4 are the folders for the prepare.py of both recipes. With `--steps` each run has
+    FOLDER is that of recipes/english/prepare.py and recipes/vad/sources.py, AN4 that of prepare.py
+    here. With `--steps` each run has
     so many steps, to test the pipeline; `--redo` repeats a step and all later ones.
     """
     runs = Path(out)
@@ -59,9 +67,9 @@ def pipeline(
     def train(name: str, run: Run) -> None:
         do.train(name, replace(run, steps=int(steps)) if steps else run)
 
-    prepare_english = runpy.run_path(str(Path(__file__).parents[1] / "english" / "prepare.py"))
+    prepare_english = runpy.run_path(str(RECIPES / "english" / "prepare.py"))
     do.call("prepare", prepare, Path(an4) if an4 else None, DATA)
-    do.call("prepare_english", prepare_english["prepare"], Path(english), ENGLISH)
+    do.call("prepare_english", prepare_english["prepare"], Path(folder), ENGLISH)
     do.call("lexicon", write_phones, DATA, ENGLISH)
     train("flat", flat())
     train("phones", phones(runs))
@@ -79,9 +87,23 @@ def pipeline(
         train(f"beside{seed}", replace(beside_again(runs), seed=seed))
     three = average(runs / "beside11/last", runs / "beside12/last")
     do.transform("average_beside", runs / "beside/last", three)
-    do.transform("biased", runs / "average_beside", "bias:by=-0.75")
-    do.call("final", in_float16, runs / "biased", runs / "final")
+    do.call("sources", sources, Path(folder), SOURCES)
+    do.call("background", background, DATA, SOURCES / "train.jsonl", SCENES)
+    train("quiet", quiet(runs))
+    train("quiet_again", quiet_again(runs))
+    last, before = runs / "quiet_again/last", runs / "average_beside"
+    shares = average(*[last] * 4, *[runs / "quiet/last"] * 3, *[before] * 2)
+    do.transform("average_quiet", last, shares)
+    do.transform("biased", runs / "average_quiet", "bias:by=-0.45")
+    do.call("final", finished, runs / "biased", runs / "final", LEAST_SCORE)
     return [runs / "final"]
+
+
+def sources(folder: Path, out: Path) -> None:
+    """The manifests of recipes/vad/sources.py, by a process of its own: some of its modules have
+    the same names as those here."""
+    script = RECIPES / "vad" / "sources.py"
+    subprocess.run([sys.executable, script, out, folder], check=True)
 
 
 def average(*models: Path) -> Spec:
@@ -89,9 +111,9 @@ def average(*models: Path) -> Spec:
     return Spec("average", {"models": [str(model) for model in models]})
 
 
-def in_float16(model: Path, out: Path) -> None:
-    """Half the file size; the scores are equal to three digits."""
-    sk.save(sk.load(model).half(), out)
+def finished(model: Path, out: Path, least_score: float) -> None:
+    """The model in float16, with scores equal to three digits, and with a least score."""
+    sk.save(sk.load(model).with_(endpointing={"least_score": least_score}).half(), out)
 
 
 def _net() -> sk.QuartzNet:
@@ -246,6 +268,51 @@ def beside_again(runs: Path = RUNS) -> Run:
         optimizer="adamw:lr=0.0008,weight_decay=0.02",
         steps=2200,
         seed=11,
+    )
+
+
+def quiet(runs: Path = RUNS) -> Run:
+    """From the average on, with sounds in which nobody says a word, and with AN4 among them."""
+    run, own = more(runs), DATA / "train.jsonl"
+    return replace(
+        run,
+        data=replace(
+            run.data,
+            train=(own, own, own, DATA / "spliced.jsonl", DATA / "background.jsonl"),
+            batch_seconds=48.0,
+            buckets=12,
+        ),
+        start_from=runs / "average_beside",
+        optimizer="adamw:lr=0.0006,weight_decay=0.02",
+        augment=(
+            "gain:min_db=-20,max_db=6",
+            "speed:min=0.85,max=1.2",
+            "equalize:max_db=6,probability=0.3",
+            f"noise:source={DATA / 'noise.jsonl'},min_snr_db=5,max_snr_db=30,probability=0.3",
+            "white_noise:min_db=-90,max_db=-40,probability=0.5",
+            "spec_augment:freq_masks=2,freq_width=12,time_masks=2,time_width=12",
+        ),
+        ema=0.995,
+        steps=700,
+        eval_every=175,
+        save_every=175,
+        seed=21,
+    )
+
+
+def quiet_again(runs: Path = RUNS) -> Run:
+    """`quiet` from its end, with more of the sounds and less dropout."""
+    run, own, sounds = quiet(runs), DATA / "train.jsonl", DATA / "background.jsonl"
+    return replace(
+        run,
+        model=replace(run.model, dropout=0.1),
+        data=replace(run.data, train=(own, own, own, DATA / "spliced.jsonl", sounds, sounds)),
+        start_from=runs / "quiet/last",
+        optimizer="adamw:lr=0.0008,weight_decay=0.02",
+        steps=500,
+        eval_every=250,
+        save_every=250,
+        seed=22,
     )
 
 

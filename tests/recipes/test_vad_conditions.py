@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from speechkit.data import read_manifest
 from speechkit.errors import ManifestError
 from speechkit.events import Word
 
@@ -150,6 +151,21 @@ def test_sources_with_a_part_of_their_own_are_not_trained_on(
     assert {("blanket", "test"), ("pinball", "dev"), ("sonic_pi", "train")} <= found
     for source in ("warmux", "lomiri", "zaz", "blanket", "pinball", "sonic_pi"):
         assert len([part for name, part in found if name == source]) == 1
+
+
+def test_the_manifests_of_the_parts_name_source_and_kind(
+    vad: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(vad.sources, "audio_duration_s", lambda _: 1.0)
+    folder = corpora(tmp_path)
+    written = vad.sources.write(folder, tmp_path / "out")
+    assert {path.stem for path in written} == {"train", "dev", "test"}
+    labels = {path.stem: {u.label for u in read_manifest(path)} for path in written}
+    assert "zaz: music" in labels["train"]
+    assert "lomiri: music" in labels["dev"]
+    assert "warmux: music" in labels["test"]
+    with pytest.raises(ManifestError, match="missing is not a folder"):
+        vad.sources.write(tmp_path / "missing", tmp_path / "out")
 
 
 def test_the_edge_of_a_word_is_where_its_level_falls(vad: SimpleNamespace) -> None:
