@@ -38,6 +38,27 @@ def test_digits_are_recognised() -> None:
     assert sum(word == clip.label for word, clip in zip(found, CLIPS, strict=True)) >= 9
 
 
+def sounds_without_a_digit() -> dict[str, torch.Tensor]:
+    """Silence and white noise of 2 s at 8 kHz, by name."""
+    noise = torch.randn(16000, generator=torch.Generator().manual_seed(0))
+    levels_db = (-80, -60, -40, -20)
+    loud = {f"noise {db} dB": (noise * 10 ** (db / 20)).clamp(-1, 1) for db in levels_db}
+    return {"silence": torch.zeros(16000), **loud}
+
+
+@pytest.mark.parametrize("name", sounds_without_a_digit())
+def test_silence_and_noise_are_no_digit(name: str) -> None:
+    model, x = sk.load("digits"), sounds_without_a_digit()[name]
+    assert sk.classify(model, x, 8000).label == "background"
+    stream = sk.stream(model, 8000)
+    assert stream.feed(x) + stream.finish() == []
+
+
+def test_other_words_are_no_digit() -> None:
+    (clip,) = (clip for clip in SPOKEN if clip.text == "m a r k")
+    assert sk.classify("digits", clip.audio).label == "unknown"
+
+
 def test_the_stream_recognises_the_same() -> None:
     model = sk.load("digits")
     for clip in CLIPS[:3]:

@@ -1,4 +1,4 @@
-"""Spoken digits with MatchboxNet 3x2x64: one speaker left out, or all for the bundled model.
+"""Spoken digits with MatchboxNet 3x2x64: all speakers, or one of them left out.
 
     python recipes/fsdd/prepare.py data/fsdd [FOLDER [data/an4/digits.jsonl]]
     python recipes/fsdd/run.py theo --out runs/fsdd/theo

@@ -1,6 +1,6 @@
 """Measures digit spotting in a stream: the official test clips with pauses, and noise alone.
 
-    python recipes/fsdd/spotting.py digits data/fsdd/all/dev.jsonl [NOISE_FOLDER]
+    python recipes/fsdd/spotting.py runs/fsdd/all/best data/fsdd/all/dev.jsonl [NOISE_FOLDER]
 
 Clips are in random order, each at its own level, 0.4 to 1.2 s apart, with faint noise. A clip is
 detected if the model returns its digit between the clip's beginning and 0.6 s after its end.
