@@ -40,13 +40,17 @@ def aligned_segments(model: Model, x: Sound, text: str) -> Segments | None:
     scores = np.array([word.score for word in words])
     if not characters or np.log(scores + 1e-30).sum() / characters < np.log(LEAST_SCORE):
         return None
-    return word_segments(words, x)
+    return word_segments(spans_of(words), x)
 
 
-def word_segments(words: Sequence[Word], x: Sound) -> Segments:
+def spans_of(words: Iterable[Word]) -> Segments:
+    return [(word.start_s, word.end_s) for word in words]
+
+
+def word_segments(words: Segments, x: Sound) -> Segments:
     """Where words are in the recording `[N]`, with their edges by its level.
 
-    An alignment shows which sounds are words, the level where they begin and end. Speech is sound
+    The given times show which sounds are words, the level where they begin and end. Speech is sound
     above the threshold of `speech_segments` in a word or at most `BEYOND_S` outside it, and all
     sound at least `WITHIN_S` inside a word. Then pauses are closed and bursts removed as there.
     """
@@ -56,9 +60,9 @@ def word_segments(words: Sequence[Word], x: Sound) -> Segments:
     return stretches((near & loud) | core)
 
 
-def within(words: Iterable[Word], x: Sound, beyond_s: float) -> NDArray[np.bool_]:
+def within(words: Segments, x: Sound, beyond_s: float) -> NDArray[np.bool_]:
     """True for each 10 ms in a word made longer by `beyond_s` at both ends. Shape: `[N // 160]`."""
-    spans = [(word.start_s - beyond_s, word.end_s + beyond_s) for word in words]
+    spans = [(start_s - beyond_s, end_s + beyond_s) for start_s, end_s in words]
     return inside(spans, len(x) // round(HOP_S * RATE))
 
 
@@ -78,8 +82,8 @@ def by_hand(model: Model, folder: Path, source: str) -> dict[str, list[tuple[Seg
         if recording.source != source or recording.segments is None:
             continue
         x = read(recording)
-        words = sk.transcribe(model, x.astype(np.float32), RATE, vad=None).words
-        spans = inside([(word.start_s, word.end_s) for word in words], len(x) // 160)
+        words = spans_of(sk.transcribe(model, x.astype(np.float32), RATE, vad=None).words)
+        spans = inside(words, len(x) // 160)
         rules = {
             "level": speech_segments(x) or [],
             "words": stretches(spans),

@@ -2,10 +2,10 @@
 
     python recipes/vad/conditions.py data/vad FOLDER MODEL
 
-FOLDER is that of prepare.py, with field/, words/, meetings/ and asterisk_en/ too. MODEL is a
-recogniser of English, which aligns the transcripts. Writes conditions.jsonl and its files, 0.25 GB.
-The label of a line is its part and condition, such as `test=gsm`. Use the part dev to choose, and
-the part test only to report.
+FOLDER is that of prepare.py, with words/, meetings/ and asterisk_en/ too. MODEL is a recogniser
+of English, which aligns the transcripts. Writes conditions.jsonl, dev.jsonl with its lines for dev,
+and their files, 0.25 GB. The label of a line is its part and condition, such as `test=gsm`. Use the
+part dev to choose, and the part test only to report.
 """
 
 import warnings
@@ -19,12 +19,11 @@ from pathlib import Path
 import numpy as np
 import soundfile
 from channels import TELEPHONES, clipped, hum, offset, stepped
-from labels import RATE, Piece, Segments, Sound
+from labels import RATE, Piece, Segments, Sound, merged, spoken
 from material import Material, Voices, gathered
 from nonspeech import MADE, crowd, unit
 from rooms import meeting_room, simulator
-from scenes import merged, rms_db, spoken
-from sounds import coloured, convolve
+from sounds import coloured, convolve, rms_db
 from sources import MUSIC, Part, Recording, read
 
 import speechkit as sk
@@ -62,7 +61,7 @@ Effect = Callable[[np.random.Generator, Material, Scene], Sound]
 
 
 def prepare(folder: Path, out: Path, model: Path, seed: int = 0) -> list[Path]:
-    """Writes `conditions.jsonl`."""
+    """Writes `conditions.jsonl` and `dev.jsonl`."""
     if not folder.is_dir():
         raise ManifestError(f"{folder} is not a folder; give the folder that holds the corpora")
     # an error here comes before minutes of work
@@ -79,7 +78,8 @@ def prepare(folder: Path, out: Path, model: Path, seed: int = 0) -> list[Path]:
             counts[name] += 1
             rows.append(record(scene, path, " ".join(f"{part}={n}" for n in names.split())))
     write_manifest(out / "conditions.jsonl", rows)
-    return [out / "conditions.jsonl"]
+    write_manifest(out / "dev.jsonl", [u for u in rows if str(u.label).startswith("dev=")])
+    return [out / "conditions.jsonl", out / "dev.jsonl"]
 
 
 def generator(seed: int, *names: str) -> np.random.Generator:

@@ -4,20 +4,17 @@ The rule is `speech_segments`, applied to the clean recording before any augment
 after the direct sound, noise, music and non-speech voices are not speech.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from speechkit.data import Utterance
-
 RATE = 16000
 HOP_S, WINDOW_S = 0.01, 0.025
 SHORTEST_PAUSE_S, SHORTEST_SPEECH_S = 0.2, 0.06
 SMALLEST_RANGE_DB = 15.0
-SHORTEST_SCENE_S = 3.0
 
 Sound = NDArray[np.floating[Any]]
 Segments = list[tuple[float, float]]
@@ -102,19 +99,17 @@ def pieces(
     return found
 
 
-def abrupt(scene: Utterance, number: int) -> Utterance:
-    """Cuts every other scene at a place within its first speech, as recordings often begin."""
-    chance = np.random.default_rng(number)
-    start = round(chance.uniform(*scene.segments[0]), 2) if scene.segments else 0.0
-    if number % 2 or not scene.segments or scene.duration_s - start < SHORTEST_SCENE_S:
-        return scene
-    left_s = scene.duration_s - start
-    later = [
-        (round(max(0.0, a - start), 4), min(round(b - start, 4), left_s)) for a, b in scene.segments
-    ]
-    return replace(
-        scene,
-        offset_s=start,
-        duration_s=left_s,
-        segments=tuple((a, b) for a, b in later if b > a),
-    )
+def merged(segments: Segments) -> Segments:
+    """Overlapping segments joined, sorted."""
+    found: Segments = []
+    for start, end in sorted(segments):
+        if found and start <= found[-1][1]:
+            found[-1] = (found[-1][0], max(end, found[-1][1]))
+        else:
+            found.append((start, end))
+    return found
+
+
+def spoken(audio: Sound, segments: Segments) -> Sound:
+    """The samples that are labelled speech, `[N']`."""
+    return np.concatenate([audio[round(a * RATE) : round(b * RATE)] for a, b in segments])

@@ -1,6 +1,7 @@
 """The material for the scenes of a part: labelled voices, and other recordings by kind."""
 
 from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +18,8 @@ MOST = {"read": 24, "word": 120, "language": 80, "child": 60}
 ALIGNED = {"read", "word"}
 NO_SOUNDS = {"untranscribed", "meeting", "hand", "singing", "babble", "music", "room"}
 
+Teacher = Callable[[Sound], Segments | None]
+"""The speech of a clean recording `[N]` without a text."""
 Voices = dict[str, list[Piece]]
 """Pieces of clean speech, by source."""
 
@@ -33,25 +36,33 @@ class Material:
         return {kind: found for kind, found in self.others.items() if kind not in NO_SOUNDS}
 
 
-def gathered(folder: Path, part: Part, aligner: Model, chance: np.random.Generator) -> Material:
-    """The material of a part; `aligner` finds the words of transcribed speech.
+def gathered(
+    folder: Path,
+    part: Part,
+    aligner: Model,
+    chance: np.random.Generator,
+    most: dict[str, int] = MOST,
+    teacher: Teacher = speech_segments,
+) -> Material:
+    """The material of a part; `aligner` finds the words of transcribed speech, `teacher` the rest.
 
-    Raises ManifestError if a kind that each part needs is missing.
+    `most` is like MOST. Raises ManifestError if a kind that each part needs is missing.
     """
     speech: dict[tuple[str, str], list[Recording]] = defaultdict(list)
     others: dict[str, list[Recording]] = defaultdict(list)
     for recording in recordings(folder):
         if recording.part == part:
             kind = recording.kind
-            found = speech[kind, recording.source] if kind in MOST else others[kind]
+            found = speech[kind, recording.source] if kind in most else others[kind]
             found.append(recording)
-    voices: dict[str, Voices] = {kind: {} for kind in MOST}
+    voices: dict[str, Voices] = {kind: {} for kind in most}
     for (kind, source), found in sorted(speech.items()):
-        some = [found[index] for index in chance.permutation(len(found))[: MOST[kind]]]
+        some = [found[index] for index in chance.permutation(len(found))[: most[kind]]]
         cut = []
         for recording in some:
             x = read(recording)
-            cut += pieces(x, labelled(recording, x, aligner) or [], source, recording.maker)
+            segments = labelled(recording, x, aligner, teacher)
+            cut += pieces(x, segments or [], source, recording.maker)
         print(f"{part}: {len(cut)} pieces of {len(some)} recordings of {source}")
         if cut:
             voices[kind][source] = cut
@@ -71,8 +82,8 @@ def gathered(folder: Path, part: Part, aligner: Model, chance: np.random.Generat
     return material
 
 
-def labelled(recording: Recording, x: Sound, aligner: Model) -> Segments | None:
-    """The speech of a recording: by alignment if its words are known, otherwise by its level."""
+def labelled(recording: Recording, x: Sound, aligner: Model, teacher: Teacher) -> Segments | None:
+    """The speech of a recording: by alignment if its words are known, otherwise the teacher's."""
     if recording.kind in ALIGNED and recording.text:
         return aligned_segments(aligner, x, recording.text)
-    return speech_segments(x)
+    return teacher(x)

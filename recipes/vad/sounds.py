@@ -1,5 +1,7 @@
 """Synthetic sounds: rooms, stationary noise, and music without a voice."""
 
+from collections.abc import Sequence
+
 import numpy as np
 from labels import RATE, Sound
 
@@ -68,3 +70,33 @@ def convolve(x: Sound, h: Sound) -> Sound:
     direct = int(np.abs(h).argmax())
     y: Sound = np.fft.irfft(np.fft.rfft(x, size) * np.fft.rfft(h, size), size)
     return y[direct:][: len(x)]
+
+
+def clicks(chance: np.random.Generator, samples: int) -> Sound:
+    """A few bursts of 1 to 30 ms with peaks near 1, as from a switch or a touched microphone."""
+    y = np.zeros(samples)
+    for _ in range(chance.integers(1, 12)):
+        length = round(chance.uniform(0.001, 0.03) * RATE)
+        at = chance.integers(0, samples - length)
+        burst = chance.standard_normal(length) * np.exp(-np.linspace(0, 5, length))
+        y[at : at + length] += burst * chance.uniform(0.05, 1) / 3
+    return y
+
+
+def crowd(chance: np.random.Generator, voices: Sequence[Sound], samples: int) -> Sound:
+    """A crowd of 8 to 30 voices in a large room, half of them played backwards; RMS 1."""
+    y = np.zeros(samples)
+    for _ in range(chance.integers(8, 31)):
+        x = voices[chance.integers(len(voices))][:: chance.choice([-1, 1])]
+        x = np.roll(np.resize(x, samples), chance.integers(samples))
+        y += x / (rms(x) + 1e-9) * 10 ** (-chance.uniform(0, 6) / 20)
+    y = convolve(y, room(chance, chance.uniform(-10, 3)))
+    return y / (rms(y) + 1e-9)
+
+
+def rms(x: Sound) -> float:
+    return float(np.sqrt(np.square(x, dtype=np.float64).mean()))
+
+
+def rms_db(x: Sound) -> float:
+    return 20 * float(np.log10(rms(x) + 1e-6))

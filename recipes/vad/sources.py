@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 from labels import RATE, Segments, Sound
-from prepare import DEV_NOISE, DEV_ROOM, DEV_SPEAKERS, chosen, sounds
 
 import speechkit as sk
 from speechkit.data import Utterance, audio_duration_s, read_manifest, write_manifest
@@ -28,6 +27,14 @@ from speechkit.text import read_text
 
 Part = Literal["train", "dev", "test"]
 
+SUFFIXES = {".wav", ".flac", ".ogg", ".opus", ".sph"}
+DEV_SPEAKERS = {"118", "163", "1088", "1737"}
+"""Of LibriSpeech, in all of its folders."""
+DEV_NOISE = {"doing_the_dishes", "forest_2", "music", "water", "white_5"}
+"""Of the background recordings; of ESC-10 it is fold 5."""
+DEV_ROOM = "rir4"
+DEV_SHARE = 7
+"""One AN4 speaker and one wakeword clip in this many is not for training, by hash."""
 TEST_READERS = {"26", "27"}
 """Speakers of LibriSpeech, in all of its folders."""
 MUSIC: dict[str, tuple[Part, str]] = {
@@ -97,6 +104,8 @@ ESC10 = {
 }
 BACKGROUND = {"doing_the_dishes": "dishes", "music": "music", "white_5": "stationary"}
 """The kind of a recording by its name (or its folder's, in ESC10); all others are weather."""
+PACKAGE_FILES, PACKAGE_S = 40, 40.0
+"""The most files of a package, of music and of other sounds, and the longest part of each."""
 PROMPTS = "core-sounds-en.txt"
 PROMPT = re.compile(r"^([^;:\s]+): ([A-Za-z ,.;?!'-]+)$", re.MULTILINE)
 """A prompt with its words. Prompts with digits, symbols or remarks do not match."""
@@ -136,9 +145,19 @@ def recordings(folder: Path) -> Iterator[Recording]:
     yield from words(folder)
     yield from meetings(folder)
     yield from noise_and_rooms(folder)
+    yield from packages(folder)
     manifest = folder / "field" / "manifest.jsonl"
     for line in read_text(manifest).splitlines() if manifest.is_file() else []:
         yield from field(manifest.parent, json.loads(line))
+
+
+def chosen(name: str) -> bool:
+    """Whether a speaker or clip is kept out of training, the same on every machine."""
+    return hashlib.sha256(name.encode()).digest()[0] % DEV_SHARE == 0
+
+
+def sounds(folder: Path) -> list[Path]:
+    return sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES)
 
 
 def lines(manifest: Path) -> list[Utterance]:
@@ -241,6 +260,26 @@ def noise_and_rooms(folder: Path) -> Iterator[Recording]:
     for path, source, kind, is_dev in found:
         part: Part = "dev" if is_dev else "train"
         yield Recording(path=path, kind=kind, source=source, maker=path.stem, part=part)
+
+
+def packages(folder: Path) -> Iterator[Recording]:
+    """Music and sounds of unpacked Debian packages, all for training; README.md lists them."""
+    for package in sorted(p for p in (folder / "packages").glob("*") if p.is_dir()):
+        kinds: dict[str, list[Path]] = {"music": [], "noise": []}
+        for path in sounds(package):
+            name = path.relative_to(package.parent).as_posix().lower()
+            kinds["music" if "music" in name else "noise"].append(path)
+        for kind, found in kinds.items():
+            # evenly through the names, since neighbours are alike
+            for path in found[:: -(-len(found) // PACKAGE_FILES) or 1]:
+                yield Recording(
+                    path=path,
+                    kind=kind,
+                    source=package.name,
+                    maker=package.name,
+                    part="train",
+                    end_s=PACKAGE_S,
+                )
 
 
 def field(folder: Path, row: dict[str, Any]) -> Iterator[Recording]:

@@ -1,8 +1,10 @@
-"""The thresholds of a trained model: the best frame F1 on dev within a limit of the onset delay.
+"""The thresholds of a trained model: the best frame F1 on dev within two limits.
 
-    python recipes/vad/threshold.py runs/vad/best data/vad/dev.jsonl 0.13
+    python recipes/vad/threshold.py runs/vad/best data/vad/dev.jsonl 0.13 0.01
 
-writes the best post-processing into the model, and prints the best few.
+The limits are the median delay of onsets in seconds, and the share of the time that is called
+speech in recordings without any. Writes the best post-processing into the model, and prints the
+best few.
 """
 
 import sys
@@ -42,17 +44,21 @@ class Trial:
     post: vad.PostProcessing
     f1: float
     onset_delay_s: float
+    false_share: float
     starts: int
 
 
-def search(model: Model, manifest: Path, limit_s: float) -> list[Trial]:
-    """The trials with a median onset delay within `limit_s` and an F1 within 0.001 of the best one,
-    the fewest starts first: a short false segment costs little F1, but it is a false event."""
+def search(model: Model, manifest: Path, limit_s: float, most_false: float) -> list[Trial]:
+    """The trials within both limits and with an F1 within 0.001 of the best one, the fewest starts
+    first: a short false segment costs little F1, but it is a false event."""
     scenes = [scene(model, read_audio(u.audio), u.segments or ()) for u in read_manifest(manifest)]
     trials = [trial(model, scenes, post) for post in grid()]
-    in_time = [t for t in trials if t.onset_delay_s <= limit_s]
-    best = max(t.f1 for t in in_time)
-    return sorted((t for t in in_time if t.f1 >= best - 0.001), key=lambda t: t.starts)
+    allowed = [t for t in trials if t.onset_delay_s <= limit_s and t.false_share <= most_false]
+    if not allowed:
+        least = min(trials, key=lambda t: (t.false_share, t.onset_delay_s))
+        sys.exit(f"no thresholds are within both limits; the fewest false alarms: {least}")
+    best = max(t.f1 for t in allowed)
+    return sorted((t for t in allowed if t.f1 >= best - 0.001), key=lambda t: t.starts)
 
 
 @torch.inference_mode()
@@ -72,12 +78,14 @@ def trial(model: Model, scenes: list[Scene], post: vad.PostProcessing) -> Trial:
     wait_s = post.rule(model.frame_s).shortest * model.frame_s + model.latency_s
     decisions, delays, starts = [], [], 0
     for each in scenes:
-        found = vad.segments(each.probabilities, model.frame_s, post)
-        decisions.append(inside(found, len(each.labels), model.frame_s))
-        starts += len(found)
-        delays += metrics.delays_s(each.onsets_s, [start + wait_s for start, _ in found])
-    labels = torch.cat([each.labels for each in scenes])
-    return Trial(post, metrics.f1(labels, torch.cat(decisions)), median(delays), starts)
+        segments = vad.segments(each.probabilities, model.frame_s, post)
+        decisions.append(inside(segments, len(each.labels), model.frame_s))
+        starts += len(segments)
+        delays += metrics.delays_s(each.onsets_s, [start + wait_s for start, _ in segments])
+    labels, found = torch.cat([each.labels for each in scenes]), torch.cat(decisions)
+    silent = torch.cat([each.labels.any().logical_not().expand_as(each.labels) for each in scenes])
+    false_share = found[silent].double().mean().item()
+    return Trial(post, metrics.f1(labels, found), median(delays), false_share, starts)
 
 
 def inside(segments: Segments | list[tuple[float, float]], frames: int, frame_s: float) -> Tensor:
@@ -91,7 +99,7 @@ def inside(segments: Segments | list[tuple[float, float]], frames: int, frame_s:
 def grid() -> Iterator[vad.PostProcessing]:
     """The choices: thresholds, and how short speech and silence may be."""
     for onset, ratio, speech_ms, silence_ms in product(
-        (0.3, 0.4, 0.5, 0.6, 0.7), (0.4, 0.6, 0.8), (20, 40, 60), (100, 200)
+        (0.3, 0.4, 0.5, 0.6, 0.7, 0.8), (0.4, 0.6, 0.8), (20, 40, 60), (100, 200)
     ):
         yield vad.PostProcessing(
             onset=onset,
@@ -102,10 +110,11 @@ def grid() -> Iterator[vad.PostProcessing]:
 
 
 if __name__ == "__main__":
-    folder, manifest, limit_s = sys.argv[1:]
+    folder, manifest, limit_s, most_false = sys.argv[1:]
     model = sk.load(folder)
-    trials = search(model, Path(manifest), float(limit_s))
+    trials = search(model, Path(manifest), float(limit_s), float(most_false))
     for each in trials[:5]:
         delay_ms = 1000 * each.onset_delay_s
-        print(f"F1 {each.f1:.4f}  onset {delay_ms:.0f} ms  {each.starts} starts  {each.post}")
+        figures = f"onset {delay_ms:.0f} ms  false {each.false_share:.4f}  {each.starts} starts"
+        print(f"F1 {each.f1:.4f}  {figures}  {each.post}")
     save(model.with_(postprocess=trials[0].post), Path(folder))

@@ -15,12 +15,11 @@ import soundfile
 
 from speechkit.data import read_manifest
 from speechkit.errors import ManifestError
-from speechkit.events import Word
 
 RECIPE = Path(__file__).parents[2] / "recipes" / "vad"
 RATE = 16000
 NAMES = (
-    *("labels", "sounds", "scenes", "channels", "rooms", "nonspeech", "prepare", "sources"),
+    *("labels", "sounds", "channels", "scenes", "rooms", "nonspeech", "sources"),
     *("alignment", "material", "conditions"),
 )
 
@@ -138,6 +137,17 @@ def test_no_maker_and_no_file_is_in_two_parts(
     assert all(len(found) == 1 for found in makers.values())
 
 
+def test_packages_give_music_and_other_sounds(vad: SimpleNamespace, tmp_path: Path) -> None:
+    package = tmp_path / "packages" / "pingus-data"
+    for name in ("sounds/a.wav", "music/b.ogg", "music/README", *(f"s/{n}.wav" for n in range(99))):
+        (package / name).parent.mkdir(parents=True, exist_ok=True)
+        (package / name).touch()
+    found = list(vad.sources.packages(tmp_path))
+    assert {(r.source, r.part) for r in found} == {("pingus-data", "train")}
+    assert [r.path.name for r in found if r.kind == "music"] == ["b.ogg"]
+    assert len([r for r in found if r.kind == "noise"]) == 34
+
+
 def test_missing_corpora_are_one_line(vad: SimpleNamespace, tmp_path: Path) -> None:
     with pytest.raises(ManifestError, match=r"no transcribed sentences and no music .* part dev"):
         vad.material.gathered(tmp_path, "dev", None, np.random.default_rng(0))
@@ -172,7 +182,7 @@ def test_the_edge_of_a_word_is_where_its_level_falls(vad: SimpleNamespace) -> No
     # a breath at 0.3 s is no word, and the alignment is late by 0.08 s at both ends
     x = tone([(0.3, 0.5), (1.0, 1.6)], 2.5)
     x += 1e-4 * np.random.default_rng(0).standard_normal(len(x))
-    words = [Word("one", 1.08, 1.4, 0.9), Word("two", 1.4, 1.68, 0.9)]
+    words = [(1.08, 1.4), (1.4, 1.68)]
     found = vad.alignment.word_segments(words, x)
     np.testing.assert_allclose(found, [(1.0, 1.6)], atol=0.03)
     assert len(vad.labels.speech_segments(x)) == 2
@@ -180,7 +190,7 @@ def test_the_edge_of_a_word_is_where_its_level_falls(vad: SimpleNamespace) -> No
 
 def test_words_count_where_the_level_says_nothing(vad: SimpleNamespace) -> None:
     x = np.random.default_rng(0).standard_normal(2 * RATE)
-    words = [Word("one", 0.5, 0.9, 0.9), Word("two", 0.95, 1.4, 0.9)]
+    words = [(0.5, 0.9), (0.95, 1.4)]
     np.testing.assert_allclose(
         vad.alignment.word_segments(words, x), [(0.5 - 0.15, 1.4 + 0.15)], atol=0.011
     )
@@ -195,7 +205,7 @@ def test_speech_of_a_scene_is_where_its_labels_are(
     edges = np.convolve(np.diff(speech, prepend=False), np.ones(7), "same") > 0
     assert level[speech & ~edges].min() > -32
     assert level[~speech & ~edges].max() < -55
-    assert vad.scenes.rms_db(vad.scenes.spoken(scene.audio, scene.segments)) == pytest.approx(
+    assert vad.sounds.rms_db(vad.labels.spoken(scene.audio, scene.segments)) == pytest.approx(
         vad.conditions.SPEECH_DB, abs=0.1
     )
 
@@ -206,7 +216,7 @@ def test_quiet_speech_has_the_level_of_its_name(
 ) -> None:
     scene = vad.conditions.talk(np.random.default_rng(0), material.voices["read"])
     x = vad.conditions.EFFECTS[name](np.random.default_rng(0), material, scene)
-    assert vad.scenes.rms_db(vad.scenes.spoken(x, scene.segments)) == pytest.approx(
+    assert vad.sounds.rms_db(vad.labels.spoken(x, scene.segments)) == pytest.approx(
         level_db, abs=0.1
     )
 
@@ -214,7 +224,7 @@ def test_quiet_speech_has_the_level_of_its_name(
 def test_other_sound_is_below_the_speech_by_the_ratio(vad: SimpleNamespace) -> None:
     x = np.zeros(RATE)
     y = vad.conditions.among(np.random.default_rng(0), x, tone([(0, 0.5)], 0.5), (10, 10))
-    assert vad.scenes.rms_db(y) == pytest.approx(vad.conditions.SPEECH_DB - 10, abs=0.1)
+    assert vad.sounds.rms_db(y) == pytest.approx(vad.conditions.SPEECH_DB - 10, abs=0.1)
 
 
 def test_a_meeting_is_quiet_speech_over_a_low_floor(
@@ -222,7 +232,7 @@ def test_a_meeting_is_quiet_speech_over_a_low_floor(
 ) -> None:
     pytest.importorskip("pyroomacoustics")
     scene = vad.conditions.meeting(np.random.default_rng(4), material)
-    level_db = vad.scenes.rms_db(vad.scenes.spoken(scene.audio, scene.segments))
+    level_db = vad.sounds.rms_db(vad.labels.spoken(scene.audio, scene.segments))
     # sounds may be as loud as the talkers
     assert -49 < level_db < -33
     assert -82 < np.percentile(vad.labels.levels_db(scene.audio), 2) < -58
