@@ -25,6 +25,7 @@ from speechkit.data import AudioWarning, Utterance, write_manifest
 from speechkit.errors import ManifestError
 
 SCENES, ROOMS = 7000, 150
+CROWDS, CROWD_S = 150, 12
 MOST = {"read": 700, "untranscribed": 700, "word": 1500, "child": 700}
 """The most recordings of a source that are used, by kind of speech."""
 SHARES = {"read": 0.5, "untranscribed": 0.3, "word": 0.1, "child": 0.1}
@@ -46,15 +47,16 @@ def prepare(folder: Path, out: Path, model: Path, seed: int = 0) -> list[Path]:
     chance, hear = np.random.default_rng(seed), teacher()
     material = gathered(folder, "train", sk.prepare(sk.load(model)), chance, MOST, hear)
     made = studio(chance, material, hear)
-    save_noise(made, out / "noise")
+    save_noise(chance, made, out / "noise")
     write_manifest(out / "train.jsonl", written(made, out, seed, range(SCENES)))
     return [out / "train.jsonl"]
 
 
-def save_noise(studio: Studio, folder: Path) -> None:
-    """The sounds that training adds once more, each time others."""
+def save_noise(chance: np.random.Generator, studio: Studio, folder: Path) -> None:
+    """The sounds that training adds once more, each time others: music, noise and crowds."""
     folder.mkdir(parents=True, exist_ok=True)
-    for number, x in enumerate([*studio.music, *studio.noise]):
+    crowds = (studio.crowd(chance, CROWD_S * RATE) for _ in range(CROWDS))
+    for number, x in enumerate([*studio.music, *studio.noise, *crowds]):
         soundfile.write(folder / f"{number:04}.wav", x / (4 * np.abs(x).max()), RATE, "PCM_16")
 
 

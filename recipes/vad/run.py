@@ -2,7 +2,8 @@
 
     python recipes/vad/prepare.py data/vad FOLDER MODEL
     python recipes/vad/conditions.py data/vad FOLDER MODEL
-    python recipes/vad/run.py --out runs/vad
+    python recipes/vad/run.py --out runs/vad_base
+    python recipes/vad/run.py hard --out runs/vad
     python recipes/vad/run.py causal --out runs/vad_causal
 
 MODEL is a recogniser of English, which aligns the transcripts. See RESULTS.md for the results.
@@ -16,6 +17,7 @@ from speechkit.component import Spec
 from speechkit.train import Data, Run
 
 DATA = Path("data/vad")
+RUNS = Path("runs")
 
 
 def base() -> Run:
@@ -70,16 +72,31 @@ def base() -> Run:
     )
 
 
-def causal() -> Run:
-    """`base` without look-ahead in the net; starts from its weights."""
+def hard() -> Run:
+    """Fine-tunes `base` with more noise, music and crowds; bundled as `vad`."""
     run = base()
     return replace(
         run,
-        model=replace(run.model, lookahead=0),
-        start_from=Path("runs/vad/best"),
+        start_from=RUNS / "vad_base" / "best",
         optimizer="adamw:lr=0.0015,weight_decay=0.02",
-        steps=1200,
-        eval_every=600,
+        augment=(
+            run.augment[0],
+            f"noise:source={DATA / 'noise'},min_snr_db=-5,max_snr_db=20,probability=0.7",
+            *run.augment[2:],
+        ),
+        steps=2400,
+        eval_every=800,
+    )
+
+
+def causal() -> Run:
+    """Fine-tunes `hard` without look-ahead in the net; bundled as `vad_causal`."""
+    run = hard()
+    return replace(
+        run,
+        model=replace(run.model, lookahead=0),
+        start_from=RUNS / "vad" / "best",
+        steps=1600,
     )
 
 

@@ -132,10 +132,7 @@ class Studio:
         """A sound without speech, now and then at another speed or in a room."""
         kind = chance.random()
         if kind < 0.12:
-            pools = [pool for _, pool in self.voices]
-            return crowd(
-                chance, [piece.audio for pool in pools for piece in some(chance, pool)], samples
-            )
+            return self.crowd(chance, samples)
         if kind < 0.22:
             return coloured(chance, samples)
         if kind < 0.28:
@@ -150,6 +147,14 @@ class Studio:
         if chance.random() < 0.25:
             x = convolve(x, self.ways(chance, 1)[0])
         return x
+
+    def crowd(self, chance: Chance, samples: int) -> Sound:
+        """A crowd of voices of all pools."""
+        return crowd(
+            chance,
+            [piece.audio for _, pool in self.voices for piece in some(chance, pool)],
+            samples,
+        )
 
     def add_events(self, chance: Chance, y: Sound) -> None:
         """Clicks, or sounds of 0.1 to 2 s about as loud as speech: a door, a horn, a note."""
