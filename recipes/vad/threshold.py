@@ -3,8 +3,8 @@
     python recipes/vad/threshold.py runs/vad/best data/vad/dev.jsonl 0.13 0.01
 
 The limits are the median delay of onsets in seconds, and the share of the time that is called
-speech in recordings without any. Writes the best post-processing into the model, and prints the
-best few.
+speech in recordings without any. Writes the best post-processing into the model, which it stores
+in float16, and prints the best few.
 """
 
 import sys
@@ -117,4 +117,5 @@ if __name__ == "__main__":
         delay_ms = 1000 * each.onset_delay_s
         figures = f"onset {delay_ms:.0f} ms  false {each.false_share:.4f}  {each.starts} starts"
         print(f"F1 {each.f1:.4f}  {figures}  {each.post}")
-    save(model.with_(postprocess=trials[0].post), Path(folder))
+    # half the size; the scores are equal to three digits
+    save(model.with_(postprocess=trials[0].post).half(), Path(folder))
