@@ -99,7 +99,7 @@ def inside(segments: Segments | list[tuple[float, float]], frames: int, frame_s:
 def grid() -> Iterator[vad.PostProcessing]:
     """The choices: thresholds, and how short speech and silence may be."""
     for onset, ratio, speech_ms, silence_ms in product(
-        (0.3, 0.4, 0.5, 0.6, 0.7, 0.8), (0.4, 0.6, 0.8), (20, 40, 60), (100, 200)
+        (0.5, 0.6, 0.7, 0.8, 0.9), (0.3, 0.5, 0.7), (20, 60, 100), (100, 200)
     ):
         yield vad.PostProcessing(
             onset=onset,
