@@ -17,6 +17,7 @@ from labels import RATE, Sound
 from material import Material, Teacher, gathered
 from rooms import meeting_room, simulator
 from scenes import Studio
+from sounds import rumble
 from sources import Recording, read
 from teacher import teacher
 
@@ -25,7 +26,8 @@ from speechkit.data import AudioWarning, Utterance, write_manifest
 from speechkit.errors import ManifestError
 
 SCENES, ROOMS = 7000, 150
-CROWDS, CROWD_S = 150, 12
+MADE, MADE_S = 150, 12
+"""How many crowds, rumbles and far voices there are, and how long each is."""
 MOST = {"read": 700, "untranscribed": 700, "word": 1500, "child": 700}
 """The most recordings of a source that are used, by kind of speech."""
 SHARES = {"read": 0.5, "untranscribed": 0.3, "word": 0.1, "child": 0.1}
@@ -48,15 +50,25 @@ def prepare(folder: Path, out: Path, model: Path, seed: int = 0) -> list[Path]:
     material = gathered(folder, "train", sk.prepare(sk.load(model)), chance, MOST, hear)
     made = studio(chance, material, hear)
     save_noise(chance, made, out / "noise")
+    save_voices(chance, made, out / "voices")
     write_manifest(out / "train.jsonl", written(made, out, seed, range(SCENES)))
     return [out / "train.jsonl"]
 
 
 def save_noise(chance: np.random.Generator, studio: Studio, folder: Path) -> None:
-    """The sounds that training adds once more, each time others: music, noise and crowds."""
+    """The sounds that training adds once more, each time others: also crowds and rumble."""
     folder.mkdir(parents=True, exist_ok=True)
-    crowds = (studio.crowd(chance, CROWD_S * RATE) for _ in range(CROWDS))
-    for number, x in enumerate([*studio.music, *studio.noise, *crowds]):
+    crowds = (studio.crowd(chance, MADE_S * RATE) for _ in range(MADE))
+    rumbles = (rumble(chance, MADE_S * RATE) for _ in range(MADE))
+    for number, x in enumerate([*studio.music, *studio.noise, *crowds, *rumbles]):
+        soundfile.write(folder / f"{number:04}.wav", x / (4 * np.abs(x).max()), RATE, "PCM_16")
+
+
+def save_voices(chance: np.random.Generator, studio: Studio, folder: Path) -> None:
+    """Speech that training adds as sound from far away, which is not speech."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for number in range(MADE):
+        x = studio.far(chance, MADE_S * RATE)
         soundfile.write(folder / f"{number:04}.wav", x / (4 * np.abs(x).max()), RATE, "PCM_16")
 
 

@@ -156,6 +156,11 @@ class Studio:
             samples,
         )
 
+    def far(self, chance: Chance, samples: int) -> Sound:
+        """A conversation in another room."""
+        y, _ = self.conversation(chance, samples)
+        return convolve(y, room(chance, -12.0))
+
     def add_events(self, chance: Chance, y: Sound) -> None:
         """Clicks, or sounds of 0.1 to 2 s about as loud as speech: a door, a horn, a note."""
         if chance.random() < 0.3:

@@ -83,6 +83,18 @@ def clicks(chance: np.random.Generator, samples: int) -> Sound:
     return y
 
 
+def rumble(chance: np.random.Generator, samples: int) -> Sound:
+    """Wind, breath or a hand on a microphone: noise below 80 to 500 Hz that swells; RMS 1."""
+    hz = np.fft.rfftfreq(samples, 1 / RATE)
+    gain = 1 / (1 + (hz / chance.uniform(80, 500)) ** chance.uniform(3, 6))
+    y: Sound = np.fft.irfft(np.fft.rfft(chance.standard_normal(samples)) * gain, samples)
+    # levels at random times, up to 40 dB apart, some of them steep
+    count = round(samples / RATE * chance.uniform(0.5, 6)) + 2
+    at = np.sort(chance.uniform(0, samples, count))
+    y *= 10 ** (np.interp(np.arange(samples), at, chance.uniform(-40, 0, count)) / 20)
+    return y / (rms(y) + 1e-9)
+
+
 def crowd(chance: np.random.Generator, voices: Sequence[Sound], samples: int) -> Sound:
     """A crowd of 8 to 30 voices in a large room, half of them played backwards; RMS 1."""
     y = np.zeros(samples)
