@@ -77,6 +77,9 @@ class Rnn(StreamLayer):
         sums = program.matrix(x, given, bias if own else bias + more)
         return program.emit(self.cell, sums, channels=self.hidden, weights=recurrent, **own)
 
+    def macs(self, frames: int) -> int:
+        return frames * sum(weight.numel() for weight in self.matrices() if weight.dim() == 2)
+
     def _run(self, c: Chunk, state: State) -> tuple[Chunk, State]:
         if 0 in c.valid.shape:
             shape = c.x.shape[0], self.channels_out(0), c.x.shape[2]
@@ -197,3 +200,6 @@ class RnnMixer(Recurrent):
 
     def lower(self, program: Lowering, x: Value) -> Value:
         return program.every(program.add(self.rnn, x), self.stride)
+
+    def macs(self, frames: int) -> int:
+        return self.rnn.macs(frames)

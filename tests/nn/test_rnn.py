@@ -42,6 +42,10 @@ def test_padded_rows_equal_packed_ones() -> None:
     torch.testing.assert_close(last[2], state[0][2])
 
 
+def test_its_multiply_adds_are_those_of_six_matrices() -> None:
+    assert RnnMixer(16, 2, "gru").macs(10) == 10 * 6 * 16 * 16
+
+
 def test_it_runs_natively() -> None:
     x = noise(2, 16, 40).float()
     check_native(RnnMixer(16, 1, "gru").eval(), x)
