@@ -49,16 +49,14 @@ class Trial:
 
 
 def search(model: Model, manifest: Path, limit_s: float, most_false: float) -> list[Trial]:
-    """The trials within both limits and with an F1 within 0.001 of the best one, the fewest starts
-    first: a short false segment costs little F1, but it is a false event."""
+    """The trials within both limits, the best F1 first."""
     scenes = [scene(model, read_audio(u.audio), u.segments or ()) for u in read_manifest(manifest)]
     trials = [trial(model, scenes, post) for post in grid()]
     allowed = [t for t in trials if t.onset_delay_s <= limit_s and t.false_share <= most_false]
     if not allowed:
         least = min(trials, key=lambda t: (t.false_share, t.onset_delay_s))
         sys.exit(f"no thresholds are within both limits; the fewest false alarms: {least}")
-    best = max(t.f1 for t in allowed)
-    return sorted((t for t in allowed if t.f1 >= best - 0.001), key=lambda t: t.starts)
+    return sorted(allowed, key=lambda t: -t.f1)
 
 
 @torch.inference_mode()

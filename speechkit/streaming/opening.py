@@ -25,7 +25,7 @@ from speechkit.streaming.waiting import Waiting
 if TYPE_CHECKING:
     from speechkit.models import Model
 
-PAD_MS = 100
+PAD_MS = 150
 """Segments of the detector are extended by this much on both sides (docs/transcribing.md)."""
 ROOM_BLOCKS = 16
 """How many blocks of a session can wait where each feed is computed at once."""

@@ -16,7 +16,7 @@ RATE = 16000
 THREADS = 8
 SIZES = [16, *(pytest.param(n, marks=pytest.mark.slow) for n in (256, 1024))]
 # any change of a score changes an event
-JUMPY = {"onset": 0.3, "offset": 0.3, "min_speech_ms": 0, "min_silence_ms": 0}
+JUMPY = {"onset": 0.03, "offset": 0.03, "min_speech_ms": 0, "min_silence_ms": 0}
 Fed = Callable[[sk.SessionPool, list[np.ndarray]], list[list[Event]]]
 
 
