@@ -3,13 +3,16 @@
 import importlib
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pytest
+import soundfile
 
-from speechkit.data import read_audio
+import speechkit as sk
+from speechkit.data import read_audio, read_manifest, write_manifest
 from speechkit.rules import vad
 
 RECIPE = Path(__file__).parents[2] / "recipes" / "vad"
@@ -160,3 +163,44 @@ def test_a_trial_counts_frames_starts_and_the_wait(
     assert (both.false_share, both.starts) == (pytest.approx(0.2), 2)
     # two frames make a stretch, and the last of them is known 80 ms after its end
     assert trial.onset_delay_s == pytest.approx(0.04 + 0.08)
+
+
+def test_prepares_and_trains(
+    labels: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """With stand-ins for the recogniser, the teacher and the simulated rooms."""
+    names = "sounds", "channels", "rooms", "sources", "alignment", "material", "scenes", "teacher"
+    made = {name: module(name, monkeypatch) for name in names}
+    prepare = module("prepare", monkeypatch)
+    monkeypatch.setattr(
+        made["material"], "aligned_segments", lambda model, x, text: labels.speech_segments(x)
+    )
+    monkeypatch.setattr(prepare, "sk", SimpleNamespace(load=str, prepare=str))
+    monkeypatch.setattr(prepare, "teacher", lambda: labels.speech_segments)
+    monkeypatch.setattr(prepare, "simulator", lambda: None)
+    monkeypatch.setattr(prepare, "meeting_room", lambda chance, metres: [np.ones(1)] * len(metres))
+    for name, count in (("SCENES", 6), ("ROOMS", 1), ("MADE", 2)):
+        monkeypatch.setattr(prepare, name, count)
+    talk = {f"wakeword/alexa/{number}": bursts([(1, 3)], 4) for number in range(6)}
+    still = bursts([(0, 2)], 2)
+    sounds = {
+        **talk,
+        "noise/esc10/1-a": still,
+        "packages/game/music/a": still,
+        "rir/rir1": np.exp(-np.arange(800) / 80.0),
+    }
+    for name, x in sounds.items():
+        path = tmp_path / "source" / f"{name}.wav"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        soundfile.write(path, 0.5 * x, RATE)
+    monkeypatch.chdir(tmp_path)
+    (written,) = prepare.prepare(tmp_path / "source", Path("data/vad"), Path("recogniser"))
+    rows = read_manifest(written)
+    assert len(rows) == 6
+    assert any(row.segments for row in rows)
+    assert len(list(Path("data/vad/noise").iterdir())) == 2 + 2 * 2
+    assert len(list(Path("data/vad/voices").iterdir())) == 2
+    write_manifest(Path("data/vad/dev.jsonl"), rows)
+    run = module("run", monkeypatch).tiny()
+    metrics = sk.fit(replace(run, steps=1, eval_every=1), tmp_path / "out", device="cpu")
+    assert metrics["n"] == 6
