@@ -110,7 +110,7 @@ def test_models_are_small(folder: Path) -> None:
     size = sum((folder / name).stat().st_size for name in (CONFIG, WEIGHTS))
     assert size <= MOST_BYTES.get(folder.name, 400_000)
     # git keeps every version of a plan
-    assert (folder / PLAN).stat().st_size <= MOST_BYTES.get(folder.name, 420_000)
+    assert (folder / PLAN).stat().st_size <= MOST_BYTES.get(folder.name, 430_000)
 
 
 @pytest.mark.parametrize("folder", FOLDERS)

@@ -23,7 +23,7 @@ from teacher import teacher
 
 import speechkit as sk
 from speechkit.data import AudioWarning, Utterance, write_manifest
-from speechkit.errors import ManifestError
+from speechkit.errors import ManifestError, SpeechkitError
 
 SCENES, ROOMS = 7000, 150
 MADE, MADE_S = 150, 12
@@ -94,7 +94,11 @@ def wordless(found: Sequence[Recording], hear: Teacher) -> list[Sound]:
     """The sounds in which nobody speaks."""
     kept = []
     for recording in found:
-        x = read(recording)
+        try:
+            x = read(recording)
+        except SpeechkitError as error:
+            print(f"left out: {error}")
+            continue
         if len(x) < RATE // 10 or not x.any():
             continue
         speech_s = 0.0

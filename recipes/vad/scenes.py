@@ -41,12 +41,12 @@ class Studio:
     meetings: Sequence[Sequence[Sound]]
 
     def scene(self, chance: Chance) -> Scene:
-        """One scene; a quarter of them have no speech."""
+        """One scene; a third of them have no speech."""
         # a whole number of tenths of a second, for which transforms are fast
         samples = round(10 * chance.uniform(*SCENE_S)) * RATE // 10
         y: Sound = np.zeros(samples)
         segments: Segments = []
-        if chance.random() < 0.75:
+        if chance.random() < 0.67:
             y, segments = self.conversation(chance, samples)
         if not segments or chance.random() < 0.7:
             snr_db = chance.uniform(-5, 30)

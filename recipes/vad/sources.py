@@ -104,7 +104,7 @@ ESC10 = {
 }
 BACKGROUND = {"doing_the_dishes": "dishes", "music": "music", "white_5": "stationary"}
 """The kind of a recording by its name (or its folder's, in ESC10); all others are weather."""
-PACKAGE_FILES, PACKAGE_S = 40, 40.0
+PACKAGE_FILES, PACKAGE_S = 100, 40.0
 """The most files of a package, of music and of other sounds, and the longest part of each."""
 PROMPTS = "core-sounds-en.txt"
 PROMPT = re.compile(r"^([^;:\s]+): ([A-Za-z ,.;?!'-]+)$", re.MULTILINE)

@@ -1,15 +1,17 @@
 """The thresholds of a trained model: the best frame F1 on dev within two limits.
 
-    python recipes/vad/threshold.py runs/vad/best data/vad/dev.jsonl 0.13 0.01
+    python recipes/vad/threshold.py runs/vad/best data/vad/dev.jsonl 0.13 0.01 [LOWER_DB]
 
 The limits are the median delay of onsets in seconds, and the share of the time that is called
 speech in recordings without any. Writes the best post-processing into the model, which it stores
-in float16, and prints the best few.
+in float16, and prints the best few. With LOWER_DB the model first becomes less sensitive by so
+many dB: it then hears faint voices in the distance as it heard fainter ones before.
 """
 
+import math
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 from statistics import median
@@ -19,6 +21,7 @@ from torch import Tensor
 
 import speechkit as sk
 from speechkit.checkpoint import save
+from speechkit.component import Spec
 from speechkit.data import Segments, read_audio, read_manifest
 from speechkit.models import Model
 from speechkit.rules import vad
@@ -26,6 +29,25 @@ from speechkit.tasks import metrics
 
 PAUSE_S = 0.5
 """The delay is measured at onsets after a pause of this length."""
+
+
+def lowered(model: Model, db: float) -> Model:
+    """The model with the front end of `run.py`, for sound that is `db` louder.
+
+    In its normaliser, gain is nearly 1, so only epsilon and the offset of the level matter.
+    """
+    frontend = Spec.parse(model.config.frontend)
+    normalize = Spec.parse(frontend.params["normalize"])
+    known = normalize.params
+    moved = {
+        "epsilon": known.get("epsilon", 1e-6) * 10 ** (db / 10),
+        "offset": known.get("offset", -8.0) + db / 10 * math.log(10),
+    }
+    normalize = replace(normalize, params={**known, **moved})
+    params = {**frontend.params, "normalize": normalize}
+    new = sk.build(replace(model.config, frontend=replace(frontend, params=params)))
+    new.load_state_dict(model.state_dict())
+    return new.eval()
 
 
 @dataclass(frozen=True)
@@ -108,8 +130,10 @@ def grid() -> Iterator[vad.PostProcessing]:
 
 
 if __name__ == "__main__":
-    folder, manifest, limit_s, most_false = sys.argv[1:]
+    folder, manifest, limit_s, most_false, *lower_db = sys.argv[1:]
     model = sk.load(folder)
+    for db in lower_db:
+        model = lowered(model, float(db))
     trials = search(model, Path(manifest), float(limit_s), float(most_false))
     for each in trials[:5]:
         delay_ms = 1000 * each.onset_delay_s

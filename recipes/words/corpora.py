@@ -30,6 +30,8 @@ OTHERS = (
     "visual",
     "wow",
 )
+HOMOPHONES = ("to", "too", "for", "fore", "won", "ate", "know", "write", "wright", "rite")
+"""Other words that sound like a digit or a command."""
 UNKNOWN, BACKGROUND = "unknown", "background"
 
 SHARES = {"test": 2, "dev": 1}
@@ -84,11 +86,12 @@ def fsdd_digits(source: Path) -> Iterator[tuple[str, Utterance]]:
 
 
 def talk(source: Path) -> Iterator[tuple[str, Utterance]]:
-    """Speech without digits and commands: transcribed English, keywords, other languages.
+    """Speech without digits, commands and their homophones: transcribed English, keywords, other
+    languages.
 
     English without a transcript, where some of the words may be, is for testing alone.
     """
-    words = {*DIGITS, *COMMANDS}
+    words = {*DIGITS, *COMMANDS, *HOMOPHONES}
     for manifest in sorted(source.glob("*libri*/*.jsonl")):
         for speech in read_manifest(manifest):
             if not words & set((speech.text or "").split()):

@@ -25,7 +25,7 @@ from speechkit.data import Utterance, read_manifest, write_manifest
 from speechkit.errors import ManifestError
 
 SCENES = {
-    "train": {True: 2, False: 4},
+    "train": {True: 3, False: 4},
     "dev": {True: 1, False: 1},
     "extra": {True: 1, False: 1},
 }
@@ -34,7 +34,7 @@ PIECES = {"train": 4000, "dev": 300}
 """How many scenes of other speech there are, and how many of background."""
 PIECE_SCENES = 10
 """The most scenes that are made of one piece."""
-UNKNOWN_MOST = 1.5
+UNKNOWN_MOST = 1.0
 """The most clips of `unknown` for each clip of a word."""
 
 

@@ -17,7 +17,7 @@ KINDS = ("plain", "plain", "tight", "silence", "floor", "noise", "noise", "words
 PIECE_S = (0.6, 1.6)
 """The shortest and longest piece of a long recording."""
 SHORTEST_S = 0.3
-SPAN_S = (0.05, 1.0)
+SPAN_S = (0.05, 1.3)
 """The shortest and longest sound before and after a word."""
 GAP = round(0.06 * RATE)
 """Samples between a word and its neighbours."""
