@@ -135,7 +135,7 @@ def test_few_clips_of_unknown_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
         for label in [*["one"] * 4, *["bed"] * 20, "background"]
     ]
     labels = [u.label for u in prepare.relabelled(rows, ("one",))]
-    assert labels == [*["one"] * 4, *["unknown"] * 6, "background"]
+    assert labels == [*["one"] * 4, *["unknown"] * 4, "background"]
 
 
 def test_the_interval_of_a_share_is_wilsons(monkeypatch: pytest.MonkeyPatch) -> None:

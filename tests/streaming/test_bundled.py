@@ -56,7 +56,8 @@ def settled(events: Iterable[Event]) -> list[tuple]:
 def test_events_are_those_of_the_offline_scores(name: str) -> None:
     model, x = MODELS[name], SOUNDS[name]
     events = events_of(sk.stream(model), [x])
-    assert events
+    # the digits of these sounds are no commands
+    assert events or name == "commands"
     with torch.inference_mode():
         c = model.stream_layer(task_of(model).window_s)(Chunk.of(x[None, None]))
     listener = listener_of(model)
