@@ -139,7 +139,12 @@ def test_no_maker_and_no_file_is_in_two_parts(
 
 def test_packages_give_music_and_other_sounds(vad: SimpleNamespace, tmp_path: Path) -> None:
     package = tmp_path / "packages" / "pingus-data"
-    for name in ("sounds/a.wav", "music/b.ogg", "music/README", *(f"s/{n}.wav" for n in range(299))):
+    for name in (
+        "sounds/a.wav",
+        "music/b.ogg",
+        "music/README",
+        *(f"s/{n}.wav" for n in range(299)),
+    ):
         (package / name).parent.mkdir(parents=True, exist_ok=True)
         (package / name).touch()
     found = list(vad.sources.packages(tmp_path))
