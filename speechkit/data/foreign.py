@@ -12,7 +12,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Generator
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,6 +41,14 @@ def kind_of(head: bytes) -> str | None:
     if head[:1] == b"\xff" and len(head) > 1 and head[1] & 0xF6 == 0xF0:
         return "aac"
     return next((kind for kind, (at, sign) in SIGNS.items() if head[at:].startswith(sign)), None)
+
+
+class Reads(Protocol):
+    """What PyAV needs of a stream."""
+
+    def read(self, size: int, /) -> bytes:
+        """At most `size` bytes, b"" at the end."""
+        ...
 
 
 class Foreign:
@@ -97,7 +105,7 @@ def _decoded(stream: BinaryIO, kind: str, name: str) -> Pieces:
         if program := shutil.which("ffmpeg"):
             return _by_ffmpeg(program, stream, kind, name)
         raise MissingExtraError(f"PyAV or a program ffmpeg for {name}", "av") from error
-    return _by_av(stream, kind, name)
+    return decoded_by_av(stream, kind, name)
 
 
 TABLES = {b"stsz": 8, b"stz2": 8, b"stts": 0, b"ctts": 0, b"trun": 4}
@@ -142,7 +150,8 @@ def _listed(stream: BinaryIO, place: int, size: int) -> int:
     return sum(int.from_bytes(runs[i : i + 4], "big") for i in range(0, len(runs), 8))
 
 
-def _by_av(stream: BinaryIO, kind: str, name: str) -> Pieces:
+def decoded_by_av(stream: Reads, kind: str, name: str) -> Pieces:
+    """The audio of a stream, which need not seek, decoded with PyAV as its bytes come."""
     import av
 
     reached_s = promised_s = 0.0
