@@ -69,7 +69,8 @@ class Sessions:
     async def leave(self, session: int) -> None:
         """Gives a session's row back."""
         del self._inboxes[session]
-        await asyncio.to_thread(self.pool.leave, session)
+        # also where the connection's task is cancelled
+        await asyncio.shield(self._loop.run_in_executor(None, self.pool.leave, session))
 
     def close(self) -> None:
         """Ends the thread."""

@@ -16,9 +16,9 @@ from speechkit.serve.service import Service
 from speechkit.serve.settings import Settings
 
 CLIPS = Path(sk.__file__).parent / "bundled" / "clips"
-SPOKEN, DIGIT = CLIPS / "an4_ffmm.opus", CLIPS / "1_jackson_1.flac"
-OURS = "http://localhost"
-"""The host in the requests of clients; Starlette's own default is a foreign name."""
+SPOKEN, DIGIT = CLIPS / "an4_ffmm.opus", CLIPS / "7_lucas_2.flac"
+OURS, LISTEN = "http://localhost", "ws://localhost/v1/listen"
+"""Where requests of clients go; Starlette's own default is a foreign host."""
 
 Starts = Callable[..., TestClient]
 

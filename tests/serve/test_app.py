@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
-from .conftest import DIGIT, SPOKEN, Lines, Starts, printed, service_of
+from .conftest import DIGIT, LISTEN, SPOKEN, Lines, Starts, printed, service_of
 
 
 def test_models_are_listed_with_their_verbs(client: TestClient) -> None:
@@ -29,7 +29,7 @@ def test_the_label_is_that_of_classify(
     (row,) = printed(capfd, "classify", DIGIT, "--json")
     found = client.post("/v1/classify", files={"file": DIGIT.read_bytes()}).json()
     assert found == {"model": "digits", **{k: row[k] for k in ("label", "score", "scores")}}
-    assert found["label"] == "1"
+    assert found["label"] == "seven"
 
 
 def test_unknown_paths_and_methods_are_errors_in_one_line(client: TestClient) -> None:
@@ -42,7 +42,7 @@ def test_unknown_paths_and_methods_are_errors_in_one_line(client: TestClient) ->
 def test_each_request_is_one_line_without_its_content(client: TestClient, lines: Lines) -> None:
     files = {"file": ("secret.opus", SPOKEN.read_bytes())}
     client.post("/v1/audio/transcriptions?key=secret", files=files, data={"prompt": "secret"})
-    with client.websocket_connect("/v1/listen") as socket:
+    with client.websocket_connect(LISTEN) as socket:
         socket.send_json({"type": "end"})
         socket.receive_json(), socket.receive_json()
     first, second = lines.rows
@@ -58,7 +58,7 @@ def test_each_request_is_one_line_without_its_content(client: TestClient, lines:
 
 def test_figures_count_requests_and_sessions(client: TestClient) -> None:
     client.get("/v1/models"), client.get("/no"), client.get("/nor")
-    with client.websocket_connect("/v1/listen") as socket:
+    with client.websocket_connect(f"{LISTEN}?model=vad") as socket:
         socket.receive_json()
         text = client.get("/metrics").text
         assert 'speechkit_live_sessions{model="vad"} 1.0' in text

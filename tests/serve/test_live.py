@@ -11,14 +11,14 @@ from starlette.websockets import WebSocketDisconnect
 
 from speechkit.data import read_samples
 
-from .conftest import DIGIT, SPOKEN, Starts, printed, service_of
+from .conftest import DIGIT, LISTEN, SPOKEN, Starts, printed, service_of
 
 END = {"type": "end"}
 
 
 def heard(client: TestClient, query: str, data: bytes, size: int) -> list[dict[str, Any]]:
     """The rows of a connection that sends data in messages of some size."""
-    with client.websocket_connect(f"/v1/listen?{query}") as socket:
+    with client.websocket_connect(f"{LISTEN}?{query}") as socket:
         for at in range(0, len(data), size):
             socket.send_bytes(data[at : at + size])
         socket.send_json(END)
@@ -33,7 +33,7 @@ def heard(client: TestClient, query: str, data: bytes, size: int) -> list[dict[s
 
 
 def pcm(path: Path, rate: int, encoding: str = "s16le") -> bytes:
-    samples = np.pad(read_samples(path, target_rate=rate), (0, rate // 2)).clip(-1, 1)
+    samples = np.pad(read_samples(path, target_rate=rate), rate // 2).clip(-1, 1)
     if encoding == "f32le":
         return samples.astype("<f4").tobytes()
     return (samples * 32767).astype("<i2").tobytes()
@@ -71,7 +71,7 @@ def test_events_are_those_of_listen(
 
 
 def test_one_byte_messages_give_the_same(client: TestClient) -> None:
-    data = pcm(SPOKEN, 8000)[:12000]
+    data = pcm(SPOKEN, 8000)[:20000]
     query = "model=vad&rate=8000"
     assert heard(client, query, data, 1) == heard(client, query, data, len(data))
 
@@ -108,8 +108,8 @@ def test_connections_at_once_do_not_change_each_other(client: TestClient) -> Non
     data = pcm(SPOKEN, 16000)
     expected = heard(client, "model=an4", data, 3200)
     with (
-        client.websocket_connect("/v1/listen?model=an4") as one,
-        client.websocket_connect("/v1/listen?model=an4") as other,
+        client.websocket_connect(f"{LISTEN}?model=an4") as one,
+        client.websocket_connect(f"{LISTEN}?model=an4") as other,
     ):
         found: tuple[list[Any], list[Any]] = ([], [])
         for at in range(0, len(data), 3200):
@@ -135,7 +135,7 @@ def test_connections_at_once_do_not_change_each_other(client: TestClient) -> Non
 def test_a_wrong_query_is_refused(client: TestClient, query: str, status: int) -> None:
     with (
         pytest.raises(WebSocketDenialResponse) as refused,
-        client.websocket_connect(f"/v1/listen?{query}"),
+        client.websocket_connect(f"{LISTEN}?{query}"),
     ):
         pass
     assert refused.value.status_code == status
@@ -152,7 +152,7 @@ def test_a_wrong_query_is_refused(client: TestClient, query: str, status: int) -
     ],
 )
 def test_garbage_ends_a_connection_in_one_line(client: TestClient, query: str, data: bytes) -> None:
-    with client.websocket_connect(f"/v1/listen?{query}") as socket:
+    with client.websocket_connect(f"{LISTEN}?{query}") as socket:
         socket.send_bytes(data)
         socket.send_json(END)
         rows = [socket.receive_json(), socket.receive_json()]
@@ -165,7 +165,7 @@ def test_garbage_ends_a_connection_in_one_line(client: TestClient, query: str, d
 
 @pytest.mark.parametrize("text", ["", "end", "[]", '{"type": "start"}', "[" * 100_000])
 def test_unknown_messages_are_refused(client: TestClient, text: str) -> None:
-    with client.websocket_connect("/v1/listen") as socket:
+    with client.websocket_connect(LISTEN) as socket:
         socket.send_text(text)
         assert socket.receive_json()["event"] == "ready"
         assert socket.receive_json()["error"]["code"] == "wrong_message"
@@ -174,18 +174,18 @@ def test_unknown_messages_are_refused(client: TestClient, text: str) -> None:
 def test_a_client_that_vanishes_leaves_its_row(start: Starts) -> None:
     client = start(max_sessions=1)
     for _ in range(3):
-        with client.websocket_connect("/v1/listen") as socket:
+        with client.websocket_connect(LISTEN) as socket:
             socket.send_bytes(bytes(1000))
             assert socket.receive_json()["event"] == "ready"
 
 
 def test_all_rows_taken_is_told_to_the_client(start: Starts) -> None:
     client = start(max_sessions=1)
-    with client.websocket_connect("/v1/listen") as socket:
+    with client.websocket_connect(LISTEN) as socket:
         socket.receive_json()
         with (
             pytest.raises(WebSocketDenialResponse) as refused,
-            client.websocket_connect("/v1/listen"),
+            client.websocket_connect(LISTEN),
         ):
             pass
     assert (refused.value.status_code, refused.value.headers["retry-after"]) == (429, "1")
@@ -193,16 +193,16 @@ def test_all_rows_taken_is_told_to_the_client(start: Starts) -> None:
 
 def test_a_client_that_stalls_is_let_go(start: Starts) -> None:
     client = start(idle_s=0.05)
-    with client.websocket_connect("/v1/listen") as socket:
+    with client.websocket_connect(LISTEN) as socket:
         assert socket.receive_json()["event"] == "ready"
         assert socket.receive_json()["error"]["code"] == "timeout"
 
 
 def test_a_stopping_server_finishes_what_is_spoken(client: TestClient) -> None:
-    data = pcm(SPOKEN, 16000)[:38400]
+    data = pcm(SPOKEN, 16000)[:44800]
     expected = heard(client, "model=an4", data, 6400)
     assert expected[-2]["event"] == "final"
-    with client.websocket_connect("/v1/listen?model=an4") as socket:
+    with client.websocket_connect(f"{LISTEN}?model=an4") as socket:
         rows = [socket.receive_json()]
         socket.send_bytes(data)
         while rows[-1]["event"] != "partial":
@@ -220,7 +220,7 @@ def test_sound_that_waits_long_is_told(client: TestClient, monkeypatch: pytest.M
     monkeypatch.setattr("speechkit.serve.live.BACKLOG_TOLD_S", 0.0)
     pool = service_of(client).sessions["vad"].pool
     data = bytes(2 * 16000 * 6)
-    with client.websocket_connect("/v1/listen") as socket:
+    with client.websocket_connect(f"{LISTEN}?model=vad") as socket:
         assert socket.receive_json()["event"] == "ready"
         with pool._alone():
             # no step can be made now
@@ -236,7 +236,7 @@ def test_a_session_that_breaks_says_so(client: TestClient, monkeypatch: pytest.M
 
     sessions = service_of(client).sessions["an4"]
     monkeypatch.setattr(sessions.pool._scheduler.listeners.listener, "step", breaks)
-    with client.websocket_connect("/v1/listen?model=an4") as socket:
+    with client.websocket_connect(f"{LISTEN}?model=an4") as socket:
         socket.send_bytes(pcm(SPOKEN, 16000))
         assert socket.receive_json()["event"] == "ready"
         error = socket.receive_json()["error"]

@@ -80,7 +80,7 @@ def test_a_prompt_is_a_list_of_hotwords(client: TestClient) -> None:
     with (CLIPS / "an4_mmsh.opus").open("rb") as file:
         found = client.post(PATH, files={"file": file}, data={"prompt": "n, nark"}).json()
     assert found["text"] != expected
-    refused = post(client, prompt="/etc/passwd")
+    refused = post(client, prompt="enter, 日本")
     assert refused.status_code == 400
     assert refused.json()["error"]["param"] == "prompt"
 
