@@ -18,7 +18,7 @@ import pytest
 
 from speechkit.infer import transcribe
 
-from .conftest import SPOKEN
+from .conftest import DIGIT, SPOKEN
 from .test_live import pcm
 
 ROUTE = "/v1/audio/transcriptions"
@@ -164,10 +164,10 @@ def request(length: int | None = None) -> bytes:
     """A good request."""
     head, tail = (
         b'--b\r\nContent-Disposition: form-data; name="response_format"\r\n\r\nsrt\r\n'
-        b'--b\r\nContent-Disposition: form-data; name="file"; filename="a.opus"\r\n\r\n',
+        b'--b\r\nContent-Disposition: form-data; name="file"; filename="a.flac"\r\n\r\n',
         b"\r\n--b--\r\n",
     )
-    body = head + SPOKEN.read_bytes()[:2000] + tail
+    body = head + DIGIT.read_bytes() + tail
     return (
         f"POST {ROUTE} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
         "Content-Type: multipart/form-data; boundary=b\r\n"
