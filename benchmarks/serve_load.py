@@ -12,6 +12,7 @@ sound gives; ends with 1 if there were any. Stops by itself.
 import argparse
 import asyncio
 import json
+import resource
 import subprocess
 import sys
 from itertools import cycle
@@ -19,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
+from numpy.typing import NDArray
 from websockets.asyncio.client import connect
 
 import speechkit as sk
@@ -30,6 +31,7 @@ RATE = 16000
 PACKET_S = 0.02
 CLIPS = Path(sk.__file__).parent / "bundled" / "clips"
 MIB = 2**20
+Sound = NDArray[np.int16]
 
 
 def main() -> None:
@@ -55,11 +57,10 @@ def measure(counts: dict[str, int], seconds: float) -> int:
     ) as server:
         assert server.stdout is not None
         url = json.loads(server.stdout.readline())["url"].replace("http", "ws")
-        memory = psutil.Process(server.pid).memory_info
-        began = memory().rss
+        began = memory_bytes(server.pid)
         try:
             found = asyncio.run(everyone(url, counts, sound))
-            ended = memory().rss
+            ended = memory_bytes(server.pid)
         finally:
             server.terminate()
     for name, clients in found.items():
@@ -76,18 +77,26 @@ def measure(counts: dict[str, int], seconds: float) -> int:
     return wrong
 
 
-def spoken(seconds: float) -> "np.ndarray[Any, np.dtype[np.int16]]":
+def memory_bytes(process: int) -> int:
+    """The memory of a process on Linux, without what is swapped out."""
+    pages = int(Path(f"/proc/{process}/statm").read_text().split()[1])
+    return pages * resource.getpagesize()
+
+
+def spoken(seconds: float) -> Sound:
     """Recordings with pauses, repeated for so many seconds."""
-    parts, length = [], 0
+    parts: list[NDArray[np.float32]] = []
+    length = 0
     for path in cycle(sorted(CLIPS.glob("an4*"))):
         parts += [read_samples(path), np.zeros(RATE, np.float32)]
         length += len(parts[-2]) + RATE
         if length >= seconds * RATE:
             break
-    return (np.concatenate(parts)[: round(seconds * RATE)] * 32767).astype(np.int16)
+    found: Sound = (np.concatenate(parts)[: round(seconds * RATE)] * 32767).astype(np.int16)
+    return found
 
 
-def events(name: str, sound: "np.ndarray[Any, np.dtype[np.int16]]") -> list[dict[str, Any]]:
+def events(name: str, sound: Sound) -> list[dict[str, Any]]:
     """What a session of its own gives."""
     session = sk.stream(name)
     return [to_row(event) for event in session.feed(sound) + session.finish()]
@@ -97,9 +106,7 @@ Client = tuple[list[dict[str, Any]], list[float]]
 """The events of a client, and their delays in seconds."""
 
 
-async def everyone(
-    url: str, counts: dict[str, int], sound: "np.ndarray[Any, np.dtype[np.int16]]"
-) -> dict[str, list[Client]]:
+async def everyone(url: str, counts: dict[str, int], sound: Sound) -> dict[str, list[Client]]:
     """Runs all clients at the same time."""
     total, number = sum(counts.values()), 0
     tasks: dict[str, list[asyncio.Task[Client]]] = {}
@@ -112,7 +119,7 @@ async def everyone(
     return {name: await asyncio.gather(*own) for name, own in tasks.items()}
 
 
-async def client(url: str, sound: "np.ndarray[Any, np.dtype[np.int16]]", wait_s: float) -> Client:
+async def client(url: str, sound: Sound, wait_s: float) -> Client:
     """One client, which begins after `wait_s`."""
     packet = round(PACKET_S * RATE)
     clock = asyncio.get_running_loop().time

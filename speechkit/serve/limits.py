@@ -80,19 +80,35 @@ class Jobs:
         self._most, self.accepted = workers + queue, 0
         self._pool = ThreadPoolExecutor(workers, "upload")
 
+    @contextmanager
+    def place(self) -> Iterator[None]:
+        """Within the block one more recording is accepted; ApiError if these are too many."""
+        self._accept()
+        try:
+            yield
+        finally:
+            self.accepted -= 1
+
     async def run(self, job: Callable[[], T]) -> T:
         """The result of a job; raises ApiError if too many wait."""
-        if self.accepted >= self._most:
-            raise busy(f"{self.accepted} recordings are waiting or being computed")
-        self.accepted += 1
+        self._accept()
         future = asyncio.get_running_loop().run_in_executor(self._pool, job)
         # a job goes on after its client has left, and takes its place until its end
         future.add_done_callback(self._done)
         return await asyncio.shield(future)
 
+    async def run_in_place(self, job: Callable[[], T]) -> T:
+        """The result of a job of a recording that has its `place`."""
+        return await asyncio.get_running_loop().run_in_executor(self._pool, job)
+
     def close(self) -> None:
         """Waits for all jobs, then ends the threads."""
         self._pool.shutdown()
+
+    def _accept(self) -> None:
+        if self.accepted >= self._most:
+            raise busy(f"{self.accepted} recordings are waiting or being computed")
+        self.accepted += 1
 
     def _done(self, future: "asyncio.Future[T]") -> None:
         self.accepted -= 1

@@ -10,12 +10,16 @@ from typing import Any
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from speechkit.errors import ConfigError
 from speechkit.serve.app import make_app
+from speechkit.serve.errors import ApiError
 from speechkit.serve.service import Service
 from speechkit.serve.settings import Settings
 
 MAX_MESSAGE_BYTES = 2**20
 """Of one WebSocket message; a second of f32le at 192 kHz has 768,000."""
+BACKLOG = 2048
+"""Connections that may wait until they are accepted."""
 STOPS_S = 30
 """After so long a stopping server leaves connections that do not end."""
 
@@ -71,6 +75,13 @@ def protocol_of(headers_s: float) -> type[HttpToolsProtocol]:
             self._stop_waiting()
             super().connection_lost(exc)
 
+        def send_400_response(self, msg: str) -> None:
+            row = json.dumps(ApiError(400, msg, "wrong_http").row).encode()
+            head = "HTTP/1.1 400 Bad Request\r\nContent-Type: application/json\r\n"
+            end = f"Content-Length: {len(row)}\r\nConnection: close\r\n\r\n"
+            self.transport.write((head + end).encode() + row)
+            self.transport.close()
+
         def _wait(self) -> None:
             self._stop_waiting()
             self._late = self.loop.call_later(headers_s, self.transport.close)
@@ -88,8 +99,6 @@ def serve(settings: Settings) -> None:
     options: dict[str, Any] = {"log_config": None, "log_level": "warning", "access_log": False}
     config = uvicorn.Config(
         app,
-        host=settings.host,
-        port=settings.port,
         http=protocol_of(settings.headers_s),
         ws="websockets-sansio",
         ws_max_size=MAX_MESSAGE_BYTES,
@@ -100,5 +109,18 @@ def serve(settings: Settings) -> None:
         **options,
     )
     # uvicorn raises the signal again after it has stopped
-    with suppress(KeyboardInterrupt):
-        Server(config, app.state.service).run()
+    with _listener(settings) as listener, suppress(KeyboardInterrupt):
+        Server(config, app.state.service).run([listener])
+
+
+def _listener(settings: Settings) -> socket.socket:
+    """The socket of the host and port; raises ConfigError if it cannot be opened."""
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    try:
+        return socket.create_server((settings.host, settings.port), family=family, backlog=BACKLOG)
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise ConfigError(
+            f"--host {settings.host} --port {settings.port}: {reason}; give another --port, or an "
+            "address of this machine"
+        ) from error

@@ -16,7 +16,7 @@ from speechkit.streaming.pool import SessionPool
 
 ROOM_S = 2.0
 """The audio of one session that may wait for a step."""
-WAKES_S = 1.0
+WAKES_S = 0.2
 """How often the thread looks whether it should end."""
 
 

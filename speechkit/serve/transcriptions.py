@@ -37,10 +37,13 @@ async def transcriptions(request: Request) -> Response:
         granularities = _granularities(form)
         decoder = _decoder(served, form.text("prompt"))
         if form.choice("stream", "false", "true") == "true":
+            stack.enter_context(service.jobs.place())
             # a recording that cannot be read is refused before the answer begins
-            most_s = service.settings.max_audio_s
-            await service.jobs.run(partial(duration_s, form.sound, most_s))
+            measure = partial(duration_s, form.sound, service.settings.max_audio_s)
+            await service.jobs.run_in_place(measure)
             events = _in_turn(service, _events(served, form, decoder), stack.pop_all())
+            # begun here, it gives its place back even if the client leaves before the first event
+            await anext(events)
             return StreamingResponse(events, media_type="text/event-stream")
         found = await service.jobs.run(partial(_transcript, service, served, form, decoder))
         return response(found, shape, granularities, form.file_name)
@@ -104,7 +107,8 @@ def _event(kind: str, **fields: str) -> str:
 async def _in_turn(
     service: Service, events: Iterator[str], stack: AsyncExitStack
 ) -> AsyncIterator[str]:
-    """The events, each made as a job of its own; the form is closed at the end."""
+    """An empty text, then the events; the form is closed at the end."""
     async with stack:
-        while (event := await service.jobs.run(partial(next, events, None))) is not None:
+        yield ""
+        while (event := await service.jobs.run_in_place(partial(next, events, None))) is not None:
             yield event

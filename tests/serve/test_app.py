@@ -102,3 +102,15 @@ def test_too_many_uploads_are_told_to_wait(start: Starts) -> None:
     jobs.accepted -= 1
     assert (refused.status_code, refused.headers["retry-after"]) == (429, "1")
     assert client.post("/v1/vad", files={"file": SPOKEN.read_bytes()}).status_code == 200
+
+
+def test_an_accepted_stream_is_not_cut_off_by_others(start: Starts) -> None:
+    client = start(workers=1, queue=0)
+    files = {"file": SPOKEN.read_bytes()}
+    asked = {"files": files, "data": {"stream": "true"}}
+    with client.stream("POST", "/v1/audio/transcriptions", **asked) as response:
+        assert response.status_code == 200
+    assert service_of(client).jobs.accepted == 0
+    service_of(client).jobs.accepted += 1
+    assert client.post("/v1/audio/transcriptions", **asked).status_code == 429
+    service_of(client).jobs.accepted -= 1

@@ -200,8 +200,9 @@ def attack(running: Running, count: int, seed: int) -> None:
         assert b"Traceback" not in answer, data
         status = answer[9:12]
         assert not status.startswith(b"5"), (data, answer)
-        if status.startswith(b"4") and body_of(answer).startswith(b"{"):
-            assert body_of(answer).count(b"\n") == 0, data
+        if status.startswith(b"4") and b"\r\n\r\n" in answer:
+            assert b"\n" not in body_of(answer), data
+            assert json.loads(body_of(answer))["error"]["message"], data
     assert httpx.get(f"{running.url}/healthz").status_code == 200
     assert live_sessions(running) == 0
 
@@ -242,6 +243,23 @@ def test_a_token_comes_from_a_file_or_the_environment(
         url = f"{server.url}/v1/models"
         assert httpx.get(url).status_code == 401
         assert httpx.get(url, headers={"Authorization": f"Bearer {token}"}).status_code == 200
+
+
+def test_a_taken_port_is_told_in_one_line(server: Running) -> None:
+    command = [sys.executable, "-m", "speechkit", "serve", "vad", "--port", str(server.address[1])]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert done.stderr.count("\n") == 1
+    assert "address already in use" in done.stderr
+
+
+def test_an_empty_token_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "token").write_text("\n")
+    command = [sys.executable, "-m", "speechkit", "serve", "--token", str(tmp_path / "token")]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert "token is empty" in done.stderr
 
 
 def test_term_under_load_answers_what_was_accepted(running: Callable[..., Running]) -> None:
