@@ -4,7 +4,7 @@ import hmac
 import logging
 import time
 from contextlib import suppress
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -65,8 +65,8 @@ class Access:
         settings = self.service.settings
         host, origin = headers.get("host", ""), headers.get("origin")
         # pages of other sites can reach this machine's own addresses, by a name of theirs too
-        own = origin is None or urlsplit(origin).netloc == host or origin in settings.origins
-        if settings.token is None and urlsplit(f"//{host}").hostname not in LOOPBACK:
+        own = origin is None or _split(origin).netloc == host or origin in settings.origins
+        if settings.token is None and _split(f"//{host}").hostname not in LOOPBACK:
             own = False
         if not own:
             message = f"pages of {origin or host!r:.80} may not call this server; see --origin"
@@ -144,3 +144,11 @@ def as_api_error(error: Exception) -> ApiError:
 def _address(scope: Scope) -> str:
     client = scope.get("client")
     return client[0] if client else "unknown"
+
+
+def _split(url: str) -> SplitResult:
+    """The parts of a URL, empty where it is none."""
+    try:
+        return urlsplit(url)
+    except ValueError:
+        return urlsplit("")

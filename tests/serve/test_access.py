@@ -60,6 +60,9 @@ def test_other_machines_are_let_in_only_with_a_token(host: str) -> None:
         # a name that leads to this machine
         {"Origin": "http://evil.org", "Host": "evil.org"},
         {"Host": "evil.org:8000"},
+        # no URLs
+        {"Host": "[localhost"},
+        {"Origin": "http://[localhost"},
     ],
 )
 def test_pages_of_others_may_not_call(client: TestClient, headers: dict[str, str]) -> None:
