@@ -6,7 +6,7 @@ import hashlib
 import logging
 from pathlib import Path
 
-from speechkit.card import ModelCard
+from speechkit.card import ModelCard, bundled_models
 from speechkit.checkpoint import save
 from speechkit.component import did_you_mean
 from speechkit.errors import CheckpointError
@@ -25,7 +25,9 @@ log = logging.getLogger(__name__)
 
 
 def row_of(name: str) -> Published:
-    """The row of a published model; raises CheckpointError if the name is unknown."""
+    """The row of a published model; raises CheckpointError if it is bundled or unknown."""
+    if name in bundled_models():
+        raise CheckpointError(f"{name} is bundled, so there is nothing to download; use its name")
     if name not in published():
         raise CheckpointError(f"no published model {name!r}. {did_you_mean(name, published())}")
     return published()[name]

@@ -205,6 +205,14 @@ def test_an_unknown_name_gets_a_hint(cli: Cli, cache: Path) -> None:
     assert "no published model 'stt_en_quartznet'. Did you mean 'stt_en_quartznet15x5'" in ended.err
 
 
+def test_a_bundled_model_needs_no_download(cli: Cli, cache: Path) -> None:
+    ended = cli("pull", "an4", "--yes")
+    assert (ended.code, ended.err) == (
+        1,
+        "error: an4 is bundled, so there is nothing to download; use its name\n",
+    )
+
+
 @pytest.mark.parametrize("data", [b"", b"<html>please log in</html>", b"\x1f\x8b rubbish"])
 def test_what_is_no_archive_is_not_kept(
     cli: Cli, server: Any, cache: Path, archives: dict[str, bytes], data: bytes
