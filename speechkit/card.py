@@ -34,10 +34,11 @@ class Score:
     command: str = ""
 
     def __post_init__(self) -> None:
-        if self.interval and not self.interval[0] <= self.value <= self.interval[1]:
-            low, high = self.interval
+        ends = self.interval
+        if ends is not None and not (len(ends) == 2 and ends[0] <= self.value <= ends[1]):
+            shown = ", ".join(f"{end:g}" for end in ends)
             raise ConfigError(
-                f"score {self.name!r:.40} is {self.value:g} with the interval [{low:g}, {high:g}]; "
+                f"score {self.name!r:.40} is {self.value:g} with the interval [{shown}]; "
                 "give [low, high] around the value, in its unit"
             )
 

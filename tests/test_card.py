@@ -2,12 +2,13 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import speechkit as sk
 from speechkit.card import CARD, Score, read_card
-from speechkit.errors import CheckpointError
+from speechkit.errors import CheckpointError, ConfigError
 
 BLOCKS = (sk.Block(channels=4, kernel=3, stride=2), sk.Block(channels=4, kernel=1))
 
@@ -61,6 +62,12 @@ def test_a_damaged_card_is_refused_in_one_line(tmp_path: Path, text: str, says: 
         read_card(tmp_path)
     assert str(tmp_path / CARD) in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("interval", [(), (0.1,), (0, 1, 2), (2, 3), (-1, 0), (float("nan"), 2)])
+def test_an_interval_is_two_numbers_around_the_value(interval: Any) -> None:
+    with pytest.raises(ConfigError, match=r"give \[low, high\] around the value"):
+        Score(name="delay", value=1.0, interval=interval)
 
 
 def test_a_score_may_have_no_interval(tmp_path: Path) -> None:
