@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 import speechkit as sk
 from speechkit.data import read_audio, read_manifest
+from speechkit.errors import ManifestError
 from speechkit.events import Final
 from speechkit.plans.source import ModelSource
 
@@ -29,10 +30,16 @@ Sounds = list[tuple[str, Sound]]
 
 def sounds(manifest: Path, part: str) -> Iterator[tuple[str, Sound]]:
     """The condition and the sound of each recording, then silence, dither and white noise."""
-    for row in read_manifest(manifest):
-        found, _, condition = (row.label or "").split()[0].partition("=")
-        if found == part and not row.segments:
-            yield condition, read_audio(row.audio, target_rate=RATE).numpy()
+    rows = [
+        (condition, row.audio)
+        for row in read_manifest(manifest)
+        for found, _, condition in [(row.label or "").partition(" ")[0].partition("=")]
+        if found == part and not row.segments
+    ]
+    if not rows:
+        raise ManifestError(f"{manifest} has no recordings without speech of the part {part!r}")
+    for condition, audio in rows:
+        yield condition, read_audio(audio, target_rate=RATE).numpy()
     chance, samples = np.random.default_rng(len(part)), MADE_S * RATE
     yield "silence", np.zeros(samples, np.float32)
     yield "dither", (chance.integers(-1, 2, samples) / 2**15).astype(np.float32)

@@ -150,4 +150,6 @@ def main(model_folder: str, folder: str) -> None:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) != 3:
+        sys.exit(f"{__doc__}\ngive MODEL FOLDER")
     main(*sys.argv[1:])

@@ -335,6 +335,8 @@ def write(folder: Path, out: Path) -> list[Path]:
                 speaker=found.maker,
             )
         )
+    if not rows:
+        raise ManifestError(f"{folder} has no recordings; README.md names the corpora and folders")
     for part, utterances in rows.items():
         write_manifest(out / f"{part}.jsonl", utterances)
     return [out / f"{part}.jsonl" for part in rows]

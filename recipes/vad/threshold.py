@@ -73,6 +73,14 @@ class Trial:
 def search(model: Model, manifest: Path, limit_s: float, most_false: float) -> list[Trial]:
     """The trials within both limits, the best F1 first."""
     scenes = [scene(model, read_audio(u.audio), u.segments or ()) for u in read_manifest(manifest)]
+    if not any(each.onsets_s for each in scenes):
+        sys.exit(
+            f"{manifest} has no speech after {PAUSE_S:g} s without any, so onsets have no delay"
+        )
+    if all(each.labels.any() for each in scenes):
+        sys.exit(
+            f"{manifest} has no recording without speech, so there is no share of false alarms"
+        )
     trials = [trial(model, scenes, post) for post in grid()]
     allowed = [t for t in trials if t.onset_delay_s <= limit_s and t.false_share <= most_false]
     if not allowed:
@@ -130,6 +138,8 @@ def grid() -> Iterator[vad.PostProcessing]:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) not in (5, 6):
+        sys.exit(f"{__doc__}\ngive MODEL MANIFEST LONGEST_DELAY_S MOST_FALSE [LOWER_DB]")
     folder, manifest, limit_s, most_false, *lower_db = sys.argv[1:]
     model = sk.load(folder)
     for db in lower_db:

@@ -181,12 +181,16 @@ def false_live(model: Model, source: Path) -> Iterator[str]:
 
 
 def main(name: str, source: Path, *only: str) -> None:
+    if unknown := {*only} - {*conditions()}:
+        sys.exit(f"no condition {', '.join(sorted(unknown))}; known: {', '.join(conditions())}")
     model = sk.load(name)
     words = words_of(model)
     chance = np.random.default_rng(0)
     around = surroundings(source, "test", chance)
     test = [clip for part, clip in corpora.single_words(source) if part == "test"]
     clips = [clip for clip in test if clip.label in words]
+    if not clips:
+        sys.exit(f"{source} has no words of the part test; README.md names the corpora")
     for condition, change in conditions().items():
         if not only or condition in only:
             print(f"{condition}: {wilson(*accuracy(model, clips, around, change))}", flush=True)
@@ -207,4 +211,6 @@ def main(name: str, source: Path, *only: str) -> None:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) < 3:
+        sys.exit(f"{__doc__}\ngive MODEL FOLDER [CONDITION ...]")
     main(sys.argv[1], Path(sys.argv[2]), *sys.argv[3:])

@@ -68,6 +68,8 @@ def search(model: Model, source: Path) -> list[Result]:
     around = surroundings(source, "dev", np.random.default_rng(0))
     words = words_of(model)
     clips = [c for part, c in corpora.single_words(source) if part == "dev" and c.label in words]
+    if not clips:
+        sys.exit(f"{source} has no words of the part dev; README.md names the corpora")
     talks: list[tuple[Sound, Spoken]] = [conversation(clips, around, db) for db in SNRS_DB]
     empty = np.concatenate(list(without_words(source, "dev").values()))
     results: list[Result] = []
@@ -97,4 +99,6 @@ def main(folder: Path, source: Path) -> None:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) != 3:
+        sys.exit(f"{__doc__}\ngive MODEL FOLDER")
     main(Path(sys.argv[1]), Path(sys.argv[2]))

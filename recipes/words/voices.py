@@ -65,5 +65,7 @@ def spoken(out: Path) -> Iterator[Utterance]:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        sys.exit(f"{__doc__}\ngive the folder for the clips")
     folder = Path(sys.argv[1])
     write_manifest(folder / "manifest.jsonl", spoken(folder))

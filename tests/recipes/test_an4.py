@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 
 import speechkit as sk
@@ -145,6 +146,23 @@ def test_sounds_of_the_background_have_their_levels(recipe: ModuleType) -> None:
     assert np.abs(module.narrow(chance, low)).max() > 0.9
     assert module.rms(module.narrow(chance, high)) < 0.05
     assert all(np.abs(module.made(chance, 800)).max() <= 1 for _ in range(50))
+
+
+def test_only_recordings_without_speech_of_the_part_are_judged(
+    recipe: ModuleType, tmp_path: Path
+) -> None:
+    silence, path = importlib.import_module("silence"), tmp_path / "x.flac"
+    soundfile.write(path, np.full(1600, 0.1), 16000)
+
+    def row(label: str | None, *segments: tuple[float, float]) -> Utterance:
+        return Utterance(audio=path, duration_s=0.1, label=label, segments=segments)
+
+    found = row("test=music_alone test=music_alone:folk"), row("dev=rain_alone"), row(None), row("")
+    write_manifest(tmp_path / "all.jsonl", [*found, row("test=plain", (0.0, 0.1))])
+    names = [name for name, _ in silence.sounds(tmp_path / "all.jsonl", "test")]
+    assert names == ["music_alone", "silence", "dither", *["white_noise"] * len(silence.MADE_DB)]
+    with pytest.raises(ManifestError, match="no recordings without speech of the part 'tset'"):
+        next(silence.sounds(tmp_path / "all.jsonl", "tset"))
 
 
 class Trial:

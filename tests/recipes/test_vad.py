@@ -2,6 +2,7 @@
 
 import importlib
 import os
+import runpy
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +11,7 @@ from types import ModuleType, SimpleNamespace
 import numpy as np
 import pytest
 import soundfile
+import torch
 
 import speechkit as sk
 from speechkit.data import read_audio, read_manifest, write_manifest
@@ -145,6 +147,104 @@ def test_speech_has_its_level_and_is_where_its_labels_are(
             assert level_db == pytest.approx(-22, abs=0.1)
             y[[n for a, b in segments for n in range(int(a * RATE), int(b * RATE))]] = 0
             assert sounds.rms_db(y) < -35
+
+
+@pytest.mark.parametrize(
+    ("segments", "says"),
+    [([(1.0, 2.0)], "no recording without speech"), ([], "no speech after 0.5 s without any")],
+)
+def test_thresholds_need_scenes_with_and_without_speech(
+    labels: ModuleType,
+    monkeypatch: pytest.MonkeyPatch,
+    segments: list[tuple[float, float]],
+    says: str,
+) -> None:
+    threshold = module("threshold", monkeypatch)
+    onsets = [start for start, _ in segments]
+    scene = threshold.Scene([0.0] * 150, threshold.inside(segments, 150, 0.02), onsets)
+    row = SimpleNamespace(audio=None, segments=None)
+    monkeypatch.setattr(threshold, "read_manifest", lambda path: [row])
+    monkeypatch.setattr(threshold, "read_audio", lambda audio: None)
+    monkeypatch.setattr(threshold, "scene", lambda model, x, segments: scene)
+    with pytest.raises(SystemExit, match=says):
+        threshold.search(SimpleNamespace(frame_s=0.02, latency_s=0.0), Path("dev.jsonl"), 1, 1)
+
+
+def test_only_trials_within_both_limits_are_allowed(
+    labels: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threshold = module("threshold", monkeypatch)
+    truth = threshold.inside([(1.0, 2.0)], 150, 0.02)
+    found = [
+        threshold.Scene([0.0] * 50 + [0.95] * 50 + [0.0] * 50, truth, [1.0]),
+        # a rule whose onset is above 0.6 has no false alarm
+        threshold.Scene([0.0] * 50 + [0.6] * 50, truth[:100] & False, []),
+    ]
+    rows = [SimpleNamespace(audio=None, segments=None)] * len(found)
+    monkeypatch.setattr(threshold, "read_manifest", lambda path: rows)
+    monkeypatch.setattr(threshold, "read_audio", lambda audio: None)
+    scenes = iter(found)
+    monkeypatch.setattr(threshold, "scene", lambda model, x, segments: next(scenes))
+    model = SimpleNamespace(frame_s=0.02, latency_s=0.0)
+    trials = threshold.search(model, Path("dev.jsonl"), 0.05, 0.01)
+    assert trials
+    assert {trial.post.onset for trial in trials} == {0.7, 0.8, 0.9}
+    assert {trial.post.min_speech_ms for trial in trials} == {20}
+
+
+@pytest.mark.parametrize("name", ["threshold", "alignment"])
+def test_a_script_without_arguments_shows_its_use(
+    labels: ModuleType, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    module("sources", monkeypatch)
+    monkeypatch.setattr(sys, "argv", [f"{name}.py"])
+    with pytest.raises(SystemExit, match=rf"python recipes/vad/{name}\.py .*\n[\s\S]*give MODEL"):
+        runpy.run_path(str(RECIPE / f"{name}.py"), run_name="__main__")
+
+
+def test_a_sound_is_kept_unless_someone_speaks_in_it(
+    labels: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("sounds", "channels", "rooms", "sources", "alignment", "material", "scenes"):
+        module(name, monkeypatch)
+    module("teacher", monkeypatch)
+    prepare, x = module("prepare", monkeypatch), np.ones(10 * RATE)
+    sounds = {"quiet": x, "talk": x, "short": x[:100], "zeros": 0 * x, "dog": x}
+    monkeypatch.setattr(prepare, "read", lambda recording: sounds[recording.path])
+    heard = iter([[(0.0, 1.0)], [(0.0, 1.1)]])
+
+    def recording(path: str, source: str = "package") -> SimpleNamespace:
+        return SimpleNamespace(path=path, source=source)
+
+    # the teacher is not asked about sounds that people have named, nor about those without sound
+    found = [recording("quiet"), recording("talk"), recording("short"), recording("zeros")]
+    kept = prepare.wordless([*found, recording("dog", "esc10")], lambda x: next(heard))
+    assert [len(sound) for sound in kept] == [len(x), len(x)]
+    assert next(heard, None) is None
+
+
+def test_the_teacher_hears_silence_before_a_recording_that_does_not_move_its_labels(
+    labels: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("sources", "alignment"):
+        module(name, monkeypatch)
+    teacher = module("teacher", monkeypatch)
+    given: list[torch.Tensor] = []
+
+    class Net:
+        def reset_states(self) -> None:
+            given.clear()
+
+        def __call__(self, x: torch.Tensor, rate: int) -> torch.Tensor:
+            given.append(x[0])
+            return x.square().mean().sqrt() > 0.05
+
+    monkeypatch.setattr(teacher, "find_spec", lambda name: SimpleNamespace(origin="x/y.py"))
+    monkeypatch.setattr(teacher.torch.jit, "load", lambda path: Net())
+    [(start, end)] = teacher.teacher()(bursts([(1.0, 2.5)], 4))
+    assert (start, end) == (pytest.approx(1.0, abs=0.05), pytest.approx(2.5, abs=0.05))
+    assert not any(window.any() for window in given[: teacher.AHEAD])
+    assert len(given) == teacher.AHEAD + 4 * RATE // teacher.WINDOW
 
 
 def test_a_trial_counts_frames_starts_and_the_wait(

@@ -181,6 +181,9 @@ def test_the_manifests_of_the_parts_name_source_and_kind(
     assert "warmux: music" in labels["test"]
     with pytest.raises(ManifestError, match="missing is not a folder"):
         vad.sources.write(tmp_path / "missing", tmp_path / "out")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ManifestError, match="empty has no recordings"):
+        vad.sources.write(tmp_path / "empty", tmp_path / "out")
 
 
 def test_the_edge_of_a_word_is_where_its_level_falls(vad: SimpleNamespace) -> None:

@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import runpy
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -173,3 +174,44 @@ def test_few_false_words_come_before_many_words(monkeypatch: pytest.MonkeyPatch)
     results = [(0.9, 9.0), (0.8, 4.0), (0.7, 2.0), (0.75, 3.0), (0.75, 1.0)]
     ranked = sorted(((*result, Spotting()) for result in results), key=spotting.rank)
     assert [result[:2] for result in ranked] == [results[i] for i in (4, 3, 2, 1, 0)]
+
+
+@pytest.mark.parametrize("name", ["judge", "spotting", "voices"])
+def test_a_script_without_arguments_shows_its_use(
+    monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    module("judge", monkeypatch)
+    monkeypatch.setattr(sys, "argv", [f"{name}.py"])
+    with pytest.raises(SystemExit, match=rf"python recipes/words/{name}\.py .*\n[\s\S]*give "):
+        runpy.run_path(str(RECIPE / f"{name}.py"), run_name="__main__")
+
+
+def test_an_unknown_condition_is_named_with_the_known_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    judge = module("judge", monkeypatch)
+    with pytest.raises(SystemExit, match="no condition rain; known: as it is, cut close"):
+        judge.main("digits", Path("nothing"), "as it is", "rain")
+
+
+def test_a_folder_without_words_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    judge = module("judge", monkeypatch)
+    spotting = module("spotting", monkeypatch)
+    with pytest.raises(SystemExit, match="has no words of the part test"):
+        judge.main("digits", tmp_path)
+    with pytest.raises(SystemExit, match="has no words of the part dev"):
+        spotting.search(sk.load("digits"), tmp_path)
+
+
+def test_a_word_is_late_half_a_second_after_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    judge = module("judge", monkeypatch)
+    spoken = [(1.0, 1.4, "one")]
+    for decided_s, found in ((1.0, 0), (1.2, 1), (1.89, 1), (1.91, 0)):
+        events = [Keyword("one", 0.9, decided_s, decided_s)]
+        assert len(judge.delays(events, spoken)) == found
+
+
+def test_a_rejected_sound_has_a_label_that_is_no_word(monkeypatch: pytest.MonkeyPatch) -> None:
+    judge = module("judge", monkeypatch)
+    labels = ["one", "unknown", "background", "nine"]
+    monkeypatch.setattr(judge, "called", lambda model, sounds: labels[: len(sounds)])
+    assert judge.rejected(sk.load("digits"), [np.zeros(1)] * 3).startswith("0.667 ")
+    assert judge.rejected(sk.load("digits"), [np.zeros(1)] * 4).startswith("0.500 ")
