@@ -34,10 +34,12 @@ from speechkit.infer import (
     transcribe,
 )
 from speechkit.models import Block, MarbleNet, Model, Net, Output, build
+from speechkit.plans.source import resolve
 from speechkit.predictions import Label, label_of
 from speechkit.rules.vad import PostProcessing
 from speechkit.streaming import stream
 from speechkit.testing import assert_close
+from speechkit.text import decode
 from speechkit.text.align import mean_score
 
 VERBS: dict[str, Callable[..., Any]] = {"ctc": transcribe, "clip": classify, "frame": detect}
@@ -77,6 +79,24 @@ def test_segments_with_a_low_mean_score_have_no_text_as_in_a_stream() -> None:
     assert len(spoken) == 2
     assert finals(sum(scores) / 2) == [spoken[int(np.argmax(scores))]]
     assert finals(1.0) == []
+
+
+def test_words_around_a_dropped_segment_stay_apart() -> None:
+    rule = {"least_score": 0.5, "silence_after_s": 0.1}
+    about = resolve("an4").with_(endpointing=rule).about
+    blank, space = len(about.labels), about.labels.index(" ")
+    a, b, c = (about.labels.index(x) for x in "abc")
+    pause = [(blank, 0.99)] * 6
+    # the only space is in the segment of the unsure b
+    frames = [(a, 0.99), *pause, (space, 0.99), (b, 0.4), *pause, (c, 0.99), *pause]
+    probabilities = np.empty((len(frames), blank + 1), np.float32)
+    for row, (label, p) in zip(probabilities, frames, strict=True):
+        row[:] = (1 - p) / blank
+        row[label] = p
+    reader = reader_of("an4", "greedy")
+    found = infer._as_in_a_stream(about, np.log(probabilities), reader)
+    state, _ = reader.step(reader.init(), found)
+    assert decode(reader.ids(state), about.labels) == "a c"
 
 
 def sixteen_bits() -> np.ndarray:

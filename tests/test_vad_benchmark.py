@@ -81,3 +81,12 @@ def test_tables_have_a_row_a_condition_and_the_mean(benchmark: ModuleType, tmp_p
     assert "| test gsm | 1.0 | 0.5 |" in text
     assert "| mean of test | 1.0000 | 0.5000 |" in text
     assert "| test keys | 900 / 0.25 | 0 / 0.0 |" in text
+
+
+def test_a_segment_that_overlaps_speech_is_no_false_alarm(
+    benchmark: ModuleType, tmp_path: Path
+) -> None:
+    speech = scene(tmp_path / "a.wav", 20.0, [(2, 4), (10, 12)], "dev=gsm")
+    found = detector(benchmark, [(1.5, 3), (11, 13), (14, 15)])
+    figures = benchmark.measure(found, [speech])["dev gsm"]
+    assert figures["false alarms an hour"] == round(3600 / 16)

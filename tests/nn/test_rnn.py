@@ -29,6 +29,11 @@ def test_a_row_streams_in_any_chunks(stride: int) -> None:
     check_stream(mixer, noise(2, 6, 40), torch.tensor([40, 17]), [[6, 2, 20, 12]])
 
 
+def test_a_frame_is_valid_if_the_one_that_it_is_taken_from_is() -> None:
+    y = RnnMixer(6, 2, "gru").double()(Chunk.of(noise(3, 6, 12), torch.tensor([12, 11, 5])))
+    assert y.valid.sum(1).tolist() == [6, 6, 3]
+
+
 def test_padded_rows_equal_packed_ones() -> None:
     rnn, x = Rnn(6, 6, "gru").double(), noise(3, 6, 12)
     valid = torch.arange(12) < torch.tensor([12, 5, 0])[:, None]
@@ -48,5 +53,6 @@ def test_its_multiply_adds_are_those_of_six_matrices() -> None:
 
 def test_it_runs_natively() -> None:
     x = noise(2, 16, 40).float()
-    check_native(RnnMixer(16, 1, "gru").eval(), x)
+    for stride in (1, 2):
+        check_native(RnnMixer(16, stride, "gru").eval(), x)
     check_native(PCENAndLevel(16).eval(), x)
