@@ -23,6 +23,7 @@ import speechkit as sk
 from speechkit.checkpoint import save
 from speechkit.component import Spec
 from speechkit.data import Segments, read_audio, read_manifest
+from speechkit.frontend.normalize import PCENAndLevel
 from speechkit.models import Model
 from speechkit.rules import vad
 from speechkit.tasks import metrics
@@ -36,14 +37,14 @@ def lowered(model: Model, db: float) -> Model:
 
     In its normaliser, gain is nearly 1, so only epsilon and the offset of the level matter.
     """
+    (layer,) = (each for each in model.modules() if isinstance(each, PCENAndLevel))
+    moved = {
+        "epsilon": layer.pcen.epsilon * 10 ** (db / 10),
+        "offset": layer.offset + db / 10 * math.log(10),
+    }
     frontend = Spec.parse(model.config.frontend)
     normalize = Spec.parse(frontend.params["normalize"])
-    known = normalize.params
-    moved = {
-        "epsilon": known.get("epsilon", 1e-6) * 10 ** (db / 10),
-        "offset": known.get("offset", -8.0) + db / 10 * math.log(10),
-    }
-    normalize = replace(normalize, params={**known, **moved})
+    normalize = replace(normalize, params={**normalize.params, **moved})
     params = {**frontend.params, "normalize": normalize}
     new = sk.build(replace(model.config, frontend=replace(frontend, params=params)))
     new.load_state_dict(model.state_dict())

@@ -73,8 +73,9 @@ def tuned(name: str, labels: tuple[str, ...]) -> Run:
     return replace(
         words(name, labels),
         start_from=RUNS / "words" / "best",
-        optimizer="adamw:lr=0.002,weight_decay=0.05",
-        steps=2500,
+        optimizer="adamw:lr=0.0015,weight_decay=0.05",
+        ema=0.998,
+        steps=5000,
         eval_every=500,
     )
 

@@ -49,13 +49,19 @@ def probabilities(model: Model, x: Sound, window_s: float) -> Probabilities:
 def events(model: Model, p: Probabilities, rule: Spotting) -> list[Keyword]:
     """The words that a stream with these probabilities reports."""
     words, state, found = words_of(model), State(), []
-    reported = [i if label in words else -1 for i, label in enumerate(model.labels)]
-    for frame, row in enumerate(zip(p.argmax(1).tolist(), p.max(1).tolist(), strict=True), 1):
-        best, score = row
-        state, detected = advance(rule, model.frame_s, state, reported[best], score)
+    reported = np.array([i if label in words else -1 for i, label in enumerate(model.labels)])
+    best, score = reported[p.argmax(1)], p.max(1)
+    # after a pause the rule's state is that of the start, so other frames change nothing
+    pause = round(rule.pause_ms / 1000 / model.frame_s)
+    above = (best >= 0) & (score >= rule.threshold)
+    for frame in np.flatnonzero(np.convolve(above, np.ones(pause + 2))[: len(p)]):
+        label = int(best[frame])
+        state, detected = advance(rule, model.frame_s, state, label, float(score[frame]))
         if detected:
-            at_s = frame * model.frame_s
-            found.append(Keyword(model.labels[best], score, at_s, at_s + model.latency_s))
+            at_s = (int(frame) + 1) * model.frame_s
+            found.append(
+                Keyword(model.labels[label], float(score[frame]), at_s, at_s + model.latency_s)
+            )
     return found
 
 

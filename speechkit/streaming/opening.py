@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
 PAD_MS = 150
 """Segments of the detector are extended by this much on both sides (docs/transcribing.md)."""
-THRESHOLDS = {"onset": 0.4, "offset": 0.2}
-"""Of the bundled detector before a recogniser: lower than its own, which miss weak beginnings."""
+THRESHOLDS = {"onset": 0.2, "offset": 0.1}
+"""Of the bundled detector before a recogniser: lower than its own, which miss quiet speech."""
 ROOM_BLOCKS = 16
 """How many blocks of a session can wait where each feed is computed at once."""
 

@@ -192,6 +192,24 @@ def test_only_trials_within_both_limits_are_allowed(
     assert {trial.post.min_speech_ms for trial in trials} == {20}
 
 
+def test_a_lowered_model_hears_as_if_the_sound_were_quieter(
+    labels: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threshold, model = module("threshold", monkeypatch), sk.load("vad")
+    x = 0.01 * torch.randn(1, 32000, generator=torch.Generator().manual_seed(0))
+    x[:, 8000:16000] *= 10
+    lowered = threshold.lowered(model, 12.0)
+    with torch.inference_mode():
+        scores, quieter, before = (
+            net(audio).scores
+            for net, audio in ((lowered, x), (model, x * 10 ** (-12 / 20)), (model, x))
+        )
+    # not equal, since the gain of PCEN is 0.98
+    assert (scores - quieter).abs().max() < 0.1 * (before - quieter).abs().max()
+    # the given model is as it was
+    assert torch.equal(model(x).scores, before)
+
+
 @pytest.mark.parametrize("name", ["threshold", "alignment"])
 def test_a_script_without_arguments_shows_its_use(
     labels: ModuleType, monkeypatch: pytest.MonkeyPatch, name: str

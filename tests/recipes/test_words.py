@@ -14,7 +14,7 @@ import soundfile
 import speechkit as sk
 from speechkit.data import Utterance, read_manifest
 from speechkit.events import Keyword
-from speechkit.rules.spotting import Spotting
+from speechkit.rules.spotting import Spotting, State, advance
 
 RECIPE = Path(__file__).parents[2] / "recipes" / "words"
 RATE = 8000
@@ -174,6 +174,27 @@ def test_few_false_words_come_before_many_words(monkeypatch: pytest.MonkeyPatch)
     results = [(0.9, 9.0), (0.8, 4.0), (0.7, 2.0), (0.75, 3.0), (0.75, 1.0)]
     ranked = sorted(((*result, Spotting()) for result in results), key=spotting.rank)
     assert [result[:2] for result in ranked] == [results[i] for i in (4, 3, 2, 1, 0)]
+
+
+def test_frames_that_the_search_skips_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    spotting, model = module("spotting", monkeypatch), sk.load("digits")
+    chance = np.random.default_rng(0)
+    for pause_ms, hold_ms in ((0, 20), (50, 30), (200, 10)):
+        rule = Spotting(threshold=0.5, hold_ms=hold_ms, pause_ms=pause_ms)
+        # labels that last for a few frames, with silence of 0 to 0.6 s between them
+        labels = chance.integers(0, len(model.labels), 300).repeat(chance.integers(1, 60, 300))
+        p = np.full((len(labels), len(model.labels)), 0.01, np.float32)
+        p[range(len(labels)), labels] = chance.choice([0.3, 0.6, 0.9], len(labels))
+        state, expected = State(), []
+        for frame, label in enumerate(labels):
+            reported = -1 if model.labels[label] in rule.silent else int(label)
+            score = float(p[frame, label])
+            state, detected = advance(rule, model.frame_s, state, reported, score)
+            if detected:
+                expected.append((model.labels[label], (frame + 1) * model.frame_s))
+        found = [(event.label, event.at_s) for event in spotting.events(model, p, rule)]
+        assert found == expected
+        assert found
 
 
 @pytest.mark.parametrize("name", ["judge", "spotting", "voices"])
