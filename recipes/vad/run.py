@@ -113,10 +113,10 @@ def causal_quiet() -> Run:
 
 
 def in_quiet_rooms(run: Run, name: str) -> Run:
-    """Goes on from a run with voices from far away that are not speech.
+    """Fine-tunes the model in runs/`name` with voices from far away, not labelled as speech.
 
-    They are 28 to 48 dB below the rest. The gain leaves most speech above -54 dB of full scale, so
-    that the level can tell.
+    These voices are 28 to 48 dB below the rest. The gain leaves most speech above -54 dB of full
+    scale, so that the level distinguishes them from speech.
     """
     equalize, noise, white, _, masks = run.augment
     far = f"noise:source={DATA / 'voices'},min_snr_db=28,max_snr_db=48,probability=0.6"

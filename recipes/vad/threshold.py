@@ -4,8 +4,8 @@
 
 The limits are the median delay of onsets in seconds, and the share of the time that is called
 speech in recordings without any. Writes the best post-processing into the model, which it stores
-in float16, and prints the best few. With LOWER_DB the model first becomes less sensitive by so
-many dB: it then hears faint voices in the distance as it heard fainter ones before.
+in float16, and prints the best few. With LOWER_DB the model first becomes less sensitive: a sound
+then has about the scores that a sound LOWER_DB quieter had before.
 """
 
 import math
@@ -33,9 +33,10 @@ PAUSE_S = 0.5
 
 
 def lowered(model: Model, db: float) -> Model:
-    """The model with the front end of `run.py`, for sound that is `db` louder.
+    """A model with the front end of `run.py`, made less sensitive by `db` decibels.
 
-    In its normaliser, gain is nearly 1, so only epsilon and the offset of the level matter.
+    The gain of PCEN is nearly 1, so its output depends on the level of the sound by epsilon alone.
+    The other features are the level minus an offset. So only epsilon and the offset change.
     """
     (layer,) = (each for each in model.modules() if isinstance(each, PCENAndLevel))
     moved = {

@@ -86,8 +86,8 @@ def fsdd_digits(source: Path) -> Iterator[tuple[str, Utterance]]:
 
 
 def talk(source: Path) -> Iterator[tuple[str, Utterance]]:
-    """Speech without digits, commands and their homophones: transcribed English, keywords, other
-    languages.
+    """Speech without digits, commands and their homophones: transcribed English, wake words, and
+    other languages.
 
     English without a transcript, where some of the words may be, is for testing alone.
     """

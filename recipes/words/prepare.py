@@ -35,7 +35,7 @@ PIECES = {"train": 4000, "dev": 300}
 PIECE_SCENES = 10
 """The most scenes that are made of one piece."""
 UNKNOWN_MOST = 1.0
-"""The most clips of `unknown` for each clip of a word."""
+"""The most clips of `unknown`, as a multiple of the clips of the words."""
 
 
 def prepare(source: Path, out: Path, *extra: Path) -> list[Path]:

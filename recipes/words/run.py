@@ -91,7 +91,7 @@ def commands() -> Run:
 
 
 def left_out(speaker: str) -> Run:
-    """Digits without one speaker of FSDD, who is the dev set."""
+    """Digits without one speaker of FSDD, whose clips are the dev set."""
     return replace(tuned(speaker, DIGITS), steps=1200, eval_every=400)
 
 
