@@ -45,6 +45,8 @@ def lowered(model: Model, db: float) -> Model:
     }
     frontend = Spec.parse(model.config.frontend)
     normalize = Spec.parse(frontend.params["normalize"])
+    if normalize.params.keys() & moved.keys():
+        sys.exit("the model is already less sensitive than in training; leave LOWER_DB out")
     normalize = replace(normalize, params={**normalize.params, **moved})
     params = {**frontend.params, "normalize": normalize}
     new = sk.build(replace(model.config, frontend=replace(frontend, params=params)))

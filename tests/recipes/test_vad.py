@@ -195,7 +195,10 @@ def test_only_trials_within_both_limits_are_allowed(
 def test_a_lowered_model_hears_as_if_the_sound_were_quieter(
     labels: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    threshold, model = module("threshold", monkeypatch), sk.load("vad")
+    threshold, recipe = module("threshold", monkeypatch), module("run", monkeypatch)
+    # the bundled model is lowered; this is the one before
+    model = sk.build(replace(sk.load("vad").config, frontend=recipe.base().model.frontend)).eval()
+    model.load_state_dict(sk.load("vad").state_dict())
     x = 0.01 * torch.randn(1, 32000, generator=torch.Generator().manual_seed(0))
     x[:, 8000:16000] *= 10
     lowered = threshold.lowered(model, 12.0)
@@ -208,6 +211,8 @@ def test_a_lowered_model_hears_as_if_the_sound_were_quieter(
     assert (scores - quieter).abs().max() < 0.1 * (before - quieter).abs().max()
     # the given model is as it was
     assert torch.equal(model(x).scores, before)
+    with pytest.raises(SystemExit, match="already less sensitive"):
+        threshold.lowered(lowered, 12.0)
 
 
 @pytest.mark.parametrize("name", ["threshold", "alignment"])
