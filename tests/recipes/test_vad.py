@@ -199,7 +199,7 @@ def test_a_lowered_model_hears_as_if_the_sound_were_quieter(
     # the bundled model is lowered; this is the one before
     model = sk.build(replace(sk.load("vad").config, frontend=recipe.base().model.frontend)).eval()
     model.load_state_dict(sk.load("vad").state_dict())
-    x = 0.01 * torch.randn(1, 32000, generator=torch.Generator().manual_seed(0))
+    x = 0.04 * torch.randn(1, 32000, generator=torch.Generator().manual_seed(0))
     x[:, 8000:16000] *= 10
     lowered = threshold.lowered(model, 12.0)
     with torch.inference_mode():
