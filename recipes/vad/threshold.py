@@ -36,7 +36,8 @@ def lowered(model: Model, db: float) -> Model:
     """A model with the front end of `run.py`, made less sensitive by `db` decibels.
 
     The gain of PCEN is nearly 1, so its output depends on the level of the sound by epsilon alone.
-    The other features are the level minus an offset. So only epsilon and the offset change.
+    The other features are the level minus an offset. So only epsilon and the offset change. The
+    floor of the energies stays, so sound near it is not heard as if it were quieter.
     """
     (layer,) = (each for each in model.modules() if isinstance(each, PCENAndLevel))
     moved = {
