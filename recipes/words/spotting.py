@@ -3,8 +3,8 @@
     python recipes/words/spotting.py runs/digits/best FOLDER
 
 Of the rules with at most MOST_FALSE false words per hour of talk, music and noise, the best finds
-the most words. If all rules have more false words, the best has the fewest. Prints the best five
-and writes the best one into the model.
+the most words. If all rules have more false words, the limit is a tenth above the fewest. Prints
+the best five and writes the best one into the model.
 """
 
 import sys
@@ -87,13 +87,13 @@ def search(model: Model, source: Path) -> list[Result]:
             found = [len(delays(events(model, p, rule), spoken)) for p, spoken in heard]
             false = len(events(model, silent, rule)) / (len(empty) / RATE / 3600)
             results.append((sum(found) / (2 * len(clips)), false, rule))
-    return sorted(results, key=rank)
+    return ranked(results)
 
 
-def rank(result: Result) -> tuple[float, float, float]:
-    """Sorts by the false words above MOST_FALSE, then by the words found."""
-    found, false, _ = result
-    return max(false, MOST_FALSE), -found, false
+def ranked(results: list[Result]) -> list[Result]:
+    """The rules by their false words above the limit, then by the words that they find."""
+    limit = max(MOST_FALSE, 1.1 * min(false for _, false, _ in results))
+    return sorted(results, key=lambda r: (max(r[1], limit), -r[0], r[1]))
 
 
 def main(folder: Path, source: Path) -> None:

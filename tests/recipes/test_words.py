@@ -172,8 +172,12 @@ def test_few_false_words_come_before_many_words(monkeypatch: pytest.MonkeyPatch)
     module("judge", monkeypatch)
     spotting = module("spotting", monkeypatch)
     results = [(0.9, 9.0), (0.8, 4.0), (0.7, 2.0), (0.75, 3.0), (0.75, 1.0)]
-    ranked = sorted(((*result, Spotting()) for result in results), key=spotting.rank)
+    ranked = spotting.ranked([(*result, Spotting()) for result in results])
     assert [result[:2] for result in ranked] == [results[i] for i in (4, 3, 2, 1, 0)]
+    # none has as few as MOST_FALSE: the limit is 44
+    many = [(0.6, 40.0), (0.8, 45.0), (0.7, 43.0)]
+    ranked = spotting.ranked([(*result, Spotting()) for result in many])
+    assert [result[:2] for result in ranked] == [many[i] for i in (2, 0, 1)]
 
 
 def test_frames_that_the_search_skips_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
