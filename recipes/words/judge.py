@@ -43,6 +43,7 @@ def conditions() -> dict[str, Change]:
         "cut close": lambda x, around, chance: around.around(x, chance, "tight"),
         "silence around": lambda x, around, chance: around.around(x, chance, "silence"),
         "3 s, silence": lambda x, around, chance: np.pad(x, (RATE, RATE)),
+        "5 s, silence": lambda x, around, chance: np.pad(x, (2 * RATE, 2 * RATE)),
         "faint noise": lambda x, around, chance: around.around(x, chance, "floor"),
         "noise and music, 10 dB": lambda x, around, chance: replace(around, snr_db=(10, 10)).around(
             x, chance, "noise"

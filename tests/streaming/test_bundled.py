@@ -33,7 +33,11 @@ def recording(model: Model) -> Tensor:
     return torch.cat(parts)
 
 
-MODELS = {name: sk.load(name) for name in NAMES}
+# the clips are digits, which are other words for `commands`: it reports `unknown` too
+MODELS = {
+    name: model.with_(spotting={"silent": ()}) if name == "commands" else model
+    for name, model in ((name, sk.load(name)) for name in NAMES)
+}
 SOUNDS = {name: recording(model) for name, model in MODELS.items()}
 
 
@@ -56,8 +60,7 @@ def settled(events: Iterable[Event]) -> list[tuple]:
 def test_events_are_those_of_the_offline_scores(name: str) -> None:
     model, x = MODELS[name], SOUNDS[name]
     events = events_of(sk.stream(model), [x])
-    # the digits of these sounds are no commands
-    assert events or name == "commands"
+    assert events
     with torch.inference_mode():
         c = model.stream_layer(task_of(model).window_s)(Chunk.of(x[None, None]))
     listener = listener_of(model)
