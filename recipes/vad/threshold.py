@@ -1,6 +1,6 @@
 """The thresholds of a trained model: the best frame F1 on dev within two limits.
 
-    python recipes/vad/threshold.py runs/vad/best data/vad/dev.jsonl 0.13 0.01 [LOWER_DB]
+    python recipes/vad/threshold.py runs/vad/best data/vad/dev.jsonl 0.15 0.015 [LOWER_DB]
 
 The limits are the median delay of onsets in seconds, and the share of the time that is called
 speech in recordings without any. Writes the best post-processing into the model, which it stores
