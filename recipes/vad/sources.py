@@ -324,7 +324,9 @@ def write(folder: Path, out: Path) -> list[Path]:
         raise ManifestError(f"{folder} is not a folder; give the folder that holds the corpora")
     rows: dict[Part, list[Utterance]] = defaultdict(list)
     for found in recordings(folder):
-        end_s = audio_duration_s(found.path) if found.end_s is None else found.end_s
+        # a file may be shorter than the longest part
+        length_s = audio_duration_s(found.path)
+        end_s = length_s if found.end_s is None else min(found.end_s, length_s)
         rows[found.part].append(
             Utterance(
                 audio=found.path,

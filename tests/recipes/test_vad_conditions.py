@@ -153,6 +153,18 @@ def test_packages_give_music_and_other_sounds(vad: SimpleNamespace, tmp_path: Pa
     assert len([r for r in found if r.kind == "noise"]) == 100
 
 
+def test_a_line_is_no_longer_than_its_file(vad: SimpleNamespace, tmp_path: Path) -> None:
+    for name, length_s in (("music", 45), ("bang", 0.5)):
+        path = tmp_path / "packages" / "game" / f"{name}.wav"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        soundfile.write(path, np.zeros(round(length_s * RATE)), RATE)
+    (manifest,) = vad.sources.write(tmp_path, tmp_path)
+    assert {u.audio.stem: u.duration_s for u in read_manifest(manifest)} == {
+        "music": 40,
+        "bang": 0.5,
+    }
+
+
 def test_missing_corpora_are_one_line(vad: SimpleNamespace, tmp_path: Path) -> None:
     with pytest.raises(ManifestError, match=r"no transcribed sentences and no music .* part dev"):
         vad.material.gathered(tmp_path, "dev", None, np.random.default_rng(0))
@@ -171,7 +183,7 @@ def test_sources_with_a_part_of_their_own_are_not_trained_on(
 def test_the_manifests_of_the_parts_name_source_and_kind(
     vad: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(vad.sources, "audio_duration_s", lambda _: 1.0)
+    monkeypatch.setattr(vad.sources, "audio_duration_s", lambda _: 100.0)
     folder = corpora(tmp_path)
     written = vad.sources.write(folder, tmp_path / "out")
     assert {path.stem for path in written} == {"train", "dev", "test"}
