@@ -183,9 +183,9 @@ def _text(value: Any) -> str:
     return re.sub("[,{}]", lambda found: f"\\u{ord(found[0]):04x}", json.dumps(value))
 
 
-def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """A sentence with the closest known word, and then all known ones."""
+def did_you_mean(name: str, known: Iterable[str], also: Iterable[str] = ()) -> str:
+    """A sentence with the closest word of `known` and `also`, and then all of `known`."""
     known = sorted(known)
-    close = difflib.get_close_matches(name, known, n=1)
+    close = difflib.get_close_matches(name, [*known, *also], n=1)
     hint = f"Did you mean {close[0]!r}? " if close else ""
     return f"{hint}Known: {', '.join(known) or 'none'}"

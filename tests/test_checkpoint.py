@@ -239,6 +239,17 @@ def test_a_missing_folder_suggests_the_bundled_names(
     assert str(caught.value) == message
 
 
+def test_a_misspelt_published_name_suggests_it() -> None:
+    expected = r"Did you mean 'stt_en_quartznet15x5'\? Known: an4, digits, vad, vad_causal$"
+    with pytest.raises(CheckpointError, match=expected):
+        find("stt_en_quartznet15x4")
+
+
+def test_a_name_that_no_file_can_have_is_no_model() -> None:
+    with pytest.raises(CheckpointError, match=r"no model folder 'aaa"):
+        find("a" * 5000)
+
+
 def test_a_folder_that_holds_no_model_is_refused(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"has no config.json"):
         load(tmp_path)

@@ -29,11 +29,15 @@ def find(path: str | os.PathLike[str]) -> Path:
             f"{type(path).__name__} is no model; give a Model, its folder, or a bundled name"
         )
     folder = Path(path)
-    if folder.is_dir():
+    try:
+        is_folder, is_file = folder.is_dir(), folder.is_file()
+    except OSError as error:
+        raise CheckpointError(f"no model folder {str(path)!r:.80}: {error.strerror}") from error
+    if is_folder:
         if (folder / CONFIG).is_file():
             return folder
         raise CheckpointError(f"{folder} has no {CONFIG}; give a folder written by speechkit")
-    if folder.is_file():
+    if is_file:
         raise CheckpointError(f"{folder} is a file; give the folder of a model, or a bundled name")
     bundled = {entry.name: entry for entry in bundled_folders()}
     if str(path) in bundled:
@@ -42,7 +46,8 @@ def find(path: str | os.PathLike[str]) -> Path:
         if row.is_pulled:
             return row.folder
         raise CheckpointError(f"{path} is not on this machine; type: speechkit pull {path}")
-    raise CheckpointError(f"no model folder {str(path)!r}. {did_you_mean(str(path), bundled)}")
+    hint = did_you_mean(str(path), bundled, also=published())
+    raise CheckpointError(f"no model folder {str(path)!r}. {hint}")
 
 
 def read_config(folder: Path) -> dict[str, Any]:
