@@ -21,6 +21,7 @@ def test_a_saved_card_is_read_back(tmp_path: Path) -> None:
         scores=(
             Score(name="delay", value=0.25, unit="s", interval=(0.2, 0.31), on="ten others"),
             Score(name="accuracy", value=1),
+            Score(name="recall", value=1, interval=(1, 1)),
         ),
     )
     model = sk.build(sk.MatchboxNet(blocks=BLOCKS, labels=("bell", "phone")))
@@ -29,6 +30,7 @@ def test_a_saved_card_is_read_back(tmp_path: Path) -> None:
     assert [str(score) for score in card.scores] == [
         "delay: 0.25 s, 95 % CI 0.2 to 0.31 s (ten others)",
         "accuracy: 1",
+        "recall: 1, 95 % CI 1 to 1",
     ]
 
 

@@ -100,6 +100,14 @@ def test_what_a_server_cannot_continue_begins_anew(
     assert path.read_bytes() == DATA
 
 
+def test_the_rest_of_a_file_with_a_weak_tag_is_not_requested(
+    served: Any, url: str, path: Path
+) -> None:
+    cut_short(served, url, path, 5000, headers={"ETag": 'W/"weak"', "Last-Modified": None})
+    download(url, path)
+    assert served.asked == [None, None]
+
+
 @pytest.mark.parametrize("changed", [DATA[::-1], DATA[:2000]])
 def test_a_file_that_has_changed_begins_anew(
     served: Any, url: str, path: Path, changed: bytes

@@ -20,7 +20,9 @@ def test_a_row_has_the_numbers_of_torch(stride: int) -> None:
     for given, weight in zip(own.parameters(), mixer.rnn.matrices(), strict=True):
         given.data.copy_(weight)
     expected = own(x.transpose(1, 2))[0].transpose(1, 2)[:, :, ::stride]
-    torch.testing.assert_close(mixer(Chunk.of(x)).x, expected)
+    y = mixer(Chunk.of(x, torch.tensor([11, 5])))
+    torch.testing.assert_close(y.x[:1], expected[:1])
+    assert y.lengths.tolist() == [-(-11 // stride), -(-5 // stride)]
 
 
 @pytest.mark.parametrize("stride", [1, 2])

@@ -75,3 +75,8 @@ def test_a_score_is_from_0_to_1() -> None:
 )
 def test_segments_with_speech(frames: str, expected: list[tuple[int, int]]) -> None:
     assert list(segments(RULE, [letter == "." for letter in frames])) == expected
+
+
+def test_a_segment_whose_last_frame_alone_is_speech_has_speech() -> None:
+    rule = Rule(before=9, after=3, longest=4)
+    assert list(segments(rule, [True, True, True, False])) == [(0, 4)]

@@ -19,10 +19,11 @@ from speechkit.data import read_audio
 from speechkit.errors import ConfigError, StreamError
 from speechkit.events import Event, Final
 from speechkit.models import Model
+from speechkit.plans.source import about_of, resolve
 from speechkit.rules.endpointing import Endpointing
 from speechkit.rules.vad import PostProcessing
 from speechkit.streaming.gate import NEVER, blanked
-from speechkit.streaming.opening import PAD_MS
+from speechkit.streaming.opening import PAD_MS, speech_of
 
 RATE = 16000
 CLIP = Path(str(resources.files("speechkit"))) / "bundled" / "clips" / "an4_mmsh.opus"
@@ -135,6 +136,16 @@ def test_speech_amid_noise_is_read_alone_live_as_offline(decoder: str, level: fl
             pytest.approx(other.start_s),
             pytest.approx(other.end_s),
         )
+
+
+def test_the_bundled_detector_has_lower_thresholds_before_a_recogniser() -> None:
+    speech = speech_of(about_of(resolve(AN4)), RATE, "vad")
+    assert speech is not None
+    rule = speech._net.about.rule(PostProcessing)
+    assert (rule.onset, rule.offset) == (0.4, 0.2)
+    own = about_of(resolve("vad")).rule(PostProcessing)
+    assert own.onset > rule.onset
+    assert own.offset > rule.offset
 
 
 def test_the_bundled_recogniser_answers_no_later_with_the_gate() -> None:

@@ -4,7 +4,8 @@ import itertools
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -15,12 +16,14 @@ from safetensors.numpy import load_file, save_file
 from torch import Tensor
 
 import speechkit as sk
+from speechkit import infer
 from speechkit.decode import Decoder
 from speechkit.decode.beam import BeamCTC
 from speechkit.decode.greedy import GreedyCTC
 from speechkit.errors import ConfigError, StreamError
 from speechkit.events import Event, Final, Partial
 from speechkit.models import Model, Net
+from speechkit.plans.about import About
 from speechkit.rules.endpointing import Endpointing
 from speechkit.streaming.listeners import TextListener
 from speechkit.text.align import words_of
@@ -89,6 +92,38 @@ def test_a_text_with_a_low_mean_score_is_dropped(decoder: str) -> None:
         # what was shown is taken back
         if expected < 2:
             assert events[-1] == Partial("", "", events[-1].at_s, events[-1].decided_s)
+
+
+@pytest.mark.parametrize(
+    ("path", "low", "text"),
+    [
+        ([1, 2, *6 * [BLANK], 1, 2], [], "hi hi"),
+        # the model's own space is enough
+        ([1, 2, 0, *6 * [BLANK], 1, 2], [], "hi hi"),
+        ([1, 2, BLANK, BLANK, 1, 2], [], "hihi"),
+        # a text is dropped, and with it the space before it
+        ([1, 2, *4 * [BLANK], 0, 2, *5 * [BLANK], 1, 2], [7], "hi hi"),
+        ([1, 2, *6 * [BLANK], 1, 2], [8, 9], "hi"),
+    ],
+)
+def test_a_whole_recording_has_the_segments_of_a_stream(
+    path: list[int], low: list[int], text: str
+) -> None:
+    log_probs = spelled(path)
+    for frame in low:
+        log_probs[frame] = np.log(0.5 / BLANK)
+        log_probs[frame, path[frame]] = np.log(0.5)
+    rule, reader = replace(RULE, least_score=0.6), DECODERS["greedy"]
+    about = SimpleNamespace(
+        rule=lambda _: rule, labels=LABELS, frame_s=FRAME_S, confidence=(1.0, 0.0)
+    )
+    changed = infer._as_in_a_stream(cast(About, about), log_probs, reader)
+    assert reader.finish(reader.step(reader.init(), changed)[0]).strip() == text
+    assert changed.max(1).min() > np.log(0.4)
+    if 0 in path and not low:
+        np.testing.assert_array_equal(changed, log_probs)
+    streamed = finals(listen(TextListener(reader, FRAME_S, rule), log_probs, [3]))
+    assert " ".join(final.text for final in streamed) == text
 
 
 def test_a_text_grows_and_is_final_after_a_pause() -> None:
