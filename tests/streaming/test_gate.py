@@ -142,7 +142,7 @@ def test_the_bundled_detector_has_lower_thresholds_before_a_recogniser() -> None
     speech = speech_of(about_of(resolve(AN4)), RATE, "vad")
     assert speech is not None
     rule = speech._net.about.rule(PostProcessing)
-    assert (rule.onset, rule.offset) == (0.4, 0.2)
+    assert (rule.onset, rule.offset) == (0.2, 0.1)
     own = about_of(resolve("vad")).rule(PostProcessing)
     assert own.onset > rule.onset
     assert own.offset > rule.offset
