@@ -29,7 +29,8 @@ def row_of(name: str) -> Published:
     if name in bundled_models():
         raise CheckpointError(f"{name} is bundled, so there is nothing to download; use its name")
     if name not in published():
-        raise CheckpointError(f"no published model {name!r}. {did_you_mean(name, published())}")
+        hint = did_you_mean(name, published(), also=bundled_models())
+        raise CheckpointError(f"no published model {name!r}. {hint}")
     return published()[name]
 
 
