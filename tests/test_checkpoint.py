@@ -240,7 +240,9 @@ def test_a_missing_folder_suggests_the_bundled_names(
 
 
 def test_a_misspelt_published_name_suggests_it() -> None:
-    expected = r"Did you mean 'stt_en_quartznet15x5'\? Known: an4, commands, digits, vad, vad_causal$"
+    expected = (
+        r"Did you mean 'stt_en_quartznet15x5'\? Known: an4, commands, digits, vad, vad_causal$"
+    )
     with pytest.raises(CheckpointError, match=expected):
         find("stt_en_quartznet15x4")
 

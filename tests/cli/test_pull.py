@@ -211,7 +211,7 @@ def test_a_bundled_model_needs_no_download(cli: Cli, cache: Path) -> None:
         1,
         "error: an4 is bundled, so there is nothing to download; use its name\n",
     )
-    assert "'comands'. Did you mean 'commands'?" in cli("pull", "comands").err
+    assert "'commandz'. Did you mean 'commands'?" in cli("pull", "commandz").err
 
 
 @pytest.mark.parametrize("data", [b"", b"<html>please log in</html>", b"\x1f\x8b rubbish"])
