@@ -18,6 +18,7 @@ from speechkit.plans.source import ModelSource, about_of, resolve, with_torch
 from speechkit.predictions import Label, Segment, label_of, segments_of, transcript_of
 from speechkit.rules.endpointing import Endpointing, segments
 from speechkit.rules.probability import softmax
+from speechkit.rules.spotting import Spotting, best_window
 from speechkit.rules.vad import overlap_smooth
 from speechkit.streaming.gate import DETECTOR, NEVER, Detector, blanked, middles_s
 from speechkit.text.align import mean_score, words_of
@@ -101,12 +102,20 @@ def classify(
     channel: Channel = "mix",
     raw: RawFormat | None = None,
 ) -> Label:
-    """The label of a path, bytes, array or tensor; arrays need their `sample_rate` in hertz."""
+    """The label of a path, bytes, array or tensor; arrays need their `sample_rate` in hertz.
+
+    With `clips="window"` in the model's `spotting`, it is that of the best window.
+    """
     scorer = scorer_of(resolve(model))
     about = scorer.about
     about.require("classify")
     samples = read_samples(audio, sample_rate, about.sample_rate, channel=channel, raw=raw)
-    return label_of(about, scorer.clips(samples[None])[0])
+    rule = about.rule(Spotting)
+    if rule.clips == "window":
+        logits = best_window(rule, about.labels, scorer.sliding(samples), about.frame_s)
+    else:
+        logits = scorer.clips(samples[None])[0]
+    return label_of(about, logits)
 
 
 def detect(
@@ -178,6 +187,10 @@ class Scorer(Protocol):
 
     def clips(self, windows: Floats) -> Floats:
         """The scores `[B, n]` of clips `[B, N]`."""
+        ...
+
+    def sliding(self, samples: Floats) -> Floats:
+        """The scores `[T, n]` of the window before each frame of a clip `[N]`."""
         ...
 
 

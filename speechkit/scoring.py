@@ -59,6 +59,16 @@ class ModelScorer:
             scores = [finite(self.model(part.contiguous()).scores) for part in parts]
         return _floats(torch.cat(scores))
 
+    @torch.inference_mode()
+    def sliding(self, samples: Floats) -> Floats:
+        """The scores `[T, n]` of the window before each frame of a clip `[N]`."""
+        check_length(len(samples), self.about.sample_rate, self.about.shortest)
+        weight = next(self.model.parameters())
+        audio = torch.from_numpy(samples.copy())[None].to(weight)
+        with evaluating(self.model):
+            scores, lengths = self.model.sliding(audio, self.about.window_s)
+        return _floats(finite(scores[0, : lengths[0]]))
+
 
 def _floats(scores: Tensor) -> Floats:
     array: Floats = scores.float().numpy(force=True)

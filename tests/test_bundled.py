@@ -7,12 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 
 import speechkit as sk
 from speechkit.card import bundled_folders
 from speechkit.config import from_dict, to_dict
-from speechkit.data import Utterance, read_audio, read_manifest
+from speechkit.data import Utterance, read_audio, read_manifest, read_samples
 from speechkit.events import Final
 from speechkit.export import example_of
 from speechkit.export.native import difference
@@ -22,6 +23,7 @@ from speechkit.limits import MAX_MESSAGE_CHARACTERS
 from speechkit.models.net import COMPONENTS
 from speechkit.plans.about import About, Facts
 from speechkit.plans.source import as_plan
+from speechkit.tasks.evaluation import evaluate
 from speechkit.tasks.plans import facts_of, plan_of
 from speechkit.testing import assert_close
 
@@ -36,6 +38,24 @@ def test_digits_are_recognised() -> None:
     model = sk.load("digits")
     found = [sk.classify(model, clip.audio).label for clip in CLIPS]
     assert sum(word == clip.label for word, clip in zip(found, CLIPS, strict=True)) >= 9
+
+
+@pytest.mark.parametrize("silence_s", [1, 2, 10])
+def test_silence_around_a_word_changes_no_label(silence_s: float, tmp_path: Path) -> None:
+    model, plan = sk.load("digits"), as_plan("digits")
+    right, rows = 0, []
+    for clip in CLIPS:
+        x = np.pad(read_samples(clip.audio, None, 8000), round(8000 * silence_s))
+        found, same = sk.classify(model, x, 8000), sk.classify(plan, x, 8000)
+        assert found.label == same.label
+        assert found.score == pytest.approx(same.score, abs=1e-5)
+        right += found.label == clip.label
+        path = tmp_path / clip.audio.with_suffix(".wav").name
+        soundfile.write(path, x, 8000)
+        rows.append(replace(clip, audio=path, duration_s=len(x) / 8000, offset_s=0.0))
+    assert right >= 9
+    # in batches with padding
+    assert evaluate(model, rows, batch_size=4)["accuracy"] == right / len(CLIPS)
 
 
 def sounds_without_a_digit() -> dict[str, torch.Tensor]:

@@ -73,13 +73,8 @@ def wilson(hits: int, of: int) -> str:
 
 
 def called(model: Model, sounds: list[Sound]) -> list[str]:
-    """The label with the highest score for each sound."""
-    found = []
-    with torch.inference_mode():
-        for x in sounds:
-            scores = model(torch.from_numpy(x).float()[None]).scores
-            found.append(model.labels[int(scores[0].argmax())])
-    return found
+    """The label of each sound, as `sk.classify` returns it."""
+    return [sk.classify(model, x, RATE).label for x in sounds]
 
 
 def words_of(model: Model) -> tuple[str, ...]:

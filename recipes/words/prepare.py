@@ -4,10 +4,12 @@
 
 FOLDER holds the corpora of README.md, each in a folder with its name. EXTRA.jsonl has more words
 for training: the output of voices.py or of recipes/fsdd/an4_digits.py. Writes wav files of 8 kHz
-and manifests for `words`, `digits`, `commands`, and for `digits` without one speaker of FSDD each.
+and manifests for `words`, `digits` and `commands`; for `digits` without one speaker of FSDD each;
+and for `digits` with a half, a quarter and an eighth of the voices.
 """
 
 import random
+import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
@@ -36,6 +38,8 @@ PIECE_SCENES = 10
 """The most scenes that are made of one piece."""
 UNKNOWN_MOST = 1.0
 """The most clips of `unknown`, as a multiple of the clips of the words."""
+FEWER = {"half": 2, "quarter": 4, "eighth": 8}
+"""Sets of digits with a part of the voices, and one of how many voices they keep."""
 
 
 def prepare(source: Path, out: Path, *extra: Path) -> list[Path]:
@@ -74,6 +78,9 @@ def prepare(source: Path, out: Path, *extra: Path) -> list[Path]:
             relabelled(rest, DIGITS),
             [clip for _, clip in fsdd if clip.speaker == speaker],
         )
+    for name, share in FEWER.items():
+        rows = [u for u in pool["train"] if kept(u.speaker or "", share)]
+        sets[name] = (relabelled(rows, DIGITS), sets["digits"][1])
     for name, parts in sets.items():
         for part, rows in zip(("train", "dev"), parts, strict=True):
             write_manifest(out / name / f"{part}.jsonl", rows)
@@ -117,14 +124,19 @@ def saved(rows: Iterable[Row], folder: Path) -> Iterator[Utterance]:
         )
 
 
+def kept(speaker: str, share: int) -> bool:
+    """Whether one of `share` voices is this one; sounds without a speaker are kept."""
+    return not speaker or zlib.crc32(speaker.encode()) % share == 0
+
+
 def relabelled(rows: list[Utterance], labels: tuple[str, ...]) -> list[Utterance]:
     """The rows of `labels` and `background`, and some others as `unknown`; see UNKNOWN_MOST."""
-    kept = [u for u in rows if u.label in labels]
+    own = [u for u in rows if u.label in labels]
     unknown = [u for u in rows if u.label not in (*labels, BACKGROUND)]
-    most = min(len(unknown), round(UNKNOWN_MOST * len(kept)))
+    most = min(len(unknown), round(UNKNOWN_MOST * len(own)))
     unknown = random.Random(0).sample(unknown, most)
     background = [u for u in rows if u.label == BACKGROUND]
-    return kept + [replace(u, label=UNKNOWN) for u in unknown] + background
+    return own + [replace(u, label=UNKNOWN) for u in unknown] + background
 
 
 if __name__ == "__main__":

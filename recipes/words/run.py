@@ -5,6 +5,7 @@
     python recipes/words/run.py digits --out runs/digits
     python recipes/words/run.py commands --out runs/commands
     python recipes/words/run.py theo --out runs/theo        # digits without this speaker of FSDD
+    python recipes/words/run.py half --out runs/half        # digits with half of the voices
 
 `base` learns all words of Speech Commands at once; the other runs start from its weights.
 RESULTS.md has the figures.
@@ -36,7 +37,7 @@ def words(name: str, labels: tuple[str, ...]) -> Run:
             sample_rate=8000,
             frontend="mfcc:n_mfcc=40,n_mels=40",
             lookahead=(3, 3, 3, 3, 6, 0),
-            spotting=Spotting(window_s=0.8, threshold=0.7, hold_ms=120),
+            spotting=Spotting(window_s=0.8, threshold=0.7, hold_ms=120, clips="window"),
         ),
         data=Data(
             train=DATA / name / "train.jsonl",
@@ -113,6 +114,27 @@ def nicolas() -> Run:
 
 def theo() -> Run:
     return left_out("theo")
+
+
+def voices(name: str) -> Run:
+    """Digits from random weights, to compare numbers of voices."""
+    return replace(words(name, DIGITS), steps=2500, ema=0.998)
+
+
+def every() -> Run:
+    return voices("digits")
+
+
+def half() -> Run:
+    return voices("half")
+
+
+def quarter() -> Run:
+    return voices("quarter")
+
+
+def eighth() -> Run:
+    return voices("eighth")
 
 
 def tiny() -> Run:

@@ -8,6 +8,7 @@ the best five and writes the best one into the model.
 """
 
 import sys
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
@@ -83,7 +84,9 @@ def search(model: Model, source: Path) -> list[Result]:
         heard = [(probabilities(model, x, window_s), spoken) for x, spoken in talks]
         silent = probabilities(model, empty, window_s)
         for threshold, hold_ms in product(THRESHOLDS, HOLDS_MS):
-            rule = Spotting(window_s=window_s, threshold=threshold, hold_ms=hold_ms)
+            rule = replace(
+                model.rule(Spotting), window_s=window_s, threshold=threshold, hold_ms=hold_ms
+            )
             found = [len(delays(events(model, p, rule), spoken)) for p, spoken in heard]
             false = len(events(model, silent, rule)) / (len(empty) / RATE / 3600)
             results.append((sum(found) / (2 * len(clips)), false, rule))

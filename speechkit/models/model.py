@@ -147,6 +147,14 @@ class Model(nn.Module):
             head = head.sliding(frames) if frames else head.running()
         return Serial(**body, head=head)
 
+    def sliding(
+        self, audio: Tensor, window_s: float | None, lengths: Tensor | None = None
+    ) -> Output:
+        """The scores `[B, T', n]` of a stream over whole audio `[B, N]`; a clip classifier's are
+        those of the `window_s` seconds before each frame."""
+        c = self.stream_layer(window_s)(Chunk.of(audio.unsqueeze(1), lengths))
+        return Output(c.x.transpose(1, 2), c.lengths)
+
     @property
     def latency_s(self) -> float:
         """The audio that must follow a frame before its score is returned, in seconds."""

@@ -1,9 +1,14 @@
 """Keyword spotting: a pure rule over probabilities that decides when a label is detected."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, Literal
+
+from numpy.typing import NDArray
 
 from speechkit.config import Config
 from speechkit.errors import ConfigError
+from speechkit.rules.probability import softmax
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -14,6 +19,9 @@ class Spotting(Config):
     best for `hold_ms` with a probability of at least `threshold` in each frame. It is detected
     again only after `pause_ms` in which it was not. Labels in `silent`, which stand for everything
     else, are never detected.
+
+    The scores of a clip, as in `classify`, are those of all of it (`clips="whole"`), or those of
+    its best window (`clips="window"`), so that silence around a word does not matter.
     """
 
     window_s: float = 1.0
@@ -21,6 +29,7 @@ class Spotting(Config):
     hold_ms: float = 100
     pause_ms: float = 200
     silent: tuple[str, ...] = ("unknown", "background", "silence")
+    clips: Literal["whole", "window"] = "whole"
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -31,6 +40,22 @@ class Spotting(Config):
             )
         if not 0 <= self.threshold <= 1:
             raise ConfigError(f"threshold={self.threshold:g}: give a probability")
+
+
+def best_window(
+    rule: Spotting, labels: Sequence[str], logits: NDArray[Any], frame_s: float
+) -> NDArray[Any]:
+    """The logits `[n]` of the window of a clip in which a label that can be detected is the most
+    probable.
+
+    `logits` `[T, n]` are those of a stream over the clip, each of the window before it. A clip
+    shorter than the window is one window.
+    """
+    frames = max(1, round(rule.window_s / frame_s))
+    whole = logits[min(frames, len(logits)) - 1 :]
+    detected = [index for index, name in enumerate(labels) if name not in rule.silent]
+    best: NDArray[Any] = whole[softmax(whole)[:, detected].max(1, initial=0).argmax()]
+    return best
 
 
 @dataclass(frozen=True)

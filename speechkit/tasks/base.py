@@ -127,6 +127,11 @@ class Task:
         device = output.scores.device
         return batch.targets.to(device), lengths.to(device)
 
+    def output(self, model: Model, audio: Tensor, lengths: Tensor) -> Output:
+        """The scores of a batch in evaluation, by default the model's. Shape: audio `[B, N]`."""
+        found: Output = model(audio, lengths)
+        return found
+
     @abstractmethod
     def predictions(self, output: Output) -> Sequence[Any]:
         """The model's predictions, one for each of `references`."""
@@ -243,7 +248,7 @@ def outputs(
     device = next(model.parameters()).device
     for batch in batches(dataset, plan, workers):
         with evaluating(model), torch.inference_mode():
-            output = model(batch.audio.to(device), batch.lengths.to(device))
+            output = task.output(model, batch.audio.to(device), batch.lengths.to(device))
         yield batch, output
 
 
