@@ -23,6 +23,7 @@ COMMANDS = {
     "align": "align:align",
     "vad": "vad:vad",
     "listen": "listen:listen",
+    "serve": "serve:serve",
     "info": "info:info",
     "models": "info:models",
     "transform": "transform:transform",
