@@ -68,7 +68,7 @@ def app_of(nets: Mapping[str, Net], settings: Settings) -> tuple[ASGIApp, State]
     routes = Starlette(
         routes=ROUTES,
         lifespan=lifespan,
-        exception_handlers={kind: answer for kind in (ApiError, SpeechkitError, HTTPException)},
+        exception_handlers=dict.fromkeys((ApiError, SpeechkitError, HTTPException), answer),
     )
     routes.state.serving = state
     app: ASGIApp = Guard(routes, settings)

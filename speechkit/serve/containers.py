@@ -33,10 +33,12 @@ class _Pieces:
 
 
 class WebM:
-    """Decodes the sound of a WebM file that is cut anywhere; its thread begins with the first piece.
+    """Decodes the sound of a WebM file that is cut anywhere, in a thread of its own.
 
     Raises MissingExtraError without PyAV, and AudioError for what cannot be decoded.
     """
+
+    waits = True
 
     def __init__(self, target_rate: int) -> None:
         try:
@@ -77,7 +79,8 @@ class WebM:
         """Hands bytes to the decoder, and waits where it is slow; drops them if it has failed."""
         while self._thread.is_alive():
             try:
-                return self._pieces.queue.put(data, timeout=0.1)
+                self._pieces.queue.put(data, timeout=0.1)
+                return
             except queue.Full:
                 continue
 

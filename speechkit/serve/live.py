@@ -24,7 +24,9 @@ OK, GOING_AWAY, REFUSED, FAILED, TRY_AGAIN = 1000, 1001, 1008, 1011, 1013
 
 
 class Sound(Protocol):
-    """Decodes live sound to samples `[N]` at the model's rate."""
+    """Decodes live sound to samples `[N]` at the model's rate; `waits` if that takes a thread."""
+
+    waits: bool
 
     def feed(self, data: bytes) -> NDArray[np.float32]:
         """The samples that are decoded so far."""
@@ -140,7 +142,10 @@ class Connection:
             if (data := message.get("bytes")) is None:
                 _check_end(message["text"])
                 return
-            await self._feed(await asyncio.to_thread(self._sound.feed, data))
+            feed = self._sound.feed
+            await self._feed(
+                await asyncio.to_thread(feed, data) if self._sound.waits else feed(data)
+            )
 
     async def _feed(self, samples: NDArray[np.float32]) -> None:
         self._taken += len(samples)

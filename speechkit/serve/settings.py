@@ -81,7 +81,7 @@ def is_loopback(host: str) -> bool:
 
 
 def token_of(file: Path | None) -> str | None:
-    """The token in a file, else that of the environment, else None; ConfigError for an empty one."""
+    """The token in a file, else that of the environment, else None; ConfigError if it is empty."""
     if file is None:
         return os.environ.get(TOKEN) or None
     token = file.read_text("utf-8").strip()

@@ -37,6 +37,8 @@ class Resampled:
 class Pcm:
     """Samples without a header, cut anywhere."""
 
+    waits = False
+
     def __init__(self, encoding: Encoding, rate: int, target_rate: int) -> None:
         self._dtype = np.dtype(DTYPES[encoding])
         self._resampled = Resampled(rate, target_rate)
