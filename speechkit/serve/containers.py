@@ -12,7 +12,7 @@ from speechkit.serve.sound import NAME, Resampled
 
 MOST_WAITING = 64
 """Pieces that may wait for the decoder."""
-OPTIONS = {"probesize": "32", "analyzeduration": "0", "fflags": "nobuffer"}
+OPTIONS = {"probesize": "32", "analyzeduration": "0"}
 """The head of the file says all about its sound, so that decoding begins with the first packet."""
 
 
@@ -63,6 +63,9 @@ class WebM:
     def end(self) -> NDArray[np.float32]:
         """The last samples; waits for the decoder."""
         self.close()
+        # a cut at the end is no error, as in a file
+        if self._failure is not None and self._resampled is None:
+            raise self._failure
         last = [self._take()]
         if self._resampled is not None:
             last.append(self._resampled.feed(np.zeros(0, np.float32), last=True))

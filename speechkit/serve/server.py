@@ -25,6 +25,8 @@ from speechkit.serve.state import State
 MAX_MESSAGE_BYTES = 2**20
 """Bytes of one message of a websocket."""
 BACKLOG = 1024
+KEEP_ALIVE_S = 75
+"""How long a connection may be idle; clients keep one for less, and do not send into its end."""
 
 
 class Server(uvicorn.Server):
@@ -125,6 +127,7 @@ def server_of(nets: Mapping[str, Net], settings: Settings) -> Server:
         access_log=False,
         server_header=False,
         backlog=BACKLOG,
+        timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=round(settings.limits.drain_s),
     )
     return Server(config, state)

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
-from typing import Any, BinaryIO, TypeVar, cast
+from typing import Any, BinaryIO, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,7 +29,7 @@ class Upload:
         if not isinstance(file, UploadFile):
             raise ApiError(400, "no file in the form; send a recording as file", param="file")
         self.name = file.filename or "file"
-        self.stream = cast(BinaryIO, file.file)
+        self.stream = file.file
 
     def field(self, name: str, default: str | None = None) -> str | None:
         """The text of a field; raises ApiError if it is a file."""

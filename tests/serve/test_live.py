@@ -1,9 +1,11 @@
 """Events of live sound are those of a file, however it is cut."""
 
+import contextlib
 import io
 import json
 from collections.abc import Callable
 from pathlib import Path
+from socket import SHUT_RDWR
 from typing import Any
 
 import numpy as np
@@ -84,15 +86,15 @@ def webm(samples: Any) -> bytes:
 def test_many_at_once_get_their_own_events(server: Running, speech: Path, command: Command) -> None:
     expected = rows(command("listen", "--file", speech, "--json"))
     data = pcm(speech)
-    sockets = [server.listen("model=vad&rate=8000") for _ in range(8)]
-    for start in range(0, len(data), 3200):
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(server.listen("model=vad&rate=8000")) for _ in range(8)]
+        for start in range(0, len(data), 3200):
+            for socket in sockets:
+                socket.send(data[start : start + 3200])
         for socket in sockets:
-            socket.send(data[start : start + 3200])
-    for socket in sockets:
-        socket.send(END)
-    for socket in sockets:
-        assert heard(socket) == expected
-        socket.close()
+            socket.send(END)
+        for socket in sockets:
+            assert heard(socket) == expected
     server.wait_until_free()
 
 
@@ -101,8 +103,8 @@ def test_many_at_once_get_their_own_events(server: Running, speech: Path, comman
     [("model=none", 404), ("encoding=mp3", 400), ("rate=7", 400), ("rate=x", 400)],
 )
 def test_a_wrong_query_is_refused_before_sound(server: Running, query: str, status: int) -> None:
-    with pytest.raises(InvalidStatus) as refused:
-        server.listen(query)
+    with pytest.raises(InvalidStatus) as refused, server.listen(query):
+        pass
     assert refused.value.response.status_code == status
     assert "error" in json.loads(refused.value.response.body or b"")
     assert not server.sessions
@@ -134,8 +136,8 @@ def test_a_full_server_says_so(speech: Path) -> None:
     with running(["vad"], limits=Limits(sessions=1)) as server:
         with server.listen() as first:
             json.loads(first.recv())
-            with pytest.raises(InvalidStatus) as refused:
-                server.listen()
+            with pytest.raises(InvalidStatus) as refused, server.listen():
+                pass
             assert refused.value.response.status_code == 503
             assert refused.value.response.headers["Retry-After"]
         server.wait_until_free()
@@ -145,11 +147,11 @@ def test_a_full_server_says_so(speech: Path) -> None:
 
 def test_a_client_that_vanishes_leaves_no_session(server: Running, speech: Path) -> None:
     for wait in (True, False):
-        socket = server.listen("model=an4&rate=8000")
-        if wait:
-            socket.recv()
-            socket.send(pcm(speech)[:8000])
-        socket.socket.close()
+        with server.listen("model=an4&rate=8000") as socket:
+            if wait:
+                socket.recv()
+                socket.send(pcm(speech)[:8000])
+            socket.socket.shutdown(SHUT_RDWR)
     server.wait_until_free()
 
 
