@@ -26,7 +26,8 @@ class ApiError(Exception):
     ) -> None:
         super().__init__(message)
         self.status, self.message, self.param, self.code = status, one_line(message), param, code
-        self.headers = headers or {}
+        # what is left of a body is not read
+        self.headers = {"Connection": "close", **(headers or {})}
 
     @property
     def row(self) -> dict[str, Any]:

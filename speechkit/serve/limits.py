@@ -124,7 +124,7 @@ class Guard:
 
 def _too_large(most_bytes: int) -> ApiError:
     message = f"a body of more than {most_bytes} bytes; send a shorter recording, or compress it"
-    return ApiError(413, message, code="too_large", headers={"Connection": "close"})
+    return ApiError(413, message, code="too_large")
 
 
 async def _deny(error: ApiError, scope: Scope, receive: Receive, send: Send) -> None:

@@ -11,8 +11,11 @@ from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+import h11
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from websockets.http11 import Response
 
 from speechkit.data import AudioWarning
 from speechkit.errors import ConfigError
@@ -79,6 +82,11 @@ def protocol_of(headers_s: float) -> type[H11Protocol]:
             if self.late is not None:
                 self.late.cancel()
 
+        def on_response_complete(self) -> None:
+            super().on_response_complete()
+            if self.conn.their_state is h11.SEND_BODY:
+                self._wait()
+
         def send_400_response(self, msg: str) -> None:
             self._refuse(ApiError(400, f"{msg.rstrip('.')}; send HTTP/1.1"))
 
@@ -96,8 +104,13 @@ def protocol_of(headers_s: float) -> type[H11Protocol]:
             within = self.cycle is not None and not self.cycle.response_complete
             # a websocket has a protocol of its own
             mine = self.transport.get_protocol() is self
-            if mine and not within and not self.transport.is_closing():
-                self._refuse(ApiError(408, f"no request came within {headers_s:g} s; send it anew"))
+            if not mine or within or self.transport.is_closing():
+                return
+            if self.conn.their_state is h11.SEND_BODY:
+                # it is answered already
+                self.transport.close()
+                return
+            self._refuse(ApiError(408, f"no request came within {headers_s:g} s; send it anew"))
 
         def _refuse(self, error: ApiError) -> None:
             body = json.dumps(error.row).encode()
@@ -112,6 +125,22 @@ def protocol_of(headers_s: float) -> type[H11Protocol]:
     return Protocol
 
 
+class LiveProtocol(WebSocketsSansIOProtocol):
+    """Websockets whose refused handshakes are JSON."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        reject = self.conn.reject
+
+        def refuse(status: int, text: str) -> Response:
+            response = reject(status, json.dumps(ApiError(int(status), text).row))
+            del response.headers["Content-Type"]
+            response.headers["Content-Type"] = "application/json"
+            return response
+
+        self.conn.reject = refuse  # type: ignore[method-assign]
+
+
 def server_of(nets: Mapping[str, Net], settings: Settings) -> Server:
     """The server of plans or models by name."""
     app, state = app_of(nets, settings)
@@ -120,7 +149,7 @@ def server_of(nets: Mapping[str, Net], settings: Settings) -> Server:
         host=settings.host,
         port=settings.port,
         http=protocol_of(settings.limits.headers_s),
-        ws="websockets-sansio",
+        ws=LiveProtocol,
         ws_max_size=MAX_MESSAGE_BYTES,
         log_config=None,
         log_level="critical",
