@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import logging
 import signal
 import socket
 import sys
@@ -169,6 +170,8 @@ def serve(nets: Mapping[str, Net], settings: Settings) -> None:
     """
     # damaged recordings are answered as far as they can be read
     warnings.simplefilter("ignore", AudioWarning)
+    # the log has a line for each request already
+    logging.getLogger("python_multipart").setLevel(logging.ERROR)
     server = server_of(nets, settings)
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     with socket.socket(family) as listening:
