@@ -16,47 +16,54 @@ export OMP_NUM_THREADS
 BIN := .venv/bin
 PLUGINS := $(wildcard plugins/*/pyproject.toml)
 STAMP := .venv/.installed
+STAMP_DEV := .venv/.installed-dev
 # tests that start processes, run the docs or train: left out by `make fast`
 SLOWER := tests/test_docs.py tests/test_plugin_install.py tests/test_recipes.py \
 	tests/recipes/test_an4.py tests/train tests/cli tests/ops/test_triton.py
 
-.PHONY: install demo test fast slow soak drawn coverage lowest lint types docs peers measure bench bench-vad triton-aot bench-cuda \
+.PHONY: install install-dev demo test fast slow soak drawn coverage lowest lint types docs site peers measure bench bench-vad triton-aot bench-cuda \
 	hashes plans wheel sbom fuzz sanitize ci
 
+# speechkit with training, microphone and all audio formats, and the plugins of this repository
 install: $(STAMP)
 
-$(STAMP): pyproject.toml constraints.txt $(PLUGINS)
+# and what its tests, checks and docs need
+install-dev: $(STAMP_DEV)
+
+$(STAMP): EXTRAS := train,mic,av
+$(STAMP_DEV): EXTRAS := dev
+$(STAMP) $(STAMP_DEV): pyproject.toml constraints.txt $(PLUGINS)
 	@test -x $(BIN)/pip || $(PYTHON) -m venv .venv
 	@$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt $(PIP_ARGS) \
-		-e '.[dev]' $(foreach plugin,$(PLUGINS),-e $(dir $(plugin)))
+		-e '.[$(EXTRAS)]' $(foreach plugin,$(PLUGINS),-e $(dir $(plugin)))
 	@touch $@
 
 demo: install
 	@$(BIN)/speechkit demo
 
-test: install
+test: install-dev
 	@$(BIN)/pytest -n $(WORKERS)
 
-fast: install
+fast: install-dev
 	@$(BIN)/pytest -n $(WORKERS) $(addprefix --ignore=,$(SLOWER))
 
 # pytest ends with 5 where a marker selects nothing
-slow soak: install
+slow soak: install-dev
 	@$(BIN)/pytest -m $@ || [ $$? -eq 5 ]
 
 # the tests whose inputs hypothesis draws, under another seed
-drawn: install
+drawn: install-dev
 	@$(BIN)/pytest -n $(WORKERS) -m "hypothesis and not slow and not soak and not gpu" \
 		--hypothesis-profile=seeded --hypothesis-seed=$(SEED)
 
 # the plans of the bundled models, after a change of the models or of what a plan is
-plans: install
+plans: install-dev
 	@for folder in speechkit/bundled/models/*/; do \
 		$(BIN)/speechkit export $$folder --format native --out $${folder}plan.safetensors || exit; done
 	@cd speechkit/bundled && sha256sum models/*/config.json models/*/*.safetensors > SHA256SUMS
 
 # fails below the floor of pyproject.toml
-coverage: install
+coverage: install-dev
 	@$(BIN)/pytest -n $(WORKERS) --cov --cov-report=term
 
 # the core's tests with the oldest versions that pyproject.toml allows; their own warnings are no errors
@@ -68,7 +75,7 @@ lowest:
 		-e '.[dev]' $(foreach plugin,$(PLUGINS),-e $(dir $(plugin)))
 	@.venv-lowest/bin/pytest -n $(WORKERS) -W default tests
 
-lint: install types
+lint: install-dev types
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/codespell
@@ -80,20 +87,24 @@ lint: install types
 	@$(BIN)/check-jsonschema -q --builtin-schema vendor.citation-file-format CITATION.cff
 
 # recipes are scripts, whose modules have the same names in each folder
-types: install
+types: install-dev
 	@$(BIN)/mypy
 	@for folder in recipes/*/; do MYPYPATH=$$folder $(BIN)/mypy $$folder*.py || exit; done
 
 # what activations, norms and mixers cost, for docs/components.md and mixers.md; on an idle machine
-measure: install
+measure: install-dev
 	@$(BIN)/python -m benchmarks.measured
 	@$(BIN)/python -m benchmarks.mixers
 
-docs: install
+docs: install-dev
 	@$(BIN)/python docs/generate.py
 
+# the docs as a site in build/site; needs no network
+site: install-dev
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
 # silero-vad, webrtcvad and OpenVINO, with which the benchmarks compare
-peers: install
+peers: install-dev
 	@$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt $(PIP_ARGS) -e '.[bench]'
 
 # speed; BENCH="offline streaming --rounds 5" runs a part of it
@@ -105,40 +116,40 @@ bench-vad: peers
 	@$(BIN)/python -m benchmarks.vad
 
 # what the kernels for CUDA are compiled to; needs no card. AOT="--net marblenet --dtype float32"
-triton-aot: install
+triton-aot: install-dev
 	@$(BIN)/python -m benchmarks.aot $(AOT)
 
 # tests and speed on a CUDA card
-bench-cuda: install
+bench-cuda: install-dev
 	@$(BIN)/pytest -m gpu tests/ops tests/streaming
 	@$(BIN)/python -m benchmarks.cuda
 
 # constraints-hashed.txt: what the extras of HASHED need, with the hash of each of its files
 HASHED := train mic export numba
 
-hashes: install
+hashes: install-dev
 	@$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt $(PIP_ARGS) uv
 	@$(BIN)/uv pip compile pyproject.toml $(addprefix --extra ,$(HASHED)) -c constraints.txt -q \
 		--generate-hashes --no-annotate --custom-compile-command 'make hashes' \
 		--index-strategy unsafe-best-match $(PIP_ARGS) -o constraints-hashed.txt
 
 # a wheel in dist/, on Linux with the compiled libraries; and its tests
-wheel: install
+wheel: install-dev
 	@$(BIN)/python -m hatchling build -t wheel
 	@$(BIN)/pytest -m slow tests/test_wheel.py
 
 # a bill of materials (CycloneDX) of what is installed
-sbom: install
+sbom: install-dev
 	@$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt $(PIP_ARGS) cyclonedx-bom
 	@mkdir -p dist
 	@$(BIN)/cyclonedx-py environment --pyproject pyproject.toml --output-reproducible \
 		-o dist/sbom.json $(BIN)/python
 # mutated files for every reader and command; FUZZ="audio yaml" runs some
-fuzz: install
+fuzz: install-dev
 	@$(BIN)/python -m tests.fuzz $(FUZZ_S) $(FUZZ) --seed $(SEED)
 
 # random shapes for every C++ file, built with ASan and UBSan; MARCH=x86-64-v3 for shorter registers
-sanitize: install
+sanitize: install-dev
 	@$(BIN)/python -m tests.fuzz.sanitize $(FUZZ_S) 0 $(MARCH)
 
 ci: lint test

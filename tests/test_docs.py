@@ -3,6 +3,8 @@
 import importlib.util
 import inspect
 import re
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -14,7 +16,8 @@ from speechkit import hookspecs
 from speechkit.plugins import ENTRY_POINT_GROUP, Registry, using
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+REFERENCE = ROOT / "docs" / "reference"
 TEXT = "\n".join(page.read_text(encoding="utf-8") for page in PAGES)
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 HOOKS = {name: f for name, f in vars(hookspecs).items() if name.startswith("speechkit_")}
@@ -30,6 +33,10 @@ def python_blocks(page: Path) -> list[tuple[int, str]]:
     ]
 
 
+def page_name(page: Path) -> str:
+    return page.relative_to(ROOT).as_posix()
+
+
 @pytest.fixture
 def own_registry():
     """What a page adds to the process's registry is gone afterwards."""
@@ -38,7 +45,7 @@ def own_registry():
 
 
 @pytest.mark.usefixtures("own_registry")
-@pytest.mark.parametrize("page", [p for p in PAGES if python_blocks(p)], ids=lambda p: p.name)
+@pytest.mark.parametrize("page", [p for p in PAGES if python_blocks(p)], ids=page_name)
 def test_blocks_run(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     namespace = {"__name__": page.stem, "__file__": str(page)}
@@ -77,6 +84,40 @@ def test_hooks_page_lists_no_other_hook():
 @pytest.mark.parametrize("name", sk.__all__)
 def test_every_public_name_is_documented(name):
     assert re.search(rf"\bsk\.{name}\b", TEXT)
+
+
+def names_of(page: Path) -> list[str]:
+    """The public names of the module that a page of the reference is about."""
+    module = sk if page.stem == "speechkit" else importlib.import_module(f"speechkit.{page.stem}")
+    own = [n for n, x in vars(module).items() if getattr(x, "__module__", "") == module.__name__]
+    names = getattr(module, "__all__", None) or [n for n in own if n[0] != "_"]
+    return [n for n in names if not inspect.ismodule(getattr(module, n))]
+
+
+@pytest.mark.parametrize("page", sorted(REFERENCE.glob("*.md")), ids=page_name)
+def test_reference_has_each_public_name_and_an_example(page):
+    text = page.read_text(encoding="utf-8")
+    examples = "\n".join(code for _, code in python_blocks(page))
+    pages = "".join(other.read_text(encoding="utf-8") for other in REFERENCE.glob("*.md"))
+    for name in names_of(page):
+        # what is a public name of speechkit itself is on the page of that
+        assert re.search(rf"^::: speechkit\.(\w+\.)?{name}$", pages, re.MULTILINE), name
+        if f"::: speechkit.{page.stem}.{name}\n" in text:
+            assert re.search(rf"\b{name}\b", examples), name
+
+
+def test_reference_has_each_public_module():
+    modules = {name for name in sk.__all__ if inspect.ismodule(getattr(sk, name))}
+    assert modules <= {page.stem for page in REFERENCE.glob("*.md")}
+
+
+def test_site_has_no_broken_link_and_loads_nothing_from_other_hosts(tmp_path):
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", tmp_path]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    pages = "".join(page.read_text(encoding="utf-8") for page in tmp_path.rglob("*.html"))
+    loaded = re.findall(r"<(?:script|img|link|iframe)[^>]*(?:src|href)=\"?(https?:[^\" >]*)", pages)
+    assert loaded == []
 
 
 def test_only_public_names_are_used():
