@@ -18,7 +18,7 @@ PLUGINS := $(wildcard plugins/*/pyproject.toml)
 STAMP := .venv/.installed
 STAMP_DEV := .venv/.installed-dev
 # tests that start processes, run the docs or train: left out by `make fast`
-SLOWER := tests/test_docs.py tests/test_plugin_install.py tests/test_recipes.py \
+SLOWER := tests/test_docs.py tests/test_cookbook.py tests/test_plugin_install.py tests/test_recipes.py \
 	tests/recipes/test_an4.py tests/train tests/cli tests/ops/test_triton.py
 
 .PHONY: install install-dev demo test fast slow soak drawn coverage lowest lint types docs site peers measure bench bench-vad triton-aot bench-cuda \

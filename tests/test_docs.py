@@ -45,7 +45,12 @@ def own_registry():
 
 
 @pytest.mark.usefixtures("own_registry")
-@pytest.mark.parametrize("page", [p for p in PAGES if python_blocks(p)], ids=page_name)
+# tests/test_cookbook.py runs the cookbook, with its commands
+@pytest.mark.parametrize(
+    "page",
+    [p for p in PAGES if python_blocks(p) and p.parent.name != "cookbook"],
+    ids=page_name,
+)
 def test_blocks_run(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     namespace = {"__name__": page.stem, "__file__": str(page)}
