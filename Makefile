@@ -81,6 +81,7 @@ lint: install-dev types
 	@$(BIN)/codespell
 	@$(BIN)/lint-imports --no-logo
 	@$(BIN)/towncrier build --draft --version next > /dev/null
+	@$(BIN)/hadolint Containerfile
 	@$(BIN)/zizmor --offline --quiet .github
 	@$(BIN)/check-jsonschema -q --builtin-schema vendor.github-workflows .github/workflows/*.yml
 	@$(BIN)/check-jsonschema -q --builtin-schema vendor.github-issue-forms .github/ISSUE_TEMPLATE/*.yml
