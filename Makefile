@@ -100,9 +100,9 @@ measure: install-dev
 docs: install-dev
 	@$(BIN)/python docs/generate.py
 
-# the docs as a site in build/site; needs no network
+# the docs as a site in build/site; needs no network. With --quiet, --strict would find nothing
 site: install-dev
-	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 # silero-vad, webrtcvad and OpenVINO, with which the benchmarks compare
 peers: install-dev
