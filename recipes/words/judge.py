@@ -73,8 +73,9 @@ def wilson(hits: int, of: int) -> str:
 
 
 def called(model: Model, sounds: list[Sound]) -> list[str]:
-    """The label of each sound, as `sk.classify` returns it."""
-    return [sk.classify(model, x, RATE).label for x in sounds]
+    """The label of each sound, with peaks at 0 dBFS or below, as `sk.classify` returns it."""
+    within = (x / max(1.0, np.abs(x).max()) for x in sounds)
+    return [sk.classify(model, x, RATE).label for x in within]
 
 
 def words_of(model: Model) -> tuple[str, ...]:

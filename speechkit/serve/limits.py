@@ -3,14 +3,14 @@
 import asyncio
 import hmac
 from collections import Counter
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
 from speechkit.serve.errors import RETRY_S, ApiError
-from speechkit.serve.settings import Settings
+from speechkit.serve.settings import Settings, is_loopback
 
 BEARER = "bearer"
 """The subprotocol of a websocket whose next one is the token; browsers can send no header there."""
@@ -58,6 +58,7 @@ class Guard:
                 code="too_many_connections",
                 headers={"Retry-After": str(RETRY_S)},
             )
+        self._check_host(headers.get("host", ""))
         self._check_origin(headers)
         if self._settings.token is not None and scope["path"] not in OPEN_PATHS:
             self._check_token(scope, headers, self._settings.token)
@@ -65,15 +66,26 @@ class Guard:
         if length.isdecimal() and (len(length) > 18 or int(length) > most_bytes):
             raise _too_large(most_bytes)
 
+    def _check_host(self, given: str) -> None:
+        """Refuses names of other sites that lead to this machine, so that their pages cannot ask a
+        server without a token."""
+        if (
+            self._settings.token is None
+            and given
+            and not is_loopback(_split(f"//{given}").hostname)
+        ):
+            raise ApiError(
+                403,
+                f"{given!r:.80} is no name of this server; ask it as localhost or 127.0.0.1",
+                code="host_not_allowed",
+            )
+
     def _check_origin(self, headers: Headers) -> None:
         """Refuses other web pages, whose requests a browser sends from the user's own machine."""
         origin = headers.get("origin")
         if origin is None or origin in self._settings.origins:
             return
-        try:
-            host = urlsplit(origin).netloc
-        except ValueError:
-            host = ""
+        host = _split(origin).netloc
         if not host or host != headers.get("host"):
             raise ApiError(
                 403,
@@ -120,6 +132,14 @@ class Guard:
             return message
 
         return measured
+
+
+def _split(url: str) -> SplitResult:
+    """The parts of a URL; empty if it is none."""
+    try:
+        return urlsplit(url)
+    except ValueError:
+        return urlsplit("")
 
 
 def _too_large(most_bytes: int) -> ApiError:

@@ -84,11 +84,21 @@ def test_other_pages_are_refused(strict: Running) -> None:
     assert allowed.headers["access-control-allow-origin"] == "https://page.example"
 
 
+def test_other_names_of_this_machine_are_refused(server: Running) -> None:
+    for host in ("other.example", "other.example:80", "127.0.0.1.other.example", "[", "8.8.8.8"):
+        origin = {"Host": host, "Origin": f"http://{host}"}
+        for headers in (origin, {"Host": host}):
+            found = server.http.get("/v1/models", headers=headers)
+            assert (found.status_code, found.json()["error"]["code"]) == (403, "host_not_allowed")
+    for host in ("localhost", "LOCALHOST:1", "127.0.0.1", "[::1]:8000"):
+        assert server.http.get("/v1/models", headers={"Host": host}).status_code == 200
+
+
 def test_a_body_that_is_too_large_is_refused(strict: Running) -> None:
     big = {"file": ("a.wav", b"x" * 400_001)}
     assert strict.http.post("/v1/vad", files=big).json()["error"]["code"] == "too_large"
     # without a length
-    head = f"POST /v1/vad HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {TOKEN}\r\n"
+    head = f"POST /v1/vad HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {TOKEN}\r\n"
     head += "Content-Type: multipart/form-data; boundary=x\r\nTransfer-Encoding: chunked\r\n\r\n"
     part = b'--x\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\n'
     chunks = [b"%x\r\n%s\r\n" % (len(data), data) for data in (part, b"x" * 400_000)]
@@ -104,7 +114,7 @@ def test_a_recording_that_is_too_long_is_refused(strict: Running, speech: Path) 
 def test_slow_headers_and_bodies_are_refused(strict: Running) -> None:
     assert error_of(raw(strict, b""))[0] == 408
     assert error_of(raw(strict, b"GET /healthz HT"))[0] == 408
-    head = f"POST /v1/vad HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {TOKEN}\r\n"
+    head = f"POST /v1/vad HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {TOKEN}\r\n"
     head += "Content-Type: multipart/form-data; boundary=x\r\nContent-Length: 99\r\n\r\n"
     status, error = error_of(raw(strict, head.encode(), b"--x"))
     assert (status, error["type"]) == (408, "invalid_request_error")
@@ -148,10 +158,10 @@ def survive(server: Running, speech: Path, count: int) -> None:
         + speech.read_bytes()[:4000]
         + b"\r\n--x--\r\n"
     )
-    head = "POST %s HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: %d\r\n"
+    head = "POST %s HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: %d\r\n"
     head += "Content-Type: multipart/form-data; boundary=x\r\n\r\n"
     listen = (
-        b"GET /v1/listen?model=vad&rate=8000 HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\n"
+        b"GET /v1/listen?model=vad&rate=8000 HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\n"
         b"Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: "
         b"dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n\x82\x84\0\0\0\0\0\1\0\1\x81\x8e\0\0\0\0{"
         b'"type":"end"}'
@@ -223,7 +233,7 @@ def test_a_terminated_server_answers_what_is_open(speech: Path, tmp_path: Path) 
             + speech.read_bytes()
             + b"\r\n--x--\r\n"
         )
-        head = f"POST /v1/audio/transcriptions HTTP/1.1\r\nHost: a\r\nContent-Length: {len(form)}"
+        head = f"POST /v1/audio/transcriptions HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(form)}"
         head += "\r\nContent-Type: multipart/form-data; boundary=x\r\n\r\n"
         request = stack.enter_context(socket.create_connection(address, timeout=300))
         request.sendall(head.encode() + form[:-10])
