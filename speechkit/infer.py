@@ -18,7 +18,7 @@ from speechkit.plans.source import ModelSource, about_of, resolve, with_torch
 from speechkit.predictions import Label, Segment, label_of, segments_of, transcript_of
 from speechkit.rules.endpointing import Endpointing, segments
 from speechkit.rules.probability import softmax
-from speechkit.rules.spotting import Spotting, best_window
+from speechkit.rules.spotting import Spotting, clip_logits
 from speechkit.rules.vad import overlap_smooth
 from speechkit.streaming.gate import DETECTOR, NEVER, Detector, blanked, middles_s
 from speechkit.text.align import mean_score, words_of
@@ -104,15 +104,15 @@ def classify(
 ) -> Label:
     """The label of a path, bytes, array or tensor; arrays need their `sample_rate` in hertz.
 
-    With `clips="window"` in the model's `spotting`, it is that of the best window.
+    Windows in which a label in `clip_skips` of the model's `spotting` is probable do not count.
     """
     scorer = scorer_of(resolve(model))
     about = scorer.about
     about.require("classify")
     samples = read_samples(audio, sample_rate, about.sample_rate, channel=channel, raw=raw)
     rule = about.rule(Spotting)
-    if rule.clips == "window":
-        logits = best_window(rule, about.labels, scorer.sliding(samples), about.frame_s)
+    if rule.clip_skips:
+        logits = clip_logits(rule, about.labels, scorer.sliding(samples), about.frame_s)
     else:
         logits = scorer.clips(samples[None])[0]
     return label_of(about, logits)

@@ -37,7 +37,7 @@ def words(name: str, labels: tuple[str, ...]) -> Run:
             sample_rate=8000,
             frontend="mfcc:n_mfcc=40,n_mels=40",
             lookahead=(3, 3, 3, 3, 6, 0),
-            spotting=Spotting(window_s=0.8, threshold=0.7, hold_ms=120, clips="window"),
+            spotting=Spotting(window_s=0.8, threshold=0.7, hold_ms=120, clip_skips=(BACKGROUND,)),
         ),
         data=Data(
             train=DATA / name / "train.jsonl",
@@ -118,7 +118,7 @@ def theo() -> Run:
 
 def voices(name: str) -> Run:
     """Digits from random weights, to compare numbers of voices."""
-    return replace(words(name, DIGITS), steps=2500, ema=0.998)
+    return replace(words(name, DIGITS), steps=2000, ema=0.998)
 
 
 def every() -> Run:

@@ -2,13 +2,17 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from numpy.typing import NDArray
 
 from speechkit.config import Config
 from speechkit.errors import ConfigError
 from speechkit.rules.probability import softmax
+
+SKIPPED_ABOVE = 0.1
+"""The probability of labels in `clip_skips` above which a window does not count, unless they are
+probable in all windows; chosen on the dev words of recipes/words."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,8 +24,9 @@ class Spotting(Config):
     again only after `pause_ms` in which it was not. Labels in `silent`, which stand for everything
     else, are never detected.
 
-    The scores of a clip, as in `classify`, are those of all of it (`clips="whole"`), or those of
-    its best window (`clips="window"`), so that silence around a word does not matter.
+    The scores of a clip, as in `classify`, are those of all of it. With labels in `clip_skips` they
+    are the mean over its windows, without those in which these labels are probable, so that silence
+    around a word does not matter.
     """
 
     window_s: float = 1.0
@@ -29,7 +34,7 @@ class Spotting(Config):
     hold_ms: float = 100
     pause_ms: float = 200
     silent: tuple[str, ...] = ("unknown", "background", "silence")
-    clips: Literal["whole", "window"] = "whole"
+    clip_skips: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -42,20 +47,21 @@ class Spotting(Config):
             raise ConfigError(f"threshold={self.threshold:g}: give a probability")
 
 
-def best_window(
+def clip_logits(
     rule: Spotting, labels: Sequence[str], logits: NDArray[Any], frame_s: float
 ) -> NDArray[Any]:
-    """The logits `[n]` of the window of a clip in which a label that can be detected is the most
-    probable.
+    """The mean logits `[n]` over the windows of a clip that count, by `clip_skips`.
 
     `logits` `[T, n]` are those of a stream over the clip, each of the window before it. A clip
     shorter than the window is one window.
     """
     frames = max(1, round(rule.window_s / frame_s))
     whole = logits[min(frames, len(logits)) - 1 :]
-    detected = [index for index, name in enumerate(labels) if name not in rule.silent]
-    best: NDArray[Any] = whole[softmax(whole)[:, detected].max(1, initial=0).argmax()]
-    return best
+    skipped = [index for index, name in enumerate(labels) if name in rule.clip_skips]
+    probable = softmax(whole)[:, skipped].sum(1)
+    counted = probable <= max(SKIPPED_ABOVE, probable.min())
+    mean: NDArray[Any] = whole[counted].mean(0)
+    return mean
 
 
 @dataclass(frozen=True)

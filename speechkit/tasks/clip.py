@@ -17,7 +17,7 @@ from speechkit.models import Model, Output
 from speechkit.models.net import Name
 from speechkit.predictions import Label
 from speechkit.report.page import heat
-from speechkit.rules.spotting import Spotting, best_window
+from speechkit.rules.spotting import Spotting, clip_logits
 from speechkit.streaming.listeners import SEGMENT_S, caption_for, listener_for
 from speechkit.tasks.base import Task
 from speechkit.tasks.metrics import accuracy, confusion
@@ -42,16 +42,16 @@ class Classification(Task):
         return torch.tensor(self.labels.index(utterance.label))
 
     def output(self, model: Model, audio: Tensor, lengths: Tensor) -> Output:
-        """The logits of each clip, or those of its best window, as in `classify`."""
+        """The logits of each clip, as in `classify`."""
         rule = self.config.rule(Spotting)
-        if rule.clips == "whole":
+        if not rule.clip_skips:
             return super().output(model, audio, lengths)
         scores, frames = model.sliding(audio, self.window_s, lengths)
         rows = (
             x[:count].numpy(force=True) for x, count in zip(scores, frames.tolist(), strict=True)
         )
-        best = [best_window(rule, self.labels, row, self.frame_s) for row in rows]
-        return Output(torch.from_numpy(np.stack(best)).to(scores), torch.ones_like(frames))
+        found = [clip_logits(rule, self.labels, row, self.frame_s) for row in rows]
+        return Output(torch.from_numpy(np.stack(found)).to(scores), torch.ones_like(frames))
 
     def predictions(self, output: Output) -> list[int]:
         """The index of the best label."""
