@@ -234,7 +234,8 @@ def test_a_terminated_server_answers_what_is_open(speech: Path, tmp_path: Path) 
             + b"\r\n--x--\r\n"
         )
         head = "POST /v1/audio/transcriptions HTTP/1.1\r\nHost: localhost"
-        head += f"\r\nContent-Length: {len(form)}\r\nContent-Type: multipart/form-data; boundary=x\r\n\r\n"
+        head += f"\r\nContent-Length: {len(form)}"
+        head += "\r\nContent-Type: multipart/form-data; boundary=x\r\n\r\n"
         request = stack.enter_context(socket.create_connection(address, timeout=300))
         request.sendall(head.encode() + form[:-10])
         time.sleep(0.5)
