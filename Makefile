@@ -21,7 +21,7 @@ STAMP_DEV := .venv/.installed-dev
 SLOWER := tests/test_docs.py tests/test_cookbook.py tests/test_plugin_install.py tests/test_recipes.py \
 	tests/recipes/test_an4.py tests/train tests/cli tests/ops/test_triton.py
 
-.PHONY: install install-dev demo test fast slow soak drawn coverage lowest lint types docs site peers measure bench bench-vad triton-aot bench-cuda \
+.PHONY: install install-dev demo test fast slow soak drawn coverage lowest lint types docs site peers measure bench bench-vad triton-aot bench-cuda wasm \
 	hashes plans wheel sbom fuzz sanitize ci
 
 # speechkit with training, microphone and all audio formats, and the plugins of this repository
@@ -119,6 +119,10 @@ bench-vad: peers
 # what the kernels for CUDA are compiled to; needs no card. AOT="--net marblenet --dtype float32"
 triton-aot: install-dev
 	@$(BIN)/python -m benchmarks.aot $(AOT)
+
+# the engine for browsers, plugins/web/dist/speechkit.wasm; needs emcc 3.1.6
+wasm:
+	@$(MAKE) -s -C plugins/web
 
 # tests and speed on a CUDA card
 bench-cuda: install-dev

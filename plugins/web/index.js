@@ -1,0 +1,3 @@
+export { SpeechkitError } from "./src/errors.js";
+export { listen } from "./src/listen.js";
+export { load } from "./src/session.js";

@@ -1,0 +1,104 @@
+// A session: it takes samples as they come and returns events, the same for all block sizes.
+
+import { Blocks } from "./blocks.js";
+import { compile } from "./engine.js";
+import { expect, shown } from "./errors.js";
+import { Gate } from "./gate.js";
+import { listenerFor } from "./listeners.js";
+import { frameS, MAX_PLAN_BYTES, readPlan } from "./plan.js";
+import { read } from "./read.js";
+import { withRules } from "./rules/changed.js";
+import { asSamples } from "./samples.js";
+
+const OPTIONS = ["sampleRate", "vad", "onScores", "postprocess", "spotting", "endpointing", "wasm"];
+
+/** A session of a plan, from its URL, its path (in node) or its bytes; see index.d.ts. */
+export async function load(source, options = {}) {
+  for (const name of Object.keys(options))
+    expect(OPTIONS.includes(name), `no option ${shown(name)}; give one of ${OPTIONS.join(", ")}`);
+  const [module, plan, detector] = await Promise.all([
+    compile(options.wasm),
+    planOf(source),
+    options.vad === undefined ? null : planOf(options.vad),
+  ]);
+  const about = withRules(plan.about, options);
+  expect(
+    about.decodes || !detector,
+    `vad is for recognition; leave it out for a ${shown(about.kind)}`,
+  );
+  const session = new Session(about, options.onScores);
+  await session.open(module, { ...plan, about }, detector, options.sampleRate);
+  return session;
+}
+
+async function planOf(source) {
+  return readPlan(await read(source, MAX_PLAN_BYTES));
+}
+
+class Session {
+  #blocks;
+  #gate = null;
+  #listener;
+  #onScores;
+  #events = [];
+  #closed = "";
+
+  constructor(about, onScores) {
+    this.labels = about.labels;
+    this.scores = null;
+    this.#listener = listenerFor(about);
+    this.#onScores = onScores;
+  }
+
+  async open(module, plan, detector, sampleRate) {
+    const { about } = plan;
+    const blocks = await Blocks.open(module, plan, sampleRate, (...step) => this.#take(...step));
+    const gate = detector && (await Gate.open(module, detector, sampleRate, about, blocks.leadS));
+    this.#blocks = blocks;
+    this.#gate = gate;
+    this.sampleRate = blocks.sampleRate;
+    this.frameS = frameS(about);
+    this.latencyS = blocks.latencyS + (gate ? gate.held * this.frameS : 0);
+  }
+
+  /** The events after the next samples. */
+  feed(samples) {
+    expect(!this.#closed, `this session is ${this.#closed}; load a new one`);
+    const x = asSamples(samples);
+    return this.#found(() => {
+      this.#gate?.feed(x);
+      this.#blocks.feed(x);
+    });
+  }
+
+  /** The remaining events; afterwards the session takes no more samples. */
+  finish() {
+    expect(!this.#closed, `this session is ${this.#closed}; load a new one`);
+    const events = this.#found(() => {
+      this.#gate?.finish();
+      this.#blocks.finish();
+      const { heardS } = this.#blocks, rest = this.#gate?.rest() ?? [];
+      if (rest.length) this.#events.push(...this.#listener.step(rest, heardS));
+      this.#events.push(...this.#listener.finish(heardS));
+    });
+    this.#closed = "finished";
+    return events;
+  }
+
+  #found(work) {
+    try {
+      work();
+    } catch (error) {
+      this.#closed = "broken";
+      throw error;
+    }
+    return this.#events.splice(0);
+  }
+
+  #take(frames, decidedS) {
+    this.scores = frames.at(-1);
+    if (this.#onScores) for (const scores of frames) this.#onScores(scores);
+    const passed = this.#gate ? this.#gate.pass(frames) : frames;
+    if (passed.length) this.#events.push(...this.#listener.step(passed, decidedS));
+  }
+}
