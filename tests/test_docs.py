@@ -20,6 +20,7 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 REFERENCE = ROOT / "docs" / "reference"
 TEXT = "\n".join(page.read_text(encoding="utf-8") for page in PAGES)
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+LANGUAGES = {"python", "sh", "text", "toml", "json", "js", "html"}
 HOOKS = {name: f for name, f in vars(hookspecs).items() if name.startswith("speechkit_")}
 
 
@@ -62,7 +63,9 @@ def test_blocks_run(page, tmp_path, monkeypatch):
 def test_every_fence_names_its_language():
     for page in PAGES:
         for match in FENCE.finditer(page.read_text(encoding="utf-8")):
-            assert match[1] in {"python", "sh", "text", "toml", "json"}, f"{page.name}: {match[0]}"
+            assert match[1] in {"python", "sh", "text", "toml", "json", "js", "html"}, (
+                f"{page.name}: {match[0]}"
+            )
 
 
 @pytest.mark.parametrize("name", sorted(HOOKS))

@@ -1,9 +1,10 @@
 """The engine in WebAssembly: the same scores and events as Python, for all sizes of blocks."""
 
+import gzip
 import json
+import re
 import shutil
 import subprocess
-from collections.abc import Iterator
 from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
@@ -26,12 +27,6 @@ BUNDLED = Path(str(files("speechkit") / "bundled"))
 MODELS = "vad", "vad_causal", "digits", "commands", "an4"
 Sound = NDArray[np.float32]
 
-NEEDED = ("emcc", "node", "make")
-pytestmark = pytest.mark.skipif(
-    not all(map(shutil.which, NEEDED)),
-    reason=f"needs {', '.join(name for name in NEEDED if not shutil.which(name))}",
-)
-
 
 def plan_file(name: str) -> Path:
     return BUNDLED / "models" / name / "plan.safetensors"
@@ -44,14 +39,6 @@ def clips(rate: int, pattern: str = "*.flac") -> Sound:
     return np.concatenate(
         [x for path in found for x in (pause, read_samples(path, target_rate=rate))]
     )
-
-
-@pytest.fixture(scope="module")
-def module(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The module, built in a folder of its own."""
-    path = tmp_path_factory.mktemp("web") / "speechkit.wasm"
-    subprocess.run(["make", "-C", WEB, f"OUT={path}"], check=True, capture_output=True)
-    return path
 
 
 class Node:
@@ -81,7 +68,9 @@ class Node:
 
 
 @pytest.fixture
-def node(module: Path, tmp_path: Path) -> Iterator[Node]:
+def node(module: Path, tmp_path: Path) -> Node:
+    if not shutil.which("node"):
+        pytest.skip("needs node")
     return Node(module, tmp_path)
 
 
@@ -195,3 +184,77 @@ def test_int16_and_an_end_at_any_sample(node: Node) -> None:
     found = node(*({"plan": plan_file("vad"), "sound": sound[:end]} for end in ends))
     for end, one in zip(ends, found, strict=True):
         check_events(one["events"], events_of(sk.stream("vad"), sound[:end]))
+
+
+def packed_bytes(module: Path) -> int:
+    """What a page with the detector loads, each file compressed by gzip -9."""
+    sources = [module, plan_file("vad"), WEB / "index.js", *WEB.glob("src/**/*.js")]
+    return sum(len(gzip.compress(path.read_bytes(), 9)) for path in sources)
+
+
+def test_the_module_and_the_detector_are_small(module: Path) -> None:
+    assert packed_bytes(module) < 600_000
+
+
+def test_the_module_is_the_same_bytes_each_time(module: Path, tmp_path: Path) -> None:
+    again = tmp_path / "again.wasm"
+    subprocess.run(["make", "-C", WEB, f"OUT={again}"], check=True, capture_output=True)
+    assert again.read_bytes() == module.read_bytes()
+
+
+def damaged(plan: Path, seed: int) -> bytes:
+    """A plan with a few other bytes, in its header or its instructions."""
+    draw = np.random.default_rng(seed)
+    data = bytearray(plan.read_bytes())
+    header = 8 + int.from_bytes(data[:8], "little")
+    first, count = [(0, 8), (8, header - 8), (header, 26 * 18 * 8)][
+        draw.choice(3, p=[0.1, 0.3, 0.6])
+    ]
+    for at in draw.integers(first, first + count, draw.integers(1, 4)):
+        data[at] = draw.integers(256)
+    return bytes(data[: draw.integers(len(data))] if seed % 10 == 0 else data)
+
+
+def test_damaged_plans_are_refused_in_one_line(node: Node, tmp_path: Path) -> None:
+    jobs = []
+    for seed in range(300):
+        path = tmp_path / f"{seed}.safetensors"
+        path.write_bytes(damaged(plan_file("vad"), seed))
+        jobs.append({"plan": path, "sound": np.zeros(4000, np.float32)})
+    errors = [one["error"] for one in node(*jobs) if "error" in one]
+    assert len(errors) > 100
+    for error in errors:
+        assert error.startswith("SpeechkitError: "), error
+        assert "\n" not in error
+        assert len(error) < 450
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"plan": "missing.safetensors"}, "cannot be read: ENOENT"),
+        ({"plan": ROOT / "README.md"}, "this file is no plan, or cut off"),
+        ({"sound": np.array([0, np.nan], np.float32)}, r"sample 1 is NaN, expected \[-1, 1\]"),
+        ({"sound": np.array([9], np.float32)}, r"sample 0 is 9, expected \[-1, 1\]"),
+        ({"sampleRate": 16001}, "sampleRate=16001 does not fit 16000 Hz"),
+        ({"threshold": 0.4}, 'no option "threshold"; give one of sampleRate, '),
+        ({"postprocess": {"onset": 2}}, "postprocess.onset=2; expected a number from 0 to 1"),
+        ({"postprocess": {"onset": "a"}}, 'postprocess.onset="a"; expected a number from 0 up'),
+        ({"postprocess": {"pad": 2}}, 'postprocess has no "pad"; give one of onset, '),
+        ({"spotting": {"threshold": 0.3}}, 'a "marblenet" has no spotting; leave it out'),
+        ({"vad": str(plan_file("vad"))}, 'vad is for recognition; leave it out for a "marblenet"'),
+        (
+            {"plan": plan_file("an4"), "vad": str(plan_file("digits"))},
+            "vad: a plan to classify does not detect speech",
+        ),
+        (
+            {"plan": plan_file("digits"), "spotting": {"window_s": 2}},
+            "window_s=2: this plan was made for 0.9",
+        ),
+        ({"wasm": str(ROOT / "README.md")}, "the WebAssembly module does not run here: "),
+    ],
+)
+def test_errors_say_what_was_given(given: dict[str, Any], message: str, node: Node) -> None:
+    [found] = node({"plan": plan_file("vad"), **given})
+    assert re.match(f"SpeechkitError: .*{message}", found["error"]), found
+    assert "\n" not in found["error"]

@@ -36,8 +36,8 @@ export class Gate {
     gate.#blocks = await Blocks.open(module, { ...detector, about: found }, sampleRate, (...step) =>
       gate.#note(listener.step(...step)),
     );
-    const lateS = gate.#blocks.latencyS + late(listener.rule) * listener.frameS;
-    gate.held = Math.max(0, Math.ceil(Number(((lateS - leadS) / gate.#frameS).toFixed(6))));
+    const waitS = gate.#blocks.latencyS + late(listener.rule) * listener.frameS;
+    gate.held = Math.max(0, Math.ceil(Number(((waitS - leadS) / gate.#frameS).toFixed(6))));
     return gate;
   }
 

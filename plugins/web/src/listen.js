@@ -29,16 +29,19 @@ export async function listen(source, { onEvent, onSamples, audio = PLAIN, ...opt
         } catch (error) {
           node.port.onmessage = null;
           reject(error);
+          throw error;
         }
       };
     });
-    // an error is that of `stop`; until then nobody waits for it
+    // nobody may wait for it before `stop`
     ended.catch(close);
-    context.createMediaStreamSource(stream).connect(node);
+    const microphone = context.createMediaStreamSource(stream);
+    microphone.connect(node);
     await context.resume();
     const stop = async () => {
       node.port.postMessage(null);
       await ended;
+      microphone.disconnect();
       await close();
       tell(session.finish());
     };
