@@ -26,9 +26,7 @@ export async function load(source, options = {}) {
     about.decodes || !detector,
     `vad is for recognition; leave it out for a ${shown(about.kind)}`,
   );
-  const session = new Session(about, options.onScores);
-  await session.open(module, { ...plan, about }, detector, options.sampleRate);
-  return session;
+  return Session.open(module, { ...plan, about }, detector, options);
 }
 
 async function planOf(source) {
@@ -36,30 +34,28 @@ async function planOf(source) {
 }
 
 class Session {
+  static async open(module, plan, detector, { sampleRate, onScores }) {
+    const session = new Session(), { about } = plan;
+    const take = (...step) => session.#take(...step);
+    const blocks = (session.#blocks = await Blocks.open(module, plan, sampleRate, take));
+    const gate = detector && (await Gate.open(module, detector, sampleRate, about, blocks.leadS));
+    session.#gate = gate;
+    session.#listener = listenerFor(about);
+    session.#onScores = onScores;
+    session.labels = about.labels;
+    session.sampleRate = blocks.sampleRate;
+    session.frameS = frameS(about);
+    session.latencyS = blocks.latencyS + (gate ? gate.held * session.frameS : 0);
+    return session;
+  }
+
+  scores = null;
   #blocks;
-  #gate = null;
+  #gate;
   #listener;
   #onScores;
   #events = [];
   #closed = "";
-
-  constructor(about, onScores) {
-    this.labels = about.labels;
-    this.scores = null;
-    this.#listener = listenerFor(about);
-    this.#onScores = onScores;
-  }
-
-  async open(module, plan, detector, sampleRate) {
-    const { about } = plan;
-    const blocks = await Blocks.open(module, plan, sampleRate, (...step) => this.#take(...step));
-    const gate = detector && (await Gate.open(module, detector, sampleRate, about, blocks.leadS));
-    this.#blocks = blocks;
-    this.#gate = gate;
-    this.sampleRate = blocks.sampleRate;
-    this.frameS = frameS(about);
-    this.latencyS = blocks.latencyS + (gate ? gate.held * this.frameS : 0);
-  }
 
   /** The events after the next samples. */
   feed(samples) {
