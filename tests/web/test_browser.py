@@ -35,6 +35,7 @@ def test_a_recording_and_the_microphone(module: Path, chromium: ModuleType, tmp_
         plan, sound = load_plan(plan_file(name)), np.fromfile(tmp_path / name, np.float32)
         check_scores(one["scores"], scores_of(plan, sound))
         check_events(one["events"], events_of(sk.stream(plan), sound))
+    assert found["refused"].startswith("SpeechkitError: the microphone cannot be opened: ")
     heard = found["microphone"]
     sound, rate = np.array(heard["samples"], np.float32), heard["sampleRate"]
     assert len(sound) >= 6 * rate

@@ -196,6 +196,7 @@ def test_the_module_and_the_detector_are_small(module: Path) -> None:
     assert packed_bytes(module) < 600_000
 
 
+@pytest.mark.slow
 def test_the_module_is_the_same_bytes_each_time(module: Path, tmp_path: Path) -> None:
     again = tmp_path / "again.wasm"
     subprocess.run(["make", "-C", WEB, f"OUT={again}"], check=True, capture_output=True)

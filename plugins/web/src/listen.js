@@ -1,5 +1,6 @@
 // The microphone of a page: an AudioWorklet posts its samples to a session in the page's thread.
 
+import { expect } from "./errors.js";
 import { load } from "./session.js";
 
 /** The sound as it is, as models were trained on it. */
@@ -7,7 +8,11 @@ const PLAIN = { echoCancellation: false, noiseSuppression: false, autoGainContro
 
 /** Opens the microphone and a session of a plan at its rate; see index.d.ts. */
 export async function listen(source, { onEvent, onSamples, audio = PLAIN, ...options } = {}) {
-  const stream = await navigator.mediaDevices.getUserMedia({ audio });
+  const devices = navigator.mediaDevices;
+  expect(devices, "this page gets no microphone; serve it over https or from localhost");
+  const stream = await devices.getUserMedia({ audio }).catch((error) =>
+    expect(false, `the microphone cannot be opened: ${error.message}; allow it for this page`),
+  );
   const context = new AudioContext();
   const close = async () => {
     for (const track of stream.getTracks()) track.stop();
