@@ -5,6 +5,8 @@ import { whole } from "../numbers.js";
 export const DEFAULTS = {
   ...{ window_s: 1, threshold: 0.8, hold_ms: 100, pause_ms: 200 },
   silent: ["unknown", "background", "silence"],
+  // of whole clips; streams do not use it
+  clip_skips: [],
 };
 
 export const START = { frames: 0, label: -1, held: 0, said: -1, silent: 0 };
