@@ -236,6 +236,8 @@ class Meter:
 
     def __init__(self, live: Live, session: "Stream | WindowedStream") -> None:
         self.live, self.session, self.caption = live, session, _caption_of(session.model)
+        self.text = ""
+        """What is read but not final."""
 
     def ready(self, session: "Stream | WindowedStream") -> None:
         self.live.update(Text("ready; end it with Ctrl-C"))
@@ -243,19 +245,20 @@ class Meter:
     def show(
         self, events: "list[Event]", samples: "NDArray[np.float32] | None", dropped: int
     ) -> None:
-        from speechkit.events import Partial
+        from speechkit.events import Final, Partial
 
         for event in events:
             if not isinstance(event, Partial):
                 self.live.console.print(inert(in_words(event)))
+            if isinstance(event, Partial | Final):
+                self.text = event.text if isinstance(event, Partial) else ""
         if samples is not None and len(samples):
-            text = next((e.text for e in reversed(events) if isinstance(e, Partial)), "")
-            self.live.update(self._line(samples, dropped, text))
+            self.live.update(self._line(samples, dropped))
 
     def end(self, heard_s: float, dropped: int) -> None:
         self.live.update(Text(f"heard {heard_s:.1f} s, dropped {dropped} samples"))
 
-    def _line(self, samples: "NDArray[np.float32]", dropped: int, text: str) -> Text:
+    def _line(self, samples: "NDArray[np.float32]", dropped: int) -> Text:
         level = float((samples.astype("float64") ** 2).mean()) ** 0.5
         level_db = max(QUIETEST_DB, 20 * math.log10(level)) if level else QUIETEST_DB
         cells = round((1 - level_db / QUIETEST_DB) * METER_CELLS)
@@ -265,7 +268,7 @@ class Meter:
             late += ", approximate"
         scores = self.session.scores
         caption = "" if scores is None else self.caption(scores)
-        line = f"{bar} {level_db:4.0f} dB  {caption}  {late}  dropped {dropped}  {text}"
+        line = f"{bar} {level_db:4.0f} dB  {caption}  {late}  dropped {dropped}  {self.text}"
         return Text(inert(line))
 
 

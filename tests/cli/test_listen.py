@@ -1,5 +1,6 @@
 """Listening to files, and to a microphone that is none."""
 
+import io
 import json
 import signal
 import subprocess
@@ -13,11 +14,13 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
+from rich.console import Console
+from rich.live import Live
 
 import speechkit as sk
 from speechkit.cli import listen as module
 from speechkit.data import read_audio
-from speechkit.events import to_row
+from speechkit.events import Final, Partial, to_row
 from speechkit.rules.vad import PostProcessing
 
 from .conftest import BLOCKS, Cli, tone
@@ -198,11 +201,21 @@ def test_a_terminal_shows_a_meter(
 def test_the_meter_line_says_level_score_latency_and_drops(eager: Path) -> None:
     session = sk.stream(sk.load(eager))
     session.feed(tone(200).astype(np.float32))
-    line = str(module.Meter(None, session)._line(np.full(320, 0.1, np.float32), 7, "hello"))
+    line = str(module.Meter(Live(), session)._line(np.full(320, 0.1, np.float32), 7))
     assert "-20 dB" in line
     assert "speech 0." in line
     assert "ms late" in line
-    assert line.endswith("dropped 7  hello")
+    assert line.endswith("dropped 7  ")
+
+
+def test_the_meter_keeps_text_until_it_is_final(eager: Path) -> None:
+    live = Live(console=Console(file=io.StringIO()))
+    meter, samples = module.Meter(live, sk.stream(sk.load(eager))), np.zeros(320, np.float32)
+    meter.show([Partial("ent", "ent", at_s=0.1, decided_s=0.2)], samples, 0)
+    meter.show([], samples, 0)
+    assert str(live.renderable).endswith("dropped 0  ent")
+    meter.show([Final("enter", (), at_s=0.2, decided_s=0.4)], samples, 0)
+    assert str(live.renderable).endswith("dropped 0  ")
 
 
 def test_an_approximate_stream_of_a_model_with_a_plan_runs_in_torch(cli: Cli, sounds: Path) -> None:
