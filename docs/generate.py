@@ -1,6 +1,7 @@
 """Writes docs/components.md from the components of the core and of plugins/, docs/models.md, the
 README of each bundled model and the table in README.md from the models' cards and plans, the limits
-into SECURITY.md, and the table and the picture of docs/mixers.json: `make docs`."""
+into SECURITY.md, the table and the picture of docs/mixers.json, and the pictures that modules of
+docs/pictures draw: `make docs`."""
 
 import ast
 import json
@@ -10,6 +11,8 @@ from math import log
 from pathlib import Path
 from statistics import mean
 from typing import Any
+
+from pictures import contract, house, speed
 
 from speechkit import limits
 from speechkit.card import ModelCard, bundled_models
@@ -29,6 +32,7 @@ LIMITS, END = "<!-- limits, by make docs -->", "<!-- end -->"
 TARGET = Path(__file__).with_name("components.md")
 MEASURED = Path(__file__).with_name("measured.json")
 MIXERS = Path(__file__).with_name("mixers.json")
+PICTURES = Path(__file__).with_name("pictures")
 ROWS = "<!-- rows, by make docs -->"
 IN_TREE = ",".join(
     plugin
@@ -126,7 +130,9 @@ def pages() -> dict[Path, str]:
         MIXERS.with_suffix(".md"): with_rows(MIXERS.with_suffix(".md").read_text("utf-8"), mixers),
         MIXERS.with_suffix(".svg"): panels(mixers["rows"]),
     }
-    return {TARGET: page(), SECURITY: security, **measured, **cards}
+    drawn = {"contract": contract.draw(), "house": house.draw(), "speed": speed.draw()}
+    pictures = {PICTURES / f"{name}.svg": svg for name, svg in drawn.items()}
+    return {TARGET: page(), SECURITY: security, **measured, **cards, **pictures}
 
 
 def with_rows(page: str, mixers: dict[str, Any]) -> str:

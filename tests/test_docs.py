@@ -132,7 +132,9 @@ def test_only_public_names_are_used():
     assert set(re.findall(r"\bsk\.([A-Za-z]\w*)", TEXT)) <= set(sk.__all__)
 
 
-def test_components_page_is_up_to_date():
+def test_components_page_is_up_to_date(monkeypatch):
+    # as for `python docs/generate.py`
+    monkeypatch.syspath_prepend(ROOT / "docs")
     spec = importlib.util.spec_from_file_location("generate", ROOT / "docs" / "generate.py")
     generate = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(generate)
