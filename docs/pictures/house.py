@@ -1,4 +1,4 @@
-"""The house: speechkit's modules on floors, each of which imports only from those below it.
+"""The house: speechkit's modules on floors; none imports from a floor above its own.
 
 Modules and colours are those of the import contracts in pyproject.toml, which `make lint` checks.
 """
@@ -56,7 +56,7 @@ def draw() -> str:
     free = by_name["what runs without torch"]["source_modules"]
     parts = [
         BOTH,
-        text(24, 34, "speechkit: a floor imports only from the floors below it", "title"),
+        text(24, 34, "speechkit: no module imports from a floor above its own", "title"),
     ]
     y = 52.0
     for name, about, count in FLOORS:
