@@ -8,8 +8,9 @@
 #include <cstring>
 
 // The arguments of `speech_edges`: logits y [sessions, frames, 2], of which only those where `valid`
-// are read, and states [capacity, 7] (frames, began, ended, speaking, edge, pause, level), in which
-// `rows` gives the row of each session.
+// are read, and, of each row, thresholds [capacity, 2] (onset, offset), lengths [capacity, 6] (shortest,
+// gap, before, after, longest, levels) and states [capacity, 7] (frames, began, ended, speaking, edge,
+// pause, level). `rows` gives the row of each session.
 struct SpeechFrames {
   const double* thresholds;
   const int64_t* lengths;
@@ -25,13 +26,14 @@ struct SpeechFrames {
 // this call, frame of the session where it lies, whether speech starts), at most three per frame in any
 // state, and returns their number.
 extern "C" int64_t speech_edges(const SpeechFrames* all) {
-  const int64_t frames = all->frames, *lengths = all->lengths;
-  const double onset = all->thresholds[0], offset = all->thresholds[1];
-  const int64_t shortest = lengths[0], gap = lengths[1], before = lengths[2], after = lengths[3],
-                longest = lengths[4], levels = lengths[5];
+  const int64_t frames = all->frames;
   int64_t found = 0;
   for (int64_t s = 0; s < all->sessions; ++s) {
-    int64_t* state = all->states + 7 * all->rows[s];
+    const int64_t row = all->rows[s], *lengths = all->lengths + 6 * row;
+    const double onset = all->thresholds[2 * row], offset = all->thresholds[2 * row + 1];
+    const int64_t shortest = lengths[0], gap = lengths[1], before = lengths[2], after = lengths[3],
+                  longest = lengths[4], levels = lengths[5];
+    int64_t* state = all->states + 7 * row;
     int64_t &now = state[0], &began = state[1], &ended = state[2], &speaking = state[3],
             &edge = state[4], &pause = state[5], &level = state[6];
     for (int64_t f = 0; f < frames; ++f) {
@@ -41,8 +43,8 @@ extern "C" int64_t speech_edges(const SpeechFrames* all) {
       const double other = std::exp(logits[0] - top), speech = std::exp(logits[1] - top);
       const double probability = speech / (other + speech);
       const auto write = [&](bool starts) {
-        const int64_t row[4] = {s, f, edge, starts};
-        std::memcpy(all->edges + 4 * found++, row, sizeof row);
+        const int64_t written[4] = {s, f, edge, starts};
+        std::memcpy(all->edges + 4 * found++, written, sizeof written);
       };
       if (began < 0 && probability >= onset) {
         began = now;

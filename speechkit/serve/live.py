@@ -21,6 +21,8 @@ from speechkit.serve.state import State
 
 OK, GOING_AWAY, REFUSED, FAILED, TRY_AGAIN = 1000, 1001, 1008, 1011, 1013
 """The codes with which a websocket is closed."""
+THRESHOLDS = ("onset", "offset")
+"""The fields of a detector's `postprocess` that a session may have of its own."""
 
 
 class Sound(Protocol):
@@ -50,7 +52,7 @@ async def listen(socket: WebSocket) -> None:
         name, net, _ = state.models.find(socket.query_params.get("model"))
         sessions = await asyncio.to_thread(state.sessions_of, name, net)
         sound = _sound(socket.query_params, sessions.pool.sample_rate)
-        row = sessions.join()
+        row = sessions.join(_thresholds(socket.query_params))
     except Exception as error:
         await socket.send_denial_response(api_error(error).response)
         return
@@ -78,6 +80,20 @@ def _sound(query: Mapping[str, str], target_rate: int) -> Sound:
         message = f"rate={rate!r:.40}: give the sample rate in hertz"
         raise ApiError(400, message, param="rate", code="invalid_value")
     return Pcm(encoding, int(rate), target_rate)  # type: ignore[arg-type]
+
+
+def _thresholds(query: Mapping[str, str]) -> dict[str, float]:
+    """The thresholds of speech that the query gives; raises ApiError for what is no number."""
+    found: dict[str, float] = {}
+    for name in THRESHOLDS:
+        if (given := query.get(name)) is None:
+            continue
+        try:
+            found[name] = float(given)
+        except ValueError:
+            message = f"{name}={given!r:.40}: give a number from 0 to 1"
+            raise ApiError(400, message, param=name, code="invalid_value") from None
+    return found
 
 
 class Connection:

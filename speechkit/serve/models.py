@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Union
 
+from speechkit.config import to_dict
 from speechkit.errors import ConfigError
 from speechkit.plans.about import About
 from speechkit.plans.source import about_of
@@ -45,10 +46,17 @@ class Models:
         return name, self.nets[name], about_of(self.nets[name])
 
     def rows(self) -> list[dict[str, object]]:
-        """The models as `GET /v1/models` lists them."""
+        """The models as `GET /v1/models` lists them, with what each can do and by which rules."""
         return [
-            {"id": name, "object": "model", "created": 0, "owned_by": "speechkit"}
-            for name in self.nets
+            {
+                "id": name,
+                "object": "model",
+                "created": 0,
+                "owned_by": "speechkit",
+                "verb": about_of(net).verb,
+                "rules": to_dict(about_of(net).rules),
+            }
+            for name, net in self.nets.items()
         ]
 
 

@@ -60,14 +60,17 @@ class Sessions:
     def __len__(self) -> int:
         return len(self._rows)
 
-    def join(self) -> Row:
-        """A new session; raises ApiError if all rows are taken."""
+    def join(self, thresholds: Mapping[str, float]) -> Row:
+        """A new session, with thresholds of speech of its own where some are given.
+
+        Raises ApiError if all rows are taken, and ConfigError for thresholds that do not fit.
+        """
         if self._thread is None:
             loop = asyncio.get_running_loop()
             self._thread = threading.Thread(target=self._run, args=(loop,), name="sessions")
             self._thread.start()
         try:
-            number = self.pool.join()
+            number = self.pool.join(dict(thresholds) or None)
         except StreamError:
             raise busy(
                 f"all {self.pool.capacity} live sessions of this model are taken; try again later"

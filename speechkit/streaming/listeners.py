@@ -33,6 +33,10 @@ class SpeechListener:
     def __init__(self, post: vad.PostProcessing, frame_s: float, lag_s: float = 0.0) -> None:
         self.rule, self.frame_s, self.lag_s = post.rule(frame_s), frame_s, lag_s
 
+    def by(self, post: vad.PostProcessing) -> "SpeechListener":
+        """The same for the same scores, by another rule."""
+        return SpeechListener(post, self.frame_s, self.lag_s)
+
     def init(self) -> vad.State:
         return vad.State()
 

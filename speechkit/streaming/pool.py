@@ -16,13 +16,15 @@ from speechkit.component import Spec
 from speechkit.config import check_range
 from speechkit.data.samples import Samples, as_samples
 from speechkit.decode import Decoder
-from speechkit.errors import StreamError
+from speechkit.errors import ConfigError, StreamError
 from speechkit.events import Event
 from speechkit.limits import MAX_KEPT_S, MAX_SESSIONS, MAX_TIME_S
 from speechkit.plans.plan import Plan
-from speechkit.plans.source import ModelSource, in_torch, resolve, with_torch
+from speechkit.plans.source import ModelSource, about_of, in_torch, resolve, with_torch
+from speechkit.rules.vad import PostProcessing
 from speechkit.streaming import scheduler
 from speechkit.streaming.gate import Detector
+from speechkit.streaming.listeners import SpeechListener
 from speechkit.streaming.nets import PlanNet, SessionNet
 from speechkit.streaming.opening import Opened
 from speechkit.streaming.row_listeners import Found
@@ -100,8 +102,13 @@ class SessionPool:
         with self._alone():
             self._engine.make_ready(rows or self.capacity)
 
-    def join(self) -> int:
-        """Starts a new session and returns its number; raises StreamError if the pool is full."""
+    def join(self, postprocess: PostProcessing | dict[str, Any] | None = None) -> int:
+        """Starts a new session and returns its number; raises StreamError if the pool is full.
+
+        `postprocess` changes this session's rule as `with_` does that of a model; raises
+        ConfigError if the model has no such rule, or for an invalid one.
+        """
+        own = None if postprocess is None else self._listener(postprocess)
         with self._lock:
             if not self._free:
                 raise StreamError(
@@ -111,6 +118,8 @@ class SessionPool:
             row = self._free.pop()
             self._joined += 1
             self._rows[self._joined], self._numbers[row] = row, self._joined
+            if own is not None:
+                self._scheduler.listeners.reset(row, own)
             return self._joined
 
     def leave(self, session: int) -> None:
@@ -242,6 +251,15 @@ class SessionPool:
         if step:
             step.events()
         return step is not None
+
+    def _listener(self, postprocess: PostProcessing | dict[str, Any]) -> SpeechListener:
+        """The listener of a session with a rule of its own."""
+        rule = about_of(self.model).with_(postprocess=postprocess).rule(PostProcessing)
+        listener = self._scheduler.listeners.listener
+        # by exact type, since a subclass may have another rule
+        if type(listener) is not SpeechListener:
+            raise ConfigError("postprocess: the listener of this model has a rule of its own kind")
+        return listener.by(rule)
 
     def _row(self, session: int) -> int:
         try:

@@ -42,6 +42,7 @@ class Listeners:
         self.listener, self.gate = listener, gate
         # the errors of rows whose listener raised; they have no events until they are reset
         self.failed: dict[int, Exception] = {}
+        self._own = [listener] * capacity
         self._states = [listener.init() for _ in range(capacity)]
 
     def step(self, rows: Rows, scored: Scored, clock: Clock) -> Found:
@@ -71,14 +72,15 @@ class Listeners:
         try:
             rest = self.gate.finish(row) if self.gate else None
             events = [] if rest is None or not len(rest) else self._step(row, rest, decided_s)
-            return events + self.listener.finish(self._states[row], decided_s)
+            return events + self._own[row].finish(self._states[row], decided_s)
         except Exception as error:
             self.failed[row] = error
             return []
 
-    def reset(self, row: int) -> None:
-        """Starts a row anew."""
-        self._states[row] = self.listener.init()
+    def reset(self, row: int, own: Listener | None = None) -> None:
+        """Starts a row anew, with a listener of its `own` if one is given."""
+        self._own[row] = own or self.listener
+        self._states[row] = self._own[row].init()
         self.failed.pop(row, None)
         if self.gate:
             self.gate.reset(row)
@@ -90,11 +92,11 @@ class Listeners:
 
     @states.setter
     def states(self, plain: list[dict[str, Any]]) -> None:
-        self._states = [self.listener.restore(state) for state in plain]
+        self._states = [own.restore(state) for own, state in zip(self._own, plain, strict=True)]
         self.failed.clear()
 
     def _step(self, row: int, scores: NDArray[np.float32], decided_s: float) -> list[Event]:
-        self._states[row], events = self.listener.step(self._states[row], scores, decided_s)
+        self._states[row], events = self._own[row].step(self._states[row], scores, decided_s)
         return events
 
 
@@ -118,11 +120,9 @@ class NativeSpeechListeners:
         self.listener = listener
         # as for `Listeners`, but this rule never raises
         self.failed: dict[int, Exception] = {}
-        rule = listener.rule
-        self._thresholds = np.array([rule.onset, rule.offset])
-        self._lengths = np.array(
-            [rule.shortest, rule.gap, rule.before, rule.after, rule.longest, vad.LEVELS]
-        )
+        self._own = [listener] * capacity
+        self._thresholds = np.zeros((capacity, 2))
+        self._lengths = np.zeros((capacity, 6), np.int64)
         self._states = np.zeros((capacity, len(fields(vad.State))), np.int64)
         for row in range(capacity):
             self.reset(row)
@@ -147,16 +147,24 @@ class NativeSpeechListeners:
         for index, frame, at, starts in self._found[:count].tolist():
             decided_s = clock.decided_s(index, frame // frames_each)
             edge = vad.Edge(at, starts=bool(starts))
+            # the time of an edge does not depend on the rule
             found.append((index, self.listener.event(edge, decided_s)))
         return found
 
     def finish(self, row: int, decided_s: float) -> list[Event]:
         """The events at the end of a session."""
-        return self.listener.finish(self._state(row), decided_s)
+        return self._own[row].finish(self._state(row), decided_s)
 
-    def reset(self, row: int) -> None:
-        """Starts a row anew."""
-        self._states[row] = astuple(self.listener.init())
+    def reset(self, row: int, own: SpeechListener | None = None) -> None:
+        """Starts a row anew, with a listener of its `own` if one is given."""
+        self._own[row] = own or self.listener
+        rule = self._own[row].rule
+        self._thresholds[row] = rule.onset, rule.offset
+        self._lengths[row] = (
+            *(rule.shortest, rule.gap, rule.before, rule.after, rule.longest),
+            vad.LEVELS,
+        )
+        self._states[row] = astuple(self._own[row].init())
 
     @property
     def states(self) -> list[dict[str, Any]]:
@@ -166,7 +174,9 @@ class NativeSpeechListeners:
     @states.setter
     def states(self, plain: list[dict[str, Any]]) -> None:
         # all are checked first, since one may be invalid
-        self._states[:] = [astuple(self.listener.restore(state)) for state in plain]
+        self._states[:] = [
+            astuple(own.restore(state)) for own, state in zip(self._own, plain, strict=True)
+        ]
 
     def _state(self, row: int) -> vad.State:
         frames, began, ended, speaking, *split = self._states[row].tolist()

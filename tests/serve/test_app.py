@@ -21,7 +21,12 @@ def send(server: Running, path: str, sound: Path, **fields: Any) -> httpx.Respon
 
 def test_models_are_listed(server: Running) -> None:
     found = server.http.get("/v1/models").json()
-    assert [row["id"] for row in found["data"]] == ["an4", "vad", "digits"]
+    assert [(row["id"], row["verb"]) for row in found["data"]] == [
+        ("an4", "transcribe"),
+        ("vad", "detect"),
+        ("digits", "classify"),
+    ]
+    assert found["data"][1]["rules"]["postprocess"]["onset"] == 0.7
 
 
 @pytest.mark.parametrize("form", ["text", "srt", "vtt"])

@@ -44,6 +44,21 @@ def test_events_are_those_of_the_file(
     assert len(expected) > 3
 
 
+def test_a_session_may_have_thresholds_of_its_own(
+    server: Running, speech: Path, command: Command
+) -> None:
+    found = []
+    for options, query in (
+        ([], ""),
+        (["--onset", 0.99], "&onset=0.99"),
+        (["--onset", 0.99, "--offset", 0.01], "&onset=0.99&offset=0.01"),
+    ):
+        expected = rows(command("listen", "--file", speech, "--json", *options))
+        assert events(server, f"model=vad&rate=8000{query}", pcm(speech), 999) == expected
+        found.append(str(expected))
+    assert len(set(found)) == 3
+
+
 def test_frames_of_one_byte_change_nothing(
     server: Running, speech: Path, command: Command, tmp_path: Path
 ) -> None:
@@ -100,7 +115,18 @@ def test_many_at_once_get_their_own_events(server: Running, speech: Path, comman
 
 @pytest.mark.parametrize(
     ("query", "status"),
-    [("model=none", 404), ("encoding=mp3", 400), ("rate=7", 400), ("rate=x", 400)],
+    [
+        ("model=none", 404),
+        ("encoding=mp3", 400),
+        ("rate=7", 400),
+        ("rate=x", 400),
+        ("model=vad&onset=high", 400),
+        ("model=vad&onset=nan", 400),
+        ("model=vad&onset=1.5", 400),
+        ("model=vad&onset=0.2&offset=0.3", 400),
+        ("model=vad&offset=1e999", 400),
+        ("model=an4&onset=0.5", 400),
+    ],
 )
 def test_a_wrong_query_is_refused_before_sound(server: Running, query: str, status: int) -> None:
     with pytest.raises(InvalidStatus) as refused, server.listen(query):

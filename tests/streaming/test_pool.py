@@ -9,8 +9,9 @@ from torch import Tensor
 
 import speechkit as sk
 from speechkit.data import read_audio, read_manifest
-from speechkit.errors import StreamError
+from speechkit.errors import ConfigError, StreamError
 from speechkit.models import Model
+from speechkit.plans.source import resolve
 from speechkit.streaming.engines.cuda.graphs import CpuQueue
 from speechkit.streaming.pool import SessionPool
 from speechkit.testing import assert_close
@@ -174,6 +175,29 @@ def test_events_are_those_of_a_stream() -> None:
                 found[s] = events + found[s]
         assert wanted
         assert found == dict.fromkeys(sessions, wanted)
+
+
+def test_a_session_may_have_a_rule_of_its_own() -> None:
+    (path, *_) = sorted((files("speechkit") / "bundled" / "clips").glob("*.opus"))
+    samples = read_audio(path, None, 16000).numpy()
+    pool = SessionPool("vad", 2, room_s=30)
+    rules: list[dict[str, float] | None] = [None, {"onset": 0.99, "min_silence_ms": 20}]
+    sessions = [pool.join(rule) for rule in rules]
+    found: dict[int, list[sk.events.Event]] = {session: [] for session in sessions}
+    for session in sessions:
+        assert pool.feed(session, samples) == len(samples)
+        pool.finish(session)
+    while step := pool.step():
+        for session, events in step.events().items():
+            found[session] += events
+    for session, rule in zip(sessions, rules, strict=True):
+        alone = sk.stream(resolve("vad").with_(postprocess=rule))
+        assert found[session] == alone.feed(samples) + alone.finish()
+    assert found[sessions[0]] != found[sessions[1]]
+    with pytest.raises(ConfigError, match="offset=0"):
+        pool.join({"onset": 0.1, "offset": 0.2})
+    with pytest.raises(ConfigError, match="no postprocess"):
+        SessionPool("an4", 1).join({"onset": 0.1})
 
 
 def test_a_full_pool_and_a_full_session_say_so() -> None:

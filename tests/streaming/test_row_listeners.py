@@ -183,6 +183,32 @@ def test_a_row_starts_anew_alone() -> None:
     assert [starts.count(row) for row in range(SIZE)] == [1, 2, 1]
 
 
+def test_a_row_may_have_a_rule_of_its_own() -> None:
+    scored, usual = random_scores(3, 0.9, False), PostProcessing(min_silence_ms=20)
+    strict = PostProcessing(onset=0.9, offset=0.8, min_speech_ms=20, max_speech_s=0.2)
+
+    def events(make: Make, own: SpeechListener | None) -> list[list[Event]]:
+        listeners = make()
+        listeners.reset(1, own)
+        found = listeners.step(ALL, scored, clock(0))
+        found += [(row, e) for row in range(SIZE) for e in listeners.finish(row, 9999.0)]
+        assert listeners.states[1]["frames"] > 0
+        listeners.reset(1)
+        again = listeners.step(ALL[1:2], piece(scored, 0, 9), clock(0))
+        found += [(SIZE, event) for _, event in again]
+        return [[e for r, e in found if r == row] for row in range(SIZE + 1)]
+
+    for usually, strictly in zip(both(usual), both(strict), strict=True):
+        own = SpeechListener(usual, FRAME_S, lag_s=0.003).by(strict)
+        mixed, by_usual, by_strict = (
+            events(usually, own),
+            events(usually, None),
+            events(strictly, None),
+        )
+        assert mixed == [by_usual[0], by_strict[1], *by_usual[2:]]
+        assert by_usual[1] != by_strict[1]
+
+
 def test_what_has_no_native_form_uses_its_listener() -> None:
     speech = SpeechListener(PostProcessing(), FRAME_S)
     keywords = KeywordListener(Spotting(), ("yes", "no"), FRAME_S)
