@@ -12,6 +12,7 @@ from starlette.routing import BaseRoute, Route, WebSocketRoute
 from starlette.types import ASGIApp
 
 from speechkit.errors import SpeechkitError
+from speechkit.serve import assets
 from speechkit.serve.errors import ApiError, answer
 from speechkit.serve.limits import Guard
 from speechkit.serve.live import listen
@@ -50,6 +51,7 @@ ROUTES: list[BaseRoute] = [
     WebSocketRoute("/v1/listen", listen),
     Route("/healthz", health),
     Route("/metrics", metrics),
+    *assets.ROUTES,
 ]
 PATHS = frozenset(route.path for route in ROUTES if isinstance(route, Route | WebSocketRoute))
 

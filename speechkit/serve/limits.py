@@ -9,12 +9,13 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
+from speechkit.serve import assets
 from speechkit.serve.errors import RETRY_S, ApiError
 from speechkit.serve.settings import Settings, is_loopback
 
 BEARER = "bearer"
 """The subprotocol of a websocket whose next one is the token; browsers can send no header there."""
-OPEN_PATHS = ("/healthz",)
+OPEN_PATHS = frozenset({"/healthz", *assets.PATHS})
 """Paths that need no token."""
 
 

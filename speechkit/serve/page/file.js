@@ -1,0 +1,37 @@
+// A recording from a file.
+
+import { Recording } from "./recording.js";
+import { read } from "./wav.js";
+
+const DECODED_HZ = 48000;
+
+/** The whole recording; throws an Error with one line of plain English. */
+export async function recordingOf(file) {
+  const { rate, samples } = await decoded(file);
+  const recording = new Recording(file.name.replace(/\.[^.]*$/, ""), rate);
+  recording.append(samples);
+  recording.ended = true;
+  return recording;
+}
+
+async function decoded(file) {
+  let sound;
+  try {
+    const bytes = await file.arrayBuffer();
+    sound = read(bytes) ?? (await byBrowser(bytes));
+  } catch {
+    throw new Error(`${file.name} is no sound that this browser can read. Try a WAV file.`);
+  }
+  if (!sound.samples.length) throw new Error(`${file.name} has no sound in it.`);
+  return sound;
+}
+
+/** Other formats, which the browser changes to `DECODED_HZ`. */
+async function byBrowser(bytes) {
+  const buffer = await new OfflineAudioContext(1, 1, DECODED_HZ).decodeAudioData(bytes);
+  const samples = buffer.getChannelData(0).slice();
+  for (let c = 1; c < buffer.numberOfChannels; c++) {
+    buffer.getChannelData(c).forEach((x, i) => (samples[i] += x));
+  }
+  return { rate: DECODED_HZ, samples: samples.map((x) => x / buffer.numberOfChannels) };
+}

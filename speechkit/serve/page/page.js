@@ -1,0 +1,264 @@
+// The page: joins its elements to what is heard.
+
+import { recordingOf } from "./file.js";
+import { cuts, rttm, srt } from "./formats.js";
+import { Listening } from "./listening.js";
+import * as microphone from "./microphone.js";
+import { Picture, clock } from "./picture.js";
+import { Recording } from "./recording.js";
+import { Segments } from "./segments.js";
+import * as source from "./socket.js";
+import { Transcript } from "./transcript.js";
+import { zip } from "./zip.js";
+
+const LONGEST_S = 1800;
+const SLOW_S = 2;
+const RETUNE_MS = 250;
+const START = "Use the microphone";
+const STOP = "Stop";
+
+const $ = (id) => document.getElementById(id);
+const picture = new Picture($("picture"));
+const transcript = new Transcript($("words"), $("partial"));
+const segments = new Segments({
+  list: $("segments"),
+  none: $("no-segments"),
+  count: $("segments-count"),
+  onshow: (i) => picture.moveTo(listening.segments[i].start_s - picture.view_s / 4),
+  onsave: (i) => {
+    const [cut] = cuts(listening.segments, listening.recording).slice(i, i + 1);
+    save(cut.name, cut.bytes);
+  },
+});
+
+let token = "";
+let models = [];
+/** What is heard now, or was heard last. */
+let listening = null;
+/** The running microphone, if any. */
+let running = null;
+
+// connecting
+
+async function connect() {
+  try {
+    models = await source.models(token);
+  } catch (error) {
+    const asked = error.status === 401;
+    $("token-form").hidden = !asked;
+    tell("");
+    if (!asked || token) complain(asked ? "This is not the server's token." : error.message);
+    if (asked) $("token").focus();
+    return;
+  }
+  $("token-form").hidden = true;
+  complain("");
+  offer($("detector"), "detect", "no one");
+  offer($("recogniser"), "transcribe", "no one");
+  takeThresholds();
+  $("text").hidden = !$("recogniser").value;
+  const able = $("detector").value || $("recogniser").value;
+  $("microphone").disabled = $("file").disabled = !able;
+  tell(able ? "Ready" : "");
+  if (!able) complain("No model of this server finds speech or text in live sound.");
+}
+
+/** Lists the models that can do what a verb says, the first one chosen. */
+function offer(select, verb, none) {
+  const able = models.filter((model) => model.verb === verb).map(({ id }) => new Option(id, id));
+  select.replaceChildren(...able, new Option(none, ""));
+  select.selectedIndex = 0;
+}
+
+$("token-form").addEventListener("submit", (event) => {
+  event.preventDefault();
+  token = $("token").value.trim();
+  connect();
+});
+
+// listening
+
+function hear(recording) {
+  listening?.close();
+  complain("");
+  transcript.clear();
+  listening = new Listening(recording, source.open, {
+    detector: $("detector").value,
+    recogniser: $("recogniser").value,
+    thresholds: thresholds(),
+    token,
+  });
+  listening.onchange = show;
+  listening.onerror = fail;
+  $("text").hidden = !listening.recogniser;
+  picture.show(listening);
+  show();
+}
+
+async function startMicrophone() {
+  $("microphone").disabled = $("file").disabled = true;
+  complain("");
+  try {
+    // the first samples come after the promise is settled
+    running = await microphone.start(take, stopMicrophone);
+    hear(new Recording("microphone", running.rate));
+    $("microphone").textContent = STOP;
+    lockModels(true);
+  } catch (error) {
+    complain(error.message);
+    $("file").disabled = false;
+  }
+  $("microphone").disabled = false;
+}
+
+function take(samples) {
+  listening.append(samples);
+  if (listening.recording.duration_s > LONGEST_S) {
+    stopMicrophone(`The page keeps ${LONGEST_S / 60} minutes. Save them, then start again.`);
+  }
+}
+
+async function stopMicrophone(reason = "") {
+  const stopped = running;
+  if (!stopped) return;
+  running = null;
+  complain(reason);
+  await stopped.stop();
+  listening.end();
+  $("microphone").textContent = START;
+  $("file").disabled = false;
+  lockModels(false);
+}
+
+function fail(message) {
+  complain(message);
+  stopMicrophone(message);
+}
+
+function lockModels(locked) {
+  $("detector").disabled = $("recogniser").disabled = locked;
+}
+
+$("microphone").addEventListener("click", () => (running ? stopMicrophone() : startMicrophone()));
+
+$("file").addEventListener("change", async ({ target }) => {
+  const [file] = target.files;
+  if (!file) return;
+  tell("Reading…");
+  try {
+    hear(await recordingOf(file));
+  } catch (error) {
+    tell("");
+    complain(error.message);
+  }
+  // the same file may be opened again
+  target.value = "";
+});
+
+// thresholds
+
+function thresholds() {
+  return $("onset").disabled ? {} : { onset: $("onset").value, offset: $("offset").value };
+}
+
+/** Sets the sliders to the detector's own thresholds. */
+function takeThresholds() {
+  const detector = models.find(({ id }) => id === $("detector").value);
+  const rule = detector?.rules.postprocess;
+  for (const name of ["onset", "offset"]) {
+    $(name).disabled = !rule;
+    if (rule) $(name).value = rule[name];
+  }
+  showThresholds();
+}
+
+function showThresholds() {
+  for (const name of ["onset", "offset"]) $(`${name}-value`).textContent = $(name).value;
+}
+
+let retuning = 0;
+
+for (const [moved, other, most] of [
+  ["onset", "offset", Math.min],
+  ["offset", "onset", Math.max],
+]) {
+  $(moved).addEventListener("input", () => {
+    // speech ends at or below where it starts
+    $(other).value = most($(moved).value, $(other).value);
+    showThresholds();
+    clearTimeout(retuning);
+    retuning = setTimeout(() => listening?.retune(thresholds()), RETUNE_MS);
+  });
+}
+
+$("detector").addEventListener("change", takeThresholds);
+
+// showing
+
+function show() {
+  transcript.update(listening);
+  segments.update(listening.segments);
+  picture.refresh();
+  const closed = listening.segments.filter(({ end_s }) => end_s !== null);
+  $("save-srt").disabled = !listening.finals.length;
+  $("save-rttm").disabled = $("save-cuts").disabled = !closed.length;
+  tell(statusOf(listening));
+}
+
+function statusOf({ recording, done, behind_s }) {
+  const heard = clock(recording.duration_s);
+  const waiting = behind_s.toFixed(0);
+  if (!recording.ended) {
+    return behind_s < SLOW_S
+      ? `Listening, ${heard}`
+      : `Listening, ${heard}. The connection is slow: ${waiting} s wait, none are lost.`;
+  }
+  if (done) return `Done, ${heard}`;
+  return behind_s < SLOW_S ? "Finishing…" : `Sending, ${waiting} s are left`;
+}
+
+function tell(status) {
+  if ($("status").textContent !== status) $("status").textContent = status;
+}
+
+function complain(message) {
+  $("error").textContent = message;
+  $("error").hidden = !message;
+}
+
+picture.onmove = (start_s, latest_s) => {
+  const position = $("position");
+  $("position-label").hidden = latest_s <= 0;
+  position.max = latest_s;
+  position.value = start_s;
+  position.setAttribute("aria-valuetext", clock(start_s));
+};
+
+$("position").addEventListener("input", ({ target }) => picture.moveTo(Number(target.value)));
+
+// saving
+
+function save(name, content) {
+  const link = document.createElement("a");
+  link.href = URL.createObjectURL(new Blob([content]));
+  link.download = name;
+  link.click();
+  URL.revokeObjectURL(link.href);
+}
+
+const closedSegments = () => listening.segments.filter(({ end_s }) => end_s !== null);
+
+$("save-srt").addEventListener("click", () => {
+  save(`${listening.recording.name}.srt`, srt(listening.finals.flatMap(({ words }) => words)));
+});
+
+$("save-rttm").addEventListener("click", () => {
+  save(`${listening.recording.name}.rttm`, rttm(closedSegments(), listening.recording.name));
+});
+
+$("save-cuts").addEventListener("click", () => {
+  const { recording } = listening;
+  save(`${recording.name}_cuts.zip`, zip(cuts(closedSegments(), recording)));
+});
+
+connect();
