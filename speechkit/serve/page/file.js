@@ -4,6 +4,8 @@ import { Recording } from "./recording.js";
 import { read } from "./wav.js";
 
 const DECODED_HZ = 48000;
+// "fLaC"
+const FLAC = 0x664c6143;
 
 /** The whole recording; throws an Error with one line of plain English. */
 export async function recordingOf(file) {
@@ -26,12 +28,20 @@ async function decoded(file) {
   return sound;
 }
 
-/** Other formats, which the browser changes to `DECODED_HZ`. */
 async function byBrowser(bytes) {
-  const buffer = await new OfflineAudioContext(1, 1, DECODED_HZ).decodeAudioData(bytes);
+  const rate = rateOf(bytes);
+  const buffer = await new OfflineAudioContext(1, 1, rate).decodeAudioData(bytes);
   const samples = buffer.getChannelData(0).slice();
   for (let c = 1; c < buffer.numberOfChannels; c++) {
     buffer.getChannelData(c).forEach((x, i) => (samples[i] += x));
   }
-  return { rate: DECODED_HZ, samples: samples.map((x) => x / buffer.numberOfChannels) };
+  return { rate, samples: samples.map((x) => x / buffer.numberOfChannels) };
+}
+
+/** The rate at which the browser gives the samples: that of a FLAC file, else `DECODED_HZ`. */
+function rateOf(bytes) {
+  const view = new DataView(bytes);
+  const isFlac = bytes.byteLength > 22 && view.getUint32(0) === FLAC;
+  // 20 bits of the file's first block, STREAMINFO (RFC 9639)
+  return isFlac ? view.getUint32(18) >>> 12 : DECODED_HZ;
 }

@@ -64,15 +64,12 @@ export function rttm(segments, name) {
     .join("");
 }
 
-/** Each segment of a recording as a WAV file `{name, bytes}`. */
-export function cuts(segments, recording) {
-  return segments.map((segment, i) => {
-    const { start_s, end_s } = segment;
-    const [start, end] = [start_s, end_s].map((time_s) => Math.round(time_s * recording.rate));
-    const number = String(i + 1).padStart(4, "0");
-    return {
-      name: `${recording.name}_${number}_${start_s.toFixed(2)}-${end_s.toFixed(2)}.wav`,
-      bytes: write(recording.slice(start, end), recording.rate),
-    };
-  });
+/** The segment with a number from 0 on as a WAV file `{name, bytes}`. */
+export function cutOf({ start_s, end_s }, number, recording) {
+  const [start, end] = [start_s, end_s].map((time_s) => Math.round(time_s * recording.rate));
+  const place = String(number + 1).padStart(4, "0");
+  return {
+    name: `${recording.name}_${place}_${start_s.toFixed(2)}-${end_s.toFixed(2)}.wav`,
+    bytes: write(recording.slice(start, end), recording.rate),
+  };
 }

@@ -1,7 +1,7 @@
 // The page: joins its elements to what is heard.
 
 import { recordingOf } from "./file.js";
-import { cuts, rttm, srt } from "./formats.js";
+import { cutOf, rttm, srt } from "./formats.js";
 import { Listening } from "./listening.js";
 import * as microphone from "./microphone.js";
 import { Picture, clock } from "./picture.js";
@@ -26,8 +26,8 @@ const segments = new Segments({
   count: $("segments-count"),
   onshow: (i) => picture.moveTo(listening.segments[i].start_s - picture.view_s / 4),
   onsave: (i) => {
-    const [cut] = cuts(listening.segments, listening.recording).slice(i, i + 1);
-    save(cut.name, cut.bytes);
+    const { name, bytes } = cutOf(listening.segments[i], i, listening.recording);
+    save(name, bytes);
   },
 });
 
@@ -173,7 +173,9 @@ function takeThresholds() {
 }
 
 function showThresholds() {
-  for (const name of ["onset", "offset"]) $(`${name}-value`).textContent = $(name).value;
+  for (const name of ["onset", "offset"]) {
+    $(`${name}-value`).textContent = Number($(name).value).toFixed(2);
+  }
 }
 
 let retuning = 0;
@@ -199,9 +201,8 @@ function show() {
   transcript.update(listening);
   segments.update(listening.segments);
   picture.refresh();
-  const closed = listening.segments.filter(({ end_s }) => end_s !== null);
   $("save-srt").disabled = !listening.finals.length;
-  $("save-rttm").disabled = $("save-cuts").disabled = !closed.length;
+  $("save-rttm").disabled = $("save-cuts").disabled = !closedSegments().length;
   tell(statusOf(listening));
 }
 
@@ -258,7 +259,8 @@ $("save-rttm").addEventListener("click", () => {
 
 $("save-cuts").addEventListener("click", () => {
   const { recording } = listening;
-  save(`${recording.name}_cuts.zip`, zip(cuts(closedSegments(), recording)));
+  const cuts = closedSegments().map((segment, i) => cutOf(segment, i, recording));
+  save(`${recording.name}_cuts.zip`, zip(cuts));
 });
 
 connect();

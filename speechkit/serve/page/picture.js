@@ -3,8 +3,9 @@
 import { BANDS, COLUMN_S, Spectrogram } from "./spectrogram.js";
 
 const PX_PER_S = 48;
-const TIMELINE_PX = 34;
-const BAR_PX = 14;
+const TIMELINE_PX = 36;
+const GAP_PX = 4;
+const BAR_PX = 12;
 const RANGE_DB = 65;
 // new columns take at most this long, so that the page answers while a long recording is drawn
 const BUDGET_MS = 12;
@@ -83,8 +84,9 @@ export class Picture {
     draw.scale(devicePixelRatio, devicePixelRatio);
     const start_s = this.#start_s ?? this.#latest_s;
     const top = height - TIMELINE_PX;
-    draw.fillStyle = this.#colours.ramp[0];
+    draw.fillStyle = this.#colours.quiet;
     draw.fillRect(0, 0, width, top);
+    draw.fillRect(0, top + GAP_PX, width, BAR_PX);
     if (this.#listening) {
       this.#drawSound(draw, start_s, top);
       this.#drawSpeech(draw, start_s, width, top);
@@ -131,7 +133,7 @@ export class Picture {
       draw.fillRect(left, 0, right - left, top);
       draw.fillStyle = this.#colours.speech;
       draw.beginPath();
-      draw.roundRect(left, top + 3, Math.max(2, right - left), BAR_PX, 3);
+      draw.roundRect(left, top + GAP_PX, Math.max(2, right - left), BAR_PX, 3);
       draw.fill();
     }
   }
@@ -162,5 +164,5 @@ function coloursOf(element) {
     const low = Math.min(Math.floor(at), stops.length - 2);
     return [...stops[low].map((x, c) => x + (stops[low + 1][c] - x) * (at - low)), 255];
   });
-  return { ramp, levels, tint: value("--tint"), speech: value("--speech"), muted: value("--muted") };
+  return { quiet: ramp[0], levels, tint: value("--tint"), speech: value("--speech"), muted: value("--muted") };
 }
