@@ -21,7 +21,7 @@ STAMP_DEV := .venv/.installed-dev
 SLOWER := tests/test_docs.py tests/test_cookbook.py tests/test_plugin_install.py tests/test_recipes.py \
 	tests/recipes/test_an4.py tests/train tests/cli tests/ops/test_triton.py
 
-.PHONY: install install-dev demo test fast slow soak drawn coverage lowest lint types docs film site peers measure bench bench-vad triton-aot bench-cuda wasm \
+.PHONY: install install-dev demo test fast slow soak drawn coverage lowest lint types docs film screenshots site peers measure bench bench-vad triton-aot bench-cuda wasm \
 	hashes plans wheel sbom fuzz sanitize ci
 
 # speechkit with training, microphone and all audio formats, and the plugins of this repository
@@ -103,6 +103,10 @@ docs: install-dev
 # the terminal of README.md, recorded anew
 film: install-dev
 	@cd docs && ../$(BIN)/python -m pictures.terminal
+
+# docs/page.png and docs/page_dark.png; needs /usr/bin/chromium
+screenshots: install-dev
+	@$(BIN)/python docs/screenshots.py
 
 # the docs as a site in build/site; needs no network. With --quiet, --strict would find nothing
 site: install-dev
