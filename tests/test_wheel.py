@@ -78,6 +78,13 @@ def test_the_platform_is_the_oldest_with_the_functions_that_are_called(wheel: Pa
     assert 17 <= minor <= 36
 
 
+def test_the_servers_page_is_in_it(package: Path) -> None:
+    folder = Path("serve", "page")
+    files = {path.name: path.read_bytes() for path in (ROOT / "speechkit" / folder).iterdir()}
+    assert "index.html" in files
+    assert {path.name: path.read_bytes() for path in (package / folder).iterdir()} == files
+
+
 LOADED = """
 from pathlib import Path
 import speechkit

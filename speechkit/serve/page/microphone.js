@@ -25,6 +25,7 @@ export async function start(onsamples, onended) {
   const [track] = media.getTracks();
   const context = new AudioContext();
   try {
+    await context.resume();
     await context.audioWorklet.addModule(new URL("capture.js", import.meta.url));
   } catch (error) {
     track.stop();

@@ -14,6 +14,7 @@ import { zip } from "./zip.js";
 const LONGEST_S = 1800;
 const SLOW_S = 2;
 const RETUNE_MS = 250;
+const KEPT_MS = 60000;
 const START = "Use the microphone";
 const STOP = "Stop";
 
@@ -44,11 +45,10 @@ async function connect() {
   try {
     models = await source.models(token);
   } catch (error) {
-    const asked = error.status === 401;
-    $("token-form").hidden = !asked;
+    $("token-form").hidden = error.status !== 401;
+    $("token").focus();
     tell("");
-    if (!asked || token) complain(asked ? "This is not the server's token." : error.message);
-    if (asked) $("token").focus();
+    complain(error.message);
     return;
   }
   $("token-form").hidden = true;
@@ -244,7 +244,8 @@ function save(name, content) {
   link.href = URL.createObjectURL(new Blob([content]));
   link.download = name;
   link.click();
-  URL.revokeObjectURL(link.href);
+  // some browsers read it after the click
+  setTimeout(() => URL.revokeObjectURL(link.href), KEPT_MS);
 }
 
 const closedSegments = () => listening.segments.filter(({ end_s }) => end_s !== null);

@@ -13,19 +13,28 @@
 const REFUSED =
   "The server refused the connection: it is full, or it stops. Try again in a moment.";
 const LOST = "The connection to the server was lost.";
+const WRONG = "This is not the server's token.";
+const UNSENDABLE =
+  "A browser cannot send this token. Give the server one of letters and digits, as from " +
+  "openssl rand -hex 32.";
+// what the name of a websocket's protocol may contain (RFC 9110, token)
+const SENDABLE = /^[\w!#$%&'*+.^`|~-]*$/;
 
-/** The models of the server; throws an Error with the `status` of a refused request. */
+/** The models of the server; throws an Error, whose `status` is 401 if a token is needed. */
 export async function models(token) {
+  if (!SENDABLE.test(token)) throw refused(UNSENDABLE, 401);
   const headers = token ? { Authorization: `Bearer ${token}` } : {};
   const response = await fetch("v1/models", { headers }).catch(() => {
     throw new Error("The server does not answer.");
   });
-  const row = await response.json();
-  if (!response.ok) {
-    throw Object.assign(new Error(row.error.message), { status: response.status });
-  }
+  const { status } = response;
+  if (status === 401) throw refused(token ? WRONG : "", status);
+  const row = await response.json().catch(() => ({}));
+  if (!row.data) throw refused(row.error?.message ?? `The server answered ${status}.`, status);
   return row.data;
 }
+
+const refused = (message, status) => Object.assign(new Error(message), { status });
 
 /** A stream of sound to a model; `thresholds` are `onset` and `offset` of a detector. */
 export function open({ model, rate, thresholds = {}, token }) {
