@@ -21,7 +21,7 @@ CLIPS = DOCS.parent / "speechkit" / "bundled" / "clips"
 SPOKEN = ("an4_ffmm.opus", "an4_mmsh.opus", "an4_ffmm.opus", "an4_mmsh.opus")
 CHROMIUM = "/usr/bin/chromium"
 RATE = 16000
-SIZE = {"width": 960, "height": 930}
+SIZE = {"width": 960, "height": 900}
 
 
 def recording(path: Path) -> None:

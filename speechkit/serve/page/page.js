@@ -148,7 +148,7 @@ $("file").addEventListener("change", async ({ target }) => {
   try {
     hear(await recordingOf(file));
   } catch (error) {
-    tell("");
+    tell(listening ? statusOf(listening) : "Ready");
     complain(error.message);
   }
   // the same file may be opened again

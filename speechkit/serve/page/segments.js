@@ -25,12 +25,17 @@ export class Segments {
     if (segments !== this.#shown) this.#list.replaceChildren();
     this.#shown = segments;
     const rows = this.#list.children;
+    const before = rows.length;
     // only the last one may have changed
     for (let i = Math.max(0, rows.length - 1); i < segments.length; i++) {
       if (!rows[i]) this.#list.append(row());
       fill(rows[i], segments[i]);
     }
     this.#list.hidden = !segments.length;
+    // the newest is in sight, but the list does not move under a hand
+    if (rows.length > before && !this.#list.matches(":hover, :focus-within")) {
+      this.#list.scrollTop = this.#list.scrollHeight;
+    }
     this.#none.hidden = Boolean(segments.length);
     this.#count.textContent = segments.length || "";
   }
