@@ -19,7 +19,7 @@ def module(tmp_path_factory: pytest.TempPathFactory) -> Path:
         pytest.skip(f"needs {' and '.join(missing)}")
     path = tmp_path_factory.mktemp("web") / "speechkit.wasm"
     folder = ROOT / "plugins" / "web"
-    subprocess.run(["make", "-C", folder, f"OUT={path}"], check=True, capture_output=True)
+    subprocess.run(["make", "-C", folder, f"WASM={path}"], check=True, capture_output=True)
     return path
 
 

@@ -7,7 +7,7 @@ import * as microphone from "./microphone.js";
 import { Picture, clock } from "./picture.js";
 import { Recording } from "./recording.js";
 import { Segments } from "./segments.js";
-import * as source from "./socket.js";
+import * as source from "./source.js";
 import { Transcript } from "./transcript.js";
 import { zip } from "./zip.js";
 
@@ -60,7 +60,7 @@ async function connect() {
   const able = $("detector").value || $("recogniser").value;
   $("microphone").disabled = $("file").disabled = !able;
   tell(able ? "Ready" : "");
-  if (!able) complain("No model of this server finds speech or text in live sound.");
+  if (!able) complain("No model here finds speech or text in live sound.");
 }
 
 /** Lists the models that can do what a verb says, the first one chosen. */
@@ -264,4 +264,5 @@ $("save-cuts").addEventListener("click", () => {
   save(`${recording.name}_cuts.zip`, zip(cuts));
 });
 
+$("place").textContent = source.PLACE;
 connect();

@@ -1,7 +1,7 @@
 // A source of events: live sound goes to the server, whose models hear it.
 //
-// Every source is a module with these two functions. `models(token)` lists what it has, each
-// {id, verb, rules}. `open(options)` begins a stream of sound:
+// Every source is a module with these names. `PLACE` says where the sound goes. `models(token)`
+// lists what it has, each {id, verb, rules}. `open(options)` begins a stream of sound:
 //
 //   feed(samples)  takes the next samples, a Float32Array at `options.rate` hertz
 //   finish()       says that the sound ends; the last events follow
@@ -9,6 +9,8 @@
 //   onevent        gets each event as `speechkit listen --json` prints it; the last one is
 //                  {event: "end"} or {event: "error", message}
 //   unsent_s       the seconds of sound that were fed and have not left yet
+
+export const PLACE = "The sound goes to this server only.";
 
 const REFUSED =
   "The server refused the connection: it is full, or it stops. Try again in a moment.";
