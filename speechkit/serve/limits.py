@@ -1,15 +1,15 @@
-"""Who may ask and how much at a time: tokens, origins, connections of an address, body sizes."""
+"""Who may ask and how much at a time: tokens, origins, connections of an address."""
 
-import asyncio
 import hmac
 from collections import Counter
 from urllib.parse import SplitResult, urlsplit
 
 from starlette.datastructures import Headers
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
 from speechkit.serve import assets
+from speechkit.serve.body import Body, too_large
 from speechkit.serve.errors import RETRY_S, ApiError
 from speechkit.serve.settings import Settings, is_loopback
 
@@ -30,6 +30,9 @@ class Guard:
         if scope["type"] not in ("http", "websocket"):
             await self._app(scope, receive, send)
             return
+        if scope["type"] == "http":
+            body = Body(scope, receive, self._settings.limits)
+            receive, send = body.receive, body.answering(send)
         address = scope["client"][0] if scope.get("client") else ""
         self._connections[address] += 1
         try:
@@ -39,8 +42,6 @@ class Guard:
             await _deny(error, scope, receive, send)
             return
         try:
-            if scope["type"] == "http":
-                receive = self._measured(scope, receive)
             await self._app(scope, receive, send)
         finally:
             self._leave(address)
@@ -65,7 +66,7 @@ class Guard:
             self._check_token(scope, headers, self._settings.token)
         most_bytes, length = self._settings.limits.upload_bytes, headers.get("content-length", "0")
         if length.isdecimal() and (len(length) > 18 or int(length) > most_bytes):
-            raise _too_large(most_bytes)
+            raise too_large(most_bytes)
 
     def _check_host(self, given: str) -> None:
         """Refuses names of other sites that lead to this machine, so that their pages cannot ask a
@@ -109,31 +110,6 @@ class Guard:
                 headers={"WWW-Authenticate": "Bearer"},
             )
 
-    def _measured(self, scope: Scope, receive: Receive) -> Receive:
-        """`receive` that raises ApiError for a body that is too large or comes too slowly."""
-        limits, taken, whole = self._settings.limits, 0, False
-
-        async def measured() -> Message:
-            nonlocal taken, whole
-            if whole:
-                # from here on it tells that the client has gone
-                return await receive()
-            try:
-                async with asyncio.timeout(limits.stall_s):
-                    message = await receive()
-            except TimeoutError:
-                raise ApiError(
-                    408, f"nothing of the body came for {limits.stall_s:g} s; send it anew"
-                ) from None
-            taken += len(message.get("body", b""))
-            whole = not message.get("more_body", False)
-            if taken > limits.upload_bytes:
-                raise _too_large(limits.upload_bytes)
-            scope["state"] = {**scope.get("state", {}), "body_bytes": taken}
-            return message
-
-        return measured
-
 
 def _split(url: str) -> SplitResult:
     """The parts of a URL; empty if it is none."""
@@ -141,11 +117,6 @@ def _split(url: str) -> SplitResult:
         return urlsplit(url)
     except ValueError:
         return urlsplit("")
-
-
-def _too_large(most_bytes: int) -> ApiError:
-    message = f"a body of more than {most_bytes} bytes; send a shorter recording, or compress it"
-    return ApiError(413, message, code="too_large")
 
 
 async def _deny(error: ApiError, scope: Scope, receive: Receive, send: Send) -> None:

@@ -106,6 +106,17 @@ def test_a_body_that_is_too_large_is_refused(strict: Running) -> None:
     assert (status, error["code"]) == (413, "too_large")
 
 
+def test_a_client_that_still_sends_sees_the_answer(strict: Running) -> None:
+    head = f"POST /v1/vad HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {TOKEN}\r\n"
+    head += "Content-Length: 20000000\r\n\r\n"
+    pieces = [b"x" * 100_000] * 200
+    for _ in range(5):
+        status, error = error_of(raw(strict, head.encode(), *pieces))
+        assert (status, error["code"]) == (413, "too_large")
+    # one that sends no more is not waited for long
+    assert error_of(raw(strict, head.encode()))[0] == 413
+
+
 def test_a_recording_that_is_too_long_is_refused(strict: Running, speech: Path) -> None:
     found = strict.http.post("/v1/vad", files={"file": speech.read_bytes()})
     assert (found.status_code, found.json()["error"]["code"]) == (413, "too_long")
