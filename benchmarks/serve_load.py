@@ -1,8 +1,8 @@
 """Live connections with a server on this machine: added delay, memory, and whether all events came.
 
-    python benchmarks/serve_load.py --vad 5 --an4 1 --seconds 10
+    python benchmarks/serve_load.py --vad 5 --an4 1 --seconds 10 --piece-ms 20
 
-Each client sends a recording in pieces of 20 ms at real time. The added delay of an event is the
+Each client sends a recording in pieces at real time. The added delay of an event is the
 time from when the sound that decided it was due to be sent until the event came. It ends by itself,
 with 1 if a client's events differ from those of the file.
 """
@@ -24,7 +24,6 @@ from websockets.asyncio.client import connect
 
 from speechkit.card import bundled_folders
 
-PIECE_S = 0.02
 RATE = 16000
 CLIPS = next(iter(bundled_folders())).parents[1] / "clips"
 END = json.dumps({"type": "end"})
@@ -49,7 +48,9 @@ def expected(model: str, file: Path) -> Rows:
     return [json.loads(line) for line in out.splitlines()]
 
 
-async def client(url: str, model: str, data: bytes, wait_s: float) -> tuple[Rows, list[float]]:
+async def client(
+    url: str, model: str, data: bytes, piece_s: float, wait_s: float
+) -> tuple[Rows, list[float]]:
     """The events of one connection, and the added delay of each in seconds."""
     await asyncio.sleep(wait_s)
     rows: Rows = []
@@ -63,24 +64,29 @@ async def client(url: str, model: str, data: bytes, wait_s: float) -> tuple[Rows
                 row = json.loads(message)
                 if "decided_s" in row:
                     # the piece with the last deciding sample is sent at its end
-                    pieces = np.ceil(round(row["decided_s"] / PIECE_S, 6))
-                    delays_s.append(time.monotonic() - began_s - float(pieces) * PIECE_S)
+                    pieces = np.ceil(round(row["decided_s"] / piece_s, 6))
+                    delays_s.append(time.monotonic() - began_s - float(pieces) * piece_s)
                 rows.append(row)
 
         reading = asyncio.create_task(read())
-        size = 2 * round(PIECE_S * RATE)
+        size = 2 * round(piece_s * RATE)
         for number, start in enumerate(range(0, len(data), size), start=1):
-            await asyncio.sleep(max(0.0, began_s + number * PIECE_S - time.monotonic()))
+            await asyncio.sleep(max(0.0, began_s + number * piece_s - time.monotonic()))
             await socket.send(data[start : start + size])
         await socket.send(END)
         await reading
     return rows, delays_s
 
 
-async def load(url: str, models: Sequence[str], data: bytes) -> list[tuple[Rows, list[float]]]:
+async def load(
+    url: str, models: Sequence[str], data: bytes, piece_s: float
+) -> list[tuple[Rows, list[float]]]:
     """The answers to one client for each of `models`, which start within a second."""
     waits_s = np.linspace(0, 1, len(models))
-    clients = (client(url, model, data, w) for model, w in zip(models, waits_s, strict=True))
+    clients = (
+        client(url, model, data, piece_s, wait_s)
+        for model, wait_s in zip(models, waits_s, strict=True)
+    )
     return await asyncio.gather(*clients)
 
 
@@ -95,7 +101,9 @@ def main() -> int:
     parser.add_argument("--vad", type=int, default=5, help="connections with vad")
     parser.add_argument("--an4", type=int, default=0, help="connections with an4")
     parser.add_argument("--seconds", type=float, default=10, help="of sound for each")
+    parser.add_argument("--piece-ms", type=float, default=20, help="of sound in one message")
     given = parser.parse_args()
+    piece_s = given.piece_ms / 1000
     models = ["vad"] * given.vad + ["an4"] * given.an4
     limits = [f"--set=per_address={len(models) + 1}", f"--set=sessions={len(models)}"]
     with tempfile.TemporaryDirectory() as folder:
@@ -112,9 +120,9 @@ def main() -> int:
         try:
             url = "ws" + json.loads(server.stdout.readline())["url"][4:]
             # pools and engines are made by the first connection of a model
-            asyncio.run(load(url, sorted(wanted), data[: 2 * RATE]))
+            asyncio.run(load(url, sorted(wanted), data[: 2 * RATE], piece_s))
             before = resident_mib(server.pid)
-            found = asyncio.run(load(url, models, data))
+            found = asyncio.run(load(url, models, data, piece_s))
             after = resident_mib(server.pid)
         finally:
             server.terminate()

@@ -30,6 +30,7 @@ from speechkit.plans.plan import _Stored
 from speechkit.rules.endpointing import Endpointing
 from speechkit.rules.spotting import Spotting
 from speechkit.rules.vad import PostProcessing
+from speechkit.serve.settings import Limits, Settings
 from speechkit.train import Data, Run
 
 NETS = [
@@ -207,6 +208,8 @@ def test_a_size_by_name_has_a_limit(size: str) -> None:
 CONFIGS: dict[type[Config], dict[str, Any]] = {
     PostProcessing: {},
     Spotting: {},
+    Limits: {},
+    Settings: {},
     Endpointing: {},
     Search: {
         "beam": 8,

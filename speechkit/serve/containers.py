@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from speechkit.data.samples import mono
 from speechkit.errors import AudioError, MissingExtraError
-from speechkit.serve.sound import NAME, Resampled
+from speechkit.serve.sound import NAME, Resampled, checked
 
 MOST_WAITING = 64
 """Pieces that may wait for the decoder."""
@@ -107,7 +107,7 @@ class WebM:
                         x = mono(np.ascontiguousarray(part.to_ndarray().T), NAME)
                         if self._resampled is None:
                             self._resampled = Resampled(part.sample_rate, self._target_rate)
-                        self._decoded.put(self._resampled.feed(x))
+                        self._decoded.put(self._resampled.feed(checked(x)))
         except AudioError as error:
             self._failure = error
         # PyAV raises ValueError where the rate or the channels change

@@ -152,6 +152,8 @@ def server_of(nets: Mapping[str, Net], settings: Settings) -> Server:
         http=protocol_of(settings.limits.headers_s),
         ws=LiveProtocol,
         ws_max_size=MAX_MESSAGE_BYTES,
+        # sound hardly gets smaller
+        ws_per_message_deflate=False,
         log_config=None,
         log_level="critical",
         access_log=False,

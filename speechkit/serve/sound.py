@@ -8,13 +8,14 @@ from speechkit.data.pipes import Encoding, check_format
 from speechkit.data.samples import LOUDEST, as_floats, check
 
 NAME = "the live sound"
+SCALE = np.float32(1 / 32768)
 DTYPES: dict[str, str] = {"s16le": "<i2", "f32le": "<f4"}
 
 
 class Resampled:
-    """Mono float32 at `rate` hertz changed to `target_rate`, as files are read.
+    """Mono float32 in [-1, 1] at `rate` hertz changed to `target_rate`, as files are read.
 
-    Raises AudioError for a rate out of range, and for samples that are no sound.
+    Raises AudioError for a rate out of range.
     """
 
     def __init__(self, rate: int, target_rate: int) -> None:
@@ -25,13 +26,17 @@ class Resampled:
 
     def feed(self, x: NDArray[np.float32], last: bool = False) -> NDArray[np.float32]:
         """The next samples `[N]` at the target rate, the rest of them if these are the last."""
-        check(x, NAME)
-        x = np.clip(x, -1, 1)
         if self._resampler is None:
             return x
         # sound at full scale may reach beyond it between its samples
         found: NDArray[np.float32] = self._resampler.resample_chunk(x, last)
         return np.clip(found, -LOUDEST, LOUDEST)
+
+
+def checked(x: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The samples in [-1, 1]; raises AudioError for NaN and for values far beyond."""
+    check(x, NAME)
+    return np.clip(x, -1, 1)
 
 
 class Pcm:
@@ -49,7 +54,11 @@ class Pcm:
         data = self._rest + data
         whole = len(data) - len(data) % self._dtype.itemsize
         self._rest = data[whole:]
-        return self._resampled.feed(as_floats(np.frombuffer(data[:whole], self._dtype)))
+        x = np.frombuffer(data[:whole], self._dtype)
+        if self._dtype.kind == "f":
+            return self._resampled.feed(checked(as_floats(x)))
+        # no number of 16 bits is out of range, and this is called for every message
+        return self._resampled.feed(np.multiply(x, SCALE, dtype=np.float32))
 
     def end(self) -> NDArray[np.float32]:
         """The last samples; bytes within a sample are left out."""
