@@ -22,7 +22,11 @@ from speechkit.plugins import Registry, using
 torch.set_num_threads(1)
 
 HERE = Path(__file__).parent
-LOADED = {"mixers": "mixers,norms", "residuals": "residuals,norms,activations"}
+LOADED = {
+    "methods": "methods,activations",
+    "mixers": "mixers,norms",
+    "residuals": "residuals,norms,activations",
+}
 """The plugins for the tests of a package that needs others too."""
 
 FAMILIES: dict[str, Callable[..., Net]] = {

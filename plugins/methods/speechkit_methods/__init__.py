@@ -1,4 +1,5 @@
-"""Training methods for speechkit, by name once the package is installed: `method=("sam",)`.
+"""Training methods and initial weights for speechkit, by name once the package is installed:
+`method=("sam",)`.
 
 Nothing here imports torch.
 """
@@ -24,5 +25,18 @@ def speechkit_methods() -> list[Component]:
             formula="g += N(0, eta / (1 + step)^gamma)",
             paper="arXiv:1511.06807",
             example={"eta": 0.3, "gamma": 0.55},
+        ),
+    ]
+
+
+@hookimpl
+def speechkit_inits() -> list[Component]:
+    return [
+        Component(
+            name="kumar",
+            factory="speechkit_methods.inits:kumar",
+            summary="Weights that preserve the signal's variance through an elementwise activation",
+            formula="w of variance 1 / (fan_in g'(0)^2 (1 + g(0)^2)); 2 / fan_in for a kink at 0",
+            paper="arXiv:1704.08863",
         ),
     ]

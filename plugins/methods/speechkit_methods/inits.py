@@ -1,0 +1,62 @@
+"""Initial weights for an activation."""
+
+import math
+
+import torch
+from torch import Generator, Tensor, nn
+
+from speechkit.component import Spec
+from speechkit.errors import ComponentError
+from speechkit.models import Model
+from speechkit.models.inits import Init, drawn_weights
+from speechkit.plugins import registry
+
+NEAR = 1e-6
+"""The distance from 0 at which the slopes of an activation are compared."""
+KINK = 1e-3
+"""Slopes that differ by more are those of an activation with a kink at 0."""
+
+
+def kumar(activation: str | None = None) -> Init:
+    """w ~ N(0, v²), v² = 1 / (fan_in · g′(0)² · (1 + g(0)²)), for an activation g.
+
+    It preserves the variance of signals of variance 1 where g is nearly a line. An activation with
+    a kink at 0, such as ReLU, has v² = 2 / fan_in. g is the model's activation, or the one named.
+    The fan-in of a convolution is its kernel times the inputs of a group. It draws the weights
+    listed by `speechkit.models.inits.drawn_weights`. Kumar, arXiv:1704.08863.
+
+    Raises ComponentError for an activation whose slope at 0 is 0, or which is not elementwise.
+    """
+
+    def draw(model: nn.Module, generator: Generator) -> None:
+        own = model.config.activation if isinstance(model, Model) else "relu"
+        gain = gain_of(own if activation is None else activation)
+        for weight in drawn_weights(model):
+            fan_in = weight[0].numel()
+            with torch.no_grad():
+                weight.normal_(0, gain / math.sqrt(fan_in), generator=generator)
+
+    return draw
+
+
+def gain_of(activation: Spec | str) -> float:
+    """v · √fan_in: the factor by which weights make up for the activation."""
+    spec = Spec.parse(activation)
+    if registry().find("activation", spec.name).component.in_factor != 1:
+        raise ComponentError(f"init kumar: {spec} is not elementwise; give init kaiming_uniform")
+    layer: nn.Module = registry().build("activation", spec, 1).double().eval()
+    below, at, above = (_slope(layer, x) for x in (-NEAR, 0.0, NEAR))
+    if abs(above[1] - below[1]) > KINK:
+        return math.sqrt(2)
+    value, slope = at
+    if abs(slope) < KINK:
+        raise ComponentError(f"init kumar: {spec} has the slope 0 at 0; give init kaiming_uniform")
+    return 1 / (abs(slope) * math.sqrt(1 + value**2))
+
+
+def _slope(layer: nn.Module, x: float) -> tuple[float, float]:
+    """The value of an activation at x, and its slope there."""
+    at = torch.full((1, 1, 1), x, dtype=torch.float64, requires_grad=True)
+    found: Tensor = layer(at)
+    (slope,) = torch.autograd.grad(found.sum(), at)
+    return found.item(), slope.item()
