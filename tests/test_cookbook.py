@@ -71,8 +71,6 @@ def recordings(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("recordings")
     with contextlib.chdir(folder):
         run(COOKBOOK / "README.md")
-    clips = ROOT / "speechkit" / "bundled" / "clips"
-    shutil.copy(clips / "5_george_0.flac", folder / "five.flac")
     spec = importlib.util.spec_from_file_location(
         "archives", ROOT / "tests" / "importers" / "conftest.py"
     )
