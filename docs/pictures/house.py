@@ -1,4 +1,4 @@
-"""The house: speechkit's modules on floors; none imports from a floor above its own.
+"""The order of imports: speechkit's modules in levels; none imports from a level above its own.
 
 Modules and colours are those of the import contracts in pyproject.toml, which `make lint` checks.
 """
@@ -10,18 +10,18 @@ from pictures.svg import arrow, box, picture, text
 
 ROOT = Path(__file__).parents[2]
 FLOORS = (
-    ("Doors", "the shell, the network", 2),
+    ("Commands", "and the server", 2),
     ("Work", "train, infer, export", 3),
     ("Streams", "sessions, their engines", 1),
-    ("Workshop", "change, measure models", 2),
+    ("Tools", "change, measure models", 2),
     ("Tasks", "scores, losses, metrics", 3),
     ("Models", "nets, front ends, files", 3),
     ("Layers", "and decoders, data", 2),
     ("Plans", "the engine in C++", 1),
     ("Rules, ops", "decisions, text, kernels", 2),
-    ("Ground", "registry, config, files", 8),
+    ("Base", "registry, config, files", 8),
 )
-"""The name of a floor, what is there, and how many lines of the contract are on it."""
+"""The name of a level, what is there, and how many lines of the contract are in it."""
 STYLE = """
 .floor { fill: none; stroke: #d1d9e0 }
 .torch { fill: #ddf4ff; stroke: #0969da }
@@ -49,14 +49,14 @@ WIDTH, LEFT, WALL, ROOM = 960, 316, 770, 26
 
 
 def draw() -> str:
-    """The house, with plugins and recipes beside it."""
+    """The levels, with plugins and recipes beside them."""
     contracts = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["tool"]["importlinter"]
     by_name = {contract["name"]: contract for contract in contracts["contracts"]}
     lines = iter(by_name["low does not know high"]["layers"])
     free = by_name["what runs without torch"]["source_modules"]
     parts = [
         BOTH,
-        text(24, 34, "speechkit: no module imports from a floor above its own", "title"),
+        text(24, 34, "speechkit: no module imports from a level above its own", "title"),
     ]
     y = 52.0
     for name, about, count in FLOORS:
@@ -73,7 +73,7 @@ def draw() -> str:
 
 
 def floor(modules: list[str], y: float, free: list[str]) -> tuple[list[str], float]:
-    """The rooms of a floor in rows, and its height."""
+    """The modules of a level in rows, and its height."""
     parts, x = [], float(LEFT)
     y += 7
     top = y
