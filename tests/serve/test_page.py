@@ -507,7 +507,7 @@ def test_a_microphone_that_cannot_be_used_is_told(
 def test_a_file_that_is_no_sound_is_told(server: Running, open_page: Open) -> None:
     page = open_page(server.url)
     for name, content, message in (
-        ("a.wav", b"no sound" * 99, "a.wav is no sound that this browser can read."),
+        ("a.wav", b"no sound" * 99, "a.wav is no recording that this browser can read."),
         ("b.wav", wav_header(), "b.wav has no sound in it."),
     ):
         page.set_input_files("#file", {"name": name, "mimeType": "audio/wav", "buffer": content})
@@ -580,7 +580,7 @@ def test_the_microphone_ends_where_the_page_keeps_no_more(server: Running, open_
     )
     page.reload()
     page.click("#microphone")
-    expect(page.get_by_role("alert")).to_have_text(re.compile("^The page keeps .* Save them"))
+    expect(page.get_by_role("alert")).to_have_text(re.compile("^The page keeps .* Save what"))
     expect(page.locator("#status")).to_have_text("Done, 0:01")
 
 

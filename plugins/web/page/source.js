@@ -1,4 +1,4 @@
-// A source of events without a server: the models run in this page. What a source is, socket.js says.
+// A source of events without a server: the models run in this page. socket.js describes a source.
 
 import { load } from "../web/index.js";
 

@@ -22,7 +22,7 @@ async function decoded(file) {
     const bytes = await file.arrayBuffer();
     sound = read(bytes) ?? (await byBrowser(bytes));
   } catch {
-    throw new Error(`${file.name} is no sound that this browser can read. Try a WAV file.`);
+    throw new Error(`${file.name} is no recording that this browser can read. Try a WAV file.`);
   }
   if (!sound.samples.length) throw new Error(`${file.name} has no sound in it.`);
   return sound;

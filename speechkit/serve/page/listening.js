@@ -1,4 +1,4 @@
-// What is heard in a recording: segments of speech by a detector, and text by a recogniser.
+// What models return for a recording: a detector segments of speech, a recogniser text.
 
 import { Feeder } from "./feeder.js";
 
@@ -28,7 +28,7 @@ export class Listening {
     if (recogniser) this.#hear("recogniser", { model: recogniser });
   }
 
-  /** Finds the segments of the whole recording anew, by other thresholds. */
+  /** Finds the segments of the whole recording again, with other thresholds. */
   retune(thresholds) {
     this.#thresholds = thresholds;
     if (this.detector) this.#detect();
@@ -103,7 +103,7 @@ export class Listening {
         break;
       case "end":
         this.#leave(part);
-        if (!feeder.finished) this.onerror("The server stops. What it heard until then is here.");
+        if (!feeder.finished) this.onerror("The server stops. The text and the segments until then are kept.");
         break;
     }
     this.onchange();

@@ -14,7 +14,7 @@ export const available = Boolean(navigator.mediaDevices?.getUserMedia);
 /** Starts the microphone; throws an Error with one line of plain English. */
 export async function start(onsamples, onended) {
   if (!available) throw new Error(INSECURE);
-  // what the browser would change in the sound, it changes for people, not for models
+  // the browser's changes of the sound are for people, not for models
   const audio = { echoCancellation: false, noiseSuppression: false, autoGainControl: false };
   let media;
   try {

@@ -1,4 +1,4 @@
-// The page: joins its elements to what is heard.
+// The page: connects its elements to the sound and to what the models return.
 
 import { recordingOf } from "./file.js";
 import { cutOf, rttm, srt } from "./formats.js";
@@ -34,7 +34,7 @@ const segments = new Segments({
 
 let token = "";
 let models = [];
-/** What is heard now, or was heard last. */
+/** The recording in use, and what the models returned for it. */
 let listening = null;
 /** The running microphone, if any. */
 let running = null;
@@ -53,8 +53,8 @@ async function connect() {
   }
   $("token-form").hidden = true;
   complain("");
-  offer($("detector"), "detect", "no one");
-  offer($("recogniser"), "transcribe", "no one");
+  offer($("detector"), "detect", "none");
+  offer($("recogniser"), "transcribe", "none");
   takeThresholds();
   $("text").hidden = !$("recogniser").value;
   const able = $("detector").value || $("recogniser").value;
@@ -63,7 +63,7 @@ async function connect() {
   if (!able) complain("No model here finds speech or text in live sound.");
 }
 
-/** Lists the models that can do what a verb says, the first one chosen. */
+/** Lists the models with a verb, and selects the first. */
 function offer(select, verb, none) {
   const able = models.filter((model) => model.verb === verb).map(({ id }) => new Option(id, id));
   select.replaceChildren(...able, new Option(none, ""));
@@ -114,7 +114,7 @@ async function startMicrophone() {
 function take(samples) {
   listening.append(samples);
   if (listening.recording.duration_s > LONGEST_S) {
-    stopMicrophone(`The page keeps ${LONGEST_S / 60} minutes. Save them, then start again.`);
+    stopMicrophone(`The page keeps ${LONGEST_S / 60} minutes. Save what you need, then start again.`);
   }
 }
 
@@ -212,7 +212,7 @@ function statusOf({ recording, done, behind_s }) {
   if (!recording.ended) {
     return behind_s < SLOW_S
       ? `Listening, ${heard}`
-      : `Listening, ${heard}. The connection is slow: ${waiting} s wait, none are lost.`;
+      : `Listening, ${heard}. The connection is slow: ${waiting} s are not sent yet, none are lost.`;
   }
   if (done) return `Done, ${heard}`;
   return behind_s < SLOW_S ? "Finishing…" : `Sending, ${waiting} s are left`;

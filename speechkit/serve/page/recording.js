@@ -1,4 +1,4 @@
-// The sound so far, which is kept whole: for the picture, for cuts, and to be heard once more.
+// All sound so far, kept for the picture, for cuts, and for other thresholds.
 
 const PAGE_SAMPLES = 2 ** 16;
 

@@ -32,7 +32,7 @@ export class Segments {
       fill(rows[i], segments[i]);
     }
     this.#list.hidden = !segments.length;
-    // the newest is in sight, but the list does not move under a hand
+    // the newest is in sight, but the list does not move while it is in use
     if (rows.length > before && !this.#list.matches(":hover, :focus-within")) {
       this.#list.scrollTop = this.#list.scrollHeight;
     }

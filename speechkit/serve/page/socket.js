@@ -1,10 +1,10 @@
-// A source of events: live sound goes to the server, whose models hear it.
+// A source of events: sends live sound to the server, whose models return them.
 //
 // Every source is a module with these names. `PLACE` says where the sound goes. `models(token)`
 // lists what it has, each {id, verb, rules}. `open(options)` begins a stream of sound:
 //
 //   feed(samples)  takes the next samples, a Float32Array at `options.rate` hertz
-//   finish()       says that the sound ends; the last events follow
+//   finish()       ends the sound; the last events follow
 //   close()        ends the stream at once, without events
 //   onevent        gets each event as `speechkit listen --json` prints it; the last one is
 //                  {event: "end"} or {event: "error", message}
