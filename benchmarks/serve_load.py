@@ -2,9 +2,9 @@
 
     python benchmarks/serve_load.py --vad 5 --an4 1 --seconds 10 --piece-ms 20
 
-Each client sends a recording in pieces at real time. The added delay of an event is the
-time from when the sound that decided it was due to be sent until the event came. It ends by itself,
-with 1 if a client's events differ from those of the file.
+Each client sends a recording in pieces at real time. The added delay of an event is the time from
+when the sound that decided it was due to be sent until the event came. The exit code is 1 if the
+events of a client differ from those of the file.
 """
 
 import argparse
@@ -35,7 +35,7 @@ def recording(path: Path, seconds: float) -> None:
     parts: list[Any] = []
     for clip in sorted(CLIPS.glob("*.flac")):
         x, rate = soundfile.read(clip)
-        # from 8 to 16 kHz, roughly; what is said does not matter
+        # from 8 to 16 kHz, roughly; the words do not matter
         parts += [np.repeat(x, RATE // rate), np.zeros(RATE // 2)]
     whole = np.concatenate(parts)
     soundfile.write(path, np.resize(whole, round(seconds * RATE)), RATE, "PCM_16")

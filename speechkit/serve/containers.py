@@ -13,7 +13,7 @@ from speechkit.serve.sound import NAME, Resampled, checked
 MOST_WAITING = 64
 """Pieces that may wait for the decoder."""
 OPTIONS = {"probesize": "32", "analyzeduration": "0"}
-"""The head of the file says all about its sound, so that decoding begins with the first packet."""
+"""The file's header describes its sound, so that decoding begins with the first packet."""
 
 
 class _Pieces:

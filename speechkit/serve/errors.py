@@ -26,7 +26,7 @@ class ApiError(Exception):
     ) -> None:
         super().__init__(message)
         self.status, self.message, self.param, self.code = status, one_line(message), param, code
-        # what is left of a body is not read
+        # the rest of a body may not be read
         self.headers = {"Connection": "close", **(headers or {})}
 
     @property

@@ -27,7 +27,7 @@ def _verbose(transcript: Transcript, granularities: Sequence[str]) -> dict[str, 
     row: dict[str, Any] = files.to_row(transcript)
     found = {
         "task": "transcribe",
-        # a model does not say it
+        # models do not detect it
         "language": "unknown",
         "duration": row["duration_s"],
         "text": row["text"],

@@ -132,7 +132,7 @@ class Connection:
             await asyncio.gather(reading, sending, return_exceptions=True)
 
     async def _finish(self, reading: "asyncio.Task[None]", sending: "asyncio.Task[None]") -> None:
-        """After the last sample, sends the last events, and what was heard."""
+        """After the last sample, sends the last events, and how much sound came."""
         if sending.done():
             sending.result()
         elif not reading.cancelled():

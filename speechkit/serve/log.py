@@ -43,7 +43,7 @@ class Log:
                 await api_error(error).response(scope, receive, noting)
         finally:
             seconds = time.monotonic() - began_s
-            # the paths of requests are the client's own words
+            # other paths are content: a client may write anything there
             path = scope["path"] if scope["path"] in self._paths else "other"
             self._metrics.requests.labels(path, str(status)).inc()
             self._metrics.seconds.labels(path).observe(seconds)

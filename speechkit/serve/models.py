@@ -26,7 +26,7 @@ class Models:
             raise ConfigError(f"{', '.join(nets)}: two end in the same name; rename a folder")
 
     def find(self, name: str | None, verb: str | None = None) -> tuple[str, Net, About]:
-        """The model with a name, or else the first that can do what `verb` says.
+        """The model with a name, or else the first that can do `verb`.
 
         Raises ApiError for an unknown model, and for one of another kind.
         """

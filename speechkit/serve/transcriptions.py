@@ -66,7 +66,7 @@ def _check(form: str, granularities: list[str]) -> None:
         message = f"{name}={odd[0]!r:.40}: give word or segment"
         raise ApiError(400, message, param=name, code="invalid_value")
     if granularities and form != "verbose_json":
-        message = f"{name} are of response_format=verbose_json; give it, or leave them out"
+        message = f"{name} needs response_format=verbose_json; give it, or leave {name} out"
         raise ApiError(400, message, param=name, code="invalid_value")
 
 
@@ -89,7 +89,7 @@ async def _parts(
         loop.call_soon_threadsafe(texts.put_nowait, text)
 
     work = asyncio.ensure_future(
-        state.workers.run(_read_aloud, net, samples, sample_rate, reader, tell, gone)
+        state.workers.run(_stream_texts, net, samples, sample_rate, reader, tell, gone)
     )
     work.add_done_callback(lambda _: texts.put_nowait(None))
     whole = ""
@@ -107,7 +107,7 @@ async def _parts(
         gone.set()
 
 
-def _read_aloud(
+def _stream_texts(
     net: Net,
     samples: Samples,
     sample_rate: int,
