@@ -141,6 +141,16 @@ class LiveProtocol(WebSocketsSansIOProtocol):
 
         self.conn.reject = refuse  # type: ignore[method-assign]
 
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        error = self.conn.handshake_exc
+        if error is None or self.handshake_initiated:
+            return
+        # uvicorn sends no answer to a handshake that is not understood, and keeps the connection
+        refusal = self.conn.reject(400, str(error.__cause__ or error))
+        self.transport.write(b"".join(self.conn.data_to_send()) or refusal.serialize())
+        self.transport.close()
+
 
 def server_of(nets: Mapping[str, Net], settings: Settings) -> Server:
     """The server of plans or models by name."""

@@ -136,6 +136,24 @@ def test_bytes_that_are_no_http_are_refused(strict: Running) -> None:
     assert (status, error["type"]) == (400, "invalid_request_error")
 
 
+@pytest.mark.parametrize(
+    ("more", "status"),
+    [
+        (b"X: " + b"a" * 9000 + b"\r\n", 431),
+        (b"X: a\r\n" * 200, 431),
+        (b"Content-Length: 5\r\n", 400),
+        (b"Transfer-Encoding: chunked\r\n", 400),
+    ],
+)
+def test_a_handshake_that_is_not_understood_is_refused(
+    server: Running, more: bytes, status: int
+) -> None:
+    head = b"GET /v1/listen HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\n" + more
+    head += b"Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
+    found = raw(server, head + b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n")
+    assert error_of(found)[0] == status
+
+
 def test_too_many_connections_of_an_address_are_refused(strict: Running) -> None:
     headers = {"Authorization": f"Bearer {TOKEN}"}
     with contextlib.ExitStack() as stack:
