@@ -10,10 +10,11 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route, WebSocketRoute
 from starlette.types import ASGIApp
+from starlette.websockets import WebSocket
 
 from speechkit.errors import SpeechkitError
 from speechkit.serve import assets
-from speechkit.serve.errors import ApiError, answer
+from speechkit.serve.errors import ApiError, answer, api_error
 from speechkit.serve.limits import Guard
 from speechkit.serve.live import listen
 from speechkit.serve.log import Log
@@ -43,12 +44,18 @@ async def metrics(request: Request) -> Response:
     return state.metrics.response()
 
 
+async def nowhere(socket: WebSocket) -> None:
+    """A websocket with another path."""
+    await socket.send_denial_response(api_error(HTTPException(404)).response)
+
+
 ROUTES: list[BaseRoute] = [
     Route("/v1/audio/transcriptions", transcriptions, methods=["POST"]),
     Route("/v1/models", models),
     Route("/v1/vad", vad, methods=["POST"]),
     Route("/v1/classify", label, methods=["POST"]),
     WebSocketRoute("/v1/listen", listen),
+    WebSocketRoute("/{path:path}", nowhere),
     Route("/healthz", health),
     Route("/metrics", metrics),
     *assets.ROUTES,

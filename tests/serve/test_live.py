@@ -13,6 +13,7 @@ import pytest
 import soundfile
 import soxr
 from websockets.exceptions import InvalidStatus
+from websockets.sync.client import connect
 
 from speechkit.serve.settings import Limits
 
@@ -156,6 +157,13 @@ def test_garbage_is_refused_in_one_line(server: Running, query: str, data: bytes
     assert "\n" not in found[-1]["error"]["message"]
     assert socket.close_code == 1008
     server.wait_until_free()
+
+
+def test_another_path_is_not_found(server: Running) -> None:
+    with pytest.raises(InvalidStatus) as refused, connect(f"ws{server.url[4:]}/healthz"):
+        pass
+    assert refused.value.response.status_code == 404
+    assert "no such path" in json.loads(refused.value.response.body or b"")["error"]["message"]
 
 
 def test_a_full_server_says_so(speech: Path) -> None:
