@@ -77,7 +77,9 @@ def app_of(nets: Mapping[str, Net], settings: Settings) -> tuple[ASGIApp, State]
     routes = Starlette(
         routes=ROUTES,
         lifespan=lifespan,
-        exception_handlers=dict.fromkeys((ApiError, SpeechkitError, HTTPException), answer),
+        exception_handlers=dict.fromkeys(
+            (ApiError, SpeechkitError, HTTPException, Exception), answer
+        ),
     )
     routes.state.serving = state
     app: ASGIApp = Guard(routes, settings)

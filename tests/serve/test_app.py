@@ -8,6 +8,8 @@ from typing import Any
 import httpx
 import pytest
 
+from speechkit.serve import recordings
+
 from .conftest import Running, rows
 
 URL = "/v1/audio/transcriptions"
@@ -17,6 +19,27 @@ Command = Callable[..., str]
 def send(server: Running, path: str, sound: Path, **fields: Any) -> httpx.Response:
     with sound.open("rb") as file:
         return server.http.post(path, files={"file": (sound.name, file)}, data=fields)
+
+
+@pytest.mark.parametrize(
+    ("fault", "status", "code"),
+    [(RuntimeError, 500, "internal_error"), (MemoryError, 503, "server_busy")],
+)
+def test_a_fault_of_the_server_is_answered_in_one_line(
+    server: Running,
+    speech: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    fault: type[Exception],
+    status: int,
+    code: str,
+) -> None:
+    def fail(*_: Any) -> None:
+        raise fault("secret")
+
+    monkeypatch.setattr(recordings, "detect", fail)
+    found = send(server, "/v1/vad", speech)
+    assert (found.status_code, found.json()["error"]["code"]) == (status, code)
+    assert "secret" not in found.text
 
 
 def test_models_are_listed(server: Running) -> None:
