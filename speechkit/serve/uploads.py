@@ -8,6 +8,7 @@ from typing import Any, BinaryIO, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+from python_multipart.multipart import parse_options_header
 from starlette.datastructures import FormData, UploadFile
 from starlette.requests import Request
 
@@ -55,9 +56,11 @@ class Upload:
 @asynccontextmanager
 async def uploaded(request: Request) -> AsyncIterator[Upload]:
     """The form of a request; its file is on disk beyond a megabyte, and deleted afterwards."""
-    kind = request.headers.get("content-type", "")
-    if not kind.startswith("multipart/form-data"):
-        raise ApiError(415, f"content of type {kind!r:.60}; send multipart/form-data")
+    given = request.headers.get("content-type", "")
+    kind, options = parse_options_header(given)
+    # any codec of Python would be taken, and some of them fail
+    if kind != b"multipart/form-data" or options.get(b"charset", b"utf-8").lower() != b"utf-8":
+        raise ApiError(415, f"content of type {given!r:.60}; send multipart/form-data in UTF-8")
     async with request.form(max_files=1, max_fields=MAX_FIELDS) as form:
         yield Upload(form)
 

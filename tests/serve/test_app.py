@@ -42,6 +42,24 @@ def test_a_fault_of_the_server_is_answered_in_one_line(
     assert "secret" not in found.text
 
 
+@pytest.mark.parametrize(
+    ("kind", "status"),
+    [
+        ("Multipart/Form-Data; boundary=x", 200),
+        ("multipart/form-data; charset=UTF-8; boundary=x", 200),
+        ("multipart/form-data; charset=undefined; boundary=x", 415),
+        ("multipart/form-data; Charset=punycode; boundary=x", 415),
+        ("multipart/form-datas; boundary=x", 415),
+        ("multipart/mixed; boundary=x", 415),
+    ],
+)
+def test_a_body_is_a_form_in_utf_8(server: Running, speech: Path, kind: str, status: int) -> None:
+    part = b'--x\r\nContent-Disposition: form-data; name="%s"%s\r\n\r\n%s\r\n'
+    form = part % (b"file", b'; filename="a"', speech.read_bytes()) + part % (b"other", b"", b"a-b")
+    found = server.http.post("/v1/vad", content=form + b"--x--\r\n", headers={"Content-Type": kind})
+    assert (found.status_code, "error" in found.json()) == (status, status != 200)
+
+
 def test_models_are_listed(server: Running) -> None:
     found = server.http.get("/v1/models").json()
     assert [(row["id"], row["verb"]) for row in found["data"]] == [
