@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route, WebSocketRoute
 from starlette.types import ASGIApp
@@ -78,7 +78,7 @@ def app_of(nets: Mapping[str, Net], settings: Settings) -> tuple[ASGIApp, State]
         routes=ROUTES,
         lifespan=lifespan,
         exception_handlers=dict.fromkeys(
-            (ApiError, SpeechkitError, HTTPException, Exception), answer
+            (ApiError, SpeechkitError, HTTPException, ClientDisconnect, Exception), answer
         ),
     )
     routes.state.serving = state

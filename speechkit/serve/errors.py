@@ -3,7 +3,7 @@
 from typing import Any
 
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 
 from speechkit.errors import SpeechkitError, is_out_of_memory, one_line
@@ -56,6 +56,8 @@ def api_error(error: Exception) -> ApiError:
             error.status_code, error.detail
         )
         return ApiError(error.status_code, message, headers=dict(error.headers or {}))
+    if isinstance(error, ClientDisconnect):
+        return ApiError(400, "the client has gone before its body ended")
     if isinstance(error, SpeechkitError):
         return ApiError(400, str(error))
     if is_out_of_memory(error):

@@ -131,6 +131,17 @@ def test_slow_headers_and_bodies_are_refused(strict: Running) -> None:
     assert (status, error["type"]) == (408, "invalid_request_error")
 
 
+def test_a_client_that_goes_within_its_body_is_no_fault_of_the_server(strict: Running) -> None:
+    head = f"POST /v1/classify HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {TOKEN}\r\n"
+    head += "Content-Type: multipart/form-data; boundary=x\r\nContent-Length: 99\r\n\r\n--x"
+    with socket.create_connection(strict.address) as client:
+        client.sendall(head.encode())
+    counts, count = "", 'speechkit_requests_total{path="/v1/classify",status='
+    while count not in counts:
+        counts = strict.http.get("/metrics").text
+    assert f'{count}"400"}} 1.0' in counts
+
+
 def test_bytes_that_are_no_http_are_refused(strict: Running) -> None:
     status, error = error_of(raw(strict, b"\x16\x03\x01\x02 hello\r\n\r\n"))
     assert (status, error["type"]) == (400, "invalid_request_error")
