@@ -47,9 +47,13 @@ class Classification(Task):
         if not rule.clip_skips:
             return super().output(model, audio, lengths)
         scores, frames = model.sliding(audio, self.window_s, lengths)
-        rows = (
+        rows = [
             x[:count].numpy(force=True) for x, count in zip(scores, frames.tolist(), strict=True)
-        )
+        ]
+        if not frames.all():
+            # a clip shorter than a frame has no window
+            whole = super().output(model, audio, lengths).scores.numpy(force=True)
+            rows = [row if len(row) else whole[index, None] for index, row in enumerate(rows)]
         found = [clip_logits(rule, self.labels, row, self.frame_s) for row in rows]
         return Output(torch.from_numpy(np.stack(found)).to(scores), torch.ones_like(frames))
 

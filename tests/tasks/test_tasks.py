@@ -7,9 +7,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from speechkit.checkpoint import load
 from speechkit.data import Batch, Item, Utterance, collate, read_manifest
 from speechkit.errors import ConfigError, ManifestError
 from speechkit.models import Net, Output, build
+from speechkit.models.model import evaluating
 from speechkit.tasks import IGNORED, Task, require, task_of
 from speechkit.tasks.clip import Classification
 from speechkit.tasks.ctc import Recognition
@@ -50,6 +52,20 @@ def test_text_becomes_labels_and_labels_text(tasks: dict[str, Task]) -> None:
     targets, lengths = task.targets(both, output)
     assert targets.tolist()[1][:2] == [4, 1]
     assert lengths.tolist() == [5, 2]
+
+
+@pytest.mark.parametrize("samples", [[8000, 10], [79], [1, 20000, 0]])
+def test_a_clip_shorter_than_a_frame_has_scores_where_windows_are_left_out(
+    samples: list[int],
+) -> None:
+    model = load("digits")
+    audio, lengths = torch.zeros(len(samples), max(samples)), torch.tensor(samples)
+    with torch.inference_mode(), evaluating(model):
+        found = task_of(model).output(model, audio, lengths).scores
+        whole = model(audio, lengths).scores
+    assert found.shape == (len(samples), len(model.labels))
+    short = lengths < 80
+    torch.testing.assert_close(found[short], whole[short], atol=1e-6, rtol=0)
 
 
 def test_a_label_becomes_a_class(tasks: dict[str, Task]) -> None:
