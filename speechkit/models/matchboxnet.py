@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from speechkit.models.net import Block, Name, Net, choose_blocks
-from speechkit.rules.spotting import Spotting
+from speechkit.rules.spotting import Spotting, check_skips
 
 
 def paper_blocks(size: str, stride: int = 1) -> tuple[Block, ...] | None:
@@ -41,3 +41,4 @@ class MatchboxNet(Net):
     def __post_init__(self) -> None:
         super().__post_init__()
         choose_blocks(self, paper_blocks, default="3x1x64")
+        check_skips(self.spotting, self.labels)

@@ -9,7 +9,7 @@ from speechkit.errors import ConfigError
 from speechkit.limits import HIGHEST_RATE, LOWEST_RATE, MAX_COUNT, MAX_LATENCY_S, MAX_WIDTH
 from speechkit.rules.changed import RULES, changed_rules
 from speechkit.rules.endpointing import Endpointing
-from speechkit.rules.spotting import Spotting
+from speechkit.rules.spotting import Spotting, check_skips
 from speechkit.rules.vad import PostProcessing
 from speechkit.text.confidence import Confidence
 
@@ -71,6 +71,8 @@ class About(Config):
         check_range("delay in seconds", self.delay * self.frame_s, 0, MAX_LATENCY_S)
         if self.window_s is not None and not self.window_s > 0:
             raise ConfigError(f"window_s={self.window_s:g}: give seconds above 0")
+        if self.spotting is not None:
+            check_skips(self.spotting, self.labels)
 
     @property
     def frame_s(self) -> float:

@@ -6,6 +6,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from speechkit.component import did_you_mean
 from speechkit.config import Config
 from speechkit.errors import ConfigError
 from speechkit.rules.probability import softmax
@@ -45,6 +46,15 @@ class Spotting(Config):
             )
         if not 0 <= self.threshold <= 1:
             raise ConfigError(f"threshold={self.threshold:g}: give a probability")
+
+
+def check_skips(rule: Spotting, labels: Sequence[str]) -> None:
+    """Raises ConfigError for a label in `clip_skips` that is none of `labels`, or if all are in
+    it."""
+    if odd := [name for name in rule.clip_skips if name not in labels]:
+        raise ConfigError(f"clip_skips: no label {odd[0]!r:.40}. {did_you_mean(odd[0], labels)}")
+    if set(rule.clip_skips) == set(labels):
+        raise ConfigError("clip_skips names all labels; leave out those that may be detected")
 
 
 def clip_logits(

@@ -1,12 +1,17 @@
 """The scores of a clip from those of its windows."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from speechkit.cli.models import load_net
 from speechkit.config import from_dict
 from speechkit.errors import ConfigError
+from speechkit.models import MatchboxNet
+from speechkit.plans.source import about_of
 from speechkit.rules.spotting import Spotting, clip_logits
 
 LABELS = "yes", "no", "unknown", "background"
@@ -50,6 +55,20 @@ def test_where_all_windows_are_background_the_least_probable_counts() -> None:
 def test_a_clip_shorter_than_the_window_is_one_window(frames: int, seed: int) -> None:
     scores = np.random.default_rng(seed).normal(size=(frames, len(LABELS)))
     np.testing.assert_array_equal(clip_logits(RULE, LABELS, scores, 0.1), scores[-1])
+
+
+@pytest.mark.parametrize(
+    ("skips", "message"), [(("one", "onne"), "'onne'. Did you mean 'one'"), (LABELS, "all labels")]
+)
+def test_labels_that_a_model_cannot_leave_out_are_refused(
+    skips: tuple[str, ...], message: str
+) -> None:
+    rule = Spotting(clip_skips=skips)
+    labels = LABELS if skips == LABELS else ("one", "two")
+    with pytest.raises(ConfigError, match=message):
+        MatchboxNet(labels=labels, spotting=rule)
+    with pytest.raises(ConfigError, match=message):
+        replace(about_of(load_net("digits")), labels=labels, spotting=rule)
 
 
 def test_a_label_that_is_no_text_is_refused() -> None:
