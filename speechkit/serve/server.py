@@ -198,6 +198,8 @@ def serve(nets: Mapping[str, Net], settings: Settings) -> None:
         host = f"[{settings.host}]" if ":" in settings.host else settings.host
         url = f"http://{host}:{listening.getsockname()[1]}"
         row = {"event": "ready", "url": url, "models": [*server._serving.models.nets]}
-        print(json.dumps(row), flush=True)
-        server.run(sockets=[listening])
+        # a signal may come as soon as the line is read
+        with server.capture_signals():
+            print(json.dumps(row), flush=True)
+            server.run(sockets=[listening])
     sys.stderr.flush()

@@ -251,6 +251,17 @@ def test_a_token_is_needed_for_other_machines(tmp_path: Path) -> None:
         Limits(stall_s=0)
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_server_may_be_ended_as_soon_as_it_is_ready(number: int) -> None:
+    command = [sys.executable, "-m", "speechkit", "serve", "vad", "--port", "0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        process.send_signal(number)
+        assert b"warning" not in process.communicate(timeout=60)[1]
+    assert process.returncode == 0
+
+
 def test_a_terminated_server_answers_what_is_open(speech: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "speechkit", "serve", "vad", "an4", "--port", "0"]
     with (tmp_path / "log").open("wb") as log:
