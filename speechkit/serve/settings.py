@@ -2,6 +2,7 @@
 
 import ipaddress
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -60,6 +61,11 @@ class Settings(Config):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_range("port", self.port, 0, 65535, whole=True)
+        for origin in self.origins:
+            if not re.fullmatch(r"[a-z][a-z0-9+.-]*://[^/*]+", origin):
+                raise ConfigError(
+                    f"--origin {origin}: give a scheme and a host, such as https://page.example"
+                )
         if self.token is None and not is_loopback(self.host):
             raise ConfigError(
                 f"--host {self.host}: other machines would reach a server without a token; give "

@@ -251,6 +251,14 @@ def test_a_token_is_needed_for_other_machines(tmp_path: Path) -> None:
         Limits(stall_s=0)
 
 
+@pytest.mark.parametrize(
+    "origin", ["*", "page.example", "https://page.example/", "https://*.example"]
+)
+def test_an_origin_that_no_browser_sends_is_refused(origin: str) -> None:
+    with pytest.raises(ConfigError, match="give a scheme and a host"):
+        Settings(origins=(origin,))
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_server_may_be_ended_as_soon_as_it_is_ready(number: int) -> None:
     command = [sys.executable, "-m", "speechkit", "serve", "vad", "--port", "0"]
