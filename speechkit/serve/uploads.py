@@ -13,6 +13,8 @@ from starlette.datastructures import FormData, UploadFile
 from starlette.requests import Request
 
 from speechkit.data import read_sample_blocks
+from speechkit.data.recording import source_name
+from speechkit.errors import AudioError
 from speechkit.serve.errors import ApiError, busy
 from speechkit.serve.settings import Limits
 
@@ -68,16 +70,21 @@ async def uploaded(request: Request) -> AsyncIterator[Upload]:
 def samples_of(stream: BinaryIO, sample_rate: int, longest_s: float) -> NDArray[np.float32]:
     """The samples of a recording `[N]` at a rate; raises ApiError if it is too long."""
     parts, count = [], 0
-    for block in read_sample_blocks(stream, target_rate=sample_rate, block_s=BLOCK_S):
-        parts.append(block)
-        count += len(block)
-        if count > longest_s * sample_rate:
-            raise ApiError(
-                413,
-                f"the recording is longer than {longest_s:g} s; cut it",
-                param="file",
-                code="too_long",
-            )
+    try:
+        for block in read_sample_blocks(stream, target_rate=sample_rate, block_s=BLOCK_S):
+            parts.append(block)
+            count += len(block)
+            if count > longest_s * sample_rate:
+                raise ApiError(
+                    413,
+                    f"the recording is longer than {longest_s:g} s; cut it",
+                    param="file",
+                    code="too_long",
+                )
+    except AudioError as error:
+        # a client does not know the class of the file
+        message = str(error).replace(source_name(stream), "the recording")
+        raise ApiError(400, message, param="file") from error
     return np.concatenate(parts)
 
 

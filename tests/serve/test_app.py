@@ -10,7 +10,7 @@ import pytest
 
 from speechkit.serve import recordings
 
-from .conftest import Running, rows
+from .conftest import Running, rows, wav
 
 URL = "/v1/audio/transcriptions"
 Command = Callable[..., str]
@@ -58,6 +58,16 @@ def test_a_body_is_a_form_in_utf_8(server: Running, speech: Path, kind: str, sta
     form = part % (b"file", b'; filename="a"', speech.read_bytes()) + part % (b"other", b"", b"a-b")
     found = server.http.post("/v1/vad", content=form + b"--x--\r\n", headers={"Content-Type": kind})
     assert (found.status_code, "error" in found.json()) == (status, status != 200)
+
+
+@pytest.mark.parametrize("sound", [b"", b"no sound", wav([]), wav([0.5])[:30]])
+def test_an_error_of_a_recording_names_it_as_the_client_does(server: Running, sound: bytes) -> None:
+    for path in (URL, "/v1/vad", "/v1/classify"):
+        found = server.http.post(path, files={"file": ("a.wav", sound)})
+        error = found.json()["error"]
+        assert (found.status_code, error["param"]) == (400, "file")
+        assert "the recording" in error["message"]
+        assert "File" not in error["message"]
 
 
 def test_models_are_listed(server: Running) -> None:
