@@ -104,7 +104,7 @@ docs: install-dev
 film: install-dev
 	@cd docs && ../$(BIN)/python -m pictures.terminal
 
-# docs/page.png and docs/page_dark.png; needs /usr/bin/chromium
+# docs/page.png, page_dark.png and page.webp; needs /usr/bin/chromium
 screenshots: install-dev
 	@$(BIN)/python docs/screenshots.py
 

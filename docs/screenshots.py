@@ -1,18 +1,24 @@
-"""The pictures of the server's page, docs/page.png and docs/page_dark.png: `make screenshots`.
+"""The pictures of the server's page, docs/page.png, docs/page_dark.png and the moving
+docs/page.webp: `make screenshots`.
 
 They need a Chromium, whose microphone is the bundled clips.
 """
 
+import io
 import json
 import re
 import subprocess
 import sys
 import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import soundfile
-from playwright.sync_api import Playwright, expect, sync_playwright
+from PIL import Image
+from playwright.sync_api import Page, Playwright, expect, sync_playwright
 
 from speechkit.data import read_samples
 
@@ -22,6 +28,8 @@ SPOKEN = ("an4_ffmm.opus", "an4_mmsh.opus", "an4_ffmm.opus", "an4_mmsh.opus")
 CHROMIUM = "/usr/bin/chromium"
 RATE = 16000
 SIZE = {"width": 960, "height": 900}
+FILM = {"width": 720, "height": 560}
+FRAME_S = 0.2
 
 
 def recording(path: Path) -> None:
@@ -34,8 +42,11 @@ def recording(path: Path) -> None:
     soundfile.write(path, samples, RATE, "PCM_16")
 
 
-def picture(player: Playwright, url: str, sound: Path, scheme: str, path: Path) -> None:
-    """Lets the page listen until the last clip's words may still change."""
+@contextmanager
+def page_at(
+    player: Playwright, url: str, sound: Path, scheme: str, size: dict[str, int]
+) -> Iterator[Page]:
+    """The page in a new browser, ready, with a recording as its microphone."""
     browser = player.chromium.launch(
         executable_path=CHROMIUM,
         args=[
@@ -45,18 +56,38 @@ def picture(player: Playwright, url: str, sound: Path, scheme: str, path: Path) 
             f"--use-file-for-fake-audio-capture={sound}%noloop",
         ],
     )
-    page = browser.new_page(viewport=SIZE, color_scheme=scheme)  # type: ignore[arg-type]
+    page = browser.new_page(viewport=size, color_scheme=scheme)  # type: ignore[arg-type]
     page.goto(url)
     expect(page.locator("#status")).to_have_text("Ready")
+    yield page
+    browser.close()
+
+
+def picture(page: Page, path: Path) -> None:
+    """Lets the page listen until the last clip's words may still change."""
     page.click("#microphone")
     expect(page.locator("#segments li")).to_have_count(len(SPOKEN), timeout=60_000)
     expect(page.locator("#partial")).to_have_text(re.compile(r"\w"), timeout=60_000)
     page.screenshot(path=path)
-    browser.close()
+
+
+def film(page: Page, path: Path, longest_s: float) -> None:
+    """Lets the page listen, and takes a picture every FRAME_S."""
+    page.click("#microphone")
+    frames, times_s = [], [time.monotonic()]
+    while times_s[-1] - times_s[0] < longest_s:
+        frames.append(Image.open(io.BytesIO(page.screenshot())).convert("RGB"))
+        page.wait_for_timeout(max(0.0, times_s[-1] + FRAME_S - time.monotonic()) * 1000)
+        times_s.append(time.monotonic())
+    durations_ms = [round(1000 * s) for s in np.diff(times_s)]
+    durations_ms[-1] = 2000
+    frames[0].save(
+        path, save_all=True, append_images=frames[1:], duration=durations_ms, loop=0, quality=70
+    )
 
 
 def main() -> None:
-    """Makes both pictures."""
+    """Makes the pictures."""
     command = [sys.executable, "-m", "speechkit", "serve", "--port", "0"]
     with (
         tempfile.TemporaryDirectory() as folder,
@@ -68,7 +99,10 @@ def main() -> None:
             recording(sound := Path(folder, "speech.wav"))
             with sync_playwright() as player:
                 for scheme, name in (("light", "page.png"), ("dark", "page_dark.png")):
-                    picture(player, url, sound, scheme, DOCS / name)
+                    with page_at(player, url, sound, scheme, SIZE) as page:
+                        picture(page, DOCS / name)
+                with page_at(player, url, sound, "light", FILM) as page:
+                    film(page, DOCS / "page.webp", soundfile.info(sound).duration)
         finally:
             server.terminate()
 
