@@ -116,6 +116,27 @@ def edges(rttm: str) -> list[float]:
     return [time_s for start_s, length_s in found for time_s in (start_s, start_s + length_s)]
 
 
+@in_browser
+def test_one_recording_is_taken_at_a_time(server: Running, open_page: Open, spoken: Path) -> None:
+    slow = "File.prototype.arrayBuffer = () => new Promise((done) => (window.read = done))"
+    page = open_page(server.url, *FAKE_MICROPHONE, script=slow)
+    microphone, file = page.locator("#microphone"), page.locator("#file")
+    page.set_input_files("#file", spoken)
+    expect(page.locator("#status")).to_have_text("Reading…")
+    assert microphone.is_disabled()
+    assert file.is_disabled()
+    page.evaluate("window.read(new ArrayBuffer(0))")
+    expect(page.locator("#error")).to_contain_text("no sound")
+    microphone.click()
+    expect(microphone).to_have_text("Stop")
+    # the second one comes before the last samples
+    page.evaluate("(button) => (button.click(), button.click())", microphone.element_handle())
+    expect(microphone).to_have_text("Use the microphone")
+    expect(page.locator("#status")).to_have_text(re.compile("^Done"))
+    assert microphone.is_enabled()
+    assert file.is_enabled()
+
+
 @pytest.fixture
 def expected_rttm(command: Command, tmp_path: Path) -> Callable[..., str]:
     """What `speechkit vad` writes."""

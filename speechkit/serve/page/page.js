@@ -122,11 +122,12 @@ async function stopMicrophone(reason = "") {
   const stopped = running;
   if (!stopped) return;
   running = null;
+  $("microphone").disabled = true;
   complain(reason);
   await stopped.stop();
   listening.end();
   $("microphone").textContent = START;
-  $("file").disabled = false;
+  $("microphone").disabled = $("file").disabled = false;
   lockModels(false);
 }
 
@@ -144,6 +145,7 @@ $("microphone").addEventListener("click", () => (running ? stopMicrophone() : st
 $("file").addEventListener("change", async ({ target }) => {
   const [file] = target.files;
   if (!file) return;
+  $("microphone").disabled = $("file").disabled = true;
   tell("Reading…");
   try {
     hear(await recordingOf(file));
@@ -151,6 +153,7 @@ $("file").addEventListener("change", async ({ target }) => {
     tell(listening ? statusOf(listening) : "Ready");
     complain(error.message);
   }
+  $("microphone").disabled = $("file").disabled = false;
   // the same file may be opened again
   target.value = "";
 });
