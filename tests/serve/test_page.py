@@ -26,7 +26,7 @@ from speechkit.serve.settings import Limits
 from speechkit.text.timeline import srt
 from speechkit.text.transcript import subtitles
 
-from .conftest import CLIPS, Running, rows, running
+from .conftest import CLIPS, Running, rows, running, wav
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 expect = playwright.expect
@@ -529,17 +529,14 @@ def test_a_file_that_is_no_sound_is_told(server: Running, open_page: Open) -> No
     page = open_page(server.url)
     for name, content, message in (
         ("a.wav", b"no sound" * 99, "a.wav is no recording that this browser can read."),
-        ("b.wav", wav_header(), "b.wav has no sound in it."),
+        ("b.wav", wav([]), "b.wav has no sound in it."),
+        ("c.wav", wav([0.5] * 99, 3999), "c.wav is at 3999 Hz."),
+        ("d.wav", wav([0.5] * 99, 384001), "d.wav is at 384001 Hz."),
+        ("e.wav", wav([0.5] * 99).replace(b"\x40\x1f\0\0", b"\0\0\0\0"), "e.wav is at 0 Hz."),
     ):
         page.set_input_files("#file", {"name": name, "mimeType": "audio/wav", "buffer": content})
         expect(page.get_by_role("alert")).to_have_text(re.compile(f"^{message}"))
         assert "\n" not in page.inner_text("#error")
-
-
-def wav_header() -> bytes:
-    file = io.BytesIO()
-    soundfile.write(file, np.zeros(0, np.int16), 8000, "PCM_16", format="WAV")
-    return file.getvalue()
 
 
 @in_browser

@@ -4,6 +4,9 @@ import { Recording } from "./recording.js";
 import { read } from "./wav.js";
 
 const DECODED_HZ = 48000;
+// as the server's
+const LOWEST_HZ = 4000;
+const HIGHEST_HZ = 384000;
 // "fLaC"
 const FLAC = 0x664c6143;
 
@@ -23,6 +26,10 @@ async function decoded(file) {
     sound = read(bytes) ?? (await byBrowser(bytes));
   } catch {
     throw new Error(`${file.name} is no recording that this browser can read. Try a WAV file.`);
+  }
+  const { rate } = sound;
+  if (!(rate >= LOWEST_HZ && rate <= HIGHEST_HZ)) {
+    throw new Error(`${file.name} is at ${rate} Hz. Try one at ${LOWEST_HZ} to ${HIGHEST_HZ} Hz.`);
   }
   if (!sound.samples.length) throw new Error(`${file.name} has no sound in it.`);
   return sound;
