@@ -234,6 +234,7 @@ def test_damaged_plans_are_refused_in_one_line(node: Node, tmp_path: Path) -> No
     ("given", "message"),
     [
         ({"plan": "missing.safetensors"}, "cannot be read: ENOENT"),
+        ({"plan": ROOT}, "cannot be read: EISDIR"),
         ({"plan": ROOT / "README.md"}, "this file is no plan, or cut off"),
         ({"sound": np.array([0, np.nan], np.float32)}, r"sample 1 is NaN, expected \[-1, 1\]"),
         ({"sound": np.array([9], np.float32)}, r"sample 0 is 9, expected \[-1, 1\]"),

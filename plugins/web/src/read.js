@@ -52,12 +52,16 @@ function address(source, files) {
 }
 
 function fromDisk(files, url, most) {
-  let size;
-  try {
-    size = files.statSync(url).size;
-  } catch (error) {
-    expect(false, `${url} cannot be read: ${error.code}`);
-  }
-  expect(size <= most, `${url} has more than ${most} bytes; give a smaller file`);
-  return new Uint8Array(files.readFileSync(url));
+  const found = (by) => {
+    try {
+      return by(url);
+    } catch (error) {
+      return expect(false, `${url} cannot be read: ${error.code}`);
+    }
+  };
+  expect(
+    found(files.statSync).size <= most,
+    `${url} has more than ${most} bytes; give a smaller file`,
+  );
+  return new Uint8Array(found(files.readFileSync));
 }
