@@ -126,7 +126,7 @@ def test_one_recording_is_taken_at_a_time(server: Running, open_page: Open, spok
     assert microphone.is_disabled()
     assert file.is_disabled()
     page.evaluate("window.read(new ArrayBuffer(0))")
-    expect(page.locator("#error")).to_contain_text("no sound")
+    expect(page.locator("#error")).to_contain_text("no recording")
     microphone.click()
     expect(microphone).to_have_text("Stop")
     # the second one comes before the last samples
