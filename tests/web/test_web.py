@@ -239,6 +239,8 @@ def test_damaged_plans_are_refused_in_one_line(node: Node, tmp_path: Path) -> No
         ({"sound": np.array([0, np.nan], np.float32)}, r"sample 1 is NaN, expected \[-1, 1\]"),
         ({"sound": np.array([9], np.float32)}, r"sample 0 is 9, expected \[-1, 1\]"),
         ({"sampleRate": 16001}, "sampleRate=16001 does not fit 16000 Hz"),
+        ({"sampleRate": 1}, "sampleRate=1; expected 4000 to 384000 Hz"),
+        ({"sampleRate": 400000}, "sampleRate=400000; expected 4000 to 384000 Hz"),
         ({"threshold": 0.4}, 'no option "threshold"; give one of sampleRate, '),
         ({"postprocess": {"onset": 2}}, "postprocess.onset=2; expected a number from 0 to 1"),
         ({"postprocess": {"onset": "a"}}, 'postprocess.onset="a"; expected a number from 0 up'),

@@ -7,6 +7,8 @@ const ZEROS = 64;
 const STOP_DB = 90;
 const BETA = 0.1102 * (STOP_DB - 8.7);
 const TRANSITION = (STOP_DB - 8) / (2.285 * 2 * ZEROS * Math.PI);
+/** The rates of sound, as in speechkit/limits.py. */
+const LOWEST_HZ = 4000, HIGHEST_HZ = 384000;
 /** The most input samples that make a whole number of samples at the model's rate. */
 const LONGEST_PERIOD = 2000;
 const DELAY = 5n, RESAMPLE = 9n, BLOCKS = 35n;
@@ -19,8 +21,11 @@ export function atRate(plan, sampleRate = plan.about.sample_rate) {
   const { about } = plan, own = about.sample_rate;
   if (sampleRate === own) return plan;
   expect(
-    Number.isInteger(sampleRate) && sampleRate >= 1
-      && sampleRate / common(sampleRate, own) <= LONGEST_PERIOD,
+    sampleRate >= LOWEST_HZ && sampleRate <= HIGHEST_HZ,
+    `sampleRate=${shown(sampleRate)}; expected ${LOWEST_HZ} to ${HIGHEST_HZ} Hz`,
+  );
+  expect(
+    Number.isInteger(sampleRate) && sampleRate / common(sampleRate, own) <= LONGEST_PERIOD,
     `sampleRate=${shown(sampleRate)} does not fit ${own} Hz; resample the sound to ${own} Hz first`,
   );
   const { filters, taps, stride, rate, left } = phases(sampleRate, own);

@@ -16,6 +16,10 @@ const OPTIONS = ["sampleRate", "vad", "onScores", "postprocess", "spotting", "en
 export async function load(source, options = {}) {
   for (const name of Object.keys(options))
     expect(OPTIONS.includes(name), `no option ${shown(name)}; give one of ${OPTIONS.join(", ")}`);
+  expect(
+    options.onScores === undefined || typeof options.onScores === "function",
+    `onScores=${shown(options.onScores)}; expected a function`,
+  );
   const [module, plan, detector] = await Promise.all([
     compile(options.wasm),
     planOf(source),
