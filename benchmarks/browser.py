@@ -4,7 +4,7 @@ npm install --prefix /tmp/peers onnxruntime-web
 python -m benchmarks.browser /tmp/peers/node_modules/onnxruntime-web
 
 Both run on one thread of headless Chromium, in turns over the same recording. Nothing is timed
-unless silero's probabilities are those of onnxruntime in Python.
+unless silero's probabilities are those of onnxruntime in Python. Needs the extra `dev`.
 """
 
 import argparse

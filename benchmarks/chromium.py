@@ -1,25 +1,22 @@
-"""Opens a page of the repository in headless Chromium; what it posts back is the answer."""
+"""Opens a page in headless Chromium, whose script leaves its answer in `window.found`."""
 
 import json
-import queue
 import shutil
-import subprocess
-import tempfile
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
+
+from playwright.sync_api import sync_playwright
 
 ROOT = Path(__file__).parents[1]
 PROGRAMS = "chromium", "google-chrome"
 FLAGS = (
-    *("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"),
-    *("--no-first-run", "--disable-background-networking", "--mute-audio"),
-    *("--autoplay-policy=no-user-gesture-required", "--use-fake-ui-for-media-stream"),
-    "--use-fake-device-for-media-stream",
+    *("--no-sandbox", "--autoplay-policy=no-user-gesture-required"),
+    *("--use-fake-ui-for-media-stream", "--use-fake-device-for-media-stream"),
 )
 
 
@@ -29,28 +26,31 @@ def program() -> str | None:
 
 
 class Handler(SimpleHTTPRequestHandler):
-    """Serves the repository and other folders, and takes the answer."""
+    """Serves the repository and other folders."""
 
-    def __init__(
-        self, folders: Mapping[str, Path], answers: "queue.Queue[Any]", *args: Any
-    ) -> None:
-        self._folders, self._answers = folders, answers
+    def __init__(self, folders: Mapping[str, Path], *args: Any) -> None:
+        self._folders = folders
         super().__init__(*args, directory=str(ROOT))
 
     def translate_path(self, path: str) -> str:
-        name, _, rest = path.partition("?")[0].lstrip("/").partition("/")
-        if name in self._folders and ".." not in rest:
-            return str(self._folders[name] / rest)
-        return super().translate_path(path)
+        name, _, rest = path.lstrip("/").partition("/")
+        return (
+            str(self._folders[name] / rest)
+            if name in self._folders
+            else super().translate_path(path)
+        )
 
-    def do_POST(self) -> None:
-        body = self.rfile.read(int(self.headers["Content-Length"]))
-        self.send_response(204)
-        self.end_headers()
-        self._answers.put(json.loads(body))
-
-    def log_message(self, *args: Any) -> None:
+    def log_message(self, *args: object) -> None:
         pass
+
+
+@contextmanager
+def served(folders: Mapping[str, Path]) -> Iterator[str]:
+    """The address of the repository, and of each of `folders` by its name, in the block."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, folders)) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
 
 
 def answer_of(
@@ -60,24 +60,18 @@ def answer_of(
     *flags: str,
     longest_s: float = 120,
 ) -> Any:
-    """What a page posts, which reads `given` as JSON behind its #; each of `folders` has a name
-    in the addresses that it may open. Raises queue.Empty after `longest_s`."""
+    """`found` of a page, whose script gets `given`; each of `folders` has a name in its addresses.
+
+    Raises playwright's TimeoutError after `longest_s`.
+    """
     browser = program()
     assert browser, f"install one of {', '.join(PROGRAMS)}"
-    answers: queue.Queue[Any] = queue.Queue()
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, folders, answers))
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    address = f"http://127.0.0.1:{server.server_port}/{page}#{quote(json.dumps(given))}"
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
-        running = subprocess.Popen(
-            [browser, *FLAGS, *flags, f"--user-data-dir={profile}", address],
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-        try:
-            return answers.get(timeout=longest_s)
-        finally:
-            running.terminate()
-            running.wait(10)
-            server.shutdown()
-            server.server_close()
+    with served(folders) as address, sync_playwright() as player:
+        running = player.chromium.launch(executable_path=browser, args=[*FLAGS, *flags])
+        opened = running.new_page()
+        opened.add_init_script(f"window.given = {json.dumps(given)}")
+        opened.goto(f"{address}/{page}")
+        opened.wait_for_function("window.found", timeout=1000 * longest_s)
+        found = opened.evaluate("window.found")
+        running.close()
+    return found

@@ -26,6 +26,7 @@ def module(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def chromium() -> ModuleType:
     """benchmarks/chromium.py, which lies beside the package."""
+    pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
     sys.path.insert(0, str(ROOT))
     try:
         found = importlib.import_module("benchmarks.chromium")

@@ -49,8 +49,7 @@ def test_the_microphone(folder: Path, chromium: ModuleType) -> None:
       document.querySelector("button").click();
       const list = document.querySelector("ul");
       while (list.children.length < 4) await new Promise((done) => setTimeout(done, 50));
-      const lines = Array.from(list.children, (item) => JSON.parse(item.textContent));
-      await fetch("/found", { method: "POST", body: JSON.stringify(lines) });
+      window.found = Array.from(list.children, (item) => JSON.parse(item.textContent));
     </script>"""
     (folder / "page.html").write_text(example("html") + press)
     soundfile.write(folder / "spoken.wav", clips(48000), 48000, subtype="PCM_16")
