@@ -22,7 +22,6 @@ from surroundings import RATE, Sound, surroundings
 import speechkit as sk
 from speechkit.events import Keyword
 from speechkit.models import Model
-from speechkit.nn import Chunk
 from speechkit.rules.probability import softmax
 from speechkit.rules.spotting import Spotting, State, advance
 
@@ -39,12 +38,9 @@ Probabilities = NDArray[np.float32]
 @torch.inference_mode()
 def probabilities(model: Model, x: Sound, window_s: float) -> Probabilities:
     """The probability of each label at each frame, over the last `window_s` seconds, `[T, n]`."""
-    layer = model.stream_layer(window_s)
-    found = []
-    for part in torch.from_numpy(x).float().split(PIECE_S * RATE):
-        scores = layer(Chunk.of(part[None, None])).x[0].T
-        found.append(softmax(scores.numpy()))
-    return np.concatenate(found)
+    pieces = torch.from_numpy(x).float().split(PIECE_S * RATE)
+    found = [model.sliding(piece[None], window_s).scores[0] for piece in pieces]
+    return softmax(torch.cat(found).numpy())
 
 
 def events(model: Model, p: Probabilities, rule: Spotting) -> list[Keyword]:
