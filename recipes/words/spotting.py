@@ -32,7 +32,7 @@ THRESHOLDS = (0.6, 0.7, 0.8, 0.9, 0.95, 0.98)
 HOLDS_MS = (60.0, 120.0, 200.0)
 PIECE_S = 60
 
-Probabilities = NDArray[np.float32]
+Probabilities = NDArray[np.float64]
 
 
 @torch.inference_mode()
