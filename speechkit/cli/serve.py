@@ -23,15 +23,21 @@ def serve(
             show_default=False,
         ),
     ] = None,
-    host: Annotated[str, typer.Option(metavar="ADDRESS", help="Where it listens.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(metavar="N", help="0 takes any free one.")] = 8000,
+    host: Annotated[
+        str, typer.Option(metavar="ADDRESS", help="The address to listen on.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(metavar="N", help="The port; 0 for any free one.")] = 8000,
     token: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="With the token; else SPEECHKIT_TOKEN, else none."),
+        typer.Option(
+            metavar="FILE", help="A file with the token; else SPEECHKIT_TOKEN, else none."
+        ),
     ] = None,
     origin: Annotated[
         list[str] | None,
-        typer.Option(metavar="URL", help="A web page's origin that may use it; none by default."),
+        typer.Option(
+            metavar="URL", help="An origin whose pages may use the server; none by default."
+        ),
     ] = None,
     assignments: Annotated[
         list[str] | None,
