@@ -83,11 +83,11 @@ export interface Options {
   vad?: Source;
   /** Called for each frame with its scores: logits, or log-probabilities with the blank last. */
   onScores?: (scores: Float32Array) => void;
-  /** Other numbers than the plan's. A lower `onset` also lowers `offset`, unless that is given. */
+  /** Numbers that replace those of the plan's rules. A lower `onset` also lowers `offset`, unless that is given. */
   postprocess?: Some<PostProcessing>;
   spotting?: Some<Spotting>;
   endpointing?: Some<Endpointing>;
-  /** The module, if it does not lie at dist/speechkit.wasm in this package. */
+  /** The module, if it is not at dist/speechkit.wasm in this package. */
   wasm?: Source | WebAssembly.Module;
 }
 

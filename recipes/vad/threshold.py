@@ -37,7 +37,7 @@ def lowered(model: Model, db: float) -> Model:
 
     The gain of PCEN is nearly 1, so its output depends on the level of the sound by epsilon alone.
     The other features are the level minus an offset. So only epsilon and the offset change. The
-    floor of the energies stays, so sound near it is not heard as if it were quieter.
+    floor of the energies stays, so near it the model does not treat the sound as quieter.
     """
     (layer,) = (each for each in model.modules() if isinstance(each, PCENAndLevel))
     moved = {

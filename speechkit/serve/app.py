@@ -32,7 +32,7 @@ async def models(request: Request) -> Response:
 
 
 async def health(request: Request) -> Response:
-    """Whether requests are taken: 503 while the server stops."""
+    """Whether requests are accepted: 503 while the server stops."""
     state: State = request.app.state.serving
     word = "stopping" if state.stopping else "ok"
     return JSONResponse({"status": word}, 503 if state.stopping else 200)

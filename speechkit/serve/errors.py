@@ -48,7 +48,7 @@ def busy(message: str) -> ApiError:
 
 
 def api_error(error: Exception) -> ApiError:
-    """The error that is told for any exception; only those the client can fix say more."""
+    """The error that the client gets for any exception; it has details if the client can fix it."""
     if isinstance(error, ApiError):
         return error
     if isinstance(error, HTTPException):

@@ -14,7 +14,7 @@ from speechkit.serve.errors import RETRY_S, ApiError
 from speechkit.serve.settings import Settings, is_loopback
 
 BEARER = "bearer"
-"""The subprotocol of a websocket whose next one is the token; browsers can send no header there."""
+"""A websocket's subprotocol before its token, since browsers can send no header there."""
 OPEN_PATHS = frozenset({"/healthz", *assets.PATHS})
 """Paths that need no token."""
 

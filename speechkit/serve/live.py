@@ -187,7 +187,7 @@ class Connection:
             return await action
 
     async def _refuse(self, error: Exception) -> None:
-        """Tells an error and closes; a client that has gone is told nothing."""
+        """Sends an error and closes, unless the client has gone."""
         told = FAILED if isinstance(error, StreamError) else None
         shown = api_error(error)
         if told is None:

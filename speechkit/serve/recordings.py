@@ -1,4 +1,4 @@
-"""`POST /v1/vad` and `/v1/classify`: what `speechkit vad` and `classify` print, of an upload."""
+"""`POST /v1/vad` and `/v1/classify`: what `speechkit vad` and `classify` print, for an upload."""
 
 from collections.abc import Callable
 from typing import Any

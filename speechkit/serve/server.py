@@ -1,4 +1,4 @@
-"""Runs a server with uvicorn until SIGTERM or Ctrl-C, and then answers what is open."""
+"""Runs a server with uvicorn until SIGTERM or Ctrl-C, and then answers the open requests."""
 
 import asyncio
 import json

@@ -20,7 +20,7 @@ class Limits(Config):
     """How much a server takes; what is over a limit is refused with the limit in the message.
 
     `headers_s` and `stall_s` are the times in which a request's headers, and the next piece of a
-    body or of live sound, must come; `drain_s` is the time to answer what is open at the end.
+    body or of live sound, must come; `drain_s` is the time to answer open requests at the end.
     """
 
     upload_bytes: int = 100 * 2**20

@@ -89,7 +89,7 @@ def samples_of(stream: BinaryIO, sample_rate: int, longest_s: float) -> NDArray[
 
 
 class Workers:
-    """Threads that decode and compute; as many requests again as `waiting` may wait for them."""
+    """Threads that decode and compute; up to `waiting` more requests may wait for them."""
 
     def __init__(self, limits: Limits) -> None:
         self._threads = ThreadPoolExecutor(limits.workers, thread_name_prefix="upload")

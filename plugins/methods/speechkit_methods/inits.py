@@ -40,7 +40,7 @@ def kumar(activation: str | None = None) -> Init:
 
 
 def gain_of(activation: Spec | str) -> float:
-    """v · √fan_in: the factor by which weights make up for the activation."""
+    """v · √fan_in: the factor by which weights compensate for the activation."""
     spec = Spec.parse(activation)
     if registry().find("activation", spec.name).component.in_factor != 1:
         raise ComponentError(f"init kumar: {spec} is not elementwise; give init kaiming_uniform")

@@ -2,7 +2,7 @@
 
 import { expect, shown } from "./errors.js";
 
-/** Samples beyond it have another full scale; up to it they are clipped to ±1. */
+/** Samples above it have another full scale and are refused; up to it they are clipped to ±1. */
 const LOUDEST = 2;
 
 /** Mono samples in [-1, 1] from Float32Array or Int16Array. */

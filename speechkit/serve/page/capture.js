@@ -1,4 +1,4 @@
-// Runs in the thread of the browser's sound: hands on the microphone's samples in blocks, and null
+// Runs on the browser's audio thread: posts the microphone's samples to the page in blocks, and null
 // after the last one.
 
 const BLOCK_SAMPLES = 2048;

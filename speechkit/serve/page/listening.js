@@ -1,4 +1,4 @@
-// What models return for a recording: a detector segments of speech, a recogniser text.
+// What models return for a recording: a detector returns segments of speech, a recogniser text.
 
 import { Feeder } from "./feeder.js";
 

@@ -1,4 +1,4 @@
-// The columns of a spectrogram: levels of bands that are spaced as we hear them.
+// The columns of a spectrogram: levels of bands on the mel scale.
 
 import { Fft } from "./fft.js";
 
