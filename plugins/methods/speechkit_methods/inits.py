@@ -9,6 +9,7 @@ from speechkit.component import Spec
 from speechkit.errors import ComponentError
 from speechkit.models import Model
 from speechkit.models.inits import Init, drawn_weights
+from speechkit.nn import Chunk, StreamLayer, as_layer
 from speechkit.plugins import registry
 
 NEAR = 1e-6
@@ -25,7 +26,8 @@ def kumar(activation: str | None = None) -> Init:
     The fan-in of a convolution is its kernel times the inputs of a group. It draws the weights
     listed by `speechkit.models.inits.drawn_weights`. Kumar, arXiv:1704.08863.
 
-    Raises ComponentError for an activation whose slope at 0 is 0, or which is not elementwise.
+    Raises ComponentError for an activation whose slope at 0 is 0, or which is not elementwise, or
+    random.
     """
 
     def draw(model: nn.Module, generator: Generator) -> None:
@@ -42,10 +44,13 @@ def kumar(activation: str | None = None) -> Init:
 def gain_of(activation: Spec | str) -> float:
     """v · √fan_in: the factor by which weights compensate for the activation."""
     spec = Spec.parse(activation)
-    if registry().find("activation", spec.name).component.in_factor != 1:
+    component = registry().find("activation", spec.name).component
+    if component.in_factor != 1 or component.time != "frame":
         raise ComponentError(f"init kumar: {spec} is not elementwise; give init kaiming_uniform")
-    layer: nn.Module = registry().build("activation", spec, 1).double().eval()
+    layer = as_layer(registry().build("activation", spec, 1), 1).double().eval()
     below, at, above = (_slope(layer, x) for x in (-NEAR, 0.0, NEAR))
+    if at != _slope(layer, 0.0):
+        raise ComponentError(f"init kumar: {spec} is random; give init kaiming_uniform")
     if abs(above[1] - below[1]) > KINK:
         return math.sqrt(2)
     value, slope = at
@@ -54,9 +59,9 @@ def gain_of(activation: Spec | str) -> float:
     return 1 / (abs(slope) * math.sqrt(1 + value**2))
 
 
-def _slope(layer: nn.Module, x: float) -> tuple[float, float]:
+def _slope(layer: StreamLayer, x: float) -> tuple[float, float]:
     """The value of an activation at x, and its slope there."""
     at = torch.full((1, 1, 1), x, dtype=torch.float64, requires_grad=True)
-    found: Tensor = layer(at)
+    found: Tensor = layer(Chunk.of(at)).x
     (slope,) = torch.autograd.grad(found.sum(), at)
     return found.item(), slope.item()

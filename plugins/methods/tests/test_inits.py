@@ -11,6 +11,7 @@ import speechkit as sk
 from speechkit.errors import ComponentError
 from speechkit.models import Model
 from speechkit.models.inits import drawn_weights
+from speechkit.plugins import registry
 
 # v · √fan_in, from the slope and the value at 0
 GAINS = {
@@ -28,6 +29,14 @@ GAINS = {
 def net(**changes: object) -> Model:
     settings = {"size": "3x1x64", "labels": ("no", "yes"), "init": "kumar", **changes}
     return sk.build(sk.MatchboxNet(**settings))  # type: ignore[arg-type]
+
+
+def test_every_other_activation_has_a_gain() -> None:
+    refused = {"lisht", "fatrelu", "analog"}
+    for entry in registry().components("activation"):
+        component = entry.component
+        if component.name not in refused and (component.in_factor, component.time) == (1, "frame"):
+            assert 0.1 < gain_of(component.name) < 10, component.name
 
 
 @pytest.mark.parametrize("name", GAINS)
@@ -85,6 +94,12 @@ def test_the_variance_passes_fifty_layers_of_relu() -> None:
 
 
 def test_an_activation_that_has_no_gain_is_refused() -> None:
-    for name, why in (("lisht", "slope 0 at 0"), ("glu", "not elementwise")):
+    for name, why in (
+        ("lisht", "slope 0 at 0"),
+        ("glu", "not elementwise"),
+        ("linear_dc", "not elementwise"),
+        ("abrelu_running", "not elementwise"),
+        ("analog", "random"),
+    ):
         with pytest.raises(ComponentError, match=f"init kumar: {name} .*{why}"):
             net(activation="relu", init=f"kumar:activation={name}")
