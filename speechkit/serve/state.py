@@ -1,6 +1,7 @@
 """What the requests of one server share."""
 
 import asyncio
+import threading
 from collections.abc import Mapping
 
 from speechkit.serve.metrics import Metrics
@@ -17,6 +18,7 @@ class State:
         self.settings, self.models = settings, Models(nets)
         self.workers, self.metrics = Workers(settings.limits), Metrics()
         self.sessions: dict[str, Sessions] = {}
+        self._opening = threading.Lock()
         self.reading: set[asyncio.Task[None]] = set()
         self.live: set[asyncio.Task[None]] = set()
         self.stopping = False
@@ -24,9 +26,11 @@ class State:
 
     def sessions_of(self, name: str, net: Net) -> Sessions:
         """The sessions of a model; raises StreamError if it cannot stream."""
-        if name not in self.sessions:
-            self.sessions[name] = Sessions(net, self.settings.limits.sessions)
-        return self.sessions[name]
+        # clients that are the first at the same time get the same sessions
+        with self._opening:
+            if name not in self.sessions:
+                self.sessions[name] = Sessions(net, self.settings.limits.sessions)
+            return self.sessions[name]
 
     async def drain(self) -> None:
         """Takes no more live sound, and waits until its last events are sent."""

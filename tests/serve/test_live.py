@@ -4,8 +4,10 @@ import contextlib
 import io
 import json
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from socket import SHUT_RDWR
+from threading import Barrier
 from typing import Any
 
 import numpy as np
@@ -15,7 +17,9 @@ import soxr
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
-from speechkit.serve.settings import Limits
+from speechkit.cli.models import load_net
+from speechkit.serve.settings import Limits, Settings
+from speechkit.serve.state import State
 
 from .conftest import Running, heard, pcm, rows, running
 
@@ -164,6 +168,19 @@ def test_another_path_is_not_found(server: Running) -> None:
         pass
     assert refused.value.response.status_code == 404
     assert "no such path" in json.loads(refused.value.response.body or b"")["error"]["message"]
+
+
+def test_clients_that_are_the_first_at_once_share_the_sessions() -> None:
+    state = State({"vad": load_net("vad")}, Settings())
+    together = Barrier(8)
+
+    def first(_: int) -> object:
+        together.wait()
+        return state.sessions_of("vad", state.models.nets["vad"])
+
+    with ThreadPoolExecutor(8) as threads:
+        assert set(threads.map(first, range(8))) == {state.sessions["vad"]}
+    state.close()
 
 
 def test_a_full_server_says_so(speech: Path) -> None:
