@@ -20,6 +20,7 @@ from speechkit.events import to_row
 from speechkit.plans.plan import Plan, load_plan
 from speechkit.plans.resample import at_rate
 from speechkit.plans.scorer import PlanScorer
+from speechkit.streaming.opening import THRESHOLDS
 
 ROOT = Path(__file__).parents[2]
 WEB = ROOT / "plugins" / "web"
@@ -156,6 +157,17 @@ def test_text_with_a_detector(node: Node) -> None:
     events = events_of(session, sound)
     assert [row["event"] for row in events].count("final") == 2
     check_events(found["events"], events)
+
+
+def test_a_detector_at_another_rate(node: Node, tmp_path: Path) -> None:
+    plan, sound = load_plan(plan_file("vad")), clips(16000, "*.opus")
+    slower = replace(plan, about=replace(plan.about, sample_rate=8000))
+    path = tmp_path / "vad#8000 100%.safetensors"
+    slower.save(path)
+    [found] = node({"plan": plan_file("an4"), "vad": str(path), "sound": sound})
+    session = sk.stream("an4", vad=slower.with_(postprocess=THRESHOLDS))
+    assert round(found["latencyS"], 9) == round(session.latency_s, 9)
+    check_events(found["events"], events_of(session, sound))
 
 
 @pytest.mark.parametrize(

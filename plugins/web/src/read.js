@@ -43,9 +43,11 @@ async function fetched(source, most) {
 }
 
 function address(source, files) {
-  const base = globalThis.location?.href ?? (files && `file://${process.cwd()}/`);
   try {
-    return new URL(source, base);
+    // a path may have signs that mean something else in a URL
+    return files && !URL.canParse(source)
+      ? process.getBuiltinModule("node:url").pathToFileURL(source)
+      : new URL(source, globalThis.location?.href);
   } catch {
     return expect(false, `${shown(source)} is no URL; give a full one`);
   }

@@ -42,7 +42,7 @@ class Session {
     const session = new Session(), { about } = plan;
     const take = (...step) => session.#take(...step);
     const blocks = (session.#blocks = await Blocks.open(module, plan, sampleRate, take));
-    const gate = detector && (await Gate.open(module, detector, sampleRate, about, blocks.leadS));
+    const gate = detector && (await Gate.open(module, detector, blocks.sampleRate, about, blocks.leadS));
     session.#gate = gate;
     session.#listener = listenerFor(about);
     session.#onScores = onScores;
