@@ -256,6 +256,12 @@ def test_damaged_plans_are_refused_in_one_line(node: Node, tmp_path: Path) -> No
         ({"threshold": 0.4}, 'no option "threshold"; give one of sampleRate, '),
         ({"postprocess": {"onset": 2}}, "postprocess.onset=2; expected a number from 0 to 1"),
         ({"postprocess": {"onset": "a"}}, 'postprocess.onset="a"; expected a number from 0 up'),
+        ({"postprocess": {"max_speech_s": 0.01}}, "max_speech_s=0.01; expected 0.1 to 86400"),
+        ({"postprocess": {"max_speech_s": 1e9}}, "max_speech_s=1000000000; expected 0.1 to 86400"),
+        (
+            {"plan": plan_file("an4"), "endpointing": {"longest_s": 0}},
+            "endpointing.longest_s=0; expected a number above 0",
+        ),
         ({"postprocess": {"pad": 2}}, 'postprocess has no "pad"; give one of onset, '),
         ({"spotting": {"threshold": 0.3}}, 'a "marblenet" has no spotting; leave it out'),
         ({"vad": str(plan_file("vad"))}, 'vad is for recognition; leave it out for a "marblenet"'),

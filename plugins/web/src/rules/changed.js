@@ -5,6 +5,7 @@ import * as endpointing from "./endpointing.js";
 import * as spotting from "./spotting.js";
 import * as vad from "./vad.js";
 
+const MAX_TIME_S = 86_400;
 const RULES = {
   postprocess: vad.DEFAULTS,
   spotting: spotting.DEFAULTS,
@@ -45,8 +46,16 @@ function check(rule, defaults, where) {
       : (value === null && defaults[name] === null) || (Number.isFinite(value) && value >= 0);
     expect(fits, `${where}.${name}=${shown(value)}; expected a number from 0 up`);
   }
+  for (const name of ["silence_before_s", "silence_after_s", "longest_s"])
+    expect(rule[name] !== 0, `${where}.${name}=0; expected a number above 0`);
   for (const name of ["onset", "offset", "threshold", "least_score"])
     expect(!(rule[name] > 1), `${where}.${name}=${rule[name]}; expected a number from 0 to 1`);
+  // a segment is split in its second half, after its start was decided
+  const leastS = Math.max(0.1, (rule.min_speech_ms + rule.pad_onset_ms) / 500);
+  expect(
+    !(rule.max_speech_s !== null && (rule.max_speech_s < leastS || rule.max_speech_s > MAX_TIME_S)),
+    `${where}.max_speech_s=${rule.max_speech_s}; expected ${leastS} to ${MAX_TIME_S}, or null`,
+  );
   expect(
     !(rule.offset > rule.onset),
     `${where}: offset=${rule.offset} is above onset=${rule.onset}; give 0 <= offset <= onset <= 1`,
