@@ -116,10 +116,10 @@ def pcm(path: Path, encoding: str = "s16le") -> bytes:
     return samples
 
 
-def wav(samples: Any, rate: int = 8000) -> bytes:
+def wav(samples: Any, rate: int = 8000, subtype: str = "PCM_16") -> bytes:
     """A WAV file of samples."""
     file = io.BytesIO()
-    soundfile.write(file, samples, rate, "PCM_16", format="WAV")
+    soundfile.write(file, samples, rate, subtype, format="WAV")
     return file.getvalue()
 
 

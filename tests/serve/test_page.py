@@ -224,7 +224,13 @@ def test_a_file_gives_what_the_command_line_prints(
 @in_browser
 @pytest.mark.parametrize(
     ("rate", "channels", "subtype"),
-    [(44100, 2, "PCM_24"), (16000, 1, "FLOAT"), (22050, 3, "PCM_16"), (16000, 2, "PCM_32")],
+    [
+        (44100, 2, "PCM_24"),
+        (16000, 1, "FLOAT"),
+        (22050, 3, "PCM_16"),
+        (16000, 2, "PCM_32"),
+        (8000, 1, "DOUBLE"),
+    ],
 )
 def test_wav_files_are_read_sample_by_sample(
     server: Running,
@@ -533,10 +539,31 @@ def test_a_file_that_is_no_sound_is_told(server: Running, open_page: Open) -> No
         ("c.wav", wav([0.5] * 99, 3999), "c.wav is at 3999 Hz."),
         ("d.wav", wav([0.5] * 99, 384001), "d.wav is at 384001 Hz."),
         ("e.wav", wav([0.5] * 99).replace(b"\x40\x1f\0\0", b"\0\0\0\0"), "e.wav is at 0 Hz."),
+        ("f.wav", wav([0.5, np.nan], subtype="FLOAT"), "f.wav has samples far beyond ±1, or NaN."),
+        ("g.wav", wav([0.5, 32767], subtype="FLOAT"), "g.wav has samples far beyond ±1, or NaN."),
     ):
         page.set_input_files("#file", {"name": name, "mimeType": "audio/wav", "buffer": content})
         expect(page.get_by_role("alert")).to_have_text(re.compile(f"^{message}"))
         assert "\n" not in page.inner_text("#error")
+
+
+@in_browser
+def test_a_wav_file_whose_size_is_open_is_read_to_its_end(
+    server: Running,
+    open_page: Open,
+    spoken: Path,
+    expected_rttm: Callable[..., str],
+    tmp_path: Path,
+) -> None:
+    data = bytearray(spoken.read_bytes())
+    at = data.index(b"data") + 4
+    data[at : at + 4] = bytes(4)
+    # its name begins with the only dot
+    file = tmp_path / ".wav"
+    file.write_bytes(data)
+    page = open_page(server.url)
+    hear(page, file)
+    assert timeline(page) == expected_rttm(file)
 
 
 @in_browser

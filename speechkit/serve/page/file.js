@@ -7,13 +7,14 @@ const DECODED_HZ = 48000;
 // as the server's
 const LOWEST_HZ = 4000;
 const HIGHEST_HZ = 384000;
+const LOUDEST = 2;
 // "fLaC"
 const FLAC = 0x664c6143;
 
 /** The whole recording; throws an Error with one line of plain English. */
 export async function recordingOf(file) {
   const { rate, samples } = await decoded(file);
-  const recording = new Recording(file.name.replace(/\.[^.]*$/, ""), rate);
+  const recording = new Recording(file.name.replace(/(.)\.[^.]*$/, "$1"), rate);
   recording.append(samples);
   recording.ended = true;
   return recording;
@@ -32,6 +33,10 @@ async function decoded(file) {
     throw new Error(`${file.name} is at ${rate} Hz. Try one at ${LOWEST_HZ} to ${HIGHEST_HZ} Hz.`);
   }
   if (!sound.samples.length) throw new Error(`${file.name} has no sound in it.`);
+  // NaN is refused too
+  if (!sound.samples.every((x) => Math.abs(x) <= LOUDEST)) {
+    throw new Error(`${file.name} has samples far beyond ±1, or NaN. Divide them by the loudest.`);
+  }
   return sound;
 }
 

@@ -10,6 +10,7 @@ const readers = {
   [`${PCM},24`]: (view, at) => (view.getUint16(at, true) + view.getInt8(at + 2) * 2 ** 16) / 2 ** 23,
   [`${PCM},32`]: (view, at) => view.getInt32(at, true) / 2 ** 31,
   [`${FLOAT},32`]: (view, at) => view.getFloat32(at, true),
+  [`${FLOAT},64`]: (view, at) => view.getFloat64(at, true),
 };
 
 /** `{rate, samples}`, the mean of all channels; null for what is not read here. */
@@ -20,7 +21,10 @@ export function read(bytes) {
   let format = null;
   for (let at = 12; at + 8 <= bytes.byteLength; ) {
     const start = at + 8;
-    const size = Math.min(view.getUint32(at + 4, true), bytes.byteLength - start);
+    const rest = bytes.byteLength - start;
+    let size = Math.min(view.getUint32(at + 4, true), rest);
+    // a recorder that was stopped leaves the size open
+    if (word(at) === "data" && size === 0) size = rest;
     if (word(at) === "fmt " && size >= 16) format = formatOf(view, start, size);
     if (word(at) === "data") return format && samplesOf(view, start, size, format);
     at = start + size + (size % 2);
