@@ -3,6 +3,7 @@
 import json
 import sys
 import time
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
 
@@ -63,4 +64,6 @@ class Log:
         }
         if fault is not None:
             row["fault"] = fault
-        print(json.dumps(row), file=sys.stderr, flush=True)
+        # a terminal that is gone must not cost the clients their connections
+        with suppress(OSError, ValueError):
+            print(json.dumps(row), file=sys.stderr, flush=True)

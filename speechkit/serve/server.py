@@ -5,7 +5,6 @@ import json
 import logging
 import signal
 import socket
-import sys
 import threading
 import warnings
 from collections.abc import Generator, Mapping
@@ -202,4 +201,3 @@ def serve(nets: Mapping[str, Net], settings: Settings) -> None:
         with server.capture_signals():
             print(json.dumps(row), flush=True)
             server.run(sockets=[listening])
-    sys.stderr.flush()

@@ -1,6 +1,8 @@
 """Each route and format, compared with what the command line prints."""
 
+import io
 import json
+import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -169,6 +171,18 @@ def test_a_file_that_is_no_sound_is_refused(server: Running) -> None:
     assert server.http.post("/v1/vad", data={"model": "vad"}).status_code == 415
     assert server.http.get("/nothing").status_code == 404
     assert server.http.get("/v1/vad").status_code == 405
+
+
+def test_a_connection_outlives_the_file_of_the_log(
+    server: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone = io.StringIO()
+    gone.close()
+    monkeypatch.setattr("sys.stderr", gone)
+    with socket.create_connection(server.address, timeout=60) as client:
+        for _ in range(3):
+            client.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            assert client.recv(4096).startswith(b"HTTP/1.1 200")
 
 
 def test_requests_are_counted(server: Running) -> None:
