@@ -1,4 +1,5 @@
-"""Training methods and initial weights for speechkit, by name once the package is installed:
+"""Training methods and initial weights for speechkit, by name once the package is
+installed:
 `method=("sam",)`.
 
 Nothing here imports torch.
@@ -25,6 +26,14 @@ def speechkit_methods() -> list[Component]:
             formula="g += N(0, eta / (1 + step)^gamma)",
             paper="arXiv:1511.06807",
             example={"eta": 0.3, "gamma": 0.55},
+        ),
+        Component(
+            name="hypernet",
+            factory="speechkit_methods.hypernet:Hypernet",
+            summary="Trains n numbers from which a fixed random matrix computes all weights",
+            formula="W = start + scale * P z, P of N(0, 1) from a seed",
+            paper="arXiv:2403.19163",
+            example={"n": 4, "seed": 1},
         ),
     ]
 

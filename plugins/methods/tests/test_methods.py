@@ -59,7 +59,7 @@ class Interrupting:
             raise KeyboardInterrupt
 
 
-@pytest.mark.parametrize("method", ["sam", "grad_noise"])
+@pytest.mark.parametrize("method", ["sam", "grad_noise", "hypernet:n=16"])
 def test_a_run_goes_on_bit_by_bit(run: Run, tmp_path: Path, method: str) -> None:
     run = replace(run, method=(method,))
     fit(run, tmp_path / "whole", device="cpu")
@@ -137,9 +137,16 @@ def test_numbers_below_0_are_refused(run: Run, tmp_path: Path, method: str) -> N
         fit(replace(run, method=(method,)), tmp_path / "out", device="cpu")
 
 
-@pytest.mark.parametrize("method", ["sam", "grad_noise"])
-def test_fsdp_is_refused_in_a_line(run: Run, method: str) -> None:
-    with pytest.raises(TrainingError, match=f"method {method} .* in gradients.*give strategy=ddp"):
+@pytest.mark.parametrize(
+    ("method", "calls"),
+    [
+        ("sam", "gradients"),
+        ("grad_noise", "gradients"),
+        ("hypernet", "before_step and after_step"),
+    ],
+)
+def test_fsdp_is_refused_in_a_line(run: Run, method: str, calls: str) -> None:
+    with pytest.raises(TrainingError, match=f"method {method} .* in {calls}.*give strategy=ddp"):
         dry_run(replace(run, method=(method,), devices=2, strategy="fsdp"))
 
 
@@ -155,26 +162,37 @@ for run, out in json.load(open(sys.argv[1])):
 """
 
 
+METHODS = {
+    "gradients": ("sam:rho=0.05", "grad_noise:eta=0.001"),
+    "hypernet": ("hypernet:n=16",),
+}
+
+
 def test_two_processes_are_as_one_with_twice_the_batch(run: Run, tmp_path: Path) -> None:
     run = replace(
         run,
         model=replace(run.model, dropout=0.0),
         data=replace(run.data, batch_size=4),
-        method=("sam:rho=0.05", "grad_noise:eta=0.001"),
         steps=4,
     )
-    two = replace(run, data=replace(run.data, batch_size=2), devices=2)
+    half = replace(run, data=replace(run.data, batch_size=2), devices=2)
+    runs = [
+        (to_dict(replace(half, method=method)), str(tmp_path / name / "two"))
+        for name, method in METHODS.items()
+    ]
     (tmp_path / "fit.py").write_text(FIT)
-    write_json(tmp_path / "runs.json", [(to_dict(two), str(tmp_path / "two"))])
+    write_json(tmp_path / "runs.json", runs)
     code = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
     code += ["--master-port", str(random.randrange(20000, 30000))]
     code += [str(tmp_path / "fit.py"), str(tmp_path / "runs.json")]
     done = subprocess.run(code, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    fit(run, tmp_path / "one", device="cpu")
-    one, other = weights(tmp_path / "one"), weights(tmp_path / "two")
-    for name, value in one.items():
-        torch.testing.assert_close(other[name], value, rtol=0, atol=1e-5, msg=name)
-    rows = [(tmp_path / out / "metrics.jsonl").read_text().splitlines() for out in ("one", "two")]
-    for mine, theirs in zip(*(map(json.loads, lines) for lines in rows), strict=True):
-        assert theirs == pytest.approx(mine, abs=1e-4)
+    for name, method in METHODS.items():
+        fit(replace(run, method=method), tmp_path / name / "one", device="cpu")
+        one, other = weights(tmp_path / name / "one"), weights(tmp_path / name / "two")
+        for key, value in one.items():
+            torch.testing.assert_close(other[key], value, rtol=0, atol=1e-5, msg=f"{name} {key}")
+        files = [tmp_path / name / out / "metrics.jsonl" for out in ("one", "two")]
+        rows = [file.read_text().splitlines() for file in files]
+        for mine, theirs in zip(*(map(json.loads, lines) for lines in rows), strict=True):
+            assert theirs == pytest.approx(mine, abs=1e-4), name
