@@ -1,4 +1,4 @@
-"""Training methods and initial weights for speechkit, by name once the package is
+"""Training methods, schedules and initial weights for speechkit, by name once the package is
 installed:
 `method=("sam",)`.
 
@@ -34,6 +34,28 @@ def speechkit_methods() -> list[Component]:
             formula="W = start + scale * P z, P of N(0, 1) from a seed",
             paper="arXiv:2403.19163",
             example={"n": 4, "seed": 1},
+        ),
+        Component(
+            name="relora",
+            factory="speechkit_methods.relora:ReLoRA",
+            summary="Trains matrices by low-rank updates, one after another",
+            formula="W = base + alpha / rank * B A; base = W and B = 0 again every `every` steps",
+            paper="arXiv:2307.05695",
+            example={"rank": 2, "every": 1},
+        ),
+    ]
+
+
+@hookimpl
+def speechkit_schedules() -> list[Component]:
+    return [
+        Component(
+            name="jagged",
+            factory="speechkit_methods.schedules:jagged",
+            summary="A cosine that restarts at 0, for the method relora",
+            formula="(step - k) / restart * cosine(k + restart) after a restart at k, then cosine",
+            paper="arXiv:2307.05695",
+            example={"every": 50, "restart": 10, "warm": 30},
         ),
     ]
 

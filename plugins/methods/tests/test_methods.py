@@ -59,7 +59,9 @@ class Interrupting:
             raise KeyboardInterrupt
 
 
-@pytest.mark.parametrize("method", ["sam", "grad_noise", "hypernet:n=16"])
+@pytest.mark.parametrize(
+    "method", ["sam", "grad_noise", "hypernet:n=16", "relora:rank=2,every=2,warm=1"]
+)
 def test_a_run_goes_on_bit_by_bit(run: Run, tmp_path: Path, method: str) -> None:
     run = replace(run, method=(method,))
     fit(run, tmp_path / "whole", device="cpu")
@@ -143,6 +145,7 @@ def test_numbers_below_0_are_refused(run: Run, tmp_path: Path, method: str) -> N
         ("sam", "gradients"),
         ("grad_noise", "gradients"),
         ("hypernet", "before_step and after_step"),
+        ("relora", "before_step and after_step"),
     ],
 )
 def test_fsdp_is_refused_in_a_line(run: Run, method: str, calls: str) -> None:
@@ -165,6 +168,7 @@ for run, out in json.load(open(sys.argv[1])):
 METHODS = {
     "gradients": ("sam:rho=0.05", "grad_noise:eta=0.001"),
     "hypernet": ("hypernet:n=16",),
+    "relora": ("relora:rank=2,every=2,warm=1",),
 }
 
 
