@@ -1,6 +1,5 @@
-"""Training methods, schedules and initial weights for speechkit, by name once the package is
-installed:
-`method=("sam",)`.
+"""Training methods, schedules and initial weights for speechkit, by name once the
+package is installed: `method=("sam",)`.
 
 Nothing here imports torch.
 """

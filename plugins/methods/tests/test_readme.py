@@ -17,6 +17,6 @@ def test_its_code_runs() -> None:
 
 def test_it_lists_every_component() -> None:
     mine = [entry for entry in registry().components() if entry.plugin == "methods"]
-    assert len(mine) == 6
+    assert mine
     for entry in mine:
         assert re.search(rf"^\| `{entry.component.name}` \|", PAGE, re.MULTILINE)
