@@ -42,6 +42,14 @@ def speechkit_methods() -> list[Component]:
             paper="arXiv:2307.05695",
             example={"rank": 2, "every": 1},
         ),
+        Component(
+            name="mobiletl",
+            factory="speechkit_methods.mobiletl:MobileTL",
+            summary="Fine-tunes the last blocks, and stores little for the backward pass",
+            formula="inner norms: grad of their bias only; activations: g * 1[x > 0]",
+            paper="arXiv:2212.03246",
+            example={"blocks": 1},
+        ),
     ]
 
 
