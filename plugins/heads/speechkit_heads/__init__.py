@@ -21,4 +21,20 @@ def speechkit_heads() -> list[Component]:
             formula="log(max(W pool(x) + b, 0) + eps)",
             paper="arXiv:1803.08375",
         ),
+        _CLIP(
+            name="tversky",
+            factory="speechkit_heads.tversky:tversky",
+            summary="Similarities of an utterance to a prototype of each label, by shared features",
+            formula="theta common(z, p) - alpha only(z, p) - beta only(p, z), z = pool(x)",
+            paper="arXiv:2506.11035",
+        ),
+        _HEAD(
+            name="tversky_frame",
+            task="frame",
+            factory="speechkit_heads.tversky:tversky_frame",
+            summary="Similarities of each frame to a prototype of each label, by shared features",
+            formula="theta common(x, p) - alpha only(x, p) - beta only(p, x)",
+            paper="arXiv:2506.11035",
+            exempt={"check_half_precision": "[a <= 0] differs where rounding changes a's sign"},
+        ),
     ]
