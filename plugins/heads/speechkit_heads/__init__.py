@@ -37,4 +37,41 @@ def speechkit_heads() -> list[Component]:
             paper="arXiv:2506.11035",
             exempt={"check_half_precision": "[a <= 0] differs where rounding changes a's sign"},
         ),
+        _CLIP(
+            name="matryoshka",
+            factory="speechkit_heads.matryoshka:matryoshka",
+            summary="Logits that the first channels alone can give too",
+            formula="W[:, :m] pool(x)[:m] + b, m = nesting, 2 nesting, ..., C",
+            paper="arXiv:2205.13147",
+        ),
+    ]
+
+
+@hookimpl
+def speechkit_methods() -> list[Component]:
+    return [
+        Component(
+            name="matryoshka",
+            factory="speechkit_heads.matryoshka:Matryoshka",
+            summary="The loss of each prefix of a head matryoshka",
+            formula="sum_m loss(W[:, :m] z[:m] + b, y)",
+            paper="arXiv:2205.13147",
+            parts={"loss": "loss"},
+            needs={"head": "matryoshka"},
+        )
+    ]
+
+
+@hookimpl
+def speechkit_transforms() -> list[Component]:
+    return [
+        Component(
+            name="prefix",
+            factory="speechkit_heads.matryoshka:Prefix",
+            summary="Cuts a net with a head matryoshka to the first channels of its last row",
+            formula="W[:, :m] z[:m] + b",
+            paper="arXiv:2205.13147",
+            example={"channels": 4},
+            needs={"head": "matryoshka"},
+        )
     ]
