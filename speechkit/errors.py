@@ -83,12 +83,13 @@ class TrainingError(SpeechkitError):
 
 
 class MissingExtraError(SpeechkitError, ImportError):
-    """An optional dependency that is not installed."""
+    """An optional dependency that is not installed: an extra of the core, or of the plugin `of`."""
 
-    def __init__(self, package: str, extra: str, what: str = "this") -> None:
+    def __init__(
+        self, package: str, extra: str, what: str = "this", of: str = "speechkit-core"
+    ) -> None:
         super().__init__(
-            f"{what} needs {package}, which is not installed; "
-            f"type: pip install 'speechkit-core[{extra}]'"
+            f"{what} needs {package}, which is not installed; type: pip install '{of}[{extra}]'"
         )
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from speechkit.errors import AudioError, one_line
+from speechkit.errors import AudioError, MissingExtraError, one_line
 from speechkit.limits import MAX_MESSAGE_CHARACTERS
 
 
@@ -24,3 +24,11 @@ def test_a_long_message_keeps_its_ends() -> None:
     assert len(shown) <= MAX_MESSAGE_CHARACTERS
     assert shown.startswith("no file xxx")
     assert shown.endswith("xxx; correct the path")
+
+
+def test_a_missing_package_is_named_with_the_extra_that_has_it() -> None:
+    assert str(MissingExtraError("av", "av", "m4a")).endswith("pip install 'speechkit-core[av]'")
+    of_a_plugin = MissingExtraError("wings", "flight", of="speechkit-acme")
+    assert str(of_a_plugin) == (
+        "this needs wings, which is not installed; type: pip install 'speechkit-acme[flight]'"
+    )

@@ -18,7 +18,7 @@ from speechkit.errors import ManifestError
 from speechkit.models import Model, Output, evaluating
 from speechkit.nn import Chunk
 from speechkit.plugins import calling, registry
-from speechkit.tasks import task_of
+from speechkit.tasks import Targets, task_of
 
 
 class Examples:
@@ -28,7 +28,7 @@ class Examples:
             losses = examples.loss(model.score(features), batch)
 
     `utterances` are those of the manifest, `seed` is for random choices. Raises ManifestError for
-    an empty manifest. Utterances need targets only for `loss`.
+    an empty manifest. Utterances need targets only for `loss` and `targets`.
     """
 
     def __init__(
@@ -78,13 +78,17 @@ class Examples:
     def loss(self, output: Output, batch: Batch) -> Tensor:
         """The loss of the model's task for each row, `[B]`; raises ManifestError for a row without
         a target."""
+        loss = registry().build("loss", self._task.loss)
+        losses: Tensor = loss(output.scores, output.lengths, *self.targets(output, batch))
+        return losses
+
+    def targets(self, output: Output, batch: Batch) -> Targets:
+        """The targets of the model's task and their lengths `[B]`; raises ManifestError for a row
+        without a target."""
         if self._without_target is not None:
             raise self._without_target
-        loss = registry().build("loss", self._task.loss)
         with calling(self._task.component, "targets"):
-            targets = self._task.targets(batch, output)
-        losses: Tensor = loss(output.scores, output.lengths, *targets)
-        return losses
+            return self._task.targets(batch, output)
 
     def clips(self, count: int) -> list[Tensor]:
         """The audio `[N]` of `count` utterances, or of all if they are fewer, drawn by the seed, on

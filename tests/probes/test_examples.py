@@ -46,6 +46,10 @@ def test_the_loss_is_that_of_the_task(net: Net, corpus: Corpus) -> None:
         losses = examples.loss(output, batch)
         assert losses.shape == batch.lengths.shape
         assert torch.equal(losses, expected)
+        for found, wanted in zip(
+            examples.targets(output, batch), task.targets(batch, output), strict=True
+        ):
+            assert torch.equal(found, wanted)
 
 
 def test_an_utterance_needs_no_target_until_a_loss_is_asked_for(net: Net, corpus: Corpus) -> None:
@@ -56,6 +60,8 @@ def test_an_utterance_needs_no_target_until_a_loss_is_asked_for(net: Net, corpus
     ((batch, features),) = examples
     with pytest.raises(ManifestError, match=r"train\.jsonl:2"):
         examples.loss(model.score(features), batch)
+    with pytest.raises(ManifestError, match=r"train\.jsonl:2"):
+        examples.targets(model.score(features), batch)
 
 
 def test_clips_are_drawn_by_the_seed(nets: dict[str, Net], corpus: Corpus) -> None:
