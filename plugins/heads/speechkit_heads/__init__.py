@@ -44,6 +44,14 @@ def speechkit_heads() -> list[Component]:
             formula="W[:, :m] pool(x)[:m] + b, m = nesting, 2 nesting, ..., C",
             paper="arXiv:2205.13147",
         ),
+        _HEAD(
+            name="convex_relu",
+            task="frame",
+            factory="speechkit_heads.convex:convex_relu",
+            summary="Logits at every frame: linear, ReLU, linear; convex_fit sets the weights",
+            formula="A relu(W x + b)",
+            paper="arXiv:2105.12237",
+        ),
     ]
 
 
@@ -73,5 +81,14 @@ def speechkit_transforms() -> list[Component]:
             paper="arXiv:2205.13147",
             example={"channels": 4},
             needs={"head": "matryoshka"},
-        )
+        ),
+        Component(
+            name="convex_fit",
+            factory="speechkit_heads.convex:ConvexFit",
+            summary="A head of two layers for two labels, from a convex program; the extra convex",
+            formula="min mean_k (1 - y_k f_k + eps ||df/dx||_1)_+ + beta/2 (||W||^2 + ||A||^2)",
+            paper="arXiv:2105.12237",
+            needs={"head": "frame", "labels": ["a", "b"]},
+            example={"patterns": 4, "frames": 20},
+        ),
     ]
