@@ -11,7 +11,7 @@ from torch import nn
 from torch.optim import SGD, AdamW
 
 from speechkit.errors import ComponentError, TrainingError
-from speechkit.models import MatchboxNet, Model, build
+from speechkit.models import Block, MatchboxNet, Model, build
 from speechkit.train import Run, dry_run, fit
 
 NOTHING: Any = None
@@ -19,7 +19,13 @@ NOTHING: Any = None
 
 
 def net() -> Model:
-    return build(MatchboxNet(size="2x1x16", labels=("a", "b"))).double()
+    blocks = (
+        Block(channels=16, kernel=5),
+        Block(channels=12, kernel=5, residual=True),
+        Block(channels=16, kernel=3, separable=False),
+        Block(channels=24, kernel=1, separable=False),
+    )
+    return build(MatchboxNet(labels=("a", "b"), blocks=blocks)).double()
 
 
 def set_gradients(model: Model, step: int) -> None:
@@ -114,20 +120,19 @@ def test_a_restart_keeps_the_weights_and_only_zeroes_the_averages() -> None:
     assert other["exp_avg_sq"].all()
 
 
-def test_stem_head_depthwise_norms_and_biases_are_trained_as_usual() -> None:
+@pytest.mark.parametrize("rank", [8, 12])
+def test_only_matrices_of_the_encoder_that_are_larger_have_updates(rank: int) -> None:
     model = net()
-    method = ReLoRA(rank=8)
+    method = ReLoRA(rank=rank)
     method.start(model, NOTHING)
     set_gradients(model, 1)
     method.before_step(model, 1)
-    changed = {name for name, p in model.named_parameters() if p.grad is None}
-    names = {name for name, p in model.encoder.named_parameters(prefix="encoder")}
-    matrices = {n for n in names if n.endswith(("channel.weight", "conv.weight"))}
-    assert changed == matrices
-    assert len(method.updates) == len(matrices)
-    for name, parameter in model.named_parameters():
-        if name in matrices:
-            assert min(parameter.shape[:2]) > 8
+    updated = {name for name, p in model.named_parameters() if p.grad is None}
+    expected = {"encoder.2.body.0.conv.weight"}
+    if rank < 12:
+        expected |= {f"encoder.0.sum.{part}.channel.weight" for part in ("body.0", "shortcut")}
+    assert updated == expected
+    assert len(method.updates) == len(expected)
 
 
 def same(one: Path, other: Path, *files: str) -> bool:
