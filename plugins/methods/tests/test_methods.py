@@ -49,7 +49,14 @@ def assert_same_files(one: Path, other: Path) -> None:
         assert (one / file).read_bytes() == (other / file).read_bytes(), file
 
 
-@pytest.mark.parametrize("method", ["sam:rho=0", "grad_noise:eta=0"])
+NOTHING = (
+    "sam:rho=0",
+    "sam:rho=0,adaptive=true",
+    "grad_noise:eta=0",
+)
+
+
+@pytest.mark.parametrize("method", NOTHING)
 def test_a_method_of_nothing_is_the_plain_run_to_the_bit(
     run: Run, tmp_path: Path, method: str
 ) -> None:
@@ -109,6 +116,15 @@ def test_sam_takes_the_gradient_at_the_distance_rho_along_the_gradient(run: Run)
         assert torch.equal(value, before[name] + counted), name
 
 
+def test_paper_090_adaptive_sam_moves_each_weight_by_its_square(run: Run) -> None:
+    model = build(run.model)
+    w = torch.cat([p.detach().flatten() for p in model.parameters()])
+    SAM(rho=0.5, adaptive=True).gradients(lambda: parabola(model), model, 1)
+    found = torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
+    # of ½ Σ w² the gradient at w is w itself
+    torch.testing.assert_close(found, w + 0.5 * w**3 / w.square().norm())
+
+
 def test_sam_leaves_gradients_that_overflowed_as_they_are(run: Run) -> None:
     model = build(run.model)
     calls = []
@@ -139,7 +155,9 @@ def test_noise_has_its_deviation_and_follows_from_seed_and_step(run: Run) -> Non
     assert not torch.allclose(one, noise(other, 1))
 
 
-@pytest.mark.parametrize("method", ["sam:rho=-1", "grad_noise:eta=-1"])
+@pytest.mark.parametrize(
+    "method", ["sam:rho=-1", "grad_noise:eta=-1"]
+)
 def test_numbers_below_0_are_refused(run: Run, tmp_path: Path, method: str) -> None:
     with pytest.raises(ComponentError, match=r"=-1; give a number from 0 up"):
         fit(replace(run, method=(method,)), tmp_path / "out", device="cpu")
