@@ -68,6 +68,21 @@ def speechkit_schedules() -> list[Component]:
 
 
 @hookimpl
+def speechkit_probes() -> list[Component]:
+    return [
+        Component(
+            name="sharpness",
+            factory="speechkit_methods.sharpness:sharpness",
+            summary="The trace of the loss's Hessian",
+            formula="mean of z^T H z over random signs z",
+            paper="arXiv:2307.11007",
+            example={"vectors": 4},
+            needs={"head": "clip"},
+        ),
+    ]
+
+
+@hookimpl
 def speechkit_inits() -> list[Component]:
     return [
         Component(
