@@ -50,6 +50,14 @@ def speechkit_methods() -> list[Component]:
             paper="arXiv:2212.03246",
             example={"blocks": 1},
         ),
+        Component(
+            name="folding_reg",
+            factory="speechkit_methods.folding:FoldingReg",
+            summary="Rewards paths between utterances on which units turn on and off again",
+            formula="-weight * chi of the codes sigmoid(z / tau)",
+            paper="arXiv:2503.08502",
+            example={"weight": 0.1, "points": 4},
+        ),
     ]
 
 
@@ -78,6 +86,14 @@ def speechkit_probes() -> list[Component]:
             paper="arXiv:2307.11007",
             example={"vectors": 4},
             needs={"head": "clip"},
+        ),
+        Component(
+            name="space_folding",
+            factory="speechkit_methods.folding:space_folding",
+            summary="How far the on/off codes of a path between utterances come back to the start",
+            formula="chi = 1 - max_i d(c_1, c_i) / sum_i d(c_i, c_i+1)",
+            paper="arXiv:2502.09954, arXiv:2503.08502",
+            example={"pairs": 3, "points": 9},
         ),
     ]
 

@@ -53,6 +53,7 @@ NOTHING = (
     "sam:rho=0",
     "sam:rho=0,adaptive=true",
     "grad_noise:eta=0",
+    "folding_reg:weight=0",
 )
 
 
