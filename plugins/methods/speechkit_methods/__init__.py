@@ -58,6 +58,14 @@ def speechkit_methods() -> list[Component]:
             paper="arXiv:2503.08502",
             example={"weight": 0.1, "points": 4},
         ),
+        Component(
+            name="branch_power_decay",
+            factory="speechkit_methods.branches:BranchPowerDecay",
+            summary="Weight decay of each block's body with the power of its depth",
+            formula="weight * sum_i 1/L_i sum_l ||W_il||^L_i",
+            paper="arXiv:2110.06482",
+            example={"weight": 0.01},
+        ),
     ]
 
 
@@ -94,6 +102,13 @@ def speechkit_probes() -> list[Component]:
             formula="chi = 1 - max_i d(c_1, c_i) / sum_i d(c_i, c_i+1)",
             paper="arXiv:2502.09954, arXiv:2503.08502",
             example={"pairs": 3, "points": 9},
+        ),
+        Component(
+            name="weight_rank",
+            factory="speechkit_methods.branches:weight_rank",
+            summary="The effective rank of each layer's matrix",
+            formula="exp of the entropy of the singular values / their sum",
+            paper="arXiv:2110.06482",
         ),
     ]
 

@@ -54,6 +54,7 @@ NOTHING = (
     "sam:rho=0,adaptive=true",
     "grad_noise:eta=0",
     "folding_reg:weight=0",
+    "branch_power_decay:weight=0",
 )
 
 
@@ -157,7 +158,7 @@ def test_noise_has_its_deviation_and_follows_from_seed_and_step(run: Run) -> Non
 
 
 @pytest.mark.parametrize(
-    "method", ["sam:rho=-1", "grad_noise:eta=-1"]
+    "method", ["sam:rho=-1", "grad_noise:eta=-1", "branch_power_decay:weight=-1"]
 )
 def test_numbers_below_0_are_refused(run: Run, tmp_path: Path, method: str) -> None:
     with pytest.raises(ComponentError, match=r"=-1; give a number from 0 up"):
