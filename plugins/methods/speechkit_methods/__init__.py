@@ -124,3 +124,17 @@ def speechkit_inits() -> list[Component]:
             paper="arXiv:1704.08863",
         ),
     ]
+
+
+@hookimpl
+def speechkit_losses() -> list[Component]:
+    return [
+        Component(
+            name="matching",
+            factory="speechkit_methods.matching:Matching",
+            summary="A convex loss whose gradient is activation(score) - target",
+            formula="sum_k G(z_k) - y_k z_k, G' = activation",
+            paper="arXiv:2306.07892",
+            example={"activation": "relu"},
+        ),
+    ]

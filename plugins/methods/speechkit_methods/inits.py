@@ -3,14 +3,14 @@
 import math
 
 import torch
-from torch import Generator, Tensor, nn
+from torch import Generator, nn
 
 from speechkit.component import Spec
 from speechkit.errors import ComponentError
 from speechkit.models import Model
 from speechkit.models.inits import Init, drawn_weights
-from speechkit.nn import Chunk, StreamLayer, as_layer
-from speechkit.plugins import registry
+from speechkit.nn import StreamLayer
+from speechkit_methods.elementwise import applied, elementwise
 
 NEAR = 1e-6
 """The distance from 0 at which the slopes of an activation are compared."""
@@ -43,25 +43,21 @@ def kumar(activation: str | None = None) -> Init:
 
 def gain_of(activation: Spec | str) -> float:
     """v · √fan_in: the factor by which weights compensate for the activation."""
-    spec = Spec.parse(activation)
-    component = registry().find("activation", spec.name).component
-    if component.in_factor != 1 or component.time != "frame":
-        raise ComponentError(f"init kumar: {spec} is not elementwise; give init kaiming_uniform")
-    layer = as_layer(registry().build("activation", spec, 1), 1).double().eval()
+    layer = elementwise("init kumar", activation, "init kaiming_uniform")
     below, at, above = (_slope(layer, x) for x in (-NEAR, 0.0, NEAR))
-    if at != _slope(layer, 0.0):
-        raise ComponentError(f"init kumar: {spec} is random; give init kaiming_uniform")
     if abs(above[1] - below[1]) > KINK:
         return math.sqrt(2)
     value, slope = at
     if abs(slope) < KINK:
-        raise ComponentError(f"init kumar: {spec} has the slope 0 at 0; give init kaiming_uniform")
+        raise ComponentError(
+            f"init kumar: {activation} has the slope 0 at 0; give init kaiming_uniform"
+        )
     return 1 / (abs(slope) * math.sqrt(1 + value**2))
 
 
 def _slope(layer: StreamLayer, x: float) -> tuple[float, float]:
     """The value of an activation at x, and its slope there."""
-    at = torch.full((1, 1, 1), x, dtype=torch.float64, requires_grad=True)
-    found: Tensor = layer(Chunk.of(at)).x
-    (slope,) = torch.autograd.grad(found.sum(), at)
+    at = torch.tensor(x, dtype=torch.float64, requires_grad=True)
+    found = applied(layer, at)
+    (slope,) = torch.autograd.grad(found, at)
     return found.item(), slope.item()
