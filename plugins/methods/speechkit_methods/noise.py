@@ -1,6 +1,5 @@
 """Noise on the gradients."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -12,7 +11,7 @@ from speechkit.train import Method
 
 @dataclass
 class GradientNoise(Method):
-    """Adds numbers of N(0, eta / (1 + t)^gamma) to every gradient of the model, t = 0, 1, ...
+    """Adds numbers of N(0, eta / (1 + t)^gamma) to every clipped gradient, t = 0, 1, ...
 
     The paper has eta 0.01, 0.3 or 1 and gamma 0.55. Every process adds the same numbers.
     Source: Neelakantan et al., arXiv:1511.06807.
@@ -25,16 +24,14 @@ class GradientNoise(Method):
         if not self.eta >= 0:
             raise ComponentError(f"method grad_noise: eta={self.eta}; give a number from 0 up")
 
-    def gradients(self, again: Callable[[], float], model: Model, step: int) -> float:
-        """Computes the gradients and adds the noise."""
-        loss = again()
+    def before_step(self, model: Model, step: int) -> None:
+        """Adds the noise."""
         deviation = (self.eta / step**self.gamma) ** 0.5
         found = [p.grad for p in model.parameters() if p.grad is not None]
         # adding 0 would turn -0.0 into 0.0
         if not found or not deviation:
-            return loss
+            return
         generator = self.generator(step, found[0].device)
         for gradient in found:
             noise = torch.empty_like(gradient).normal_(generator=generator)
             gradient.add_(noise, alpha=deviation)
-        return loss
