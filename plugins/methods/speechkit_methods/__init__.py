@@ -80,6 +80,14 @@ def speechkit_schedules() -> list[Component]:
             paper="arXiv:2307.05695",
             example={"every": 50, "restart": 10, "warm": 30},
         ),
+        Component(
+            name="two_stage",
+            factory="speechkit_methods.two_stage:two_stage",
+            summary="A small learning rate first, then the whole one",
+            formula="first until step switch, then 1",
+            paper="arXiv:1709.06129",
+            example={"switch": 0.25, "first": 0.1},
+        ),
     ]
 
 
@@ -123,6 +131,14 @@ def speechkit_inits() -> list[Component]:
             formula="w of variance 1 / (fan_in g'(0)^2 (1 + g(0)^2)); 2 / fan_in for a kink at 0",
             paper="arXiv:1704.08863",
         ),
+        Component(
+            name="small_balanced",
+            factory="speechkit_methods.inits:small_balanced",
+            summary="Small weights in the last two layers, in and out of each neuron equally large",
+            formula="w_j ~ N(0, size^2), ||v_j|| = ||w_j|| for neuron j of V relu(W x)",
+            paper="arXiv:2307.12851",
+            example={"size": 1e-3},
+        ),
     ]
 
 
@@ -136,5 +152,19 @@ def speechkit_losses() -> list[Component]:
             formula="sum_k G(z_k) - y_k z_k, G' = activation",
             paper="arXiv:2306.07892",
             example={"activation": "relu"},
+        ),
+    ]
+
+
+@hookimpl
+def speechkit_optimizers() -> list[Component]:
+    return [
+        Component(
+            name="noisy_sgd",
+            factory="speechkit_methods.noisy_sgd:NoisySGD",
+            summary="Stochastic gradient descent with normal noise of a temperature",
+            formula="w -= lr * (g + weight_decay * w) + sqrt(2 * lr * temperature) * N(0, 1)",
+            paper="arXiv:2111.02278",
+            example={"lr": 0.01, "temperature": 1e-6, "weight_decay": 1e-3},
         ),
     ]

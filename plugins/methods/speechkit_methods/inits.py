@@ -1,4 +1,4 @@
-"""Initial weights for an activation."""
+"""Initial weights: those for an activation, and small ones whose layers are balanced."""
 
 import math
 
@@ -8,7 +8,7 @@ from torch import Generator, nn
 from speechkit.component import Spec
 from speechkit.errors import ComponentError
 from speechkit.models import Model
-from speechkit.models.inits import Init, drawn_weights
+from speechkit.models.inits import Init, drawn_weights, xavier_uniform
 from speechkit.nn import StreamLayer
 from speechkit_methods.elementwise import applied, elementwise
 
@@ -37,6 +37,39 @@ def kumar(activation: str | None = None) -> Init:
             fan_in = weight[0].numel()
             with torch.no_grad():
                 weight.normal_(0, gain / math.sqrt(fan_in), generator=generator)
+
+    return draw
+
+
+def small_balanced(size: float = 1e-3) -> Init:
+    """W ~ N(0, size²) and V with ‖v_j‖ = ‖w_j‖ in the last two layers, V ReLU(W x).
+
+    w_j is row j of W, and v_j is column j of V, in a random direction. All other weights are those
+    of `xavier_uniform`. From such weights the neurons first turn towards the data, and only then
+    does the loss fall. With a norm between the two layers the size of W has no effect, so give
+    norm=none for what the paper describes. Min et al., arXiv:2307.12851.
+
+    Raises ComponentError for a size that is not above 0, and where the last two layers do not
+    follow one another.
+    """
+    if not size > 0:
+        raise ComponentError(f"init small_balanced: size={size}; give a number above 0")
+
+    def draw(model: nn.Module, generator: Generator) -> None:
+        xavier_uniform()(model, generator)
+        *_, w, v = [None, None, *drawn_weights(model)]
+        if w is None or v is None or len(w) != v.shape[1]:
+            shapes = [list(x.shape) for x in (w, v) if x is not None]
+            raise ComponentError(
+                f"init small_balanced: the last weights are {shapes}; it needs two layers of which "
+                "the second reads all that the first gives; give init xavier_uniform"
+            )
+        with torch.no_grad():
+            w.normal_(0, size, generator=generator)
+            v.normal_(generator=generator)
+            rows, columns = w.flatten(1), v.transpose(0, 1).flatten(1)
+            scale = rows.norm(dim=1) / columns.norm(dim=1)
+            v.mul_(scale.view(1, -1, *[1] * (v.ndim - 2)))
 
     return draw
 

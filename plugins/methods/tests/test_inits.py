@@ -1,10 +1,10 @@
-"""Initial weights that preserve the variance through an activation."""
+"""Initial weights: the variance through an activation, small and balanced ones."""
 
 import math
 
 import pytest
 import torch
-from speechkit_methods.inits import gain_of
+from speechkit_methods.inits import gain_of, small_balanced
 from torch import Tensor, nn
 
 import speechkit as sk
@@ -103,3 +103,76 @@ def test_an_activation_that_has_no_gain_is_refused() -> None:
     ):
         with pytest.raises(ComponentError, match=f"init kumar: {name} .*{why}"):
             net(activation="relu", init=f"kumar:activation={name}")
+
+
+def last_two(model: nn.Module) -> tuple[Tensor, Tensor]:
+    """The weights of each neuron's input, `[neurons, n]`, and of its output, `[m, neurons]`."""
+    *_, w, v = drawn_weights(model)
+    return w.detach().flatten(1), v.detach()
+
+
+def test_small_balanced_weights_are_as_large_into_a_neuron_as_out_of_it() -> None:
+    w, v = last_two(net(init="small_balanced:size=0.01"))
+    torch.testing.assert_close(v.norm(dim=0), w.norm(dim=1))
+    assert w.std().item() == pytest.approx(0.01, rel=0.05)
+    # directions are random
+    assert abs(float(v[0].sign().mean())) < 0.5
+    others, plain = net(init="small_balanced"), net(init="xavier_uniform")
+    for one, other in zip([*drawn_weights(others)][:-2], [*drawn_weights(plain)][:-2], strict=True):
+        assert torch.equal(one, other)
+
+
+def alignment(size: float) -> tuple[float, float]:
+    """The mean |cos| of the neurons of a net of two layers to the difference of two classes, at
+    first and after 30 steps."""
+    generator = torch.Generator().manual_seed(0)
+    y = torch.tensor([1.0, -1.0]).repeat(20)
+    direction = torch.randn(20, generator=generator)
+    x = y[:, None] * (direction + 0.5 * torch.randn(40, 20, generator=generator))
+    model = nn.Sequential(nn.Linear(20, 50, bias=False), nn.ReLU(), nn.Linear(50, 1, bias=False))
+    small_balanced(size)(model, generator)
+    cosines = []
+    for step in range(31):
+        if step in (0, 30):
+            rows, mean = last_two(model)[0], (y[:, None] * x).mean(0)
+            cosines.append(float(nn.functional.cosine_similarity(rows, mean).abs().mean()))
+        loss = nn.functional.softplus(-y * model(x)[:, 0]).mean()
+        gradients = torch.autograd.grad(loss, [*model.parameters()])
+        with torch.no_grad():
+            for weight, gradient in zip(model.parameters(), gradients, strict=True):
+                weight.sub_(gradient, alpha=0.1)
+    return cosines[0], cosines[1]
+
+
+def test_paper_017_from_small_weights_the_neurons_align() -> None:
+    first, last = alignment(1e-4)
+    assert first < 0.3
+    assert last > 0.95
+    first, last = alignment(1.0)
+    assert first < 0.3
+    assert last < 0.6
+
+
+def test_paper_017_gradient_descent_keeps_the_balance() -> None:
+    # ‖v_j‖² − ‖w_j‖² is constant under gradient flow
+    model = nn.Sequential(nn.Linear(2, 3, bias=False), nn.ReLU(), nn.Linear(3, 1, bias=False))
+    small_balanced(0.1)(model, torch.Generator().manual_seed(0))
+    x = torch.randn(20, 2, generator=torch.Generator().manual_seed(1))
+    w, v = model.parameters()
+    before = w.norm(dim=1).clone()
+    for _ in range(1000):
+        gradients = torch.autograd.grad((model(x)[:, 0] - x[:, 0]).square().mean(), [w, v])
+        with torch.no_grad():
+            w.sub_(gradients[0], alpha=1e-3)
+            v.sub_(gradients[1], alpha=1e-3)
+    assert not torch.allclose(w.norm(dim=1), before, rtol=0.1)
+    torch.testing.assert_close(v.norm(dim=0), w.norm(dim=1), rtol=0.01, atol=0)
+
+
+def test_small_balanced_needs_two_layers_in_a_row() -> None:
+    generator = torch.Generator()
+    for model in (nn.Linear(3, 4), nn.ModuleList([nn.Linear(3, 4), nn.Linear(3, 4)])):
+        with pytest.raises(ComponentError, match="init small_balanced: the last weights are"):
+            small_balanced()(model, generator)
+    with pytest.raises(ComponentError, match="size=0; give a number above 0"):
+        net(init="small_balanced:size=0")
