@@ -1,8 +1,10 @@
-"""Training methods, schedules and initial weights for speechkit, by name once the
-package is installed: `method=("sam",)`.
+"""Training methods and what goes with them, by name once the package is installed: losses,
+optimizers, schedules, initial weights and probes. `method=("sam",)` is an example.
 
 Nothing here imports torch.
 """
+
+from typing import Any
 
 from speechkit import Component, hookimpl
 
@@ -14,9 +16,9 @@ def speechkit_methods() -> list[Component]:
             name="sam",
             factory="speechkit_methods.sam:SAM",
             summary="Sharpness-aware minimisation: the gradient where the loss nearby is worst",
-            formula="g = grad L(w + rho * grad L(w) / ||grad L(w)||)",
-            paper="arXiv:2010.01412",
-            example={"rho": 0.05},
+            formula="g = grad L(w + rho * grad L(w) / ||grad L(w)||); adaptive: |w| scales both",
+            paper="arXiv:2010.01412, arXiv:2102.11600",
+            example={"rho": 0.5, "adaptive": True},
         ),
         Component(
             name="grad_noise",
@@ -168,3 +170,10 @@ def speechkit_optimizers() -> list[Component]:
             example={"lr": 0.01, "temperature": 1e-6, "weight_decay": 1e-3},
         ),
     ]
+
+
+@hookimpl
+def speechkit_commands(cli: Any) -> None:
+    from speechkit_methods.command import verify
+
+    cli.command("verify")(verify)
