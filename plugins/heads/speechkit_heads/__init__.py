@@ -52,6 +52,61 @@ def speechkit_heads() -> list[Component]:
             formula="A relu(W x + b)",
             paper="arXiv:2105.12237",
         ),
+        _COMPONENT(
+            name="prescriptive",
+            task="heads/choice",
+            factory="speechkit_heads.prescriptive:prescriptive",
+            summary="Minus the predicted cost of each action: a pool, then linear, ReLU, linear",
+            formula="-(W2 relu(W1 pool(x) + b1) + b2)",
+            paper="arXiv:2306.00651",
+            time="utterance",
+            parts={"pool": "pool"},
+            example={"hidden": 6, "forbid": "b"},
+        ),
+    ]
+
+
+@hookimpl
+def speechkit_tasks() -> list[Component]:
+    return [
+        Component(
+            name="choice",
+            factory="speechkit_heads.prescriptive:Choice",
+            summary="The action with the lowest cost, learned from a log of actions and costs",
+            formula="argmin_a f_a(x)",
+            paper="arXiv:2306.00651",
+            exempt={
+                "check_targets_fit_the_loss": "its labels are an action and its cost",
+                "check_task_trains": "its labels are an action and its cost",
+            },
+        )
+    ]
+
+
+@hookimpl
+def speechkit_losses() -> list[Component]:
+    return [
+        Component(
+            name="prescriptive",
+            factory="speechkit_heads.prescriptive:PrescriptiveLoss",
+            summary="The estimated cost of the choices, and the error of the predicted costs",
+            formula="mu sum_a pi_a c_a + (1 - mu) (c - f_z)^2, pi = softmax(-f / temperature)",
+            paper="arXiv:2306.00651",
+        )
+    ]
+
+
+@hookimpl
+def speechkit_probes() -> list[Component]:
+    return [
+        Component(
+            name="relu_tree",
+            factory="speechkit_heads.relu_tree:relu_tree",
+            summary="The decisions of a head of linear layers and ReLU as a tree of hyperplanes",
+            formula="leaf: scores = A (x, 1); node: w (x, 1) > 0",
+            paper="arXiv:2306.00651",
+            needs={"head": "prescriptive"},
+        )
     ]
 
 
