@@ -117,6 +117,10 @@ class Task:
         Raises ManifestError if it has none that fits.
         """
 
+    def lacks_target(self, utterance: Utterance) -> bool:
+        """True for an utterance that gets the `placeholder`, in runs whose methods need no target."""
+        return utterance.unlabeled
+
     def targets(self, batch: Batch, output: Output) -> Targets:
         """The batch's targets in the loss's shape, and their lengths `[B]`, on the output's device.
 

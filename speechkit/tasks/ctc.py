@@ -42,6 +42,10 @@ class Recognition(Task):
             raise ManifestError(f"{utterance.place}: {error}") from error
         return torch.from_numpy(text.encode(normalized, self.labels))
 
+    def lacks_target(self, utterance: Utterance) -> bool:
+        """True without a text, whatever else it has."""
+        return utterance.text is None
+
     def predictions(self, output: Output) -> list[str]:
         """The text of the best label of each frame."""
         best = text.greedy_ctc(output.scores.float().numpy(force=True), output.lengths.tolist())

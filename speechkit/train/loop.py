@@ -312,7 +312,7 @@ def _parts(run: Run) -> _Parts:
     check_targets(first, dev, task, target, loss, model)
     check_augmented(dataset, loss, model)
     check_schedule(built("schedule", run.schedule, run.steps), run.schedule)
-    unlabeled = torch.tensor([utterance.unlabeled for utterance in train])
+    unlabeled = torch.tensor([task.lacks_target(utterance) for utterance in train])
     return _Parts(train, dev, dataset, feature_augment, model, task, methods, loss, unlabeled)
 
 
@@ -347,7 +347,7 @@ def _target(task: Task, methods: Sequence[Method]) -> Callable[[Utterance], Tens
 
 
 def _target_or_placeholder(task: Task, utterance: Utterance) -> Tensor:
-    if task.placeholder is not None and utterance.unlabeled:
+    if task.placeholder is not None and task.lacks_target(utterance):
         return task.placeholder
     return task.encode(utterance)
 
