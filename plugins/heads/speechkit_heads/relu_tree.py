@@ -44,10 +44,10 @@ def relu_tree(points: int = 4096) -> Callable[[Model, Examples], dict[str, Tenso
 
     Where the same ReLUs are on, the scores are an affine function of what the linear layers read.
     The tree is grown from at most `points` frames, or utterances if the head pools, evenly spaced.
-    Each node asks about the ReLU that splits its points most evenly, until the points of a leaf have
-    the same ReLUs on. The tree chooses as the head does wherever the same ReLUs are on as for one
-    of the points. `agreement` is the share of all frames or utterances for which both choose the
-    same; the other results are the tree's. Source: Sun & Tsiourvas, arXiv:2306.00651.
+    Each node asks about the ReLU that splits its points most evenly, until all points of a leaf
+    have the same ReLUs on. Wherever the same ReLUs are on as for one of the points, the tree
+    chooses as the head does. `agreement` is the share of all frames or utterances for which both
+    choose the same; the other results are the tree's. Source: Sun & Tsiourvas, arXiv:2306.00651.
 
     Raises ComponentError for a head of other layers.
     """
