@@ -52,7 +52,7 @@ def speechkit_heads() -> list[Component]:
             formula="A relu(W x + b)",
             paper="arXiv:2105.12237",
         ),
-        _COMPONENT(
+        _HEAD(
             name="prescriptive",
             task="heads/choice",
             factory="speechkit_heads.prescriptive:prescriptive",

@@ -68,6 +68,14 @@ def speechkit_methods() -> list[Component]:
             paper="arXiv:2110.06482",
             example={"weight": 0.01},
         ),
+        Component(
+            name="latent_nbest",
+            factory="speechkit_methods.latent_nbest:LatentNBest",
+            summary="Trains recogniser and label classifier together, through n transcripts",
+            formula="-sum_k q_k (log p(h_k|x) + log p(y|h_k) - log q_k), q = softmax(joint / tau)",
+            paper="arXiv:2306.12509",
+            example={"n": 4},
+        ),
     ]
 
 
