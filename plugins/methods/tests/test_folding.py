@@ -150,6 +150,8 @@ def test_paper_019_the_gradient_is_that_of_the_folds_behind_the_first_layer(run:
     assert losses is not None
     # rows 0 and 2 are a pair, and rows 1 and 3
     assert torch.equal(losses[:2], losses[2:])
+    chi = method.chi(given.x[:1], given.x[2:3], given.valid[:1] & given.valid[2:3])
+    torch.testing.assert_close(losses[:1], -2 * chi)
     assert (losses < 0).all()
     losses.mean().backward()
     assert slope(model) > 0
