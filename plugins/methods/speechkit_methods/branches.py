@@ -17,8 +17,8 @@ from speechkit.train import Method
 def branch_power(branches: Iterable[Sequence[Tensor]]) -> Tensor:
     """Σ_i 1/L Σ_l ‖W_il‖^L with the Frobenius norm, over branches i of L weights l each.
 
-    For branches of L linear layers whose outputs are added, its minimum over all branches with the
-    product W is Σ_i of the singular values of W. Ergen & Pilanci, arXiv:2110.06482.
+    For linear branches whose outputs add up to W x, the least that it can be is the sum of the
+    singular values of W, if there are enough branches. Ergen & Pilanci, arXiv:2110.06482.
     """
     norms = [torch.stack([torch.linalg.vector_norm(w) for w in branch]) for branch in branches]
     return torch.stack([(each ** len(each)).mean() for each in norms]).sum()
