@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from speechkit.component import did_you_mean
@@ -57,20 +58,26 @@ def check_skips(rule: Spotting, labels: Sequence[str]) -> None:
         raise ConfigError("clip_skips names all labels; leave out those that may be detected")
 
 
-def clip_logits(
+def counted(
     rule: Spotting, labels: Sequence[str], logits: NDArray[Any], frame_s: float
-) -> NDArray[Any]:
-    """The mean logits `[n]` over the windows of a clip that count, by `clip_skips`.
+) -> NDArray[np.intp]:
+    """The frames of a clip whose windows count, by `clip_skips`.
 
     `logits` `[T, n]` are those of a stream over the clip, each of the window before it. A clip
     shorter than the window is one window.
     """
     frames = max(1, round(rule.window_s / frame_s))
-    whole = logits[min(frames, len(logits)) - 1 :]
+    first = min(frames, len(logits)) - 1
     skipped = [index for index, name in enumerate(labels) if name in rule.clip_skips]
-    probable = softmax(whole)[:, skipped].sum(1)
-    counted = probable <= max(SKIPPED_ABOVE, probable.min())
-    mean: NDArray[Any] = whole[counted].mean(0)
+    probable = softmax(logits[first:])[:, skipped].sum(1)
+    return first + np.flatnonzero(probable <= max(SKIPPED_ABOVE, probable.min()))
+
+
+def clip_logits(
+    rule: Spotting, labels: Sequence[str], logits: NDArray[Any], frame_s: float
+) -> NDArray[Any]:
+    """The mean logits `[n]` over the windows of a clip that count; see `counted`."""
+    mean: NDArray[Any] = logits[counted(rule, labels, logits, frame_s)].mean(0)
     return mean
 
 
