@@ -63,6 +63,17 @@ def speechkit_heads() -> list[Component]:
             parts={"pool": "pool"},
             example={"hidden": 6, "forbid": "b"},
         ),
+        Component(
+            name="icl_adapt",
+            task="clip",
+            factory="speechkit_heads.icl_adapt:head",
+            summary="A clip head after some steps of gradient descent on clips that it keeps",
+            formula="W h + b - (lr / n) sum_s sum_i (softmax(z_i) - y_i) (<h_i, h> + 1)",
+            paper="arXiv:2411.16549",
+            time="utterance",
+            parts={"pool": "pool"},
+            exports=frozenset({"torch", "torch.export", "onnx"}),
+        ),
     ]
 
 
@@ -145,5 +156,21 @@ def speechkit_transforms() -> list[Component]:
             paper="arXiv:2105.12237",
             needs={"head": "frame", "labels": ["a", "b"]},
             example={"patterns": 4, "frames": 20},
+        ),
+        Component(
+            name="enrol",
+            factory="speechkit_heads.enrol:enrol",
+            summary="New labels for a clip classifier, from a few clips of each",
+            formula="min mean_i -log p(y_i | h_i) + mean_j -log(1 - p_new(h_j))",
+            needs={"head": "clip", "labels": ("a", "c")},
+        ),
+        Component(
+            name="icl_adapt",
+            factory="speechkit_heads.icl_adapt:transform",
+            summary="New labels for a clip classifier, whose head keeps the clips and no weight "
+            "changes",
+            formula="W h + b - (lr / n) sum_s sum_i (softmax(z_i) - y_i) (<h_i, h> + 1)",
+            paper="arXiv:2411.16549",
+            needs={"head": "clip", "labels": ("a", "c")},
         ),
     ]
