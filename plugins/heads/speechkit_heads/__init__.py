@@ -52,27 +52,21 @@ def speechkit_heads() -> list[Component]:
             formula="A relu(W x + b)",
             paper="arXiv:2105.12237",
         ),
-        _HEAD(
+        _CLIP(
             name="prescriptive",
             task="heads/choice",
             factory="speechkit_heads.prescriptive:prescriptive",
             summary="Minus the predicted cost of each action: a pool, then linear, ReLU, linear",
             formula="-(W2 relu(W1 pool(x) + b1) + b2)",
             paper="arXiv:2306.00651",
-            time="utterance",
-            parts={"pool": "pool"},
             example={"hidden": 6, "forbid": "b"},
         ),
-        Component(
+        _CLIP(
             name="icl_adapt",
-            task="clip",
             factory="speechkit_heads.icl_adapt:head",
             summary="A clip head after some steps of gradient descent on clips that it keeps",
             formula="W h + b - (lr / n) sum_s sum_i (softmax(z_i) - y_i) (<h_i, h> + 1)",
             paper="arXiv:2411.16549",
-            time="utterance",
-            parts={"pool": "pool"},
-            exports=frozenset({"torch", "torch.export", "onnx"}),
         ),
     ]
 
