@@ -68,6 +68,16 @@ def speechkit_heads() -> list[Component]:
             formula="W h + b - (lr / n) sum_s sum_i (softmax(z_i) - y_i) (<h_i, h> + 1)",
             paper="arXiv:2411.16549",
         ),
+        Component(
+            name="meta_token",
+            factory="speechkit_heads.meta_token:MetaToken",
+            task="clip",
+            summary="A learned token attends to the frames, and tells at which of them it looked",
+            formula="W sum_t w_t x_t + b, w = softmax_t(m . x_t)",
+            paper="arXiv:2305.18832",
+            time="utterance",
+            exports=frozenset({"torch", "torch.export", "onnx"}),
+        ),
     ]
 
 
