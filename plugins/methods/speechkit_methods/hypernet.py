@@ -23,8 +23,8 @@ class Hypernet(Method, nn.Module):
     P `[N, n]`, of N(0, 1), follows from `seed`; it is drawn again whenever it is needed and never
     stored. In each layer scale = r √(3 / n), where r is the root mean square of the layer's start:
     with z of U(−1, 1) the variance of scale · P z is r². The gradient of z is Pᵀ (scale · dL/dW).
-    Source: Gordon et al., arXiv:2403.19163. There the start is 0 and z is drawn; here it is the
-    weights that the run begins with.
+    Source: Gordon et al., arXiv:2403.19163. There weights are computed from z alone; the start, the
+    weights that the run begins with, is ours.
     """
 
     initial: Tensor
