@@ -8,6 +8,7 @@ from torch.optim import Optimizer
 from torch.optim.optimizer import ParamsT
 
 from speechkit.data import seeded_generator
+from speechkit.nn.collectives import spread_as
 
 
 class NoisySGD(Optimizer):
@@ -56,6 +57,9 @@ class NoisySGD(Optimizer):
                 descent = weight.grad.add(weight, alpha=group["weight_decay"])
                 weight.add_(descent, alpha=-group["lr"])
                 if deviation:
-                    noise = torch.empty_like(weight).normal_(generator=generator)
-                    weight.add_(noise, alpha=deviation)
+                    # of the whole tensor, of which a process may have a part
+                    noise = torch.randn(
+                        weight.shape, generator=generator, dtype=weight.dtype, device=weight.device
+                    )
+                    weight.add_(spread_as(noise, weight), alpha=deviation)
         return loss

@@ -1,6 +1,9 @@
 """Noisy gradient descent: its temperature, its noise, and that without any it is torch's SGD."""
 
 import math
+import random
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +13,7 @@ from safetensors.torch import load_file
 from speechkit_methods.noisy_sgd import NoisySGD
 from torch import Tensor, nn
 
+from speechkit.config import to_dict, write_json
 from speechkit.errors import SpeechkitError
 from speechkit.train import Run, dry_run, fit
 
@@ -113,6 +117,41 @@ def test_a_run_goes_on_with_the_noise_of_its_steps(run: Run, tmp_path: Path) -> 
     assert not torch.equal(
         whole["head.linear.weight"], trained(tmp_path / "quiet")["head.linear.weight"]
     )
+
+
+FIT = """
+import json, sys
+import torch
+from speechkit.config import from_dict
+from speechkit.train import Run, fit
+
+torch.set_num_threads(1)
+fit(from_dict(Run, json.load(open(sys.argv[1]))), sys.argv[2], device="cpu")
+"""
+
+
+@pytest.mark.slow
+def test_processes_that_share_the_weights_draw_the_noise_of_one(run: Run, tmp_path: Path) -> None:
+    one = replace(
+        run,
+        model=replace(run.model, dropout=0.0),
+        data=replace(run.data, batch_size=4),
+        optimizer="noisy_sgd:lr=0.01,temperature=1e-4",
+        clip_norm=None,
+        steps=3,
+    )
+    two = replace(one, data=replace(one.data, batch_size=2), devices=2, strategy="fsdp")
+    (tmp_path / "fit.py").write_text(FIT)
+    write_json(tmp_path / "run.json", to_dict(two))
+    code = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
+    code += ["--master-port", str(random.randrange(20000, 30000))]
+    code += [str(tmp_path / "fit.py"), str(tmp_path / "run.json"), str(tmp_path / "two")]
+    done = subprocess.run(code, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    fit(one, tmp_path / "one", device="cpu")
+    spread = trained(tmp_path / "two")
+    for name, value in trained(tmp_path / "one").items():
+        torch.testing.assert_close(spread[name], value, rtol=0, atol=1e-5, msg=name)
 
 
 @pytest.mark.parametrize(
