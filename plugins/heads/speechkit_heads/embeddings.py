@@ -25,13 +25,14 @@ class Embeddings:
 
     def __init__(self, model: Model, transform: str) -> None:
         head = model.head
-        linear = head.linear if isinstance(head, PooledHead) else None
-        if type(linear) is not Pointwise or linear.bias is None:
+        if not isinstance(head, PooledHead) or type(head.linear) is not Pointwise:
             raise ConfigError(
                 f"transform {transform} takes a model with head clip, not {model.config.head}"
             )
         self.model, self.rule = model, model.rule(Spotting)
-        self.weight, self.bias = linear.weight.detach(), linear.bias.detach()
+        weight, bias, _ = head.linear.matrix()
+        self.weight = weight.detach()
+        self.bias = weight.new_zeros(len(weight)) if bias is None else bias.detach()
         # a pool that does not slide gives one frame for the whole recording
         sliding = head.sliding(max(1, round(self.rule.window_s / model.frame_s)))
         self.pool: Any = sliding.get_submodule("pool")

@@ -70,7 +70,7 @@ def head(
     channels: int,
     labels: int,
     pool: Name = "average",
-    lr: float = 0.1,
+    lr: float = 0.03,
     steps: int = 3,
     clips: int = 64,
 ) -> PooledHead:
@@ -85,7 +85,7 @@ def head(
     return PooledHead(pool_layer, AdaptedLinear(channels, labels, lr, steps, clips))
 
 
-def transform(lr: float = 0.1, steps: int = 3) -> Transform:
+def transform(lr: float = 0.03, steps: int = 3) -> Transform:
     """Gives a model with head `clip` the labels of the recordings, with head `icl_adapt`.
 
     Weights do not change; a new label's are 0. The head keeps an embedding of each recording.
