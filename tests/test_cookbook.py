@@ -20,6 +20,8 @@ PAGES = sorted(set(COOKBOOK.glob("*.md")) - {COOKBOOK / "README.md"})
 FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 NUMBER = re.compile(r"\d+[.,]\d+")
 SECTION = "\nIf it fails:\n"
+PLUGINS = {"wake_word": "heads"}
+"""The plugin that a page needs."""
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="the pages are for a Unix shell")
 
@@ -90,6 +92,9 @@ def test_page_runs(
     shutil.copytree(recordings, tmp_path, dirs_exist_ok=True)
     (tmp_path / "recipes").symlink_to(ROOT / "recipes")
     monkeypatch.chdir(tmp_path)
+    if plugin := PLUGINS.get(page.stem):
+        pytest.importorskip(f"speechkit_{plugin}")
+        monkeypatch.setenv("SPEECHKIT_PLUGINS", plugin)
     with using(Registry()):
         run(page)
 
