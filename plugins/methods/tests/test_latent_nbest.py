@@ -89,11 +89,14 @@ def test_its_gradient_is_q() -> None:
 def test_the_transcripts_have_the_probabilities_of_ctc_and_of_their_letters(spelled: Run) -> None:
     method, _, _ = started(spelled, n=4)
     scores = sharp(6, seed=0)
+    # an h that all transcripts begin with
+    scores[0, 0] = torch.tensor([20.0, 0, 0, 0, 0]).log_softmax(0)
     joint = method.joint(Output(scores, torch.tensor([5])))
     assert joint.shape == (1, 4, 2)
     found = method._transcripts(scores[0], torch.tensor(5))
     assert len({tuple(ids.tolist()) for ids in found}) == 4
     for place, ids in enumerate(found):
+        assert ids[0] == 0
         log_p = -F.ctc_loss(
             scores.transpose(0, 1), ids[None], [5], [len(ids)], blank=4, reduction="none"
         )
