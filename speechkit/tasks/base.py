@@ -118,7 +118,7 @@ class Task:
         """
 
     def lacks_target(self, utterance: Utterance) -> bool:
-        """True for an utterance that gets the `placeholder`, in runs whose methods need no target."""
+        """True for an utterance that gets the `placeholder` where methods need no target."""
         return utterance.unlabeled
 
     def targets(self, batch: Batch, output: Output) -> Targets:
