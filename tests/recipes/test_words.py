@@ -10,6 +10,7 @@ from types import ModuleType
 import numpy as np
 import pytest
 import soundfile
+import torch
 
 import speechkit as sk
 from speechkit.data import Utterance, read_manifest
@@ -240,3 +241,29 @@ def test_a_rejected_sound_has_a_label_that_is_no_word(monkeypatch: pytest.Monkey
     monkeypatch.setattr(judge, "called", lambda model, sounds: labels[: len(sounds)])
     assert judge.rejected(sk.load("digits"), [np.zeros(1)] * 3).startswith("0.667 ")
     assert judge.rejected(sk.load("digits"), [np.zeros(1)] * 4).startswith("0.500 ")
+
+
+@pytest.fixture
+def enrolment(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    pytest.importorskip("speechkit_heads")
+    return module("enrolment", monkeypatch)
+
+
+def embedded(label: str, speaker: str, *x: float) -> tuple[Utterance, torch.Tensor, torch.Tensor]:
+    clip = Utterance(audio=Path("x.wav"), duration_s=1, label=label, speaker=speaker)
+    return clip, torch.tensor(x), torch.zeros(0, len(x))
+
+
+def test_the_clips_of_a_draw_are_of_different_speakers(enrolment: ModuleType) -> None:
+    clips = [embedded(label, f"s{n % 8}", n) for label in ("up", "down", "no") for n in range(24)]
+    found = enrolment.drawn(clips, ["up", "down"], seed=0)
+    assert [u.label for u, *_ in found] == ["up"] * 5 + ["down"] * 5
+    assert len({u.speaker for u, *_ in found[:5]}) == 5
+    assert found != enrolment.drawn(clips, ["up", "down"], seed=1)
+
+
+def test_the_nearest_mean_is_by_distance_or_by_angle(enrolment: ModuleType) -> None:
+    clips = [embedded("up", "a", 1.0, 0.0), embedded("down", "a", 9.0, 9.0)]
+    # near the mean of up, but in the direction of down
+    found = enrolment.nearest(clips, [embedded("up", "b", 1.0, 1.0)], ["up", "down"])
+    assert found == {"nearest mean": 1.0, "cosine": 0.0}
