@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from speechkit.data import Batch, UtteranceDataset
+from speechkit.data import UtteranceDataset
 from speechkit.errors import ComponentError, TrainingError
-from speechkit.models import Model, Output
+from speechkit.models import Model
 from speechkit.nn import describes
 from speechkit.probes import Examples
 from speechkit.train import Method
@@ -62,11 +62,16 @@ class BranchPowerDecay(Method):
                 "method branch_power_decay: no block of the model has a body; give block=plain"
             )
 
-    def extra_loss(self, batch: Batch, output: Output) -> Tensor | None:
-        """The penalty, for each utterance `[B]`."""
+    def gradients(self, again: Callable[[], float], model: Model, step: int) -> float:
+        """Adds the gradient of the penalty, once for a step, and the penalty to the loss."""
+        loss = again()
         if not self.weight:
-            return None
-        return (self.weight * branch_power(self.weights)).expand(len(output.scores))
+            return loss
+        weights = [weight for branch in self.weights for weight in branch if weight.requires_grad]
+        penalty = self.weight * branch_power(self.weights)
+        for weight, slope in zip(weights, torch.autograd.grad(penalty, weights), strict=True):
+            weight.grad = slope if weight.grad is None else weight.grad + slope
+        return loss + float(penalty.detach())
 
 
 def effective_rank(values: Tensor) -> Tensor:

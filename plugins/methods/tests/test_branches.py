@@ -106,14 +106,22 @@ def test_the_branches_of_a_net_are_the_bodies_of_its_blocks(run: Run) -> None:
     }
 
 
-def test_the_loss_is_the_weighted_sum(run: Run) -> None:
+def test_the_gradient_of_the_weighted_sum_is_added(run: Run) -> None:
     model = build(run.model)
     method = BranchPowerDecay(weight=0.5)
     method.start(model, None)  # type: ignore[arg-type]
-    output = model(torch.zeros(2, 8000))
-    found = method.extra_loss(None, output)  # type: ignore[arg-type]
-    assert found is not None
-    assert found.tolist() == [0.5 * branch_power(bodies(model).values()).item()] * 2
+
+    def again() -> float:
+        for parameter in model.parameters():
+            parameter.grad = torch.ones_like(parameter)
+        return 3.0
+
+    penalty = 0.5 * branch_power(bodies(model).values())
+    slopes = torch.autograd.grad(penalty, list(model.parameters()), materialize_grads=True)
+    assert method.gradients(again, model, 1) == pytest.approx(3 + float(penalty.detach()))
+    for parameter, slope in zip(model.parameters(), slopes, strict=True):
+        torch.testing.assert_close(parameter.grad, 1 + slope)
+    assert any(slope.any() for slope in slopes)
 
 
 def test_a_model_without_bodies_is_refused() -> None:

@@ -30,7 +30,7 @@ METHODS = {
     "relora:rank=2,every=2,warm=1": "before_step and after_step",
     "mobiletl:blocks=2": "gradients",
     "folding_reg": None,
-    "branch_power_decay": None,
+    "branch_power_decay": "gradients",
 }
 """The methods, and the calls for which each is refused with strategy=fsdp."""
 FILES = (
