@@ -76,6 +76,31 @@ def speechkit_methods() -> list[Component]:
             paper="arXiv:2306.12509",
             example={"n": 4},
         ),
+        Component(
+            name="noprop",
+            factory="speechkit_methods.noprop:NoProp",
+            summary="Trains each block of a head noprop on a loss of its own (experimental)",
+            formula="T/2 eta (snr_t - snr_(t-1)) ||u_t(z_(t-1), x) - u||^2",
+            paper="arXiv:2503.24322",
+            needs={"head": "noprop:blocks=2,width=8,kernel=3"},
+        ),
+    ]
+
+
+@hookimpl
+def speechkit_heads() -> list[Component]:
+    return [
+        Component(
+            name="noprop",
+            factory="speechkit_methods.noprop:NoPropHead",
+            task="clip",
+            time="utterance",
+            summary="Denoises a label in steps, each with a net of its own (experimental)",
+            formula="z_t = a_t u_t(z_(t-1), x) + b_t z_(t-1) + sqrt(c_t) eps",
+            paper="arXiv:2503.24322",
+            exports=frozenset({"torch", "torch.export", "onnx"}),
+            example={"blocks": 2, "width": 8, "kernel": 3},
+        ),
     ]
 
 
