@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 import speechkit as sk
 from speechkit.errors import ComponentError, TrainingError
+from speechkit.models.net import Net
 from speechkit.nn import Chunk
 from speechkit.train import Run, fit
 
@@ -128,14 +129,26 @@ def test_the_loss_of_the_run_changes_no_weight(noprop: Run, tmp_path: Path) -> N
     assert all(torch.equal(other[name], value) for name, value in one.items())
 
 
-def test_a_net_with_the_head_saves_and_loads(noprop: Run, tmp_path: Path) -> None:
-    model = sk.build(noprop.model).eval()
+@pytest.mark.parametrize(
+    "net",
+    [
+        sk.QuartzNet(size="5x5", labels=("a", "b"), head="noprop"),
+        sk.MatchboxNet(size="3x1x64", labels=("a", "b"), head="noprop"),
+        sk.MarbleNet(size="3x2x64", head="noprop"),
+    ],
+    ids=lambda net: net.kind,
+)
+def test_a_net_with_the_head_gives_a_clip_the_same_scores_once_loaded(
+    net: Net, tmp_path: Path
+) -> None:
+    model = sk.build(net).eval()
     sk.save(model, tmp_path / "model")
     sound = 0.1 * torch.randn(2, 8000, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         scores = model(sound).scores
-        assert torch.equal(sk.load(tmp_path / "model")(sound).scores, scores)
+        assert scores.shape == (2, 2)
         assert torch.equal(model(sound).scores, scores)
+        assert torch.equal(sk.load(tmp_path / "model")(sound).scores, scores)
 
 
 def test_what_does_not_fit_is_refused(run: Run, tmp_path: Path) -> None:
