@@ -78,6 +78,17 @@ def speechkit_heads() -> list[Component]:
             time="utterance",
             exports=frozenset({"torch", "torch.export", "onnx"}),
         ),
+        Component(
+            name="duma",
+            factory="speechkit_heads.duma:Duma",
+            task="clip",
+            summary="Scores of labels from attention between the frames and the labels' letters",
+            formula="w . (mean_t p' * mean_j q'), q' = LN(q + attend(q, p)), p' = LN(p + "
+            "attend(p, q'))",
+            paper="arXiv:2001.09415",
+            time="utterance",
+            exports=frozenset({"torch", "torch.export", "onnx"}),
+        ),
     ]
 
 
@@ -176,5 +187,14 @@ def speechkit_transforms() -> list[Component]:
             formula="W h + b - (lr / n) sum_s sum_i (softmax(z_i) - y_i) (<h_i, h> + 1)",
             paper="arXiv:2411.16549",
             needs={"head": "clip", "labels": ("a", "c")},
+        ),
+        Component(
+            name="relabel",
+            factory="speechkit_heads.duma:relabel",
+            summary="Other labels for a model with head duma, scored by their spelling",
+            formula="names of rows of the head's prompts",
+            example={"labels": "low high"},
+            needs={"head": "duma"},
+            exempt={"check_transform_makes_a_model": "its models read whole utterances"},
         ),
     ]
