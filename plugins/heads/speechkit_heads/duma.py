@@ -65,8 +65,8 @@ class Duma(ClipHead):
     same weights. No weight belongs to a label, so that `relabel` can give a trained model others.
     The letters are a to z in lower case; all other characters are one more. Shape: `[B, C, T]` →
     `[B, labels, 1]`. ComponentError for channels that `heads` does not divide and for labels with
-    the same letters. Source: Zhu et al., DUMA, arXiv:2001.09415; the spelling and the product of
-    the means are our choice.
+    the same letters. Source: Zhu et al., DUMA, arXiv:2001.09415, in the order of WN-DUMA
+    (SemEval-2021, Task 4); the spelling and the product of the means are our choice.
     """
 
     rows: Tensor
