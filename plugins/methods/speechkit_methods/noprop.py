@@ -32,7 +32,7 @@ LEAST = 1e-4
 
 
 class NoPropHead(ClipHead):
-    """Denoises a label in `blocks` steps, from noise z_0 to z_T, each with a net of its own.
+    """Denoises a label in `blocks` steps, from z_0 = 0 to z_T, each with a net of its own.
 
         û_t = softmax(W_t relu(H_t [g_t(x), V_t z_{t−1}]))       p of the labels
         z_t = a_t û_t + b_t z_{t−1} + √c_t ε_t                  scores: linear(z_T)
@@ -40,13 +40,12 @@ class NoPropHead(ClipHead):
     g_t is two separable convolutions of `width` channels with batch norm and ReLU, then the mean
     over valid frames. With ᾱ_t, which rises from 0 to 1 − 1e-4, and α = ᾱ_{t−1} / ᾱ_t:
     a_t = √ᾱ_t (1 − α) / (1 − ᾱ_{t−1}), b_t = √α (1 − ᾱ_t) / (1 − ᾱ_{t−1}),
-    c_t = (1 − ᾱ_t) (1 − α) / (1 − ᾱ_{t−1}). Labels are one-hot vectors. z_0 and ε_t are drawn once,
-    with a fixed seed, so that a clip always has the same scores. It needs the whole utterance.
+    c_t = (1 − ᾱ_t) (1 − α) / (1 − ᾱ_{t−1}). Labels are one-hot vectors. A forward pass takes
+    ε_t = 0, its mean, so that a clip always has the same scores. It needs the whole utterance.
     Train it with the method `noprop`. Shape: `[B, C, T]` → `[B, labels, 1]`. Source: Li et al.,
-    arXiv:2503.24322; the nets g_t, and that the noise is fixed, are our choice.
+    arXiv:2503.24322; the nets g_t, and a chain without noise, are our choice.
     """
 
-    noise: Tensor
     self_initialized = ("linear",)
 
     def __init__(
@@ -64,16 +63,14 @@ class NoPropHead(ClipHead):
         self.linear = Pointwise(labels, labels, bias=True)
         with torch.no_grad():
             self.linear.weight.copy_(torch.eye(labels))
-        drawn = torch.randn(blocks + 1, labels, generator=torch.Generator().manual_seed(0))
-        self.register_buffer("noise", drawn)
 
     def channels_out(self, c_in: int) -> int:
         return self.labels
 
     def forward(self, c: Chunk) -> Chunk:
-        z = self.noise[0].to(c.x.dtype).expand(c.x.shape[0], -1)
+        z = c.x.new_zeros(c.x.shape[0], self.labels)
         for t, (features, denoise) in enumerate(zip(self.trunks, self.denoisers, strict=True), 1):
-            z = step(self.schedule, t, denoise(features(c), z), z, self.noise[t].to(z.dtype))
+            z = step(self.schedule, t, denoise(features(c), z), z)
         y: Chunk = self.linear(Chunk.of(z[:, :, None]))
         return y
 
@@ -142,8 +139,10 @@ def cosine(blocks: int) -> list[float]:
     return [min(square / squares[-1], 1 - LEAST) for square in squares]
 
 
-def step(schedule: list[float], t: int, u: Tensor, z: Tensor, noise: Tensor) -> Tensor:
-    """z_t from û_t and z_{t−1}. Shape of all: `[B, labels]`; noise also `[labels]`."""
+def step(
+    schedule: list[float], t: int, u: Tensor, z: Tensor, noise: Tensor | float = 0.0
+) -> Tensor:
+    """z_t from û_t and z_{t−1}, with noise ε_t. Shape of all: `[B, labels]`."""
     before, after = schedule[t - 1 : t + 1]
     alpha, rest = before / after, 1 - before
     a = math.sqrt(after) * (1 - alpha) / rest
