@@ -8,20 +8,21 @@ from functools import partial
 from speechkit import Component, hookimpl
 
 _HEAD = partial(Component, exports=frozenset({"torch", "torch.export", "onnx"}))
-_CLIP = partial(_HEAD, task="clip", time="utterance", parts={"pool": "pool"})
+_CLIP = partial(_HEAD, task="clip", time="utterance")
+_POOLED = partial(_CLIP, parts={"pool": "pool"})
 
 
 @hookimpl
 def speechkit_heads() -> list[Component]:
     return [
-        _CLIP(
+        _POOLED(
             name="relu",
             factory="speechkit_heads.relu:relu",
             summary="Scores that are ReLUs; if none is above 0, the label `reject`",
             formula="log(max(W pool(x) + b, 0) + eps)",
             paper="arXiv:1803.08375",
         ),
-        _CLIP(
+        _POOLED(
             name="tversky",
             factory="speechkit_heads.tversky:tversky",
             summary="Similarities of an utterance to a prototype of each label, by shared features",
@@ -37,7 +38,7 @@ def speechkit_heads() -> list[Component]:
             paper="arXiv:2506.11035",
             exempt={"check_half_precision": "[a <= 0] differs where rounding changes a's sign"},
         ),
-        _CLIP(
+        _POOLED(
             name="matryoshka",
             factory="speechkit_heads.matryoshka:matryoshka",
             summary="Logits that the first channels alone can give too",
@@ -52,7 +53,7 @@ def speechkit_heads() -> list[Component]:
             formula="A relu(W x + b)",
             paper="arXiv:2105.12237",
         ),
-        _CLIP(
+        _POOLED(
             name="prescriptive",
             task="heads/choice",
             factory="speechkit_heads.prescriptive:prescriptive",
@@ -61,33 +62,27 @@ def speechkit_heads() -> list[Component]:
             paper="arXiv:2306.00651",
             example={"hidden": 6, "forbid": "b"},
         ),
-        _CLIP(
+        _POOLED(
             name="icl_adapt",
             factory="speechkit_heads.icl_adapt:head",
             summary="A clip head after some steps of gradient descent on clips that it keeps",
             formula="W h + b - (lr / n) sum_s sum_i (softmax(z_i) - y_i) (<h_i, h> + 1)",
             paper="arXiv:2411.16549",
         ),
-        Component(
+        _CLIP(
             name="meta_token",
             factory="speechkit_heads.meta_token:MetaToken",
-            task="clip",
             summary="A learned token attends to the frames, and tells at which of them it looked",
             formula="W sum_t w_t x_t + b, w = softmax_t(m . x_t)",
             paper="arXiv:2305.18832",
-            time="utterance",
-            exports=frozenset({"torch", "torch.export", "onnx"}),
         ),
-        Component(
+        _CLIP(
             name="duma",
             factory="speechkit_heads.duma:Duma",
-            task="clip",
             summary="Scores of labels from attention between the frames and the labels' letters",
             formula="w . (mean_t p' * mean_j q'), q' = LN(q + attend(q, p)), p' = LN(p + "
             "attend(p, q'))",
             paper="arXiv:2001.09415",
-            time="utterance",
-            exports=frozenset({"torch", "torch.export", "onnx"}),
         ),
     ]
 
