@@ -161,7 +161,7 @@ def speechkit_transforms() -> list[Component]:
         Component(
             name="convex_fit",
             factory="speechkit_heads.convex:ConvexFit",
-            summary="A head of two layers for two labels, from a convex program; the extra convex",
+            summary="A head of two layers for two labels, by a convex program (extra convex)",
             formula="min mean_k (1 - y_k f_k + eps ||df/dx||_1)_+ + beta/2 (||W||^2 + ||A||^2)",
             paper="arXiv:2105.12237",
             needs={"head": "frame", "labels": ["a", "b"]},
@@ -177,8 +177,7 @@ def speechkit_transforms() -> list[Component]:
         Component(
             name="icl_adapt",
             factory="speechkit_heads.icl_adapt:transform",
-            summary="New labels for a clip classifier, whose head keeps the clips and no weight "
-            "changes",
+            summary="New labels for a clip classifier: the head keeps clips, no weight changes",
             formula="W h + b - (lr / n) sum_s sum_i (softmax(z_i) - y_i) (<h_i, h> + 1)",
             paper="arXiv:2411.16549",
             needs={"head": "clip", "labels": ("a", "c")},

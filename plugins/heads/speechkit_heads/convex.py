@@ -60,8 +60,9 @@ def with_one(x: Array) -> Array:
 
 
 def patterns_of(x: Array, count: int, generator: np.random.Generator) -> Array:
-    """Which frames a neuron is on for: 1[x̃ a ≥ 0] of `count` directions a ~ N(0, I), each once,
-    and that of a neuron that is always on. Shape: x `[N, C]` → 0 and 1 `[N, patterns]`."""
+    """The frames at which a neuron is on: 1[x̃ a ≥ 0] for `count` directions a ~ N(0, I), each
+    pattern once, and the pattern of a neuron that is always on. Shape: x `[N, C]` → 0 and 1
+    `[N, patterns]`."""
     directions = generator.standard_normal((x.shape[1] + 1, count))
     drawn = with_one(x) @ directions >= 0
     each: Array = np.unique(np.c_[drawn, np.ones(len(x), bool)], axis=1).astype(float)
@@ -71,7 +72,7 @@ def patterns_of(x: Array, count: int, generator: np.random.Generator) -> Array:
 def solve(
     x: Array, y: Array, patterns: Array, beta: float, epsilon: float = 0.0, loss: Loss = "hinge"
 ) -> Solution:
-    """The best network whose neurons are on at the frames of one of `patterns`, off at the others.
+    """The best network whose neurons are on at the frames of one of `patterns`, else off.
 
     With D_h the diagonal matrix of pattern h and f = Σ_h D_h X̃ (v_h − u_h), it minimises
 

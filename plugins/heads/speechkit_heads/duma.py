@@ -1,4 +1,4 @@
-"""Scores of labels from their spelling: its letters attend to the frames, and the frames to it."""
+"""Scores of labels from their spelling: the letters attend to frames, and the frames to them."""
 
 from __future__ import annotations
 
@@ -63,10 +63,10 @@ class Duma(ClipHead):
     p are the normalised valid frames. q_j is the normalised sum of three learned vectors: one for
     letter j, one for the letter before it and one for the letter after it. Both directions have the
     same weights. No weight belongs to a label, so that `relabel` can give a trained model others.
-    The letters are a to z in lower case; all other characters are one more. Shape: `[B, C, T]` →
-    `[B, labels, 1]`. ComponentError for channels that `heads` does not divide and for labels with
-    the same letters. Source: Zhu et al., DUMA, arXiv:2001.09415, in the order of WN-DUMA
-    (SemEval-2021, Task 4); the spelling and the product of the means are our choice.
+    The letters are a to z in lower case; all other characters are one more letter. Shape:
+    `[B, C, T]` → `[B, labels, 1]`. ComponentError for channels that `heads` does not divide and for
+    labels with the same letters. Source: Zhu et al., DUMA, arXiv:2001.09415, in the order of
+    WN-DUMA (SemEval-2021, Task 4); the spelling and the product of the means are our choice.
     """
 
     rows: Tensor
@@ -139,9 +139,10 @@ def _mean(x: Tensor, valid: Tensor) -> Tensor:
 
 
 def relabel(labels: str) -> Transform:
-    """Gives a model with head `duma` other `labels`, with spaces between them, and no new weight.
+    """Replaces the labels of a model with head `duma` by `labels`, with spaces between them.
 
-    They need no recordings: their scores come from their spelling. ConfigError for another head.
+    No weight is new, and no recordings are needed: the scores come from the spelling. ConfigError
+    for another head.
     """
 
     def apply(model: Model, examples: Examples | None) -> tuple[Model, dict[str, Any]]:

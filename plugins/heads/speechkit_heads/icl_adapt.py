@@ -86,9 +86,9 @@ def head(
 
 
 def transform(lr: float = 0.03, steps: int = 3) -> Transform:
-    """Gives a model with head `clip` the labels of the recordings, with head `icl_adapt`.
+    """Adds the labels of the recordings to a model with head `clip`; its head is then `icl_adapt`.
 
-    Weights do not change; a new label's are 0. The head keeps an embedding of each recording.
+    No weight changes; those of a new label are 0. The head keeps an embedding of each recording.
     ComponentError for a rate that is not positive, and for fewer than one step; ConfigError for a
     model with another head, and ManifestError for recordings without labels.
     """

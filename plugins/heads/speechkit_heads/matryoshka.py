@@ -1,4 +1,4 @@
-"""A head whose first channels are enough: for a loss at each length, and smaller nets."""
+"""A head that can score by its first channels alone, its method, and a net cut to them."""
 
 from __future__ import annotations
 

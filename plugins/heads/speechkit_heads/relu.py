@@ -40,7 +40,7 @@ def relu(
     """ln(f + eps) as logits, so that probabilities are p_k = (f_k + eps) / Σ_j (f_j + eps).
 
     f = max(o, 0) are the scores of the paper, o = W pool(x) + b, and cross entropy is −ln p_y. The
-    label `reject` has no weights: its o is 0, so that it is the best label where no other fires. A
+    label `reject` has no weights: its o is 0, so it is the best label where no other has o > 0. A
     label with o < 0 has no gradient in the paper; here its logit has the slope `leak`. Shape:
     `[B, C, T]` → `[B, labels, 1]`. Agarap, arXiv:1803.08375; `reject` and `leak` are ours.
 

@@ -71,7 +71,7 @@ def speechkit_methods() -> list[Component]:
         Component(
             name="latent_nbest",
             factory="speechkit_methods.latent_nbest:LatentNBest",
-            summary="Trains recogniser and label classifier together, through n transcripts",
+            summary="Trains a recogniser and a classifier of its n best transcripts together",
             formula="-sum_k q_k (log p(h_k|x) + log p(y|h_k) - log q_k), q = softmax(joint / tau)",
             paper="arXiv:2306.12509",
             example={"n": 4},
@@ -198,7 +198,7 @@ def speechkit_optimizers() -> list[Component]:
         Component(
             name="noisy_sgd",
             factory="speechkit_methods.noisy_sgd:NoisySGD",
-            summary="Stochastic gradient descent with normal noise of a temperature",
+            summary="Stochastic gradient descent with normal noise set by a temperature",
             formula="w -= lr * (g + weight_decay * w) + sqrt(2 * lr * temperature) * N(0, 1)",
             paper="arXiv:2111.02278",
             example={"lr": 0.01, "temperature": 1e-6, "weight_decay": 1e-3},

@@ -40,7 +40,7 @@ class BranchPowerDecay(Method):
 
     The L_i weights of a body are those of its convolutions and 1×1 layers; a body of a depthwise
     convolution and a 1×1 layer has L = 2, which is weight decay as a loss. Ergen & Pilanci,
-    arXiv:2110.06482, have it for branches that are added; that bodies are such branches is ours.
+    arXiv:2110.06482, have it for branches that are added; to treat bodies as these is our choice.
 
     Raises TrainingError for a model whose blocks have no body.
     """

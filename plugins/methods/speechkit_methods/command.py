@@ -15,7 +15,7 @@ def verify(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Try what theory papers predict: small experiments of seconds; status 1 if one fails."""
+    """Try what theory papers predict, in short experiments; status 1 if a prediction fails."""
     from dataclasses import asdict
 
     from speechkit.component import did_you_mean

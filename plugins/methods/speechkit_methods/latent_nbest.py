@@ -1,4 +1,4 @@
-"""A label that depends on the sound through the transcript alone."""
+"""Training by labels that depend on the sound only through the transcript."""
 
 import torch
 import torch.nn.functional as F

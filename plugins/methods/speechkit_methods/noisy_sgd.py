@@ -1,4 +1,4 @@
-"""Gradient descent with noise of a temperature."""
+"""Gradient descent with normal noise, whose variance a temperature sets."""
 
 import math
 from collections.abc import Callable

@@ -16,8 +16,9 @@ class SAM(Method):
     """The step uses the gradient at w + rho · g / ‖g‖, where g is the gradient at w.
 
     With `adaptive` it is that at w + rho · w² ⊙ g / ‖|w| ⊙ g‖, so that large weights move further.
-    Both are of the same batches with the same dropout. Running statistics and the reported loss are
-    those at w. The norm is over all of the model's parameters. A step takes twice the time.
+    Both gradients are of the same batches with the same dropout. Running statistics and the
+    reported loss are those at w. The norm is over all of the model's parameters. A step has two
+    forward and two backward passes.
     Source: Foret et al., arXiv:2010.01412; adaptive: Kwon et al., arXiv:2102.11600.
     """
 

@@ -1,7 +1,7 @@
-"""Claims of theory papers as experiments of a few seconds: what is predicted, what comes out.
+"""Claims of theory papers as short experiments: what is predicted, and what is measured.
 
-The sizes and rates are our choice. A parameter of an experiment exists to show that without what
-the paper needs the prediction fails.
+The sizes and rates are our choice. The parameters of an experiment are there to show that
+the prediction fails without what the paper requires.
 """
 
 import math
@@ -18,7 +18,7 @@ from speechkit_methods.two_stage import two_stage
 
 @dataclass(frozen=True)
 class Finding:
-    """What a paper predicts, the numbers measured, and whether these bear the prediction out."""
+    """What a paper predicts, the numbers measured, and whether they confirm the prediction."""
 
     paper: str
     predicted: str

@@ -42,9 +42,9 @@ def sharpness(vectors: int = 32) -> Callable[[Model, Examples], dict[str, Tensor
     `trace` is the mean of zᵀ H z over `vectors` vectors z of random signs, `trace_error` the
     standard error of this mean, `loss` the mean loss. The loss is that of the model's task in
     evaluation, and H is that in all weights behind the front end that are trained. The second
-    derivative of ReLU is 0 everywhere. A trace compares models of one architecture; it depends on
-    the scale of weights, and a norm's output does not. Wen et al., arXiv:2307.11007; the estimate:
-    Hutchinson, 1990.
+    derivative of ReLU is 0 everywhere. Compare traces of one architecture only: a trace depends on
+    the scale of weights, also where the scores do not, as before a norm. Wen et al.,
+    arXiv:2307.11007; the estimate: Hutchinson, 1990.
 
     Raises ComponentError for CTC, which has no second derivative in torch.
     """
