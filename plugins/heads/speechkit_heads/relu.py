@@ -11,6 +11,9 @@ from speechkit.errors import ComponentError
 from speechkit.nn import Elementwise, FrameWise, Pointwise, PooledHead, Serial
 from speechkit.plugins import registry
 
+LEAST = 1e-7
+"""The least eps: ONNX Runtime takes a smaller one for 0, whose logarithm is infinite."""
+
 
 class LogReLU(Elementwise):
     """s = ln(max(o, 0) + eps) + leak · min(o, 0), with o = weighs · x.
@@ -44,13 +47,13 @@ def relu(
     label with o < 0 has no gradient in the paper; here its logit has the slope `leak`. Shape:
     `[B, C, T]` → `[B, labels, 1]`. Agarap, arXiv:1803.08375; `reject` and `leak` are ours.
 
-    Raises ComponentError for a `reject` that is no label, eps ≤ 0 or leak < 0.
+    Raises ComponentError for a `reject` that is no label, eps < LEAST or leak < 0.
     """
     if reject is not None and reject not in names:
         raise ComponentError(f"head relu: no label {reject!r}. {did_you_mean(reject, names)}")
-    if not 0 < eps < math.inf or not 0 <= leak < math.inf:
+    if not LEAST <= eps < math.inf or not 0 <= leak < math.inf:
         raise ComponentError(
-            f"head relu: eps={eps}, leak={leak}; give eps above 0 and leak from 0 up"
+            f"head relu: eps={eps}, leak={leak}; give eps from {LEAST:g} and leak from 0 up"
         )
     weighs = torch.tensor([float(name != reject) for name in names])
     return PooledHead(

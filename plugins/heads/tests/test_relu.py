@@ -125,7 +125,10 @@ def test_a_built_net_learns_and_comes_back(net: str, tmp_path: Path) -> None:
 def test_wrong_parameters_are_refused() -> None:
     with pytest.raises(ComponentError, match=r"no label 'yess'. Did you mean 'yes'"):
         made(reject="yess")
-    with pytest.raises(ComponentError, match=r"eps=0, leak=0.01; give eps above 0"):
+    with pytest.raises(ComponentError, match=r"eps=0, leak=0.01; give eps from 1e-07"):
         made(eps=0)
-    with pytest.raises(ComponentError, match=r"leak=-1; give eps above 0 and leak from 0 up"):
+    # its ONNX file had infinite scores, and with 1e-60 all scores were
+    with pytest.raises(ComponentError, match=r"eps=1e-08, leak=0.01; give eps from 1e-07"):
+        made(eps=1e-8)
+    with pytest.raises(ComponentError, match=r"leak=-1; give eps from 1e-07 and leak from 0 up"):
         made(leak=-1)
