@@ -25,7 +25,7 @@ class Embeddings:
 
     def __init__(self, model: Model, transform: str) -> None:
         head = model.head
-        if not isinstance(head, PooledHead) or type(head.linear) is not Pointwise:
+        if type(head) is not PooledHead or type(head.linear) is not Pointwise:
             raise ConfigError(
                 f"transform {transform} takes a model with head clip, not {model.config.head}"
             )

@@ -126,11 +126,13 @@ def test_clips_without_other_sound_are_an_error(model: Model, words: Path) -> No
         transform(model, ["enrol"], Examples(model, words))
 
 
-def test_a_model_with_another_head_is_an_error(words: Path) -> None:
-    net = sk.MatchboxNet(size="1x1x16", labels=("a",), sample_rate=8000, head="frame")
+@pytest.mark.parametrize("name", ["enrol", "icl_adapt"])
+@pytest.mark.parametrize("head", ["frame", "matryoshka", "icl_adapt"])
+def test_a_model_with_another_head_is_an_error(words: Path, name: str, head: str) -> None:
+    net = sk.MatchboxNet(size="1x1x16", labels=("a",), sample_rate=8000, head=head)
     model = sk.build(net).eval()
-    with pytest.raises(ConfigError, match="takes a model with head clip, not frame"):
-        transform(model, ["enrol"], Examples(model, words))
+    with pytest.raises(ConfigError, match=f"{name} takes a model with head clip, not {head}"):
+        transform(model, [name], Examples(model, words))
 
 
 def test_a_recording_shorter_than_a_word_is_an_error(model: Model, words: Path) -> None:
