@@ -60,7 +60,7 @@ def labelled(examples: Examples) -> Iterator[tuple[str, Tensor]]:
     """The label and the audio `[N]` of each recording; ManifestError for one without a label or
     shorter than SHORTEST_S."""
     for utterance in examples.utterances:
-        if utterance.label is None:
+        if not (utterance.label or "").strip():
             raise ManifestError(
                 f"{utterance.place}: no label; name the word, such as 'label': 'go'"
             )

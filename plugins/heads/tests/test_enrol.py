@@ -140,3 +140,12 @@ def test_a_recording_shorter_than_a_word_is_an_error(model: Model, words: Path) 
     words.write_text(rows, encoding="utf-8")
     with pytest.raises(ManifestError, match=r"0\.05 s; give at least 0\.1 s"):
         transform(model, ["enrol"], Examples(model, words))
+
+
+@pytest.mark.parametrize("name", ["enrol", "icl_adapt"])
+@pytest.mark.parametrize("label", ["", " "])
+def test_an_empty_label_is_an_error(model: Model, words: Path, name: str, label: str) -> None:
+    rows = words.read_text(encoding="utf-8").replace('"high"', f'"{label}"')
+    words.write_text(rows, encoding="utf-8")
+    with pytest.raises(ManifestError, match=r"words\.jsonl:1: .*no label; name the word"):
+        transform(model, [name], Examples(model, words))
