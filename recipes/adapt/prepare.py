@@ -76,5 +76,10 @@ def replayed(clips: list[Utterance]) -> list[Utterance]:
     return [c for pool in each for c in chance.sample(pool, min(len(pool), REPLAYED))]
 
 
+def main(out: str, mine: str, old: str = "") -> list[Path]:
+    """`prepare` with the arguments of the command line."""
+    return prepare(Path(mine), Path(out), Path(old) if old else None)
+
+
 if __name__ == "__main__":
-    sk.cli.prepare(lambda out, mine, *old: prepare(Path(mine), Path(out), *map(Path, old)))
+    sk.cli.prepare(main)

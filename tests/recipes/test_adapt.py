@@ -1,6 +1,7 @@
 """The adapt recipe: which clips it trains on, when it keeps the new weights, and recording."""
 
 import importlib
+import runpy
 import sys
 from collections import Counter
 from collections.abc import Iterator
@@ -99,6 +100,12 @@ def test_a_folder_without_clips_to_hold_out_is_refused(recipe: dict[str, ModuleT
         recipe["prepare"].prepare(mine, Path("data"), old)
     with pytest.raises(ManifestError, match=r"absent is no folder"):
         recipe["prepare"].prepare(Path("absent"), Path("data"), old)
+
+
+def test_too_many_folders_show_the_usage(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["prepare.py", "data", "mine", "old", "older"])
+    with pytest.raises(SystemExit, match=r"python recipes/adapt/prepare\.py data/adapt MINE"):
+        runpy.run_path(str(RECIPE / "prepare.py"), run_name="__main__")
 
 
 def test_its_tiny_run_trains(recipe: dict[str, ModuleType]) -> None:
