@@ -11,6 +11,7 @@ from pathlib import Path
 
 import speechkit as sk
 from speechkit.component import Spec
+from speechkit.errors import ConfigError
 from speechkit.train import Data, Run
 from speechkit.transforms import transform
 
@@ -72,6 +73,11 @@ def adapt(out: str, model: str = MODEL, *, seed: str = "0", steps: str = "") -> 
     and that on the old dev set by at most MOST_LOST. If it does, half of the change of all weights
     is tried, then a quarter; then the old weights are kept.
     """
+    if any((Path(out) / name).exists() for name in ("run", "final")):
+        raise ConfigError(f"{out} holds a run already; delete it, or give another folder")
+    for name, value in ("seed", seed), ("steps", steps or "0"):
+        if not value.removeprefix("-").isdecimal():
+            raise ConfigError(f"--{name}={value}: give a whole number")
     old = sk.load(model)
     run = replace(base(), model=old.config, start_from=Path(model), seed=int(seed))
     if steps:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 import speechkit as sk
 from speechkit.data import Utterance, read_manifest, write_manifest
-from speechkit.errors import ManifestError
+from speechkit.errors import ConfigError, ManifestError
 
 RECIPE = Path(__file__).parents[2] / "recipes" / "adapt"
 
@@ -114,6 +114,19 @@ def test_its_tiny_run_trains(recipe: dict[str, ModuleType]) -> None:
     run = recipe["run"].tiny()
     assert sk.fit(run, "out", device="cpu")["n"] == 4
     assert sk.load("out/best").config == run.model
+
+
+def test_a_wrong_argument_is_one_line_that_says_what_to_type(
+    recipe: dict[str, ModuleType],
+) -> None:
+    adapt = recipe["run"].adapt
+    with pytest.raises(ConfigError, match=r"--steps=x: give a whole number"):
+        adapt("out", steps="x")
+    with pytest.raises(ConfigError, match=r"--seed=1\.5: give a whole number"):
+        adapt("out", seed="1.5")
+    Path("out/final").mkdir(parents=True)
+    with pytest.raises(ConfigError, match=r"out holds a run already; delete it, or give another"):
+        adapt("out", steps="1")
 
 
 @pytest.mark.parametrize(
