@@ -6,12 +6,12 @@ Writes MINE/WORD/1.wav to 5.wav, in rounds of all words; without WORD these are 
 Recordings that are there already are kept.
 """
 
-import sys
 from pathlib import Path
 
 import numpy as np
 import soundfile
 
+import speechkit as sk
 from speechkit.streaming.sources import Microphone
 
 DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
@@ -28,17 +28,21 @@ def record(folder: Path, words: tuple[str, ...] = DIGITS) -> None:
             if path.exists():
                 continue
             input(f"Press Enter, then say: {word}  ({number} of {ROUNDS}) ")
-            path.parent.mkdir(parents=True, exist_ok=True)
             with Microphone(RATE) as microphone:
                 samples = np.zeros(0, np.float32)
                 for block in microphone:
                     samples = np.concatenate([samples, block])
                     if len(samples) >= CLIP_S * microphone.sample_rate:
                         break
+            path.parent.mkdir(parents=True, exist_ok=True)
             soundfile.write(path, samples, microphone.sample_rate)
 
 
+def main(folder: str, *words: str) -> list[Path]:
+    """`record` with the arguments of the command line."""
+    record(Path(folder), words or DIGITS)
+    return [Path(folder)]
+
+
 if __name__ == "__main__":
-    if len(sys.argv) < 2:
-        sys.exit(f"{__doc__}\ngive a folder for the clips")
-    record(Path(sys.argv[1]), tuple(sys.argv[2:]) or DIGITS)
+    sk.cli.prepare(main)

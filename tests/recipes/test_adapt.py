@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 import speechkit as sk
 from speechkit.data import Utterance, read_manifest, write_manifest
-from speechkit.errors import ConfigError, ManifestError
+from speechkit.errors import AudioError, ConfigError, ManifestError
 
 RECIPE = Path(__file__).parents[2] / "recipes" / "adapt"
 
@@ -189,3 +189,18 @@ def test_clips_are_recorded_once(
     assert asked[0] == "Press Enter, then say: yes  (1 of 5) "
     samples, rate = soundfile.read("mine/yes/5.wav")
     assert (len(samples), rate) == (24000, 16000)
+
+
+def test_without_a_microphone_recording_ends_with_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    def absent(_: int) -> None:
+        raise AudioError("no microphone; connect one")
+
+    monkeypatch.setattr("speechkit.streaming.sources.Microphone", absent)
+    monkeypatch.setattr("builtins.input", str)
+    monkeypatch.setattr(sys, "argv", ["record.py", str(tmp_path / "mine"), "yes"])
+    with pytest.raises(SystemExit):
+        runpy.run_path(str(RECIPE / "record.py"), run_name="__main__")
+    assert capsys.readouterr().err == "error: no microphone; connect one\n"
+    assert not (tmp_path / "mine").exists()
