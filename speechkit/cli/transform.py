@@ -56,6 +56,9 @@ def transform(
         line += ["--manifest", str(manifest), "--seed", str(seed)] if manifest is not None else []
         commands = (*card.commands, shlex.join(line))
         card = replace(card, commands=commands, scores=(), measured="")
+        if made.labels != net.labels:
+            purpose = f"has other labels than the model that it was made from, which {card.purpose}"
+            card = replace(card, purpose=purpose)
     save(made, out, card, [*before, *applied])
     row = {"model": str(out), "transforms": [asdict(one) for one in applied]}
     show(row, pairs({"model": out, "transforms": transforms_in_words(applied)}), as_json)

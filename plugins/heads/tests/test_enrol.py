@@ -10,6 +10,8 @@ from speechkit_heads.embeddings import Embeddings
 from speechkit_heads.enrol import at_speed, gathered, noisy, pieces, rows
 
 import speechkit as sk
+from speechkit.card import ModelCard, read_card
+from speechkit.cli import main
 from speechkit.data import Utterance, read_manifest, read_samples, write_manifest
 from speechkit.errors import ConfigError, ManifestError
 from speechkit.models import Model
@@ -149,3 +151,15 @@ def test_an_empty_label_is_an_error(model: Model, words: Path, name: str, label:
     words.write_text(rows, encoding="utf-8")
     with pytest.raises(ManifestError, match=r"words\.jsonl:1: .*no label; name the word"):
         transform(model, [name], Examples(model, words))
+
+
+def test_the_card_of_an_enrolled_model_says_that_it_has_other_labels(
+    model: Model, words: Path, tmp_path: Path
+) -> None:
+    sk.save(model, tmp_path / "old", ModelCard(purpose="tells a from b"))
+    given = [str(tmp_path / "old"), str(tmp_path / "new"), "--manifest", str(words)]
+    assert main.run(["transform", *given, "--with", "enrol"]) == 0
+    card = read_card(tmp_path / "new")
+    assert card is not None
+    assert card.purpose.startswith("has other labels than the model")
+    assert card.purpose.endswith("which tells a from b")
