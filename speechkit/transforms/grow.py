@@ -1,17 +1,16 @@
 """Adds a block to a trained net; the block starts as the identity."""
 
-import re
-from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from speechkit.errors import ConfigError
-from speechkit.models import Block, Model, Net, build
+from speechkit.models import Block, Model, Net
 from speechkit.nn import Taps
 from speechkit.probes import Examples
 from speechkit.transforms import check_components, required
+from speechkit.transforms.rows import Row, with_rows
 
 TAKES = {
     "stack": ("core/serial",),
@@ -41,10 +40,9 @@ class Grow:
 
     def __call__(self, model: Model, examples: Examples | None) -> tuple[Model, dict[str, Any]]:
         examples = required(examples, "grow")
-        made = build(self._deeper(model.config), examples.seed).eval()
-        place = self.after + 1
-        old = model.state_dict()
-        made.load_state_dict({_moved(name, place): x for name, x in old.items()}, strict=False)
+        rows, place = self._deeper(model.config), self.after + 1
+        origins = [*range(place + 1), None, *range(place + 1, len(rows) - 1)]
+        made = with_rows(model, rows, origins, examples.seed)
         mean, variance = _statistics(model, f"encoder.{self.after}", examples)
         block: Any = made.get_submodule(f"encoder.{place}")
         shortcut, norm, last = block.sum.shortcut, block.sum.shortcut.norm, block.sum.body[-1].norm
@@ -59,7 +57,8 @@ class Grow:
         added = sum(x.numel() for x in block.parameters())
         return made, {"block": place, "parameters": added}
 
-    def _deeper(self, config: Net) -> Net:
+    def _deeper(self, config: Net) -> list[Row]:
+        """The rows of the net with the new block."""
         check_components("grow", config, TAKES)
         rows = config.rows()
         if not 0 <= self.after < len(rows) - 1:
@@ -75,13 +74,7 @@ class Grow:
             residual=True,
         )
         rows.insert(self.after + 2, (new, self.lookahead))
-        blocks, aheads = zip(*rows, strict=True)
-        return replace(config, size="custom", blocks=blocks, lookahead=aheads)
-
-
-def _moved(name: str, place: int) -> str:
-    """The name of a tensor of the net in the deeper net."""
-    return re.sub(r"^encoder\.(\d+)", lambda n: f"encoder.{int(n[1]) + (int(n[1]) >= place)}", name)
+        return rows
 
 
 def _statistics(model: Model, layer: str, examples: Examples) -> tuple[Tensor, Tensor]:

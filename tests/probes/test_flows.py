@@ -1,0 +1,42 @@
+"""What flows through residual blocks."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import speechkit as sk
+from speechkit.probes import Examples
+from speechkit.probes.flows import flows
+
+Corpus = Callable[..., Path]
+
+
+def test_a_block_activates_the_sum_of_its_branches(nets: dict[str, Any], corpus: Corpus) -> None:
+    model = sk.build(nets["clip"], 1).eval()
+    examples = Examples(model, corpus(5), batch_size=2)
+    batches = list(flows(model, examples))
+    assert len(batches) == 3
+    for blocks in batches:
+        assert [flow.block for flow in blocks] == list(range(len(model.encoder)))
+        for flow, after in pairwise(blocks):
+            assert torch.equal(flow.y, after.x)
+        residual = [flow for flow in blocks if flow.skip is not None]
+        assert residual
+        for flow in residual:
+            torch.testing.assert_close(flow.y, torch.relu(flow.skip + flow.body))
+
+
+def test_padding_is_left_out(nets: dict[str, Any], corpus: Corpus) -> None:
+    model = sk.build(replace(nets["clip"], activation="silu"), 1).eval()
+    manifest = corpus(5)
+    together, alone = (
+        torch.cat(
+            [blocks[-1].y for blocks in flows(model, Examples(model, manifest, batch_size=n))]
+        )
+        for n in (5, 1)
+    )
+    torch.testing.assert_close(together, alone, atol=1e-5, rtol=1e-5)
