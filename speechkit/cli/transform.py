@@ -27,7 +27,10 @@ def transform(
         ),
     ],
     manifest: Annotated[
-        Path | None, typer.Option(metavar="M", help="JSON lines: recordings for those that need.")
+        Path | None,
+        typer.Option(
+            "--manifest", "--data", metavar="M", help="JSON lines: recordings for those that need."
+        ),
     ] = None,
     seed: Seed = 0,
     device: Device = "cpu",

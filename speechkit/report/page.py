@@ -129,6 +129,43 @@ def curve(
     )
 
 
+def scatter(
+    points: Sequence[tuple[float, float]],
+    joined: Sequence[tuple[float, float]],
+    across: str,
+    up: str,
+    limit: float,
+) -> str:
+    """Points as discs, some of them `joined` by a line, and a dashed line at x = `limit`.
+
+    Both axes start at 0.
+    """
+    right = max([x for x, _ in points] + [limit]) * 1.05
+    top = max((y for _, y in points), default=0.0) * 1.05 or 1.0
+
+    def xy(x: float, y: float) -> str:
+        return f"{60 + WIDTH * x / right:.1f},{10 + SIDE * (1 - y / top):.1f}"
+
+    discs = "".join(
+        '<circle cx="{}" cy="{}" r="4"/>'.format(*xy(*point).split(",")) for point in points
+    )
+    line = " ".join(xy(*point) for point in joined)
+    return (
+        f'<svg width="{WIDTH + 80}" height="{SIDE + 50}" fill="none">'
+        f'<rect x="60" y="10" width="{WIDTH}" height="{SIDE}" stroke="#bbb"/>'
+        f'<polyline points="{xy(limit, 0)} {xy(limit, top)}" stroke="#bbb" stroke-dasharray="4"/>'
+        f'<polyline points="{line}" stroke="#2864b4" stroke-width="2"/>'
+        f'<g fill="#2864b4" fill-opacity=".6">{discs}</g><g fill="#000">'
+        f'<text x="60" y="{SIDE + 26}">0</text>'
+        f'<text x="{WIDTH + 60}" y="{SIDE + 26}" text-anchor="end">{right:.3g}</text>'
+        f'<text x="{60 + WIDTH / 2}" y="{SIDE + 42}" text-anchor="middle">{escape(across)}</text>'
+        f'<text x="54" y="{SIDE + 10}" text-anchor="end">0</text>'
+        f'<text x="54" y="18" text-anchor="end">{top:.3g}</text>'
+        f'<text transform="translate(16 {10 + SIDE / 2}) rotate(-90)" text-anchor="middle">'
+        f"{escape(up)}</text></g></svg>"
+    )
+
+
 def line(name: str, values: Sequence[float | None], count: int) -> str:
     """Evenly spaced ones of `count` values, joined from left to right; None is a gap.
 

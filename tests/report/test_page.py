@@ -1,10 +1,11 @@
 """The page and its parts are well formed and show what they are given."""
 
+import re
 from xml.etree import ElementTree
 
 import pytest
 
-from speechkit.report.page import bars, curve, heat, line, page, shades, table
+from speechkit.report.page import SIDE, bars, curve, heat, line, page, scatter, shades, table
 
 PARTS = {
     "table": table(("a", "<b>"), [("x & y", "1"), ("z", "2")]),
@@ -19,6 +20,8 @@ PARTS = {
     "no number": line("a", [None], 1),
     "shades": shades("a < b", [[0.0, 1.0], [None, 3.0]], (200, 100)),
     "even shades": shades("a", [[2.0]], (1, 1)),
+    "scatter": scatter([(1, 0.1), (0.5, 0.2)], [(0.5, 0.2)], "time <", "error", 0.5),
+    "no points": scatter([], [], "x", "y", 0.5),
     "discs": curve([(0.5, 1.0)], "x", "y", [4.0]),
 }
 
@@ -71,3 +74,13 @@ def test_a_matrix_is_white_where_it_is_smallest() -> None:
     caption = drawn.find("figcaption")
     assert caption is not None
     assert caption.text == "a < b [200, 100], from 0 to 3"
+
+
+def test_a_scatter_has_a_disc_for_each_point_at_its_place() -> None:
+    drawn = scatter([(1.0, 0.1), (0.5, 0.2)], [(0.5, 0.2), (1.0, 0.1)], "time", "error", 0.5)
+    discs = re.findall(r'<circle cx="([\d.]+)" cy="([\d.]+)"', drawn)
+    (x1, y1), (x2, y2) = ((float(x), float(y)) for x, y in discs)
+    assert x1 - 60 == pytest.approx(2 * (x2 - 60), abs=0.1)
+    bottom = 10 + SIDE
+    assert 2 * (bottom - y1) == pytest.approx(bottom - y2, abs=0.2)
+    assert f'points="{x2},{y2} {x1},{y1}"' in drawn

@@ -1,17 +1,48 @@
 """Healing: a changed model is trained for some steps towards the scores of the original."""
 
+import copy
 import math
 from collections.abc import Iterator
 from itertools import chain, islice, repeat
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from speechkit.errors import TrainingError
+from speechkit.checkpoint import load
+from speechkit.errors import ConfigError, TrainingError
 from speechkit.models import Model, Output, evaluating
 from speechkit.nn import Chunk
 from speechkit.probes import Examples
+from speechkit.transforms import required
+
+
+class Heal:
+    """Trains the model for `steps` batches of the recordings towards the scores of `teacher`.
+
+    `teacher` is a folder or the name of a bundled model, usually the one that the model was made
+    from. The recordings need no targets. The report has the first and the last loss, in nats.
+    Raises ConfigError if the teacher has other labels or another frame rate.
+    """
+
+    def __init__(self, teacher: str, steps: int = 100, lr: float = 2e-3) -> None:
+        if steps < 1 or not lr > 0:
+            raise ConfigError(f"heal: steps={steps}, lr={lr}; give 1 or more, and more than 0")
+        self.teacher, self.steps, self.lr = teacher, steps, lr
+
+    def __call__(self, model: Model, examples: Examples | None) -> tuple[Model, dict[str, Any]]:
+        examples = required(examples, "heal")
+        teacher = load(self.teacher)
+        if (teacher.labels, teacher.frame_s) != (model.labels, model.frame_s):
+            raise ConfigError(
+                f"heal: {self.teacher} has {len(teacher.labels)} labels every "
+                f"{teacher.frame_s:g} s, the model {len(model.labels)} every {model.frame_s:g} s; "
+                "give the model from which it was made"
+            )
+        student = copy.deepcopy(model)
+        losses = heal(student, teacher, examples, self.steps, self.lr)
+        return student, {"first_loss": losses[0], "last_loss": losses[-1]}
 
 
 def heal(

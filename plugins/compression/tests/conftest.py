@@ -25,6 +25,12 @@ NETS: dict[str, Net] = {
 }
 
 
+@pytest.fixture
+def nets() -> dict[str, Net]:
+    """A tiny net for each task."""
+    return NETS
+
+
 @pytest.fixture(params=NETS)
 def net(request: pytest.FixtureRequest) -> Net:
     """A tiny net for each task in turn."""

@@ -8,8 +8,11 @@ import torch
 from speechkit_compression.healing import divergence, heal
 
 import speechkit as sk
+from speechkit.errors import ConfigError
 from speechkit.models import Net
+from speechkit.plugins import registry
 from speechkit.probes import Examples
+from speechkit.transforms import transform
 
 Corpus = Callable[..., Path]
 
@@ -58,3 +61,29 @@ def test_a_loss_that_is_not_finite_ends_it(net: Net, corpus: Corpus) -> None:
         next(student.head.parameters()).fill_(float("nan"))
     with pytest.raises(sk.errors.TrainingError, match="healing: the loss is nan at step 1"):
         heal(student, teacher, Examples(teacher, corpus(2)), steps=2)
+
+
+def test_it_is_a_transform(net: Net, corpus: Corpus, tmp_path: Path) -> None:
+    teacher, model = (sk.build(net, seed).eval() for seed in (0, 1))
+    sk.save(teacher, tmp_path / "teacher")
+    examples = Examples(model, corpus(6), batch_size=3)
+    spec = f"heal:teacher={tmp_path / 'teacher'},steps=3,lr=0.01"
+    made, (applied,) = transform(model, [spec], examples)
+    losses = heal(model, teacher, examples, steps=3, lr=0.01)
+    assert applied.report == {"first_loss": losses[0], "last_loss": losses[-1]}
+    assert all(torch.equal(x, made.state_dict()[name]) for name, x in model.state_dict().items())
+
+
+def test_a_teacher_with_other_labels_is_refused(
+    nets: dict[str, Net], corpus: Corpus, tmp_path: Path
+) -> None:
+    sk.save(sk.build(nets["ctc"]), tmp_path / "teacher")
+    model = sk.build(nets["clip"]).eval()
+    with pytest.raises(ConfigError, match="give the model from which it was made"):
+        transform(model, [f"heal:teacher={tmp_path / 'teacher'}"], Examples(model, corpus(2)))
+
+
+@pytest.mark.parametrize("values", ["steps=0", "lr=0"])
+def test_at_least_one_step_is_made(values: str) -> None:
+    with pytest.raises(ConfigError, match="give 1 or more, and more than 0"):
+        registry().build("transform", f"heal:teacher=digits,{values}")
