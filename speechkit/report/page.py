@@ -18,11 +18,14 @@ PAGE = Template("""<!doctype html>
 <meta name="viewport" content="width=device-width">
 <title>$title</title>
 <style>
+:root { color-scheme: light dark }
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 60em; margin: 2em auto; padding: 0 1em }
 table { border-collapse: collapse }
-td, th { padding: .15em .7em; text-align: left; border-bottom: 1px solid #ddd }
+td, th { padding: .15em .7em; text-align: left; border-bottom: 1px solid #8886 }
 td.n { text-align: right; font-variant-numeric: tabular-nums }
 svg { font-size: 12px }
+svg text { fill: currentColor }
+ins, del { color: #000 }
 ins { background: #cfe8cf; text-decoration: none }
 del { background: #f5cccc }
 </style>
@@ -75,7 +78,7 @@ def bars(values: Mapping[str, float]) -> str:
     rows = [
         f'<text x="110" y="{20 * i + 14}" text-anchor="end">{escape(name)}</text>'
         f'<rect x="116" y="{20 * i + 3}" width="{400 * value / top:.1f}" height="14" '
-        f'fill="#2864b4"/><text x="{122 + 400 * value / top:.1f}" y="{20 * i + 14}">'
+        f'fill="#4a86d8"/><text x="{122 + 400 * value / top:.1f}" y="{20 * i + 14}">'
         f"{value:.4f}</text>"
         for i, (name, value) in enumerate(values.items())
     ]
@@ -93,9 +96,9 @@ def spread(values: Mapping[str, Sequence[float]]) -> str:
         )
         rows.append(
             f'<text x="110" y="{middle + 4}" text-anchor="end">{escape(name)}</text>'
-            f'<path d="M116 {middle}h400" stroke="#ddd"/>'
-            f'<g fill="#2864b4" fill-opacity=".6">{discs}</g>'
-            f'<path d="M{mean:.1f} {middle - 8}v16" stroke="#000" stroke-width="2"/>'
+            f'<path d="M116 {middle}h400" stroke="#8886"/>'
+            f'<g fill="#4a86d8" fill-opacity=".6">{discs}</g>'
+            f'<path d="M{mean:.1f} {middle - 8}v16" stroke="currentColor" stroke-width="2"/>'
             f'<text x="526" y="{middle + 4}">{sum(row) / len(row):.4f}</text>'
         )
     return f'<svg width="600" height="{20 * len(values)}">{"".join(rows)}</svg>'
@@ -111,17 +114,17 @@ def curve(
 
     line = " ".join("{:.1f},{:.1f}".format(*xy(x, y)) for x, y in points)
     discs = "".join(
-        '<circle cx="{:.1f}" cy="{:.1f}" r="{:.1f}" fill="#2864b4"/>'.format(*xy(x, y), radius)
+        '<circle cx="{:.1f}" cy="{:.1f}" r="{:.1f}" fill="#4a86d8"/>'.format(*xy(x, y), radius)
         for (x, y), radius in zip(points, sizes, strict=False)
     )
     ends = "{:.0f},{:.0f} {:.0f},{:.0f}".format(*xy(0, 0), *xy(1, 1))
     middle = SIDE / 2
     return (
         f'<svg width="{SIDE + 60}" height="{SIDE + 50}" fill="none">'
-        f'<rect x="40" y="10" width="{SIDE}" height="{SIDE}" stroke="#bbb"/>'
-        f'<polyline points="{ends}" stroke="#bbb" stroke-dasharray="4"/>'
-        f'<polyline points="{line}" stroke="#2864b4" stroke-width="2"/>{discs}'
-        f'<g fill="#000"><text x="{40 + middle}" y="{SIDE + 40}" text-anchor="middle">'
+        f'<rect x="40" y="10" width="{SIDE}" height="{SIDE}" stroke="#888"/>'
+        f'<polyline points="{ends}" stroke="#888" stroke-dasharray="4"/>'
+        f'<polyline points="{line}" stroke="#4a86d8" stroke-width="2"/>{discs}'
+        f'<g fill="currentColor"><text x="{40 + middle}" y="{SIDE + 40}" text-anchor="middle">'
         f'{escape(across)}</text><text x="40" y="{SIDE + 24}">0</text>'
         f'<text x="{SIDE + 34}" y="{SIDE + 24}">1</text><text x="26" y="18">1</text>'
         f'<text transform="translate(20 {10 + middle}) rotate(-90)" text-anchor="middle">'
@@ -152,10 +155,10 @@ def scatter(
     line = " ".join(xy(*point) for point in joined)
     return (
         f'<svg width="{WIDTH + 80}" height="{SIDE + 50}" fill="none">'
-        f'<rect x="60" y="10" width="{WIDTH}" height="{SIDE}" stroke="#bbb"/>'
-        f'<polyline points="{xy(limit, 0)} {xy(limit, top)}" stroke="#bbb" stroke-dasharray="4"/>'
-        f'<polyline points="{line}" stroke="#2864b4" stroke-width="2"/>'
-        f'<g fill="#2864b4" fill-opacity=".6">{discs}</g><g fill="#000">'
+        f'<rect x="60" y="10" width="{WIDTH}" height="{SIDE}" stroke="#888"/>'
+        f'<polyline points="{xy(limit, 0)} {xy(limit, top)}" stroke="#888" stroke-dasharray="4"/>'
+        f'<polyline points="{line}" stroke="#4a86d8" stroke-width="2"/>'
+        f'<g fill="#4a86d8" fill-opacity=".6">{discs}</g><g fill="currentColor">'
         f'<text x="60" y="{SIDE + 26}">0</text>'
         f'<text x="{WIDTH + 60}" y="{SIDE + 26}" text-anchor="end">{right:.3g}</text>'
         f'<text x="{60 + WIDTH / 2}" y="{SIDE + 42}" text-anchor="middle">{escape(across)}</text>'
@@ -184,8 +187,8 @@ def line(name: str, values: Sequence[float | None], count: int) -> str:
     return (
         f"<figure><figcaption>{escape(name)}</figcaption>"
         f'<svg width="{WIDTH + 80}" height="{HEIGHT + 36}">'
-        f'<rect x="60" y="10" width="{WIDTH}" height="{HEIGHT}" fill="none" stroke="#bbb"/>'
-        f'<g fill="none" stroke="#2864b4" stroke-width="1.5">{drawn}</g>'
+        f'<rect x="60" y="10" width="{WIDTH}" height="{HEIGHT}" fill="none" stroke="#888"/>'
+        f'<g fill="none" stroke="#4a86d8" stroke-width="1.5">{drawn}</g>'
         f'<g text-anchor="end"><text x="54" y="18">{high:.4g}</text>'
         f'<text x="54" y="{HEIGHT + 10}">{low:.4g}</text>'
         f'<text x="{WIDTH + 60}" y="{HEIGHT + 26}">{count - 1}</text></g>'
@@ -194,8 +197,8 @@ def line(name: str, values: Sequence[float | None], count: int) -> str:
 
 
 def shades(name: str, rows: Sequence[Sequence[float | None]], shape: Sequence[int]) -> str:
-    """A matrix of `shape`, perhaps shrunk, as squares: white is its smallest value, blue its
-    largest, None a gap."""
+    """A matrix of `shape`, perhaps shrunk, as squares: blue is its largest value, the page
+    its smallest, None a gap."""
     low, high = _range([value for row in rows for value in row])
     squares = "".join(
         f'<rect x="{SQUARE * j}" y="{SQUARE * i}" width="{SQUARE}" height="{SQUARE}" '
@@ -208,8 +211,8 @@ def shades(name: str, rows: Sequence[Sequence[float | None]], shape: Sequence[in
     return (
         f"<figure><figcaption>{escape(name)} [{', '.join(map(str, shape))}], "
         f"from {low:.4g} to {high:.4g}</figcaption>"
-        f'<svg width="{width}" height="{height}" fill="#2864b4">'
-        f'<rect width="{width}" height="{height}" fill="none" stroke="#bbb"/>{squares}'
+        f'<svg width="{width}" height="{height}" fill="#4a86d8">'
+        f'<rect width="{width}" height="{height}" fill="none" stroke="#888"/>{squares}'
         "</svg></figure>"
     )
 

@@ -101,6 +101,24 @@ def test_the_page_has_a_table_and_plots(cli: Cli, models: Path, tones: Path) -> 
     assert "nan" in page
 
 
+def test_two_models_are_compared(cli: Cli, models: Path, tones: Path) -> None:
+    arguments = ["probe", models / "words", "--manifest", tones, "--with", "shapes"]
+    ended = cli(*arguments, "--compare", models / "words", "--out", "found", "--json")
+    assert ended.code == 0, ended.err
+    row = json.loads(ended.out)
+    assert row["compare"]["probes"] == row["probes"]
+    differences = row["compare"]["differences"]["shapes"]
+    assert set(differences) == {"seed", "share"}
+    assert (differences["share"]["difference"], differences["share"]["low"]) == (0.0, 0.0)
+    tensors = load_file("found/probe.safetensors")
+    assert torch.equal(tensors["compare/shapes/map"], tensors["shapes/map"])
+    page = Path("found/probe.html").read_text(encoding="utf-8")
+    assert page.count("map [3, 2], from 0 to 5") == 2
+    assert "0.0000 (0.0000 to 0.0000)" in page
+    printed = cli(*arguments, "--compare", models / "words", "--out", "found")
+    assert re.search(r"shapes/share, difference +0.0000 \(0.0000 to 0.0000\)", printed.out)
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
