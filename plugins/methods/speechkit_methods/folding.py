@@ -12,6 +12,7 @@ from speechkit.errors import ComponentError, TrainingError
 from speechkit.models import Model, Output, evaluating
 from speechkit.nn import Chunk, StreamLayer, Taps
 from speechkit.probes import Examples
+from speechkit.probes.codes import activations, codes
 from speechkit.train import Method
 
 ROWS = 64
@@ -33,31 +34,22 @@ def folding(away: Tensor, length: Tensor) -> Tensor:
     return torch.where(length > 0, 1 - ratio, 0)
 
 
-def codes_between(codes: Callable[[Tensor], Tensor], points: int, depth: int) -> Tensor:
-    """The codes `[P, N]` of points from 0 to 1, in order; `codes` maps points `[P]` to codes.
+def codes_between(along: Callable[[Tensor], Tensor], points: int, depth: int) -> Tensor:
+    """The codes `[P, N]` of points from 0 to 1, in order; `along` maps points `[P]` to codes.
 
     The points are evenly spaced at first. Then each interval whose ends differ in more than one bit
     is halved, up to `depth` times.
     """
     at = torch.linspace(0, 1, points, dtype=torch.float64)
-    found = codes(at)
+    found = along(at)
     for _ in range(depth):
         wide = (found[1:] != found[:-1]).sum(1) > 1
         if not wide.any():
             break
         between = (at[1:] + at[:-1])[wide.cpu()] / 2
         at, order = torch.cat([at, between]).sort()
-        found = torch.cat([found, codes(between)])[order]
+        found = torch.cat([found, along(between)])[order]
     return found
-
-
-def activations(model: Model) -> dict[str, StreamLayer]:
-    """A model's activations by name."""
-    return {
-        name: layer
-        for name, layer in model.named_modules()
-        if isinstance(layer, StreamLayer) and name.rpartition(".")[2] == "activation"
-    }
 
 
 def path(start: Tensor, end: Tensor, at: Tensor) -> Tensor:
@@ -102,7 +94,7 @@ def space_folding(
         rows: dict[str, list[Tensor]] = {}
         for first, second in drawn:
             labels = {examples.utterances[index].label for index in (first, second)}
-            found = _along(model, layers, features[first], features[second], points, depth)
+            found = _along(model, features[first], features[second], points, depth)
             if None not in labels:
                 found["chi_same" if len(labels) == 1 else "chi_other"] = found["chi"]
             for name, value in found.items():
@@ -124,7 +116,6 @@ def _rows(examples: Examples, wanted: set[int]) -> dict[int, Tensor]:
 
 def _along(
     model: Model,
-    layers: dict[str, StreamLayer],
     one: Tensor,
     other: Tensor,
     points: int,
@@ -135,17 +126,15 @@ def _along(
     one, other = one[:, :, :frames], other[:, :, :frames]
     sizes: dict[str, int] = {}
 
-    def codes(at: Tensor) -> Tensor:
+    def along(at: Tensor) -> Tensor:
         parts = []
         for some in at.split(ROWS):
-            with Taps(layers) as taps:
-                model.score(Chunk.of(path(one, other, some)[0]))
-            calls = taps.take()
-            sizes.update({call.name: call.args[0].x[0].numel() for call in calls})
-            parts.append(torch.cat([(call.args[0].x > 0).flatten(1) for call in calls], dim=1))
+            found = codes(model, Chunk.of(path(one, other, some)[0]))
+            sizes.update({name: c.x[0].numel() for name, c in found.items()})
+            parts.append(torch.cat([c.x.flatten(1) for c in found.values()], dim=1))
         return torch.cat(parts)
 
-    bits = codes_between(codes, points, depth).double()
+    bits = codes_between(along, points, depth).double()
     walks = [walk(part) for part in bits.split(list(sizes.values()), dim=1)]
     found = {f"{name}/chi": folding(*one) for name, one in zip(sizes, walks, strict=True)}
     away, length = walk(bits)
