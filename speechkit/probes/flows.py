@@ -24,40 +24,66 @@ class Flow(NamedTuple):
     y: Tensor
 
 
-@torch.no_grad()
-def flows(model: Model, examples: Examples) -> Iterator[list[Flow]]:
-    """The flows of all blocks for each batch of the examples, in the order of the net.
+class Flows:
+    """Records the flows of all blocks of a model.
+
+        with Flows(model) as record:
+            output = model.score(features)
+        blocks = record.take()
 
     The stack must be `serial`.
     """
-    blocks = dict(model.encoder.named_children())
-    residuals = {
+
+    def __init__(self, model: Model) -> None:
+        blocks = dict(model.encoder.named_children())
+        layers = dict(blocks)
+        for name, part in residuals(model).items():
+            layers |= {f"{name}.skip": part.shortcut, f"{name}.body": part.body}
+        self._names = list(blocks)
+        self._taps = Taps(layers)
+
+    def take(self) -> list[Flow]:
+        """The flows of the last call of the model, in the order of the net."""
+        calls = {name: (args[0], y) for name, _, args, y in self._taps.take()}
+
+        def output(name: str) -> Tensor | None:
+            return _frames(calls[name][1]) if name in calls else None
+
+        return [
+            Flow(
+                int(name),
+                _frames(calls[name][0]),
+                output(f"{name}.skip"),
+                output(f"{name}.body"),
+                _frames(calls[name][1]),
+            )
+            for name in self._names
+        ]
+
+    def __enter__(self) -> "Flows":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._taps.remove()
+
+
+def residuals(model: Model) -> dict[str, Residual]:
+    """The sums of shortcut and body, by the number of their block."""
+    return {
         name: part
-        for name, block in blocks.items()
+        for name, block in model.encoder.named_children()
         for part in block.children()
         if isinstance(part, Residual)
     }
-    layers = dict(blocks)
-    for name, part in residuals.items():
-        layers |= {f"{name}.skip": part.shortcut, f"{name}.body": part.body}
-    with Taps(layers) as taps:
+
+
+@torch.no_grad()
+def flows(model: Model, examples: Examples) -> Iterator[list[Flow]]:
+    """The flows of all blocks for each batch of the examples, in the order of the net."""
+    with Flows(model) as record:
         for _, features in examples:
             model.score(features)
-            calls = {name: (args[0], y) for name, _, args, y in taps.take()}
-
-            def output(name: str, calls: dict[str, tuple[Chunk, Chunk]] = calls) -> Tensor | None:
-                return _frames(calls[name][1]) if name in calls else None
-
-            yield [
-                Flow(
-                    int(name),
-                    _frames(calls[name][0]),
-                    output(f"{name}.skip"),
-                    output(f"{name}.body"),
-                    _frames(calls[name][1]),
-                )
-                for name in blocks
-            ]
+            yield record.take()
 
 
 def _frames(c: Chunk) -> Tensor:

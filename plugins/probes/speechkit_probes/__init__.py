@@ -8,4 +8,12 @@ from speechkit import Component, hookimpl
 
 @hookimpl
 def speechkit_probes() -> list[Component]:
-    return []
+    return [
+        Component(
+            name="depth_usage",
+            factory="speechkit_probes.depth_usage:depth_usage",
+            summary="What each residual block adds, and what later blocks do without it",
+            formula="|b| / |s|, cos(b, s), |b_j - b_j'| / |b_j|",
+            paper="arXiv:2505.13898",
+        ),
+    ]
