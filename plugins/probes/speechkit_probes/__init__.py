@@ -16,4 +16,11 @@ def speechkit_probes() -> list[Component]:
             formula="|b| / |s|, cos(b, s), |b_j - b_j'| / |b_j|",
             paper="arXiv:2505.13898",
         ),
+        Component(
+            name="neural_code",
+            factory="speechkit_probes.neural_code:neural_code",
+            summary="A code of bits for each utterance, and how well it tells labels apart",
+            formula="bit_u = 1[share of frames with z_u > 0 is above share]",
+            paper="arXiv:2101.05490",
+        ),
     ]
