@@ -17,6 +17,13 @@ def speechkit_probes() -> list[Component]:
             paper="arXiv:2505.13898",
         ),
         Component(
+            name="excitation_pullback",
+            factory="speechkit_probes.excitation_pullback:excitation_pullback",
+            summary="What the score loses without the features that an attribution names",
+            formula="backward: g * sigmoid(z / temperature)",
+            paper="arXiv:2507.22832",
+        ),
+        Component(
             name="neural_code",
             factory="speechkit_probes.neural_code:neural_code",
             summary="A code of bits for each utterance, and how well it tells labels apart",
