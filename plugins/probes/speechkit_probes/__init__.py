@@ -30,4 +30,12 @@ def speechkit_probes() -> list[Component]:
             formula="bit_u = 1[share of frames with z_u > 0 is above share]",
             paper="arXiv:2101.05490",
         ),
+        Component(
+            name="relp",
+            factory="speechkit_probes.relp:relp",
+            summary="How well one backward pass predicts the effect of noise through each channel",
+            formula="sum_t (a_noise - a) * gradient, with y / z for the derivative of y(z)",
+            paper="arXiv:2508.21258",
+            example={"pairs": 2},
+        ),
     ]
