@@ -3,6 +3,8 @@
 Nothing here imports torch.
 """
 
+from typing import Any
+
 from speechkit import Component, hookimpl
 
 
@@ -39,3 +41,10 @@ def speechkit_probes() -> list[Component]:
             example={"pairs": 2},
         ),
     ]
+
+
+@hookimpl
+def speechkit_commands(cli: Any) -> None:
+    from speechkit_probes.command import explain
+
+    cli.command("explain")(explain)

@@ -55,19 +55,25 @@ def _replaced(rule: Rule, layer: Any, args: tuple[Chunk], output: Chunk) -> Chun
     return output._replace(x=y.detach() + (through - through.detach()))
 
 
-def best(output: Output) -> Tensor:
-    """The best label of each row `[B]`, or of each frame `[B, T]`."""
-    return output.scores.argmax(-1)
+def best(model: Model, output: Output) -> Tensor:
+    """The best label of each row `[B]`, or of each frame `[B, T]`; −1 in padding, and where CTC's
+    blank is best, except in rows where it is best everywhere."""
+    labels = output.scores.argmax(-1)
+    if labels.ndim == 1:
+        return labels
+    at = torch.arange(labels.shape[1], device=labels.device)
+    valid = at < output.lengths[:, None]
+    named = valid & (labels < len(model.labels))
+    return labels.masked_fill(~torch.where(named.any(1, keepdim=True), named, valid), -1)
 
 
 def target(output: Output, labels: Tensor) -> Tensor:
     """The score of the labels of `best` for each row, `[B]`: a clip's logit, or the mean over the
-    valid frames; with CTC these are log-probabilities."""
-    found = output.scores.gather(-1, labels[..., None])[..., 0]
+    frames that have a label; with CTC these are log-probabilities."""
+    found = output.scores.gather(-1, labels[..., None].clamp(min=0))[..., 0]
     if found.ndim == 1:
         return found
-    at = torch.arange(found.shape[1], device=found.device)
-    return found.masked_fill(at >= output.lengths[:, None], 0).sum(1) / output.lengths.clamp(min=1)
+    return found.masked_fill(labels < 0, 0).sum(1) / (labels >= 0).sum(1).clamp(min=1)
 
 
 def attribution(model: Model, features: Chunk, labels: Tensor, rule: Rule | None = None) -> Tensor:

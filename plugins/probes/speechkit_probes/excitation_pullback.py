@@ -41,7 +41,7 @@ def excitation_pullback(
         chance = torch.Generator().manual_seed(examples.seed)
         for _, features in examples:
             output = _score(model, features)
-            labels = best(output)
+            labels = best(model, output)
             ranks = {
                 "pullback": attribution(model, features, labels, excitation(temperature)),
                 "gradient": attribution(model, features, labels),

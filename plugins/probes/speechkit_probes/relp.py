@@ -57,7 +57,7 @@ def _correlations(model: Model, clean: Tensor, noisy: Tensor) -> Tensor:
     blocks = dict(model.encoder.named_children())
     with torch.no_grad():
         features, others = (model.features(audio[None]) for audio in (clean, noisy))
-        labels = best(model.score(features))
+        labels = best(model, model.score(features))
         replaced = _outputs(model, blocks, others)
         effects = torch.cat(
             [_effects(model, features, labels, blocks[name], x) for name, x in replaced.items()]

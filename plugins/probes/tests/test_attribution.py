@@ -19,7 +19,7 @@ from speechkit_probes.attribution import (
 
 import speechkit as sk
 from speechkit.errors import ComponentError
-from speechkit.models import Net
+from speechkit.models import Net, Output
 from speechkit.nn import Chunk
 from speechkit.probes import Examples, probe
 
@@ -35,7 +35,7 @@ def features() -> Chunk:
 
 def labels_of(model: sk.Model, features: Chunk) -> torch.Tensor:
     with torch.no_grad():
-        return best(model.score(features))
+        return best(model, model.score(features))
 
 
 def test_the_forward_pass_keeps_its_bits(model: sk.Model, features: Chunk) -> None:
@@ -120,3 +120,15 @@ def test_what_the_score_depends_on_is_found(nets: dict[str, Net], corpus: Corpus
 def test_bad_parameters_are_refused(values: str, model: sk.Model, corpus: Corpus) -> None:
     with pytest.raises(ComponentError, match="give a temperature above 0"):
         probe(model, [f"excitation_pullback:{values}"], Examples(model, corpus(2)))
+
+
+def test_frames_of_the_blank_and_padding_have_no_label(nets: dict[str, Net]) -> None:
+    model = sk.build(nets["ctc"], 1).eval()
+    scores = torch.zeros(2, 4, 6)
+    scores[0, :, 5] = scores[1, :2, 5] = 1
+    scores[1, 1, 2] = 3
+    scores[1, 3, 1] = 2
+    output = Output(scores, torch.tensor([4, 3]))
+    labels = best(model, output)
+    assert labels.tolist() == [[5, 5, 5, 5], [-1, 2, 0, -1]], "a row of blanks keeps them"
+    assert target(output, labels).tolist() == [1, 1.5]

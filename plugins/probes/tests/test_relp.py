@@ -46,7 +46,7 @@ def test_an_effect_is_that_of_the_replaced_channel(model: sk.Model) -> None:
     generator = torch.Generator().manual_seed(0)
     features = Chunk.of(torch.randn(1, 16, 20, generator=generator))
     with torch.no_grad():
-        labels = best(model.score(features))
+        labels = best(model, model.score(features))
         before = target(model.score(features), labels)
         blocks: Any = model.encoder
         other = torch.randn(1, 8, 10, generator=generator)
