@@ -12,6 +12,13 @@ from speechkit import Component, hookimpl
 def speechkit_probes() -> list[Component]:
     return [
         Component(
+            name="activation_regions",
+            factory="speechkit_probes.regions:activation_regions",
+            summary="Whether neighbouring and distant frames use different units",
+            formula="share of bits [z > 0] that differ",
+            paper="arXiv:2301.05816",
+        ),
+        Component(
             name="depth_usage",
             factory="speechkit_probes.depth_usage:depth_usage",
             summary="What each residual block adds, and what later blocks do without it",
@@ -26,11 +33,33 @@ def speechkit_probes() -> list[Component]:
             paper="arXiv:2507.22832",
         ),
         Component(
+            name="geometry",
+            factory="speechkit_probes.geometry:geometry",
+            summary="What the blocks keep of the input's geometry, of labels and of speakers",
+            formula="<K, L> / |K| |L|, cos of label differences across speakers",
+            paper="arXiv:2401.13558",
+        ),
+        Component(
+            name="gradient_confusion",
+            factory="speechkit_probes.regions:gradient_confusion",
+            summary="Whether utterances pull the weights in one direction",
+            formula="cos(grad loss_i, grad loss_j)",
+            paper="arXiv:2301.05816",
+            example={"pairs": 3},
+        ),
+        Component(
             name="neural_code",
             factory="speechkit_probes.neural_code:neural_code",
             summary="A code of bits for each utterance, and how well it tells labels apart",
             formula="bit_u = 1[share of frames with z_u > 0 is above share]",
             paper="arXiv:2101.05490",
+        ),
+        Component(
+            name="patch_similarity",
+            factory="speechkit_probes.patch_similarity:patch_similarity",
+            summary="How alike neighbouring patches of the features are",
+            formula="cos(x[t : t + k], x[t + 1 : t + k + 1])",
+            paper="arXiv:1709.06129",
         ),
         Component(
             name="relp",
@@ -39,6 +68,13 @@ def speechkit_probes() -> list[Component]:
             formula="sum_t (a_noise - a) * gradient, with y / z for the derivative of y(z)",
             paper="arXiv:2508.21258",
             example={"pairs": 2},
+        ),
+        Component(
+            name="stream_dynamics",
+            factory="speechkit_probes.stream_dynamics:stream_dynamics",
+            summary="How frames move through blocks of one width",
+            formula="cos(h_l, h_l+1), |h_l+1 - h_l| / |h_l|, turns, |h'_L - h_L| / |delta|",
+            paper="arXiv:2502.12131",
         ),
     ]
 

@@ -1,0 +1,71 @@
+"""The path of a frame through blocks of one width."""
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from speechkit_probes.stream_dynamics import winding
+
+import speechkit as sk
+from speechkit.errors import ComponentError
+from speechkit.models import Net
+from speechkit.probes import Examples, probe
+
+Corpus = Callable[..., Path]
+
+
+def test_sixteen_turns_of_45_degrees_wind_twice() -> None:
+    angles = torch.arange(17).double() * math.pi / 4
+    circle = torch.stack([angles.cos(), angles.sin()], 1)
+    generator = torch.Generator().manual_seed(0)
+    plane = torch.linalg.qr(torch.randn(6, 2, generator=generator).double()).Q
+    states = torch.stack([2 * circle @ plane.T, 3 * circle @ plane.T], 1)
+    assert winding(states) == pytest.approx(2.0)
+    assert winding(states[:1].expand(5, -1, -1)) == pytest.approx(0.0, abs=1e-9)
+
+
+def scaled(nets: dict[str, Net], factor: float) -> sk.Model:
+    """A net whose three blocks return `factor` times their input, which is not below 0."""
+    model = sk.build(nets["clip"], 1).eval()
+    for block in list(model.encoder.children())[:3]:
+        parts: Any = block
+        shortcut, last = parts.sum.shortcut, parts.sum.body[2]
+        with torch.no_grad():
+            shortcut.channel.weight.copy_(factor * torch.eye(8) * (1 + shortcut.norm.eps) ** 0.5)
+            last.channel.weight.zero_()
+    return model
+
+
+def test_blocks_that_return_their_input_do_not_move(nets: dict[str, Net], corpus: Corpus) -> None:
+    model = scaled(nets, 1.0)
+    found = probe(model, ["stream_dynamics"], Examples(model, corpus(3)))["stream_dynamics"]
+    assert found["first_block"] == 0
+    torch.testing.assert_close(found["cosine"], torch.ones(3).double(), atol=1e-5, rtol=0)
+    torch.testing.assert_close(found["speed"], torch.zeros(3).double(), atol=1e-4, rtol=0)
+    assert found["winding"] < 1e-4
+
+
+def test_a_contraction_attracts(nets: dict[str, Net], corpus: Corpus) -> None:
+    model = scaled(nets, 0.5)
+    spec = "stream_dynamics:push=0.001"
+    found = probe(model, [spec], Examples(model, corpus(3)))[spec]
+    torch.testing.assert_close(found["speed"], torch.full((3,), 0.5).double(), atol=1e-3, rtol=0)
+    # units that are 0 stay at 0 where the displacement is below it
+    assert torch.all(found["push"] < torch.tensor([0.13, 0.26, 0.51]))
+    assert torch.all(found["push"] > torch.tensor([0.06, 0.12, 0.25]))
+
+
+def test_a_net_with_one_block_is_refused(nets: dict[str, Net], corpus: Corpus) -> None:
+    rows = (sk.Block(channels=8, kernel=3), sk.Block(channels=8, kernel=3))
+    model = sk.build(replace(nets["clip"], size="custom", blocks=rows)).eval()
+    with pytest.raises(ComponentError, match="no two blocks in a row"):
+        probe(model, ["stream_dynamics"], Examples(model, corpus(2)))
+
+
+def test_a_push_must_be_positive(model: sk.Model, corpus: Corpus) -> None:
+    with pytest.raises(ComponentError, match="give a number above 0"):
+        probe(model, ["stream_dynamics:push=0"], Examples(model, corpus(2)))
