@@ -55,11 +55,27 @@ def speechkit_probes() -> list[Component]:
             paper="arXiv:2101.05490",
         ),
         Component(
+            name="ntk",
+            factory="speechkit_probes.ntk:ntk",
+            summary="How alike a step on one utterance changes the scores of others",
+            formula="sum_p df(x_i)/dp * df(x_j)/dp",
+            paper="arXiv:2205.12372",
+            example={"utterances": 4},
+        ),
+        Component(
             name="patch_similarity",
             factory="speechkit_probes.patch_similarity:patch_similarity",
             summary="How alike neighbouring patches of the features are",
             formula="cos(x[t : t + k], x[t + 1 : t + k + 1])",
             paper="arXiv:1709.06129",
+        ),
+        Component(
+            name="redshift",
+            factory="speechkit_probes.redshift:redshift",
+            summary="How simple the functions of nets with random weights are",
+            formula="sum |f| P(f) / sum P(f) of the first logit over a plane",
+            paper="arXiv:2403.02241",
+            example={"nets": 1, "grid": 6, "scales": "1 8"},
         ),
         Component(
             name="relp",
