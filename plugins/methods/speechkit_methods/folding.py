@@ -12,7 +12,7 @@ from speechkit.errors import ComponentError, TrainingError
 from speechkit.models import Model, Output, evaluating
 from speechkit.nn import Chunk, StreamLayer, Taps
 from speechkit.probes import Examples
-from speechkit.probes.codes import activations, codes
+from speechkit.probes.codes import activations, codes, codes_between, path
 from speechkit.train import Method
 
 ROWS = 64
@@ -32,30 +32,6 @@ def folding(away: Tensor, length: Tensor) -> Tensor:
     """χ = 1 − max_i away_i / length, and 0 where the length is 0. Shape: as from `walk`."""
     ratio = away.amax(-1) / length.clamp(min=torch.finfo(length.dtype).tiny)
     return torch.where(length > 0, 1 - ratio, 0)
-
-
-def codes_between(along: Callable[[Tensor], Tensor], points: int, depth: int) -> Tensor:
-    """The codes `[P, N]` of points from 0 to 1, in order; `along` maps points `[P]` to codes.
-
-    The points are evenly spaced at first. Then each interval whose ends differ in more than one bit
-    is halved, up to `depth` times.
-    """
-    at = torch.linspace(0, 1, points, dtype=torch.float64)
-    found = along(at)
-    for _ in range(depth):
-        wide = (found[1:] != found[:-1]).sum(1) > 1
-        if not wide.any():
-            break
-        between = (at[1:] + at[:-1])[wide.cpu()] / 2
-        at, order = torch.cat([at, between]).sort()
-        found = torch.cat([found, along(between)])[order]
-    return found
-
-
-def path(start: Tensor, end: Tensor, at: Tensor) -> Tensor:
-    """Features start + t (end − start) for each t in `at`: `[B, F, T]`, `[P]` → `[B, P, F, T]`."""
-    one, other = start.transpose(1, 2)[:, None], end.transpose(1, 2)[:, None]
-    return torch.lerp(one, other, at.to(one)[:, None, None]).transpose(2, 3)
 
 
 def space_folding(
@@ -134,7 +110,7 @@ def _along(
             parts.append(torch.cat([c.x.flatten(1) for c in found.values()], dim=1))
         return torch.cat(parts)
 
-    bits = codes_between(along, points, depth).double()
+    bits = codes_between(along, points, depth)[1].double()
     walks = [walk(part) for part in bits.split(list(sizes.values()), dim=1)]
     found = {f"{name}/chi": folding(*one) for name, one in zip(sizes, walks, strict=True)}
     away, length = walk(bits)

@@ -5,20 +5,21 @@ from dataclasses import replace
 
 import pytest
 import torch
-from speechkit_methods.folding import FoldingReg, codes_between, folding, walk
+from speechkit_methods.folding import FoldingReg, folding, walk
 from torch import Tensor, nn
 
 from speechkit.errors import ComponentError, TrainingError
 from speechkit.models import Model, build
 from speechkit.nn import Chunk
 from speechkit.probes import Examples, probe
+from speechkit.probes.codes import codes_between
 from speechkit.train import Run, dry_run
 
 Codes = Callable[[Tensor], Tensor]
 
 
 def chi(codes: Codes, points: int, depth: int = 0) -> float:
-    return folding(*walk(codes_between(codes, points, depth).double())).item()
+    return folding(*walk(codes_between(codes, points, depth)[1].double())).item()
 
 
 def fold(t: Tensor, tau: float | None = None) -> Tensor:
@@ -30,7 +31,7 @@ def fold(t: Tensor, tau: float | None = None) -> Tensor:
 
 def test_paper_019_a_fold_of_two_layers_has_a_quarter() -> None:
     assert chi(fold, 101) == 0.25
-    bits = codes_between(fold, 101, 0).double()
+    bits = codes_between(fold, 101, 0)[1].double()
     away, length = walk(bits)
     assert (away.max().item(), length.item()) == (3, 4)
 

@@ -48,6 +48,14 @@ def speechkit_probes() -> list[Component]:
             example={"pairs": 3},
         ),
         Component(
+            name="linear_regions",
+            factory="speechkit_probes.linear_regions:linear_regions",
+            summary="How often the units switch on a path between utterances",
+            formula="flips, regions <= flips + 1, pieces",
+            paper="arXiv:2505.16716",
+            example={"pairs": 1, "points": 9, "depth": 1},
+        ),
+        Component(
             name="neural_code",
             factory="speechkit_probes.neural_code:neural_code",
             summary="A code of bits for each utterance, and how well it tells labels apart",
