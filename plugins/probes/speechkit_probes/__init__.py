@@ -48,6 +48,13 @@ def speechkit_probes() -> list[Component]:
             example={"pairs": 3},
         ),
         Component(
+            name="implicit_attention",
+            factory="speechkit_probes.implicit_attention:implicit_attention",
+            summary="Whether the frames that the mixers weigh most are those that the score needs",
+            formula="prod_l (|alpha_l| + I) / 2, y = alpha(x) x",
+            paper="arXiv:2405.16504",
+        ),
+        Component(
             name="linear_regions",
             factory="speechkit_probes.linear_regions:linear_regions",
             summary="How often the units switch on a path between utterances",

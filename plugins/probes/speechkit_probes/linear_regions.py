@@ -143,7 +143,7 @@ def regions(layers: Layers) -> int:
 
 def _has_inside(g: NDArray[np.float64], h: NDArray[np.float64]) -> bool:
     """True if a ball of radius MARGIN within [−1e3, 1e3] has g x + h > 0 in it everywhere."""
-    from scipy.optimize import linprog
+    from scipy.optimize import linprog  # type: ignore[import-untyped]
 
     sizes = np.linalg.norm(g, axis=1)
     if np.any((sizes == 0) & (h <= 0)):
