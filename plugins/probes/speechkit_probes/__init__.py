@@ -33,6 +33,14 @@ def speechkit_probes() -> list[Component]:
             paper="arXiv:2507.22832",
         ),
         Component(
+            name="functional_dimension",
+            factory="speechkit_probes.functional_dimension:functional_dimension",
+            summary="How many of a part's weights the scores can tell apart",
+            formula="rank of d scores / d weights",
+            paper="arXiv:2306.06179",
+            example={"rows": 1},
+        ),
+        Component(
             name="geometry",
             factory="speechkit_probes.geometry:geometry",
             summary="What the blocks keep of the input's geometry, of labels and of speakers",
@@ -53,6 +61,14 @@ def speechkit_probes() -> list[Component]:
             summary="Whether the frames that the mixers weigh most are those that the score needs",
             formula="prod_l (|alpha_l| + I) / 2, y = alpha(x) x",
             paper="arXiv:2405.16504",
+        ),
+        Component(
+            name="knots_1d",
+            factory="speechkit_probes.knots:knots_1d",
+            summary="Where units switch and the score turns as noise is added",
+            formula="share of units and frames that switch in a step of the SNR",
+            paper="arXiv:2111.02278",
+            example={"points": 5, "clips": 2},
         ),
         Component(
             name="linear_regions",
