@@ -46,8 +46,9 @@ def test_a_dead_unit_loses_all() -> None:
 
 def test_a_linear_head_has_its_weights(nets: dict[str, Net], corpus: Corpus) -> None:
     model = sk.build(nets["ctc"], 1).eval()
-    found = probe(model, ["functional_dimension"], Examples(model, corpus(6)))
-    values = {name: int(x) for name, x in found["functional_dimension"].items()}
+    spec = "functional_dimension:rows=20"
+    found = probe(model, [spec], Examples(model, corpus(6)))[spec]
+    values = {name: int(x) for name, x in found.items()}
     on = torch.zeros(12, dtype=torch.bool)
     for _, features in Examples(model, corpus(6)):
         with torch.no_grad():
