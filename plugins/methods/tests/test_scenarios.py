@@ -110,7 +110,7 @@ def test_the_command_ends_with_1_where_one_does_not_hold(
     wrong = Finding("arXiv:1", "it is 2", {"it": 1.0}, holds=False)
     right = Finding("arXiv:2", "it is 1", {"it": 1.0}, holds=True)
     monkeypatch.setattr(scenarios, "SCENARIOS", {"a": lambda: wrong, "b": lambda: right})
-    assert main.run(["verify"]) == 1
+    assert main.run(["verify", "a", "b"]) == 1
     assert capsys.readouterr().out.splitlines() == [
         "DOES NOT HOLD  a (arXiv:1): it is 2; measured: it 1",
         "holds  b (arXiv:2): it is 1; measured: it 1",
