@@ -79,6 +79,15 @@ def speechkit_probes() -> list[Component]:
             example={"pairs": 1, "points": 9, "depth": 1},
         ),
         Component(
+            name="memorization",
+            factory="speechkit_probes.memorization:memorization",
+            summary="How many random labels a fresh net of the model's config can learn",
+            formula="max N with N random labels learnt",
+            paper="arXiv:2110.03187",
+            example={"counts": "2", "steps": 3},
+            needs={"head": "clip"},
+        ),
+        Component(
             name="neural_code",
             factory="speechkit_probes.neural_code:neural_code",
             summary="A code of bits for each utterance, and how well it tells labels apart",
