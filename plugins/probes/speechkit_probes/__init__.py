@@ -79,6 +79,14 @@ def speechkit_probes() -> list[Component]:
             example={"pairs": 1, "points": 9, "depth": 1},
         ),
         Component(
+            name="manifoldron",
+            factory="speechkit_probes.manifoldron:manifoldron",
+            summary="The regions of labels in the plane of the last hidden layer, and outliers",
+            formula="Delaunay triangles of near neighbours, for each label",
+            paper="arXiv:2201.05279",
+            exempt={"check_probe_finds_the_same": "a region needs more recordings of a label"},
+        ),
+        Component(
             name="memorization",
             factory="speechkit_probes.memorization:memorization",
             summary="How many random labels a fresh net of the model's config can learn",
