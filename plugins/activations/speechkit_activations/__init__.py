@@ -112,7 +112,14 @@ def speechkit_probes() -> list[Component]:
             summary="Zeros in the output of activations, and the products they save in 1×1 layers",
             formula="mean(y == 0)",
             paper="arXiv:2310.04564",
-        )
+        ),
+        Component(
+            name="activation_spectrum",
+            factory="speechkit_activations.spectrum:activation_spectrum",
+            summary="The constant and the harmonics that each activation makes of a tone",
+            formula="2 |FFT(act(A cos 2 pi f t))[k f]| / A",
+            paper="arXiv:2407.16556",
+        ),
     ]
 
 
