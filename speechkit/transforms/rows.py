@@ -1,7 +1,7 @@
 """A net with other rows and the weights of a trained one."""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -15,14 +15,21 @@ Row = tuple[Block, LookAhead]
 
 
 def with_rows(
-    model: Model, rows: Sequence[Row], origins: Iterable[int | None], seed: int = 0, **changes: Any
+    model: Model,
+    rows: Sequence[Row],
+    origins: Iterable[int | None],
+    seed: int = 0,
+    *,
+    old_name: Callable[[str], str] = str,
+    **changes: Any,
 ) -> Model:
     """A net of `rows`, in evaluation, with the weights of `model`.
 
     `origins` has for each row the row of `model` whose weights it gets, counted from 0 for the
-    stem, or None for those that a net begins with. So has a weight that its origin lacks or that
-    has another shape. Front end and head are kept. `changes` are other fields of the config. The
-    stack must be `serial`.
+    stem, or None for those that a net begins with; several may have the same. So has a weight that
+    its origin lacks or that has another shape. `old_name` gives a second name of a weight within
+    its row, for rows whose block names its weights otherwise than the origin's. Front end and head
+    are kept. `changes` are other fields of the config. The stack must be `serial`.
     """
     blocks, aheads = zip(*rows, strict=True)
     config = replace(model.config, size="custom", blocks=blocks, lookahead=aheads, **changes)
@@ -31,7 +38,7 @@ def with_rows(
     old, new = model.state_dict(), made.state_dict()
     taken: dict[str, Tensor] = {}
     for name, value in new.items():
-        known = old.get(_moved(name, places))
+        known = old.get(_moved(name, places), old.get(_moved(name, places, old_name)))
         if known is not None and known.shape == value.shape:
             taken[name] = known
     made.load_state_dict(taken, strict=False)
@@ -43,10 +50,10 @@ def row_name(row: int) -> str:
     return f"encoder.{row - 1}" if row else "stem"
 
 
-def _moved(name: str, places: dict[int, int | None]) -> str:
+def _moved(name: str, places: dict[int, int | None], old_name: Callable[[str], str] = str) -> str:
     """The name in the old net of a tensor of the new one; an empty string if it is new."""
-    found = re.match(r"stem\b|encoder\.(\d+)", name)
+    found = re.match(r"stem\.|encoder\.(\d+)\.", name)
     if found is None:
         return name
     origin = places[int(found[1]) + 1 if found[1] else 0]
-    return "" if origin is None else row_name(origin) + name[found.end() :]
+    return "" if origin is None else f"{row_name(origin)}.{old_name(name[found.end() :])}"

@@ -1,5 +1,6 @@
 """Nets of other rows with the weights of a trained one."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -44,3 +45,23 @@ def test_weights_of_another_shape_are_new_and_other_fields_may_change(model: sk.
     assert made.stem.state_dict()["body.0.mixer.weight"].shape[-1] == 5
     old = model.encoder[0].sum.body[0].channel.weight
     assert torch.equal(made.encoder[0].sum.body[0].channel.weight, old)
+
+
+def test_rows_may_share_an_origin_and_name_its_weights_otherwise(model: sk.Model) -> None:
+    stem, first, *_ = model.config.rows()
+    skipped = replace(first[0], block="skip"), first[1]
+
+    def old_name(name: str) -> str:
+        return f"sum.{name}"
+
+    made = with_rows(model, [stem, skipped, first, first], [0, 1, 1, 1], old_name=old_name)
+    old: Any = model.encoder[0]
+    for new in (
+        made.encoder[0].shortcut,
+        made.encoder[1].sum.shortcut,
+        made.encoder[2].sum.shortcut,
+    ):
+        assert torch.equal(new.channel.weight, old.sum.shortcut.channel.weight)
+    again = with_rows(made, [stem, skipped], [0, 1], old_name=old_name)
+    kept: Any = again.encoder[0]
+    assert torch.equal(kept.shortcut.channel.weight, old.sum.shortcut.channel.weight)
