@@ -1,7 +1,5 @@
 """Blocks of a trained net that become blocks `mod`, chosen by the rank of their updates."""
 
-import re
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -9,9 +7,10 @@ import torch
 
 from speechkit.component import Spec
 from speechkit.errors import ConfigError
-from speechkit.models import Model, build
+from speechkit.models import Model
 from speechkit.probes import Examples
 from speechkit.transforms import check_components, required
+from speechkit.transforms.rows import with_rows
 from speechkit_residuals.mod import arank
 
 TAKES = {"block": ("core/plain",), "stack": ("core/serial",), "channel": ("core/linear",)}
@@ -45,11 +44,14 @@ class ModLayers:
         for index in chosen:
             row, ahead = rows[index + 1]
             rows[index + 1] = replace(row, block=block), ahead
-        blocks, aheads = zip(*rows, strict=True)
-        config = replace(model.config, size="custom", blocks=blocks, lookahead=aheads)
-        made = build(config, examples.seed).eval()
-        old = {_moved(name, chosen): x for name, x in model.state_dict().items()}
-        made.load_state_dict(old, strict=False)
+        # a block `mod` has the plain block in it
+        made = with_rows(
+            model,
+            rows,
+            range(len(rows)),
+            examples.seed,
+            old_name=lambda n: n.removeprefix("block."),
+        )
         for index in chosen:
             narrow: Any = made.get_submodule(f"encoder.{index}.routed.feed_forward.narrow")
             torch.nn.init.zeros_(narrow.weight)
@@ -66,11 +68,3 @@ class ModLayers:
                 "keep_last"
             )
         return sorted(sorted(free, key=lambda n: ranks[n])[: self.layers])
-
-
-def _moved(name: str, chosen: Iterable[int]) -> str:
-    """The name of a tensor of the net in the net with blocks `mod`."""
-    found = re.match(r"encoder\.(\d+)\.", name)
-    if found is None or int(found[1]) not in chosen:
-        return name
-    return f"{found[0]}block.{name[found.end() :]}"
