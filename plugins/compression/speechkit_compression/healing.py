@@ -3,7 +3,6 @@
 import copy
 import math
 from collections.abc import Iterator
-from itertools import chain, islice, repeat
 from typing import Any
 
 import torch
@@ -50,8 +49,9 @@ def heal(
 ) -> list[float]:
     """Trains `student` in place with AdamW for `steps` batches of `examples`; returns each loss.
 
-    The loss is `divergence` from the teacher, which does not change. The learning rate falls to 0
-    as a cosine. The student ends in evaluation. Source: Hinton et al., arXiv:1503.02531.
+    A batch has utterances drawn by the seed of the examples. The loss is `divergence` from the
+    teacher, which does not change. The learning rate falls to 0 as a cosine. The student ends in
+    evaluation. Source: Hinton et al., arXiv:1503.02531.
     """
     losses: list[float] = []
     if not steps:
@@ -92,6 +92,10 @@ def divergence(student: Output, teacher: Output) -> Tensor:
 
 
 def _batches(examples: Examples, count: int) -> Iterator[Chunk]:
-    """The features of `count` batches; after the last the examples are read again."""
-    again = chain.from_iterable(repeat(examples))
-    return (features for _, features in islice(again, count))
+    """The features of `count` drawn batches; those of the examples go from short to long."""
+    generator = torch.Generator().manual_seed(examples.seed)
+    utterances, size = examples.utterances, examples.batch_size
+    for _ in range(count):
+        drawn = torch.randperm(len(utterances), generator=generator)[:size].tolist()
+        part = Examples(examples.model, [utterances[i] for i in drawn], batch_size=size)
+        yield from (features for _, features in part)

@@ -48,6 +48,15 @@ def test_healing_brings_the_student_to_the_teacher(net: Net, corpus: Corpus) -> 
     assert all(torch.equal(x, before[name]) for name, x in teacher.state_dict().items())
 
 
+def test_it_does_not_begin_with_the_shortest_recordings(net: Net, corpus: Corpus) -> None:
+    teacher, student = (sk.build(net, seed).eval() for seed in (0, 1))
+    frames: list[int] = []
+    student.stem.register_forward_pre_hook(lambda _, args: frames.append(args[0].x.shape[-1]))
+    heal(student, teacher, Examples(teacher, corpus(12), batch_size=1), steps=6)
+    assert len(set(frames)) > 1
+    assert frames != sorted(frames)
+
+
 def test_no_step_changes_nothing(net: Net, corpus: Corpus) -> None:
     teacher, student = (sk.build(net, seed).eval() for seed in (0, 1))
     before = {name: x.clone() for name, x in student.state_dict().items()}
