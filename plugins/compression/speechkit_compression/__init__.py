@@ -20,6 +20,37 @@ def speechkit_transforms() -> list[Component]:
             example={"teacher": "runs/base/best"},
             exempt={"check_transform_makes_a_model": "its example names the folder of a model"},
         ),
+        Component(
+            name="layer_drop",
+            factory="speechkit_compression.layer_drop:LayerDrop",
+            summary="Leaves out the blocks, or their bodies, that change a frame least",
+            formula="the n blocks of largest mean cos(shortcut, shortcut + body), or cos(x, y)",
+            paper="arXiv:2406.15786",
+            example={"n": 1},
+        ),
+        Component(
+            name="depth_prune",
+            factory="speechkit_compression.depth_prune:DepthPrune",
+            summary="Leaves out the blocks in a row that turn a frame least, and heals the net",
+            formula="the n blocks in a row of smallest mean arccos(cos(x, y)) / π",
+            paper="arXiv:2403.17887",
+            example={"n": 1, "heal": 1},
+        ),
+        Component(
+            name="cola",
+            factory="speechkit_compression.cola:Cola",
+            summary="Leaves out and repeats blocks along the path that is right most often",
+            formula="argmax over paths of at most N - n blocks of the share of right predictions",
+            paper="arXiv:2507.07996",
+            example={"n": 1, "simulations": 8},
+        ),
+        Component(
+            name="norm_statistics",
+            factory="speechkit_compression.norm_statistics:NormStatistics",
+            summary="Estimates the statistics of the batch norms anew from recordings",
+            formula="mean over the batches of the batch's mean and variance",
+            paper="arXiv:2105.07576",
+        ),
     ]
 
 
