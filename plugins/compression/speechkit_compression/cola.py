@@ -138,6 +138,9 @@ def _halves(examples: Examples) -> tuple[Half, Half]:
         list(Examples(examples.model, utterances[start::2], batch_size=examples.batch_size))
         for start in (0, 1)
     )
+    batch, features = one[0]
+    # raises ManifestError if a recording has no target
+    examples.targets(examples.model.score(features), batch)
     return one, other
 
 

@@ -12,7 +12,7 @@ from speechkit_compression.cola import oracle, pareto, text
 from speechkit_compression.depth import Step, along, whole
 
 import speechkit as sk
-from speechkit.errors import ConfigError
+from speechkit.errors import ConfigError, ManifestError
 from speechkit.models import Net
 from speechkit.probes import Examples
 from speechkit.transforms import transform
@@ -145,6 +145,9 @@ def test_what_does_not_fit_is_one_line(model: sk.Model, corpus: Corpus) -> None:
         transform(model, ["cola:n=3,simulations=1"], examples)
     with pytest.raises(ConfigError, match="cola: one recording; give at least two"):
         transform(model, ["cola"], Examples(model, corpus(1)))
+    bare = [replace(utterance, label=None) for utterance in examples.utterances]
+    with pytest.raises(ManifestError, match="no label None"):
+        transform(model, ["cola"], Examples(model, bare))
 
 
 def test_text_has_brackets_where_a_body_is_missing() -> None:
