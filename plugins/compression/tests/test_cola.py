@@ -86,14 +86,25 @@ def test_paper_62_the_path_of_the_report_is_the_net(model: sk.Model, corpus: Cor
     assert report["chosen"] in front
     assert all(a["half_a"] > b["half_a"] for a, b in pairwise(front))
     assert all(a["blocks"] > b["blocks"] for a, b in pairwise(front))
-    for name, value in made.state_dict().items():
-        if "norm.weight" in name and "encoder" in name:
-            block, rest = name.split(".")[1], name.split(".", 2)[2]
-            origin = rows[int(block)].strip("()")
-            old = model.state_dict()
-            assert torch.equal(
-                value, old.get(f"encoder.{origin}.{rest}", old.get(f"encoder.{origin}.sum.{rest}"))
-            )
+    old = model.state_dict()
+    for name, value in made.named_parameters():
+        if name.startswith("encoder"):
+            _, place, rest = name.split(".", 2)
+            block = "encoder." + rows[int(place)].strip("()")
+            assert torch.equal(value, old.get(f"{block}.{rest}", old.get(f"{block}.sum.{rest}")))
+
+
+@classifier
+def test_the_norms_have_the_statistics_of_half_a(model: sk.Model, corpus: Corpus) -> None:
+    examples = Examples(model, corpus(8))
+    made, _ = transform(model, ["cola:n=1,simulations=10"], examples)
+    half = Examples(made, examples.utterances[::2])
+    again, _ = transform(made, ["norm_statistics"], half)
+    found = {name: x for name, x in made.state_dict().items() if "running" in name}
+    assert all(torch.equal(x, again.state_dict()[name]) for name, x in found.items())
+    assert not torch.equal(
+        made.stem.body[0].norm.running_mean, model.stem.body[0].norm.running_mean
+    )
 
 
 @classifier

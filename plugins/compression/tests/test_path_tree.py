@@ -74,6 +74,13 @@ def test_paper_62_actions_leave_out_or_repeat_up_to_four_blocks() -> None:
     assert max(map(len, exhaustive(five, 2))) == 10
 
 
+def test_paper_62_a_block_is_repeated_2_to_4_times() -> None:
+    one = Actions(BLOCKS, frozenset(), {1: [2]})
+    repeated = exhaustive(one, 1) - {WHOLE}
+    assert sorted(path.count(Step(2)) for path in repeated) == [2, 3, 4]
+    assert {len(node.untried) for node in (Node(one), Node(one, WHOLE[:3], 3))} == {3, 0}
+
+
 def test_paper_62_only_what_a_net_allows_is_tried() -> None:
     few = Actions(BLOCKS, frozenset({1}), {2: [2]})
     assert exhaustive(few, 1) == {
