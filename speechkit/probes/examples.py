@@ -1,6 +1,7 @@
 """The utterances for a probe or a transform."""
 
 from collections.abc import Iterator, Sequence
+from itertools import count
 from pathlib import Path
 
 import torch
@@ -56,24 +57,17 @@ class Examples:
     @property
     def batches(self) -> Iterator[Batch]:
         """The batches, sorted by duration, on the model's device."""
-        plan = bucket_batches(
-            [u.duration_s for u in self.utterances],
-            batch_size=self.batch_size,
-            batch_seconds=None,
-            seed=0,
-            epoch=0,
-            shuffle=False,
-        )
-        for batch in batches(self._dataset, plan, workers=0):
-            audio, lengths = batch.audio.to(self._device), batch.lengths.to(self._device)
-            yield batch._replace(audio=audio, lengths=lengths)
+        return self._batches()
 
     def __iter__(self) -> Iterator[tuple[Batch, Chunk]]:
         """Each batch and the front end's features of it in evaluation, `[B, F, T]`."""
-        for batch in self.batches:
-            with evaluating(self.model), torch.no_grad():
-                features = self.model.features(batch.audio, batch.lengths)
-            yield batch, features
+        return map(self._with_features, self._batches())
+
+    def shuffled(self) -> Iterator[tuple[Batch, Chunk]]:
+        """Batches and features without end, for training: each pass has another order, drawn by the
+        seed, with similar durations in a batch."""
+        for epoch in count():
+            yield from map(self._with_features, self._batches(epoch))
 
     def loss(self, output: Output, batch: Batch) -> Tensor:
         """The loss of the model's task for each row, `[B]`; raises ManifestError for a row without
@@ -96,6 +90,24 @@ class Examples:
         generator = torch.Generator().manual_seed(self.seed)
         drawn = torch.randperm(len(self.utterances), generator=generator)[:count]
         return [self._dataset.audio(index).to(self._device) for index in drawn.tolist()]
+
+    def _batches(self, epoch: int | None = None) -> Iterator[Batch]:
+        """Those of a shuffled pass, or sorted by duration if None."""
+        plan = bucket_batches(
+            [u.duration_s for u in self.utterances],
+            batch_size=self.batch_size,
+            batch_seconds=None,
+            seed=self.seed,
+            epoch=epoch or 0,
+            shuffle=epoch is not None,
+        )
+        for batch in batches(self._dataset, plan, workers=0):
+            audio, lengths = batch.audio.to(self._device), batch.lengths.to(self._device)
+            yield batch._replace(audio=audio, lengths=lengths)
+
+    def _with_features(self, batch: Batch) -> tuple[Batch, Chunk]:
+        with evaluating(self.model), torch.no_grad():
+            return batch, self.model.features(batch.audio, batch.lengths)
 
     @property
     def _device(self) -> torch.device:

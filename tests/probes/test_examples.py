@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 
 import pytest
@@ -33,6 +34,20 @@ def test_every_pass_gives_the_same_batches_and_features(net: Net, corpus: Corpus
     model.frontend.register_forward_pre_hook(lambda layer, args: modes.append(layer.training))
     assert len(list(examples)) == len(modes)
     assert not any(modes)
+
+
+def test_shuffled_batches_never_end_and_hold_every_utterance_once_in_a_pass(
+    net: Net, corpus: Corpus
+) -> None:
+    def passes(seed: int) -> list[list[tuple[int, ...]]]:
+        shuffled = Examples(build(net).eval(), corpus(8), seed=seed, batch_size=2).shuffled()
+        return [[tuple(batch.indices) for batch, _ in islice(shuffled, 4)] for _ in range(3)]
+
+    first, second, _ = found = passes(0)
+    for each in found:
+        assert sorted(index for batch in each for index in batch) == list(range(8))
+    assert first != second
+    assert passes(0) == found != passes(1)
 
 
 def test_the_loss_is_that_of_the_task(net: Net, corpus: Corpus) -> None:

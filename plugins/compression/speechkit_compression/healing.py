@@ -3,6 +3,7 @@
 import copy
 import math
 from collections.abc import Iterator
+from itertools import islice
 from typing import Any
 
 import torch
@@ -47,11 +48,10 @@ class Heal:
 def heal(
     student: Model, teacher: Model, examples: Examples, steps: int, lr: float = 2e-3
 ) -> list[float]:
-    """Trains `student` in place with AdamW for `steps` batches of `examples`; returns each loss.
+    """Trains `student` in place with AdamW for `steps` shuffled batches; returns each loss.
 
-    A batch has utterances drawn by the seed of the examples. The loss is `divergence` from the
-    teacher, which does not change. The learning rate falls to 0 as a cosine. The student ends in
-    evaluation. Source: Hinton et al., arXiv:1503.02531.
+    The loss is `divergence` from the teacher, which does not change. The learning rate falls to 0
+    as a cosine. The student ends in evaluation. Source: Hinton et al., arXiv:1503.02531.
     """
     losses: list[float] = []
     if not steps:
@@ -60,7 +60,7 @@ def heal(
     optimizer = torch.optim.AdamW(parameters, lr=lr)
     student.train()
     with evaluating(teacher), torch.enable_grad():
-        for step, features in enumerate(_batches(examples, steps)):
+        for step, features in enumerate(_features(examples, steps)):
             with torch.no_grad():
                 wanted = teacher.score(features)
             loss = divergence(student.score(features), wanted).mean()
@@ -91,11 +91,6 @@ def divergence(student: Output, teacher: Output) -> Tensor:
     return each.masked_fill(~valid, 0.0).sum(1) / valid.sum(1).clamp(min=1)
 
 
-def _batches(examples: Examples, count: int) -> Iterator[Chunk]:
-    """The features of `count` drawn batches; those of the examples go from short to long."""
-    generator = torch.Generator().manual_seed(examples.seed)
-    utterances, size = examples.utterances, examples.batch_size
-    for _ in range(count):
-        drawn = torch.randperm(len(utterances), generator=generator)[:size].tolist()
-        part = Examples(examples.model, [utterances[i] for i in drawn], batch_size=size)
-        yield from (features for _, features in part)
+def _features(examples: Examples, count: int) -> Iterator[Chunk]:
+    """The features of `count` batches."""
+    return (features for _, features in islice(examples.shuffled(), count))

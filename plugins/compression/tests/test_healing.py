@@ -64,6 +64,17 @@ def test_no_step_changes_nothing(net: Net, corpus: Corpus) -> None:
     assert all(torch.equal(x, before[name]) for name, x in student.state_dict().items())
 
 
+def test_a_few_steps_read_recordings_of_all_durations(net: Net, corpus: Corpus) -> None:
+    teacher, student = (sk.build(net, seed).eval() for seed in (0, 1))
+    examples = Examples(teacher, corpus(30), batch_size=1)
+    read: list[int] = []
+    student.stem.register_forward_pre_hook(lambda layer, args: read.append(args[0].x.shape[2]))
+    heal(student, teacher, examples, steps=10)
+    frames = sorted(features.x.shape[2] for _, features in examples)
+    assert min(read) < frames[10]
+    assert max(read) > frames[20]
+
+
 def test_a_loss_that_is_not_finite_ends_it(net: Net, corpus: Corpus) -> None:
     teacher, student = (sk.build(net, seed).eval() for seed in (0, 1))
     with torch.no_grad():
