@@ -61,7 +61,7 @@ class Examples:
 
     def __iter__(self) -> Iterator[tuple[Batch, Chunk]]:
         """Each batch and the front end's features of it in evaluation, `[B, F, T]`."""
-        return map(self._with_features, self._batches())
+        return map(self._with_features, self.batches)
 
     def shuffled(self) -> Iterator[tuple[Batch, Chunk]]:
         """Batches and features without end, for training: each pass has another order, drawn by the

@@ -51,6 +51,16 @@ def speechkit_transforms() -> list[Component]:
             formula="mean over the batches of the batch's mean and variance",
             paper="arXiv:2105.07576",
         ),
+        Component(
+            name="n2n",
+            factory="speechkit_compression.n2n:N2N",
+            summary="The best of many smaller nets, which a policy tries; experimental",
+            formula="max accuracy * C * (2 - C), C = 1 - size of the student / size of the model",
+            paper="arXiv:1709.06030",
+            example={"epochs": 2, "rollouts": 2, "steps": 2, "final_steps": 2},
+            # without training this head has an accuracy above 0
+            needs={"head": "frame", "labels": ("a", "b")},
+        ),
     ]
 
 
