@@ -7,7 +7,9 @@ from torch import Tensor
 
 from speechkit.errors import ConfigError
 from speechkit.models import Block, Model, Net
+from speechkit.models.net import PARTS
 from speechkit.nn import Taps
+from speechkit.plugins import registry
 from speechkit.probes import Examples
 from speechkit.transforms import check_components, required
 from speechkit.transforms.rows import Row, with_rows
@@ -15,12 +17,11 @@ from speechkit.transforms.rows import Row, with_rows
 TAKES = {
     "stack": ("core/serial",),
     "block": ("core/plain",),
-    "residual": ("core/add",),
-    "channel": ("core/linear",),
-    "norm": ("core/batch",),
     "activation": ("core/relu",),
 }
-"""The components of a net in which the new block can be the identity."""
+"""The components of a net whose blocks return what a ReLU does not change."""
+OWN = {"merge": "core/add", "channel": "core/linear", "norm": "core/batch"}
+"""The parts of the new block, which may differ from the net's."""
 
 
 class Grow:
@@ -29,7 +30,9 @@ class Grow:
     y = relu(norm_0(x) + norm_1(body(x))). norm_1 has the gain 0, so the body starts as 0. norm_0
     has the statistics of x over the examples, and the gain and bias that cancel them. x is at least
     0, so relu returns it. `kernel` and `repeat` are those of block `after` unless given;
-    `lookahead` is that of each convolution, in frames. ConfigError for a net of other components.
+    `lookahead` is that of each convolution, in frames. The new block has `norm=batch`,
+    `channel=linear` and `merge=add` in every net. ConfigError for a net of another stack, block or
+    activation.
     Source: Chen et al., Net2Net, arXiv:1511.05641.
     """
 
@@ -67,14 +70,23 @@ class Grow:
                 "stem, from 0"
             )
         row, _ = rows[self.after + 1]
+        own: dict[str, Any] = {
+            part: name for part, name in OWN.items() if not _is(config, PARTS[part], name)
+        }
         new = Block(
             channels=row.channels,
             kernel=self.kernel or row.kernel,
             repeat=self.repeat or row.repeat,
             residual=True,
+            **own,
         )
         rows.insert(self.after + 2, (new, self.lookahead))
         return rows
+
+
+def _is(config: Net, kind: str, name: str) -> bool:
+    """True if the net's component of a kind is the one of this full name."""
+    return registry().find(kind, getattr(config, kind).name).qualified_name == name
 
 
 def _statistics(model: Model, layer: str, examples: Examples) -> tuple[Tensor, Tensor]:

@@ -86,6 +86,20 @@ def test_copies_of_a_row_are_written_out(nets: dict[str, Any], corpus: Corpus) -
         torch.testing.assert_close(made(audio).scores, model(audio).scores, atol=1e-5, rtol=0)
 
 
+def test_in_a_net_of_another_norm_the_new_block_has_a_batch_norm(
+    nets: dict[str, Any], corpus: Corpus
+) -> None:
+    for norm, own in (("none", [("norm", "core/batch")]), ("batch", [])):
+        model = sk.build(replace(nets["ctc"], norm=norm)).eval()
+        examples = Examples(model, corpus(4))
+        made, _ = transform(model, ["grow:after=1"], examples)
+        audio = examples.clips(1)[0][None]
+        with torch.no_grad():
+            torch.testing.assert_close(made(audio).scores, model(audio).scores, atol=1e-5, rtol=0)
+        named = made.config.rows()[3][0].components()
+        assert [(kind, str(spec)) for kind, spec in named] == own
+
+
 def test_what_cannot_be_grown_is_one_line(nets: dict[str, Any], corpus: Corpus) -> None:
     config = nets["ctc"]
     model = sk.build(config)
