@@ -5,6 +5,7 @@ import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 # before torch is imported, and for the processes that tests start
@@ -17,10 +18,14 @@ import soundfile
 import torch
 from hypothesis import settings
 
+from speechkit.component import Component
 from speechkit.data import Utterance, write_manifest
+from speechkit.hookspecs import hookimpl
 from speechkit.models import Block, MarbleNet, MatchboxNet, Model, Net, QuartzNet, build
 from speechkit.native import libraries
+from speechkit.nn import Serial, StreamLayer
 from speechkit.plans.plan import Plan
+from speechkit.plugins import Registry, using
 from speechkit.tasks.plans import plan_of
 
 torch.set_num_threads(1)
@@ -175,3 +180,18 @@ def served() -> Iterator[Served]:
         server.ended.set()
         server.shutdown()
         thread.join()
+
+
+@pytest.fixture
+def other_stack() -> Iterator[str]:
+    """The name of a stack that has its blocks in two parts."""
+
+    def two(blocks: list[StreamLayer]) -> StreamLayer:
+        half = len(blocks) // 2
+        return Serial(first=Serial(*blocks[:half]), second=Serial(*blocks[half:]))
+
+    listed = [Component(name="two", factory=two, summary="Two halves")]
+    registry = Registry({"SPEECHKIT_PLUGINS": ""})
+    registry.add(SimpleNamespace(speechkit_stacks=hookimpl(lambda: listed)), "ours")
+    with using(registry):
+        yield "two"

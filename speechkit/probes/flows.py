@@ -6,8 +6,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from speechkit.models import Model
+from speechkit.component import Spec
+from speechkit.errors import ConfigError
+from speechkit.models import Model, evaluating
 from speechkit.nn import Chunk, Residual, Taps
+from speechkit.plugins import registry
 from speechkit.probes.examples import Examples
 
 
@@ -31,10 +34,15 @@ class Flows:
             output = model.score(features)
         blocks = record.take()
 
-    The stack must be `serial`.
+    The model is in evaluation. ConfigError for a stack that is not `serial`.
     """
 
     def __init__(self, model: Model) -> None:
+        stack = Spec.parse(model.config.stack)
+        if registry().find("stack", stack.name).qualified_name != "core/serial":
+            raise ConfigError(
+                f"the blocks of stack={stack} do not follow each other; give stack=serial"
+            )
         blocks = dict(model.encoder.named_children())
         layers = dict(blocks)
         for name, part in residuals(model).items():
@@ -82,7 +90,8 @@ def flows(model: Model, examples: Examples) -> Iterator[list[Flow]]:
     """The flows of all blocks for each batch of the examples, in the order of the net."""
     with Flows(model) as record:
         for _, features in examples:
-            model.score(features)
+            with evaluating(model):
+                model.score(features)
             yield record.take()
 
 

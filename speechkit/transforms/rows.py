@@ -9,6 +9,7 @@ from torch import Tensor
 
 from speechkit.models import Block, Model, build
 from speechkit.nn import LookAhead
+from speechkit.transforms import check_components
 
 Row = tuple[Block, LookAhead]
 """A block of the config and its look-ahead, as in `config.rows()`, where the stem is the first."""
@@ -29,12 +30,15 @@ def with_rows(
     stem, or None for those that a net begins with; several may have the same. So has a weight that
     its origin lacks or that has another shape. `old_name` gives a second name of a weight within
     its row, for rows whose block names its weights otherwise than the origin's. Front end and head
-    are kept. `changes` are other fields of the config. The stack must be `serial`.
+    are kept, and so are device and dtype. `changes` are other fields of the config. ConfigError if
+    rows move in a stack that is not `serial`.
     """
     blocks, aheads = zip(*rows, strict=True)
-    config = replace(model.config, size="custom", blocks=blocks, lookahead=aheads, **changes)
-    made = build(config, seed).to(next(model.parameters()).device).eval()
     places = dict(enumerate(origins))
+    if places != dict(enumerate(range(len(model.config.rows())))):
+        check_components("of rows", model.config, {"stack": ("core/serial",)})
+    config = replace(model.config, size="custom", blocks=blocks, lookahead=aheads, **changes)
+    made = build(config, seed).to(next(model.parameters())).eval()
     old, new = model.state_dict(), made.state_dict()
     taken: dict[str, Tensor] = {}
     for name, value in new.items():

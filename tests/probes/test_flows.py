@@ -6,9 +6,11 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 
 import speechkit as sk
+from speechkit.errors import ConfigError
 from speechkit.probes import Examples
 from speechkit.probes.flows import flows
 
@@ -40,3 +42,19 @@ def test_padding_is_left_out(nets: dict[str, Any], corpus: Corpus) -> None:
         for n in (5, 1)
     )
     torch.testing.assert_close(together, alone, atol=1e-5, rtol=1e-5)
+
+
+def test_the_model_is_in_evaluation_and_its_mode_stays(
+    nets: dict[str, Any], corpus: Corpus
+) -> None:
+    model = sk.build(nets["clip"], 1).train()
+    before = {name: x.clone() for name, x in model.state_dict().items()}
+    assert len(list(flows(model, Examples(model, corpus(3))))) == 1
+    assert all(torch.equal(x, before[name]) for name, x in model.state_dict().items())
+    assert all(module.training for module in model.modules())
+
+
+def test_another_stack_is_one_line(nets: dict[str, Any], corpus: Corpus, other_stack: str) -> None:
+    model = sk.build(replace(nets["clip"], stack=other_stack), 1).eval()
+    with pytest.raises(ConfigError, match="stack=two do not follow each other; give stack=serial"):
+        next(flows(model, Examples(model, corpus(3))))

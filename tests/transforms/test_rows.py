@@ -7,6 +7,7 @@ import pytest
 import torch
 
 import speechkit as sk
+from speechkit.errors import ConfigError
 from speechkit.transforms.rows import with_rows
 
 
@@ -65,3 +66,23 @@ def test_rows_may_share_an_origin_and_name_its_weights_otherwise(model: sk.Model
     again = with_rows(made, [stem, skipped], [0, 1], old_name=old_name)
     kept: Any = again.encoder[0]
     assert torch.equal(kept.shortcut.channel.weight, old.sum.shortcut.channel.weight)
+
+
+def test_device_and_dtype_are_kept(model: sk.Model) -> None:
+    rows = model.config.rows()
+    made = with_rows(model.double(), [*rows, rows[3]], [0, 1, 2, 3, None])
+    assert {x.dtype for x in made.parameters()} == {torch.float64}
+    old = model.encoder[2].state_dict()
+    assert all(torch.equal(x, old[name]) for name, x in made.encoder[2].state_dict().items())
+
+
+def test_rows_do_not_move_in_a_stack_that_names_its_blocks_otherwise(
+    model: sk.Model, other_stack: str
+) -> None:
+    net = sk.build(replace(model.config, stack=other_stack), 1).eval()
+    rows = net.config.rows()
+    made = with_rows(net, rows, range(4), activation="silu")
+    old = net.state_dict()
+    assert all(torch.equal(x, old[name]) for name, x in made.state_dict().items())
+    with pytest.raises(ConfigError, match="takes a net with stack=core/serial, not stack=ours/two"):
+        with_rows(net, [rows[0], rows[2]], [0, 2])
