@@ -25,7 +25,7 @@ from speechkit_compression.healing import heal
 from speechkit_compression.policy import Choices, Policy, search
 
 TAKES = {"stack": ("core/serial",)}
-FACTORS = (0.25, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
+SHARES = (0.25, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 """The shares of a row's channels that `shrinkage` chooses from."""
 HELD_OUT = 5
 """One of so many recordings is held out; students are not trained on it."""
@@ -90,16 +90,7 @@ class N2N:
         check_components("n2n", model.config, TAKES)
         training, held_out = _split(required(examples, "n2n"))
         make, options, places = self._stage(model.config)
-        batches = list(held_out)
-
-        def figures(candidate: Model) -> Tried:
-            size = SIZES[self.size](candidate)
-            right = accuracy(candidate, held_out, batches)
-            return Tried(reward(right / whole_accuracy, size / whole_size), size, right)
-
-        whole_size, whole_accuracy = SIZES[self.size](model), accuracy(model, held_out, batches)
-        if not whole_accuracy:
-            raise ConfigError("n2n: the accuracy of the model on every fifth recording is 0")
+        judge = Judge(model, held_out, self.size)
 
         def student(choices: Choices, steps: int) -> Model:
             with seeded(training.seed):
@@ -110,16 +101,17 @@ class N2N:
         @cache
         def tried(choices: Choices) -> Tried:
             try:
-                return figures(student(choices, self.steps))
+                return judge(student(choices, self.steps))
             except (ConfigError, ComponentError, TrainingError):
                 return Tried(-1.0)
 
         policy = Policy(places, len(options))
         with torch.enable_grad():
-            epochs = list(
+            drawn = list(
                 search(policy, lambda c: tried(c).reward, self.epochs, self.rollouts, self.lr)
             )
-        ranked = sorted({c for drawn in epochs for c, _ in drawn}, key=tried, reverse=True)
+        choices = {each for epoch in drawn for each, _ in epoch}
+        ranked = sorted(choices, key=lambda each: (tried(each), each), reverse=True)
         if tried(ranked[0]).reward <= 0:
             raise ConfigError(
                 f"n2n: none of {len(ranked)} students has a reward above 0; give more epochs or "
@@ -127,21 +119,21 @@ class N2N:
             )
         made = student(ranked[0], self.final_steps)
         return made, {
-            "model": {self.size: whole_size, "accuracy": whole_accuracy},
-            "student": self._plain(figures(made)),
-            "mean_reward": [sum(each for _, each in drawn) / len(drawn) for drawn in epochs],
+            "model": {self.size: judge.size, "accuracy": judge.accuracy},
+            "student": self._plain(judge(made)),
+            "mean_reward": [sum(each for _, each in epoch) / len(epoch) for epoch in drawn],
             "tried": len(ranked),
             "best": [
-                {"choices": " ".join(str(options[c]) for c in choices)}
-                | self._plain(tried(choices))
-                for choices in ranked[:MOST_LISTED]
+                {"choices": " ".join(str(options[choice]) for choice in each)}
+                | self._plain(tried(each))
+                for each in ranked[:MOST_LISTED]
             ],
         }
 
     def _stage(self, config: Net) -> tuple[Maker, tuple[float, ...], int]:
         """What makes a student, the options, and the number of places with a choice."""
         if self.stage == "shrinkage":
-            return narrower, FACTORS, len(config.rows())
+            return narrower, SHARES, len(config.rows())
         places = sum(row.repeat for row, _ in config.rows()[1:] if row.stride == 1)
         if not places:
             raise ConfigError("n2n: all rows behind the stem have a stride; none can be removed")
@@ -149,6 +141,26 @@ class N2N:
 
     def _plain(self, found: Tried) -> dict[str, float]:
         return {"reward": found.reward, self.size: found.size, "accuracy": found.accuracy}
+
+
+class Judge:
+    """The reward, the size and the accuracy of students of a model.
+
+    `size` and `accuracy` are the model's own. ConfigError if its accuracy is 0.
+    """
+
+    def __init__(self, model: Model, held_out: Examples, measure: str) -> None:
+        self._measure = SIZES[measure]
+        self._examples, self._batches = held_out, list(held_out)
+        self.size = self._measure(model)
+        self.accuracy = accuracy(model, held_out, self._batches)
+        if not self.accuracy:
+            raise ConfigError("n2n: the accuracy of the model on every fifth recording is 0")
+
+    def __call__(self, student: Model) -> Tried:
+        size = self._measure(student)
+        right = accuracy(student, self._examples, self._batches)
+        return Tried(reward(right / self.accuracy, size / self.size), size, right)
 
 
 def reward(accuracy: float, size: float) -> float:
