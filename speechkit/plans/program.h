@@ -31,6 +31,7 @@ struct Instruction : Source {
   int64_t rows_in, channels_in, width_in, width, in, out, second, work, state, cycle;
   const float *table, *filter, *shift, *parameters, *scale, *offset;
   const void* packed;
+  const int32_t* tiles;
   const Body* body;
 };
 

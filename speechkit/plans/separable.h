@@ -4,6 +4,7 @@
 #pragma once
 
 #include "past.h"
+#include "sparse.h"
 
 namespace speechkit {
 
@@ -129,10 +130,12 @@ inline void prepare_separable(Loader& loader, Instruction& op) {
     for (int64_t i = c * op.channels_in; i < (c + 1) * op.channels_in; ++i)
       scaled[i] = float(double(from[i]) * double(factors[c])), finite &= std::isfinite(scaled[i]);
   expect(finite, "its weights are too large");
-  float* packed = loader.hold(product(wide, deep));
-  float *scale = loader.hold(wide), *offset = loader.hold(wide);
-  pack_for(op.precision, scaled.data(), op.channels_in, op.channels, packed, scale, offset);
-  op.packed = packed, op.scale = scale, op.offset = offset;
+  if (op.precision != FLOAT32 || !pack_tiles(loader, op, scaled.data())) {
+    float* packed = loader.hold(product(wide, deep));
+    float *scale = loader.hold(wide), *offset = loader.hold(wide);
+    pack_for(op.precision, scaled.data(), op.channels_in, op.channels, packed, scale, offset);
+    op.packed = packed, op.scale = scale, op.offset = offset;
+  }
   op.shift = loader.table(op.bias + op.channels, 1, op.channels, wide);
   prepare_activation(loader, op);
 }
@@ -149,14 +152,17 @@ inline void run_separable(const Instruction& op, const Memory& m) {
 inline void multiply_rows(const Instruction& op, const float* x, int64_t x_step, int64_t count,
                           const float* other, float* out, int64_t step) {
   static thread_local Operand work;
-  const Matrix w{op.precision, op.channels_in, op.channels, op.packed,
-                 op.shift,     op.scale,       op.offset};
   const bool relu = op.activation == RELU;
-  multiply(w, x, x_step, count, work, [=](int64_t r, int64_t c, Register sum) {
+  const auto put = [=](int64_t r, int64_t c, Register sum) {
     if (other) sum += load(other + r * step + c);
     if (relu) sum = sum < 0 ? Register{} : sum;
     store(out + r * step + c, sum);
-  });
+  };
+  if (!multiply_without_zeros(op, x, x_step, count, put)) {
+    const Matrix w{op.precision, op.channels_in, op.channels, op.packed,
+                   op.shift,     op.scale,       op.offset};
+    multiply(w, x, x_step, count, work, put);
+  }
   if (!relu) activate(op.activation, op.parameters, out, count, op.width, step);
 }
 
