@@ -22,6 +22,7 @@ from benchmarks import (
     offline,
     plot,
     report,
+    sparse,
     start,
     streaming,
     training,
@@ -30,7 +31,7 @@ from benchmarks.registry import Benchmark, Options, chosen, milliseconds, proces
 from benchmarks.timing import timed
 from benchmarks.verify import run_tests
 
-SUBJECTS = (depthwise, training, offline, streaming, components, detection, start)
+SUBJECTS = (depthwise, training, offline, streaming, sparse, components, detection, start)
 RESULT = Path("runs/bench.json")
 
 

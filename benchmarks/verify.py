@@ -12,7 +12,11 @@ from benchmarks.registry import Absent, Benchmark, Contestant, Output, Run
 from speechkit.errors import SpeechkitError
 
 ROOT = Path(__file__).parents[1]
-TESTS = ("tests/ops", "tests/streaming/engines/native/test_layer.py")
+TESTS = (
+    "tests/ops",
+    "tests/plans/test_sparse.py",
+    "tests/streaming/engines/native/test_layer.py",
+)
 
 
 def run_tests() -> bool:
