@@ -16,7 +16,7 @@ from torch import Tensor
 import speechkit as sk
 from speechkit.cli.main import run
 from speechkit.component import Spec
-from speechkit.data import Utterance, read_manifest, write_manifest
+from speechkit.data import Utterance, read_audio, read_manifest, write_manifest
 from speechkit.errors import (
     CheckpointError,
     ComponentError,
@@ -35,8 +35,10 @@ from speechkit.models.profile import profile
 from speechkit.nn import Chunk, FrameWise, Serial, StreamLayer
 from speechkit.plans.plan import Plan, load_plan
 from speechkit.plans.program import LoweringError
+from speechkit.plans.scorer import PlanScorer
 from speechkit.plans.source import as_plan
 from speechkit.plugins import Registry, using
+from speechkit.scoring import ModelScorer
 from speechkit.tasks.plans import about_of, plan_of
 from speechkit.testing import assert_close
 
@@ -177,10 +179,46 @@ def test_a_plan_that_differs_from_the_model_is_not_written(
     nets: dict[str, Net], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = sk.build(replace(nets["frame"], frontend=PLAIN)).eval()
-    monkeypatch.setattr(native, "plan_of", lambda model: wrong(plan_of(model)))
+    monkeypatch.setattr(native, "plan_of", lambda *given: wrong(plan_of(*given)))
     with pytest.raises(CheckpointError, match=r"off by .* more than 1e-04; nothing was written"):
         export(model, tmp_path / "model.safetensors", "native")
     assert not list(tmp_path.iterdir())
+
+
+def test_a_plan_in_int8_is_smaller_and_scores_almost_the_same(
+    clips: list[Utterance], tmp_path: Path
+) -> None:
+    model = sk.load("digits")
+    plain = export(model, tmp_path / "float.safetensors", "native")
+    done = export(model, tmp_path / "int8.safetensors", spec("native", int8=True), clips)
+    assert done.bytes < 0.65 * plain.bytes
+    assert done.difference is not None
+    assert 1e-4 < done.difference < 0.05
+
+
+@pytest.mark.parametrize("name", ["digits", "vad"])
+def test_a_plan_in_int8_scores_as_the_prepared_model(
+    name: str, clips: list[Utterance], tmp_path: Path
+) -> None:
+    model = sk.load(name)
+    plan_of(model, "int8").save(tmp_path / PLAN)
+    plan, ready = load_plan(tmp_path / PLAN), sk.prepare(model, dtype="int8")
+    for clip in clips[:3]:
+        x = read_audio(clip.audio, target_rate=model.sample_rate).numpy()
+        scorers = PlanScorer(plan), ModelScorer(ready)
+        if plan.about.per_clip:
+            found, expected = (scorer.clips(x[None]) for scorer in scorers)
+        else:
+            found, expected = (np.concatenate([*scorer.parts([x])]) for scorer in scorers)
+        np.testing.assert_allclose(found, expected, atol=1e-5 * np.abs(expected).max())
+
+
+def test_a_stream_in_int8_gives_the_same_bits_however_it_comes() -> None:
+    scorer = PlanScorer(plan_of(sk.load("digits"), "int8"))
+    x = np.random.default_rng(0).uniform(-0.2, 0.2, 20001).astype(np.float32)
+    whole = np.concatenate([*scorer.parts([x])])
+    cuts = [0, 1, 640, 10000, 10000, 19999]
+    np.testing.assert_array_equal(np.concatenate([*scorer.parts(np.split(x, cuts))]), whole)
 
 
 def wrong(plan: Plan) -> Plan:

@@ -262,7 +262,7 @@ def test_what_has_no_plan_or_needs_a_device_says_so(tmp_path: Path) -> None:
         f"error: mine has no usable plan, so it {rest}",
         f"warning: {stale}",
         f"error: mine has no usable plan, so it {rest}",
-        "error: implementation 'torch' is for models in torch, and a plan computes in float32 in "
-        "C++ on the CPU; give the model, its folder, or a bundled name",
+        "error: implementation 'torch' is for models in torch, and a plan computes in C++ on the "
+        "CPU; give the model, its folder, or a bundled name",
         f"error: implementation 'torch' {rest}",
     ]

@@ -55,7 +55,7 @@ def export(
         spec.params["int8"] = True
     factory = registry().find("exporter", spec.name).factory()
     if int8 and "int8" not in inspect.signature(factory).parameters:
-        raise ConfigError(f"--int8: {form} has no such form; give --format onnx")
+        raise ConfigError(f"--int8: {form} has no such form; give --format onnx or native")
     suffix = getattr(factory, "suffix", "")
     if out is None:
         marks = ("-stream" if streaming else "") + ("-int8" if int8 else "")

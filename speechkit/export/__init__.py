@@ -48,7 +48,7 @@ def export(
 ) -> Exported:
     """Writes the model with an exporter component such as `onnx:streaming=true`.
 
-    The file is tested on `audio`, else on noise; int8 is calibrated on `audio`. It is written
+    The file is tested on `audio`, else on noise; int8 needs `audio`. It is written
     atomically. Raises CheckpointError where its output differs from the model's. An exporter
     whose factory has a parameter `folder` gets the model's, or None for a model in memory.
     """
@@ -60,7 +60,7 @@ def export(
     more = offered(registry().find("exporter", exporter.name).factory(), folder=folder)
     write = registry().build("exporter", Spec(exporter.name, params), **more)
     if params.get("int8") and not audio:
-        raise ConfigError("int8 is calibrated on real sound; add --audio MANIFEST")
+        raise ConfigError("int8 is for real sound, on which it is tested; add --audio MANIFEST")
     path = Path(path)
     if path.is_dir():
         raise CheckpointError(f"{path} is a folder; give the name of a file to write")

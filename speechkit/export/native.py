@@ -7,6 +7,7 @@ import numpy as np
 import torch
 
 from speechkit.errors import ConfigError
+from speechkit.export import int8
 from speechkit.export.graph import Example, UnexportableError
 from speechkit.models import Model, evaluating
 from speechkit.nn import Chunk
@@ -22,34 +23,40 @@ class Native:
     """Writes the plan of a model, which serves recordings and streams.
 
     Given the model's `folder`, it stores the digests of the files there, so the plan may lie there.
+    With `int8` the 1×1 products of stem and encoder are in int8.
     """
 
     suffix = ".safetensors"
 
     def __init__(
-        self, streaming: bool = False, features: bool = True, folder: Path | None = None
+        self,
+        streaming: bool = False,
+        features: bool = True,
+        int8: bool = False,
+        folder: Path | None = None,
     ) -> None:
         if streaming or not features:
             raise ConfigError(
                 "a plan serves recordings and streams and holds the front end; leave out "
                 "--streaming and --no-features"
             )
-        self.folder = folder
+        self.int8, self.folder = int8, folder
 
     def __call__(self, model: Model, example: Example, path: Path) -> float:
         """The largest difference between the plan's scores and the model's, relative to the
         largest."""
         try:
-            plan = plan_of(model)
+            plan = plan_of(model, "int8" if self.int8 else "float32")
         except LoweringError as error:
             raise UnexportableError(f"{error}, or use --format onnx") from error
         replace(plan, facts=facts_of(model, self.folder)).save(path)
         with evaluating(model):
             worst = difference(load_plan(path), model, example)
-        if not worst <= TOLERANCE:
+        tolerance = int8.TOLERANCE if self.int8 else TOLERANCE
+        if not worst <= tolerance:
             raise UnexportableError(
                 f"the plan's scores are off by {worst:.1e} of the largest, more than "
-                f"{TOLERANCE:.0e}; nothing was written"
+                f"{tolerance:.0e}; nothing was written"
             )
         return worst
 

@@ -325,6 +325,8 @@ class Lowering(Program):
         assert weight is not None
         assert bias is not None
         weight, scale = conv.factors or (weight, None)
+        if conv.packed.shape.precision == "int8":
+            weight, scale = _levels(weight)
         return self._separable(x, conv.packed.shape, depthwise, weight, bias, residual, scale)
 
     def _separable(
@@ -358,6 +360,14 @@ class Lowering(Program):
     def _call(self, layer: nn.Module, x: Value, **fields: Any) -> Value:
         self.outside.append((layer, x.channels))
         return self.emit("call", x, size=len(self.outside) - 1, **fields)
+
+
+def _levels(weight: Tensor) -> tuple[Tensor, Tensor]:
+    """The integers from −127 to 127 that int8 makes of each row of a matrix, and their steps."""
+    top = weight.abs().amax(1)
+    step = torch.where(top > 0, top / 127, 1.0)
+    # + 0 makes a 0 of −0, which int8 does not have
+    return (weight / step[:, None]).round() + 0.0, step
 
 
 def _activation(activation: Activation, channels: int) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from speechkit.limits import MAX_INSTRUCTIONS, MAX_WEIGHTS
 from speechkit.packages import DISTRIBUTION
 from speechkit.plans.about import About, Facts
 from speechkit.plans.engine import LoadedPlan
-from speechkit.plans.halves import BLOCK, joined, split
+from speechkit.plans.narrow import BLOCK, joined, split
 from speechkit.plans.program import CODES, FIELDS, LoweringError
 
 FORMAT = 1
@@ -29,6 +29,8 @@ FORMAT = 1
 WRITE = "write one with: speechkit export MODEL --format native"
 KEY = "speechkit"
 """The property of the file that holds JSON."""
+NARROW_PARTS = (("halves", "F16", 2), ("bytes", "I8", 2), ("marks", "U8", 1))
+"""The tensors of narrow blocks, with their type and number of dimensions."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,10 +115,7 @@ class Plan:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes the plan as one file, atomically, the same bytes for the same plan."""
-        weights, halves, marks = split(self.weights)
-        tensors: dict[str, NDArray[Any]] = {"program": self.program, "weights": weights}
-        if len(halves):
-            tensors |= {"halves": halves, "marks": marks}
+        tensors: dict[str, NDArray[Any]] = {"program": self.program, **split(self.weights)}
         if self.clip_program is not None:
             tensors["clip_program"] = self.clip_program
         stored = _Stored(format=FORMAT, about=self.about, facts=self.facts)
@@ -144,15 +143,13 @@ def load_plan(path: str | os.PathLike[str]) -> Plan:
         with safe_open(path, "numpy") as file:
             stored = _read_stored(file.metadata(), path)
             names = set(file.keys())
-            found = {
-                "program": _read(file, "program", "I64", 2, MAX_INSTRUCTIONS),
-                "weights": _read(file, "weights", "F32", 1, MAX_WEIGHTS, least=0),
-            }
-            if "halves" in names:
-                halves = _read(file, "halves", "F16", 2, MAX_WEIGHTS // BLOCK)
-                marks = _read(file, "marks", "U8", 1, MAX_WEIGHTS // BLOCK)
-                found["weights"] = joined(found["weights"], halves, marks)
-                names -= {"halves", "marks"}
+            found = {"program": _read(file, "program", "I64", 2, MAX_INSTRUCTIONS)}
+            parts = {"weights": _read(file, "weights", "F32", 1, MAX_WEIGHTS, least=0)}
+            for name, dtype, dims in NARROW_PARTS:
+                if name in names:
+                    parts[name] = _read(file, name, dtype, dims, MAX_WEIGHTS // BLOCK)
+            found["weights"] = joined(parts)
+            names -= set(parts)
             if "clip_program" in names:
                 found["clip_program"] = _read(file, "clip_program", "I64", 2, MAX_INSTRUCTIONS)
     except OSError as error:

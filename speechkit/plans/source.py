@@ -83,7 +83,7 @@ def refuse_plan(source: ModelSource, what: str) -> None:
     """Raises ConfigError for a plan or its file, which cannot do `what`."""
     if _is_plan(source):
         raise ConfigError(
-            f"{what} is for models in torch, and a plan computes in float32 in C++ on the CPU; "
+            f"{what} is for models in torch, and a plan computes in C++ on the CPU; "
             "give the model, its folder, or a bundled name"
         )
 

@@ -403,7 +403,7 @@ def _until_s(wait_s: float) -> float:
 def _net_of(
     model: ModelSource, sample_rate: int | None, precision: "Precision", impl: str | None
 ) -> SessionNet:
-    """The net of a pool: a plan, which computes in float32, or a Model on its device."""
+    """The net of a pool: a plan, or a Model on its device."""
     if precision == "float32" and impl is None:
         model = resolve(model)
         if isinstance(model, Plan):

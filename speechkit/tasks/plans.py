@@ -7,10 +7,12 @@ from speechkit.errors import StreamError
 from speechkit.io.folders import digests
 from speechkit.models import Model
 from speechkit.models.model import refuse_prepared
+from speechkit.models.prepare import prepare
 from speechkit.models.profile import profile, why_not_streamable
 from speechkit.nn import StreamLayer, fuse
 from speechkit.nn.lowering import Lowering
 from speechkit.nn.stream import unwrapped
+from speechkit.ops.separable_conv import Precision
 from speechkit.packages import core_version
 from speechkit.plans.about import About, Facts
 from speechkit.plans.plan import Plan
@@ -43,18 +45,20 @@ def about_of(model: Model) -> About:
     )
 
 
-def plan_of(model: Model) -> Plan:
+def plan_of(model: Model, precision: Precision = "float32") -> Plan:
     """The plan of a model that streams, without facts.
 
-    Raises LoweringError, which names the first layer without a native form, or StreamError.
+    `precision` is that of the 1×1 products of stem and encoder, as in `prepare`. Raises
+    LoweringError, which names the first layer without a native form, or StreamError.
     """
     refuse_prepared(model, "plan")
     if reason := why_not_streamable(model):
         raise StreamError(reason)
     about = about_of(model)
+    net = model if precision == "float32" else prepare(model, dtype=precision)
     try:
-        program = _lowered(model.stream_layer(about.window_s), Lowering())
-        clips = _lowered(model.stream_layer(), Lowering(program)) if model.per_clip else None
+        program = _lowered(net.stream_layer(about.window_s), Lowering())
+        clips = _lowered(net.stream_layer(), Lowering(program)) if model.per_clip else None
     except LoweringError as error:
         raise LoweringError(f"this model has no plan: {error}; it runs in torch") from error
     return Plan(about, program.table, program.weights.array, clips.table if clips else None)

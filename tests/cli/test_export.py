@@ -29,7 +29,7 @@ def test_it_names_the_file_after_the_model_and_says_how_close_it_is(
         (["letters", "--format", "torch.export"], "use --format onnx"),
         (["speech", "--out", "."], "is a folder; give the name of a file"),
         (["speech", "--audio", "none.jsonl"], "cannot open none.jsonl"),
-        (["speech", "--format", "native", "--int8"], "--int8: native has no such form"),
+        (["speech", "--format", "torch.export", "--int8"], "--int8: torch.export has no such form"),
     ],
 )
 def test_what_cannot_be_done_is_one_line(
