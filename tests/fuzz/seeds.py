@@ -103,13 +103,14 @@ def weights(folder: Path) -> list[bytes]:
 
 
 def plans(folder: Path) -> list[bytes]:
-    """The plans of the tiny nets, with features that are not normalised."""
+    """The plans of the tiny nets, with features that are not normalised, in float32 and int8."""
     made = []
     for name, net in NETS.items():
         path = folder / f"{name}.safetensors"
         plain = replace(net, frontend="log_mel:n_mels=16,normalize=none")
-        plan_of(sk.build(plain).eval()).save(path)
-        made.append(path.read_bytes())
+        for precision in ("float32", "int8"):
+            plan_of(sk.build(plain).eval(), precision).save(path)
+            made.append(path.read_bytes())
     return made
 
 
