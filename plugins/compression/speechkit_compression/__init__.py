@@ -61,6 +61,13 @@ def speechkit_transforms() -> list[Component]:
             # without training this head has an accuracy above 0
             needs={"head": "frame", "labels": ("a", "b")},
         ),
+        Component(
+            name="ptq_smooth",
+            factory="speechkit_compression.smoothing:PtqSmooth",
+            summary="Moves large values of some channels into the 1×1 weights, for int8",
+            formula="w_j / s_j, W_oj · s_j, s_j = a_j^α / (max_o |W_oj|)^(1 − α)",
+            paper="arXiv:2211.10438, arXiv:2407.12397",
+        ),
     ]
 
 
@@ -69,3 +76,16 @@ def speechkit_commands(cli: Any) -> None:
     from speechkit_compression.command import compress
 
     cli.command("compress")(compress)
+
+
+@hookimpl
+def speechkit_probes() -> list[Component]:
+    return [
+        Component(
+            name="outlier_channels",
+            factory="speechkit_compression.outliers:outlier_channels",
+            summary="Channels whose values are far above the others, of each 1×1 layer's input",
+            formula="max_j a_j / median_j a_j, a_j = max |x_j|",
+            paper="arXiv:2407.12397",
+        ),
+    ]

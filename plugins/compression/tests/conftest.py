@@ -1,6 +1,7 @@
 """Tiny nets with three residual blocks of one shape, and tones as their recordings."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -84,3 +85,37 @@ def with_statistics(model: sk.Model) -> sk.Model:
         elif name.endswith("norm.bias"):
             value.normal_(0, 0.3, generator=generator)
     return model.eval()
+
+
+PLANTED = {3: 60.0, 7: 40.0}
+"""Channels that are made larger, and how many times."""
+
+
+@pytest.fixture
+def wide() -> Callable[..., sk.Model]:
+    """`wide(planted=True)` is a net of 64 channels. Where planted, the PLANTED channels of each
+    depthwise output are larger, and their weights behind it smaller, so that no score differs."""
+    blocks = (
+        sk.Block(channels=64, kernel=5, stride=2),
+        sk.Block(channels=64, kernel=5, residual=True, copies=2),
+        sk.Block(channels=64, kernel=1, separable=False),
+    )
+
+    @torch.no_grad()
+    def build(planted: bool = True) -> sk.Model:
+        config = replace(
+            NETS["clip"],
+            blocks=blocks,
+            frontend="mfcc:n_mfcc=16,n_mels=16",
+            labels=tuple("abcdefgh"),
+        )
+        model = sk.build(config, 1).eval()
+        named = dict(model.named_parameters())
+        for name in named if planted else ():
+            if name.endswith("mixer.weight"):
+                for channel, factor in PLANTED.items():
+                    named[name][channel] *= factor
+                    named[name.replace("mixer", "channel")][:, channel] /= factor
+        return model
+
+    return build
