@@ -68,6 +68,23 @@ def speechkit_transforms() -> list[Component]:
             formula="w_j / s_j, W_oj · s_j, s_j = a_j^α / (max_o |W_oj|)^(1 − α)",
             paper="arXiv:2211.10438, arXiv:2407.12397",
         ),
+        Component(
+            name="magnitude",
+            factory="speechkit_compression.magnitude:Magnitude",
+            summary="Sets the smallest weights to 0, one by one or several outputs together",
+            formula="w * 1[|w| >= quantile(|w|, share)]",
+            paper="arXiv:2407.20601",
+            example={"share": 0.6, "block": 4},
+        ),
+        Component(
+            name="ap",
+            factory="speechkit_compression.ap:ActivateWhilePruning",
+            summary="A round of pruning that also removes weights which keep units at 0",
+            formula="start * mask; mask = 0 for (share - q) of least |w|, q of least |w - w_start|",
+            paper="arXiv:2212.06145",
+            example={"start": "runs/ap/0/start"},
+            exempt={"check_transform_makes_a_model": "its example names the folder of a model"},
+        ),
     ]
 
 
@@ -87,5 +104,26 @@ def speechkit_probes() -> list[Component]:
             summary="Channels whose values are far above the others, of each 1×1 layer's input",
             formula="max_j a_j / median_j a_j, a_j = max |x_j|",
             paper="arXiv:2407.12397",
+        ),
+        Component(
+            name="dead_neurons",
+            factory="speechkit_compression.dead_neurons:dead_neurons",
+            summary="The share of units that are 0: in the mean over frames, and in all of them",
+            formula="dynamic = mean 1[y = 0]; static = mean_c 1[y_c = 0 in all frames]",
+            paper="arXiv:2212.06145",
+        ),
+    ]
+
+
+@hookimpl
+def speechkit_methods() -> list[Component]:
+    return [
+        Component(
+            name="keep_zeros",
+            factory="speechkit_compression.keep_zeros:KeepZeros",
+            summary="Trains a pruned model, whose weights of 0 stay 0",
+            formula="W = mask * W, mask = 1[W != 0] at the start",
+            paper="arXiv:2407.20601",
+            exempt={"check_method_resumes": pruned, "check_method_in_two_processes": pruned},
         ),
     ]
