@@ -28,9 +28,9 @@ class ActivateWhilePruning:
         2. of the others that lower their output, the q · n with the smallest |w − w_start|
 
     A weight w < 0 lowers its output if its input is never negative, as after a ReLU: without it
-    fewer units are dead. It does so too if w > 0 and the gain of the batch norm behind the layer is
-    negative. The recordings show which inputs are never negative. All other weights, norms and
-    biases are those of `start`. With q=0 it is a round of magnitude pruning.
+    fewer units are dead. So does w > 0 if the gain of the batch norm behind the layer is negative.
+    The recordings show which inputs are never negative. Step 2 leaves the head as it is. All other
+    weights, norms and biases are those of `start`. With q=0 it is a round of magnitude pruning.
     Source: Liu et al., arXiv:2212.06145; which layers have such weights here is our choice.
 
     ConfigError for a `start` with another config or with zeros that are not 0 in the model, and
@@ -92,9 +92,11 @@ def _prune(weights: dict[str, Tensor], scores: dict[str, Tensor], count: int) ->
 def _lowering(model: Model, examples: Examples) -> dict[str, Tensor]:
     """For each layer whose input is never negative, True for the weights that lower its output.
 
-    The output is that of the batch norm that reads the layer's own, if there is one.
+    The output is that of the batch norm that reads the layer's own, if there is one. The head has
+    no units that could be dead.
     """
-    owners = {name.rpartition(".")[0]: name for name in prunable(model)}
+    weights = {name: w for name, w in prunable(model).items() if not name.startswith("head.")}
+    owners = {name.rpartition(".")[0]: name for name in weights}
     layers = {
         name: layer
         for name, layer in model.named_modules()
@@ -115,7 +117,7 @@ def _lowering(model: Model, examples: Examples) -> dict[str, Tensor]:
     found = {}
     for name, value in least.items():
         if value >= 0:
-            weight = prunable(model)[owners[name]]
+            weight = weights[owners[name]]
             gain = gains.get(name, weight.new_ones(len(weight)))
             found[owners[name]] = weight * gain.view(-1, *[1] * (weight.ndim - 1)) < 0
     return found

@@ -33,7 +33,7 @@ def dead_neurons() -> Callable[[Model, Examples], dict[str, Tensor]]:
                 model.score(features)
                 for name, _, _, c in taps.take():
                     is_zero = c.x.transpose(1, 2)[c.valid] == 0
-                    dead[name] = dead.get(name, 0) + is_zero.sum(0)
+                    dead[name] = dead.get(name, 0) + is_zero.double().sum(0)
                     frames[name] += len(is_zero)
         dynamic = {name: count / frames[name] for name, count in dead.items()}
         static = {name: (count == frames[name]).double() for name, count in dead.items()}
