@@ -14,7 +14,7 @@ from speechkit.nn import BatchNorm, StreamLayer, Taps
 from speechkit.probes import Examples
 from speechkit.transforms import required
 from speechkit_compression.magnitude import zeros
-from speechkit_compression.weights import lowest, present, prunable
+from speechkit_compression.weights import check_scope, grouped, lowest, present, prunable
 
 
 @dataclass(frozen=True)
@@ -22,9 +22,9 @@ class ActivateWhilePruning:
     """The model `start` without `share` of its weights that are not 0: it starts the next round.
 
     The given model is `start` after training, with the method `keep_zeros` if `start` has zeros. Of
-    the n weights that are not 0, in all layers together, share · n become 0:
+    the n weights that are not 0 share · n become 0:
 
-        1. the (share − q) · n with the smallest |w|
+        1. the (share − q) · n with the smallest |w|, of each layer or with `scope` "global" of all
         2. of the others that lower their output, the q · n with the smallest |w − w_start|
 
     A weight w < 0 lowers its output if its input is never negative, as after a ReLU: without it
@@ -40,12 +40,14 @@ class ActivateWhilePruning:
     start: str
     share: float = 0.2
     q: float = 0.02
+    scope: str = "layer"
 
     def __post_init__(self) -> None:
         if not 0 <= self.q <= self.share <= 1:
             raise ComponentError(
                 f"ap: share={self.share}, q={self.q}; give shares from 0 to 1, q at most share"
             )
+        check_scope("ap", self.scope)
 
     @torch.no_grad()
     def __call__(self, model: Model, examples: Examples | None) -> tuple[Model, dict[str, Any]]:
@@ -63,15 +65,21 @@ class ActivateWhilePruning:
                 "it with --set 'method=[\"keep_zeros\"]'"
             )
         moves = {name: (w - weights[name]).abs() for name, w in trained.items()}
-        count = sum(int(weight.count_nonzero()) for weight in weights.values())
+        count = _count(weights)
         activating = round(self.q * count)
+        others = round(self.share * count) - activating
         sizes = {name: weight.abs() for name, weight in trained.items()}
-        _prune(weights, sizes, round(self.share * count) - activating)
+        for group in grouped(weights, self.scope):
+            _prune(group, sizes, round(others * _count(group) / count))
         if activating:
             lowering = _lowering(model, examples)
             allowed = {n: moves[n].masked_fill(~lowers, math.inf) for n, lowers in lowering.items()}
             _prune({name: weights[name] for name in allowed}, allowed, activating)
         return made, {**zeros(weights), "activating": activating}
+
+
+def _count(weights: dict[str, Tensor]) -> int:
+    return sum(int(weight.count_nonzero()) for weight in weights.values())
 
 
 def _prune(weights: dict[str, Tensor], scores: dict[str, Tensor], count: int) -> None:

@@ -11,28 +11,36 @@ from torch import Tensor
 from speechkit.errors import ComponentError
 from speechkit.models import Model
 from speechkit.probes import Examples
-from speechkit_compression.weights import TARGETS, lowest, parsed, present, prunable
+from speechkit_compression.weights import (
+    TARGETS,
+    check_scope,
+    grouped,
+    lowest,
+    parsed,
+    present,
+    prunable,
+)
 
-SCOPES = "global", "layer"
 RANKS = "magnitude", "random"
 
 
 @dataclass(frozen=True)
 class Magnitude:
-    """w · 1[|w| ≥ the quantile `share` of all |w|]: the given share of the weights is 0 then.
+    """w · 1[|w| ≥ the quantile `share` of |w|]: the given share of the weights is 0 then.
 
-    Weights that are 0 already count. `scope` "layer" takes the quantile of each layer by itself.
-    `targets` are kinds of weights with spaces between them: 1×1 layers (pointwise), depthwise and
-    other convolutions (depthwise, dense), the matrices of recurrent layers (i2h, h2h). Biases and
-    norms stay. `block` outputs of a 1×1 layer lose the weights of one input together, those with
-    the smallest mean |w|. `rank` "random" draws the weights, for comparison. Train the result with
-    the method `keep_zeros`. Source: Darji, arXiv:2407.20601, where |w| has no blocks.
+    The quantile is that of each layer, or with `scope` "global" of all layers together. Weights
+    that are 0 already count. `targets` are kinds of weights with spaces between them: 1×1 layers
+    (pointwise), depthwise and other convolutions (depthwise, dense), the matrices of recurrent
+    layers (i2h, h2h). Biases and norms stay. `block` outputs of a 1×1 layer lose the weights of one
+    input together, those with the smallest mean |w|. `rank` "random" draws the weights instead, for
+    comparison. Train the result with the method `keep_zeros`.
+    Source: Darji, arXiv:2407.20601; blocks are our own.
 
     ComponentError for a share outside 0 to 1, and for names that are not listed here.
     """
 
     share: float
-    scope: str = "global"
+    scope: str = "layer"
     targets: str = " ".join(TARGETS)
     block: int = 1
     rank: str = "magnitude"
@@ -42,20 +50,17 @@ class Magnitude:
             raise ComponentError(f"magnitude: share={self.share}; give a share from 0 to 1")
         if self.block < 1:
             raise ComponentError(f"magnitude: block={self.block}; give a number of outputs from 1")
-        for name, choices in (("scope", SCOPES), ("rank", RANKS)):
-            if getattr(self, name) not in choices:
-                raise ComponentError(
-                    f"magnitude: {name}={getattr(self, name)}; give {' or '.join(choices)}"
-                )
+        if self.rank not in RANKS:
+            raise ComponentError(f"magnitude: rank={self.rank}; give {' or '.join(RANKS)}")
+        check_scope("magnitude", self.scope)
         parsed(self.targets)
 
     @torch.no_grad()
     def __call__(self, model: Model, examples: Examples | None) -> tuple[Model, dict[str, Any]]:
         made = copy.deepcopy(model)
         weights = present(prunable(made, parsed(self.targets)), "magnitude")
-        every = list(weights.values())
-        for group in [every] if self.scope == "global" else [[weight] for weight in every]:
-            self._prune(group)
+        for group in grouped(weights, self.scope):
+            self._prune(list(group.values()))
         return made, zeros(weights)
 
     def _prune(self, weights: Sequence[Tensor]) -> None:

@@ -13,6 +13,8 @@ from speechkit.nn import Rnn
 TARGETS = "pointwise", "depthwise", "dense", "i2h", "h2h"
 """1×1 and linear layers, depthwise and other convolutions, and of an LSTM or GRU the matrices of
 its input and of its state."""
+SCOPES = "layer", "global"
+"""Each weight by itself, or all of them together."""
 
 
 def prunable(model: Model, targets: Sequence[str] = TARGETS) -> dict[str, Tensor]:
@@ -45,6 +47,17 @@ def present(weights: dict[str, Tensor], transform: str) -> dict[str, Tensor]:
     if not weights:
         raise ConfigError(f"transform {transform}: the net has no weights of its targets")
     return weights
+
+
+def check_scope(transform: str, scope: str) -> None:
+    """Raises ComponentError for another word than those of SCOPES."""
+    if scope not in SCOPES:
+        raise ComponentError(f"{transform}: scope={scope}; give {' or '.join(SCOPES)}")
+
+
+def grouped(weights: dict[str, Tensor], scope: str) -> list[dict[str, Tensor]]:
+    """The groups of weights in which the smallest are looked for."""
+    return [weights] if scope == "global" else [{name: w} for name, w in weights.items()]
 
 
 def lowest(scores: Sequence[Tensor], sizes: Sequence[Tensor], total: int) -> list[Tensor]:

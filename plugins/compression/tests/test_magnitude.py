@@ -44,7 +44,7 @@ def sizes(weights: dict[str, Tensor]) -> np.ndarray:  # type: ignore[type-arg]
 def test_paper_045_weights_below_the_percentile_of_all_become_0(
     model: sk.Model, share: float
 ) -> None:
-    before, after = sizes(prunable(model)), sizes(pruned(model, share=share))
+    before, after = sizes(prunable(model)), sizes(pruned(model, share=share, scope="global"))
     kept = before >= np.percentile(before, 100 * share)
     assert abs((after == 0).sum() - share * len(before)) <= 1
     assert ((after > 0) != kept).sum() <= 1
@@ -64,22 +64,22 @@ def test_paper_045_of_nine_weights_a_tenth_is_the_smallest() -> None:
         for each in prunable(model).values():
             each.fill_(1.0)
         weight.copy_(w)
-    made = pruned(model, share=0.1, scope="layer")["encoder.0.body.0.channel.weight"]
+    made = pruned(model, share=0.1)["encoder.0.body.0.channel.weight"]
     assert torch.equal(made, w * (w != -0.014))
 
 
-def test_in_the_scope_layer_each_layer_loses_its_share(model: sk.Model) -> None:
-    made = pruned(model, share=0.6, scope="layer")
+def test_each_layer_loses_its_share_unless_the_scope_is_global(model: sk.Model) -> None:
+    made = pruned(model, share=0.6)
     for name, weight in made.items():
         assert int((weight == 0).sum()) == round(0.6 * weight.numel()), name
-    together = pruned(model, share=0.6)
+    together = pruned(model, share=0.6, scope="global")
     shares = [float((weight == 0).double().mean()) for weight in together.values()]
     assert max(shares) - min(shares) > 0.1
 
 
 @pytest.mark.parametrize("target", KINDS)
 def test_only_the_targets_are_pruned(mixed: sk.Model, target: str) -> None:
-    made, report = Magnitude(0.5, targets=target)(mixed, None)
+    made, report = Magnitude(0.5, "global", target)(mixed, None)
     changed = {
         name for name, x in made.named_parameters() if not torch.equal(x, mixed.get_parameter(name))
     }
@@ -99,9 +99,9 @@ def test_all_kinds_are_targets_and_biases_are_not(mixed: sk.Model) -> None:
 
 
 def test_weights_that_are_0_count(model: sk.Model) -> None:
-    made, once = Magnitude(0.5)(model, None)
-    again, twice = Magnitude(0.5)(made, None)
-    more, third = Magnitude(0.75)(made, None)
+    made, once = Magnitude(0.5, "global")(model, None)
+    again, twice = Magnitude(0.5, "global")(made, None)
+    more, third = Magnitude(0.75, "global")(made, None)
     assert once == twice
     assert third["zeros"] == round(0.75 * once["weights"])
     for name, weight in prunable(made).items():
@@ -117,7 +117,7 @@ def test_nothing_is_pruned_with_the_share_0_and_all_with_1(model: sk.Model) -> N
 
 @pytest.mark.parametrize("rank", ["magnitude", "random"])
 def test_outputs_of_a_block_lose_an_input_together(model: sk.Model, rank: str) -> None:
-    made = pruned(model, share=0.5, block=4, targets="pointwise", rank=rank)
+    made = pruned(model, share=0.5, block=4, targets="pointwise", scope="global", rank=rank)
     pointwise = prunable(model, ("pointwise",))
     count = 0
     for name in pointwise:
@@ -129,7 +129,7 @@ def test_outputs_of_a_block_lose_an_input_together(model: sk.Model, rank: str) -
 
 def test_blocks_with_the_smallest_mean_are_pruned_first(model: sk.Model) -> None:
     name = "encoder.0.sum.body.0.channel.weight"
-    made = pruned(model, share=0.25, block=4, targets="pointwise", scope="layer")[name]
+    made = pruned(model, share=0.25, block=4, targets="pointwise")[name]
     means = prunable(model)[name].detach().abs().unflatten(0, (2, 4)).mean(1)
     gone = made.unflatten(0, (2, 4))[:, 0] == 0
     assert int(gone.sum()) == 4
@@ -146,7 +146,7 @@ def test_a_short_last_block_counts_its_own_rows() -> None:
         weight[:4] = 1.0
         # the sum of these two is below that of the four, their mean above
         weight[4:] = 1.5
-    made = pruned(model, share=0.34, block=4, targets="pointwise", scope="layer")
+    made = pruned(model, share=0.34, block=4, targets="pointwise")
     zero = made["encoder.0.body.0.channel.weight"] == 0
     assert zero[:4].all(0).sum() == 3
     assert not zero[4:].any()
@@ -159,7 +159,10 @@ def test_other_kinds_have_no_blocks(model: sk.Model) -> None:
 
 
 def test_random_weights_follow_from_the_seed(model: sk.Model) -> None:
-    made = [transform(model, [f"magnitude:share=0.5,rank={rank}"])[0] for rank in ("random",) * 2]
+    made = [
+        transform(model, [f"magnitude:share=0.5,scope=global,rank={rank}"])[0]
+        for rank in ("random",) * 2
+    ]
     assert all(torch.equal(x, y) for x, y in zip(*(m.parameters() for m in made), strict=True))
     zero = sizes(prunable(made[0])) == 0
     assert zero.sum() == round(0.5 * len(zero))
@@ -172,7 +175,7 @@ def test_random_weights_follow_from_the_seed(model: sk.Model) -> None:
     ("params", "advice"),
     [
         ({"share": 1.5}, "share=1.5; give a share from 0 to 1"),
-        ({"share": 0.5, "scope": "net"}, "scope=net; give global or layer"),
+        ({"share": 0.5, "scope": "net"}, "scope=net; give layer or global"),
         ({"share": 0.5, "rank": "size"}, "rank=size; give magnitude or random"),
         ({"share": 0.5, "block": 0}, "block=0; give a number of outputs from 1"),
         ({"share": 0.5, "targets": "all"}, "targets='all'; give some of pointwise depthwise"),
