@@ -12,7 +12,6 @@ from speechkit.errors import ComponentError
 from speechkit.models import Model
 from speechkit.probes import Examples
 from speechkit_compression.weights import (
-    TARGETS,
     check_scope,
     grouped,
     lowest,
@@ -29,11 +28,11 @@ class Magnitude:
     """w · 1[|w| ≥ the quantile `share` of |w|]: the given share of the weights is 0 then.
 
     The quantile is that of each layer, or with `scope` "global" of all layers together. Weights
-    that are 0 already count. `targets` are kinds of weights with spaces between them: 1×1 layers
-    (pointwise), depthwise and other convolutions (depthwise, dense), the matrices of recurrent
-    layers (i2h, h2h). Biases and norms stay. `block` outputs of a 1×1 layer lose the weights of one
-    input together, those with the smallest mean |w|. `rank` "random" draws the weights instead, for
-    comparison. Train the result with the method `keep_zeros`.
+    that are 0 already count. `targets` are kinds of weights with spaces between them: those of 1×1
+    layers (pointwise), of depthwise and other convolutions (depthwise, dense), and the matrices of
+    recurrent layers (i2h, h2h). Biases and norms stay. `block` outputs of a 1×1 layer lose the
+    weights of one input together, those with the smallest mean |w|. `rank` "random" draws the
+    weights instead, for comparison. Train the result with the method `keep_zeros`.
     Source: Darji, arXiv:2407.20601; blocks are our own.
 
     ComponentError for a share outside 0 to 1, and for names that are not listed here.
@@ -41,7 +40,7 @@ class Magnitude:
 
     share: float
     scope: str = "layer"
-    targets: str = " ".join(TARGETS)
+    targets: str = "pointwise dense i2h h2h"
     block: int = 1
     rank: str = "magnitude"
 

@@ -8,7 +8,7 @@ import torch
 from speechkit_compression.ap import ActivateWhilePruning
 from speechkit_compression.dead_neurons import dead_neurons
 from speechkit_compression.magnitude import Magnitude
-from speechkit_compression.weights import prunable
+from speechkit_compression.weights import TARGETS, prunable
 
 import speechkit as sk
 from speechkit.errors import ComponentError, ConfigError
@@ -169,7 +169,7 @@ def test_without_q_it_is_magnitude_pruning(
 ) -> None:
     trained = moved(model)
     made, _ = ActivateWhilePruning(str(saved), 0.3, 0, scope)(trained, Examples(trained, corpus(2)))
-    other, _ = Magnitude(0.3, scope)(trained, None)
+    other, _ = Magnitude(0.3, scope, " ".join(TARGETS))(trained, None)
     assert int(((flat(made) == 0) != (flat(other) == 0)).sum()) <= len(prunable(model))
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from speechkit_compression.magnitude import Magnitude
-from speechkit_compression.weights import prunable
+from speechkit_compression.weights import TARGETS, prunable
 from torch import Tensor
 
 import speechkit as sk
@@ -31,8 +31,10 @@ def mixed() -> sk.Model:
     return sk.build(sk.QuartzNet(labels=("a",), blocks=blocks, frontend="log_mel:n_mels=16"), 1)
 
 
-def pruned(model: sk.Model, **params: object) -> dict[str, Tensor]:
-    made, _ = Magnitude(**params)(model, None)  # type: ignore[arg-type]
+def pruned(
+    model: sk.Model, targets: str = " ".join(TARGETS), **params: object
+) -> dict[str, Tensor]:
+    made, _ = Magnitude(targets=targets, **params)(model, None)  # type: ignore[arg-type]
     return prunable(made)
 
 
@@ -98,6 +100,14 @@ def test_all_kinds_are_targets_and_biases_are_not(mixed: sk.Model) -> None:
     assert all(mixed.get_parameter(name).ndim > 1 for name in names)
 
 
+def test_depthwise_kernels_stay_unless_they_are_targets(mixed: sk.Model) -> None:
+    _, report = Magnitude(0.5)(mixed, None)
+    _, every = Magnitude(0.5, targets=" ".join(TARGETS))(mixed, None)
+    assert every["layers"].keys() - report["layers"].keys() == {
+        name for name in every["layers"] if name.endswith("mixer.weight")
+    }
+
+
 def test_weights_that_are_0_count(model: sk.Model) -> None:
     made, once = Magnitude(0.5, "global")(model, None)
     again, twice = Magnitude(0.5, "global")(made, None)
@@ -159,10 +169,8 @@ def test_other_kinds_have_no_blocks(model: sk.Model) -> None:
 
 
 def test_random_weights_follow_from_the_seed(model: sk.Model) -> None:
-    made = [
-        transform(model, [f"magnitude:share=0.5,scope=global,rank={rank}"])[0]
-        for rank in ("random",) * 2
-    ]
+    spec = "magnitude:share=0.5,scope=global,rank=random,targets=" + " ".join(TARGETS)
+    made = [transform(model, [spec])[0] for _ in range(2)]
     assert all(torch.equal(x, y) for x, y in zip(*(m.parameters() for m in made), strict=True))
     zero = sizes(prunable(made[0])) == 0
     assert zero.sum() == round(0.5 * len(zero))
