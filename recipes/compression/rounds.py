@@ -18,8 +18,8 @@ import speechkit as sk
 from speechkit.cli.train import load_run
 from speechkit.component import Spec
 from speechkit.config import override
-from speechkit.data import read_manifest
 from speechkit.probes import Examples
+from speechkit.train.batches import training_utterances
 from speechkit.transforms import transform
 
 CLIPS = 64
@@ -41,7 +41,7 @@ def main(
                 "ap", {"start": str(before / "start"), "share": float(share), "q": float(q)}
             )
             trained = sk.load(before / "run" / "best")
-            clips = Examples(trained, read_manifest(run.data.train)[:CLIPS], seed=run.seed)
+            clips = Examples(trained, training_utterances(run.data)[:CLIPS], seed=run.seed)
             made, applied = transform(trained, [prune], clips)
             sk.save(made, start, transforms=applied)
         method = (*run.method, "keep_zeros") if number else run.method

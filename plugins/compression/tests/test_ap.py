@@ -42,7 +42,7 @@ def saved(model: sk.Model, tmp_path: Path) -> Path:
 
 def falling_convolution(norm: str, negative: bool) -> sk.Model:
     """A stem and one dense convolution after its ReLU; half of the gains may be negative."""
-    blocks = [sk.Block(channels=n, kernel=3, separable=False) for n in (8, 12)]
+    blocks = tuple(sk.Block(channels=n, kernel=3, separable=False) for n in (8, 12))
     net = sk.MarbleNet(frame_level=True, blocks=blocks, frontend="log_mel:n_mels=16", norm=norm)
     model = sk.build(net, 3).eval()
     if negative:
@@ -154,7 +154,7 @@ def test_the_other_weights_are_those_of_the_start(
     with torch.no_grad():
         for name, parameter in trained.named_parameters():
             if name not in prunable(trained):
-                parameter += 1
+                parameter.add_(1)
     made, _ = ActivateWhilePruning(str(saved))(trained, Examples(trained, corpus()))
     zero = flat(made) == 0
     assert torch.equal(flat(made), flat(model) * ~zero)
@@ -192,7 +192,7 @@ def test_a_net_whose_activations_are_negative_at_times_is_refused(
     tmp_path: Path, corpus: Corpus
 ) -> None:
     net = sk.MatchboxNet(
-        labels=("low", "high"), blocks=[sk.Block(channels=8, kernel=3)] * 2, activation="gelu"
+        labels=("low", "high"), blocks=(sk.Block(channels=8, kernel=3),) * 2, activation="gelu"
     )
     model = sk.build(net).eval()
     sk.save(model, tmp_path / "start")

@@ -17,10 +17,12 @@ LAYER = "encoder.0.after.activation"
 def plant(model: sk.Model, dead: int) -> None:
     """`dead` of the 8 units after the first residual sum are 0 for every input."""
     for part in ("body.2", "shortcut"):
-        norm = model.encoder.get_submodule(f"0.sum.{part}.norm")
+        weight, bias = (
+            model.encoder.get_parameter(f"0.sum.{part}.norm.{name}") for name in ("weight", "bias")
+        )
         with torch.no_grad():
-            norm.weight[:dead] = 0  # type: ignore[index]
-            norm.bias[:dead] = -1  # type: ignore[index]
+            weight[:dead] = 0
+            bias[:dead] = -1
 
 
 def test_planted_dead_units_are_found(model: sk.Model, corpus: Corpus) -> None:
@@ -66,7 +68,7 @@ def test_padding_is_not_counted(net: Net, corpus: Corpus) -> None:
 
 def test_an_activation_without_zeros_has_no_dead_units(corpus: Corpus) -> None:
     net = sk.MatchboxNet(
-        labels=("a", "b"), blocks=[sk.Block(channels=8, kernel=3)] * 2, activation="gelu"
+        labels=("a", "b"), blocks=(sk.Block(channels=8, kernel=3),) * 2, activation="gelu"
     )
     model = sk.build(net).eval()
     found = dead_neurons()(model, Examples(model, corpus(2)))

@@ -58,7 +58,7 @@ def test_paper_045_of_nine_weights_a_tenth_is_the_smallest() -> None:
     w = torch.tensor([[0.3, -0.014, 0.7], [-0.045, 0.2, -0.9], [0.5, 0.4, -0.6]])
     assert np.percentile(w.abs().numpy(), 10) == pytest.approx(0.0388, abs=1e-7)
     net = sk.MatchboxNet(
-        labels=("a", "b"), blocks=[sk.Block(channels=3, kernel=1)] * 2, frontend="mfcc:n_mfcc=3"
+        labels=("a", "b"), blocks=(sk.Block(channels=3, kernel=1),) * 2, frontend="mfcc:n_mfcc=3"
     )
     model = sk.build(net)
     weight = model.encoder.get_parameter("0.body.0.channel.weight")
@@ -108,10 +108,11 @@ def test_depthwise_kernels_stay_unless_they_are_targets(mixed: sk.Model) -> None
     }
 
 
-def test_weights_that_are_0_count(model: sk.Model) -> None:
-    made, once = Magnitude(0.5, "global")(model, None)
-    again, twice = Magnitude(0.5, "global")(made, None)
-    more, third = Magnitude(0.75, "global")(made, None)
+@pytest.mark.parametrize("rank", ["magnitude", "random"])
+def test_weights_that_are_0_count(model: sk.Model, rank: str) -> None:
+    made, once = Magnitude(0.5, "global", rank=rank)(model, None)
+    again, twice = Magnitude(0.5, "global", rank=rank)(made, None)
+    more, third = Magnitude(0.75, "global", rank=rank)(made, None)
     assert once == twice
     assert third["zeros"] == round(0.75 * once["weights"])
     for name, weight in prunable(made).items():
@@ -148,7 +149,7 @@ def test_blocks_with_the_smallest_mean_are_pruned_first(model: sk.Model) -> None
 
 def test_a_short_last_block_counts_its_own_rows() -> None:
     net = sk.MatchboxNet(
-        labels=("a", "b"), blocks=[sk.Block(channels=6, kernel=3)] * 2, frontend="mfcc:n_mfcc=8"
+        labels=("a", "b"), blocks=(sk.Block(channels=6, kernel=3),) * 2, frontend="mfcc:n_mfcc=8"
     )
     model = sk.build(net)
     weight = model.encoder.get_parameter("0.body.0.channel.weight")
