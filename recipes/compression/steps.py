@@ -3,7 +3,7 @@
     python recipes/compression/steps.py runs/base/best runs/pruned/best
 
 The time is the least of 50 rounds of 2 s of noise, each with all models in turn, so that other
-work on the machine hardly counts.
+work on the machine counts less. On a busy machine it still differs by a tenth from call to call.
 """
 
 import math
