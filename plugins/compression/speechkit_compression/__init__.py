@@ -85,6 +85,14 @@ def speechkit_transforms() -> list[Component]:
             example={"start": "runs/ap/0/start"},
             exempt={"check_transform_makes_a_model": "its example names the folder of a model"},
         ),
+        Component(
+            name="layer_merge",
+            factory="speechkit_compression.layer_merge:LayerMerge",
+            summary="Merges neighbouring layers so that the net takes a share of its time",
+            formula="max sum of I over segments, sum of T <= budget * T0",
+            paper="arXiv:2406.12837",
+            example={"budget": 0.8, "latency": "macs", "trial": 1, "heal": 2},
+        ),
     ]
 
 
