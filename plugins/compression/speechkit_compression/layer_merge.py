@@ -46,11 +46,11 @@ class LayerMerge:
     A segment of up to `longest` sub-blocks becomes one: its filters up to some sub-block and its
     1×1 layers from that one on are kept and merged; its other layers and its inner activations are
     left out. Of the plans with Σ T ≤ `budget` · T₀ the result has the one with the largest Σ I, by
-    dynamic programming. T is the time of the prepared layers on this machine's CPU, or with
+    dynamic programming. T is the CPU time of the prepared layers on this machine, or with
     `latency=macs` their multiply-adds. I = exp(−D), and D is the mean divergence of the scores from
     those of the given net, in nats, with this segment alone merged and healed for `trial` steps.
-    The result is healed for `heal` steps. ConfigError for a net of other components, and for a
-    budget that no plan meets. Kim et al., arXiv:2406.12837.
+    The result is healed for `heal` steps; `lr` is the learning rate of both. ConfigError for a net
+    of other components, and for a budget that no plan meets. Kim et al., arXiv:2406.12837.
     """
 
     def __init__(
@@ -60,19 +60,20 @@ class LayerMerge:
         longest: int = 4,
         trial: int = 10,
         heal: int = 40,
+        lr: float = 1e-3,
     ) -> None:
         if not budget > 0 or latency not in ("measure", "macs"):
             raise ConfigError(
                 f"transform layer_merge: budget={budget}, latency={latency}; give a share above 0, "
                 "and measure or macs"
             )
-        if longest < 1 or min(trial, heal) < 0:
+        if longest < 1 or min(trial, heal) < 0 or not lr > 0:
             raise ConfigError(
-                f"transform layer_merge: longest={longest}, trial={trial}, heal={heal}; give 1 or "
-                "more sub-blocks, and 0 or more steps"
+                f"transform layer_merge: longest={longest}, trial={trial}, heal={heal}, lr={lr}; "
+                "give 1 or more sub-blocks, 0 or more steps, and a rate above 0"
             )
         self.budget, self.latency, self.longest = budget, latency, longest
-        self.trial, self.heal = trial, heal
+        self.trial, self.heal, self.lr = trial, heal, lr
 
     def __call__(self, model: Model, examples: Examples | None) -> tuple[Model, dict[str, Any]]:
         check_components("layer_merge", model.config, TAKES)
@@ -95,7 +96,7 @@ class LayerMerge:
             importance = 1.0
             if segment.merges:
                 made = alone(segment)
-                teacher.heal(made, self.trial)
+                teacher.heal(made, self.trial, self.lr)
                 importance = math.exp(-teacher.divergence(made))
             entries.append(Entry(segment, time, importance))
         plan = best_plan(entries, len(blocks), self._units(len(blocks)))
@@ -116,7 +117,7 @@ class LayerMerge:
             for segment, _, importance in chosen
         ]
         report["divergence_merged"] = teacher.divergence(made)
-        teacher.heal(made, self.heal)
+        teacher.heal(made, self.heal, self.lr)
         report["divergence_healed"] = teacher.divergence(made)
         return made, report
 
@@ -153,11 +154,11 @@ class _Teacher:
         """The mean divergence of the student's scores in nats."""
         return torch.cat([divergence(student.score(c), y) for c, y in self.judged]).mean().item()
 
-    def heal(self, student: Model, steps: int) -> None:
+    def heal(self, student: Model, steps: int, lr: float) -> None:
         """Trains the student in place, with utterances drawn from all that are not judged."""
         if steps:
             drawn = self.healing[: steps * self.examples.batch_size]
-            heal(student, self.model, self._drawn(drawn), steps)
+            heal(student, self.model, self._drawn(drawn), steps, lr)
 
     def _drawn(self, indices: Sequence[int]) -> Examples:
         known = self.examples
