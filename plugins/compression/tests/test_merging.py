@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 import speechkit as sk
 from speechkit.models import Net
-from speechkit.nn import BatchNorm, Chunk, DepthwiseConv, Pointwise, Serial, StreamLayer
+from speechkit.nn import BatchNorm, Chunk, DepthwiseConv, LookAhead, Pointwise, Serial, StreamLayer
 from speechkit.testing import check_stream
 
 REPEATED = (
@@ -27,12 +27,12 @@ def drawn(*shape: int) -> Tensor:
     return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(7))
 
 
-def net_of(lookahead: int | str, norm: str = "batch") -> Net:
+def net_of(lookahead: LookAhead, norm: str = "batch") -> Net:
     net = sk.MatchboxNet(labels=("a", "b"), blocks=REPEATED, frontend="log_mel:n_mels=6")
     return replace(net, lookahead=lookahead, norm=norm)
 
 
-def model_of(lookahead: int | str, norm: str = "batch") -> sk.Model:
+def model_of(lookahead: LookAhead, norm: str = "batch") -> sk.Model:
     """A model whose norms do something, in float64."""
     model = sk.build(net_of(lookahead, norm), 1).double().eval()
     chance = torch.Generator().manual_seed(0)
@@ -141,13 +141,12 @@ def test_two_symmetric_filters_are_one_inside_and_differ_at_the_borders() -> Non
     assert off[-3:].min() > 1e-3
 
 
-def filters(lookahead: int | str, dilation: int) -> tuple[Tensor, Tensor]:
+def filters(lookahead: LookAhead, dilation: int) -> tuple[Tensor, Tensor]:
     """What filters of 5 and 7 taps return one after another, and as one."""
     lengths = torch.tensor([30, 30])
     c = Chunk.of(drawn(2, 30, 4).transpose(1, 2), lengths)
     one, other, whole = (
-        DepthwiseConv(4, kernel, 1, dilation, lookahead).double()  # type: ignore[arg-type]
-        for kernel in (5, 7, 11)
+        DepthwiseConv(4, kernel, 1, dilation, lookahead).double() for kernel in (5, 7, 11)
     )
     with torch.no_grad():
         one.weight.copy_(drawn(4, 1, 5))

@@ -4,11 +4,12 @@ from speechkit_compression.segments import Segment, segments, sub_blocks
 
 import speechkit as sk
 from speechkit.models import Net
+from speechkit.nn import LookAhead
 
 WIDE = sk.Block(channels=8, kernel=5)
 
 
-def found(*rows: sk.Block, longest: int = 9, lookahead: int | str = "same") -> set[tuple[int, ...]]:
+def found(*rows: sk.Block, longest: int = 9, lookahead: LookAhead = "same") -> set[tuple[int, ...]]:
     """(start, split, stop) of all segments of more than one sub-block."""
     net: Net = sk.MatchboxNet(labels=("a",), blocks=(WIDE, *rows), lookahead=lookahead)
     each = segments(sub_blocks(net, 16), longest)
