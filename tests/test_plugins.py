@@ -122,7 +122,7 @@ def test_there_are_five_behavioural_hooks_with_their_arguments() -> None:
 @pytest.mark.parametrize(
     ("kind", "names"),
     [
-        ("activation", {"relu", "silu", "gelu", "hardtanh"}),
+        ("activation", {"relu", "silu", "gelu", "hardtanh", "identity"}),
         ("norm", {"batch", "none"}),
         ("channel", {"linear"}),
         ("mixer", {"depthwise"}),
@@ -294,7 +294,8 @@ def test_a_plugin_name_is_given_once(name: str) -> None:
 
 
 def test_an_unknown_name_suggests_the_closest() -> None:
-    message = "no activation named 'rleu'. Did you mean 'relu'? Known: gelu, hardtanh, relu, silu"
+    known = "gelu, hardtanh, identity, relu, silu"
+    message = f"no activation named 'rleu'. Did you mean 'relu'? Known: {known}"
     with pytest.raises(ComponentError, match=f"^{re.escape(message)}$"):
         Registry(NONE).find("activation", "rleu")
 

@@ -22,6 +22,10 @@ from speechkit.nn import (
 from speechkit.plugins import registry
 
 
+def identity(channels: int) -> nn.Module:
+    return nn.Identity()
+
+
 def relu(channels: int) -> nn.Module:
     return nn.ReLU()
 

@@ -32,6 +32,12 @@ def speechkit_activations() -> list[Component]:
             paper="arXiv:1606.08415",
         ),
         component(
+            name="identity",
+            factory="speechkit.builtin.factories:identity",
+            summary="No activation: the layers before and after it stay linear",
+            formula="x",
+        ),
+        component(
             name="hardtanh",
             factory="speechkit.builtin.factories:hardtanh",
             summary="Linear between two bounds",

@@ -38,6 +38,7 @@ NETS = {
     "quartznet": sk.QuartzNet(blocks=BLOCKS, frontend=FIXED),
     "silu": sk.QuartzNet(blocks=BLOCKS, frontend=FIXED, activation="silu", lookahead=0),
     "hardtanh": sk.QuartzNet(blocks=BLOCKS, frontend=FIXED, activation="hardtanh:low=-1,high=2"),
+    "identity": sk.QuartzNet(blocks=BLOCKS, frontend=FIXED, activation="identity"),
     "pcen": sk.MarbleNet(
         frame_level=True,
         frontend="log_mel:n_mels=40,normalize=pcen:time_constant_frames=100",
