@@ -41,7 +41,7 @@ def relufy(activation: str = "relu", stage: int = 1, zeros: float | None = None)
         if zeros is not None:
             b = shift(model, required(examples, f"relufy:zeros={zeros}"), zeros)
             chosen = Spec("shifted_relu", {"b": b})
-        made = _with_activation(model, chosen, stage)
+        made = with_activation(model, chosen, stage)
         report = {
             "before": sorted({str(spec) for spec in _named(model, "activation")}),
             "activation": str(made.config.activation),
@@ -52,7 +52,8 @@ def relufy(activation: str = "relu", stage: int = 1, zeros: float | None = None)
     return apply
 
 
-def _with_activation(model: Model, activation: Spec, stage: int) -> Model:
+def with_activation(model: Model, activation: Spec, stage: int) -> Model:
+    """The net with one activation in the places of all, and the other weights of `model`."""
     for spec in (*_named(model, "activation"), activation):
         if registry().find("activation", spec.name).component.in_factor > 1:
             raise ComponentError(f"relufy: activation {spec} is gated; give one that is not")
