@@ -93,6 +93,23 @@ def speechkit_transforms() -> list[Component]:
             paper="arXiv:2406.12837",
             example={"budget": 0.8, "latency": "macs", "trial": 1, "heal": 2},
         ),
+        Component(
+            name="relu_reduce",
+            factory="speechkit_compression.relu_reduce:ReluReduce",
+            summary="Keeps a share of the ReLUs, those of the most critical stages",
+            formula="(A(only stage k) - A(none)) / n_k^w",
+            paper="arXiv:2103.01396",
+            example={"budget": 0.5, "heal": 1},
+        ),
+        Component(
+            name="swap_activation",
+            factory="speechkit_compression.swap_activation:SwapActivation",
+            summary="Puts another activation in the place of all, one after another, and heals",
+            formula="min KL(original || net with k swapped), k = 1 ... n",
+            paper="arXiv:2402.01169",
+            parts={"to": "activation"},
+            example={"to": "silu", "steps": 1},
+        ),
     ]
 
 
