@@ -120,6 +120,13 @@ def speechkit_probes() -> list[Component]:
             formula="2 |FFT(act(A cos 2 pi f t))[k f]| / A",
             paper="arXiv:2407.16556",
         ),
+        Component(
+            name="relus",
+            factory="speechkit_activations.relus:relus",
+            summary="ReLUs of every activation, for each frame of scores and each second",
+            formula="channels * frames of the layer / frames of scores",
+            paper="arXiv:2103.01396",
+        ),
     ]
 
 
@@ -134,7 +141,15 @@ def speechkit_transforms() -> list[Component]:
             paper="arXiv:2310.04564",
             parts={"activation": "activation"},
             example={"zeros": 0.7, "stage": 2},
-        )
+        ),
+        Component(
+            name="dapa",
+            factory="speechkit_activations.dapa:DaPa",
+            summary="Keeps a share of a trained net's ReLUs; polynomials replace the others",
+            formula="c0 + c1 x + c2 x^2, the least-squares fit to ReLU under N(mean, std^2)",
+            paper="arXiv:2308.10134",
+            example={"budget": 0.5},
+        ),
     ]
 
 

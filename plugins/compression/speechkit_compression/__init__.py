@@ -142,6 +142,7 @@ def speechkit_probes() -> list[Component]:
 
 @hookimpl
 def speechkit_methods() -> list[Component]:
+    pruned = "its model has no weights of 0 to keep"
     return [
         Component(
             name="keep_zeros",
