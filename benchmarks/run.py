@@ -22,6 +22,7 @@ from benchmarks import (
     offline,
     plot,
     report,
+    signs,
     sparse,
     start,
     streaming,
@@ -31,7 +32,17 @@ from benchmarks.registry import Benchmark, Options, chosen, milliseconds, proces
 from benchmarks.timing import timed
 from benchmarks.verify import run_tests
 
-SUBJECTS = (depthwise, training, offline, streaming, sparse, components, detection, start)
+SUBJECTS = (
+    depthwise,
+    training,
+    offline,
+    streaming,
+    sparse,
+    components,
+    signs,
+    detection,
+    start,
+)
 RESULT = Path("runs/bench.json")
 
 

@@ -23,6 +23,7 @@ from speechkit.ops.describes import describes
 from speechkit.ops.separable_conv import PRECISIONS, Shape
 from speechkit.plans.engine import Floats
 from speechkit.plans.program import LoweringError, Program, Value
+from speechkit.plans.signs import packed_signs
 
 if TYPE_CHECKING:
     from speechkit.nn.separable import SeparableConv
@@ -182,6 +183,17 @@ class Lowering(Program):
         bias = weight.new_zeros(len(weight)) if bias is None else bias
         shape = Shape(weight.shape[1], weight.shape[0], stride=stride)
         return self._separable(x, shape, None, weight.detach(), bias.detach(), residual)
+
+    def binary(self, x: Value, shift: Tensor, weight: Tensor, factor: Tensor) -> Value:
+        """y = factor · W sign(x + shift), W the signs of `weight [C', C]`, with sign(0) = 1."""
+        return self.emit(
+            "binary",
+            x,
+            channels=len(weight),
+            weights=packed_signs(weight.detach().cpu()),
+            bias=shift.detach(),
+            numbers=factor.detach(),
+        )
 
     def expression(
         self, text: str, values: Mapping[str, Any], x: Value, other: Value | None = None

@@ -6,6 +6,7 @@
 #include <limits>
 
 #include "attention.h"
+#include "binary.h"
 #include "blocks.h"
 #include "channels.h"
 #include "frames.h"
@@ -60,6 +61,7 @@ constexpr Operation OPERATIONS[] = {
     {"attend", prepare_attend, run_attend},
     {"places", prepare_places, run_places, true},
     {"blocks", prepare_blocks, run_blocks, false, nullptr, false, true},
+    {"binary", prepare_binary, run_binary},
 };
 // a multiple of every instruction's cycle
 constexpr int64_t CYCLE = LONGEST_CYCLE;

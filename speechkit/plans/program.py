@@ -17,11 +17,13 @@ CODES = (
     *("bands", "call", "part", "unfold", "join", "normalize", "largest", "running_norm"),
     *("cumulative_norm", "scan", "lstm", "gru", "repeat", "fold", "expression"),
     *("attention", "retention", "linear_attention", "spread", "attend", "places", "blocks"),
+    "binary",
 )
 STATELESS = frozenset(
     (
         *("separable", "affine", "activate", "add", "part", "join", "normalize"),
         *("log_softmax", "largest", "repeat", "fold", "expression", "spread", "attend", "places"),
+        "binary",
     )
 )
 """The codes of instructions without a state; "separable" has one if it has taps."""

@@ -250,6 +250,7 @@ def test_the_engine_keeps_nothing_for_instructions_without_a_state() -> None:
     y = program.expression("exp(a - b)", {}, program.scaled(y, 2.0), x)
     y = program.normalize(program.fold(program.repeat(program.added(y, x), 2), 2), 1e-5)
     y = program.spread(program.join(program.part(y, 0, 3), y), 3)
+    y = program.binary(y, torch.zeros(y.channels), torch.ones(3, y.channels), torch.ones(3))
     program.emit("activate", y, activation=1)
     none = LoadedPlan(program.table[:1], program.weights.array, 1, CHANNELS, 1).state_size
     whole = LoadedPlan(program.table, program.weights.array, 1, CHANNELS, 1)

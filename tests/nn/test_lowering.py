@@ -41,6 +41,10 @@ def mixed(x: Tensor) -> Tensor:
     return (scores.softmax(0) * values).sum(0)
 
 
+def signs(x: Tensor) -> Tensor:
+    return torch.where(x >= 0, torch.ones_like(x), -torch.ones_like(x))
+
+
 def lower_mixed(program: Lowering, x: Value) -> Value:
     scores = program.scaled(x, 3.0), program.expression("cos(x)", {}, x)
     return program.attended(list(scores), [x, program.scaled(x, 2.0)])
@@ -86,6 +90,10 @@ FRAMES: dict[str, tuple[Frames, Lower]] = {
         ),
     ),
     "attended": (mixed, lower_mixed),
+    "binary": (
+        lambda x: signs(x + VECTOR.to(x)) @ signs(MATRIX).to(x).t() * VECTOR.to(x),
+        lambda p, x: p.binary(x, VECTOR, MATRIX, VECTOR),
+    ),
 }
 
 
