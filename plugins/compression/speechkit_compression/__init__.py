@@ -152,4 +152,54 @@ def speechkit_methods() -> list[Component]:
             paper="arXiv:2407.20601",
             exempt={"check_method_resumes": pruned, "check_method_in_two_processes": pruned},
         ),
+        _AB_BNN(
+            name="agc",
+            factory="speechkit_compression.agc:AdaptiveClipping",
+            summary="Clips each row's gradient in proportion to the norm of its weights",
+            formula="g *= min(1, clip * max(||w||, eps) / ||g||)",
+            paper="arXiv:2102.06171",
+            example={"clip": 0.02},
+        ),
+    ]
+
+
+@hookimpl
+def speechkit_activations() -> list[Component]:
+    return [
+        _AB_BNN(
+            name="qprelu",
+            factory="speechkit_compression.qprelu:QPReLU",
+            summary="Leaky ReLU with a learned slope for each channel that is a power of two",
+            exports=frozenset({"torch", "torch.export", "onnx"}),
+            example={"log2": -2.0},
+            exempt={"check_gradients": "the gradient ignores the rounding"},
+        ),
+    ]
+
+
+@hookimpl
+def speechkit_channel_layers() -> list[Component]:
+    return [
+        _BINARY(
+            name="binary",
+            factory="speechkit_compression.binary:BinaryPointwise",
+            summary="1×1 layer whose inputs and weights are 1 or -1",
+            foldable=True,
+            formula="y = alpha * gain * mean|W'| * sign(W') sign(beta * x + b); W' standardised W",
+            example={"alpha": 0.25},
+        ),
+    ]
+
+
+@hookimpl
+def speechkit_blocks() -> list[Component]:
+    return [
+        _BINARY(
+            name="ab_bnn",
+            factory="speechkit_compression.ab_bnn:ab_bnn",
+            time="lookahead",
+            summary="Residual units of binary layers over time and channels, without norms",
+            formula="f(shortcut(x) + alpha * L(sign(beta * x + b0)) + b1) + b2",
+            example={"alpha": 0.5},
+        ),
     ]
