@@ -169,7 +169,7 @@ def speechkit_activations() -> list[Component]:
         _AB_BNN(
             name="qprelu",
             factory="speechkit_compression.qprelu:QPReLU",
-            summary="Leaky ReLU with a learned slope for each channel that is a power of two",
+            summary="Leaky ReLU whose learned slopes are powers of two (experimental)",
             exports=frozenset({"torch", "torch.export", "onnx"}),
             example={"log2": -2.0},
             exempt={"check_gradients": "the gradient ignores the rounding"},
