@@ -1,11 +1,20 @@
-"""Transforms that make models smaller and faster, by name once the package is installed.
+"""Transforms that make models smaller and faster, and layers and methods of small models, by name
+once the package is installed: `block="ab_bnn"`.
 
 Nothing here imports torch.
 """
 
+from functools import partial
 from typing import Any
 
 from speechkit import Component, hookimpl
+
+_AB_BNN = partial(Component, paper="arXiv:2403.03739")
+_BINARY = partial(
+    _AB_BNN,
+    exports=frozenset({"torch", "torch.export", "onnx"}),
+    exempt={"check_gradients": "the gradients of signs are those of smooth functions"},
+)
 
 
 @hookimpl
