@@ -16,6 +16,7 @@ from speechkit.models import Model, Output, evaluating
 from speechkit.nn import Chunk
 from speechkit.probes import Examples
 from speechkit.transforms import required
+from speechkit_compression.weights import prunable
 
 
 class Heal:
@@ -51,12 +52,13 @@ def heal(
     """Trains `student` in place with AdamW for `steps` shuffled batches; returns each loss.
 
     The loss is `divergence` from the teacher, which does not change. The learning rate falls to 0
-    as a cosine. The student ends in evaluation. Source: Hinton et al., arXiv:1503.02531.
+    as a cosine. Pruned weights stay 0. The student ends in evaluation. Source: Hinton et al., arXiv:1503.02531.
     """
     losses: list[float] = []
     if not steps:
         return losses
     parameters = [p for p in student.parameters() if p.requires_grad]
+    pruned = [(weight, weight == 0) for weight in prunable(student).values()]
     optimizer = torch.optim.AdamW(parameters, lr=lr)
     student.train()
     with evaluating(teacher), torch.enable_grad():
@@ -72,6 +74,9 @@ def heal(
             loss.backward()
             torch.nn.utils.clip_grad_norm_(parameters, 1.0)
             optimizer.step()
+            with torch.no_grad():
+                for weight, mask in pruned:
+                    weight.masked_fill_(mask, 0)
             losses.append(loss.item())
     student.eval()
     return losses

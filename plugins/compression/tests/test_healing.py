@@ -57,6 +57,17 @@ def test_it_does_not_begin_with_the_shortest_recordings(net: Net, corpus: Corpus
     assert frames != sorted(frames)
 
 
+def test_pruned_weights_stay_0(net: Net, corpus: Corpus) -> None:
+    teacher, student = (sk.build(net, seed).eval() for seed in (0, 1))
+    weight = student.get_parameter("encoder.1.sum.body.0.channel.weight")
+    with torch.no_grad():
+        weight[:4] = 0
+    before = weight.clone()
+    heal(student, teacher, Examples(teacher, corpus(3)), steps=3)
+    assert torch.all(weight[:4] == 0)
+    assert not torch.equal(weight[4:], before[4:])
+
+
 def test_no_step_changes_nothing(net: Net, corpus: Corpus) -> None:
     teacher, student = (sk.build(net, seed).eval() for seed in (0, 1))
     before = {name: x.clone() for name, x in student.state_dict().items()}
