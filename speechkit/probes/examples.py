@@ -64,8 +64,8 @@ class Examples:
         return map(self._with_features, self.batches)
 
     def shuffled(self) -> Iterator[tuple[Batch, Chunk]]:
-        """Batches and features without end, for training: each pass has another order, drawn by the
-        seed, with similar durations in a batch."""
+        """Batches of random utterances and their features, without end, for training: each pass has
+        another order, drawn by the seed."""
         for epoch in count():
             yield from map(self._with_features, self._batches(epoch))
 
@@ -100,6 +100,8 @@ class Examples:
             seed=self.seed,
             epoch=epoch or 0,
             shuffle=epoch is not None,
+            # batches of one duration would be unlike those whose statistics norms need
+            buckets=1,
         )
         for batch in batches(self._dataset, plan, workers=0):
             audio, lengths = batch.audio.to(self._device), batch.lengths.to(self._device)

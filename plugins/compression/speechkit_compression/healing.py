@@ -52,7 +52,8 @@ def heal(
     """Trains `student` in place with AdamW for `steps` shuffled batches; returns each loss.
 
     The loss is `divergence` from the teacher, which does not change. The learning rate falls to 0
-    as a cosine. Pruned weights stay 0. The student ends in evaluation. Source: Hinton et al., arXiv:1503.02531.
+    as a cosine. Pruned weights stay 0. The student ends in evaluation. Source: Hinton et al.,
+    arXiv:1503.02531.
     """
     losses: list[float] = []
     if not steps:
