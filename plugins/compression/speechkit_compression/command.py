@@ -74,9 +74,10 @@ def compress(
             part.write_text(compression_page(model, search), encoding="utf-8")
     chosen = search.chosen()
     if chosen is None:
+        cheapest = search.front()[0]
         raise ConfigError(
-            f"no model meets {budget}: the cheapest is {search.out / search.front()[0].folder}; "
-            "give other transforms by --with, or a larger budget"
+            f"no model meets {budget}; the cheapest is {cheapest.folder or 'the original'}, with "
+            f"{search.cost(cheapest):.2f}; give other transforms by --with, or a larger budget"
         )
     if not as_json:
         say(f"{search.out / chosen.folder}: error {chosen.error:.4f} at {budget}")

@@ -109,6 +109,8 @@ class Search:
     ) -> None:
         self.settings, self.moves, self.budget, self.out = settings, moves, budget, out
         self.width = width
+        if out.resolve() == Path(settings.model).resolve():
+            raise ConfigError(f"--out {out} would hide the model of that name; give another --out")
         self.original = load(settings.model)
         self.dev = utterances[::HELD_OUT]
         self.train = [u for i, u in enumerate(utterances) if i % HELD_OUT]

@@ -133,3 +133,20 @@ def test_the_command_writes_rows_and_a_page(settings: Settings, tmp_path: Path) 
     page = (out / "compress.html").read_text()
     assert "parameters" in page
     assert page.count("<circle") == 3
+
+
+def test_a_folder_that_hides_the_model_is_refused(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    given = Settings("digits", settings.manifest, 2)
+    with pytest.raises(ConfigError, match="--out digits would hide the model"):
+        searched(given, Path("digits"), "size=0.9", "drop")
+
+
+def test_the_command_says_what_was_reached(settings: Settings, tmp_path: Path) -> None:
+    given = ["compress", settings.model, "--data", settings.manifest, "--budget", "size=0.01"]
+    given += ["--with", "drop", "--steps", "1", "--out", str(tmp_path / "out")]
+    done = CliRunner().invoke(app, given)
+    assert done.exit_code == 1
+    assert "no model meets size=0.01; the cheapest is 00" in str(done.exception)
