@@ -13,8 +13,8 @@ from speechkit.io.files import atomic_file
 
 PAGE = "compress.html"
 MOVES = (
-    "layer_merge:budget=0.8",
     "depth_prune:n=1",
+    "layer_drop:n=1",
     "magnitude:share=0.6,block=16",
     "magnitude:share=0.8,block=16",
 )
