@@ -5,7 +5,17 @@ import re
 DISTRIBUTION = "speechkit-core"
 NAME = re.compile("[a-z0-9_]+")
 """Valid names of plugins."""
-OURS = ("activations", "kan", "methods", "mixers", "norms", "residuals")
+OURS = (
+    "activations",
+    "compression",
+    "heads",
+    "kan",
+    "methods",
+    "mixers",
+    "norms",
+    "probes",
+    "residuals",
+)
 """The plugins of this repository, each in the distribution `speechkit-NAME`."""
 
 
