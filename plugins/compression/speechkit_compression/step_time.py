@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from functools import partial
 from statistics import median
-from time import perf_counter
+from time import process_time
 
 import numpy as np
 import torch
@@ -23,18 +23,19 @@ ROUNDS = 31
 def time_ratio(model: Model, other: Model, rounds: int = ROUNDS) -> float:
     """The time that `model` needs for two seconds of a stream, divided by that of `other`.
 
-    Both get noise in chunks of 100 ms, in turns; each time is the median of `rounds`. A model that
-    cannot stream is timed on the whole of it. The front end is included.
+    Both get noise in chunks of 100 ms, in turns; each time is the median of `rounds`, in processor
+    time, which other programs hardly change. A model that cannot stream is timed on the whole of
+    it. The front end is included.
     """
     runs = [_run(each) for each in (model, other)]
     times: list[list[float]] = [[], []]
     for round_ in range(rounds + 1):
         for run, kept in zip(runs, times, strict=True):
-            start_s = perf_counter()
+            start_s = process_time()
             run()
             # the first round warms up
             if round_:
-                kept.append(perf_counter() - start_s)
+                kept.append(process_time() - start_s)
     return median(times[0]) / median(times[1])
 
 
