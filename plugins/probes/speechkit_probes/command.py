@@ -40,8 +40,9 @@ def explain(
     row = {
         "audio": str(audio),
         "labels": list(found.labels),
+        "text": found.text,
         "parts": [asdict(one) for one in found.parts],
         "page": str(out),
     }
     words = ", ".join(f"{one.start_s:.2f} to {one.end_s:.2f} s" for one in found.parts)
-    show(row, f"{' '.join(found.labels) or 'nothing'}: {words or 'no part'}; see {out}", as_json)
+    show(row, f"{found.text or 'nothing'}: {words or 'no part'}; see {out}", as_json)

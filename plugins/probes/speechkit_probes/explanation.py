@@ -30,11 +30,13 @@ class Part:
 class Explanation:
     """What was decided, and the features and their attributions `[F, T]`.
 
-    `labels` are those of the clip, or of the frames without repetitions. `parts` are the fewest
-    frames that hold the asked share of the positive attributions, joined where they are close.
+    `labels` are those of the clip, or of the frames without repetitions, and `text` has them in a
+    row, with CTC without spaces. `parts` are the fewest frames that hold the asked share of the
+    positive attributions, joined where they are close.
     """
 
     labels: tuple[str, ...]
+    text: str
     frame_s: float
     features: Tensor
     attribution: Tensor
@@ -64,8 +66,10 @@ def explain(
     with evaluating(model):
         found = attribution(model, features, labels, excitation(temperature))[0]
     frame_s = model.frontend.stride / model.frontend.rate / model.sample_rate
+    named = tuple(model.labels[label] for label in _runs(labels) if label < len(model.labels))
     return Explanation(
-        tuple(model.labels[label] for label in _runs(labels) if label < len(model.labels)),
+        named,
+        ("" if model.config.task == "ctc" else " ").join(named),
         frame_s,
         features.x[0],
         found,

@@ -42,8 +42,7 @@ def explanation_page(
             "took its mean. It is no proof of what the net knows.</p>",
         ),
     ]
-    labels = " ".join(found.labels) or "nothing"
-    return page(title, {"predicted": labels}, sections)
+    return page(title, {"predicted": found.text or "nothing"}, sections)
 
 
 def _picture(name: str, values: Tensor) -> str:

@@ -58,7 +58,9 @@ def test_bundled_models_are_explained(name: str, tmp_path: Path) -> None:
     assert (
         row["labels"] == {"vad": ["speech"], "an4": ["z", "e", "r", "o"], "digits": ["zero"]}[name]
     )
+    assert row["text"] == {"vad": "speech", "an4": "zero", "digits": "zero"}[name]
     text = page.read_text(encoding="utf-8")
+    assert f">{row['text']}<" in text
     assert text.count("<audio") == 1 + len(row["parts"])
     assert not re.search(r"(src|href)=\"?https?:", text), "nothing is loaded from elsewhere"
 

@@ -23,6 +23,7 @@ def test_both_are_equal_for_relu(model: sk.Model, corpus: Corpus) -> None:
     found = probe(model, ["relp:pairs=3"], Examples(model, corpus(3)))["relp:pairs=3"]
     assert found["relp"] == pytest.approx(found["atp"].item(), abs=2e-3)
     assert found["atp"] > 0.3, "both follow the effects"
+    assert found["over_atp"] == 0, "rounding makes none better"
 
 
 def test_a_linear_net_is_predicted_exactly(nets: dict[str, Net], corpus: Corpus) -> None:
