@@ -38,6 +38,8 @@ def linear_regions(
                  most flips + 1
         pieces   rows of regions in which the scores have one slope, of the regions that have two
                  points or more: the net is affine on each if its activations are ReLU
+        resolved the share of intervals where at most one bit changes; below 1, `regions` and
+                 `pieces` are too low, and a net of many units needs a larger depth
 
     The three differ, since a path can cross many hyperplanes at once, and neighbouring regions can
     share one affine map: the number of "linear regions" depends on the definition, as Wang,
@@ -66,15 +68,15 @@ def linear_regions(
             frames = min(one.shape[2], other.shape[2])
             found.append(_along(model, one[..., :frames], other[..., :frames], points, depth))
         means = torch.tensor(found, dtype=torch.float64).mean(0)
-        return dict(zip(("flips", "regions", "pieces"), means, strict=True))
+        return dict(zip(("flips", "regions", "pieces", "resolved"), means, strict=True))
 
     return look
 
 
 def _along(
     model: Model, one: Tensor, other: Tensor, points: int, depth: int
-) -> tuple[int, int, int]:
-    """The three counts of a path."""
+) -> tuple[int, int, int, float]:
+    """The three counts of a path, and the share of it where they are exact."""
 
     def bits(at: Tensor) -> Tensor:
         parts = []
@@ -91,7 +93,12 @@ def _along(
         ]
     )
     changed = (found[1:] != found[:-1]).sum(1)
-    return int(changed.sum()), int((changed > 0).sum()) + 1, _pieces(at, changed == 0, scores)
+    return (
+        int(changed.sum()),
+        int((changed > 0).sum()) + 1,
+        _pieces(at, changed == 0, scores),
+        float((changed <= 1).double().mean()),
+    )
 
 
 def _pieces(at: Tensor, same: Tensor, scores: Tensor) -> int:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -10,6 +11,7 @@ from torch import Tensor
 from speechkit.errors import ComponentError
 from speechkit.models import Model, build
 from speechkit.probes import Examples
+from speechkit.rules.spotting import Spotting
 
 
 def memorization(
@@ -50,7 +52,11 @@ def memorization(
                 f"probe memorization: {len(clips)} recordings; give at least {min(numbers)}"
             )
         names = tuple(str(label) for label in range(classes))
-        config = replace(model.config, labels=names, head="clip")
+        # rules may name labels, and no rule is asked
+        rules: dict[str, Any] = (
+            {"spotting": Spotting()} if hasattr(model.config, "spotting") else {}
+        )
+        config = replace(model.config, labels=names, head="clip", **rules)
         shares = []
         for number in tried:
             net = build(config, examples.seed).to(clips[0].device)

@@ -72,6 +72,16 @@ def test_pieces_are_fewer_than_regions_and_regions_than_flips(
     assert found["regions"] > 5
 
 
+def test_a_coarse_path_is_not_resolved(model: sk.Model, corpus: Corpus) -> None:
+    specs = [f"linear_regions:pairs=1,points=2,depth={depth}" for depth in (0, 14)]
+    found = probe(model, specs, Examples(model, corpus(2)))
+    coarse, fine = (found[spec] for spec in specs)
+    assert coarse["resolved"] == 0
+    assert coarse["regions"] == 2
+    assert fine["resolved"] > 0.9
+    assert fine["regions"] > 10
+
+
 def test_the_model_keeps_its_precision(nets: dict[str, Net], corpus: Corpus) -> None:
     model = sk.build(nets["clip"], 1).eval()
     probe(model, ["linear_regions:pairs=1,points=3,depth=0"], Examples(model, corpus(2)))

@@ -11,6 +11,7 @@ import speechkit as sk
 from speechkit.errors import ComponentError
 from speechkit.models import Net
 from speechkit.probes import Examples, probe
+from speechkit.rules.spotting import Spotting
 
 Corpus = Callable[..., Path]
 
@@ -33,6 +34,11 @@ def test_few_labels_are_learnt(nets: dict[str, Net], corpus: Corpus) -> None:
 def test_without_steps_to_learn_in_nothing_is_learnt(nets: dict[str, Net], corpus: Corpus) -> None:
     model = sk.build(nets["clip"], 1).eval()
     assert found(model, corpus(8), "counts=8,steps=1")["largest"] == 0
+
+
+def test_rules_that_name_labels_are_left_out(nets: dict[str, Net], corpus: Corpus) -> None:
+    model = sk.build(replace(nets["clip"], spotting=Spotting(silent=("low",))), 1).eval()
+    assert found(model, corpus(4), "counts=4,steps=1")["count"].tolist() == [4]
 
 
 def test_scores_of_frames_are_refused(nets: dict[str, Net], corpus: Corpus) -> None:
