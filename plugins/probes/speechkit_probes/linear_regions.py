@@ -15,6 +15,8 @@ from speechkit.probes.codes import activations, codes, codes_between, path
 
 ROWS = 64
 """How many points are computed at a time."""
+MOST_FRAMES = 64
+"""The most frames of a path: the codes of all its points are kept."""
 MARGIN = 1e-7
 """How far inside all of its half-spaces a point of a region must be."""
 MOST_UNITS = 24
@@ -28,9 +30,9 @@ def linear_regions(
 ) -> Callable[[Model, Examples], dict[str, Tensor]]:
     """The probe: how often a net's units switch on straight paths from utterance to utterance.
 
-    A path goes from the features of one utterance to those of another, cut to the shorter one. It
-    has `points` points at equal distances; then each interval whose ends differ in more than one
-    bit is halved, up to `depth` times. A bit says whether an activation's input is above 0. The
+    A path goes from the features of one utterance to those of another, cut to the shorter one and
+    to 64 frames. It has `points` points at equal distances; then each interval whose ends differ in
+    more than one bit is halved, up to `depth` times. A bit says whether an activation's input is above 0. The
     means over `pairs` random pairs:
 
         flips    bits that change, added up over the intervals
@@ -65,7 +67,7 @@ def linear_regions(
         found = []
         for index in range(pairs):
             one, other = rows[index % len(rows)], rows[(index + 1) % len(rows)]
-            frames = min(one.shape[2], other.shape[2])
+            frames = min(one.shape[2], other.shape[2], MOST_FRAMES)
             found.append(_along(model, one[..., :frames], other[..., :frames], points, depth))
         means = torch.tensor(found, dtype=torch.float64).mean(0)
         return dict(zip(("flips", "regions", "pieces", "resolved"), means, strict=True))
