@@ -32,8 +32,8 @@ def linear_regions(
 
     A path goes from the features of one utterance to those of another, cut to the shorter one and
     to 64 frames. It has `points` points at equal distances; then each interval whose ends differ in
-    more than one bit is halved, up to `depth` times. A bit says whether an activation's input is above 0. The
-    means over `pairs` random pairs:
+    more than one bit is halved, up to `depth` times. A bit says whether an activation's input is
+    above 0. The means over `pairs` random pairs:
 
         flips    bits that change, added up over the intervals
         regions  codes in a row that differ: a lower bound of the activation regions on the path, at
