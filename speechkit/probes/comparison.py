@@ -8,7 +8,7 @@ from statistics import mean, stdev
 from torch import Tensor
 
 from speechkit.component import Spec
-from speechkit.errors import ManifestError
+from speechkit.errors import ComponentError, ManifestError
 from speechkit.models import Model
 from speechkit.probes import Examples, probe
 
@@ -38,7 +38,8 @@ def compare(
 ) -> dict[str, dict[str, Difference]]:
     """The difference of each scalar that both models have, by the probe and by its name.
 
-    Raises ManifestError for fewer than two utterances.
+    Raises ManifestError for fewer than two utterances, and ComponentError if a probe needs more
+    than there are in a part.
     """
     count = min(PARTS, len(examples.utterances))
     if count < 2:
@@ -52,15 +53,24 @@ def compare(
             seed=examples.seed,
             batch_size=examples.batch_size,
         )
-        found.append((probe(model, asked, part), probe(other, asked, part)))
+        try:
+            found.append((probe(model, asked, part), probe(other, asked, part)))
+        except ComponentError as error:
+            raise ComponentError(
+                f"a comparison measures {count} parts of the utterances, this one of "
+                f"{len(part.utterances)}: {error}; or give more utterances"
+            ) from error
+    names = {
+        name: dict.fromkeys(key for one, _ in found for key, x in one[name].items() if not x.ndim)
+        for name in found[0][0]
+    }
     return {
         name: {
             key: difference
-            for key, value in tensors.items()
-            if not value.ndim
-            and (difference := difference_of([_pair(both, name, key) for both in found]))
+            for key in keys
+            if (difference := difference_of([_pair(both, name, key) for both in found]))
         }
-        for name, tensors in found[0][0].items()
+        for name, keys in names.items()
     }
 
 

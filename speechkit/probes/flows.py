@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from speechkit.component import Spec
 from speechkit.errors import ConfigError
@@ -38,12 +38,7 @@ class Flows:
     """
 
     def __init__(self, model: Model) -> None:
-        stack = Spec.parse(model.config.stack)
-        if registry().find("stack", stack.name).qualified_name != "core/serial":
-            raise ConfigError(
-                f"the blocks of stack={stack} do not follow each other; give stack=serial"
-            )
-        blocks = dict(model.encoder.named_children())
+        blocks = blocks_of(model)
         layers = dict(blocks)
         for name, part in residuals(model).items():
             layers |= {f"{name}.skip": part.shortcut, f"{name}.body": part.body}
@@ -73,6 +68,16 @@ class Flows:
 
     def __exit__(self, *_: object) -> None:
         self._taps.remove()
+
+
+def blocks_of(model: Model) -> dict[str, nn.Module]:
+    """The blocks of the encoder by number; ConfigError for a stack that is not `serial`."""
+    stack = Spec.parse(model.config.stack)
+    if registry().find("stack", stack.name).qualified_name != "core/serial":
+        raise ConfigError(
+            f"the blocks of stack={stack} do not follow each other; give a model with stack=serial"
+        )
+    return dict(model.encoder.named_children())
 
 
 def residuals(model: Model) -> dict[str, Residual]:

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 import speechkit as sk
-from speechkit.errors import ManifestError
+from speechkit.errors import ComponentError, ManifestError
 from speechkit.models import Model
-from speechkit.plugins import Registry, using
+from speechkit.plugins import Registry, registry, using
 from speechkit.probes import Examples
 from speechkit.probes.comparison import compare, difference_of
 
@@ -75,3 +75,20 @@ def test_one_utterance_cannot_be_compared(nets: dict[str, Any], corpus: Corpus) 
     model = sk.build(nets["clip"], 1).eval()
     with pytest.raises(ManifestError, match="needs at least 2"):
         compare(model, model, ["level"], Examples(model, corpus(1)))
+
+
+def test_a_number_of_some_parts_is_compared_and_small_parts_are_named(
+    nets: dict[str, Any], corpus: Corpus
+) -> None:
+    def look(model: Model, examples: Examples) -> dict[str, Tensor]:
+        if len(examples.utterances) < 2:
+            raise ComponentError("probe few: 1 utterance; give at least 2")
+        return {"loud": torch.tensor(1.0)} if examples.utterances[0].label == "low" else {}
+
+    few = sk.Component(name="few", factory=lambda: look, summary="One")
+    registry().add(SimpleNamespace(speechkit_probes=sk.hookimpl(lambda: [few])), "more")
+    model = sk.build(nets["clip"], 1).eval()
+    found = compare(model, model, ["few"], Examples(model, corpus(16)))
+    assert list(found["few"]) == ["loud"]
+    with pytest.raises(ComponentError, match="measures 8 parts of the utterances, this one of 1:"):
+        compare(model, model, ["few"], Examples(model, corpus(8)))

@@ -56,5 +56,5 @@ def test_the_model_is_in_evaluation_and_its_mode_stays(
 
 def test_another_stack_is_one_line(nets: dict[str, Any], corpus: Corpus, other_stack: str) -> None:
     model = sk.build(replace(nets["clip"], stack=other_stack), 1).eval()
-    with pytest.raises(ConfigError, match="stack=two do not follow each other; give stack=serial"):
+    with pytest.raises(ConfigError, match="stack=two do not follow each other; give a model"):
         next(flows(model, Examples(model, corpus(3))))

@@ -20,9 +20,9 @@ def functional_dimension(
 ) -> Callable[[Model, Examples], dict[str, Tensor]]:
     """The probe: the rank of the Jacobian of the scores with respect to the weights of a part.
 
-    `part` is the beginning of the weights' names, such as `head` or `encoder.2`. The Jacobian has a
-    row for a score of a frame or clip, in float64: `rows` times as many rows as weights, drawn from
-    all recordings in equal parts, or all scores if they are fewer.
+    `part` is a part of the net, such as `head`, or `encoder.2` for its third block. The Jacobian
+    has a row for a score of a frame or clip, in float64: `rows` times as many rows as weights,
+    drawn from all recordings in equal parts, or all scores if they are fewer.
 
         weights   the number of weights of the part
         rank      its functional dimension at these weights: the number of directions that change
@@ -38,12 +38,16 @@ def functional_dimension(
 
     def look(model: Model, examples: Examples) -> dict[str, Tensor]:
         model.double()
-        weights = {name: p for name, p in model.named_parameters() if name.startswith(part)}
+        weights = {
+            name: p.requires_grad_()
+            for name, p in model.named_parameters()
+            if f"{name}.".startswith(f"{part}.")
+        }
         count = sum(p.numel() for p in weights.values())
         if not 0 < count <= MOST_WEIGHTS:
             raise ComponentError(
-                f"probe functional_dimension: part={part} has {count} weights; give the beginning "
-                f"of the names of 1 to {MOST_WEIGHTS} weights, such as head"
+                f"probe functional_dimension: part={part} has {count} weights; give a part of 1 to "
+                f"{MOST_WEIGHTS} weights, such as head or encoder.0"
             )
         found: list[Tensor] = []
         clips = examples.clips(len(examples.utterances))

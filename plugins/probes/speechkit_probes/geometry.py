@@ -11,6 +11,7 @@ from speechkit.errors import ComponentError
 from speechkit.models import Model
 from speechkit.nn import Chunk, Taps
 from speechkit.probes import Examples
+from speechkit.probes.flows import blocks_of
 
 EIGHTHS = 8
 RIDGE = 1e-2
@@ -30,7 +31,8 @@ def geometry() -> Callable[[Model, Examples], dict[str, Tensor]]:
         across                  the accuracy of a linear classifier of the labels for a speaker to
                                 which it was not fitted, the mean over speakers (CCGP)
 
-    Alleman et al., arXiv:2401.13558. ComponentError unless there are two labels.
+    Alleman et al., arXiv:2401.13558. ComponentError unless there are two labels, and
+    ConfigError for a stack that is not `serial`.
     """
 
     @torch.no_grad()
@@ -105,9 +107,10 @@ def _numbers(names: list[str | None]) -> Tensor | None:
 
 def _means(model: Model, examples: Examples) -> list[Tensor]:
     """The features averaged over eighths `[N, 8F]`, and each block's output over all `[N, C]`."""
-    rows: list[list[Tensor]] = [[] for _ in range(1 + len(list(model.encoder.children())))]
+    blocks = blocks_of(model)
+    rows: list[list[Tensor]] = [[] for _ in range(1 + len(blocks))]
     order: list[int] = []
-    with Taps(dict(model.encoder.named_children())) as taps:
+    with Taps(blocks) as taps:
         for batch, features in examples:
             model.score(features)
             order += batch.indices

@@ -9,6 +9,7 @@ from speechkit.errors import ComponentError
 from speechkit.models import Model
 from speechkit.nn import Chunk, DepthwiseConv, StreamLayer, Taps
 from speechkit.probes import Examples
+from speechkit.probes.flows import blocks_of
 from speechkit_probes.attribution import baseline, best, target
 
 MOST_FRAMES = 512
@@ -30,13 +31,15 @@ def implicit_attention(share: float = 0.2) -> Callable[[Model, Examples], dict[s
         weights           the matrix of the longest utterance, `[T', T]`
 
     Utterances of more than 512 frames are left out. Zimerman, Ali and Wolf, arXiv:2405.16504, whose
-    rollout it follows; the mean over channels and rows is ours. ComponentError if nothing is left.
+    rollout it follows; the mean over channels and rows is ours. ComponentError if nothing is left,
+    or if a layer that is no mixer has a stride; ConfigError for a stack that is not `serial`.
     """
     if not 0 < share < 1:
         raise ComponentError(f"probe implicit_attention: share={share}; give one between 0 and 1")
 
     @torch.no_grad()
     def look(model: Model, examples: Examples) -> dict[str, Tensor]:
+        blocks_of(model)
         mixers = _mixers(model)
         chance = torch.Generator().manual_seed(examples.seed)
         lost: list[Tensor] = []
@@ -75,6 +78,11 @@ def rollout(model: Model, mixers: dict[str, StreamLayer], clip: Chunk) -> Tensor
     whole = torch.eye(clip.x.shape[2], device=clip.x.device)
     for _, layer, (c,), _ in taps.take():
         weights = matrix_of(layer, c)
+        if weights.shape[1] != len(whole):
+            raise ComponentError(
+                "probe implicit_attention: a layer that is no mixer changes the number of frames; "
+                "give a model whose strides are in depthwise convolutions"
+            )
         size = weights.abs()
         size = size / size.sum(1, keepdim=True).clamp(min=1e-12)
         rows = torch.arange(len(size), device=size.device)

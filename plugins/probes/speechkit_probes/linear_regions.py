@@ -33,7 +33,7 @@ def linear_regions(
     A path goes from the features of one utterance to those of another, cut to the shorter one and
     to 64 frames. It has `points` points at equal distances; then each interval whose ends differ in
     more than one bit is halved, up to `depth` times. A bit says whether an activation's input is
-    above 0. The means over `pairs` random pairs:
+    above 0. The means over `pairs` pairs, each utterance of a random order with the next:
 
         flips    bits that change, added up over the intervals
         regions  codes in a row that differ: a lower bound of the activation regions on the path, at
@@ -62,7 +62,7 @@ def linear_regions(
                 "give two utterances, and a model with activations"
             )
         model.double()
-        clips = examples.clips(min(count, 2 * pairs))
+        clips = examples.clips(pairs + 1)
         rows = [model.features(clip[None].double()).x for clip in clips]
         found = []
         for index in range(pairs):

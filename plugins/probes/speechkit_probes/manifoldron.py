@@ -31,7 +31,8 @@ class Region:
         """Delaunay triangles whose corners are all among each other's `neighbours` nearest.
 
         An edge is kept if one of its ends is a neighbour of the other. The border has the edges of
-        one triangle only. Raises ComponentError for fewer than three points that are not in line.
+        one triangle only. Raises ComponentError for fewer than three points that are not in line,
+        and if no triangle is left.
         """
         from scipy.spatial import Delaunay, QhullError  # type: ignore[import-untyped]
 
@@ -50,6 +51,11 @@ class Region:
         corners = [(0, 1), (1, 2), (0, 2)]
         kept = np.all([near[triangles[:, a], triangles[:, b]] for a, b in corners], axis=0)
         triangles = triangles[kept]
+        if not len(triangles):
+            raise ComponentError(
+                f"probe manifoldron: no triangle of a label has corners among {neighbours} nearest "
+                "neighbours; give more neighbours"
+            )
         edges = np.sort(np.concatenate([triangles[:, list(pair)] for pair in corners]), axis=1)
         found, counts = np.unique(edges, axis=0, return_counts=True)
         return cls(points, triangles, found[counts == 1])
@@ -57,10 +63,11 @@ class Region:
     def inside(self, queries: Floats) -> NDArray[np.bool_]:
         """Whether each query `[Q, 2]` is in one of the triangles, or on its border."""
         found = np.zeros(len(queries), bool)
+        slack = 1e-9 * np.ptp(self.points, axis=0).prod()
         for corners in self.points[self.triangles]:
             sides = [_side(corners[i], corners[(i + 1) % 3], queries) for i in range(3)]
-            found |= np.all([s >= -1e-9 for s in sides], axis=0)
-            found |= np.all([s <= 1e-9 for s in sides], axis=0)
+            found |= np.all([s >= -slack for s in sides], axis=0)
+            found |= np.all([s <= slack for s in sides], axis=0)
         return found
 
     def depth(self, queries: Floats) -> Floats:

@@ -12,6 +12,7 @@ from speechkit.errors import ComponentError
 from speechkit.models import Model, build
 from speechkit.probes import Examples
 from speechkit.rules.spotting import Spotting
+from speechkit_probes.numbers import whole_numbers
 
 
 def memorization(
@@ -33,11 +34,12 @@ def memorization(
     have many bits. ComponentError for other than classifiers of clips, and fewer
     recordings than the smallest of `counts`.
     """
-    numbers = [int(word) for word in str(counts).split()]
+    numbers = whole_numbers(counts)
     if not numbers or min(numbers) < 2 or steps < 1 or classes < 2 or not rate > 0:
         raise ComponentError(
             f"probe memorization: counts={counts!r}, steps={steps}, classes={classes}, rate={rate};"
-            " give counts and classes from 2, at least 1 step and a rate above 0"
+            " give counts and classes from 2, such as counts='4 8', at least 1 step and a rate "
+            "above 0"
         )
 
     def look(model: Model, examples: Examples) -> dict[str, Tensor]:
@@ -87,10 +89,10 @@ def _learnt(net: Model, clips: list[Tensor], labels: Tensor, steps: int, rate: f
     optimizer = torch.optim.AdamW(net.parameters(), lr=rate, weight_decay=0.0)
     right = 0.0
     with torch.enable_grad():
-        for _ in range(steps):
+        for step in range(steps + 1):
             scores = net.score(features).scores
             right = float((scores.argmax(1) == labels).float().mean())
-            if right == 1:
+            if right == 1 or step == steps:
                 break
             optimizer.zero_grad()
             F.cross_entropy(scores, labels).backward()

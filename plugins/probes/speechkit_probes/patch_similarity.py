@@ -9,6 +9,7 @@ from torch import Tensor
 from speechkit.errors import ComponentError
 from speechkit.models import Model
 from speechkit.probes import Examples
+from speechkit_probes.numbers import whole_numbers
 
 
 def patch_similarity(
@@ -18,9 +19,10 @@ def patch_similarity(
 
     A patch is what a filter of `k` taps reads, for each k of `kernels`; only valid frames count.
     Patches that are alike make a filter easier to learn, Du et al., arXiv:1709.06129. `size` has
-    the k, `cosine` the means. A k longer than every utterance is left out.
+    the k, `cosine` the means. A k is left out if
+    no utterance has more than k frames.
     """
-    sizes = [int(word) for word in str(kernels).split()]
+    sizes = whole_numbers(kernels)
     if not sizes or min(sizes) < 1:
         raise ComponentError(
             f"probe patch_similarity: kernels={kernels!r}; give numbers of frames, such as '5 11'"

@@ -1,6 +1,7 @@
 """How simple the functions are that a net with random weights computes."""
 
 import copy
+import math
 import zlib
 from collections.abc import Callable
 
@@ -11,6 +12,7 @@ from speechkit.errors import ComponentError
 from speechkit.models import Model, build
 from speechkit.nn import Chunk
 from speechkit.probes import Examples
+from speechkit_probes.numbers import numbers
 
 ROWS = 64
 """How many points of the plane are computed at a time."""
@@ -35,8 +37,8 @@ def redshift(
     whatever the size of its weights. Norms that see the batch are in evaluation. Teney et al.,
     arXiv:2403.02241. ComponentError for fewer than two utterances.
     """
-    factors = [float(word) for word in str(scales).split()]
-    if nets < 1 or grid < 4 or not factors or min(factors) <= 0:
+    factors = numbers(scales)
+    if nets < 1 or grid < 4 or not factors or not all(0 < f < math.inf for f in factors):
         raise ComponentError(
             f"probe redshift: nets={nets}, grid={grid}, scales={scales!r}; give at least 1 net, a "
             "grid of 4 and scales above 0, such as '1 8'"

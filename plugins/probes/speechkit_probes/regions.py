@@ -88,7 +88,7 @@ def gradient_confusion(pairs: int = 20) -> Callable[[Model, Examples], dict[str,
             chosen = [
                 i
                 for i, (a, b) in enumerate(drawn)
-                if labels[a] is not None and (labels[a] == labels[b]) is wanted
+                if None not in (labels[a], labels[b]) and (labels[a] == labels[b]) is wanted
             ]
             if chosen:
                 found[name] = cosines[chosen].mean()

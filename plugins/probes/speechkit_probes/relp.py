@@ -11,6 +11,7 @@ from speechkit.errors import ComponentError
 from speechkit.models import Model
 from speechkit.nn import Chunk, Taps
 from speechkit.probes import Examples
+from speechkit.probes.flows import blocks_of
 from speechkit_probes.attribution import Rule, backward, best, identity, target
 
 ROWS = 64
@@ -30,9 +31,10 @@ def relp(pairs: int = 20, snr_db: float = 0.0) -> Callable[[Model, Examples], di
                                              `relp`, with y / z for that of an activation y(z)
 
     `atp` and `relp` are the mean correlations of estimate and effect over the nodes of a pair, and
-    `over_atp` is the share of pairs where that of `relp` is higher. For ReLU both are equal. Norms
+    `over_atp` is the share of pairs where that of `relp` is higher. A pair without any effect, such
+    as silence, is left out. For ReLU both are equal. Norms
     that are not batch norms, and gated activations, keep their own gradient here; the paper has
-    rules for them. Jafari et al., arXiv:2508.21258.
+    rules for them. Jafari et al., arXiv:2508.21258. ConfigError for a stack that is not `serial`.
     """
     if pairs < 1:
         raise ComponentError(f"probe relp: pairs={pairs}; give at least 1")
@@ -45,10 +47,15 @@ def relp(pairs: int = 20, snr_db: float = 0.0) -> Callable[[Model, Examples], di
             level = audio.square().mean().sqrt() * 10 ** (-snr_db / 20)
             rows.append(_correlations(model, audio, audio + level * noise))
         found = torch.stack(rows)
+        known = found[found.isfinite().all(1)]
+        if not len(known):
+            raise ComponentError(
+                "probe relp: noise changes no score, as in silence; give other recordings"
+            )
         return {
-            "atp": found[:, 0].mean(),
-            "relp": found[:, 1].mean(),
-            "over_atp": (found[:, 1] > found[:, 0] + ROUNDING).float().mean(),
+            "atp": known[:, 0].mean(),
+            "relp": known[:, 1].mean(),
+            "over_atp": (known[:, 1] > known[:, 0] + ROUNDING).float().mean(),
         }
 
     return look
@@ -56,7 +63,7 @@ def relp(pairs: int = 20, snr_db: float = 0.0) -> Callable[[Model, Examples], di
 
 def _correlations(model: Model, clean: Tensor, noisy: Tensor) -> Tensor:
     """The correlations of both estimates with the effects, `[2]`."""
-    blocks = dict(model.encoder.named_children())
+    blocks = blocks_of(model)
     with torch.no_grad():
         features, others = (model.features(audio[None]) for audio in (clean, noisy))
         labels = best(model, model.score(features))

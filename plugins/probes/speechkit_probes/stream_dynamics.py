@@ -24,41 +24,41 @@ def stream_dynamics(push: float = 0.1) -> Callable[[Model, Examples], dict[str, 
 
         cosine       mean cosine of h_l and h_{l+1}
         correlation  mean over channels of Pearson's r between h_l and h_{l+1}
-        speed        mean ‖h_{l+1} − h_l‖ / ‖h_l‖
+        speed        mean ‖h_{l+1} − h_l‖ / ‖h_l‖, over frames where h_l is not 0
         winding      mean turns of a frame around the origin, |Σ angle| / 2π, in the plane of the
                      first two principal components of all states
         push         ‖h'_L − h_L‖ / ‖δ‖ if a random δ of length `push` ‖h_l‖ is added to every frame
-                     of h_l, for each l before L; below 1 the blocks attract
+                     of h_l, for each l before L, over frames where h_l is not 0; below 1 the
+                     blocks attract
 
     Fernando and Guitchounts, arXiv:2502.12131. ComponentError without two blocks of one width.
     """
-    if not push > 0:
+    if not 0 < push < math.inf:
         raise ComponentError(f"probe stream_dynamics: push={push}; give a number above 0")
 
     @torch.no_grad()
     def look(model: Model, examples: Examples) -> dict[str, Tensor]:
         chance = torch.Generator().manual_seed(examples.seed)
         kept: list[list[Tensor]] = []
-        ratios: list[Tensor] = []
+        ratios: list[list[Tensor]] = []
         first = -1
-        for _, features in examples:
+        # one at a time, so that the drawn displacements do not depend on the size of a batch
+        for _, features in Examples(model, examples.utterances, batch_size=1):
             with Flows(model) as record:
                 model.score(features)
-            row = _row(record.take())
+            row = _row(model, record.take())
             first = row[0].block
             kept.append([row[0].x, *(flow.y for flow in row)])
             ratios.append(_pushes(model, features, row, push, chance))
         states = [torch.cat(parts).double().cpu() for parts in zip(*kept, strict=True)]
         steps = list(pairwise(states))
-        weights = torch.tensor([float(len(parts[0])) for parts in kept]).double()
-        pushes = (torch.stack(ratios) * weights[:, None]).sum(0) / weights.sum()
         return {
             "first_block": torch.tensor(first),
             "cosine": torch.stack([F.cosine_similarity(a, b, 1).mean() for a, b in steps]),
             "correlation": torch.stack([_correlation(a, b) for a, b in steps]),
             "speed": torch.stack([_speed(a, b) for a, b in steps]),
             "winding": winding(torch.stack(states)),
-            "push": pushes,
+            "push": torch.stack([torch.cat(parts).mean() for parts in zip(*ratios, strict=True)]),
         }
 
     return look
@@ -76,12 +76,15 @@ def winding(states: Tensor) -> Tensor:
     return turn.sum(0).abs().mean() / (2 * math.pi)
 
 
-def _row(flows: list[Flow]) -> list[Flow]:
+def _row(model: Model, flows: list[Flow]) -> list[Flow]:
     """The longest row of blocks that keep width and rate."""
+    blocks: Any = model.encoder
     best: list[Flow] = []
     row: list[Flow] = []
     for flow in flows:
-        row = [*row, flow] if flow.x.shape == flow.y.shape else []
+        # a clip of one frame has one frame behind a stride, too
+        same = blocks[flow.block].stride == blocks[flow.block].rate
+        row = [*row, flow] if same and flow.x.shape == flow.y.shape else []
         best = max(best, row, key=len)
     if len(best) < 2:
         raise ComponentError(
@@ -99,14 +102,15 @@ def _correlation(one: Tensor, other: Tensor) -> Tensor:
 
 
 def _speed(one: Tensor, other: Tensor) -> Tensor:
-    speed: Tensor = (other - one).norm(dim=1) / one.norm(dim=1).clamp(min=1e-6)
+    sizes = one.norm(dim=1)
+    speed: Tensor = ((other - one).norm(dim=1) / sizes)[sizes > 0]
     return speed.mean()
 
 
 def _pushes(
     model: Model, features: Chunk, row: list[Flow], push: float, chance: torch.Generator
-) -> Tensor:
-    """The mean ratio of both displacements for each state before the last, `[L]`."""
+) -> list[Tensor]:
+    """The ratios in the frames that are not 0, for each state before the last."""
     blocks: Any = model.encoder
     found = []
     for flow in row:
@@ -119,9 +123,10 @@ def _pushes(
         finally:
             handle.remove()
         last = record.take()[row[-1].block].y
-        moved = (last - row[-1].y).norm(dim=1) / delta.norm(dim=1).clamp(min=1e-12)
-        found.append(moved.double().mean().cpu())
-    return torch.stack(found)
+        sizes = delta.double().norm(dim=1)
+        moved = (last - row[-1].y).double().norm(dim=1) / sizes
+        found.append(moved[sizes > 0].cpu())
+    return found
 
 
 def _displaced(delta: Tensor, block: Any, args: tuple[Chunk]) -> tuple[Chunk]:

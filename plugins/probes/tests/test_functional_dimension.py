@@ -1,6 +1,7 @@
 """How many weights the outputs can tell apart."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -68,3 +69,16 @@ def test_a_part_without_or_with_too_many_weights_is_refused(
         probe(model, ["functional_dimension:part=nowhere"], Examples(model, corpus(2)))
     with pytest.raises(ComponentError, match="give at least 1"):
         probe(model, ["functional_dimension:rows=0"], Examples(model, corpus(2)))
+
+
+def test_a_part_is_one_block_and_not_those_whose_number_begins_alike(
+    nets: dict[str, Net], corpus: Corpus
+) -> None:
+    first, second, last = nets["clip"].blocks
+    rows = (first, replace(second, copies=10), last)
+    model = sk.build(replace(nets["clip"], blocks=rows), 1).eval()
+    block: Any = model.get_submodule("encoder.1")
+    block.requires_grad_(False)
+    spec = "functional_dimension:part=encoder.1,rows=1"
+    found = probe(model, [spec], Examples(model, corpus(2)))[spec]
+    assert found["weights"] == sum(p.numel() for p in block.parameters())

@@ -64,3 +64,24 @@ def test_a_net_without_mixers_is_refused(nets: dict[str, Net], corpus: Corpus) -
 def test_a_share_is_between_0_and_1(share: int, model: sk.Model, corpus: Corpus) -> None:
     with pytest.raises(ComponentError, match="give one between 0 and 1"):
         probe(model, [f"implicit_attention:share={share}"], Examples(model, corpus(2)))
+
+
+def test_a_stride_outside_of_mixers_is_one_line(nets: dict[str, Net], corpus: Corpus) -> None:
+    first, *others = nets["clip"].blocks
+    rows = (replace(first, separable=False), *others)
+    model = sk.build(replace(nets["clip"], blocks=rows)).eval()
+    with pytest.raises(ComponentError, match="changes the number of frames; give a model"):
+        probe(model, ["implicit_attention"], Examples(model, corpus(2)))
+
+
+def test_half_of_each_matrix_is_the_shortcut(nets: dict[str, Net]) -> None:
+    model = sk.build(nets["clip"], 1).eval()
+    clip = Chunk.of(torch.randn(1, 16, 20))
+    mixers = _mixers(model)
+    stem = dict(list(mixers.items())[:1])
+    with torch.no_grad():
+        matrix = rollout(model, stem, clip)
+        size = matrix_of(next(iter(stem.values())), clip)
+    size = size / size.sum(1, keepdim=True)
+    size[torch.arange(10), 2 * torch.arange(10)] += 1
+    torch.testing.assert_close(matrix, size / 2)

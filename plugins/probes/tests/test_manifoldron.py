@@ -90,3 +90,16 @@ def test_few_recordings_of_a_label_are_refused(nets: dict[str, Net], corpus: Cor
         probe(model, ["manifoldron"], Examples(model, corpus(4)))
     with pytest.raises(ComponentError, match="give at least 2"):
         probe(model, ["manifoldron:neighbours=1"], Examples(model, corpus(4)))
+
+
+def test_a_region_does_not_depend_on_the_unit() -> None:
+    points, labels = moons(60, 0)
+    test, _ = moons(100, 1)
+    one, small = (Region.of(scale * points[labels == 0], 14) for scale in (1, 1e-6))
+    np.testing.assert_array_equal(one.inside(test), small.inside(1e-6 * test))
+
+
+def test_too_few_neighbours_for_a_triangle_are_refused() -> None:
+    square = np.array([[0.0, 0], [1, 0], [9, 1], [10, 1]])
+    with pytest.raises(ComponentError, match="give more neighbours"):
+        Region.of(square, 1)

@@ -47,7 +47,7 @@ def test_scores_of_frames_are_refused(nets: dict[str, Net], corpus: Corpus) -> N
         found(model, corpus(4), "counts=4")
 
 
-@pytest.mark.parametrize("values", ["counts=1", "steps=0", "classes=1", "rate=0"])
+@pytest.mark.parametrize("values", ["counts=1", "counts=a", "steps=0", "classes=1", "rate=0"])
 def test_bad_parameters_are_refused(values: str, nets: dict[str, Net], corpus: Corpus) -> None:
     with pytest.raises(ComponentError, match="give counts and classes from 2"):
         found(sk.build(nets["clip"]).eval(), corpus(2), values)
@@ -56,3 +56,16 @@ def test_bad_parameters_are_refused(values: str, nets: dict[str, Net], corpus: C
 def test_too_few_recordings_are_refused(nets: dict[str, Net], corpus: Corpus) -> None:
     with pytest.raises(ComponentError, match="3 recordings; give at least 4"):
         found(sk.build(nets["clip"]).eval(), corpus(3), "counts=4")
+
+
+def test_the_last_step_counts(
+    nets: dict[str, Net], corpus: Corpus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps = []
+    step = torch.optim.AdamW.step
+    monkeypatch.setattr(torch.optim.AdamW, "step", lambda *a: (steps.append(1), step(*a))[1])
+    shares = []
+    score = sk.Model.score
+    monkeypatch.setattr(sk.Model, "score", lambda *a: (shares.append(len(steps)), score(*a))[1])
+    found(sk.build(nets["clip"], 1).eval(), corpus(8), "counts=8,steps=3,rate=1e-9")
+    assert shares == [0, 1, 2, 3], "the scores after the last step are looked at"

@@ -52,7 +52,7 @@ def test_it_is_found_for_each_scale(model: sk.Model, corpus: Corpus) -> None:
     assert len(found["frequency"]) == len(found["bytes"]) == 3
 
 
-@pytest.mark.parametrize("values", ["nets=0", "grid=3", "scales=0", "scales=1 -1"])
+@pytest.mark.parametrize("values", ["nets=0", "grid=3", "scales=0", "scales=x", "scales=1 -1"])
 def test_bad_parameters_are_refused(values: str, model: sk.Model, corpus: Corpus) -> None:
     with pytest.raises(ComponentError, match="give at least 1 net"):
         probe(model, [f"redshift:{values}"], Examples(model, corpus(2)))

@@ -1,6 +1,7 @@
 """Codes of frames, gradients of utterances and patches of features."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -117,6 +118,7 @@ def test_equal_patches_have_the_cosine_1(
         ("gradient_confusion:pairs=0", "give at least 1"),
         ("gradient_confusion", "give at least 2"),
         ("patch_similarity:kernels=0", "give numbers of frames"),
+        ("patch_similarity:kernels=x", "kernels='x'; give numbers of frames"),
     ],
 )
 def test_bad_parameters_are_refused(
@@ -124,3 +126,11 @@ def test_bad_parameters_are_refused(
 ) -> None:
     with pytest.raises(ComponentError, match=says):
         found(sk.build(nets["clip"], 1).eval(), corpus(1), spec)
+
+
+def test_a_pair_needs_a_label_on_both_sides(nets: dict[str, Net], corpus: Corpus) -> None:
+    manifest = corpus(2)
+    one, other = read_manifest(manifest)
+    model = sk.build(nets["frame"], 1).eval()
+    write_manifest(manifest, [one, replace(other, label=None)])
+    assert set(found(model, manifest, "gradient_confusion:pairs=9")) == {"mean", "lowest"}

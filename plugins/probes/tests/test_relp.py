@@ -6,11 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import soundfile
 import torch
 from speechkit_probes.attribution import best, target
 from speechkit_probes.relp import _effects
 
 import speechkit as sk
+from speechkit.data import Utterance, read_manifest
 from speechkit.errors import ComponentError
 from speechkit.models import Net
 from speechkit.nn import Chunk
@@ -64,3 +66,29 @@ def test_an_effect_is_that_of_the_replaced_channel(model: sk.Model) -> None:
 def test_at_least_one_pair_is_needed(model: sk.Model, corpus: Corpus) -> None:
     with pytest.raises(ComponentError, match="give at least 1"):
         probe(model, ["relp:pairs=0"], Examples(model, corpus(2)))
+
+
+def test_silence_is_left_out(nets: dict[str, Net], corpus: Corpus, tmp_path: Path) -> None:
+    model = sk.build(nets["clip"], 1).eval()
+    soundfile.write(tmp_path / "silence.wav", torch.zeros(8000).numpy(), 16000)
+    silence = Utterance(audio=tmp_path / "silence.wav", duration_s=0.5)
+    sound = read_manifest(corpus(1))
+    found = probe(model, ["relp"], Examples(model, [*sound, silence]))["relp"]
+    assert found["atp"].isfinite()
+    with pytest.raises(ComponentError, match="noise changes no score"):
+        probe(model, ["relp"], Examples(model, [silence]))
+
+
+def test_the_noise_has_the_level_that_is_asked_for(
+    nets: dict[str, Net], corpus: Corpus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = sk.build(nets["clip"], 1).eval()
+    seen = []
+
+    def keep(model: sk.Model, clean: torch.Tensor, noisy: torch.Tensor) -> torch.Tensor:
+        seen.append(10 * (clean.square().mean() / (noisy - clean).square().mean()).log10())
+        return torch.zeros(2)
+
+    monkeypatch.setattr("speechkit_probes.relp._correlations", keep)
+    probe(model, ["relp:pairs=1,snr_db=6"], Examples(model, corpus(1)))
+    assert seen[0] == pytest.approx(6, abs=0.2)

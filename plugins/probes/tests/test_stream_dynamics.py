@@ -6,11 +6,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import soundfile
 import torch
 from speechkit_probes.stream_dynamics import winding
 
 import speechkit as sk
+from speechkit.data import Utterance
 from speechkit.errors import ComponentError
 from speechkit.models import Net
 from speechkit.probes import Examples, probe
@@ -69,3 +72,37 @@ def test_a_net_with_one_block_is_refused(nets: dict[str, Net], corpus: Corpus) -
 def test_a_push_must_be_positive(model: sk.Model, corpus: Corpus) -> None:
     with pytest.raises(ComponentError, match="give a number above 0"):
         probe(model, ["stream_dynamics:push=0"], Examples(model, corpus(2)))
+
+
+def test_a_frame_of_0_is_left_out_and_the_batch_does_not_count(
+    nets: dict[str, Net], corpus: Corpus
+) -> None:
+    model = scaled(nets, 0.5)
+    # the stem is 0 in most frames
+    stem: Any = model.stem
+    with torch.no_grad():
+        for _, features in Examples(model, corpus(3)):
+            z = stem.body[0](features).x
+        stem.body[0].norm.bias.sub_(z.amax() * 0.9)
+    one, three = (
+        probe(model, ["stream_dynamics"], Examples(model, corpus(3), batch_size=n)) for n in (1, 3)
+    )
+    for name, value in one["stream_dynamics"].items():
+        torch.testing.assert_close(value, three["stream_dynamics"][name])
+    assert 0 < one["stream_dynamics"]["push"].max() < 10
+    assert one["stream_dynamics"]["speed"].max() < 2
+
+
+def test_a_clip_of_one_frame_does_not_hide_a_stride(nets: dict[str, Net], tmp_path: Path) -> None:
+    first, second, last = nets["clip"].blocks
+    rows = (replace(first, stride=1), replace(first, stride=2), second, last)
+    model = sk.build(replace(nets["clip"], blocks=rows)).eval()
+    utterances = []
+    for i, count in enumerate((320, 8000)):
+        soundfile.write(
+            tmp_path / f"{i}.wav", np.random.default_rng(i).normal(0, 0.1, count), 16000
+        )
+        utterances.append(Utterance(audio=tmp_path / f"{i}.wav", duration_s=count / 16000))
+    found = probe(model, ["stream_dynamics"], Examples(model, utterances))["stream_dynamics"]
+    assert found["first_block"] == 1
+    assert len(found["push"]) == 3
