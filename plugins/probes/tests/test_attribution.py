@@ -132,3 +132,17 @@ def test_frames_of_the_blank_and_padding_have_no_label(nets: dict[str, Net]) -> 
     labels = best(model, output)
     assert labels.tolist() == [[5, 5, 5, 5], [-1, 2, 0, -1]], "a row of blanks keeps them"
     assert target(output, labels).tolist() == [1, 1.5]
+
+
+def test_the_shares_say_where_the_pullback_loses_more(
+    nets: dict[str, Net], corpus: Corpus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # of each utterance the score before and after, for the three rankings
+    scores = [(9.0, 4.0), (9.0, 8.0), (9.0, 3.0)]
+    values = [torch.full((3,), x) for pair in scores for x in pair]
+    name = "speechkit_probes.excitation_pullback.target"
+    monkeypatch.setattr(name, lambda *_: values.pop(0))
+    model = sk.build(nets["clip"], 1).eval()
+    found = probe(model, ["excitation_pullback"], Examples(model, corpus(3)))["excitation_pullback"]
+    assert [float(x) for x in found.values()] == [5, 1, 6, 1, 0]
+    assert list(found)[3:] == ["over_gradient", "over_random"]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from speechkit_probes.implicit_attention import _mixers, matrix_of, rollout
+from speechkit_probes.implicit_attention import _losses, _mixers, matrix_of, rollout
 
 import speechkit as sk
 from speechkit.errors import ComponentError
@@ -85,3 +85,18 @@ def test_half_of_each_matrix_is_the_shortcut(nets: dict[str, Net]) -> None:
     size = size / size.sum(1, keepdim=True)
     size[torch.arange(10), 2 * torch.arange(10)] += 1
     torch.testing.assert_close(matrix, size / 2)
+
+
+def test_the_loss_is_that_of_the_heaviest_frames(nets: dict[str, Net]) -> None:
+    model = sk.build(nets["clip"], 1).eval()
+    x = torch.randn(1, 16, 20, generator=torch.Generator().manual_seed(0))
+    weights, drawn = torch.zeros(20), torch.zeros(20)
+    weights[3] = drawn[7] = 1
+    with torch.no_grad():
+        losses = _losses(model, Chunk.of(x), weights, drawn, 0.05)
+        scores = model.score(Chunk.of(x)).scores[0]
+        for loss, frame in zip(losses, (3, 7), strict=True):
+            other = x.clone()
+            other[:, :, frame] = x.mean(2)
+            change = scores - model.score(Chunk.of(other)).scores[0]
+            torch.testing.assert_close(loss, change[scores.argmax()])

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+import torch
 from numpy.typing import NDArray
 from scipy.spatial import Delaunay  # type: ignore[import-untyped]
 from speechkit_probes.manifoldron import Region, classify
@@ -81,6 +82,12 @@ def test_words_have_regions_and_noise_is_outside(nets: dict[str, Net], tmp_path:
     assert found["accuracy"] > 0.7
     assert found["noise_outside"] > found["outside"]
     assert found["map"].shape == (64, 64)
+    states = []
+    for _, features in Examples(model, tmp_path / "tones.jsonl"):
+        with torch.no_grad():
+            states.append(model.encoder(model.stem(features)).x.mean(2))
+    variances = torch.linalg.eigvalsh(torch.cat(states).double().T.cov())
+    assert found["variance"] == pytest.approx(float(variances[-2:].sum() / variances.sum()))
     assert set(found["map"].unique().tolist()) == {-1, 0, 1}
 
 

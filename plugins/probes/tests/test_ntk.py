@@ -23,6 +23,7 @@ def test_the_parts_add_up_to_the_kernel(model: sk.Model, corpus: Corpus) -> None
     parts = ["stem", *(f"encoder.{i}" for i in range(4)), "head"]
     assert sum(float(found[name]) for name in parts) == pytest.approx(1)
     torch.testing.assert_close(found["kernel"], found["kernel"].T)
+    assert found["condition"] == found["spectrum"].max() / found["spectrum"].min() > 1
     assert found["spectrum"].sum() == pytest.approx(found["kernel"].trace().item())
     order = torch.randperm(5, generator=torch.Generator().manual_seed(0)).tolist()
     rows = torch.cat(list(gradients(model, examples, order).values()), 1)

@@ -50,6 +50,7 @@ def test_blocks_that_return_their_input_do_not_move(nets: dict[str, Net], corpus
     torch.testing.assert_close(found["cosine"], torch.ones(3).double(), atol=1e-5, rtol=0)
     torch.testing.assert_close(found["speed"], torch.zeros(3).double(), atol=1e-4, rtol=0)
     assert found["winding"] < 1e-4
+    torch.testing.assert_close(found["correlation"], torch.ones(3).double(), atol=1e-5, rtol=0)
 
 
 def test_a_contraction_attracts(nets: dict[str, Net], corpus: Corpus) -> None:
@@ -106,3 +107,21 @@ def test_a_clip_of_one_frame_does_not_hide_a_stride(nets: dict[str, Net], tmp_pa
     found = probe(model, ["stream_dynamics"], Examples(model, utterances))["stream_dynamics"]
     assert found["first_block"] == 1
     assert len(found["push"]) == 3
+
+
+def test_the_displacement_has_the_share_that_is_asked_for(
+    nets: dict[str, Net], corpus: Corpus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shares = []
+
+    def keep(delta: torch.Tensor, block: Any, args: Any) -> None:
+        (c,) = args
+        x = c.x.transpose(1, 2)[c.valid]
+        kept = x.norm(dim=1) > 0
+        shares.append((delta.norm(dim=1) / x.norm(dim=1))[kept])
+
+    monkeypatch.setattr("speechkit_probes.stream_dynamics._displaced", keep)
+    model = sk.build(nets["clip"], 1).eval()
+    probe(model, ["stream_dynamics:push=0.25"], Examples(model, corpus(1)))
+    found = torch.cat(shares)
+    torch.testing.assert_close(found, torch.full_like(found, 0.25))
