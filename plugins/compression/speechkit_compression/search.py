@@ -21,7 +21,7 @@ from speechkit.probes import Examples
 from speechkit.tasks import error_of, task_of
 from speechkit.tasks.evaluation import evaluate
 from speechkit.transforms import transform
-from speechkit_compression.step_time import time_ratio
+from speechkit_compression.step_time import step_times_s
 
 FILE = "compress.json"
 HELD_OUT = 5
@@ -201,9 +201,10 @@ class Search:
         """The error, and the latency and size relative to the original."""
         task = task_of(model)
         figures = evaluate(model, self.dev)
-        sizes = [sum(p.numel() for p in each.parameters()) for each in (model, self.original)]
-        latency = 1.0 if model is self.original else time_ratio(model, self.original)
-        return error_of(task, figures), latency, sizes[0] / sizes[1]
+        both = model, self.original
+        sizes = [sum(p.numel() for p in each.parameters()) for each in both]
+        times = [1.0, 1.0] if model is self.original else step_times_s(both)
+        return error_of(task, figures), times[0] / times[1], sizes[0] / sizes[1]
 
     def _chain_of(self, folder: str) -> tuple[str, ...]:
         return next(one.transforms for one in self.found if one.folder == folder)

@@ -1,4 +1,4 @@
-"""How long a model computes, against another one."""
+"""How long models compute, each against the others."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -20,33 +20,33 @@ SECONDS = 2.0
 ROUNDS = 31
 
 
-def time_ratio(model: Model, other: Model, rounds: int = ROUNDS) -> float:
-    """The time that `model` needs for two seconds of a stream, divided by that of `other`.
+def step_times_s(models: Sequence[Model], step_s: float = 0.1, rounds: int = ROUNDS) -> list[float]:
+    """The seconds that each model takes for `step_s` of one stream, with its front end.
 
-    Both get noise in chunks of 100 ms, in turns; each time is the median of `rounds`, in processor
-    time, which other programs hardly change. A model that cannot stream is timed on the whole of
-    it. The front end is included.
+    In each round all models in turn get two seconds of noise; the time is the median of `rounds`,
+    in processor time, which other programs hardly change. A model that cannot stream is timed on
+    the two seconds as a whole.
     """
-    runs = [_run(each) for each in (model, other)]
-    times: list[list[float]] = [[], []]
+    steps = round(SECONDS / step_s)
+    runs = [_run(model, steps) for model in models]
+    times_s: list[list[float]] = [[] for _ in runs]
+    # the first round warms up
     for round_ in range(rounds + 1):
-        for run, kept in zip(runs, times, strict=True):
+        for kept, run in zip(times_s, runs, strict=True):
             start_s = process_time()
             run()
-            # the first round warms up
             if round_:
                 kept.append(process_time() - start_s)
-    return median(times[0]) / median(times[1])
+    return [median(kept) / steps for kept in times_s]
 
 
-def _run(model: Model) -> Callable[[], object]:
-    """A function that computes the next two seconds."""
+def _run(model: Model, steps: int) -> Callable[[], object]:
+    """A function that computes the next two seconds, in so many steps."""
     count = round(SECONDS * model.sample_rate)
     sound = np.random.default_rng(0).normal(0, 0.05, count).astype(np.float32)
     if why_not_streamable(model):
         return partial(_whole, prepare(model), torch.from_numpy(sound)[None])
-    chunks = np.array_split(sound, round(SECONDS * 10))
-    return partial(_streamed, sk.stream(model), chunks)
+    return partial(_streamed, sk.stream(model), np.array_split(sound, steps))
 
 
 @torch.inference_mode()
