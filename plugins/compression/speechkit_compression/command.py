@@ -75,9 +75,10 @@ def compress(
     chosen = search.chosen()
     if chosen is None:
         cheapest = search.front()[0]
+        where = search.out / cheapest.folder if cheapest.folder else "the original"
         raise ConfigError(
-            f"no model meets {budget}; the cheapest is {cheapest.folder or 'the original'}, with "
-            f"{search.cost(cheapest):.2f}; give other transforms by --with, or a larger budget"
+            f"no model meets {budget}: the cheapest is {where} with {search.cost(cheapest):.3f}; "
+            "give other transforms by --with, or a larger budget"
         )
     if not as_json:
         say(f"{search.out / chosen.folder}: error {chosen.error:.4f} at {budget}")

@@ -17,6 +17,7 @@ from speechkit.io.files import atomic_file
 from speechkit.io.folders import find
 from speechkit.io.untrusted import UntrustedError, read_json
 from speechkit.models import Model
+from speechkit.plugins import registry
 from speechkit.probes import Examples
 from speechkit.tasks import error_of, task_of
 from speechkit.tasks.evaluation import evaluate
@@ -95,7 +96,8 @@ class Search:
 
     Every fifth of the recordings is held out for the errors; the others are for transforms and
     healing. All results stay in `out`: numbered model folders, and their figures in
-    `compress.json`. A search of the same settings in that folder goes on where it ended.
+    `compress.json`. A search of the same settings in that folder goes on where it ended. Raises
+    ConfigError for another search's folder and ComponentError for an unknown move.
     """
 
     def __init__(
@@ -111,11 +113,16 @@ class Search:
         self.width = width
         if out.resolve() == Path(settings.model).resolve():
             raise ConfigError(f"--out {out} would hide the model of that name; give another --out")
+        for move in moves:
+            # raises ComponentError for an unknown name or parameter
+            registry().build("transform", Spec.parse(move))
         self.original = load(settings.model)
         self.dev = utterances[::HELD_OUT]
         self.train = [u for i, u in enumerate(utterances) if i % HELD_OUT]
         if not self.train:
-            raise ConfigError(f"compress: {len(utterances)} recordings; give at least 2")
+            raise ConfigError(
+                "compress: one recording; give at least two, of which one is held out"
+            )
         self.found = self._read()
 
     def run(self) -> Iterator[Candidate]:
@@ -175,6 +182,8 @@ class Search:
             made = self._made(chain, parent, name) if chain else self.original
             figures = self._judged(made)
         except SpeechkitError as error:
+            if not chain:
+                raise
             found = Candidate(chain, reason=str(error))
         else:
             found = Candidate(chain, name, *figures)
@@ -219,8 +228,9 @@ class Search:
         except UntrustedError as error:
             raise ConfigError(f"{path}: {error}; give another --out") from error
         if stored.settings != self.settings:
+            theirs = ", ".join(f"{k}={v}" for k, v in vars(stored.settings).items())
             raise ConfigError(
-                f"{path} is of a search with other settings, {stored.settings}; give another --out"
+                f"{path} is of a search with other settings, {theirs}; give another --out"
             )
         return list(stored.candidates)
 

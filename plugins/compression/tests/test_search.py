@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,7 +15,7 @@ from typer.testing import CliRunner
 import speechkit as sk
 from speechkit.cli.main import app
 from speechkit.data import read_manifest
-from speechkit.errors import ConfigError
+from speechkit.errors import ComponentError, ConfigError, SpeechkitError
 from speechkit.models import Model, Net
 from speechkit.plugins import registry
 from speechkit.transforms.rows import with_rows
@@ -156,4 +157,28 @@ def test_the_command_says_what_was_reached(settings: Settings, tmp_path: Path) -
     given += ["--with", "drop", "--steps", "1", "--out", str(tmp_path / "out")]
     done = CliRunner().invoke(app, given)
     assert done.exit_code == 1
-    assert "no model meets size=0.01; the cheapest is 00" in str(done.exception)
+    assert f"the cheapest is {tmp_path / 'out'}/00" in str(done.exception)
+
+
+@pytest.mark.parametrize("name", ["nothing", "keep:n=1"])
+def test_an_unknown_move_is_refused_before_anything_is_written(
+    settings: Settings, tmp_path: Path, name: str
+) -> None:
+    with pytest.raises(ComponentError, match=name):
+        searched(settings, tmp_path / "out", "size=0.8", name)
+    assert not (tmp_path / "out").exists()
+
+
+def test_recordings_without_labels_are_an_error(settings: Settings, tmp_path: Path) -> None:
+    rows = [replace(one, label=None) for one in read_manifest(settings.manifest)]
+    search = Search(settings, rows, ["drop"], Budget.parse("size=0.8"), tmp_path / "out")
+    with pytest.raises(SpeechkitError, match="label"):
+        list(search.run())
+    assert not (tmp_path / "out").exists()
+
+
+def test_without_a_result_the_cheapest_is_the_original(settings: Settings, tmp_path: Path) -> None:
+    given = ["compress", settings.model, "--data", settings.manifest, "--budget", "size=0.8"]
+    done = CliRunner().invoke(app, [*given, "--with", "keep", "--out", str(tmp_path / "out")])
+    assert isinstance(done.exception, ConfigError)
+    assert "the cheapest is the original with 1.000; give other" in str(done.exception)
