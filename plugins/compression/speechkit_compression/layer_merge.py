@@ -13,13 +13,13 @@ import torch
 from speechkit.errors import ConfigError
 from speechkit.models import Model
 from speechkit.nn import Chunk, Residual, Serial, StreamLayer, Taps, describes, fuse
-from speechkit.plugins import registry
 from speechkit.probes import Examples
 from speechkit.transforms import check_components, required
 from speechkit.transforms.rows import row_name
 from speechkit_compression.healing import divergence, heal
 from speechkit_compression.merging import merged, merged_names, sub_block_name
 from speechkit_compression.plan import Entry, best_plan
+from speechkit_compression.relu_surgery import refuse_gate
 from speechkit_compression.segments import Segment, SubBlock, segments, sub_blocks, unchanged
 
 TAKES = {
@@ -77,7 +77,9 @@ class LayerMerge:
 
     def __call__(self, model: Model, examples: Examples | None) -> tuple[Model, dict[str, Any]]:
         check_components("layer_merge", model.config, TAKES)
-        _refuse_gates(model)
+        for kind, spec in model.config.components():
+            if kind == "activation":
+                refuse_gate(spec, "layer_merge")
         teacher = _Teacher(model, required(examples, "layer_merge"))
         blocks = sub_blocks(model.config, model.frontend.channels_out(1))
         same = unchanged(len(blocks))
@@ -256,13 +258,3 @@ def _border_error(
             difference += (y.masked - z.masked).square().sum().item()
             power += z.masked.square().sum().item()
     return math.sqrt(difference / power) if power else 0.0
-
-
-def _refuse_gates(model: Model) -> None:
-    """Raises ConfigError for an activation that returns fewer channels than it reads."""
-    for kind, spec in model.config.components():
-        if kind == "activation" and registry().find(kind, spec.name).component.in_factor > 1:
-            raise ConfigError(
-                f"transform layer_merge takes a net with activation=relu, not {spec}: without a "
-                "gate the number of channels is another"
-            )

@@ -113,6 +113,8 @@ class Search:
         self.width = width
         if out.resolve() == Path(settings.model).resolve():
             raise ConfigError(f"--out {out} would hide the model of that name; give another --out")
+        if out.exists() and not out.is_dir():
+            raise ConfigError(f"--out {out} is a file; give a folder")
         for move in moves:
             # raises ComponentError for an unknown name or parameter
             registry().build("transform", Spec.parse(move))

@@ -169,6 +169,12 @@ def test_an_unknown_move_is_refused_before_anything_is_written(
     assert not (tmp_path / "out").exists()
 
 
+def test_a_file_is_no_folder_for_a_search(settings: Settings, tmp_path: Path) -> None:
+    (tmp_path / "out").touch()
+    with pytest.raises(ConfigError, match="out is a file; give a folder"):
+        searched(settings, tmp_path / "out", "size=0.8", "drop")
+
+
 def test_recordings_without_labels_are_an_error(settings: Settings, tmp_path: Path) -> None:
     rows = [replace(one, label=None) for one in read_manifest(settings.manifest)]
     search = Search(settings, rows, ["drop"], Budget.parse("size=0.8"), tmp_path / "out")
