@@ -30,6 +30,10 @@ class DepthPrune:
     n: int
     heal: int = 0
 
+    def __post_init__(self) -> None:
+        if self.heal < 0:
+            raise ConfigError(f"depth_prune: heal={self.heal}; give 0 or more batches")
+
     def __call__(self, model: Model, examples: Examples | None) -> tuple[Model, dict[str, Any]]:
         check_components("depth_prune", model.config, TAKES)
         examples = required(examples, "depth_prune")

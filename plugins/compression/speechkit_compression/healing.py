@@ -37,9 +37,8 @@ class Heal:
         teacher = load(self.teacher)
         if (teacher.labels, teacher.frame_s) != (model.labels, model.frame_s):
             raise ConfigError(
-                f"heal: {self.teacher} has {len(teacher.labels)} labels every "
-                f"{teacher.frame_s:g} s, the model {len(model.labels)} every {model.frame_s:g} s; "
-                "give the model from which it was made"
+                f"heal: {self.teacher} has {_about(teacher)}, the model {_about(model)}; give the "
+                "model from which it was made"
             )
         student = copy.deepcopy(model)
         losses = heal(student, teacher, examples, self.steps, self.lr)
@@ -95,6 +94,11 @@ def divergence(student: Output, teacher: Output) -> Tensor:
     frames = torch.arange(each.shape[1], device=each.device)
     valid = frames < torch.minimum(student.lengths, teacher.lengths)[:, None]
     return each.masked_fill(~valid, 0.0).sum(1) / valid.sum(1).clamp(min=1)
+
+
+def _about(model: Model) -> str:
+    first = ", ".join(model.labels[:3])
+    return f"{len(model.labels)} labels ({first} …) every {model.frame_s:g} s"
 
 
 def _features(examples: Examples, count: int) -> Iterator[Chunk]:

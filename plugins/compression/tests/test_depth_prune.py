@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from speechkit_compression.depth_prune import DepthPrune
 from speechkit_compression.healing import heal
 
 import speechkit as sk
@@ -111,3 +112,8 @@ def test_what_does_not_fit_is_one_line(model: sk.Model, corpus: Corpus) -> None:
     for n in (-1, 4):
         with pytest.raises(ConfigError, match=rf"n={n}; .*: 0, 1, 2, 3$"):
             apply(model, corpus, f"depth_prune:n={n}")
+
+
+def test_a_negative_number_of_batches_is_refused() -> None:
+    with pytest.raises(ConfigError, match="heal=-5; give 0 or more"):
+        DepthPrune(n=1, heal=-5)
