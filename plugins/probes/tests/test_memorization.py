@@ -67,5 +67,5 @@ def test_the_last_step_counts(
     shares = []
     score = sk.Model.score
     monkeypatch.setattr(sk.Model, "score", lambda *a: (shares.append(len(steps)), score(*a))[1])
-    found(sk.build(nets["clip"], 1).eval(), corpus(8), "counts=8,steps=3,rate=1e-9")
+    found(sk.build(nets["clip"], 1).eval(), corpus(8), "counts=8,steps=3,rate=0.0001")
     assert shares == [0, 1, 2, 3], "the scores after the last step are looked at"
