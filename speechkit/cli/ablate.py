@@ -45,13 +45,13 @@ def ablate(
     from speechkit.report.ablation import ablation_page, cells, head
     from speechkit.train.ablation import ablate as trials_of
     from speechkit.train.ablation import axes
-    from speechkit.train.run import current_names
+    from speechkit.train.run import assigned
 
     name, run = load_run(recipe)
     given = [text.partition("=")[0].strip() for text in [*axis, *(assignments or [])]]
     if "seed" in given:
         raise ConfigError("ablate trains with the seeds 0, 1, …; give their number as --seeds")
-    run = override(run, current_names(assignments or []))
+    run = override(run, assigned(assignments or []))
     grid = axes(run, axis)
     out = out or Path("runs") / f"{name}_ablation"
     trials: list[Trial] = []

@@ -47,10 +47,10 @@ def train(
     from speechkit.train import dry_run as check
     from speechkit.train import fit
     from speechkit.train.distributed import is_first
-    from speechkit.train.run import current_names
+    from speechkit.train.run import assigned
 
     name, run = load_run(recipe)
-    run = override(run, current_names(assignments or []))
+    run = override(run, assigned(assignments or []))
     if dry_run:
         show({"config": to_dict(run)}, "\n".join(settings(run)), as_json)
         figures = check(run)

@@ -1,5 +1,6 @@
 """The settings of a training run: model, data, optimizer and everything else."""
 
+import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ from speechkit.checkpoint import AnyNet
 from speechkit.component import Spec
 from speechkit.config import Config, check_component, check_range
 from speechkit.errors import ConfigError
+from speechkit.io.folders import find, read_config
 from speechkit.limits import MAX_COUNT, MAX_PROCESSES
 from speechkit.models.net import Name
 from speechkit.train.distributed import DDP, STRATEGIES, warn
@@ -117,11 +119,18 @@ class Run(Config):
             raise ConfigError(f"strategy={self.strategy}: give {' or '.join(STRATEGIES)}")
 
 
-def current_names(assignments: Iterable[str]) -> list[str]:
-    """Assignments of `--set`; the former name `init` becomes `start_from`, with a warning."""
+def assigned(assignments: Iterable[str]) -> list[str]:
+    """Assignments of `--set` for a run.
+
+    `model=FOLDER` becomes the config of the model in that folder. The former name `init` becomes
+    `start_from`, with a warning.
+    """
     found = list(assignments)
     for index, assignment in enumerate(found):
-        if assignment.startswith("init="):
+        name, _, value = assignment.partition("=")
+        if name == "init":
             warn("--set init= is now --set start_from=; type that")
-            found[index] = f"start_from={assignment.removeprefix('init=')}"
+            found[index] = f"start_from={value}"
+        elif name == "model" and value and not value.lstrip().startswith("{"):
+            found[index] = f"model={json.dumps(read_config(find(value))['config'])}"
     return found

@@ -34,7 +34,7 @@ def start_from(model: Model, folder: Path) -> None:
         if there != here:
             raise TrainingError(
                 f"start_from={folder}: {name} is {there} there and {here} in this run's model; "
-                "give both the same net and front end"
+                f"give both the same net and front end, such as that one's: --set model={folder}"
             )
     old, new = _meaning(other.config), _meaning(model.config)
     if differing := [f"{f}={old[f]}, not {new[f]}" for f in old if old[f] != new[f]]:

@@ -4,11 +4,13 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import typer
 
+import speechkit as sk
 from speechkit.cli.main import app
 
 from .conftest import Cli
@@ -119,6 +121,26 @@ def test_the_former_name_of_start_from_is_accepted_with_a_warning(
     assert former.out == current.out
     assert f"start_from={first / 'best'}" in current.out.splitlines()
     assert caplog.messages == ["--set init= is now --set start_from=; type that"]
+
+
+def test_the_net_of_a_model_folder_is_trained_on(cli: Cli, recipe: Path, tmp_path: Path) -> None:
+    made = tmp_path / "made"
+    net = sk.MatchboxNet(
+        blocks=(sk.Block(channels=6, kernel=3), sk.Block(channels=6, kernel=1, separable=False)),
+        labels=("low", "high"),
+        activation="silu",
+    )
+    sk.save(sk.build(net, 3), made)
+    refused = cli("train", recipe, "--out", tmp_path / "a", "--set", f"start_from={made}")
+    assert f"such as that one's: --set model={made}" in refused.err
+    given = "--set", f"model={made}", "--set", f"start_from={made}", "--set", "model.dropout=0.1"
+    ended = cli("train", recipe, "--out", tmp_path / "b", "--device", "cpu", *given)
+    assert ended.code == 0, ended.err
+    trained = sk.load(tmp_path / "b" / "last")
+    assert trained.config == replace(net, dropout=0.1)
+    unknown = cli("train", recipe, "--dry-run", "--set", "model=nowhere")
+    assert unknown.code == 1
+    assert "nowhere" in unknown.err
 
 
 def test_a_plugin_beside_the_recipe(cli: Cli, recipe: Path) -> None:
