@@ -109,7 +109,6 @@ class One(nn.Module):
 
 
 MADE = {
-    "activation": {"nothing": lambda channels: nn.Identity()},
     "norm": {"nothing": lambda channels: nn.Identity()},
     "channel": {"nothing": Taken},
     "mixer": {"nothing": Every},
@@ -117,6 +116,7 @@ MADE = {
 }
 NOTHING = {
     **{kind: tuple(f"tests/{name}" for name in made) for kind, made in MADE.items()},
+    "activation": ("core/identity",),
     "block": ("core/skip",),
     "stack": ("core/serial",),
     "normalizer": ("core/none",),
