@@ -54,6 +54,8 @@ def own_registry():
 )
 def test_blocks_run(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    # pages load files of this name, and so do other tests
+    monkeypatch.setitem(sys.modules, "acme", None)
     namespace = {"__name__": page.stem, "__file__": str(page)}
     for line, code in python_blocks(page):
         # blank lines in front, so that a traceback names the page's own line
