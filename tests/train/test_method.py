@@ -22,18 +22,11 @@ from speechkit.hookspecs import hookimpl
 from speechkit.models import Model, Output, build
 from speechkit.nn import Chunk
 from speechkit.plugins import registry
+from speechkit.testing.runs import FILES, assert_same_files, fit_in_parts
 from speechkit.train import Data, Method, Run, dry_run, fit, loop
 from speechkit.train.distributed import launch
 
 Corpus = Callable[..., Path]
-FILES = (
-    "last/model.safetensors",
-    "last/training/weights.safetensors",
-    "last/training/optimizer.safetensors",
-    "last/training/rng.safetensors",
-    "best/model.safetensors",
-    "metrics.jsonl",
-)
 
 
 @pytest.fixture
@@ -71,11 +64,6 @@ def offered(factory: Callable[..., Any]) -> Iterator[None]:
 def fit_with(factory: Callable[..., Any], run: Run, out: Path, resume: bool = False) -> None:
     with offered(factory):
         fit(run, out, resume, device="cpu")
-
-
-def assert_same_files(one: Path, other: Path, files: tuple[str, ...] = FILES) -> None:
-    for file in files:
-        assert (one / file).read_bytes() == (other / file).read_bytes(), file
 
 
 def weights(out: Path) -> dict[str, Tensor]:
@@ -260,15 +248,6 @@ def test_what_is_pruned_stays_so_in_the_average_and_in_a_run_that_goes_on(
     assert zeros(load(tmp_path / "whole" / "last")) == {0.5}
 
 
-class Interrupting:
-    """Ends a run behind its third step, which was not saved."""
-
-    @hookimpl
-    def speechkit_run_step(self, step: int) -> None:
-        if step == 3:
-            raise KeyboardInterrupt
-
-
 @pytest.mark.parametrize("net", ["clip", "frame"])
 @pytest.mark.parametrize("method", ["consistency", "distill:teacher=t,cache=c", "flat_start"])
 def test_a_method_for_ctc_is_refused_by_other_tasks(
@@ -300,14 +279,7 @@ def test_a_run_with_a_method_of_the_core_goes_on_bit_by_bit(
         steps=5,
     )
     fit(run, tmp_path / "whole", device="cpu")
-    interrupting = Interrupting()
-    registry().manager.register(interrupting)
-    try:
-        with pytest.raises(KeyboardInterrupt):
-            fit(run, tmp_path / "parts", device="cpu")
-    finally:
-        registry().manager.unregister(interrupting)
-    fit(run, tmp_path / "parts", resume=True, device="cpu")
+    fit_in_parts(run, tmp_path / "parts")
     assert_same_files(tmp_path / "whole", tmp_path / "parts")
 
 

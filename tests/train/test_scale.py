@@ -4,8 +4,6 @@ import json
 import multiprocessing
 import random
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -23,41 +21,12 @@ from speechkit.config import to_dict, write_json
 from speechkit.data import read_manifest, write_manifest
 from speechkit.errors import TrainingError
 from speechkit.plugins import Registry, registry, using
+from speechkit.testing.runs import fit_in_two
 from speechkit.train import Data, Run, fit
 from speechkit.train.journal import Journal
 from speechkit.train.resume import BEST, LAST
 
 Corpus = Callable[..., Path]
-
-FIT = """
-import json, sys
-import torch
-from speechkit.config import from_dict
-from pathlib import Path
-from speechkit.errors import SpeechkitError
-from speechkit.plugins import registry
-from speechkit.train import Run, fit
-
-torch.set_num_threads(1)
-if (plugin := Path(__file__).with_name("acme.py")).exists():
-    registry().load_file(plugin)
-try:
-    for run, out, resume in json.load(open(sys.argv[1])):
-        fit(from_dict(Run, run), out, resume, device="cpu")
-except SpeechkitError as error:
-    sys.exit(f"error: {error}")
-"""
-
-
-def fit_in_two(folder: Path, *runs: tuple[Run, str, bool]) -> subprocess.CompletedProcess[str]:
-    """Fits runs one after the other into folders, each by two processes that talk by gloo."""
-    (folder / "fit.py").write_text(FIT)
-    rows = [(to_dict(run), str(folder / out), resume) for run, out, resume in runs]
-    write_json(folder / "runs.json", rows)
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
-    launcher += ["--master-port", str(random.randrange(20000, 30000))]
-    code = [*launcher, str(folder / "fit.py"), str(folder / "runs.json")]
-    return subprocess.run(code, capture_output=True, text=True)
 
 
 def weights(out: Path) -> dict[str, Tensor]:
@@ -167,7 +136,8 @@ def test_a_front_end_that_learns_is_shared_by_two_processes(run: Run, tmp_path: 
     (tmp_path / "acme.py").write_text(GAIN)
     run = replace(run, model=replace(run.model, frontend="acme/gain"))
     spread = in_two(run, strategy="fsdp")
-    done = fit_in_two(tmp_path, (in_two(run), "ddp", False), (spread, "fsdp", False))
+    runs = (in_two(run), "ddp", False), (spread, "fsdp", False)
+    done = fit_in_two(tmp_path, *runs, plugins=str(tmp_path / "acme.py"))
     assert done.returncode == 0, done.stderr
     with using(Registry()):
         registry().load_file(tmp_path / "acme.py")
@@ -216,6 +186,7 @@ def test_what_a_method_prunes_is_equal_in_two_processes_and_goes_on(
         (run, "whole", False),
         (replace(run, steps=3), "parts", False),
         (run, "parts", True),
+        plugins=str(tmp_path / "acme.py"),
     )
     assert done.returncode == 0, done.stderr
     assert_same(tmp_path / "whole", tmp_path / "parts")

@@ -1,8 +1,5 @@
 import copy
 import math
-import random
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,11 +10,11 @@ from speechkit_activations.methods import ReluBudget, Transport
 from torch import Tensor
 
 from speechkit.checkpoint import load
-from speechkit.config import to_dict, write_json
 from speechkit.errors import TrainingError
 from speechkit.models import Block, MatchboxNet, Model, Output, build
 from speechkit.nn import Chunk
 from speechkit.testing import assert_close
+from speechkit.testing.runs import assert_same_files, fit_in_two
 from speechkit.train import Data, Run, fit
 
 BLOCKS = (
@@ -225,22 +222,6 @@ def test_paper_051_training_keeps_the_budget_and_the_file_has_its_relus(
     assert torch.equal((y == torch.relu(x)).all(2)[0], layers[0].on)
 
 
-FIT = """
-import sys
-from pathlib import Path
-
-import torch
-
-from speechkit.config import from_dict
-from speechkit.train import Run, fit
-from speechkit.io.untrusted import read_json
-
-torch.set_num_threads(1)
-run = from_dict(Run, read_json(Path(sys.argv[1])))
-fit(run, sys.argv[2], resume="resume" in sys.argv, device="cpu")
-"""
-
-
 def test_paper_051_two_processes_fit_one_polynomial(tones: Path, tmp_path: Path) -> None:
     run = Run(
         model=config("relu_or_poly"),
@@ -250,20 +231,11 @@ def test_paper_051_two_processes_fit_one_polynomial(tones: Path, tmp_path: Path)
         devices=2,
         method=("relu_budget:budget=0.5",),
     )
-    (tmp_path / "fit.py").write_text(FIT)
-
-    def train(steps: int, out: str, *resume: str) -> bytes:
-        write_json(tmp_path / "run.json", to_dict(replace(run, steps=steps)))
-        code = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
-        code += ["--master-port", str(random.randrange(20000, 30000)), str(tmp_path / "fit.py")]
-        code += [str(tmp_path / "run.json"), str(tmp_path / out), *resume]
-        done = subprocess.run(code, capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
-        return (tmp_path / out / "last/training/weights.safetensors").read_bytes()
-
-    whole = train(4, "whole")
-    train(2, "parts")
-    assert train(4, "parts", "resume") == whole
+    half = replace(run, steps=2)
+    done = fit_in_two(tmp_path, (run, "whole", False), (half, "parts", False), (run, "parts", True))
+    assert done.returncode == 0, done.stderr
+    weights = "last/training/weights.safetensors"
+    assert_same_files(tmp_path / "whole", tmp_path / "parts", (weights,))
 
 
 def test_transport_trains(tones: Path, tmp_path: Path) -> None:

@@ -1,9 +1,6 @@
 """Adaptive gradient clipping: the rows it shortens, and runs with it."""
 
 import json
-import random
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -14,20 +11,11 @@ from safetensors.torch import load_file
 from speechkit_compression.agc import AdaptiveClipping
 
 import speechkit as sk
-from speechkit import hookimpl
-from speechkit.config import to_dict, write_json
 from speechkit.errors import ComponentError
-from speechkit.plugins import registry
+from speechkit.testing.runs import assert_same_files, fit_in_parts, fit_in_two
 from speechkit.train import Data, Run, fit
 
 Corpus = Callable[..., Path]
-FILES = (
-    "last/model.safetensors",
-    "last/training/weights.safetensors",
-    "last/training/optimizer.safetensors",
-    "last/training/rng.safetensors",
-    "metrics.jsonl",
-)
 
 
 @pytest.fixture
@@ -51,11 +39,6 @@ def run(corpus: Corpus) -> Run:
         save_every=2,
         log_every=1,
     )
-
-
-def assert_same_files(one: Path, other: Path) -> None:
-    for file in FILES:
-        assert (one / file).read_bytes() == (other / file).read_bytes(), file
 
 
 def test_a_row_is_as_long_as_its_weights_allow() -> None:
@@ -97,39 +80,11 @@ def test_a_method_of_nothing_is_the_plain_run_to_the_bit(run: Run, tmp_path: Pat
     assert any(not torch.equal(one[name], other[name]) for name in one)
 
 
-class Interrupting:
-    """Ends a run behind its third step, which was not saved."""
-
-    @hookimpl
-    def speechkit_run_step(self, step: int) -> None:
-        if step == 3:
-            raise KeyboardInterrupt
-
-
 def test_a_run_goes_on_bit_by_bit(run: Run, tmp_path: Path) -> None:
     run = replace(run, method=("agc",))
     fit(run, tmp_path / "whole", device="cpu")
-    interrupting = Interrupting()
-    registry().manager.register(interrupting)
-    try:
-        with pytest.raises(KeyboardInterrupt):
-            fit(run, tmp_path / "parts", device="cpu")
-    finally:
-        registry().manager.unregister(interrupting)
-    fit(run, tmp_path / "parts", resume=True, device="cpu")
+    fit_in_parts(run, tmp_path / "parts")
     assert_same_files(tmp_path / "whole", tmp_path / "parts")
-
-
-FIT = """
-import json, sys
-import torch
-from speechkit.config import from_dict
-from speechkit.train import Run, fit
-
-torch.set_num_threads(1)
-run, out = json.load(open(sys.argv[1]))
-fit(from_dict(Run, run), out, device="cpu")
-"""
 
 
 @pytest.mark.slow
@@ -139,15 +94,7 @@ def test_two_processes_are_as_one_with_twice_the_batch(run: Run, tmp_path: Path)
     model = replace(run.model, blocks=rows, dropout=0.0)
     run = replace(run, model=model, steps=4, method=("agc",))
     half = replace(run, data=replace(run.data, batch_size=2), devices=2)
-    (tmp_path / "fit.py").write_text(FIT)
-    write_json(tmp_path / "run.json", (to_dict(half), str(tmp_path / "two")))
-    code = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
-    code += ["--master-port", str(random.randrange(20000, 30000))]
-    done = subprocess.run(
-        [*code, str(tmp_path / "fit.py"), str(tmp_path / "run.json")],
-        capture_output=True,
-        text=True,
-    )
+    done = fit_in_two(tmp_path, (half, "two", False))
     assert done.returncode == 0, done.stderr
     fit(run, tmp_path / "one", device="cpu")
     one, other = (

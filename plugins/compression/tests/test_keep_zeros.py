@@ -1,8 +1,5 @@
 """Training of pruned models: what is 0 stays 0."""
 
-import random
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -15,20 +12,11 @@ from speechkit_compression.magnitude import Magnitude
 from speechkit_compression.weights import TARGETS, prunable
 
 import speechkit as sk
-from speechkit import hookimpl
-from speechkit.config import to_dict, write_json
 from speechkit.errors import TrainingError
-from speechkit.plugins import registry
+from speechkit.testing.runs import assert_same_files, fit_in_parts, fit_in_two
 from speechkit.train import Data, Method, Run, dry_run, fit
 
 SHARE = 0.6
-FILES = (
-    "last/model.safetensors",
-    "last/training/weights.safetensors",
-    "last/training/optimizer.safetensors",
-    "best/model.safetensors",
-    "metrics.jsonl",
-)
 
 
 @pytest.fixture
@@ -149,28 +137,10 @@ def test_training_is_that_of_the_product_with_the_mask(run: Run, tmp_path: Path)
         torch.testing.assert_close(model.get_parameter(name), wanted, rtol=0, atol=1e-7)
 
 
-class Interrupting:
-    """Ends a run behind its third step, which was not saved."""
-
-    @hookimpl
-    def speechkit_run_step(self, step: int) -> None:
-        if step == 3:
-            raise KeyboardInterrupt
-
-
 def test_a_run_goes_on_bit_by_bit(run: Run, tmp_path: Path) -> None:
     fit(run, tmp_path / "whole", device="cpu")
-    interrupting = Interrupting()
-    registry().manager.register(interrupting)
-    try:
-        with pytest.raises(KeyboardInterrupt):
-            fit(run, tmp_path / "parts", device="cpu")
-    finally:
-        registry().manager.unregister(interrupting)
-    fit(run, tmp_path / "parts", resume=True, device="cpu")
-    for file in FILES:
-        one, other = (tmp_path / out / file for out in ("whole", "parts"))
-        assert one.read_bytes() == other.read_bytes(), file
+    fit_in_parts(run, tmp_path / "parts")
+    assert_same_files(tmp_path / "whole", tmp_path / "parts")
 
 
 def test_a_model_that_is_not_pruned_is_refused(run: Run, tmp_path: Path) -> None:
@@ -187,27 +157,10 @@ def test_fsdp_is_refused_in_a_line(run: Run) -> None:
         dry_run(replace(run, devices=2, strategy="fsdp"))
 
 
-FIT = """
-import json, sys
-import torch
-from speechkit.config import from_dict
-from speechkit.train import Run, fit
-
-torch.set_num_threads(1)
-run, out = json.load(open(sys.argv[1]))
-fit(from_dict(Run, run), out, device="cpu")
-"""
-
-
 def test_two_processes_are_as_one_with_twice_the_batch(run: Run, tmp_path: Path) -> None:
     run = replace(run, model=replace(run.model, dropout=0.0), steps=4)
     half = replace(run, data=replace(run.data, batch_size=2), devices=2)
-    (tmp_path / "fit.py").write_text(FIT)
-    write_json(tmp_path / "run.json", (to_dict(half), str(tmp_path / "two")))
-    code = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
-    code += ["--master-port", str(random.randrange(20000, 30000))]
-    code += [str(tmp_path / "fit.py"), str(tmp_path / "run.json")]
-    done = subprocess.run(code, capture_output=True, text=True)
+    done = fit_in_two(tmp_path, (half, "two", False))
     assert done.returncode == 0, done.stderr
     fit(run, tmp_path / "one", device="cpu")
     one, two = (

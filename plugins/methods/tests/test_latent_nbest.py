@@ -4,9 +4,6 @@ That a run goes on bit by bit is checked by `test_conformance.py`.
 """
 
 import itertools
-import random
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,24 +15,14 @@ from safetensors.torch import load_file
 from speechkit_methods.latent_nbest import ABSENT, LatentNBest, bound
 from torch import Tensor
 
-from speechkit.config import to_dict, write_json
 from speechkit.data import UtteranceDataset, read_manifest, write_manifest
 from speechkit.errors import ComponentError, TrainingError
 from speechkit.models import Model, Output, QuartzNet, build
 from speechkit.tasks import task_of
+from speechkit.testing.runs import fit_in_two
 from speechkit.train import Run, fit
 
 METHOD = "latent_nbest:n=3"
-FIT = """
-import json, sys
-import torch
-from speechkit.config import from_dict
-from speechkit.train import Run, fit
-
-torch.set_num_threads(1)
-for run, out in json.load(open(sys.argv[1])):
-    fit(from_dict(Run, run), out, device="cpu")
-"""
 
 
 @pytest.fixture
@@ -170,12 +157,7 @@ def test_two_processes_are_as_one_with_twice_the_batch(spelled: Run, tmp_path: P
         steps=4,
     )
     two = replace(run, data=replace(run.data, batch_size=2), devices=2)
-    (tmp_path / "fit.py").write_text(FIT)
-    write_json(tmp_path / "runs.json", [(to_dict(two), str(tmp_path / "two"))])
-    code = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
-    code += ["--master-port", str(random.randrange(20000, 30000))]
-    code += [str(tmp_path / "fit.py"), str(tmp_path / "runs.json")]
-    done = subprocess.run(code, capture_output=True, text=True)
+    done = fit_in_two(tmp_path, (two, "two", False))
     assert done.returncode == 0, done.stderr
     fit(run, tmp_path / "one", device="cpu")
     for file in ("weights", "methods"):

@@ -1,9 +1,6 @@
 """Methods in runs: what they compute, that nothing of them is nothing, and how they go on."""
 
 import json
-import random
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,12 +11,10 @@ from speechkit_methods.noise import GradientNoise
 from speechkit_methods.sam import SAM
 from torch import Tensor
 
-from speechkit import hookimpl
-from speechkit.config import to_dict, write_json
 from speechkit.errors import ComponentError, TrainingError
 from speechkit.models import Model, build
 from speechkit.nn import BatchNorm
-from speechkit.plugins import registry
+from speechkit.testing.runs import assert_same_files, fit_in_parts, fit_in_two
 from speechkit.train import Run, dry_run, fit
 
 METHODS = {
@@ -33,23 +28,10 @@ METHODS = {
     "branch_power_decay": "gradients",
 }
 """The methods, and the calls for which each is refused with strategy=fsdp."""
-FILES = (
-    "last/model.safetensors",
-    "last/training/weights.safetensors",
-    "last/training/optimizer.safetensors",
-    "last/training/rng.safetensors",
-    "best/model.safetensors",
-    "metrics.jsonl",
-)
 
 
 def weights(out: Path) -> dict[str, Tensor]:
     return load_file(out / "last/training/weights.safetensors")
-
-
-def assert_same_files(one: Path, other: Path) -> None:
-    for file in FILES:
-        assert (one / file).read_bytes() == (other / file).read_bytes(), file
 
 
 NOTHING = (
@@ -70,27 +52,11 @@ def test_a_method_of_nothing_is_the_plain_run_to_the_bit(
     assert_same_files(tmp_path / "plain", tmp_path / "nothing")
 
 
-class Interrupting:
-    """Ends a run behind its third step, which was not saved."""
-
-    @hookimpl
-    def speechkit_run_step(self, step: int) -> None:
-        if step == 3:
-            raise KeyboardInterrupt
-
-
 @pytest.mark.parametrize("method", METHODS)
 def test_a_run_goes_on_bit_by_bit(run: Run, tmp_path: Path, method: str) -> None:
     run = replace(run, method=(method,))
     fit(run, tmp_path / "whole", device="cpu")
-    interrupting = Interrupting()
-    registry().manager.register(interrupting)
-    try:
-        with pytest.raises(KeyboardInterrupt):
-            fit(run, tmp_path / "parts", device="cpu")
-    finally:
-        registry().manager.unregister(interrupting)
-    fit(run, tmp_path / "parts", resume=True, device="cpu")
+    fit_in_parts(run, tmp_path / "parts")
     assert_same_files(tmp_path / "whole", tmp_path / "parts")
     fit(replace(run, method=()), tmp_path / "plain", device="cpu")
     plain, changed = weights(tmp_path / "plain"), weights(tmp_path / "whole")
@@ -178,18 +144,6 @@ def test_fsdp_is_refused_in_a_line(run: Run, method: str) -> None:
         dry_run(replace(run, method=(method,), devices=2, strategy="fsdp"))
 
 
-FIT = """
-import json, sys
-import torch
-from speechkit.config import from_dict
-from speechkit.train import Run, dry_run, fit
-
-torch.set_num_threads(1)
-for run, out in json.load(open(sys.argv[1])):
-    fit(from_dict(Run, run), out, device="cpu")
-"""
-
-
 def test_two_processes_are_as_one_with_twice_the_batch(run: Run, tmp_path: Path) -> None:
     run = replace(
         run,
@@ -198,16 +152,8 @@ def test_two_processes_are_as_one_with_twice_the_batch(run: Run, tmp_path: Path)
         steps=4,
     )
     half = replace(run, data=replace(run.data, batch_size=2), devices=2)
-    runs = [
-        (to_dict(replace(half, method=(method,))), str(tmp_path / method / "two"))
-        for method in METHODS
-    ]
-    (tmp_path / "fit.py").write_text(FIT)
-    write_json(tmp_path / "runs.json", runs)
-    code = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
-    code += ["--master-port", str(random.randrange(20000, 30000))]
-    code += [str(tmp_path / "fit.py"), str(tmp_path / "runs.json")]
-    done = subprocess.run(code, capture_output=True, text=True)
+    runs = [(replace(half, method=(method,)), f"{method}/two", False) for method in METHODS]
+    done = fit_in_two(tmp_path, *runs)
     assert done.returncode == 0, done.stderr
     for method in METHODS:
         fit(replace(run, method=(method,)), tmp_path / method / "one", device="cpu")

@@ -1,9 +1,6 @@
 """Noisy gradient descent: its temperature, its noise, and that without any it is torch's SGD."""
 
 import math
-import random
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,8 +10,8 @@ from safetensors.torch import load_file
 from speechkit_methods.noisy_sgd import NoisySGD
 from torch import Tensor, nn
 
-from speechkit.config import to_dict, write_json
 from speechkit.errors import SpeechkitError
+from speechkit.testing.runs import fit_in_two
 from speechkit.train import Run, dry_run, fit
 
 
@@ -119,17 +116,6 @@ def test_a_run_goes_on_with_the_noise_of_its_steps(run: Run, tmp_path: Path) -> 
     )
 
 
-FIT = """
-import json, sys
-import torch
-from speechkit.config import from_dict
-from speechkit.train import Run, fit
-
-torch.set_num_threads(1)
-fit(from_dict(Run, json.load(open(sys.argv[1]))), sys.argv[2], device="cpu")
-"""
-
-
 @pytest.mark.slow
 def test_processes_that_share_the_weights_draw_the_noise_of_one(run: Run, tmp_path: Path) -> None:
     one = replace(
@@ -141,12 +127,7 @@ def test_processes_that_share_the_weights_draw_the_noise_of_one(run: Run, tmp_pa
         steps=3,
     )
     two = replace(one, data=replace(one.data, batch_size=2), devices=2, strategy="fsdp")
-    (tmp_path / "fit.py").write_text(FIT)
-    write_json(tmp_path / "run.json", to_dict(two))
-    code = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
-    code += ["--master-port", str(random.randrange(20000, 30000))]
-    code += [str(tmp_path / "fit.py"), str(tmp_path / "run.json"), str(tmp_path / "two")]
-    done = subprocess.run(code, capture_output=True, text=True)
+    done = fit_in_two(tmp_path, (two, "two", False))
     assert done.returncode == 0, done.stderr
     fit(one, tmp_path / "one", device="cpu")
     spread = trained(tmp_path / "two")

@@ -1,16 +1,12 @@
 """Checks of components for whole nets: training methods, exporters, probes and transforms."""
 
 import inspect
-import os
-import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from dataclasses import replace
 from io import StringIO
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 from unittest import SkipTest
 
@@ -21,15 +17,14 @@ from torch import Tensor
 
 from speechkit.checkpoint import load, read_tensors, save
 from speechkit.component import Spec
-from speechkit.config import to_dict, write_json
 from speechkit.data import Batch, Utterance, write_manifest
 from speechkit.errors import SpeechkitError
 from speechkit.export import example_of
-from speechkit.hookspecs import hookimpl
 from speechkit.models import Block, Model, QuartzNet, build
 from speechkit.plugins import CORE, Entry, registry
 from speechkit.probes import Examples, probe
 from speechkit.testing.checks.pure import generators, same
+from speechkit.testing.runs import fit_in_parts, fit_in_two
 from speechkit.testing.specimen import SAMPLE_RATE
 from speechkit.testing.stream import assert_close, check_stream
 from speechkit.train import Data, Run, fit
@@ -52,9 +47,7 @@ def check_method_resumes(entry: Entry) -> None:
         at_once, halted = Path(folder) / "at_once", Path(folder) / "halted"
         with redirect_stdout(StringIO()), redirect_stderr(StringIO()):
             fit(run, at_once, device="cpu")
-            with _stopped_before_saving(STEPS):
-                fit(run, halted, device="cpu")
-            fit(run, halted, resume=True, device="cpu")
+            fit_in_parts(run, halted, at=STEPS)
         expected, found = _tensors(at_once), _tensors(halted)
         assert expected.keys() == found.keys(), "a run that was stopped saves other tensors"
         for name, value in expected.items():
@@ -72,11 +65,9 @@ def check_method_in_two_processes(entry: Entry) -> None:
     """
     with tempfile.TemporaryDirectory() as folder:
         run = replace(_run(entry, Path(folder)), devices=2, schedule="constant")
-        write_json(Path(folder) / "run.json", to_dict(run))
-        command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-        command += ["--nproc-per-node", "2", "-m", "speechkit.testing.pair", folder]
-        environment = {**os.environ, "SPEECHKIT_PLUGINS": _plugins_of(entry)}
-        ended = subprocess.run(command, env=environment, capture_output=True, text=True)
+        half = replace(run, steps=run.steps // 2)
+        parts = (run, "at_once", False), (half, "halted", False), (run, "halted", True)
+        ended = fit_in_two(Path(folder), *parts, plugins=_plugins_of(entry))
         assert ended.returncode == 0, f"two processes: {_reason(ended.stderr)}"
         expected, found = _tensors(Path(folder) / "at_once"), _tensors(Path(folder) / "halted")
         for name, value in expected.items():
@@ -222,30 +213,6 @@ def noise(folder: Path) -> Path:
     manifest = folder / "noise.jsonl"
     write_manifest(manifest, utterances)
     return manifest
-
-
-class _StopError(Exception):
-    pass
-
-
-@contextmanager
-def _stopped_before_saving(at: int) -> Iterator[None]:
-    """Ends a run in the hook after a step, before that step is saved."""
-
-    @hookimpl
-    def speechkit_run_step(run: Run, step: int, loss: float) -> None:
-        if step == at:
-            raise _StopError
-
-    manager = registry().manager
-    stopper = SimpleNamespace(speechkit_run_step=speechkit_run_step)
-    manager.register(stopper)
-    try:
-        yield
-    except _StopError:
-        pass
-    finally:
-        manager.unregister(stopper)
 
 
 def _tensors(folder: Path) -> dict[str, Tensor]:
