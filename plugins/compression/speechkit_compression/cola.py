@@ -16,6 +16,7 @@ from speechkit.tasks import task_of
 from speechkit.transforms import check_components, required
 from speechkit_compression.depth import TAKES_BODIES, along, bodies, spans
 from speechkit_compression.norm_statistics import estimate
+from speechkit_compression.pareto import front
 from speechkit_compression.path_tree import MOST_BLOCKS, Actions, Node, Path, length
 
 Half = Sequence[tuple[Batch, Chunk]]
@@ -59,9 +60,9 @@ class Cola:
 
         reward(root.path)
         root.search(reward, self.simulations)
-        front = pareto({path: reward(path) for path in right})
+        best_first = front(right, length, lambda path: -reward(path))[::-1]
         most = length(root.path) - self.n
-        chosen = next((path for path in front if length(path) <= most), None)
+        chosen = next((path for path in best_first if length(path) <= most), None)
         if chosen is None:
             raise ConfigError(
                 f"cola: none of the {len(right)} paths runs at most {most} blocks; give more than "
@@ -79,7 +80,7 @@ class Cola:
         return net(chosen), {
             "whole": judged(root.path),
             "chosen": judged(chosen),
-            "pareto": [judged(path) for path in front],
+            "pareto": [judged(path) for path in best_first],
             "paths": len(right),
             "oracle": oracle(right, root.path),
         }
@@ -95,15 +96,6 @@ class Cola:
             )
         loops = {count: spans(model.config, count) for count in range(1, MOST_BLOCKS + 1)}
         return Node(Actions(len(model.config.rows()) - 1, frozenset(skippable), loops))
-
-
-def pareto(rewards: dict[Path, float]) -> list[Path]:
-    """The paths than which no shorter or equally long one has as high a reward, best first."""
-    front: list[Path] = []
-    for path in sorted(rewards, key=lambda path: (-rewards[path], length(path))):
-        if not front or length(path) < length(front[-1]):
-            front.append(path)
-    return front
 
 
 def oracle(right: dict[Path, Tensor], whole: Path) -> dict[str, float]:

@@ -55,7 +55,7 @@ def compress(
     """Search for transforms that halve a model's time, with training in between, and plot all."""
     from speechkit.cli.ablate import line
     from speechkit.data import read_manifest
-    from speechkit_compression.pareto import HEAD, cells, compression_page
+    from speechkit_compression.report import HEAD, cells, compression_page
     from speechkit_compression.search import Budget, Search, Settings
 
     search = Search(

@@ -23,12 +23,11 @@ from speechkit.transforms import check_components, required
 from speechkit.transforms.rows import Row, with_rows
 from speechkit_compression.healing import heal
 from speechkit_compression.policy import Choices, Policy, search
+from speechkit_compression.split import split
 
 TAKES = {"stack": ("core/serial",)}
 SHARES = (0.25, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 """The shares of a row's channels that `shrinkage` chooses from."""
-HELD_OUT = 5
-"""One of so many recordings is held out; students are not trained on it."""
 MOST_LISTED = 50
 """The number of students in the report, the best ones."""
 
@@ -248,12 +247,8 @@ SIZES = {"parameters": parameters, "macs": macs}
 
 def _split(examples: Examples) -> tuple[Examples, Examples]:
     """The recordings to train on, and every fifth one, which is held out."""
-    given = examples.utterances
-    if len(given) < 2:
-        raise ConfigError("n2n needs 2 recordings or more, to train on and to measure with")
-    parts = [one for index, one in enumerate(given) if index % HELD_OUT], given[::HELD_OUT]
     training, held_out = (
         Examples(examples.model, part, seed=examples.seed, batch_size=examples.batch_size)
-        for part in parts
+        for part in split(examples.utterances, "n2n")
     )
     return training, held_out

@@ -1,6 +1,6 @@
 """A trained net with fewer ReLUs."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -13,6 +13,7 @@ from speechkit.probes import Examples
 from speechkit.transforms import required
 from speechkit_compression.healing import heal
 from speechkit_compression.likeness import likeness
+from speechkit_compression.pareto import front
 from speechkit_compression.relu_surgery import activations, with_activations
 
 STEPS = "cull", "thin"
@@ -85,7 +86,12 @@ class ReluReduce:
                 f"row {each.row} sub-block {each.sub}" for each in (trials.found[n] for n in best)
             ],
             "criticality": critical and {str(k): value for k, value in critical.items()},
-            "pareto": [point._asdict() for point in pareto(trials.points)],
+            "pareto": [
+                point._asdict()
+                for point in front(
+                    trials.points, lambda p: p.relus_per_frame, lambda p: -p.agreement
+                )
+            ],
         }
 
 
@@ -148,15 +154,6 @@ def fitting(stages: Iterable[Places], trials: Trials, most: float) -> Places:
         if trials.relus([*kept, *stage]) <= most:
             kept += stage
     return tuple(sorted(kept))
-
-
-def pareto(points: Sequence[Point]) -> list[Point]:
-    """The points that no other one equals or beats in both, by rising number of ReLUs."""
-    front: list[Point] = []
-    for point in sorted(points, key=lambda p: (p.relus_per_frame, -p.agreement)):
-        if not front or point.agreement > front[-1].agreement:
-            front.append(point)
-    return front
 
 
 def _order(trials: Trials, critical: dict[int, float] | None) -> list[int]:

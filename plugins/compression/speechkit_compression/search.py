@@ -22,11 +22,11 @@ from speechkit.probes import Examples
 from speechkit.tasks import error_of, task_of
 from speechkit.tasks.evaluation import evaluate
 from speechkit.transforms import transform
+from speechkit_compression.pareto import front
+from speechkit_compression.split import split
 from speechkit_compression.step_time import step_times_s
 
 FILE = "compress.json"
-HELD_OUT = 5
-"""Every so many recordings one is held out for the errors."""
 LEAST_GAIN = 0.01
 """A transform must save this share of the cost, or its result is not transformed further."""
 LONGER = 4
@@ -119,12 +119,7 @@ class Search:
             # raises ComponentError for an unknown name or parameter
             registry().build("transform", Spec.parse(move))
         self.original = load(settings.model)
-        self.dev = utterances[::HELD_OUT]
-        self.train = [u for i, u in enumerate(utterances) if i % HELD_OUT]
-        if not self.train:
-            raise ConfigError(
-                "compress: one recording; give at least two, of which one is held out"
-            )
+        self.train, self.dev = split(utterances, "compress")
         self.found = self._read()
 
     def run(self) -> Iterator[Candidate]:
@@ -161,11 +156,7 @@ class Search:
 
     def front(self) -> list[Candidate]:
         """The candidates, cheapest first, that no cheaper one equals in its error."""
-        kept: list[Candidate] = []
-        for one in sorted(self.found, key=lambda one: (self.cost(one), _error(one))):
-            if _error(one) < min(map(_error, kept), default=math.inf):
-                kept.append(one)
-        return kept
+        return front(self.found, self.cost, _error)
 
     def _price(self, original: Candidate, one: Candidate) -> float:
         """The error that was gained for the cost that was saved."""

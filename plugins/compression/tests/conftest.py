@@ -1,7 +1,8 @@
-"""A net with channels that are far larger than the others."""
+"""Nets with channels that are far larger than the others, and with blocks that do nothing."""
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -41,3 +42,21 @@ def wide(nets: dict[str, Net]) -> Callable[..., sk.Model]:
         return model
 
     return build
+
+
+@pytest.fixture
+def planted() -> Callable[[sk.Model, int], None]:
+    """`planted(model, index)`: the body of a block becomes 0, and its shortcut the identity on what
+    a ReLU returns."""
+
+    @torch.no_grad()
+    def plant(model: sk.Model, index: int) -> None:
+        block: Any = model.encoder.get_submodule(str(index))
+        for norm in (block.sum.body[-1].norm, block.sum.shortcut.norm):
+            norm.running_mean.zero_()
+            norm.running_var.fill_(1 - norm.eps)
+            norm.bias.zero_()
+            norm.weight.fill_(float(norm is block.sum.shortcut.norm))
+        block.sum.shortcut.channel.weight.copy_(torch.eye(len(norm.bias)))
+
+    return plant

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from speechkit_compression.cola import oracle, pareto, text
+from speechkit_compression.cola import oracle, text
 from speechkit_compression.depth import Step, along, whole
 
 import speechkit as sk
@@ -47,13 +47,6 @@ def test_paper_62_a_path_runs_its_blocks_one_after_another(model: sk.Model) -> N
     assert torch.equal(found, expected)
     fixed = sk.build(replace(model.config, frontend="log_mel:n_mels=16,normalize=fixed"), 1).eval()
     assert along(fixed, path(0, 0, 1, 2, 3)).latency_s > fixed.latency_s
-
-
-def test_paper_62_no_path_of_the_front_is_beaten() -> None:
-    a, b, c, d = path(0, 1, 2), path(0, 1, (2,)), path(0, (1,), 2), path((0,), (1,), 2)
-    assert pareto({a: 0.5, b: 0.9, c: 0.8, d: 0.4}) == [b, d]
-    assert pareto({a: 0.9, b: 0.9, c: 0.9, d: 0.95}) == [d]
-    assert pareto({a: 1.0, b: 0.9, c: 0.8, d: 0.4}) == [a, b, d]
 
 
 def test_paper_62_the_oracle_counts_recordings_with_a_right_path() -> None:

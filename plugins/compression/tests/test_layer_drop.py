@@ -26,24 +26,11 @@ def apply(model: sk.Model, corpus: Corpus, name: str, **options: Any) -> tuple[s
     return made, applied.report
 
 
-@torch.no_grad()
-def plant(model: sk.Model, index: int) -> sk.Model:
-    """Sets the body of a block to 0 and its shortcut to the identity on ReLU's output."""
-    block: Any = model.encoder.get_submodule(str(index))
-    for norm in (block.sum.body[-1].norm, block.sum.shortcut.norm):
-        norm.running_mean.zero_()
-        norm.running_var.fill_(1 - norm.eps)
-        norm.bias.zero_()
-        norm.weight.fill_(float(norm is block.sum.shortcut.norm))
-    block.sum.shortcut.channel.weight.copy_(torch.eye(len(norm.bias)))
-    return model
-
-
 @pytest.mark.parametrize("target", ["body", "block"])
 def test_paper_41_a_planted_empty_block_is_dropped_first(
-    model: sk.Model, corpus: Corpus, target: str
+    model: sk.Model, corpus: Corpus, planted: Callable[[sk.Model, int], None], target: str
 ) -> None:
-    plant(model, 1)
+    planted(model, 1)
     made, report = apply(model, corpus, f"layer_drop:n=1,target={target}")
     assert report["blocks"] == [1]
     similarity = report["similarity"]

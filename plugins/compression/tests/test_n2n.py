@@ -161,7 +161,7 @@ def test_a_student_that_cannot_be_made_has_the_reward_minus_1(
 def test_what_it_cannot_do_is_one_line(model: sk.Model, corpus: Corpus) -> None:
     with pytest.raises(ConfigError, match="n2n needs recordings"):
         transform(model, ["n2n"])
-    with pytest.raises(ConfigError, match="n2n needs 2 recordings or more"):
+    with pytest.raises(ConfigError, match="n2n: 1 recording; give at least two"):
         transform(model, ["n2n"], Examples(model, corpus(1)))
     with pytest.raises(ComponentError, match="rollouts=0"):
         transform(model, ["n2n:rollouts=0"], Examples(model, corpus(2)))
